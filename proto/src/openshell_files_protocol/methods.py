@@ -1,0 +1,29 @@
+"""The RPCs of the service by path.
+
+Clients call them by path because the service's symbol in protobuf's default
+pool belongs to the official SDK (DESIGN decision, docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVICE: Final = "openshell.v1.OpenShell"
+
+
+def path(method: str) -> str:
+    """Return the HTTP/2 path of a method of the service."""
+    return f"/{SERVICE}/{method}"
+
+
+HEALTH: Final = path("Health")
+CONNECT_SUPERVISOR: Final = path("ConnectSupervisor")
+RELAY_STREAM: Final = path("RelayStream")
+REFRESH_SANDBOX_TOKEN: Final = path("RefreshSandboxToken")
+UPLOAD_FILE: Final = path("UploadFile")
+DOWNLOAD_FILE: Final = path("DownloadFile")
+START_UPLOAD: Final = path("StartUpload")
+GET_UPLOAD: Final = path("GetUpload")
+LIST_UPLOADS: Final = path("ListUploads")
+ABORT_UPLOAD: Final = path("AbortUpload")
+STAT_FILE: Final = path("StatFile")
