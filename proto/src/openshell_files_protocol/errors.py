@@ -40,6 +40,14 @@ class TransferError(Exception):
     def __str__(self) -> str:
         return f"{self.reason.name}: {self.message}"
 
+    def __hash__(self) -> int:
+        return hash((self.reason, self.message))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # What Exception does would call the class with the message alone.
+        arguments = (self.reason, self.message, dict(self.metadata), tuple(self.field_violations))
+        return type(self), (*arguments, self.retry_delay)
+
     @property
     def code(self) -> Code:
         """The gRPC status code."""

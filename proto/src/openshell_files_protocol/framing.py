@@ -17,7 +17,14 @@ from google.protobuf.message import DecodeError
 
 from openshell_files_protocol.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_files_protocol.varint import WIRE_LEN, VarintError, decode_varint, encode_varint, tag
+from openshell_files_protocol.varint import (
+    WIRE_LEN,
+    VarintError,
+    decode_length,
+    decode_varint,
+    encode_varint,
+    tag,
+)
 
 #: What an SSH server says first. A supervisor that does not know the file
 #: target connects it to its SSH socket (upstream reads "unknown" as SSH).
@@ -28,6 +35,10 @@ _RELAY_DATA: Final = tag(2, WIRE_LEN)
 #: Largest payload of a relay frame whose encoding fits the message limit:
 #: one byte of tag and three of length for anything up to 2 MiB.
 MAX_RELAY_PAYLOAD: Final = MAX_MESSAGE_BYTES - 4
+
+#: Pieces of an unfinished frame below this size are joined when they arrive:
+#: the objects for a frame sent byte by byte would take 200 times its size.
+_SMALL_PIECE: Final = 4096
 
 
 class FramingError(ValueError):
@@ -43,7 +54,7 @@ class FrameDecoder:
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max = max_frame_bytes
         self._header = b""
-        self._parts: list[memoryview] = []
+        self._parts: list[memoryview | bytearray] = []
         self._missing = 0
         self._started = False
 
@@ -76,7 +87,7 @@ class FrameDecoder:
         while position < len(view):
             if self._missing:
                 piece = view[position : position + self._missing]
-                self._parts.append(piece)
+                self._keep(piece)
                 self._missing -= len(piece)
                 position += len(piece)
                 if not self._missing:
@@ -84,24 +95,23 @@ class FrameDecoder:
                     yield memoryview(b"".join(parts))
                 continue
             head: bytes | memoryview = view[position : position + 10]
-            carried = len(self._header)
+            carried = self._header
             if carried:
-                head = self._header + bytes(head)
-            if not self._started and bytes(head[:1]) == SSH_BANNER[:1]:
-                # No frame of ours begins so; wait for the rest to be sure.
-                if SSH_BANNER.startswith(bytes(head[: len(SSH_BANNER)])) and len(head) < len(SSH_BANNER):
-                    self._header = bytes(head)
-                    return
-                if bytes(head[: len(SSH_BANNER)]) == SSH_BANNER:
-                    raise FramingError("the peer is an SSH server, not a file agent")
-            length = self._length(head)
+                head = carried + bytes(head)
+            undecided = not self._started and _may_be_ssh(head)
+            length = None if undecided else self._length(head)
             if length is None:
                 self._header = bytes(head)
                 return
             size, consumed = length
             self._header = b""
             self._started = True
-            position += consumed - carried
+            if consumed < len(carried):
+                # What was kept back to recognise a banner is content.
+                view = memoryview(carried[consumed:] + bytes(view[position:]))
+                position = 0
+            else:
+                position += consumed - len(carried)
             frame = view[position : position + size]
             position += len(frame)
             if len(frame) == size:
@@ -109,7 +119,15 @@ class FrameDecoder:
             else:
                 self._missing = size - len(frame)
                 if len(frame):
-                    self._parts.append(frame)
+                    self._keep(frame)
+
+    def _keep(self, piece: memoryview) -> None:
+        if len(piece) >= _SMALL_PIECE:
+            self._parts.append(piece)
+        elif self._parts and isinstance(self._parts[-1], bytearray):
+            self._parts[-1] += piece
+        else:
+            self._parts.append(bytearray(piece))
 
     def _length(self, head: bytes | memoryview) -> tuple[int, int] | None:
         try:
@@ -119,6 +137,21 @@ class FrameDecoder:
         if decoded is not None and decoded[0] > self._max:
             raise FramingError(f"frame of {decoded[0]} bytes, at most {self._max} are allowed")
         return decoded
+
+
+def _may_be_ssh(head: bytes | memoryview) -> bool:
+    """Tell whether a stream may yet turn out to be that of an SSH server.
+
+    A frame of 83 bytes begins with the banner's first letter too, so what
+    comes next has to be waited for.
+
+    Raises:
+        FramingError: it is one.
+    """
+    start = bytes(head[: len(SSH_BANNER)])
+    if start == SSH_BANNER:
+        raise FramingError("the peer is an SSH server, not a file agent")
+    return SSH_BANNER.startswith(start)
 
 
 def frame_segments(payload: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
@@ -158,10 +191,7 @@ def decode_relay_data(message: bytes) -> memoryview | None:
         FramingError: the message is not a RelayFrame.
     """
     if message[:1] == _RELAY_DATA:
-        try:
-            length = decode_varint(message, 1)
-        except VarintError as error:
-            raise FramingError(f"relay frame: {error}") from None
+        length = decode_length(message, 1)
         if length is not None and length[1] + length[0] == len(message):
             return memoryview(message)[length[1] :]
     # An unusual but legal encoding: unknown fields, a field given twice.

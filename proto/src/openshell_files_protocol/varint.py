@@ -7,6 +7,9 @@ from typing import Final
 #: A varint is at most ten bytes long (64 bits, seven per byte).
 MAX_VARINT_BYTES: Final = 10
 
+#: Parsers of the wire format take no longer encoding of a field's length.
+MAX_LENGTH_VARINT_BYTES: Final = 5
+
 WIRE_VARINT: Final = 0
 WIRE_I64: Final = 1
 WIRE_LEN: Final = 2
@@ -50,6 +53,22 @@ def decode_varint(data: bytes | bytearray | memoryview, position: int) -> tuple[
         if shift >= 7 * MAX_VARINT_BYTES:
             raise VarintError("varint longer than ten bytes")
     return None
+
+
+def decode_length(data: bytes | bytearray | memoryview, position: int) -> tuple[int, int] | None:
+    """Decode the length of a length-delimited field at `position`.
+
+    Returns:
+        Length and the position behind it, or None if `data` ends within it or
+        it is longer than protobuf's parsers take.
+    """
+    try:
+        decoded = decode_varint(data, position)
+    except VarintError:
+        return None
+    if decoded is None or decoded[1] - position > MAX_LENGTH_VARINT_BYTES:
+        return None
+    return decoded
 
 
 def tag(field: int, wire_type: int) -> bytes:

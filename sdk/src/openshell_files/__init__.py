@@ -1,1 +1,51 @@
-"""."""
+"""Move files in and out of OpenShell sandboxes.
+
+    from openshell_files import FilesClient, OidcAuth
+
+    with FilesClient("127.0.0.1:17670", auth=OidcAuth(token=...)) as client:
+        sandbox = client.sandbox("demo")
+        sandbox.upload_path("model.bin", "model.bin")
+        sandbox.download_path("out/report.pdf", "report.pdf")
+
+`AsyncFilesClient` is the same with `await`.
+"""
+
+from openshell_files._async.client import AsyncFilesClient
+from openshell_files._async.sandbox import AsyncSandboxFiles
+from openshell_files._sync.client import FilesClient
+from openshell_files._sync.sandbox import SandboxFiles
+from openshell_files.auth import ClientCredentials, OidcAuth
+from openshell_files.errors import FilesError
+from openshell_files.options import NO_RETRY, Condition, Durability, LeafLink, RetryPolicy, TlsConfig
+from openshell_files.results import (
+    DownloadResult,
+    FileInfo,
+    FileType,
+    Progress,
+    UploadInfo,
+    UploadResult,
+    UploadState,
+)
+
+__all__ = [
+    "NO_RETRY",
+    "AsyncFilesClient",
+    "AsyncSandboxFiles",
+    "ClientCredentials",
+    "Condition",
+    "DownloadResult",
+    "Durability",
+    "FileInfo",
+    "FileType",
+    "FilesClient",
+    "FilesError",
+    "LeafLink",
+    "OidcAuth",
+    "Progress",
+    "RetryPolicy",
+    "SandboxFiles",
+    "TlsConfig",
+    "UploadInfo",
+    "UploadResult",
+    "UploadState",
+]

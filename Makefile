@@ -1,0 +1,72 @@
+# Every target sets up what it needs. All that has to be there is Python 3.11 or later, make and git.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+UV_VERSION := 0.13.9
+SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests
+
+.PHONY: setup demo test test-long lint format proto proto-check docs docs-check sync-check clean help
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## Make .venv with every command, from the lock file
+
+$(VENV)/.ready: uv.lock pyproject.toml proto/pyproject.toml gateway/pyproject.toml supervisor_sim/pyproject.toml sdk/pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or later" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"make: {sys.executable} is Python {sys.version.split()[0]}; 3.11 or later is needed (set PYTHON=...)")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(UV) sync --quiet --locked --group setup --group test --inexact
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.ready
+	$(UV) sync --quiet --locked --all-groups --inexact
+	@touch $@
+
+proto/node_modules/.package-lock.json: proto/package-lock.json $(VENV)/.lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent --no-audit --no-fund --prefix proto
+	@touch $@
+
+demo: setup ## The main job: a real file in and out of a sandbox
+	@$(BIN)/openshell-files-gateway demo
+
+test: setup ## The whole test suite
+	$(BIN)/pytest -m "not long"
+
+test-long: setup ## The tests that take minutes
+	$(BIN)/pytest -m long --timeout=1800
+
+lint: $(VENV)/.lint proto/node_modules/.package-lock.json proto-check docs-check sync-check ## Formatting, lint, types, generated files
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/pyright
+	cd proto && PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/buf lint && PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/buf format --diff --exit-code
+
+format: $(VENV)/.lint proto/node_modules/.package-lock.json ## Format everything
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+	cd proto && PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/buf format --write
+
+proto: setup ## Generate the messages from the .proto files
+	$(UV) run --quiet --script --locked proto/generate.py
+
+proto-check: setup
+	$(UV) run --quiet --script --locked proto/generate.py --check
+
+docs: setup ## Write the generated documents
+	$(BIN)/python -m openshell_files_protocol.error_docs > docs/errors.md
+	$(BIN)/python -m openshell_files_gateway.config.docs > docs/settings.md
+
+docs-check: setup
+	@$(BIN)/python -m openshell_files_gateway.config.docs | diff -u docs/settings.md - || { echo "run \`make docs\`" >&2; exit 1; }
+	@$(BIN)/python -m openshell_files_protocol.error_docs | diff -u docs/errors.md - || { echo "run \`make docs\`" >&2; exit 1; }
+
+sync-check: setup
+	$(BIN)/python sdk/unasync.py --check
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) proto/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,203 @@
+"""Who may call which method (AUT-3, AUT-4).
+
+The rules are the `openshell.options.v1.authorization` options in the .proto
+file, so a method and its rule cannot drift apart. What they demand is checked
+at start; what a call needs is a lookup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, cast, get_args
+
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.options.v1 import options_pb2
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.auth.principals import ALL_SCOPES, Principal, User
+from openshell_files_gateway.auth.roles import RoleNames
+from openshell_files_gateway.config.errors import ConfigurationError, Problem
+
+Mode = Literal["unauthenticated", "sandbox", "bearer", "dual"]
+
+#: Services of gRPC itself that say nothing about sandboxes.
+_PUBLIC_PREFIXES: Final = ("/grpc.health.", "/grpc.reflection.")
+
+#: Methods upstream that users call without a role: they are about the caller
+#: or the gateway itself.
+_WITHOUT_ROLE: Final = frozenset({"GetCurrentUser", "GetGatewayConfig"})
+_WITHOUT_SCOPE: Final = frozenset({"GetCurrentUser"})
+
+_FIX: Final = "correct the openshell.options.v1.authorization option in the .proto file"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRule:
+    """What a caller of one method must be.
+
+    Attributes:
+        mode: `unauthenticated` everybody, `bearer` users, `sandbox`
+            supervisors, `dual` both.
+        workspace_role: role that is needed in the sandbox's workspace, or
+            empty. The policy asks for the deployment's user role; membership
+            is asked for where the sandbox is known.
+        global_role: role that is needed over the deployment, or empty.
+        scope: scope of the token that is needed where scopes are enforced, or
+            empty.
+    """
+
+    mode: Mode
+    workspace_role: str = ""
+    global_role: str = ""
+    scope: str = ""
+
+
+#: A path without a rule is nobody's method. Asking for the widest scope keeps
+#: the answer "there is no such method" from callers who may do little.
+_UNKNOWN_METHOD: Final = MethodRule("bearer", workspace_role="user", scope=ALL_SCOPES)
+
+
+class MethodPolicy:
+    """The rules of all methods, and whether a principal satisfies one.
+
+    Args:
+        rules: by path, `/package.Service/Method`.
+        roles: names of the platform's roles.
+        enforce_scopes: whether users' scopes are looked at.
+    """
+
+    def __init__(self, rules: Mapping[str, MethodRule], *, roles: RoleNames, enforce_scopes: bool) -> None:
+        self._rules = dict(rules)
+        self._roles = roles
+        self._enforce_scopes = enforce_scopes
+
+    @classmethod
+    def from_descriptors(
+        cls,
+        *,
+        roles: RoleNames | None = None,
+        enforce_scopes: bool = False,
+        file: FileDescriptor = openshell_pb2.DESCRIPTOR,
+    ) -> MethodPolicy:
+        """Read the rules from the options of a .proto file.
+
+        Args:
+            roles: names of the platform's roles; upstream's if left out.
+            enforce_scopes: whether users' scopes are looked at.
+            file: the file with the services.
+
+        Raises:
+            ConfigurationError: a method has no rule or a contradictory one.
+                All such methods are named.
+        """
+        rules: dict[str, MethodRule] = {}
+        problems: list[Problem] = []
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                path = f"/{service.full_name}/{method.name}"
+                rule, fault = _read_rule(method)
+                if rule is None:
+                    problems.append(Problem(path, fault, _FIX))
+                else:
+                    rules[path] = rule
+        if problems:
+            raise ConfigurationError(problems)
+        return cls(rules, roles=roles or RoleNames(), enforce_scopes=enforce_scopes)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths of all methods that have a rule."""
+        return frozenset(self._rules)
+
+    def rule(self, path: str) -> MethodRule:
+        """Return a method's rule; for an unknown path, one that few satisfy."""
+        return self._rules.get(path, _UNKNOWN_METHOD)
+
+    def is_public(self, path: str) -> bool:
+        """Say whether the method is served without authentication (AUT-1)."""
+        return path.startswith(_PUBLIC_PREFIXES) or self.rule(path).mode == "unauthenticated"
+
+    def authorize(self, path: str, principal: Principal) -> None:
+        """Check that a principal may call a method.
+
+        Raises:
+            TransferError: PRINCIPAL_NOT_ALLOWED if the method is for the other
+                kind of caller, ROLE_REQUIRED or SCOPE_REQUIRED if a user lacks
+                one; roles are looked at first.
+        """
+        if self.is_public(path):
+            return
+        rule = self.rule(path)
+        if isinstance(principal, User):
+            if rule.mode == "sandbox":
+                raise TransferError(
+                    Reason.PRINCIPAL_NOT_ALLOWED,
+                    f"{path} is for supervisors; call it with a sandbox's token",
+                )
+            self._check_role(rule, principal)
+            self._check_scope(rule, principal)
+        elif rule.mode not in ("sandbox", "dual"):
+            raise TransferError(
+                Reason.PRINCIPAL_NOT_ALLOWED,
+                f"{path} is for users; a sandbox's token does not open it",
+            )
+
+    def _check_role(self, rule: MethodRule, user: User) -> None:
+        if rule.global_role:
+            held, needed = self._roles.is_admin(user), self._roles.admin
+        elif rule.workspace_role:
+            held, needed = self._roles.is_user(user), self._roles.user
+        else:
+            return
+        if not held:
+            raise TransferError(
+                Reason.ROLE_REQUIRED, f"role '{needed}' required", metadata={"required_role": needed}
+            )
+
+    def _check_scope(self, rule: MethodRule, user: User) -> None:
+        if not self._enforce_scopes or not rule.scope:
+            return
+        if rule.scope not in user.scopes and ALL_SCOPES not in user.scopes:
+            raise TransferError(
+                Reason.SCOPE_REQUIRED,
+                f"scope '{rule.scope}' required",
+                metadata={"required_scope": rule.scope},
+            )
+
+
+def _read_rule(method: MethodDescriptor) -> tuple[MethodRule, str] | tuple[None, str]:
+    """Return the method's rule, or what is wrong with it."""
+    options = method.GetOptions()
+    if not options.HasExtension(options_pb2.authorization):
+        return None, "the method has no authorization rule"
+    option = options.Extensions[options_pb2.authorization]
+    if option.auth_mode not in get_args(Mode):
+        return None, f"auth_mode '{option.auth_mode}' is not served here"
+    rule = MethodRule(
+        mode=cast("Mode", option.auth_mode),
+        workspace_role=option.workspace_role,
+        global_role=option.global_role,
+        scope=option.scope,
+    )
+    fault = _contradiction(method.name, rule)
+    return (None, fault) if fault else (rule, "")
+
+
+def _contradiction(name: str, rule: MethodRule) -> str:
+    has_role = bool(rule.workspace_role or rule.global_role)
+    if rule.mode in ("unauthenticated", "sandbox"):
+        return f"a method of mode {rule.mode} has no role and no scope" if has_role or rule.scope else ""
+    if rule.workspace_role not in ("", "user", "admin"):
+        return f"workspace_role '{rule.workspace_role}' is neither user nor admin"
+    if rule.global_role not in ("", "platform_admin"):
+        return f"global_role '{rule.global_role}' is not platform_admin"
+    if rule.workspace_role and rule.global_role:
+        return "workspace_role and global_role exclude each other"
+    if not has_role and name not in _WITHOUT_ROLE:
+        return f"a method of mode {rule.mode} needs a role"
+    if not rule.scope and name not in _WITHOUT_SCOPE:
+        return f"a method of mode {rule.mode} needs a scope"
+    return ""

@@ -1,0 +1,47 @@
+"""The two roles of a deployment, under the names that the issuer gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from openshell_files_gateway.auth.principals import User
+
+DEFAULT_ADMIN_ROLE: Final = "openshell-admin"
+DEFAULT_USER_ROLE: Final = "openshell-user"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleNames:
+    """What the platform's roles are called in tokens.
+
+    Both empty means that authentication is all that is asked for: every user
+    is an administrator.
+
+    Attributes:
+        admin: role of platform administrators.
+        user: role of everybody else; administrators have it as well.
+
+    Raises:
+        ValueError: exactly one of them is empty.
+    """
+
+    admin: str = DEFAULT_ADMIN_ROLE
+    user: str = DEFAULT_USER_ROLE
+
+    def __post_init__(self) -> None:
+        if bool(self.admin) != bool(self.user):
+            raise ValueError("name both roles or neither")
+
+    @property
+    def authentication_only(self) -> bool:
+        """Whether roles are not looked at."""
+        return not self.admin
+
+    def is_admin(self, user: User) -> bool:
+        """Say whether the user is a platform administrator."""
+        return self.authentication_only or self.admin in user.roles
+
+    def is_user(self, user: User) -> bool:
+        """Say whether the user has the user's role, by itself or as an administrator."""
+        return self.is_admin(user) or self.user in user.roles

@@ -1,0 +1,130 @@
+"""`openshell-files-gateway`: serve, dev, demo, sandbox-token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from openshell_files_protocol.server_process import configure_logs, tune_allocator, wait_for_stop
+
+from openshell_files_gateway.auth.assembly import Access, assemble_access
+from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.loading import load_settings
+from openshell_files_gateway.config.settings import GatewaySettings
+from openshell_files_gateway.dev.demo import run_demo
+from openshell_files_gateway.dev.session import run_dev
+from openshell_files_gateway.gateway import Gateway
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="TOML file; environment variables win over it.", envvar="OPENSHELL_CONFIG")
+]
+
+#: Exit status for a configuration that is refused, as for wrong usage.
+REFUSED = 2
+
+
+@app.callback()
+def gateway() -> None:
+    """Reference gateway for OpenShell's streaming file transfer."""
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    port: Annotated[
+        int | None, typer.Option(help="Instead of the configured port; 0 takes a free one.")
+    ] = None,
+    json_line: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
+    exit_on_stdin_close: Annotated[bool, typer.Option(help="Stop when standard input ends.")] = False,
+) -> None:
+    """Run the gateway alone, configured by file and environment, until stopped."""
+    settings = _settings(config, port)
+    configure_logs(settings.logging.format, settings.logging.level)
+    tune_allocator()
+    try:
+        access = assemble_access(settings)
+        asyncio.run(_serve(settings, access, json_line=json_line, stdin_closes=exit_on_stdin_close))
+    except ConfigurationError as error:
+        _refuse(error)
+
+
+async def _serve(settings: GatewaySettings, access: Access, *, json_line: bool, stdin_closes: bool) -> None:
+    running = Gateway(settings, access)
+    stopping = asyncio.create_task(wait_for_stop(stdin_closes=stdin_closes))
+    try:
+        endpoint = await running.start()
+        print(json.dumps({"endpoint": endpoint}) if json_line else f"listening on {endpoint}", flush=True)
+        await stopping
+    finally:
+        stopping.cancel()
+        await running.stop()
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="Of the gateway; 0 takes a free one.")] = 0,
+    root: Annotated[
+        Path | None, typer.Option(help="Keep everything here; default: a directory that is removed.")
+    ] = None,
+    sandboxes: Annotated[int, typer.Option(min=1, max=64, help="How many.")] = 1,
+    json_line: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
+) -> None:
+    """Run identity provider, gateway and supervisors on loopback until SIGINT or SIGTERM."""
+    configure_logs("console", "info")
+    raise typer.Exit(asyncio.run(run_dev(port=port, root=root, sandboxes=sandboxes, json_line=json_line)))
+
+
+@app.command()
+def demo(
+    size_mib: Annotated[int, typer.Option(min=1, help="Size of the large file.")] = 256,
+) -> None:
+    """Move a large and a small file in and out of a sandbox, and compare."""
+    configure_logs("console", "warning")
+    raise typer.Exit(asyncio.run(run_demo(size_mib)))
+
+
+@app.command("sandbox-token")
+def sandbox_token(sandbox_id: str, config: ConfigOption = None) -> None:
+    """Print a supervisor's token for a sandbox of the configuration."""
+    settings = _settings(config, None)
+    if sandbox_id not in {sandbox.id for sandbox in settings.sandboxes}:
+        _refuse(ConfigurationError.of("sandboxes", f"{sandbox_id} is not listed", "add the sandbox"))
+    if settings.sandbox_tokens.signing_key is None:
+        _refuse(
+            ConfigurationError.of(
+                "sandbox_tokens.signing_key", "unset, so the key ends with the process", "name a key file"
+            )
+        )
+    try:
+        token, _ = assemble_access(settings).sandbox_tokens.mint(sandbox_id)
+    except ConfigurationError as error:
+        _refuse(error)
+    print(token)
+
+
+def _settings(config: Path | None, port: int | None) -> GatewaySettings:
+    environment = dict(os.environ)
+    if port is not None:
+        environment["OPENSHELL_SERVER_PORT"] = str(port)
+    try:
+        return load_settings(config, environment)
+    except ConfigurationError as error:
+        _refuse(error)
+
+
+def _refuse(error: ConfigurationError) -> NoReturn:
+    for problem in error.problems:
+        print(f"openshell-files-gateway: {problem}", file=sys.stderr)
+    raise typer.Exit(REFUSED)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

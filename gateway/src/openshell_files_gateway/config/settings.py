@@ -1,0 +1,282 @@
+"""Every setting of the gateway, its default, and its limits.
+
+A table of the TOML file is a model here, a key a field. `Env` names the
+environment variable, which wins over the file; the names are upstream's where
+upstream has the setting. All times are in seconds, all sizes in bytes.
+
+A `GatewaySettings` that exists is consistent: its constructor refuses what
+contradicts itself or would be unsafe (`consistency`).
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from openshell_files_gateway.auth.claims import DEFAULT_LEEWAY_SECONDS
+from openshell_files_gateway.auth.roles import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE
+from openshell_files_gateway.config.consistency import find_problems
+from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.names import Env
+
+#: What a sandbox's id and name may consist of: one component of the SPIFFE id
+#: in its token, and never anything that a log or path could misread.
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _address(value: object) -> object:
+    # Left to the union, every mistake would be reported for both families.
+    return ip_address(value) if isinstance(value, str) else value
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ServerSettings(_Table):
+    """Where the gateway listens."""
+
+    bind_address: Annotated[
+        IPv4Address | IPv6Address, BeforeValidator(_address), Env("OPENSHELL_BIND_ADDRESS")
+    ] = IPv4Address("127.0.0.1")
+    """Address to listen on, in digits."""
+
+    port: Annotated[int, Field(ge=0, le=65535), Env("OPENSHELL_SERVER_PORT")] = 17670
+    """Port to listen on; 0 takes a free one."""
+
+    drain_timeout: Annotated[Seconds, Env("OPENSHELL_DRAIN_TIMEOUT")] = 30.0
+    """How long transfers may go on after the gateway was told to stop."""
+
+    keepalive_interval: Annotated[Seconds, Env("OPENSHELL_KEEPALIVE_INTERVAL")] = 20.0
+    """Between HTTP/2 pings to a peer."""
+
+    keepalive_timeout: Annotated[Seconds, Env("OPENSHELL_KEEPALIVE_TIMEOUT")] = 10.0
+    """How long a ping may stay unanswered."""
+
+    min_ping_interval: Annotated[Seconds, Env("OPENSHELL_MIN_PING_INTERVAL")] = 5.0
+    """How often a peer may ping an idle connection. Upstream's supervisors and CLI do it every 10 s."""
+
+
+class TlsSettings(_Table):
+    """Transport encryption. It is on unless `disabled`."""
+
+    certificate: Annotated[Path | None, Env("OPENSHELL_TLS_CERT")] = None
+    """PEM file with the server's certificate chain."""
+
+    key: Annotated[Path | None, Env("OPENSHELL_TLS_KEY")] = None
+    """PEM file with the certificate's private key."""
+
+    client_ca: Annotated[Path | None, Env("OPENSHELL_TLS_CLIENT_CA")] = None
+    """PEM file with the authority of client certificates, if they are asked for."""
+
+    disabled: Annotated[bool, Env("OPENSHELL_DISABLE_TLS")] = False
+    """Serve without TLS. Loopback only."""
+
+
+class OidcSettings(_Table):
+    """The identity provider of users. Present exactly if users log in."""
+
+    issuer: Annotated[NonEmpty, Env("OPENSHELL_OIDC_ISSUER")]
+    """URL of the issuer, exactly as in the tokens' `iss`."""
+
+    audience: Annotated[NonEmpty, Env("OPENSHELL_OIDC_AUDIENCE")] = "openshell-cli"
+    """What the tokens' `aud` must contain."""
+
+    jwks_ttl: Annotated[Seconds, Env("OPENSHELL_OIDC_JWKS_TTL")] = 3600.0
+    """How long the issuer's keys are fresh. Without an answer they are used three times as long."""
+
+    jwks_allowed_origins: Annotated[
+        tuple[NonEmpty, ...], Env("OPENSHELL_OIDC_JWKS_ALLOWED_ORIGINS", separator=",")
+    ] = ()
+    """Origins beside the issuer's own from which keys may be fetched."""
+
+    dangerously_allow_insecure_http: Annotated[
+        bool, Env("OPENSHELL_OIDC_DANGEROUSLY_ALLOW_INSECURE_HTTP")
+    ] = False
+    """Accept an issuer over http on a loopback address in digits, for development."""
+
+    ca_file: Annotated[Path | None, Env("OPENSHELL_OIDC_CA_FILE")] = None
+    """PEM file with the authority of the issuer's certificate, if the system's do not include it."""
+
+    fetch_timeout: Annotated[Seconds, Field(le=60), Env("OPENSHELL_OIDC_FETCH_TIMEOUT")] = 5.0
+    """How long fetching the keys may take in all."""
+
+    refresh_cooldown: Annotated[Seconds, Field(le=60), Env("OPENSHELL_OIDC_REFRESH_COOLDOWN")] = 1.0
+    """Least time between two fetches, however many tokens name unknown keys."""
+
+    leeway: Annotated[float, Field(ge=0, le=300), Env("OPENSHELL_OIDC_LEEWAY")] = DEFAULT_LEEWAY_SECONDS
+    """Difference of the clocks of issuer and gateway that is tolerated. Upstream's value."""
+
+    roles_claim: Annotated[NonEmpty, Env("OPENSHELL_OIDC_ROLES_CLAIM")] = "realm_access.roles"
+    """Claim with the list of roles, as a path with dots."""
+
+    admin_role: Annotated[str, Env("OPENSHELL_OIDC_ADMIN_ROLE")] = DEFAULT_ADMIN_ROLE
+    """Role of platform administrators; empty, together with `user_role`, if roles do not matter."""
+
+    user_role: Annotated[str, Env("OPENSHELL_OIDC_USER_ROLE")] = DEFAULT_USER_ROLE
+    """Role that every user needs; empty, together with `admin_role`, if roles do not matter."""
+
+    scopes_claim: Annotated[str, Env("OPENSHELL_OIDC_SCOPES_CLAIM")] = ""
+    """Claim with the scopes. Scopes are enforced exactly if it is named."""
+
+
+class SandboxTokenSettings(_Table):
+    """The tokens that the gateway signs for supervisors."""
+
+    signing_key: Annotated[Path | None, Env("OPENSHELL_SANDBOX_JWT_SIGNING_KEY")] = None
+    """PEM file with an Ed25519 key, mode 0600; made if it is missing. Unset, the key lives as long as the process."""
+
+    key_id: Annotated[str | None, Env("OPENSHELL_SANDBOX_JWT_KEY_ID")] = None
+    """`kid` of the key; its RFC 7638 thumbprint if unset."""
+
+    ttl: Annotated[float, Field(ge=0, allow_inf_nan=False), Env("OPENSHELL_SANDBOX_JWT_TTL")] = 86_400.0
+    """How long a token is valid. 0, for ever, needs `allow_no_expiry`."""
+
+    allow_no_expiry: Annotated[bool, Env("OPENSHELL_SANDBOX_JWT_ALLOW_NO_EXPIRY")] = False
+    """Issue and accept tokens that never expire, as upstream does by default."""
+
+
+class LimitSettings(_Table):
+    """What callers may use up."""
+
+    max_file_bytes: Annotated[Count, Env("OPENSHELL_FILES_MAX_FILE_BYTES")] = 1 << 40
+    """Largest file."""
+
+    max_chunk_bytes: Annotated[
+        int, Field(ge=MIN_CHUNK_LIMIT_BYTES, le=MAX_CHUNK_BYTES), Env("OPENSHELL_FILES_MAX_CHUNK_BYTES")
+    ] = MAX_CHUNK_BYTES
+    """Largest chunk (UPL-6)."""
+
+    idle_timeout: Annotated[Seconds, Env("OPENSHELL_FILES_IDLE_TIMEOUT")] = 60.0
+    """A transfer in which nothing moves for so long is ended."""
+
+    upload_expiry: Annotated[Seconds, Env("OPENSHELL_FILES_UPLOAD_EXPIRY")] = 86_400.0
+    """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
+
+    max_uploads_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_UPLOADS_PER_SANDBOX")] = 64
+    """Unfinished uploads that a sandbox keeps (RSM-8)."""
+
+    max_transfers: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS")] = 256
+    """File operations at a time, all sandboxes together."""
+
+    max_transfers_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS_PER_SANDBOX")] = 32
+    """File operations at a time in one sandbox."""
+
+
+class RelaySettings(_Table):
+    """Sessions of supervisors and the relays in them. Defaults are upstream's."""
+
+    session_wait_timeout: Annotated[Seconds, Env("OPENSHELL_RELAY_SESSION_WAIT_TIMEOUT")] = 15.0
+    """How long a call waits for the sandbox's supervisor to connect."""
+
+    claim_timeout: Annotated[Seconds, Env("OPENSHELL_RELAY_CLAIM_TIMEOUT")] = 10.0
+    """How long a supervisor may take to take up a relay (RLY-3)."""
+
+    max_pending: Annotated[Count, Env("OPENSHELL_RELAY_MAX_PENDING")] = 256
+    """Relays that wait to be taken up, all sandboxes together."""
+
+    max_pending_per_sandbox: Annotated[Count, Env("OPENSHELL_RELAY_MAX_PENDING_PER_SANDBOX")] = 32
+    """Relays that wait to be taken up by one supervisor."""
+
+    heartbeat_interval: Annotated[Seconds, Env("OPENSHELL_HEARTBEAT_INTERVAL")] = 15.0
+    """Between heartbeats in a supervisor's session."""
+
+
+class LoggingSettings(_Table):
+    """What is logged, and how."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Env("OPENSHELL_LOG_LEVEL")] = "info"
+    """Least important level that is logged."""
+
+    format: Annotated[Literal["console", "json"], Env("OPENSHELL_LOG_FORMAT")] = "json"
+    """`console` for people, `json` for machines: one object per line."""
+
+
+class SandboxSettings(_Table):
+    """A sandbox that the gateway knows."""
+
+    id: Identifier
+    """UUID of the sandbox; supervisors and tokens are bound to it."""
+
+    name: Identifier
+    """What people call it; unique in its workspace."""
+
+    workspace: Identifier = "default"
+    """The workspace whose members may use it."""
+
+
+class WorkspaceMember(_Table):
+    """A user in a workspace."""
+
+    subject: NonEmpty
+    """The user's `sub`."""
+
+    role: Literal["user", "admin"] = "user"
+    """What the user may do in the workspace."""
+
+
+class WorkspaceSettings(_Table):
+    """A workspace and who belongs to it. Platform administrators belong to all."""
+
+    name: Identifier
+    """What sandboxes refer to."""
+
+    members: tuple[WorkspaceMember, ...] = ()
+    """Who belongs to it, with what role."""
+
+
+class GatewaySettings(BaseSettings):
+    """The whole configuration.
+
+    Constructing it does not read the environment; `load_settings` does.
+
+    Raises:
+        ConfigurationError: settings contradict each other or are unsafe.
+        pydantic.ValidationError: a value is not of its type or range;
+            `load_settings` turns that into a ConfigurationError.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    gateway_id: Annotated[Identifier, Env("OPENSHELL_GATEWAY_ID")] = "openshell"
+    """Issuer and audience of sandbox tokens are `openshell-gateway:` and this."""
+
+    allow_unauthenticated_users: Annotated[bool, Env("OPENSHELL_ALLOW_UNAUTHENTICATED_USERS")] = False
+    """Treat a call without a token as a platform administrator. Loopback only."""
+
+    server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
+    oidc: OidcSettings | None = None
+    sandbox_tokens: SandboxTokenSettings = SandboxTokenSettings()
+    limits: LimitSettings = LimitSettings()
+    relay: RelaySettings = RelaySettings()
+    logging: LoggingSettings = LoggingSettings()
+    sandboxes: tuple[SandboxSettings, ...] = ()
+    workspaces: tuple[WorkspaceSettings, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 -- the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the signature is pydantic's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the constructor only, so that no variable of the process gets in unseen."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> GatewaySettings:
+        problems = find_problems(self)
+        if problems:
+            raise ConfigurationError(problems)
+        return self

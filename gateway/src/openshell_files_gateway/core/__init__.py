@@ -1,0 +1,1 @@
+"""Rules without input and output: sessions, relays, limits."""

@@ -1,0 +1,1 @@
+"""The development stack: identity provider, gateway and supervisors on loopback."""

@@ -1,0 +1,125 @@
+"""`make demo`: a real file travels in and out, through the commands a person uses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.server_process import wait_for_stop
+
+from openshell_files_gateway.dev.process import ChildFailedError, command
+from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
+
+_TEXT: Final = "A small text file, to show that size does not matter.\n"
+
+#: As the shell reports a command that Ctrl-C ended.
+_INTERRUPTED: Final = 130
+
+
+class DemoFailedError(Exception):
+    """A transfer failed or a file arrived changed."""
+
+
+async def run_demo(size_mib: int) -> int:
+    """Run the demo.
+
+    Args:
+        size_mib: of the large file, in MiB.
+
+    Returns:
+        The exit status.
+    """
+    stopping = asyncio.create_task(wait_for_stop())
+    running = asyncio.create_task(_demo(size_mib))
+    await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+    interrupted = not running.done()
+    stopping.cancel()
+    running.cancel()
+    results = await asyncio.gather(running, stopping, return_exceptions=True)
+    if interrupted:
+        print("demo: interrupted, everything is stopped and removed", file=sys.stderr)
+        return _INTERRUPTED
+    if isinstance(results[0], (DemoFailedError, ChildFailedError, OSError)):
+        print(f"demo: failed: {results[0]}", file=sys.stderr)
+        return 1
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return 0
+
+
+async def _demo(size_mib: int) -> None:
+    with contextlib.ExitStack() as cleanup:
+        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="openshell-files-demo-")))
+        print("demo: starting identity provider, gateway and one supervisor", flush=True)
+        async with DevelopmentStack(StackSettings()) as stack:
+            token = await asyncio.to_thread(stack.identity_provider.fetch_token)
+            environment = os.environ | {
+                "OPENSHELL_FILES_ENDPOINT": stack.endpoint,
+                "OPENSHELL_FILES_TOKEN": token,
+            }
+            print(f"demo: got a token from {stack.identity_provider.token_endpoint}", flush=True)
+            large = directory / "large.bin"
+            small = directory / "small.txt"
+            await asyncio.to_thread(_write_random, large, size_mib)
+            small.write_text(_TEXT, "utf-8")
+            speeds: list[str] = []
+            for source in (small, large):
+                speeds += await _round_trip(source, environment)
+    print(f"demo: ok: {size_mib} MiB " + ", ".join(speeds[-2:]) + "; SHA-256 identical", flush=True)
+
+
+async def _round_trip(source: Path, environment: dict[str, str]) -> list[str]:
+    """Upload a file, download it again, compare; return the speeds."""
+    back = source.with_name(f"{source.name}.back")
+    up = await _transfer(environment, "upload", "demo", str(source))
+    down = await _transfer(environment, "download", "demo", source.name, str(back))
+    digests = {
+        up["sha256"],
+        down["sha256"],
+        await asyncio.to_thread(_sha256, source),
+        await asyncio.to_thread(_sha256, back),
+    }
+    if len(digests) != 1:
+        raise DemoFailedError(f"{source.name} came back changed")
+    size = up["size"]
+    print(f"demo: {source.name}, {size} bytes, identical: {digests.pop()}", flush=True)
+    return [
+        f"{way} {size / MIB / max(result['seconds'], 1e-6):.0f} MiB/s"
+        for way, result in (("up", up), ("down", down))
+    ]
+
+
+async def _transfer(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
+    """Run the CLI; its progress bar shows on this terminal."""
+    process = await asyncio.create_subprocess_exec(
+        command("openshell-files"), *arguments, "--json", stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode != 0:
+        raise DemoFailedError(f"openshell-files {' '.join(arguments)} ended with status {process.returncode}")
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def _write_random(path: Path, size_mib: int) -> None:
+    with path.open("wb") as file:
+        for _ in range(size_mib):
+            file.write(os.urandom(MIB))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

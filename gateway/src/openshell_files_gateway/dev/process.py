@@ -1,0 +1,160 @@
+"""A child process that does not outlive its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger("openshell_files_gateway.dev")
+
+#: How long a child may take to stop before it is killed.
+STOP_SECONDS: Final = 10.0
+
+#: Between the death of a child and its restart.
+_RESTART_SECONDS: Final = 0.2
+
+#: Of its log, when a child fails.
+_LAST_LINES: Final = 5
+
+
+class ChildFailedError(Exception):
+    """A child ended before it was ready."""
+
+
+def command(name: str) -> str:
+    """Return the path of a command that is installed beside this interpreter.
+
+    Raises:
+        FileNotFoundError: it is not installed there.
+    """
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        raise FileNotFoundError(f"{name} is not installed beside {sys.executable}; run `make setup`")
+    return str(path)
+
+
+class Child:
+    """Starts a command, and starts it again when it dies.
+
+    The child holds the reading end of a pipe as its standard input and stops
+    when that ends, so it goes away even if this process is killed. It gets a
+    session of its own, so that Ctrl-C reaches only the parent, which stops
+    its children in order.
+
+    Args:
+        name: for the log.
+        arguments: the command line, made anew for every start.
+        log_file: where standard error goes; None shares the parent's.
+        restart: start it again when it ends without being told to.
+    """
+
+    def __init__(
+        self, name: str, arguments: Callable[[], Sequence[str]], *, log_file: Path | None, restart: bool
+    ) -> None:
+        self.name: Final = name
+        self._arguments = arguments
+        self._log_file = log_file
+        self._restart = restart
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child that runs now."""
+        return self._running().pid
+
+    async def start(self, *, ready_line: bool = False) -> str:
+        """Start the child.
+
+        Args:
+            ready_line: wait for one line on its standard output.
+
+        Returns:
+            That line, or nothing.
+
+        Raises:
+            ChildFailedError: it ended before it was ready.
+        """
+        line = await self._spawn(ready_line=ready_line)
+        self._watch = asyncio.create_task(self._keep(ready_line=ready_line))
+        return line
+
+    async def stop(self) -> None:
+        """Stop the child and wait until it is gone; kill it if it takes too long."""
+        self._stopping = True
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("child did not stop and is killed", child=self.name, pid=process.pid)
+                process.kill()
+                await process.wait()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process
+
+    async def _spawn(self, *, ready_line: bool) -> str:
+        stderr = None if self._log_file is None else await asyncio.to_thread(self._log_file.open, "ab")
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._arguments(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if ready_line else asyncio.subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        finally:
+            if stderr is not None:
+                stderr.close()
+        if self._process.stdout is None:
+            return ""
+        line = (await self._process.stdout.readline()).decode().strip()
+        if not line:
+            status = await self._process.wait()
+            raise ChildFailedError(
+                f"{self.name} ended with status {status} before it was ready"
+                + await asyncio.to_thread(self._last_words)
+            )
+        return line
+
+    def _last_words(self) -> str:
+        """Return the end of the log, which may be removed with its directory."""
+        if self._log_file is None:
+            return ""
+        lines = self._log_file.read_text("utf-8", "replace").splitlines()
+        return ": " + "\n".join(lines[-_LAST_LINES:])
+
+    async def _keep(self, *, ready_line: bool) -> None:
+        process = self._running()
+        while True:
+            status = await process.wait()
+            if self._stopping or not self._restart:
+                return
+            log.warning("child ended and is started again", child=self.name, status=status)
+            await asyncio.sleep(_RESTART_SECONDS)
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                await self._spawn(ready_line=ready_line)
+            except ChildFailedError as error:
+                if self._stopping:
+                    return
+                log.error("child cannot be started again", child=self.name, reason=str(error))  # noqa: TRY400
+            process = self._running()

@@ -1,0 +1,1 @@
+"""Connects callers with supervisors: sessions, relay channels, file frames."""

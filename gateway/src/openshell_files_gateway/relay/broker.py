@@ -1,0 +1,216 @@
+"""Opens relays: finds the session, asks the supervisor, waits for the claim."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.core.relays import RelayTable
+from openshell_files_gateway.core.sessions import SessionTable
+from openshell_files_gateway.relay.session import SupervisorSession
+
+if TYPE_CHECKING:
+    from openshell_files_gateway.core.relays import RelayStatistics
+    from openshell_files_gateway.core.sessions import SessionStatistics
+    from openshell_files_gateway.relay.channel import RelayChannel
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """Somebody who waits for a relay, and what the supervisor is told."""
+
+    channel: asyncio.Future[RelayChannel]
+    request: openshell_pb2.GatewayMessage
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatistics:
+    """What the broker holds."""
+
+    sessions: SessionStatistics
+    relays: RelayStatistics
+    waiting_for_session: int
+
+
+class RelayBroker:
+    """All sessions and all relays of this gateway.
+
+    Args:
+        relays: the relays that wait, with their bounds.
+        session_wait_seconds: how long a caller waits for a supervisor that is
+            not connected.
+        claim_wait_seconds: how long it waits for the supervisor to claim.
+    """
+
+    def __init__(self, relays: RelayTable, *, session_wait_seconds: float, claim_wait_seconds: float) -> None:
+        self._sessions: SessionTable[SupervisorSession] = SessionTable()
+        self._relays = relays
+        self._session_wait = session_wait_seconds
+        self._claim_wait = claim_wait_seconds
+        self._waiters: dict[str, _Waiter] = {}
+        self._arrivals: dict[str, set[asyncio.Future[SupervisorSession]]] = {}
+        self._shut_down = False
+
+    async def connect(self, session: SupervisorSession) -> None:
+        """Register a session, supersede the older one and replay its opens (RLY-4).
+
+        Raises:
+            TransferError: GATEWAY_SHUTTING_DOWN.
+        """
+        if self._shut_down:
+            raise _shutting_down()
+        superseded = self._sessions.register(session)
+        if superseded is not None:
+            superseded.end("superseded by a newer session")
+        for arrival in self._arrivals.pop(session.sandbox_id, ()):
+            if not arrival.done():
+                arrival.set_result(session)
+        for relay in self._relays.undelivered(session.sandbox_id, session.session_id):
+            waiter = self._waiters.get(relay.channel_id)
+            if waiter is not None and session.files is not None:
+                await session.send(waiter.request)
+
+    def disconnect(self, session: SupervisorSession) -> bool:
+        """Forget a session that ended; says whether it was the current one."""
+        return self._sessions.remove(session)
+
+    def session_of(self, sandbox_id: str) -> SupervisorSession | None:
+        """Return the current session of a sandbox."""
+        return self._sessions.find(sandbox_id)
+
+    async def open_file_relay(
+        self, sandbox_id: str, transfer_id: str
+    ) -> tuple[RelayChannel, SupervisorSession]:
+        """Open a relay to the file agent of a sandbox.
+
+        The caller closes the channel.
+
+        Returns:
+            The claimed channel, and the session that was asked.
+
+        Raises:
+            TransferError: SUPERVISOR_NOT_CONNECTED, FILES_UNSUPPORTED,
+                TOO_MANY_TRANSFERS, RELAY_REFUSED, RELAY_TIMEOUT, or
+                GATEWAY_SHUTTING_DOWN.
+        """
+        if self._shut_down:
+            raise _shutting_down()
+        session = await self._wait_for_session(sandbox_id)
+        if session.files is None:
+            raise TransferError(
+                Reason.FILES_UNSUPPORTED,
+                "the sandbox's supervisor did not announce file transfer; update it",
+            )
+        loop = asyncio.get_running_loop()
+        self._fail_overdue(loop.time())
+        channel_id = str(uuid.uuid4())
+        self._relays.open(channel_id, sandbox_id, session.session_id, loop.time())
+        request = openshell_pb2.GatewayMessage(
+            relay_open=openshell_pb2.RelayOpen(
+                channel_id=channel_id, file=file_relay_pb2.FileRelayTarget(transfer_id=transfer_id)
+            )
+        )
+        future: asyncio.Future[RelayChannel] = loop.create_future()
+        self._waiters[channel_id] = _Waiter(future, request)
+        try:
+            async with asyncio.timeout(self._claim_wait):
+                await session.send(request)
+                return await future, session
+        except TimeoutError:
+            raise TransferError(
+                Reason.RELAY_TIMEOUT,
+                f"relay open timed out: the supervisor did not claim it within {self._claim_wait:g} s",
+                retry_delay=1.0,
+            ) from None
+        except asyncio.CancelledError:
+            # The claim may have come in the same turn of the loop.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().close()
+            raise
+        finally:
+            self._relays.abandon(channel_id)
+            self._waiters.pop(channel_id, None)
+
+    def take(self, channel_id: str, sandbox_id: str) -> None:
+        """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
+
+        Raises:
+            TransferError: RELAY_UNKNOWN, SANDBOX_MISMATCH or RELAY_TIMEOUT.
+        """
+        self._relays.claim(channel_id, sandbox_id, asyncio.get_running_loop().time())
+
+    def deliver(self, channel: RelayChannel) -> None:
+        """Give a claimed channel to the one who waits for it.
+
+        Raises:
+            TransferError: RELAY_REQUESTER_GONE.
+        """
+        waiter = self._waiters.get(channel.channel_id)
+        if waiter is None or waiter.channel.done():
+            raise TransferError(Reason.RELAY_REQUESTER_GONE, "relay requester dropped")
+        waiter.channel.set_result(channel)
+
+    def refuse(self, channel_id: str, sandbox_id: str, why: str) -> None:
+        """Tell the requester that the supervisor refused (RLY-5)."""
+        if self._relays.refuse(channel_id, sandbox_id) is not None:
+            self._fail(
+                channel_id, TransferError(Reason.RELAY_REFUSED, f"the supervisor refused the relay: {why}")
+            )
+
+    def shut_down(self) -> None:
+        """Refuse new sessions and relays from now on and end the sessions."""
+        self._shut_down = True
+        for channel_id in list(self._waiters):
+            self._fail(channel_id, _shutting_down())
+        for arrivals in self._arrivals.values():
+            for arrival in arrivals:
+                if not arrival.done():
+                    arrival.set_exception(_shutting_down())
+        for session in self._sessions.all():
+            session.end("the gateway is shutting down")
+
+    def statistics(self) -> BrokerStatistics:
+        """Return what the broker holds."""
+        return BrokerStatistics(
+            self._sessions.statistics(), self._relays.statistics(), sum(map(len, self._arrivals.values()))
+        )
+
+    async def _wait_for_session(self, sandbox_id: str) -> SupervisorSession:
+        session = self._sessions.find(sandbox_id)
+        if session is not None:
+            return session
+        arrival: asyncio.Future[SupervisorSession] = asyncio.get_running_loop().create_future()
+        arrivals = self._arrivals.setdefault(sandbox_id, set())
+        arrivals.add(arrival)
+        try:
+            async with asyncio.timeout(self._session_wait):
+                return await arrival
+        except TimeoutError:
+            raise TransferError(
+                Reason.SUPERVISOR_NOT_CONNECTED,
+                f"supervisor session not connected within {self._session_wait:g} s",
+                retry_delay=1.0,
+            ) from None
+        finally:
+            arrivals.discard(arrival)
+            if not arrivals and self._arrivals.get(sandbox_id) is arrivals:
+                del self._arrivals[sandbox_id]
+
+    def _fail_overdue(self, now: float) -> None:
+        for relay in self._relays.expire(now):
+            self._fail(relay.channel_id, TransferError(Reason.RELAY_TIMEOUT, "relay open timed out"))
+
+    def _fail(self, channel_id: str, error: TransferError) -> None:
+        waiter = self._waiters.get(channel_id)
+        if waiter is not None and not waiter.channel.done():
+            waiter.channel.set_exception(error)
+
+
+def _shutting_down() -> TransferError:
+    return TransferError(Reason.GATEWAY_SHUTTING_DOWN, "the gateway is shutting down", retry_delay=1.0)

@@ -1,0 +1,105 @@
+"""One claimed relay: a byte stream to a sandbox and back.
+
+The bytes travel inside the supervisor's RelayStream call, but whoever opened
+the relay reads and writes it directly, without a task or a queue between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
+from openshell_files_protocol.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    RelayContext = grpc.aio.ServicerContext[Any, bytes]
+
+
+class RelayChannel:
+    """The gateway's end of a RelayStream call (RLY-2, RLY-3).
+
+    Two parties share it: the servicer of RelayStream waits in `wait_closed`
+    and reports the supervisor's death by `lose`; the requester sends,
+    receives and finally closes.
+
+    Args:
+        channel_id: as in RelayOpen.
+        context: the RelayStream call; its first message was read.
+    """
+
+    def __init__(self, channel_id: str, context: RelayContext) -> None:
+        self.channel_id: Final = channel_id
+        self._context = context
+        self._closed = asyncio.Event()
+        self._lost = ""
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def __repr__(self) -> str:
+        state = self._lost or ("closed" if self._closed.is_set() else "open")
+        return f"<RelayChannel {self.channel_id}, {state}, {self.bytes_sent} sent, {self.bytes_received} received>"
+
+    async def send(self, segments: Sequence[bytes | memoryview]) -> None:
+        """Send bytes to the sandbox; waits while the supervisor takes none.
+
+        Raises:
+            TransferError: RELAY_LOST.
+        """
+        for message in encode_relay_data(segments):
+            if self._closed.is_set():
+                raise self._error()
+            try:
+                await self._context.write(message)
+            except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+                raise self._error() from error
+            self.bytes_sent += len(message)
+
+    async def receive(self) -> memoryview:
+        """Return the next bytes from the sandbox; empty when the relay is over.
+
+        Raises:
+            TransferError: RELAY_LOST if the supervisor is known to be dead,
+                AGENT_PROTOCOL_ERROR if it sent something that is no relay data.
+        """
+        while True:
+            if self._closed.is_set():
+                raise self._error()
+            try:
+                message = await self._context.read()
+            except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
+                raise self._error() from error
+            if not isinstance(message, bytes):  # grpc.aio.EOF
+                return memoryview(b"")
+            self.bytes_received += len(message)
+            try:
+                data = decode_relay_data(message)
+            except FramingError as error:
+                raise TransferError(Reason.AGENT_PROTOCOL_ERROR, f"relay: {error}") from error
+            if data is None:
+                raise TransferError(Reason.AGENT_PROTOCOL_ERROR, "relay: the supervisor sent a second init")
+            if len(data):  # upstream allows empty data frames, they mean nothing
+                return data
+
+    def close(self) -> None:
+        """Let the RelayStream call end. May be called more than once."""
+        self._closed.set()
+
+    def lose(self, why: str) -> None:
+        """Note that the RelayStream call is over although nobody closed it."""
+        if not self._closed.is_set():
+            self._lost = why
+            self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until the requester is done with the channel."""
+        await self._closed.wait()
+
+    def _error(self) -> TransferError:
+        return TransferError(
+            Reason.RELAY_LOST, f"the relay to the sandbox broke: {self._lost or 'the supervisor ended it'}"
+        )

@@ -1,0 +1,126 @@
+"""The file protocol on a relay channel, from the gateway's side (FRM-1 to FRM-6)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+from openshell_files_protocol import chunks
+from openshell_files_protocol.errors import FieldViolation, TransferError
+from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
+from openshell_files_protocol.reasons import Code, Reason, reason_named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from openshell_files_gateway.relay.channel import RelayChannel
+
+#: What a code means when the agent gives a reason that this gateway does not
+#: know: whoever added the reason also said how it is to be treated.
+_REASON_BY_CODE = {
+    Code.INVALID_ARGUMENT: Reason.INVALID_REQUEST,
+    Code.NOT_FOUND: Reason.FILE_NOT_FOUND,
+    Code.ALREADY_EXISTS: Reason.FILE_EXISTS,
+    Code.PERMISSION_DENIED: Reason.ACCESS_DENIED,
+    Code.RESOURCE_EXHAUSTED: Reason.QUOTA_EXCEEDED,
+    Code.FAILED_PRECONDITION: Reason.CONDITION_FAILED,
+    Code.UNIMPLEMENTED: Reason.METHOD_UNSUPPORTED,
+    Code.UNAVAILABLE: Reason.RELAY_LOST,
+}
+
+
+class FileRelay:
+    """One operation of one caller, spoken to the agent over a channel."""
+
+    def __init__(self, channel: RelayChannel) -> None:
+        self._channel = channel
+        self._decoder = FrameDecoder()
+        self._frames: deque[memoryview] = deque()
+        self._heard = False
+
+    async def open(self, request: file_relay_pb2.FileRelayOpen) -> None:
+        """Send the first frame (FRM-2)."""
+        await self._send(file_relay_pb2.FileRelayRequest(open=request))
+
+    async def forward(self, messages: Sequence[bytes]) -> None:
+        """Send callers' messages as they came (FRM-4); joined into one write."""
+        segments: list[bytes | memoryview] = []
+        for message in messages:
+            segments += frame_segments(chunks.embed([message]))
+        await self._channel.send(segments)
+
+    async def end_input(self, *, cancelled: bool) -> None:
+        """Say that the caller's stream is over (FRM-6)."""
+        end = file_relay_pb2.FileRelayInputEnd(cancelled=cancelled)
+        await self._send(file_relay_pb2.FileRelayRequest(input_end=end))
+
+    async def next_frame(self) -> memoryview | file_relay_pb2.FileRelayResponse:
+        """Return the next frame of the agent.
+
+        Returns:
+            A view of the caller's message if the frame carries one (FRM-4),
+            else the parsed frame; never `accepted` and never `error`.
+
+        Raises:
+            TransferError: the agent's error, RELAY_LOST if the relay is over
+                (FRM-3), FILES_UNSUPPORTED or AGENT_PROTOCOL_ERROR (FRM-5).
+        """
+        while True:
+            frame = await self._next_raw()
+            message = chunks.embedded(frame)
+            if message is not None:
+                return message
+            try:
+                response = file_relay_pb2.FileRelayResponse.FromString(bytes(frame))
+            except DecodeError as error:
+                raise self._not_an_agent(str(error)) from error
+            kind = response.WhichOneof("frame")
+            if kind == "error":
+                raise _error_of(response.error)
+            if kind == "download":
+                return memoryview(response.download.SerializeToString())
+            if kind is not None and kind != "accepted":
+                return response
+
+    async def _next_raw(self) -> memoryview:
+        while not self._frames:
+            data = await self._channel.receive()
+            if not len(data):
+                raise TransferError(
+                    Reason.RELAY_LOST, "the relay to the sandbox ended before the file agent gave a result"
+                )
+            try:
+                self._frames.extend(self._decoder.feed(data))
+            except FramingError as error:
+                raise self._not_an_agent(str(error)) from error
+        self._heard = True
+        return self._frames.popleft()
+
+    async def _send(self, request: file_relay_pb2.FileRelayRequest) -> None:
+        await self._channel.send(frame_segments([request.SerializeToString()]))
+
+    def _not_an_agent(self, detail: str) -> TransferError:
+        if self._heard:
+            return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
+        return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
+
+
+def _error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
+    """Turn the agent's error frame into the exception it stands for."""
+    metadata = dict(error.metadata)
+    reason = reason_named(error.reason)
+    if reason is None:
+        metadata["agent_reason"] = error.reason
+        known = error.code in Code.__members__.values()
+        reason = _REASON_BY_CODE.get(Code(error.code), Reason.INTERNAL) if known else Reason.INTERNAL
+    return TransferError(
+        reason,
+        error.message,
+        metadata=metadata,
+        field_violations=[FieldViolation(v.field, v.description) for v in error.field_violations],
+        retry_delay=(
+            error.retry_delay.ToTimedelta().total_seconds() if error.HasField("retry_delay") else None
+        ),
+    )

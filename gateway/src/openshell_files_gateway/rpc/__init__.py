@@ -1,0 +1,1 @@
+"""gRPC: translates calls, and nothing else."""

@@ -1,0 +1,183 @@
+"""What every call goes through: a name in the logs, authentication, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
+from openshell_files_gateway.rpc.status import abort
+
+log = structlog.get_logger("openshell_files_gateway.calls")
+
+#: A caller may name its call; anything that could forge a log line may not.
+_CALLER_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+TRANSFER_ID_METADATA: Final = "x-request-id"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Authenticator(Protocol):
+    """Tells who is calling."""
+
+    async def authenticate(self, authorization: list[str]) -> Principal:
+        """Return the caller, given the values of the `authorization` metadata.
+
+        Raises:
+            TransferError: UNAUTHENTICATED for one of the TOKEN_* reasons, or
+                ISSUER_UNAVAILABLE.
+        """
+        ...
+
+
+class Policy(Protocol):
+    """Tells what a method demands."""
+
+    def is_public(self, path: str) -> bool:
+        """Whether the method asks for no token."""
+        ...
+
+    def authorize(self, path: str, principal: Principal) -> None:
+        """Refuse a caller who may not call the method.
+
+        Raises:
+            TransferError: PERMISSION_DENIED with one of its reasons.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, once it is known who makes it.
+
+    Attributes:
+        context: of grpc.aio.
+        path: of the method.
+        transfer_id: on every log line of every party, and in every error.
+        principal: the caller; None for a public method.
+        facts: for the line that is logged at the end.
+    """
+
+    context: Context
+    path: str
+    transfer_id: str
+    principal: Principal | None = None
+    facts: dict[str, object] = field(default_factory=dict[str, object])
+
+    @property
+    def user(self) -> User:
+        """The caller of a method that the policy gives to users."""
+        if not isinstance(self.principal, User):
+            raise TypeError(f"{self.path} was called by {self.principal}")  # the policy let a wrong one in
+        return self.principal
+
+    @property
+    def sandbox_id(self) -> str:
+        """The caller of a method that the policy gives to sandboxes."""
+        if not isinstance(self.principal, SandboxPrincipal):
+            raise TypeError(f"{self.path} was called by {self.principal}")
+        return self.principal.sandbox_id
+
+
+Implementation = Callable[[Any, Call], Awaitable[Any]]
+
+
+class CallGuard:
+    """Wraps the implementations of all methods.
+
+    An implementation gets the request (the iterator is not used: streams are
+    read through the context) and the `Call`, and raises TransferError.
+    """
+
+    def __init__(self, authenticator: Authenticator, policy: Policy) -> None:
+        self._authenticator = authenticator
+        self._policy = policy
+
+    def wrap(self, path: str, implementation: Implementation) -> Callable[[Any, Context], Awaitable[Any]]:
+        """Return the handler of a method."""
+
+        async def handle(request: Any, context: Context) -> Any:  # noqa: ANN401 - request type varies by method
+            call = Call(context, path, _transfer_id(context))
+            started = time.monotonic()
+            outcome = "CANCELLED"
+            with structlog.contextvars.bound_contextvars(
+                transfer_id=call.transfer_id, method=path.rpartition("/")[2]
+            ):
+                try:
+                    await self._admit(call)
+                    response = await implementation(request, call)
+                    outcome = "OK"
+                except TransferError as error:
+                    outcome = error.reason.name
+                    call.facts["error"] = error.message
+                    await abort(context, error, call.transfer_id)
+                except asyncio.CancelledError:
+                    raise
+                except Exception:
+                    outcome = Reason.INTERNAL.name
+                    log.exception("call failed unexpectedly")
+                    await abort(
+                        context,
+                        TransferError(Reason.INTERNAL, "internal error of the gateway"),
+                        call.transfer_id,
+                    )
+                finally:
+                    self._log_end(call, outcome, time.monotonic() - started)
+            return response
+
+        return handle
+
+    async def _admit(self, call: Call) -> None:
+        if self._policy.is_public(call.path):
+            return
+        metadata = call.context.invocation_metadata() or ()
+        values = [value for key, value in metadata if key == "authorization"]
+        call.principal = await self._authenticator.authenticate([_text(value) for value in values])
+        self._policy.authorize(call.path, call.principal)
+
+    def _log_end(self, call: Call, outcome: str, seconds: float) -> None:
+        who = call.principal
+        facts = call.facts | {"seconds": round(seconds, 3), "peer": call.context.peer()}
+        if isinstance(who, User):
+            facts["user"] = who.key
+        elif who is not None:
+            facts["sandbox_id"] = who.sandbox_id
+        level = log.error if outcome == Reason.INTERNAL.name else log.info
+        level("call ended", outcome=outcome, **facts)
+
+
+def parse_request(message_type: Callable[[], Message], data: bytes) -> Any:  # noqa: ANN401 - as asked for
+    """Parse a caller's message.
+
+    Raises:
+        TransferError: INVALID_REQUEST if it is no such message.
+    """
+    message = message_type()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise invalid("request", f"not a {message.DESCRIPTOR.name}: {error}") from error
+    return message
+
+
+def _transfer_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == TRANSFER_ID_METADATA and _CALLER_ID.fullmatch(_text(value)):
+            return _text(value)
+    return uuid.uuid4().hex
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,0 +1,321 @@
+"""The file methods: admit, open a relay, let the bytes through.
+
+The gateway decodes a caller's first message and the agent's control frames.
+Content passes unparsed (FRM-4), and what an upload or download means is
+decided in the sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.framing import MAX_RELAY_PAYLOAD
+from openshell_files_protocol.limits import PROTOCOL_VERSION
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.core.transfers import TransferLimits
+from openshell_files_gateway.relay.activity import Activity
+from openshell_files_gateway.relay.batch import MessageBatch
+from openshell_files_gateway.relay.broker import RelayBroker
+from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
+from openshell_files_gateway.sandboxes import Sandbox, SandboxDirectory
+
+log = structlog.get_logger("openshell_files_gateway.files")
+
+#: Room for the headers that a message gets on its way into a relay frame.
+_HEADER_ROOM: Final = 64
+
+#: How long the agent is told that its caller is gone before the relay closes.
+_FAREWELL_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Operation:
+    """One caller's relay and the time something last moved on it."""
+
+    relay: FileRelay
+    activity: Activity
+    max_chunk_bytes: int
+    transfer_id: str
+    principal: str
+    content_bytes: int = field(default=0)
+
+
+class FileMethods:
+    """Implements the file methods of the service.
+
+    Args:
+        directory: finds sandboxes and hides other people's (AUT-5).
+        broker: opens relays.
+        transfers: bounds how many run at once.
+        limits: told to agents, which enforce them.
+    """
+
+    def __init__(
+        self,
+        directory: SandboxDirectory,
+        broker: RelayBroker,
+        transfers: TransferLimits,
+        limits: LimitSettings,
+    ) -> None:
+        self._directory = directory
+        self._broker = broker
+        self._transfers = transfers
+        self._limits = limits
+
+    def implementations(self) -> dict[str, Implementation]:
+        """Return the methods by name."""
+        return {
+            "UploadFile": self.upload_file,
+            "DownloadFile": self.download_file,
+            "StartUpload": self.start_upload,
+            "GetUpload": self.get_upload,
+            "ListUploads": self.list_uploads,
+            "AbortUpload": self.abort_upload,
+            "StatFile": self.stat_file,
+        }
+
+    async def upload_file(self, _: object, call: Call) -> bytes:
+        """UploadFile (UPL-1 to UPL-14): forwards until the agent gives a result."""
+        first = await self._first_message(call)
+        metadata = first.metadata
+        sandbox = self._sandbox_of_rfc_message(metadata, call)
+        call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
+        async with self._operation(sandbox, call) as operation:
+            await self._open(operation, upload=metadata)
+            response = await self._run_upload(operation, call)
+        call.facts |= {"published_bytes": response.bytes_written, "content_bytes": operation.content_bytes}
+        return response.SerializeToString()
+
+    async def download_file(self, data: bytes, call: Call) -> None:
+        """DownloadFile (DWN-1 to DWN-7): forwards until the agent gives an end."""
+        request: files_pb2.DownloadFileRequest = parse_request(files_pb2.DownloadFileRequest, data)
+        sandbox = self._sandbox_of_rfc_message(request, call)
+        call.facts["path"] = request.remote_path
+        async with self._operation(sandbox, call) as operation:
+            await self._open(operation, download=request)
+            await self._watched(operation, self._run_download(operation, call))
+        call.facts["content_bytes"] = operation.content_bytes
+
+    async def start_upload(self, data: bytes, call: Call) -> bytes:
+        """StartUpload (RSM-1, RSM-5, RSM-9)."""
+        request: files_pb2.StartUploadRequest = parse_request(files_pb2.StartUploadRequest, data)
+        sandbox = self._sandbox_of_rfc_message(request.metadata, call)
+        call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
+        return await self._unary(sandbox, call, "start_upload", start_upload=request)
+
+    async def get_upload(self, data: bytes, call: Call) -> bytes:
+        """GetUpload (RSM-7)."""
+        request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
+        return await self._unary(
+            self._sandbox_of(request.sandbox, call), call, "get_upload", get_upload=request
+        )
+
+    async def list_uploads(self, data: bytes, call: Call) -> bytes:
+        """ListUploads (RSM-8)."""
+        request: files_pb2.ListUploadsRequest = parse_request(files_pb2.ListUploadsRequest, data)
+        sandbox = self._sandbox_of(request.sandbox, call)
+        return await self._unary(sandbox, call, "list_uploads", list_uploads=request)
+
+    async def abort_upload(self, data: bytes, call: Call) -> bytes:
+        """AbortUpload (RSM-10)."""
+        request: files_pb2.AbortUploadRequest = parse_request(files_pb2.AbortUploadRequest, data)
+        sandbox = self._sandbox_of(request.sandbox, call)
+        return await self._unary(sandbox, call, "abort_upload", abort_upload=request)
+
+    async def stat_file(self, data: bytes, call: Call) -> bytes:
+        """StatFile."""
+        request: files_pb2.StatFileRequest = parse_request(files_pb2.StatFileRequest, data)
+        call.facts["path"] = request.remote_path
+        return await self._unary(
+            self._sandbox_of(request.sandbox, call), call, "stat_file", stat_file=request
+        )
+
+    async def _first_message(self, call: Call) -> files_pb2.UploadFileRequest:
+        """Read the message that says what is uploaded (UPL-4)."""
+        try:
+            async with asyncio.timeout(self._limits.idle_timeout):
+                data = await call.context.read()
+        except TimeoutError:
+            raise TransferError(
+                Reason.TRANSFER_IDLE, f"no metadata within {self._limits.idle_timeout:g} s"
+            ) from None
+        if not isinstance(data, bytes):
+            raise invalid("metadata", "the stream ended before the first message")
+        request: files_pb2.UploadFileRequest = parse_request(files_pb2.UploadFileRequest, data)
+        if request.WhichOneof("payload") != "metadata":
+            raise invalid("metadata", "must be the first message")
+        return request
+
+    def _sandbox_of_rfc_message(
+        self, message: files_pb2.UploadFileMetadata | files_pb2.DownloadFileRequest, call: Call
+    ) -> Sandbox:
+        return self._resolve(call, message.sandbox_id, message.sandbox, message.workspace)
+
+    def _sandbox_of(self, ref: files_pb2.SandboxRef, call: Call) -> Sandbox:
+        return self._resolve(call, ref.id, ref.name, ref.workspace)
+
+    def _resolve(self, call: Call, sandbox_id: str, name: str, workspace: str) -> Sandbox:
+        sandbox = self._directory.resolve(call.user, sandbox_id=sandbox_id, name=name, workspace=workspace)
+        call.facts["sandbox_id"] = sandbox.id
+        return sandbox
+
+    @asynccontextmanager
+    async def _operation(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
+        """Count a transfer, open its relay, and close it whatever happens."""
+        self._transfers.begin(sandbox.id)
+        try:
+            channel, session = await self._broker.open_file_relay(sandbox.id, call.transfer_id)
+            try:
+                offered = session.files.max_chunk_bytes if session.files is not None else 0
+                yield _Operation(
+                    FileRelay(channel),
+                    Activity(self._limits.idle_timeout),
+                    min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
+                    call.transfer_id,
+                    call.user.key,
+                )
+            finally:
+                channel.close()
+        finally:
+            self._transfers.end(sandbox.id)
+
+    async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
+        """Send the agent its first frame."""
+        await operation.relay.open(
+            file_relay_pb2.FileRelayOpen(
+                protocol_version=PROTOCOL_VERSION,
+                transfer_id=operation.transfer_id,
+                principal=operation.principal,
+                max_chunk_bytes=operation.max_chunk_bytes,
+                limits=files_pb2.TransferLimits(
+                    max_chunk_bytes=operation.max_chunk_bytes,
+                    max_file_bytes=self._limits.max_file_bytes,
+                    idle_timeout=_duration(self._limits.idle_timeout),
+                    upload_expiry=_duration(self._limits.upload_expiry),
+                    max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
+                ),
+                **request,
+            )
+        )
+
+    async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
+        """Ask the agent one question."""
+        async with self._operation(sandbox, call) as operation:
+            await self._open(operation, **request)
+            frame = await self._watched(operation, operation.relay.next_frame())
+        answered: Message = _answer(frame, answer)
+        return answered.SerializeToString()
+
+    async def _run_upload(self, operation: _Operation, call: Call) -> files_pb2.UploadFileResponse:
+        """Forward the caller's stream until the agent answers (UPL-13)."""
+        pump = asyncio.create_task(self._pump(operation, call))
+        try:
+            frame = await self._watched(operation, operation.relay.next_frame())
+        except asyncio.CancelledError:
+            await self._farewell(operation, pump)
+            raise
+        finally:
+            await _cancel(pump)
+        response: files_pb2.UploadFileResponse = _answer(frame, "upload")
+        return response
+
+    async def _pump(self, operation: _Operation, call: Call) -> None:
+        """Carry the caller's messages to the agent.
+
+        Ends quietly when the relay breaks: whoever waits for the agent's
+        answer finds out, and may find a better reason than a broken relay.
+        """
+        batch = MessageBatch()
+        reader = asyncio.create_task(self._read_into(batch, operation, call))
+        try:
+            with suppress(TransferError):
+                while messages := await batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM):
+                    await operation.relay.forward(messages)
+                    operation.activity.touch()
+                # A cancelled call looks like the end of the stream first and
+                # is cancelled a turn of the loop later (grpc.aio).
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                await operation.relay.end_input(cancelled=False)
+        finally:
+            await _cancel(reader)
+
+    @staticmethod
+    async def _read_into(batch: MessageBatch, operation: _Operation, call: Call) -> None:
+        while isinstance(message := await call.context.read(), bytes):
+            operation.activity.touch()
+            operation.content_bytes += len(message)
+            await batch.put(message)
+        batch.end()
+
+    @staticmethod
+    async def _farewell(operation: _Operation, pump: asyncio.Task[None]) -> None:
+        """Tell the agent that its caller is gone, if it can still be told."""
+        await _cancel(pump)
+        with suppress(TransferError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await operation.relay.end_input(cancelled=True)
+
+    async def _run_download(self, operation: _Operation, call: Call) -> None:
+        """Forward the agent's messages, reading one ahead of the caller."""
+        following = asyncio.create_task(operation.relay.next_frame())
+        try:
+            while isinstance(frame := await following, memoryview):
+                following = asyncio.create_task(operation.relay.next_frame())
+                operation.activity.touch()
+                await call.context.write(bytes(frame))
+                operation.activity.touch()
+                operation.content_bytes += len(frame)
+        finally:
+            await _cancel(following)
+        _answer(frame, "download_end")
+
+    @staticmethod
+    async def _watched(operation: _Operation, work: Any) -> Any:  # noqa: ANN401 - returns what `work` does
+        """Run `work` and end it when nothing moves any more."""
+        task = asyncio.ensure_future(work)
+        watch = asyncio.create_task(operation.activity.watch())
+        try:
+            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+            return await (task if task.done() else watch)
+        finally:
+            await _cancel(watch)
+            await _cancel(task)
+
+
+def _answer(frame: memoryview | file_relay_pb2.FileRelayResponse, kind: str) -> Any:  # noqa: ANN401 - by kind
+    """Return the field of the agent's last frame that was to come."""
+    if isinstance(frame, memoryview) or frame.WhichOneof("frame") != kind:
+        got = "content" if isinstance(frame, memoryview) else frame.WhichOneof("frame")
+        raise TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent answered {got}, not {kind}")
+    return getattr(frame, kind)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration
+
+
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel a task and wait until it is over; its result no longer matters."""
+    if task.done():
+        if not task.cancelled():
+            task.exception()
+        return
+    task.cancel()
+    with suppress(asyncio.CancelledError, TransferError, grpc.aio.BaseError):
+        await task

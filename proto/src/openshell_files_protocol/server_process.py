@@ -1,0 +1,121 @@
+"""What the gateway's and the supervisor's processes have in common.
+
+Not part of the protocol; it lives here because both depend on this package
+and neither on the other. Needs the extra `server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final, Literal
+
+import structlog
+
+from openshell_files_protocol.limits import MIB
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+
+LogFormat = Literal["console", "json"]
+
+
+def tune_allocator() -> bool:
+    """Keep glibc from giving every chunk's buffer back to the kernel.
+
+    A buffer above the mmap threshold costs a mapping, a page fault per 4 KiB
+    and an unmapping, for every chunk. Kept, it costs nothing; the process
+    holds on to what it needed at its peak, which is bounded by the buffers
+    that ARCHITECTURE.md lists. Few arenas keep that peak from being held once
+    per thread.
+
+    Returns:
+        Whether the C library could be told; another one is left alone.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+    mallopt.restype = ctypes.c_int
+    results = [
+        mallopt(_M_MMAP_THRESHOLD, 32 * MIB),
+        mallopt(_M_TRIM_THRESHOLD, 64 * MIB),
+        mallopt(_M_ARENA_MAX, 2),
+    ]
+    return all(results)
+
+
+def configure_logs(log_format: LogFormat, level: str) -> None:
+    """Write structured logs to standard error.
+
+    Args:
+        log_format: lines for people, or one JSON object per line.
+        level: least level, e.g. ``info``.
+    """
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+async def wait_for_stop(*, stdin_closes: bool = False) -> str:
+    """Wait until the process is asked to stop.
+
+    Args:
+        stdin_closes: also stop when standard input ends. Whoever started the
+            process holds the other end, so it stops even if that one is
+            killed.
+
+    Returns:
+        What asked: the name of the signal, or ``stdin``.
+    """
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[str] = loop.create_future()
+
+    def ask(by: str) -> None:
+        if not asked.done():
+            asked.set_result(by)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask, number.name)
+    reader = sys.stdin.fileno() if stdin_closes else -1
+    if stdin_closes:
+        os.set_blocking(reader, False)
+        loop.add_reader(reader, _at_end, reader, ask)
+    try:
+        return await asked
+    finally:
+        if stdin_closes:
+            loop.remove_reader(reader)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _at_end(descriptor: int, ask: Callable[[str], None]) -> None:
+    try:
+        ended = not os.read(descriptor, 4096)
+    except BlockingIOError:
+        return
+    if ended:
+        ask("stdin")

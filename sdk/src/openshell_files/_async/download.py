@@ -1,0 +1,140 @@
+"""Carries a download out: calls, checks, attempts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from openshell_files._async import _io
+from openshell_files._async._calls import received_ahead
+from openshell_files._async.rpc import Deadline, Rpc
+from openshell_files._async.sinks import Sink
+from openshell_files._core import answers
+from openshell_files._core.download_check import DownloadCheck, Event, Piece, Restarted
+from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
+from openshell_files.errors import FilesError
+from openshell_files.options import LeafLink
+from openshell_files.results import DownloadResult, Progress, ProgressCallback
+
+
+class Download:
+    """One download, over all its attempts.
+
+    Args:
+        rpc: the gateway.
+        address: the sandbox.
+        path: the remote path.
+        options: what is wanted.
+        deadline: when to give up.
+        restartable: whether content that was handed on can be taken back.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        address: SandboxAddress,
+        path: str,
+        options: DownloadOptions,
+        *,
+        deadline: Deadline,
+        restartable: bool,
+    ) -> None:
+        self._rpc = rpc
+        self._address = address
+        self._path = path
+        self._leaf_link = options.leaf_link
+        self._deadline = deadline
+        self._check = DownloadCheck(address, path, options, budget=rpc.budget(), restartable=restartable)
+        self._began = _io.monotonic()
+
+    async def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:
+        """Receive everything into a sink.
+
+        Raises:
+            FilesError: it was refused, or all attempts are used up. What the
+                sink got is not to be trusted then.
+        """
+        check = self._check
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                if isinstance(event, Piece):
+                    await sink.write(event)
+                elif isinstance(event, Restarted):
+                    await sink.restart()
+                if progress is not None:
+                    progress(Progress(check.received, check.total, attempt=check.attempts))
+        return self.result()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Yield what comes, verified, until everything is here.
+
+        Raises:
+            FilesError: it was refused, or all attempts are used up.
+        """
+        check = self._check
+        while True:
+            try:
+                async with aclosing(self._attempt()) as events:
+                    async for event in events:
+                        yield event
+                if check.needs_confirmation:
+                    await self._confirm()
+            except FilesError as error:
+                decision = check.on_error(error)
+            else:
+                return
+            if decision.refresh_token:
+                self._rpc.refuse_token()
+            await self._rpc.pause(decision.delay, self._deadline)
+            if decision.restart:
+                yield Restarted()
+
+    async def _attempt(self) -> AsyncGenerator[Event, None]:
+        check = self._check
+        request = check.request()
+        async with (
+            await self._rpc.download_file(request, self._deadline) as call,
+            received_ahead(call) as messages,
+        ):
+            async for message in messages:
+                event = await _io.in_thread(check.take, message)
+                if isinstance(event, Piece) and event.hole_bytes:
+                    more = True
+                    while more:
+                        position = check.received
+                        more = await _io.in_thread(check.hash_hole)
+                        yield Piece(position, b"", check.received - position)
+                elif event is not None:
+                    yield event
+        check.on_end()
+
+    async def _confirm(self) -> None:
+        """Compare a resumed download with the digest of the whole file."""
+        leaf_link = LeafLink.FOLLOW if self._leaf_link is LeafLink.FOLLOW else LeafLink.REFUSE
+        request = stat_request(self._address, self._path, digest=True, leaf_link=leaf_link)
+        answer = await self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
+        self._check.confirm(answers.file_info(answer.file))
+
+    def result(self) -> DownloadResult:
+        """Return what was received."""
+        check = self._check
+        file = check.file
+        if file is None:
+            raise AssertionError("no header was accepted")
+        return DownloadResult(
+            path=file.path,
+            size=check.received,
+            sha256=check.digest().hex(),
+            mode=file.mode,
+            modified_ns=file.modified_ns,
+            version=file.version,
+            file_size=check.file_size,
+            start_offset=check.start_offset,
+            bytes_received=check.bytes_received,
+            resumed_from=check.resumed_from,
+            attempts=check.attempts,
+            seconds=_io.monotonic() - self._began,
+            whole_file=check.whole_file,
+            changed=check.changed,
+            digest_verified=check.digest_verified,
+        )

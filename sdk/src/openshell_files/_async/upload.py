@@ -1,0 +1,212 @@
+"""Carries an upload's plan out: calls, content, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_files._async import _io
+from openshell_files._async._calls import CallEndedError
+from openshell_files._async.content import Content, hash_up_to, sealed
+from openshell_files._async.rpc import Deadline, Rpc
+from openshell_files._core import answers, upload_plan
+from openshell_files._core.digests import ContentDigest
+from openshell_files._core.outgoing import finish_message, first_message
+from openshell_files._core.requests import SandboxAddress
+from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._local import source_file
+from openshell_files.errors import FilesError, LocalFileError, SourceNotReplayable
+from openshell_files.options import Durability
+from openshell_files.results import Progress, ProgressCallback, UploadResult
+
+
+class Upload:
+    """One upload, over all its attempts.
+
+    Args:
+        rpc: the gateway.
+        address: the sandbox.
+        content: what is sent.
+        digest: of the content; may have hashed some of it already.
+        plan: what to do.
+        deadline: when to give up.
+        progress: told how far it is.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        address: SandboxAddress,
+        content: Content,
+        digest: ContentDigest,
+        plan: UploadPlan,
+        *,
+        deadline: Deadline,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self._rpc = rpc
+        self._address = address
+        self._content = content
+        self._digest = digest
+        self._plan = plan
+        self._deadline = deadline
+        self._progress = progress
+        self._bytes_sent = 0
+        self._resumed_from = 0
+        self._complete = False
+        self._last_error: FilesError | None = None
+
+    async def run(self) -> UploadResult:
+        """Upload the content.
+
+        Raises:
+            FilesError: it was refused, or all attempts are used up.
+        """
+        began = _io.monotonic()
+        try:
+            while not isinstance(self._plan.action, upload_plan.Finished):
+                await self._step(self._plan.action)
+        except SourceNotReplayable as error:
+            await self._abandon(self._plan.upload_id)
+            raise error from self._last_error
+        except LocalFileError:
+            await self._abandon(self._plan.upload_id)
+            raise
+        response = self._plan.action.response
+        return self._result(response, _io.monotonic() - began)
+
+    async def _step(self, action: upload_plan.Action) -> None:
+        try:
+            report = await self._carry_out(action)
+        except LocalFileError:
+            raise
+        except FilesError as error:
+            self._last_error = error
+            self._plan.on_error(error)
+        else:
+            report()
+            if isinstance(action, upload_plan.Start | upload_plan.Look):
+                self._report(self._plan.staged or 0)
+
+    async def _carry_out(self, action: upload_plan.Action) -> Callable[[], None]:
+        """Do what the plan wants, and return how to tell it. Telling may raise; that is final."""
+        plan = self._plan
+        match action:
+            case upload_plan.Start(request):
+                return partial(plan.on_started, await self._rpc.start_upload(request, self._deadline))
+            case upload_plan.Look(request, hashed_bytes):
+                status = await self._rpc.get_upload(request, self._deadline, hashed_bytes=hashed_bytes)
+                return partial(plan.on_status, status)
+            case upload_plan.Send():
+                return partial(plan.on_sent, await self._send(action))
+            case upload_plan.ComparePrefix(length, sha256):
+                return partial(plan.on_prefix, matches=await self._prefix_matches(length, sha256))
+            case upload_plan.CompareWhole(size, sha256):
+                return partial(plan.on_whole, matches=await self._whole_matches(size, sha256))
+            case upload_plan.Abandon(request):
+                await self._abandon(request.upload_id)
+                return plan.on_abandoned
+            case upload_plan.Wait(seconds, refresh_token):
+                if refresh_token:
+                    self._rpc.refuse_token()
+                await self._rpc.pause(seconds, self._deadline)
+                return plan.on_waited
+            case upload_plan.Finished():
+                raise AssertionError("there is nothing left to do")
+
+    async def _send(self, action: upload_plan.Send) -> files_pb2.UploadFileResponse:
+        self._plan.attempts += 1
+        self._resumed_from = action.offset
+        self._complete = False
+        messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes)
+        async with await self._rpc.upload_file(self._deadline) as call:
+            try:
+                await call.write(first_message(action.metadata))
+                self._report(action.offset)
+                async with _io.produced_ahead(messages) as ready:
+                    async for message in ready:
+                        await call.write(message.message)
+                        self._bytes_sent += message.content
+                        self._report(message.end)
+                await self._content.check_unchanged()
+                size = self._digest.position
+                if self._content.size is not None and size != self._content.size:
+                    raise source_file.changed(self._content.name)
+                self._complete = True
+                self._plan.on_finish_sent()
+                await call.finish(finish_message(size, self._digest.digest()))
+            except CallEndedError:
+                # The server has spoken before everything was sent: its words count.
+                pass
+            return files_pb2.UploadFileResponse.FromString(await call.response())
+
+    async def _prefix_matches(self, length: int, sha256: bytes) -> bool:
+        """Whether the source begins with what is staged (RSM-4)."""
+        if not self._digest.rewind(length):
+            await hash_up_to(self._content, self._digest, length)
+        return self._digest.position == length and self._digest.digest() == sha256
+
+    async def _whole_matches(self, size: int, sha256: bytes) -> bool:
+        """Whether what was published is the source."""
+        own_size = self._content.size
+        if own_size is None and not self._complete:
+            raise SourceNotReplayable(
+                "the upload was published already, and the stream cannot be compared with it",
+                source_file.not_replayable_facts(),
+            )
+        if own_size is not None:
+            if own_size != size:
+                return False
+            await hash_up_to(self._content, self._digest, own_size)
+        return self._digest.position == size and self._digest.digest() == sha256
+
+    async def _abandon(self, upload_id: str) -> None:
+        """Free what is staged, if that can be done now; otherwise it expires (RSM-8)."""
+        if not upload_id:
+            return
+        request = files_pb2.AbortUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
+        with suppress(FilesError):
+            await self._rpc.abort_upload(request, self._deadline)
+
+    def _report(self, transferred: int) -> None:
+        if self._progress is None:
+            return
+        plan = self._plan
+        self._progress(
+            Progress(
+                transferred=transferred,
+                total=self._content.size,
+                staged=plan.staged,
+                durable=plan.durable,
+                attempt=plan.attempts,
+                upload_id=plan.upload_id,
+            )
+        )
+
+    def _result(self, response: files_pb2.UploadFileResponse, seconds: float) -> UploadResult:
+        file = answers.file_info(response.file)
+        durability = answers.durability(response.durability)
+        if self._progress is not None:
+            durable = file.size if durability is Durability.FSYNC else None
+            self._progress(
+                Progress(file.size, file.size, file.size, durable, self._plan.attempts, self._plan.upload_id)
+            )
+        return UploadResult(
+            path=file.path,
+            size=response.bytes_written,
+            sha256=file.sha256 or "",
+            mode=file.mode,
+            modified_ns=file.modified_ns,
+            version=file.version,
+            durability=durability,
+            bytes_sent=self._bytes_sent,
+            resumed_from=response.resumed_from or self._resumed_from,
+            attempts=self._plan.attempts,
+            seconds=seconds,
+            already_identical=response.already_identical,
+            replayed=response.replayed or (self._plan.attempts == 0 and not response.already_identical),
+            upload_id=response.upload_id,
+        )

@@ -1,0 +1,1 @@
+"""What a client has to decide, without gRPC, asyncio, files or a clock."""

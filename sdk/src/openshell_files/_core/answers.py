@@ -1,0 +1,87 @@
+"""Turns the protocol's answers into the SDK's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_files.options import Durability
+from openshell_files.results import FileInfo, FileType, UploadInfo, UploadState
+
+_FILE_TYPES: Final[Mapping[int, FileType]] = {
+    files_pb2.FILE_TYPE_REGULAR: FileType.REGULAR,
+    files_pb2.FILE_TYPE_DIRECTORY: FileType.DIRECTORY,
+    files_pb2.FILE_TYPE_SYMLINK: FileType.SYMLINK,
+    files_pb2.FILE_TYPE_SPECIAL: FileType.SPECIAL,
+}
+_STATES: Final[Mapping[int, UploadState]] = {
+    files_pb2.UPLOAD_STATE_RECEIVING: UploadState.RECEIVING,
+    files_pb2.UPLOAD_STATE_VERIFYING: UploadState.VERIFYING,
+    files_pb2.UPLOAD_STATE_PUBLISHED: UploadState.PUBLISHED,
+    files_pb2.UPLOAD_STATE_ABORTED: UploadState.ABORTED,
+    files_pb2.UPLOAD_STATE_EXPIRED: UploadState.EXPIRED,
+}
+_DURABILITIES: Final[Mapping[int, Durability]] = {
+    files_pb2.DURABILITY_RENAME: Durability.RENAME,
+    files_pb2.DURABILITY_FSYNC: Durability.FSYNC,
+}
+
+
+def file_info(message: files_pb2.FileInfo) -> FileInfo:
+    """Convert the description of a file."""
+    return FileInfo(
+        path=message.path,
+        type=_FILE_TYPES.get(message.type, FileType.UNKNOWN),
+        size=message.size_bytes,
+        mode=message.mode,
+        modified_ns=nanoseconds(message.modified_time) if message.HasField("modified_time") else None,
+        version=message.version,
+        sha256=message.sha256.hex() or None,
+        allocated=message.allocated_bytes,
+    )
+
+
+def upload_info(message: files_pb2.UploadStatus) -> UploadInfo:
+    """Convert the state of an upload."""
+    times = [
+        nanoseconds(getattr(message, name)) if message.HasField(name) else None
+        for name in ("created_time", "updated_time", "expiration_time")
+    ]
+    return UploadInfo(
+        upload_id=message.upload_id,
+        request_id=message.request_id,
+        state=upload_state(message),
+        path=message.path,
+        size=message.size_bytes or None,
+        staged=message.staged_bytes,
+        durable=message.durable_bytes,
+        created_ns=times[0],
+        updated_ns=times[1],
+        expires_ns=times[2],
+        file=file_info(message.result.file) if message.result.HasField("file") else None,
+        failure_reason=message.failure_reason,
+    )
+
+
+def upload_state(message: files_pb2.UploadStatus) -> UploadState:
+    """Convert the state alone; whatever this SDK does not know is UNKNOWN."""
+    return _STATES.get(message.state, UploadState.UNKNOWN)
+
+
+def durability(value: int) -> Durability | None:
+    """Convert a durability; None if the server did not say."""
+    return _DURABILITIES.get(value)
+
+
+def chunk_limit(limits: files_pb2.TransferLimits) -> int:
+    """Return how large chunks may be for this server, in bytes (UPL-6)."""
+    return min(MAX_CHUNK_BYTES, limits.max_chunk_bytes or MIN_CHUNK_LIMIT_BYTES)
+
+
+def nanoseconds(time: Timestamp) -> int:
+    """Return nanoseconds since the epoch; does not refuse times that are out of range."""
+    return time.seconds * 1_000_000_000 + time.nanos

@@ -1,0 +1,400 @@
+"""Checks every byte of a download, and decides where a broken one goes on.
+
+Nothing that a sandbox sends is believed: offsets have to follow each other,
+each chunk's CRC-32C has to be right, sizes have to be those that were
+announced, and the trailer's SHA-256 has to be that of the bytes that came
+(DWN-2). Only then is the content shown under its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from openshell_files_protocol.chunks import Chunk, crc32c, decode_chunk
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason, Retry
+
+from openshell_files._core import answers
+from openshell_files._core.digests import Hasher, add_zeros
+from openshell_files._core.error_mapping import error_from_reason
+from openshell_files._core.requests import DownloadOptions, SandboxAddress, download_request
+from openshell_files._core.retrying import Decision, RetryBudget
+from openshell_files.errors import (
+    ErrorFacts,
+    FileChanged,
+    FilesError,
+    FileTooLarge,
+    IncompleteDownload,
+    IntegrityError,
+    LocalReason,
+)
+from openshell_files.results import FileInfo
+
+#: Longest hole handed on at once, so that one message cannot keep the client
+#: busy for hours without a sign of life.
+HOLE_STEP_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The file was opened in the sandbox. Given once, and again after a restart.
+
+    Attributes:
+        file: what it is.
+        start: where the content begins.
+        total: bytes that will come; None if the file may change.
+    """
+
+    file: FileInfo
+    start: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Verified content.
+
+    Attributes:
+        position: from the beginning of what was asked for.
+        data: the bytes; a view, valid until the next piece.
+        hole_bytes: zero bytes; `data` is empty then.
+    """
+
+    position: int
+    data: bytes | memoryview
+    hole_bytes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return self.hole_bytes or len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The trailer came, and everything is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """Everything received so far is void; content begins anew."""
+
+
+Event = Opened | Piece | Closed | Restarted
+
+
+class DownloadCheck:
+    """One call of `download`, over all its attempts.
+
+    Args:
+        address: the sandbox.
+        path: the remote path.
+        options: what is wanted.
+        budget: how often to try.
+        restartable: whether content that was handed on can be taken back.
+    """
+
+    def __init__(
+        self,
+        address: SandboxAddress,
+        path: str,
+        options: DownloadOptions,
+        *,
+        budget: RetryBudget,
+        restartable: bool,
+    ) -> None:
+        self._address = address
+        self._path = path
+        self._options = options
+        self._budget = budget
+        self._restartable = restartable
+        self._whole: Hasher = hashlib.sha256()
+        self._this_stream: Hasher = self._whole
+        self._start: int | None = None
+        self._position: int = 0
+        self._header_seen = False
+        self._trailer_seen = False
+        self._advanced = False
+        self._hole_left: int = 0
+        self.attempts = 0
+        self.bytes_received = 0
+        self.resumed_from: int = 0
+        self.file: FileInfo | None = None
+        self.file_size = 0
+        self.whole_file = False
+        self.changed = False
+        self.digest_verified = False
+
+    @property
+    def received(self) -> int:
+        """Verified bytes so far."""
+        return self._position
+
+    @property
+    def start_offset(self) -> int:
+        """Where in the file the content begins."""
+        return self._start or 0
+
+    @property
+    def total(self) -> int | None:
+        """Bytes that will come; None if not known."""
+        if self._start is None or self._options.allow_changes:
+            return None
+        return self._expected_end(self.file_size) - self._start
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of all the content."""
+        return self._whole.digest()
+
+    def request(self) -> files_pb2.DownloadFileRequest:
+        """Begin an attempt and return its request: from the last verified byte on, of the same version."""
+        self.attempts += 1
+        self._header_seen = self._trailer_seen = self._advanced = False
+        self._hole_left = 0
+        request = download_request(self._address, self._path, self._options, MAX_CHUNK_BYTES)
+        if self._position and self._start is not None and self.file is not None:
+            self.resumed_from = self._position
+            self._this_stream = hashlib.sha256()
+            request.ClearField("tail_bytes")
+            request.offset = self._start + self._position
+            request.if_version = self.file.version
+            # A tail ends where the file ended; only a length given, or
+            # implied by the tail, moves with the offset.
+            if self._options.length is not None:
+                request.length = self._options.length - self._position
+        else:
+            self._forget()
+        return request
+
+    def take(self, message: bytes) -> Event | None:
+        """Check one message of the stream and return what it brings.
+
+        After a hole, `hash_hole` has to be called until it is used up.
+
+        Raises:
+            IntegrityError: it is not what may come here.
+            FileTooLarge: it goes beyond `max_bytes`.
+        """
+        if self._trailer_seen:
+            raise self._corrupt("something came after the trailer")
+        chunk = decode_chunk(message)
+        if chunk is not None:
+            return self._content(chunk)
+        try:
+            parsed = files_pb2.DownloadFileResponse.FromString(message)
+        except DecodeError:
+            raise self._corrupt("a message is not one of the protocol") from None
+        match parsed.WhichOneof("payload"):
+            case "header":
+                return self._header(parsed.header)
+            case "data":
+                data = parsed.data
+                return self._content(Chunk(data.offset, data.data, data.crc32c, data.hole_bytes))
+            case "trailer":
+                return self._trailer(parsed.trailer)
+            case _:
+                raise self._corrupt("a message carries nothing that belongs to a checked download")
+
+    def hash_hole(self) -> bool:
+        """Hash the next part of a hole that `take` returned.
+
+        A hole of many gigabytes takes long to hash; between the parts the
+        driver can report progress and be cancelled.
+
+        Returns:
+            Whether there is more of it.
+        """
+        step = min(HOLE_STEP_BYTES, self._hole_left)
+        add_zeros(self._whole, step)
+        if self._this_stream is not self._whole:
+            add_zeros(self._this_stream, step)
+        self._position += step
+        self._hole_left -= step
+        return self._hole_left > 0
+
+    def on_end(self) -> None:
+        """Take the end of a stream whose status is OK.
+
+        Raises:
+            IncompleteDownload: no trailer came (DWN-2).
+        """
+        if not self._trailer_seen:
+            raise IncompleteDownload(
+                f"the stream ended after {self._position} bytes without a trailer",
+                self._facts(LocalReason.DOWNLOAD_INCOMPLETE),
+                path=self._path,
+            )
+
+    def on_error(self, error: FilesError) -> Decision:
+        """Decide how to go on after a failed attempt.
+
+        Raises:
+            FilesError: it must not be tried again, or not any more.
+        """
+        error.about(self._path)
+        if self._advanced and error.retry is not Retry.RESTART:
+            self._budget.progressed()
+        resumed = self._position > 0
+        if isinstance(error, FileChanged) and error.reason == Reason.VERSION_MISMATCH.name and not resumed:
+            # It is the version that the caller asked for; starting over would not change it.
+            raise error
+        decision = self._budget.decide(error)
+        if decision.restart:
+            if resumed and not self._restartable:
+                raise error
+            self._forget()
+        return decision
+
+    @property
+    def needs_confirmation(self) -> bool:
+        """Whether all bytes are here but no digest of the sandbox covers them all.
+
+        Each stream's trailer covers that stream only. After a resume, the
+        digest of the whole file has to be asked for.
+        """
+        return (
+            self._trailer_seen and not self.digest_verified and not self.changed and self._options.everything
+        )
+
+    def confirm(self, now: FileInfo) -> None:
+        """Compare all bytes with the digest of the whole file.
+
+        Args:
+            now: the file with its digest. If it is another version by now,
+                nothing can be compared, and `digest_verified` stays False.
+
+        Raises:
+            IntegrityError: the digest differs.
+        """
+        if self.file is None or now.version != self.file.version or now.sha256 is None:
+            return
+        if now.sha256 != self.digest().hex():
+            raise error_from_reason(
+                Reason.DIGEST_MISMATCH,
+                "the SHA-256 of the resumed download is not the file's",
+                path=self._path,
+            )
+        self.digest_verified = True
+
+    def _forget(self) -> None:
+        self._whole = self._this_stream = hashlib.sha256()
+        self._position = 0
+        self._start = None
+        self.resumed_from = 0
+        self.file = None
+        self.digest_verified = False
+
+    def _header(self, header: files_pb2.DownloadFileHeader) -> Opened | None:
+        if self._header_seen:
+            raise self._corrupt("a second header came")
+        self._header_seen = True
+        file = answers.file_info(header.file)
+        if self._position and self._start is not None:
+            if header.start_offset != self._start + self._position or (
+                self.file is not None and file.version != self.file.version
+            ):
+                raise self._corrupt("the resumed stream is of another place or version")
+            return None
+        start = header.start_offset
+        if self._options.tail is not None:
+            wanted = max(0, header.size_bytes - self._options.tail)
+        else:
+            wanted = self._options.offset
+        if start != wanted:
+            raise self._corrupt(f"the content begins at {start}, asked for was {wanted}")
+        self._start, self.file, self.file_size = start, file, header.size_bytes
+        self._within_limit(self.total or 0)
+        return Opened(file, start, self.total)
+
+    def _content(self, chunk: Chunk) -> Piece:
+        if not self._header_seen or self._start is None:
+            raise self._corrupt("content came before the header")
+        if chunk.offset is None:
+            raise self._corrupt("unchecked content came in a checked download")
+        here = self._start + self._position
+        if chunk.offset != here:
+            raise self._corrupt(f"a chunk begins at {chunk.offset}, {here} was next")
+        if bool(chunk.hole_bytes) == bool(len(chunk.data)):
+            raise self._corrupt("a chunk is neither content nor a hole")
+        total = self.total
+        if total is not None and self._position + chunk.size > total:
+            raise self._corrupt(f"more than the announced {total} bytes came")
+        self._within_limit(self._position + chunk.size)
+        self._advanced = True
+        if chunk.hole_bytes:
+            self._hole_left = chunk.hole_bytes
+            return Piece(self._position, b"", chunk.hole_bytes)
+        if crc32c(chunk.data) != chunk.crc32c:
+            raise error_from_reason(
+                Reason.CHUNK_CHECKSUM,
+                f"the CRC-32C of the chunk at {here} is wrong",
+                path=self._path,
+            )
+        self._hash(chunk.data)
+        piece = Piece(self._position, chunk.data)
+        self._position += chunk.size
+        self.bytes_received += chunk.size
+        return piece
+
+    def _hash(self, data: bytes | memoryview) -> None:
+        self._whole.update(data)
+        if self._this_stream is not self._whole:
+            self._this_stream.update(data)
+
+    def _trailer(self, trailer: files_pb2.DownloadTrailer) -> Closed:
+        if self._start is None:
+            raise self._corrupt("the trailer came before the header")
+        here = self._start + self._position
+        total = self.total
+        if trailer.end_offset != here or (total is not None and self._position != total):
+            raise self._corrupt(
+                f"the trailer says that the content ends at {trailer.end_offset}, "
+                f"{here} were received, {'any end' if total is None else self._start + total} was announced"
+            )
+        if trailer.sha256 != self._this_stream.digest():
+            raise error_from_reason(
+                Reason.DIGEST_MISMATCH,
+                "the SHA-256 of what arrived is not the one in the trailer",
+                path=self._path,
+            )
+        if trailer.changed and not self._options.allow_changes:
+            raise error_from_reason(
+                Reason.FILE_CHANGED, "the file changed while it was read", path=self._path
+            )
+        self._trailer_seen = True
+        self.changed = trailer.changed
+        self.digest_verified = self._this_stream is self._whole
+        self.whole_file = self._options.everything and (trailer.whole_file or self.resumed_from > 0)
+        return Closed()
+
+    def _expected_end(self, file_size: int) -> int:
+        start = self._start or 0
+        if self._options.length is None:
+            return max(start, file_size)
+        return max(start, min(file_size, self._options.offset + self._options.length))
+
+    def _within_limit(self, size: int) -> None:
+        limit = self._options.max_bytes
+        if limit is not None and size > limit:
+            raise FileTooLarge(
+                f"there are at least {size} bytes, and max_bytes is {limit}",
+                ErrorFacts(
+                    LocalReason.MAX_BYTES_EXCEEDED, fix="Raise max_bytes, or ask for a part of the file."
+                ),
+                path=self._path,
+            )
+
+    def _corrupt(self, what: str) -> IntegrityError:
+        return IntegrityError(
+            f"download at byte {self._position}: {what}",
+            self._facts(LocalReason.DOWNLOAD_CORRUPT),
+            path=self._path,
+        )
+
+    @staticmethod
+    def _facts(reason: LocalReason) -> ErrorFacts:
+        return ErrorFacts(reason, retry=Retry.AGAIN, fix="Try again; report it if it happens again.")

@@ -1,0 +1,89 @@
+"""Where the gateway is, and whether a token may be sent there."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from openshell_files_protocol.limits import STREAM_OPTIONS
+
+#: A connection on which nothing moves is probed more seldom than the least
+#: interval that servers take for granted (five minutes); a server that was
+#: not asked closes connections that ping more often.
+_KEEPALIVE_MS: Final = 320_000
+_KEEPALIVE_TIMEOUT_MS: Final = 20_000
+
+CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
+    *STREAM_OPTIONS,
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+    # Attempts are decided by the error table; gRPC must not add its own,
+    # for which it would also keep what was sent.
+    ("grpc.enable_retries", 0),
+    # Two clients of one process do not share a broken connection.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.primary_user_agent", "openshell-files/0.1.0"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A gRPC target.
+
+    Attributes:
+        target: as gRPC takes it.
+        tls: None if only the caller's settings decide, else what the URL's scheme says.
+        local: it is on this machine.
+    """
+
+    target: str
+    tls: bool | None
+    local: bool
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `host:port`, `unix:/path`, `http://host:port` or `https://host:port`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text.startswith("unix:"):
+        return Endpoint(text, None, local=True)
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+            raise ValueError(f"endpoint {text!r}: give host:port, http://host:port or https://host:port")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return Endpoint(f"{host}:{port}", parts.scheme == "https", is_loopback(parts.hostname))
+    host, colon, port_text = text.rpartition(":")
+    if not colon or not host or not port_text.isdecimal():
+        raise ValueError(f"endpoint {text!r}: give host:port")
+    return Endpoint(text, None, is_loopback(host.strip("[]")))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address never leaves this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_token_may_be_sent(endpoint: Endpoint, *, tls: bool, allowed: bool) -> None:
+    """Refuse to send tokens over a wire that anybody may read.
+
+    Raises:
+        ValueError: no TLS, not loopback, and not allowed explicitly.
+    """
+    if not tls and not endpoint.local and not allowed:
+        raise ValueError(
+            f"a token would go to {endpoint.target} without TLS: give tls=TlsConfig(), "
+            "or allow_insecure_token=True if you know the network"
+        )

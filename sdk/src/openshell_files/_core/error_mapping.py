@@ -1,0 +1,207 @@
+"""From a gRPC status to an exception: the error table, read backwards.
+
+Stream-unary calls are not mapped by anybody else (the official SDK leaves
+them raw), so every call of this SDK comes through `error_from_status`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+from openshell_files_protocol.errors import FieldViolation
+from openshell_files_protocol.reasons import ERROR_DOMAIN, Code, Reason, Retry, reason_named
+
+from openshell_files import errors
+from openshell_files.errors import ErrorFacts, FilesError, LocalReason
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+#: The class of each reason. A test holds that none is missing.
+CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
+    Reason.INVALID_REQUEST: errors.InvalidRequest,
+    Reason.INVALID_PATH: errors.InvalidPath,
+    Reason.ARCHIVE_UNSUPPORTED: errors.Unsupported,
+    Reason.METHOD_UNSUPPORTED: errors.Unsupported,
+    Reason.CHUNK_TOO_LARGE: errors.InvalidRequest,
+    Reason.FILE_TOO_LARGE: errors.FileTooLarge,
+    Reason.TOKEN_MISSING: errors.Unauthenticated,
+    Reason.TOKEN_MALFORMED: errors.Unauthenticated,
+    Reason.TOKEN_EXPIRED: errors.Unauthenticated,
+    Reason.TOKEN_NOT_YET_VALID: errors.Unauthenticated,
+    Reason.TOKEN_WRONG_AUDIENCE: errors.Unauthenticated,
+    Reason.TOKEN_WRONG_ISSUER: errors.Unauthenticated,
+    Reason.TOKEN_UNKNOWN_KEY: errors.Unauthenticated,
+    Reason.TOKEN_BAD_ALGORITHM: errors.Unauthenticated,
+    Reason.TOKEN_BAD_SIGNATURE: errors.Unauthenticated,
+    Reason.TOKEN_CLAIM_INVALID: errors.Unauthenticated,
+    Reason.ISSUER_UNAVAILABLE: errors.Unavailable,
+    Reason.ROLE_REQUIRED: errors.PermissionDenied,
+    Reason.SCOPE_REQUIRED: errors.PermissionDenied,
+    Reason.PRINCIPAL_NOT_ALLOWED: errors.PermissionDenied,
+    Reason.SANDBOX_MISMATCH: errors.PermissionDenied,
+    Reason.SANDBOX_NOT_FOUND: errors.SandboxNotFound,
+    Reason.SANDBOX_NOT_READY: errors.SandboxNotReady,
+    Reason.SUPERVISOR_NOT_CONNECTED: errors.Unavailable,
+    Reason.FILES_UNSUPPORTED: errors.Unsupported,
+    Reason.RELAY_REFUSED: errors.Unavailable,
+    Reason.RELAY_TIMEOUT: errors.DeadlineExceeded,
+    Reason.RELAY_LOST: errors.Unavailable,
+    Reason.RELAY_UNKNOWN: errors.InternalError,
+    Reason.RELAY_REQUESTER_GONE: errors.InternalError,
+    Reason.AGENT_PROTOCOL_ERROR: errors.InternalError,
+    Reason.TRANSFER_IDLE: errors.DeadlineExceeded,
+    Reason.GATEWAY_SHUTTING_DOWN: errors.Unavailable,
+    Reason.FILE_NOT_FOUND: errors.FileNotFound,
+    Reason.PARENT_NOT_FOUND: errors.ParentNotFound,
+    Reason.IS_A_DIRECTORY: errors.IsADirectory,
+    Reason.NOT_A_DIRECTORY: errors.NotADirectory,
+    Reason.NOT_A_REGULAR_FILE: errors.NotARegularFile,
+    Reason.LEAF_IS_LINK: errors.LeafIsLink,
+    Reason.PATH_FORBIDDEN: errors.PathForbidden,
+    Reason.ACCESS_DENIED: errors.AccessDenied,
+    Reason.READ_ONLY_FILE_SYSTEM: errors.ReadOnlyFileSystem,
+    Reason.FILE_EXISTS: errors.FileExists,
+    Reason.CONDITION_FAILED: errors.ConditionFailed,
+    Reason.DISK_FULL: errors.DiskFull,
+    Reason.QUOTA_EXCEEDED: errors.QuotaExceeded,
+    Reason.IO_ERROR: errors.StorageError,
+    Reason.OFFSET_MISMATCH: errors.IntegrityError,
+    Reason.RANGE_INVALID: errors.RangeInvalid,
+    Reason.CHUNK_CHECKSUM: errors.IntegrityError,
+    Reason.SIZE_MISMATCH: errors.IntegrityError,
+    Reason.DIGEST_MISMATCH: errors.IntegrityError,
+    Reason.UPLOAD_INCOMPLETE: errors.Unavailable,
+    Reason.UPLOAD_UNKNOWN: errors.UploadUnknown,
+    Reason.UPLOAD_EXPIRED: errors.UploadUnknown,
+    Reason.UPLOAD_ABORTED: errors.UploadAborted,
+    Reason.UPLOAD_CONFLICT: errors.UploadConflict,
+    Reason.FINISH_CONFLICT: errors.UploadConflict,
+    Reason.SUPERSEDED: errors.UploadSuperseded,
+    Reason.FILE_CHANGED: errors.FileChanged,
+    Reason.VERSION_MISMATCH: errors.FileChanged,
+    Reason.TOO_MANY_UPLOADS: errors.ResourceExhausted,
+    Reason.TOO_MANY_TRANSFERS: errors.ResourceExhausted,
+    Reason.INTERNAL: errors.InternalError,
+}
+
+#: A status without a reason: from gRPC itself, a proxy, or another server.
+#: Only what cannot have been the request's fault is tried again.
+CLASS_BY_CODE: Final[Mapping[Code, tuple[type[FilesError], Retry, str]]] = {
+    Code.CANCELLED: (errors.Unavailable, Retry.AGAIN, "Try again."),
+    Code.UNKNOWN: (errors.InternalError, Retry.NEVER, "Look at the gateway's log."),
+    Code.INVALID_ARGUMENT: (errors.InvalidRequest, Retry.NEVER, "Check the request."),
+    Code.DEADLINE_EXCEEDED: (errors.DeadlineExceeded, Retry.AGAIN, "Try again, or allow more time."),
+    Code.NOT_FOUND: (errors.FileNotFound, Retry.NEVER, "Check sandbox and path."),
+    Code.ALREADY_EXISTS: (errors.FileExists, Retry.NEVER, "Choose another name."),
+    Code.PERMISSION_DENIED: (errors.PermissionDenied, Retry.NEVER, "Ask for the permission."),
+    Code.RESOURCE_EXHAUSTED: (errors.ResourceExhausted, Retry.NEVER, "Look at the gateway's limits."),
+    Code.FAILED_PRECONDITION: (errors.SandboxNotReady, Retry.NEVER, "Look at the sandbox."),
+    Code.ABORTED: (errors.UploadAborted, Retry.NEVER, "Start again."),
+    Code.OUT_OF_RANGE: (errors.RangeInvalid, Retry.NEVER, "Ask for a range inside the file."),
+    Code.UNIMPLEMENTED: (errors.Unsupported, Retry.NEVER, "Use a gateway that has this method."),
+    Code.INTERNAL: (errors.InternalError, Retry.NEVER, "Look at the gateway's log."),
+    Code.UNAVAILABLE: (errors.Unavailable, Retry.LATER, "Check the endpoint, or wait for the gateway."),
+    Code.DATA_LOSS: (errors.IntegrityError, Retry.NEVER, "Try again."),
+    Code.UNAUTHENTICATED: (errors.Unauthenticated, Retry.NEVER, "Get a new token."),
+}
+
+#: How gRPC words a broken stream. It says INTERNAL, but nobody's code failed.
+_BROKEN_STREAM: Final = ("RST_STREAM", "Internal error from Core")
+
+
+def error_from_reason(
+    reason: Reason,
+    message: str,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    field_violations: tuple[FieldViolation, ...] = (),
+    retry_delay: float | None = None,
+    path: str = "",
+) -> FilesError:
+    """Make the exception of a row of the error table."""
+    facts = ErrorFacts(
+        reason.name,
+        reason.row.code,
+        reason.row.retry,
+        reason.row.fix,
+        metadata or {},
+        field_violations,
+        retry_delay,
+    )
+    return CLASS_BY_REASON[reason](message, facts, path=path)
+
+
+def error_from_status(
+    code: int, message: str, trailing: Iterable[tuple[str, str | bytes]], *, path: str = ""
+) -> FilesError:
+    """Make the exception of a call that failed.
+
+    Args:
+        code: the gRPC status code.
+        message: its words.
+        trailing: the call's trailing metadata.
+        path: the file the call was about.
+    """
+    info = error_details_pb2.ErrorInfo()
+    violations: tuple[FieldViolation, ...] = ()
+    delay: float | None = None
+    for detail in _details(code, trailing):
+        kind_name = detail.TypeName()
+        if kind_name == "google.rpc.ErrorInfo":
+            info = error_details_pb2.ErrorInfo.FromString(detail.value)
+        elif kind_name == "google.rpc.RetryInfo":
+            wait = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
+            delay = wait.seconds + wait.nanos / 1e9
+        elif kind_name == "google.rpc.BadRequest":
+            bad = error_details_pb2.BadRequest.FromString(detail.value)
+            violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+    reason = reason_named(info.reason) if info.domain == ERROR_DOMAIN else None
+    if reason is not None:
+        return error_from_reason(
+            reason,
+            message or reason.row.meaning,
+            metadata=dict(info.metadata),
+            field_violations=violations,
+            retry_delay=delay,
+            path=path,
+        )
+    known = Code(code) if code in Code.__members__.values() else Code.UNKNOWN
+    kind, retry, fix = CLASS_BY_CODE[known]
+    if known is Code.INTERNAL and any(words in message for words in _BROKEN_STREAM):
+        kind, retry, fix = CLASS_BY_CODE[Code.UNAVAILABLE]
+    facts = ErrorFacts(info.reason or known.name, known, retry, fix, dict(info.metadata), violations, delay)
+    return kind(message or "the call failed without a word", facts, path=path)
+
+
+def _details(code: int, trailing: Iterable[tuple[str, str | bytes]]) -> list[AnyMessage]:
+    """Return the status's details; none if they are missing, malformed or of another status."""
+    for key, value in trailing:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                return []
+            return list(status.details) if status.code == code else []
+    return []
+
+
+def idle_error(seconds: float, doing: str) -> FilesError:
+    """Make the error for a call in which nothing moves.
+
+    Args:
+        seconds: how long nothing did.
+        doing: what should have been: "sent", "received" or "answered".
+    """
+    return error_from_reason(Reason.TRANSFER_IDLE, f"nothing was {doing} for {seconds:g} seconds")
+
+
+def timeout_error(seconds: float) -> FilesError:
+    """Make the error for a transfer that takes longer than its caller allows."""
+    return errors.DeadlineExceeded(
+        f"the transfer took longer than its timeout of {seconds:g} seconds",
+        ErrorFacts(LocalReason.TIMEOUT, fix="Allow more time, or resume it."),
+    )

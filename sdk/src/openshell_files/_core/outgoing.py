@@ -1,0 +1,100 @@
+"""Content on its way out: pieces of the source, and the messages made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from openshell_files_protocol.chunks import crc32c, encode_chunk, encode_hole
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_files._core.digests import ContentDigest
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of the source: content, or a hole.
+
+    Attributes:
+        data: the content, at most a chunk; empty for a hole.
+        hole_bytes: size of the hole; 0 for content.
+    """
+
+    data: bytes | memoryview = b""
+    hole_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A message that is ready to be sent.
+
+    Attributes:
+        message: serialized UploadFileRequest.
+        content: bytes of content in it.
+        end: where in the file it ends.
+    """
+
+    message: bytes
+    content: int
+    end: int
+
+
+def seal(digest: ContentDigest, span: Span) -> Sealed:
+    """Hash a span and make its message. The content is copied once.
+
+    Args:
+        digest: of everything before; it says where the span begins.
+        span: what follows.
+    """
+    offset = digest.position
+    if span.hole_bytes:
+        digest.update_zeros(span.hole_bytes)
+        return Sealed(encode_hole(offset, span.hole_bytes), 0, digest.position)
+    digest.update(span.data)
+    message = b"".join(encode_chunk(offset, span.data, crc32c(span.data)))
+    return Sealed(message, len(span.data), digest.position)
+
+
+def first_message(metadata: files_pb2.UploadFileMetadata) -> bytes:
+    """Serialize the message that opens an upload (UPL-4)."""
+    return files_pb2.UploadFileRequest(metadata=metadata).SerializeToString()
+
+
+def finish_message(size: int, sha256: bytes) -> bytes:
+    """Serialize the one message that publishes (UPL-3)."""
+    finish = files_pb2.UploadFinish(size_bytes=size, sha256=sha256)
+    return files_pb2.UploadFileRequest(finish=finish).SerializeToString()
+
+
+class Rechunker:
+    """Cuts arbitrary pieces of bytes into chunks of one size.
+
+    Holds less than one chunk between calls.
+
+    Args:
+        chunk_bytes: size of every chunk but the last.
+    """
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self._size = chunk_bytes
+        self._parts: list[memoryview] = []
+        self._held = 0
+
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[bytes | memoryview]:
+        """Take bytes and yield the chunks they complete. The last chunks are views of `data`."""
+        view = memoryview(data).cast("B")
+        while self._held + len(view) >= self._size:
+            taken = self._size - self._held
+            self._parts.append(view[:taken])
+            view = view[taken:]
+            parts, self._parts, self._held = self._parts, [], 0
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        if view:
+            # A copy: the caller may reuse its buffer before the chunk is full.
+            self._parts.append(memoryview(bytes(view)))
+            self._held += len(view)
+
+    def flush(self) -> bytes:
+        """Return what is left."""
+        parts, self._parts, self._held = self._parts, [], 0
+        return b"".join(parts)

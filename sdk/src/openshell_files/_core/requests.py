@@ -1,0 +1,212 @@
+"""Builds the requests of the protocol from what a caller asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files._core.error_mapping import error_from_reason
+from openshell_files.options import Condition, Durability, LeafLink
+
+#: File type bits of a regular file. They make a mode of no permission at all
+#: different from 0, which means "not given".
+_REGULAR: Final = 0o100000
+
+PERMISSIONS: Final = 0o777
+
+_DURABILITY: Final[Mapping[Durability, files_pb2.Durability.ValueType]] = {
+    Durability.RENAME: files_pb2.DURABILITY_RENAME,
+    Durability.FSYNC: files_pb2.DURABILITY_FSYNC,
+}
+_LEAF_LINK: Final[Mapping[LeafLink, files_pb2.LeafLinkPolicy.ValueType]] = {
+    LeafLink.REFUSE: files_pb2.LEAF_LINK_POLICY_REFUSE,
+    LeafLink.FOLLOW: files_pb2.LEAF_LINK_POLICY_FOLLOW,
+    LeafLink.REPLACE: files_pb2.LEAF_LINK_POLICY_REPLACE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxAddress:
+    """Which sandbox: by id, or by name and workspace.
+
+    Attributes:
+        id: the sandbox's id; excludes `name`.
+        name: its name.
+        workspace: where the name is looked up.
+    """
+
+    id: str = ""
+    name: str = ""
+    workspace: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.id) == bool(self.name):
+            raise ValueError("give the sandbox's name, or its id, and not both")
+
+    def ref(self) -> files_pb2.SandboxRef:
+        """Return the address as the unary methods take it."""
+        if self.id:
+            return files_pb2.SandboxRef(id=self.id)
+        return files_pb2.SandboxRef(name=self.name, workspace=self.workspace)
+
+    def __str__(self) -> str:
+        return self.id or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """How a file is to be published.
+
+    Attributes:
+        mode: permission bits; None leaves them to the server (UPL-10).
+        modified_ns: modification time to set, nanoseconds since the epoch.
+        parents: create missing directories.
+        leaf_link: what to do with a symbolic link at the destination.
+        condition: what must be true of the destination.
+        durability: what has to survive a power loss.
+    """
+
+    mode: int | None = None
+    modified_ns: int | None = None
+    parents: bool = False
+    leaf_link: LeafLink = LeafLink.REFUSE
+    condition: Condition | None = None
+    durability: Durability = Durability.FSYNC
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadOptions:
+    """What is to be read.
+
+    Attributes:
+        offset: first byte.
+        length: so many bytes at most; None reads to the end.
+        tail: the last so many bytes; excludes the other two.
+        if_version: refuse another version of the file.
+        allow_changes: carry on when the file changes while it is read.
+        leaf_link: what to do with a symbolic link at the path.
+        max_bytes: refuse to receive more; None for no limit.
+    """
+
+    offset: int = 0
+    length: int | None = None
+    tail: int | None = None
+    if_version: str = ""
+    allow_changes: bool = False
+    leaf_link: LeafLink = LeafLink.REFUSE
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("offset", self.offset), ("length", self.length), ("max_bytes", self.max_bytes)):
+            if value is not None and value < 0:
+                raise error_from_reason(Reason.INVALID_REQUEST, f"{name}: must not be negative")
+        if self.tail is not None and (self.tail < 1 or self.offset or self.length is not None):
+            raise error_from_reason(
+                Reason.INVALID_REQUEST, "tail: at least 1, and neither offset nor length beside it"
+            )
+        if self.leaf_link is LeafLink.REPLACE:
+            raise error_from_reason(Reason.INVALID_REQUEST, "leaf_link: REPLACE is only for uploads")
+
+    @property
+    def everything(self) -> bool:
+        """Whether the whole file is asked for."""
+        return self.offset == 0 and self.length is None and self.tail is None
+
+
+def checked_path(path: str) -> str:
+    """Return a remote path that can be put into a message.
+
+    The rest of PTH-2 is the server's to judge.
+
+    Raises:
+        InvalidPath: it is empty, or not text that UTF-8 can carry.
+    """
+    if not path:
+        raise error_from_reason(Reason.INVALID_PATH, "remote path: must not be empty")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise error_from_reason(
+            Reason.INVALID_PATH, f"remote path: not valid Unicode: {path!a}", path=ascii(path)
+        ) from None
+    return path
+
+
+def upload_metadata(
+    address: SandboxAddress, path: str, size: int | None, options: UploadOptions
+) -> files_pb2.UploadFileMetadata:
+    """Return the first message of an upload, without names for it."""
+    metadata = files_pb2.UploadFileMetadata(
+        sandbox_id=address.id,
+        sandbox=address.name,
+        workspace=address.workspace if address.name else "",
+        remote_path=checked_path(path),
+        size_bytes=size or 0,
+        explicit_finish=True,
+        parents=files_pb2.PARENT_POLICY_CREATE if options.parents else files_pb2.PARENT_POLICY_FAIL,
+        leaf_link=_LEAF_LINK[options.leaf_link],
+        durability=_DURABILITY[options.durability],
+    )
+    if options.mode is not None:
+        metadata.mode = (
+            _REGULAR | options.mode & PERMISSIONS
+            if options.mode & PERMISSIONS == 0
+            else (options.mode & PERMISSIONS)
+        )
+    if options.modified_ns is not None:
+        metadata.modified_time.FromNanoseconds(options.modified_ns)
+    if options.condition is not None:
+        _set_condition(metadata.condition, options.condition)
+    return metadata
+
+
+def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> None:
+    match condition.kind:
+        case "absent":
+            message.absent = True
+        case "present":
+            message.present = True
+        case "sha256":
+            message.sha256 = bytes.fromhex(condition.value)
+        case "version":
+            message.version = condition.value
+        case other:
+            raise ValueError(f"unknown condition {other!r}")
+
+
+def download_request(
+    address: SandboxAddress, path: str, options: DownloadOptions, max_chunk_bytes: int
+) -> files_pb2.DownloadFileRequest:
+    """Return the request of a checked download."""
+    request = files_pb2.DownloadFileRequest(
+        sandbox_id=address.id,
+        sandbox=address.name,
+        workspace=address.workspace if address.name else "",
+        remote_path=checked_path(path),
+        checked=True,
+        offset=options.offset,
+        tail_bytes=options.tail or 0,
+        if_version=options.if_version,
+        on_change=files_pb2.CHANGE_POLICY_ALLOW if options.allow_changes else files_pb2.CHANGE_POLICY_ABORT,
+        leaf_link=_LEAF_LINK[options.leaf_link],
+        max_chunk_bytes=max_chunk_bytes,
+    )
+    if options.length is not None:
+        request.length = options.length
+    return request
+
+
+def stat_request(
+    address: SandboxAddress, path: str, *, digest: bool, leaf_link: LeafLink
+) -> files_pb2.StatFileRequest:
+    """Return the request that describes a file."""
+    return files_pb2.StatFileRequest(
+        sandbox=address.ref(),
+        remote_path=checked_path(path),
+        include_digest=digest,
+        leaf_link=_LEAF_LINK[leaf_link],
+    )

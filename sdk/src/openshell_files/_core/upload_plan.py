@@ -1,0 +1,453 @@
+"""Decides every step of an upload: admission, sending, resuming, finding out.
+
+The driver carries `action` out, tells the plan what came of it, and looks at
+`action` again, until it is `Finished` or the plan raises. The plan holds the
+rules of docs/protocol.md (RSM-1 to RSM-10); it has no clock and no connection.
+
+    no upload yet ──Start──▶ RECEIVING ──(ComparePrefix)──▶ Send ──▶ CompareWhole ──▶ Finished
+                     │            ▲                           │ failed
+         small file: └─Send       └── Start (takes over) ◀── Look ──▶ VERIFYING: wait, Look again
+                                                               ├──▶ PUBLISHED: CompareWhole
+                                                               └──▶ UNKNOWN: from the start
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Code, Reason, Retry, reason_named
+
+from openshell_files._core import answers
+from openshell_files._core.error_mapping import error_from_reason
+from openshell_files._core.requests import SandboxAddress
+from openshell_files._core.retrying import Decision, RetryBudget
+from openshell_files.errors import (
+    DeadlineExceeded,
+    ErrorFacts,
+    FilesError,
+    IntegrityError,
+    LocalReason,
+    OutcomeUnknown,
+    Unavailable,
+    UploadConflict,
+    UploadInterrupted,
+    UploadUnknown,
+)
+from openshell_files.results import UploadState
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Call StartUpload, then `on_started`."""
+
+    request: files_pb2.StartUploadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Call GetUpload, then `on_status`.
+
+    Attributes:
+        request: the request.
+        hashed_bytes: bytes the sandbox has to read for the answer.
+    """
+
+    request: files_pb2.GetUploadRequest
+    hashed_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ComparePrefix:
+    """Compare the SHA-256 of the source's first `length` bytes, then `on_prefix` (RSM-4)."""
+
+    length: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWhole:
+    """Compare size and SHA-256 of the whole source, then `on_whole`."""
+
+    size: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Open UploadFile and send from `offset` to the finish, then `on_sent`."""
+
+    metadata: files_pb2.UploadFileMetadata
+    offset: int
+    chunk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait so many seconds, get a new token if asked to, then `on_waited`."""
+
+    seconds: float
+    refresh_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Call AbortUpload, then `on_abandoned` whatever came of it: expiry does it too."""
+
+    request: files_pb2.AbortUploadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The file is published."""
+
+    response: files_pb2.UploadFileResponse
+
+
+Action = Start | Look | ComparePrefix | CompareWhole | Send | Wait | Abandon | Finished
+
+
+class UploadPlan:
+    """One call of `upload`, over all its attempts.
+
+    Args:
+        address: the sandbox.
+        metadata: first message, without names for the upload.
+        inline: small enough to be sent without StartUpload.
+        source_sha256: digest of the source if it is known and identical
+            content need not be sent (RSM-9).
+        resume: an upload to go on with, of this or an earlier process.
+        budget: how often to try.
+        new_id: makes a UUID.
+        patience: seconds to wait for a finish that is being verified.
+    """
+
+    def __init__(
+        self,
+        address: SandboxAddress,
+        metadata: files_pb2.UploadFileMetadata,
+        *,
+        inline: bool,
+        source_sha256: bytes,
+        resume: str,
+        budget: RetryBudget,
+        new_id: Callable[[], str],
+        patience: float,
+    ) -> None:
+        self._address = address
+        self._template = metadata
+        self._inline = inline and not source_sha256 and not resume
+        self._source_sha256 = source_sha256
+        self._budget = budget
+        self._new_id = new_id
+        self._patience = patience
+        self._request_id = new_id()
+        self._upload_id = resume
+        self._epoch = 0
+        self._chunk_bytes = MIN_CHUNK_LIMIT_BYTES
+        self._taken_over = False
+        self._finish_sent = False
+        # Until the first answer about an upload of an earlier process, all
+        # that speaks against going on with it means a new upload, not an error.
+        self._inherited = bool(resume)
+        self._best_staged = 0
+        # What ended the last try, while the last question is asked.
+        self._last_word: FilesError | None = None
+        self._waited_for_verdict = 0.0
+        self._verdict_polls = 0
+        self._response = files_pb2.UploadFileResponse()
+        self._after_wait: Action
+        self.attempts = 0
+        self.staged: int | None = None
+        self.durable: int | None = None
+        self.action: Action = self._look() if resume else self._begin()
+
+    @property
+    def upload_id(self) -> str:
+        """The upload's name, once it can be found by it."""
+        return self._upload_id
+
+    # What came of an action
+
+    def on_started(self, answer: files_pb2.StartUploadResponse) -> None:
+        """Take the answer to `Start`."""
+        self._chunk_bytes = answers.chunk_limit(answer.limits)
+        self._upload_id = answer.upload.upload_id
+        self._epoch = answer.upload.epoch
+        self._taken_over = True
+        self._judge(answer.upload)
+
+    def on_status(self, answer: files_pb2.GetUploadResponse) -> None:
+        """Take the answer to `Look`."""
+        if isinstance(self.action, Look) and self.action.hashed_bytes and not _says_digest(answer.upload):
+            raise error_from_reason(
+                Reason.AGENT_PROTOCOL_ERROR,
+                "the digest of the staged bytes was asked for and is missing",
+                path=self._template.remote_path,
+            )
+        self._chunk_bytes = answers.chunk_limit(answer.limits)
+        state = answers.upload_state(answer.upload)
+        if state not in {UploadState.UNKNOWN, UploadState.EXPIRED}:
+            self._upload_id = answer.upload.upload_id or self._upload_id
+            self._request_id = answer.upload.request_id or self._request_id
+        self._judge(answer.upload)
+
+    def on_prefix(self, *, matches: bool) -> None:
+        """Take the result of `ComparePrefix`."""
+        if matches:
+            self._inherited = False
+            self._send(self.staged or 0)
+            return
+        if not self._inherited:
+            error = error_from_reason(
+                Reason.DIGEST_MISMATCH,
+                f"the {self.staged} staged bytes are not those of the source, so the upload starts over",
+            )
+            self._decide(error)
+        self._replace_upload()
+
+    def on_whole(self, *, matches: bool) -> None:
+        """Take the result of `CompareWhole`.
+
+        Raises:
+            IntegrityError: what was published is not what was sent.
+        """
+        if matches:
+            self.action = Finished(self._response)
+        elif self._inherited:
+            self._new_upload()
+        else:
+            raise IntegrityError(
+                "the size or SHA-256 that the sandbox published is not the source's",
+                ErrorFacts(
+                    LocalReason.ANSWER_MISMATCH, fix="Report it: the server must verify before it publishes."
+                ),
+                path=self._template.remote_path,
+            )
+
+    def on_sent(self, response: files_pb2.UploadFileResponse) -> None:
+        """Take the answer to `Send`."""
+        self._published(response)
+
+    def on_finish_sent(self) -> None:
+        """Note that the finish is on its way: from here on a failure may hide a success."""
+        self._finish_sent = True
+
+    def on_waited(self) -> None:
+        """Go on after `Wait`."""
+        self.action = self._after_wait
+
+    def on_abandoned(self) -> None:
+        """Go on after `Abandon`, also after one that failed."""
+        self.action = self._begin()
+
+    def on_error(self, error: FilesError) -> None:
+        """Take the failure of the current action.
+
+        Raises:
+            FilesError: it must not be tried again, or not any more.
+        """
+        failed = self.action
+        if isinstance(failed, Look) and isinstance(error, UploadUnknown):
+            self._gone(error)
+            return
+        if self._inherited and isinstance(error, UploadConflict):
+            self._replace_upload()
+            return
+        try:
+            decision = self._decide(error)
+        except OutcomeUnknown:
+            if not isinstance(failed, Send):
+                raise
+            # All tries are used up, but one question costs nothing.
+            self._last_word = error
+            self.action = self._look()
+            return
+        if decision.refresh_token:
+            # Refused at the door: nothing has happened that had to be asked for.
+            self._wait(decision, failed)
+            return
+        self._taken_over = self._taken_over and not isinstance(failed, Send)
+        if decision.restart:
+            self._new_upload()
+            self._wait(decision, self.action)
+        elif isinstance(failed, Send):
+            self._wait(decision, self._look())
+        else:
+            self._wait(decision, failed)
+
+    # The rules
+
+    def _judge(self, status: files_pb2.UploadStatus) -> None:
+        """Go on from where the upload stands."""
+        self.staged, self.durable = status.staged_bytes, status.durable_bytes
+        match answers.upload_state(status):
+            case UploadState.PUBLISHED:
+                self._published(status.result)
+            case UploadState.VERIFYING:
+                self._await_verdict()
+            case UploadState.RECEIVING:
+                self._receive(status)
+            case UploadState.ABORTED:
+                self._aborted(status)
+            case UploadState.EXPIRED:
+                self._gone(error_from_reason(Reason.UPLOAD_EXPIRED, "the upload's time ran out"))
+            case UploadState.UNKNOWN:
+                self._gone(error_from_reason(Reason.UPLOAD_UNKNOWN, "the sandbox does not know the upload"))
+
+    def _receive(self, status: files_pb2.UploadStatus) -> None:
+        if self._last_word is not None:
+            self._finish_sent = False
+            raise self._final(self._last_word)
+        if status.staged_bytes > self._best_staged:
+            self._best_staged = status.staged_bytes
+            self._budget.progressed()
+        if not self._taken_over:
+            self.action = Start(self._start_request())
+            return
+        # An older stream cannot finish any more, whatever it had sent.
+        self._finish_sent = False
+        if status.staged_bytes == 0:
+            self._inherited = False
+            self._send(0)
+        elif status.staged_sha256:
+            self.action = ComparePrefix(status.staged_bytes, status.staged_sha256)
+        else:
+            self.action = self._look(hashed_bytes=status.staged_bytes)
+
+    def _await_verdict(self) -> None:
+        delay = max(0.05, self._budget.delay(self._verdict_polls))
+        self._verdict_polls += 1
+        self._waited_for_verdict += delay
+        if self._waited_for_verdict > self._patience:
+            raise self._outcome_unknown("the sandbox is still verifying")
+        self._wait(Decision(delay), self._look())
+
+    def _published(self, response: files_pb2.UploadFileResponse) -> None:
+        self._response = response
+        self._upload_id = response.upload_id or self._upload_id
+        self.action = CompareWhole(response.bytes_written, response.file.sha256)
+
+    def _aborted(self, status: files_pb2.UploadStatus) -> None:
+        if self._inherited:
+            self._new_upload()
+            return
+        reason = reason_named(status.failure_reason) or Reason.UPLOAD_ABORTED
+        error = error_from_reason(reason, f"the upload was ended: {reason.row.meaning}")
+        decision = self._decide(error)
+        self._new_upload()
+        self._wait(decision, self.action)
+
+    def _gone(self, error: FilesError) -> None:
+        if self._last_word is not None:
+            self._finish_sent = False
+            self._upload_id = ""
+            raise self._final(self._last_word)
+        if self._inherited or (self._inline and not self._upload_id):
+            # Nothing of ours was ever admitted: begin, with the same request id.
+            self._upload_id = ""
+            self._inherited = False
+            self.action = self._begin()
+            return
+        decision = self._decide(error)
+        self._new_upload()
+        self._wait(decision, self.action)
+
+    def _new_upload(self) -> None:
+        self._request_id = self._new_id()
+        self._upload_id = ""
+        self._epoch = 0
+        self._taken_over = self._inherited = self._finish_sent = False
+        self._best_staged = 0
+        self.staged = self.durable = None
+        self.action = self._begin()
+
+    def _replace_upload(self) -> None:
+        """Free what is staged, then begin a new upload."""
+        abandon = Abandon(
+            files_pb2.AbortUploadRequest(sandbox=self._address.ref(), upload_id=self._upload_id)
+        )
+        self._new_upload()
+        self.action = abandon
+
+    def _begin(self) -> Action:
+        return self._sending(0) if self._inline else Start(self._start_request())
+
+    def _send(self, offset: int) -> None:
+        self.action = self._sending(offset)
+
+    def _sending(self, offset: int) -> Send:
+        metadata = self._named()
+        metadata.epoch = self._epoch
+        return Send(metadata, offset, self._chunk_bytes)
+
+    def _named(self) -> files_pb2.UploadFileMetadata:
+        metadata = files_pb2.UploadFileMetadata()
+        metadata.CopyFrom(self._template)
+        metadata.request_id = self._request_id
+        metadata.upload_id = self._upload_id
+        return metadata
+
+    def _start_request(self) -> files_pb2.StartUploadRequest:
+        return files_pb2.StartUploadRequest(metadata=self._named(), sha256=self._source_sha256)
+
+    def _look(self, *, hashed_bytes: int = 0) -> Look:
+        request = files_pb2.GetUploadRequest(
+            sandbox=self._address.ref(),
+            upload_id=self._upload_id,
+            request_id="" if self._upload_id else self._request_id,
+            include_digest=hashed_bytes > 0,
+        )
+        return Look(request, hashed_bytes)
+
+    def _wait(self, decision: Decision, then: Action) -> None:
+        self._after_wait = then
+        self.action = Wait(decision.delay, decision.refresh_token)
+
+    # Giving up
+
+    def _decide(self, error: FilesError) -> Decision:
+        try:
+            return self._budget.decide(error)
+        except FilesError:
+            raise self._final(error) from error.__cause__
+
+    def _final(self, error: FilesError) -> FilesError:
+        """Return what the caller gets to see: the error, and what became of the upload."""
+        lost = isinstance(error, Unavailable | DeadlineExceeded) and error.retry is not Retry.NEVER
+        if lost and self._finish_sent:
+            unknown = self._outcome_unknown(error.message)
+            unknown.__cause__ = error
+            return unknown
+        if isinstance(error, Unavailable) and lost and self._upload_id:
+            kept = f"; {self.staged} bytes are kept" if self.staged else ""
+            error = UploadInterrupted(f"{error.message}{kept}", error.facts, path=self._template.remote_path)
+        kept_on = error.retry in {Retry.AGAIN, Retry.LATER} or error.code in {
+            Code.UNAUTHENTICATED,
+            Code.PERMISSION_DENIED,
+        }
+        if self._upload_id and kept_on:
+            error.upload_id = self._upload_id
+            error.staged = self.staged
+        error.about(self._template.remote_path)
+        return error
+
+    def _outcome_unknown(self, why: str) -> OutcomeUnknown:
+        error = OutcomeUnknown(
+            f"the file was sent completely, but whether it was published is not known: {why}",
+            ErrorFacts(
+                LocalReason.OUTCOME_UNKNOWN,
+                fix="Ask for the upload's status, or for the file's digest, before sending it again.",
+            ),
+            path=self._template.remote_path,
+        )
+        error.upload_id = self._upload_id
+        return error
+
+
+def _says_digest(status: files_pb2.UploadStatus) -> bool:
+    """Whether the digest of the staged bytes is there, or there are none."""
+    receiving = answers.upload_state(status) is UploadState.RECEIVING
+    return not receiving or status.staged_bytes == 0 or bool(status.staged_sha256)

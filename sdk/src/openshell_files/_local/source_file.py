@@ -1,0 +1,141 @@
+"""A local file that is uploaded: what it is, where its holes are, whether it changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from openshell_files.errors import ErrorFacts, LocalFileChanged, LocalFileError, LocalReason
+
+#: Smaller holes are sent as the zeros they read as: a message costs more.
+MIN_HOLE_BYTES: Final = 256 * 1024
+
+#: Longest hole in one message. The sandbox hashes it as zeros, which has to
+#: end well before its idle timeout.
+MAX_HOLE_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """What the descriptor said when the file was opened.
+
+    Attributes:
+        size: in bytes.
+        mode: permission bits.
+        modified_ns: nanoseconds since the epoch.
+        sparse: there are fewer blocks than the size needs.
+    """
+
+    size: int
+    mode: int
+    modified_ns: int
+    sparse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A part of a file that is content, or a hole."""
+
+    offset: int
+    size: int
+    hole: bool
+
+
+def open_for_reading(path: str, flags: int) -> int:
+    """Open for `open(..., opener=)`: never waits, as opening a FIFO would."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def inspect(descriptor: int, path: str) -> SourceFile:
+    """Return what an open file is.
+
+    Raises:
+        LocalFileError: it is not a regular file.
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise LocalFileError(
+            f"{path} is not a regular file",
+            ErrorFacts(LocalReason.LOCAL_FILE, fix="Give a regular file, or `-` to read standard input."),
+            path=path,
+        )
+    return SourceFile(
+        size=found.st_size,
+        mode=stat.S_IMODE(found.st_mode) & 0o777,
+        modified_ns=found.st_mtime_ns,
+        sparse=getattr(found, "st_blocks", found.st_size) * 512 < found.st_size,
+    )
+
+
+def check_unchanged(descriptor: int, path: str, before: SourceFile) -> None:
+    """Check that a file is still what it was when it was opened.
+
+    Raises:
+        LocalFileChanged: size or modification time differ.
+    """
+    now = os.fstat(descriptor)
+    if (now.st_size, now.st_mtime_ns) != (before.size, before.modified_ns):
+        raise changed(path)
+
+
+def changed(path: str) -> LocalFileChanged:
+    """Make the error for a file that changed while it was sent."""
+    return LocalFileChanged(
+        f"{path} changed while it was sent; nothing was published",
+        ErrorFacts(LocalReason.LOCAL_FILE_CHANGED, fix="Upload it again when nothing writes to it."),
+        path=path,
+    )
+
+
+def not_replayable_facts() -> ErrorFacts:
+    """Return what is known of a stream whose bytes are gone."""
+    return ErrorFacts(
+        LocalReason.SOURCE_NOT_REPLAYABLE,
+        fix="Upload a file or bytes instead, or start the stream anew.",
+    )
+
+
+def extents(descriptor: int, start: int, source: SourceFile) -> Iterator[Extent]:
+    """Yield content and holes from `start` to the end, in order and without gaps.
+
+    Moves the descriptor's position; the reader has to seek.
+    """
+    position = start
+    while position < source.size:
+        data = _next_data(descriptor, position, source) if source.sparse else position
+        if data - position >= MIN_HOLE_BYTES or data == source.size != position:
+            while position < data:
+                size = min(data - position, MAX_HOLE_BYTES)
+                yield Extent(position, size, hole=True)
+                position += size
+            continue
+        end = _next_hole(descriptor, data, source) if source.sparse else source.size
+        yield Extent(position, end - position, hole=False)
+        position = end
+
+
+def _next_data(descriptor: int, position: int, source: SourceFile) -> int:
+    try:
+        return min(os.lseek(descriptor, position, os.SEEK_DATA), source.size)
+    except OSError as error:
+        # ENXIO: nothing but a hole up to the end. Anything else: the file
+        # system does not tell, so all of it is content.
+        return source.size if error.errno == errno.ENXIO else position
+
+
+def _next_hole(descriptor: int, position: int, source: SourceFile) -> int:
+    """Return where the content ends: at the next hole that is worth a message."""
+    while position < source.size:
+        try:
+            hole = min(os.lseek(descriptor, position, os.SEEK_HOLE), source.size)
+        except OSError:
+            return source.size
+        data = _next_data(descriptor, hole, source)
+        if hole == source.size or data - hole >= MIN_HOLE_BYTES or data == source.size:
+            return hole
+        position = data
+    return source.size

@@ -1,0 +1,263 @@
+"""One gRPC call, blocking: messages in and out as bytes, failures as `FilesError`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Final, Protocol, Self, cast
+
+import grpc
+
+from openshell_files._core.error_mapping import error_from_status, idle_error
+from openshell_files._sync._io import Ahead
+from openshell_files.errors import FilesError
+
+Metadata = Sequence[tuple[str, str]]
+
+#: Messages between the caller's thread and gRPC's sending thread.
+_OUTBOX: Final = 2
+
+_CANCELLED: Final = 1
+
+
+class CallEndedError(Exception):
+    """The server has answered although not everything was sent; `response` tells its words."""
+
+
+class Connection:
+    """A channel that is opened by the first call. Any thread may use it.
+
+    Args:
+        target: as gRPC takes it.
+        credentials: None for plaintext.
+        options: channel options.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: Sequence[tuple[str, int | str]],
+    ) -> None:
+        self._target = target
+        self._credentials = credentials
+        self._options = options
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._closed = False
+
+    def _opened(self) -> grpc.Channel:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the client is closed")
+            if self._channel is None:
+                if self._credentials is None:
+                    self._channel = grpc.insecure_channel(self._target, list(self._options))
+                else:
+                    self._channel = grpc.secure_channel(self._target, self._credentials, list(self._options))
+            return self._channel
+
+    def unary(self, path: str, message: bytes, metadata: Metadata, timeout: float) -> bytes:
+        """Call a method that takes and gives one message.
+
+        Raises:
+            FilesError: the call failed.
+        """
+        method = cast(
+            "grpc.UnaryUnaryMultiCallable[bytes, bytes]", self._opened().unary_unary(path, None, None)
+        )
+        try:
+            return method(message, metadata=tuple(metadata), timeout=timeout)
+        except grpc.RpcError as error:
+            raise _mapped(error) from error
+
+    def upload(self, path: str, metadata: Metadata, idle: float, timeout: float | None) -> UploadCall:
+        """Begin a call that takes many messages and gives one."""
+        method = cast(
+            "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._opened().stream_unary(path, None, None)
+        )
+        return UploadCall(method, metadata, idle, timeout)
+
+    def download(
+        self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None
+    ) -> DownloadCall:
+        """Begin a call that takes one message and gives many."""
+        method = cast(
+            "grpc.UnaryStreamMultiCallable[bytes, bytes]", self._opened().unary_stream(path, None, None)
+        )
+        return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
+
+    def close(self) -> None:
+        """Close the channel; calls that are running are cancelled."""
+        with self._lock:
+            self._closed = True
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+
+class Outbox(Iterator[bytes]):
+    """Hands messages from the caller's thread to gRPC's. Holds at most `_OUTBOX`.
+
+    Made of `SimpleQueue`s, which a signal cannot leave locked: an interrupt
+    inside a `Condition` may, and gRPC's threads would then wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._messages: SimpleQueue[bytes | None] = SimpleQueue()
+        self._room: SimpleQueue[bool] = SimpleQueue()
+        self._closed = False
+        for _ in range(_OUTBOX):
+            self._room.put(True)
+
+    def put(self, message: bytes, timeout: float) -> bool:
+        """Wait for room and add a message.
+
+        Returns:
+            False if there was no room in time.
+
+        Raises:
+            CallEndedError: nobody takes messages any more.
+        """
+        try:
+            self._room.get(timeout=timeout)
+        except Empty:
+            return False
+        if self._closed:
+            raise CallEndedError
+        self._messages.put(message)
+        return True
+
+    def finish(self) -> None:
+        """Say that no more comes; what waits is still sent."""
+        self._messages.put(None)
+
+    def close(self) -> None:
+        """Wake both sides up: nothing is sent any more."""
+        self._closed = True
+        self._room.put(True)
+        self._messages.put(None)
+
+    def __next__(self) -> bytes:
+        message = None if self._closed else self._messages.get()
+        if message is None:
+            raise StopIteration
+        self._room.put(True)
+        return message
+
+
+class UploadCall:
+    """A call that takes many messages and gives one.
+
+    Leaving the context cancels the call unless it is over.
+    """
+
+    def __init__(
+        self,
+        method: grpc.StreamUnaryMultiCallable[bytes, bytes],
+        metadata: Metadata,
+        idle: float,
+        timeout: float | None,
+    ) -> None:
+        self._idle = idle
+        self._outbox = Outbox()
+        self._over: SimpleQueue[None] = SimpleQueue()
+        self._call = method.future(self._outbox, metadata=tuple(metadata), timeout=timeout)
+        self._call.add_done_callback(self._on_over)
+
+    def _on_over(self, _call: object) -> None:
+        self._outbox.close()
+        self._over.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._outbox.close()
+        self._call.cancel()
+
+    def write(self, message: bytes) -> None:
+        """Send a message; returns when the sending thread has room for it.
+
+        Raises:
+            CallEndedError: the call is over already (UPL-13).
+            DeadlineExceeded: nothing moved for the idle time.
+        """
+        if not self._outbox.put(message, self._idle):
+            raise idle_error(self._idle, "sent")
+
+    def finish(self, message: bytes) -> None:
+        """Send the last message and half-close."""
+        self.write(message)
+        self._outbox.finish()
+
+    def response(self) -> bytes:
+        """Return the answer.
+
+        Raises:
+            FilesError: the call failed.
+        """
+        try:
+            # Not in gRPC's own wait, which a signal can leave locked.
+            self._over.get(timeout=self._idle)
+        except Empty:
+            raise idle_error(self._idle, "answered") from None
+        try:
+            return self._call.result()
+        except grpc.FutureCancelledError:
+            raise error_from_status(_CANCELLED, "the client was closed", ()) from None
+        except grpc.RpcError as error:
+            raise _mapped(error) from error
+
+
+class DownloadCall:
+    """A call that gives many messages; leaving the context cancels it unless it is over."""
+
+    def __init__(self, call: _Stream, idle: float) -> None:
+        self._call = call
+        self.idle = idle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call.cancel()
+
+    def cancel(self) -> None:
+        """End the call."""
+        self._call.cancel()
+
+    def messages(self) -> Iterator[bytes]:
+        """Yield the messages. Their reader, `received_ahead`, watches the time.
+
+        Raises:
+            FilesError: the call failed.
+        """
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise _mapped(error) from error
+
+
+class _Stream(Protocol):
+    """gRPC's object for a running call."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def cancel(self) -> object: ...
+
+
+def received_ahead(call: DownloadCall) -> Ahead[bytes]:
+    """Receive while the message before is checked and written."""
+    return Ahead(call.messages(), unblock=call.cancel, idle=call.idle)
+
+
+def _mapped(error: grpc.RpcError) -> FilesError:
+    trailing = cast("Sequence[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    return error_from_status(error.code().value[0], error.details() or "", trailing)

@@ -1,0 +1,104 @@
+# Written by sdk/unasync.py from _async/client.py. Change that file instead.
+"""The client: one gateway, one identity, many sandboxes."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent, parse_endpoint
+from openshell_files._core.requests import SandboxAddress
+from openshell_files._local.tls import channel_credentials
+from openshell_files._sync._calls import Connection
+from openshell_files._sync.credentials import TokenSource
+from openshell_files._sync.rpc import Rpc
+from openshell_files._sync.sandbox import SandboxFiles
+from openshell_files.auth import Auth
+from openshell_files.options import RetryPolicy, TlsConfig
+
+
+class FilesClient:
+    """Connects to a gateway. Use it as a context manager, or call `close`.
+
+    Nothing is sent before the first call.
+
+    Args:
+        endpoint: `host:port`, `unix:/path`, or a URL `http://host:port` or
+            `https://host:port`.
+        auth: who is calling; None calls without a token.
+        workspace: where sandbox names are looked up.
+        tls: None for plaintext, unless the endpoint is an https URL.
+        timeout: for calls that carry no content, in seconds.
+        idle_timeout: seconds in which nothing moves before a transfer's
+            attempt is given up. There is no limit for a transfer as a whole
+            unless its call sets one.
+        retry: how often to try.
+        allow_insecure_token: send tokens without TLS to other machines.
+
+    Raises:
+        ValueError: the endpoint is malformed, or a token would be sent over
+            plaintext to another machine.
+        LocalFileError: a file of `tls` cannot be read.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        auth: Auth | None = None,
+        workspace: str = "default",
+        tls: TlsConfig | None = None,
+        timeout: float = 30.0,
+        idle_timeout: float = 120.0,
+        retry: RetryPolicy | None = None,
+        allow_insecure_token: bool = False,
+    ) -> None:
+        if timeout <= 0 or idle_timeout <= 0:
+            raise ValueError("timeout and idle_timeout: must be positive")
+        where = parse_endpoint(endpoint)
+        if where.tls is False and tls is not None:
+            raise ValueError(f"endpoint {endpoint!r} is http, but tls is given")
+        if where.tls and tls is None:
+            tls = TlsConfig()
+        if auth is not None:
+            check_token_may_be_sent(where, tls=tls is not None, allowed=allow_insecure_token)
+        self._workspace = workspace
+        self._rpc = Rpc(
+            Connection(where.target, channel_credentials(tls) if tls else None, CHANNEL_OPTIONS),
+            TokenSource(auth),
+            timeout=timeout,
+            idle=idle_timeout,
+            policy=retry or RetryPolicy(),
+        )
+
+    def sandbox(
+        self,
+        name: str = "",
+        *,
+        id: str = "",  # noqa: A002 - the protocol's own word
+        workspace: str | None = None,
+    ) -> SandboxFiles:
+        """Return the files of a sandbox; nothing is sent yet.
+
+        Args:
+            name: the sandbox's name.
+            id: its id, instead of the name.
+            workspace: where the name is looked up; None takes the client's.
+
+        Raises:
+            ValueError: neither name nor id is given, or both.
+        """
+        chosen = self._workspace if workspace is None else workspace
+        return SandboxFiles(self._rpc, SandboxAddress(id, name, "" if id else chosen))
+
+    def close(self) -> None:
+        """Close the connection; transfers that are running end."""
+        self._rpc.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

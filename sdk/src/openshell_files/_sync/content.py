@@ -1,0 +1,279 @@
+# Written by sdk/unasync.py from _async/content.py. Change that file instead.
+"""What is uploaded: a local file, bytes, a file object or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from typing import BinaryIO, Protocol, cast
+
+from openshell_files._core.digests import ContentDigest
+from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
+from openshell_files._local import source_file
+from openshell_files._local.source_file import SourceFile
+from openshell_files._sync import _io
+from openshell_files.errors import SourceNotReplayable, local_file_error
+
+#: How much is read at once where only a digest is wanted.
+_HASH_READ_BYTES = 1024 * 1024
+
+
+class Content(Protocol):
+    """Bytes that can be read from a position on."""
+
+    #: In messages: a path, or what kind of thing it is.
+    name: str
+    #: None for a stream whose end is not known.
+    size: int | None
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything from `start` on, in chunks and holes.
+
+        Raises:
+            SourceNotReplayable: the bytes at `start` are gone.
+            LocalFileError: it cannot be read.
+        """
+        ...
+
+    def check_unchanged(self) -> None:
+        """Check that what was read is still what is there.
+
+        Raises:
+            LocalFileChanged: it is not.
+        """
+        ...
+
+
+class FileContent:
+    """A local regular file, open.
+
+    Args:
+        path: for messages.
+        handle: the open file.
+        file: what its descriptor said.
+    """
+
+    def __init__(self, path: str, handle: _io.SourceHandle, file: SourceFile) -> None:
+        self.name = path
+        self.size: int | None = file.size
+        self.file = file
+        self._handle = handle
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything from `start` on."""
+        descriptor = self._handle.fileno()
+        extents = source_file.extents(descriptor, start, self.file)
+        while (extent := _io.in_thread(next, extents, None)) is not None:
+            if extent.hole:
+                yield Span(hole_bytes=extent.size)
+                continue
+            self._seek(extent.offset)
+            left = extent.size
+            while left:
+                data = self._read(min(left, chunk_bytes))
+                if len(data) < min(left, chunk_bytes):
+                    # Shorter than it was: nothing that follows could be right.
+                    raise source_file.changed(self.name)
+                left -= len(data)
+                yield Span(data)
+
+    def check_unchanged(self) -> None:
+        """Check size and modification time of the descriptor."""
+        _io.in_thread(source_file.check_unchanged, self._handle.fileno(), self.name, self.file)
+
+    def _seek(self, offset: int) -> None:
+        try:
+            _io.seek(self._handle, offset)
+        except OSError as error:
+            raise local_file_error(error, self.name, "cannot read") from error
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return _io.read(self._handle, size)
+        except OSError as error:
+            raise local_file_error(error, self.name, "cannot read") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        _io.close(self._handle)
+
+
+def open_file(path: str) -> FileContent:
+    """Open a local file as content.
+
+    Raises:
+        LocalFileError: it cannot be opened, or is not a regular file.
+    """
+    try:
+        handle = _io.open_source(path)
+    except OSError as error:
+        raise local_file_error(error, path, "cannot read") from error
+    try:
+        file = _io.in_thread(source_file.inspect, handle.fileno(), path)
+    except BaseException:
+        _io.close(handle)
+        raise
+    return FileContent(path, handle, file)
+
+
+class BytesContent:
+    """Bytes in memory.
+
+    Args:
+        data: they must not change while they are sent.
+    """
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self.name = "bytes"
+        self._data = memoryview(data).cast("B")
+        self.size: int | None = len(self._data)
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything from `start` on."""
+        for position in range(start, len(self._data), chunk_bytes):
+            yield Span(self._data[position : position + chunk_bytes])
+
+    def check_unchanged(self) -> None:
+        """Nothing to compare with: the caller promised."""
+
+
+class SeekableContent:
+    """A binary file object that can go back, from its current position to its end.
+
+    Args:
+        file: the file object.
+        origin: the position where the content begins.
+        size: bytes from there to the end.
+    """
+
+    def __init__(self, file: BinaryIO, origin: int, size: int) -> None:
+        self.name = str(getattr(file, "name", "file object"))
+        self.size: int | None = size
+        self._file = file
+        self._origin = origin
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything from `start` on."""
+        _io.in_thread(self._file.seek, self._origin + start)
+        left = (self.size or 0) - start
+        while left:
+            data = _io.in_thread(self._file.read, min(left, chunk_bytes))
+            if not data:
+                raise source_file.changed(self.name)
+            left -= len(data)
+            yield Span(data)
+
+    def check_unchanged(self) -> None:
+        """Check that the file object still ends where it did."""
+        end = _io.in_thread(self._file.seek, 0, 2)
+        if end != self._origin + (self.size or 0):
+            raise source_file.changed(self.name)
+
+
+class StreamContent:
+    """Bytes that come once.
+
+    They can be sent again only as long as none was taken.
+
+    Args:
+        source: a binary file object or an iterable.
+        held: what was taken from it before.
+    """
+
+    def __init__(self, held: list[bytes], source: Iterator[bytes]) -> None:
+        self.name = "stream"
+        self.size: int | None = None
+        self._held = held
+        self._source = source
+        self._taken = False
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything, once."""
+        if self._taken or start:
+            raise SourceNotReplayable(
+                "the connection broke, and the stream that is sent cannot be read again",
+                source_file.not_replayable_facts(),
+                path=self.name,
+            )
+        self._taken = True
+        chunks = Rechunker(chunk_bytes)
+        for piece in self._held:
+            for chunk in chunks.feed(piece):
+                yield Span(chunk)
+        self._held = []
+        for piece in self._source:
+            for chunk in chunks.feed(piece):
+                yield Span(chunk)
+        if rest := chunks.flush():
+            yield Span(rest)
+
+    def check_unchanged(self) -> None:
+        """A stream has ended when it has ended."""
+
+
+def content_of(
+    source: bytes | bytearray | memoryview | BinaryIO | Iterable[bytes],
+    small: int,
+) -> Content:
+    """Return the content that a caller's object stands for.
+
+    Args:
+        source: bytes, a binary file object, or an iterable of bytes.
+        small: a stream that ends within so many bytes is taken as bytes, and
+            can then be sent again.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return BytesContent(cast("bytes | bytearray | memoryview", source))
+    if isinstance(source, str):
+        raise TypeError("a str is not content: encode it, or use upload_path for a file")
+    seekable = getattr(source, "seekable", None)
+    if seekable is not None and _io.in_thread(seekable):
+        file = cast("BinaryIO", source)
+        origin = _io.in_thread(file.tell)
+        end = _io.in_thread(file.seek, 0, 2)
+        _io.in_thread(file.seek, origin)
+        return SeekableContent(file, origin, max(0, end - origin))
+    stream = _io.pieces_of(source, small)
+    held: list[bytes] = []
+    size = 0
+    for piece in stream:
+        held.append(piece)
+        size += len(piece)
+        if size > small:
+            return StreamContent(held, stream)
+    return BytesContent(b"".join(held))
+
+
+def sealed(
+    content: Content, digest: ContentDigest, start: int, chunk_bytes: int
+) -> Generator[Sealed, None, None]:
+    """Yield the messages that carry the content from `start` on.
+
+    Args:
+        content: what is sent.
+        digest: of what comes before; it is brought to `start` first.
+        start: first byte.
+        chunk_bytes: largest content of a message.
+    """
+    if not digest.rewind(start):
+        hash_up_to(content, digest, start)
+    if digest.position != start:
+        raise source_file.changed(content.name)
+    with closing(content.spans(start, chunk_bytes)) as spans:
+        for span in spans:
+            yield _io.in_thread(seal, digest, span)
+
+
+def hash_up_to(content: Content, digest: ContentDigest, end: int) -> None:
+    """Hash the content from where the digest is to `end`, or to the content's end if that comes first."""
+    if digest.position >= end:
+        return
+    with closing(content.spans(digest.position, _HASH_READ_BYTES)) as spans:
+        for span in spans:
+            left = end - digest.position
+            if span.hole_bytes:
+                _io.in_thread(digest.update_zeros, min(left, span.hole_bytes))
+            else:
+                _io.in_thread(digest.update, span.data[:left])
+            if digest.position == end:
+                return

@@ -1,0 +1,178 @@
+# Written by sdk/unasync.py from _async/rpc.py. Change that file instead.
+"""The RPCs of the protocol: tokens, deadlines and messages, one method per call."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
+from openshell_files_protocol import methods
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_files._core.error_mapping import timeout_error
+from openshell_files._core.retrying import RetryBudget
+from openshell_files._sync import _io
+from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
+from openshell_files._sync.credentials import TokenSource
+from openshell_files.errors import FilesError
+from openshell_files.options import RetryPolicy
+
+_Answer = TypeVar("_Answer", bound=Message)
+
+#: How fast a sandbox reads and hashes at the very least: a digest of n bytes
+#: gets n / this more seconds.
+_SLOWEST_DIGEST_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
+
+
+class Deadline:
+    """The end of a transfer that its caller set.
+
+    Args:
+        timeout: seconds from now; None for no end.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._end = None if timeout is None else _io.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Return the seconds that are left; None for no end.
+
+        Raises:
+            DeadlineExceeded: none are.
+        """
+        if self._end is None or self._timeout is None:
+            return None
+        left = self._end - _io.monotonic()
+        if left <= 0:
+            raise timeout_error(self._timeout)
+        return left
+
+    def cap(self, seconds: float) -> float:
+        """Return `seconds`, or less if less is left.
+
+        Raises:
+            DeadlineExceeded: nothing is.
+        """
+        left = self.left()
+        return seconds if left is None else min(seconds, left)
+
+
+class Rpc:
+    """The gateway as this client sees it.
+
+    Args:
+        connection: the channel.
+        tokens: who is calling.
+        timeout: for unary calls, in seconds.
+        idle: how long a stream may stand still, in seconds.
+        policy: how often to try.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        tokens: TokenSource,
+        *,
+        timeout: float,
+        idle: float,
+        policy: RetryPolicy,
+    ) -> None:
+        self._connection = connection
+        self._tokens = tokens
+        self._timeout = timeout
+        self._policy = policy
+        self.idle = idle
+
+    def budget(self) -> RetryBudget:
+        """Return the tries of one transfer."""
+        return RetryBudget(self._policy, random.random, may_refresh=self._tokens.refreshable)
+
+    def refuse_token(self) -> None:
+        """Note that the gateway refused the token."""
+        self._tokens.refuse()
+
+    def start_upload(
+        self, request: files_pb2.StartUploadRequest, deadline: Deadline
+    ) -> files_pb2.StartUploadResponse:
+        """Call StartUpload once."""
+        hashed = request.metadata.size_bytes if request.sha256 else 0
+        return self._unary(
+            methods.START_UPLOAD, request, files_pb2.StartUploadResponse.FromString, deadline, hashed
+        )
+
+    def get_upload(
+        self, request: files_pb2.GetUploadRequest, deadline: Deadline, *, hashed_bytes: int = 0
+    ) -> files_pb2.GetUploadResponse:
+        """Call GetUpload once."""
+        return self._unary(
+            methods.GET_UPLOAD, request, files_pb2.GetUploadResponse.FromString, deadline, hashed_bytes
+        )
+
+    def abort_upload(
+        self, request: files_pb2.AbortUploadRequest, deadline: Deadline
+    ) -> files_pb2.AbortUploadResponse:
+        """Call AbortUpload once."""
+        return self._unary(methods.ABORT_UPLOAD, request, files_pb2.AbortUploadResponse.FromString, deadline)
+
+    def list_uploads(
+        self, request: files_pb2.ListUploadsRequest, deadline: Deadline
+    ) -> files_pb2.ListUploadsResponse:
+        """Call ListUploads once."""
+        return self._unary(methods.LIST_UPLOADS, request, files_pb2.ListUploadsResponse.FromString, deadline)
+
+    def stat_file(
+        self, request: files_pb2.StatFileRequest, deadline: Deadline, *, hashed_bytes: int = 0
+    ) -> files_pb2.StatFileResponse:
+        """Call StatFile once."""
+        return self._unary(
+            methods.STAT_FILE, request, files_pb2.StatFileResponse.FromString, deadline, hashed_bytes
+        )
+
+    def upload_file(self, deadline: Deadline) -> UploadCall:
+        """Begin UploadFile."""
+        metadata = self._tokens.metadata()
+        return self._connection.upload(methods.UPLOAD_FILE, metadata, self.idle, deadline.left())
+
+    def download_file(self, request: files_pb2.DownloadFileRequest, deadline: Deadline) -> DownloadCall:
+        """Begin DownloadFile."""
+        metadata = self._tokens.metadata()
+        message = request.SerializeToString()
+        return self._connection.download(methods.DOWNLOAD_FILE, message, metadata, self.idle, deadline.left())
+
+    def pause(self, seconds: float, deadline: Deadline) -> None:
+        """Wait before another try."""
+        if seconds > 0:
+            _io.sleep(deadline.cap(seconds))
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._connection.close()
+
+    def _unary(
+        self,
+        path: str,
+        request: Message,
+        parse: Callable[[bytes], _Answer],
+        deadline: Deadline,
+        hashed_bytes: int = 0,
+    ) -> _Answer:
+        metadata = self._tokens.metadata()
+        timeout = deadline.cap(self._timeout + hashed_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND)
+        answer = self._connection.unary(path, request.SerializeToString(), metadata, timeout)
+        return parse(answer)
+
+    def recover(self, error: FilesError, budget: RetryBudget, deadline: Deadline) -> None:
+        """Wait until an idempotent call may be tried again.
+
+        Raises:
+            FilesError: `error`, if it must not be.
+        """
+        decision = budget.decide(error)
+        if decision.restart:
+            raise error
+        if decision.refresh_token:
+            self.refuse_token()
+        self.pause(decision.delay, deadline)

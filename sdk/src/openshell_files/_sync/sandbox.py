@@ -1,0 +1,553 @@
+# Written by sdk/unasync.py from _async/sandbox.py. Change that file instead.
+"""Files of one sandbox."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from typing import BinaryIO, Final
+
+from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_files._core import answers
+from openshell_files._core.digests import ContentDigest
+from openshell_files._core.download_check import Piece
+from openshell_files._core.requests import (
+    DownloadOptions,
+    SandboxAddress,
+    UploadOptions,
+    stat_request,
+    upload_metadata,
+)
+from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._local.target_file import TargetFile
+from openshell_files._sync import _io, content
+from openshell_files._sync.content import Content
+from openshell_files._sync.download import Download
+from openshell_files._sync.rpc import Deadline, Rpc
+from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink
+from openshell_files._sync.upload import Upload
+from openshell_files.errors import FilesError
+from openshell_files.options import Condition, Durability, LeafLink
+from openshell_files.results import (
+    DownloadResult,
+    FileInfo,
+    Progress,
+    ProgressCallback,
+    UploadInfo,
+    UploadResult,
+)
+
+#: Seconds to wait for the verdict on a finish whose answer was lost.
+_VERDICT_PATIENCE: Final = 300.0
+
+#: Longest hole that `iter_download` gives as one piece of zeros.
+_HOLE_PIECE_BYTES: Final = MIB
+
+#: What `read_bytes` takes unless told otherwise.
+DEFAULT_READ_LIMIT: Final = 64 * MIB
+
+
+class SandboxFiles:
+    """Moves files in and out of one sandbox. Made by `FilesClient.sandbox`.
+
+    Every method raises a child of `FilesError`. What may be tried again by
+    the error table is tried again, within the client's `RetryPolicy`; an
+    upload or download goes on where it stopped.
+
+    Remote paths name the file itself. Absolute ones start at the sandbox's
+    root, others at its working directory (PTH-1).
+    """
+
+    def __init__(self, rpc: Rpc, address: SandboxAddress) -> None:
+        self._rpc = rpc
+        self._address = address
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._address}>"
+
+    # Uploading
+
+    def upload_path(
+        self,
+        local: str | os.PathLike[str],
+        remote: str,
+        *,
+        mode: int | None = None,
+        preserve_mtime: bool = True,
+        parents: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        condition: Condition | None = None,
+        durability: Durability = Durability.FSYNC,
+        skip_identical: bool = False,
+        upload_id: str = "",
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> UploadResult:
+        """Upload a local file.
+
+        The file is published whole or not at all. Holes stay holes. If it
+        changes while it is sent, nothing is published.
+
+        Args:
+            local: path of a regular file; a symbolic link is followed.
+            remote: path in the sandbox.
+            mode: permission bits; None keeps the local file's.
+            preserve_mtime: keep the modification time; else it is the time of publishing.
+            parents: create missing directories.
+            leaf_link: what to do with a symbolic link at `remote`.
+            condition: what must be true of `remote`.
+            durability: what has to survive a power loss.
+            skip_identical: hash first, and send nothing if the same content
+                is there already (RSM-9).
+            upload_id: an unfinished upload to go on with, also of an earlier
+                process. If it is gone, or the file is another one by now, a
+                new upload begins.
+            timeout: seconds for everything; None for no limit.
+            progress: called whenever something advanced.
+
+        Returns:
+            What was published.
+
+        Raises:
+            LocalFileError: the local file cannot be read.
+            LocalFileChanged: it changed meanwhile.
+            UploadInterrupted: the connection broke for good; the error's
+                `upload_id` goes on with it.
+            OutcomeUnknown: it cannot be known whether it was published.
+            FilesError: anything else, by the error table.
+        """
+        file = content.open_file(os.fspath(local))
+        try:
+            options = UploadOptions(
+                mode=file.file.mode if mode is None else mode,
+                modified_ns=file.file.modified_ns if preserve_mtime else None,
+                parents=parents,
+                leaf_link=leaf_link,
+                condition=condition,
+                durability=durability,
+            )
+            return self._upload(
+                file,
+                remote,
+                options,
+                skip_identical=skip_identical,
+                upload_id=upload_id,
+                timeout=timeout,
+                progress=progress,
+            )
+        finally:
+            file.close()
+
+    def upload(
+        self,
+        source: bytes | bytearray | memoryview | BinaryIO | Iterable[bytes],
+        remote: str,
+        *,
+        mode: int | None = None,
+        modified_ns: int | None = None,
+        parents: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        condition: Condition | None = None,
+        durability: Durability = Durability.FSYNC,
+        skip_identical: bool = False,
+        upload_id: str = "",
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> UploadResult:
+        """Upload bytes, a binary file object from its position on, or a stream.
+
+        A stream that cannot go back (an iterable, a pipe) of more than
+        256 KiB is sent once: if the connection breaks, the call fails with
+        `SourceNotReplayable`.
+
+        Args:
+            source: the content.
+            remote: path in the sandbox.
+            mode: permission bits; None keeps those of the file that is
+                replaced, or takes the sandbox's default.
+            modified_ns: modification time, nanoseconds since the epoch.
+            parents: as in `upload_path`, like all that follow.
+            leaf_link: as in `upload_path`.
+            condition: as in `upload_path`.
+            durability: as in `upload_path`.
+            skip_identical: as in `upload_path`; not for streams.
+            upload_id: as in `upload_path`; not for streams.
+            timeout: as in `upload_path`.
+            progress: as in `upload_path`.
+
+        Returns:
+            What was published.
+
+        Raises:
+            FilesError: as in `upload_path`.
+        """
+        options = UploadOptions(
+            mode=mode,
+            modified_ns=modified_ns,
+            parents=parents,
+            leaf_link=leaf_link,
+            condition=condition,
+            durability=durability,
+        )
+        return self._upload(
+            content.content_of(source, MIN_CHUNK_LIMIT_BYTES),
+            remote,
+            options,
+            skip_identical=skip_identical,
+            upload_id=upload_id,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def write_bytes(
+        self,
+        remote: str,
+        data: bytes | bytearray | memoryview,
+        *,
+        mode: int | None = None,
+        parents: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        condition: Condition | None = None,
+        durability: Durability = Durability.FSYNC,
+        skip_identical: bool = False,
+        timeout: float | None = None,
+    ) -> UploadResult:
+        """Write a file from bytes; see `upload`.
+
+        Raises:
+            FilesError: as in `upload_path`.
+        """
+        return self.upload(
+            data,
+            remote,
+            mode=mode,
+            parents=parents,
+            leaf_link=leaf_link,
+            condition=condition,
+            durability=durability,
+            skip_identical=skip_identical,
+            timeout=timeout,
+        )
+
+    def _upload(
+        self,
+        source: Content,
+        remote: str,
+        options: UploadOptions,
+        *,
+        skip_identical: bool,
+        upload_id: str,
+        timeout: float | None,
+        progress: ProgressCallback | None,
+    ) -> UploadResult:
+        deadline = Deadline(timeout)
+        digest = ContentDigest()
+        sha256 = b""
+        if skip_identical and source.size is not None:
+            content.hash_up_to(source, digest, source.size)
+            sha256 = digest.digest()
+        plan = UploadPlan(
+            self._address,
+            upload_metadata(self._address, remote, source.size, options),
+            inline=source.size is not None and source.size <= MIN_CHUNK_LIMIT_BYTES,
+            source_sha256=sha256,
+            resume=upload_id if source.size is not None else "",
+            budget=self._rpc.budget(),
+            new_id=lambda: str(uuid.uuid4()),
+            patience=_VERDICT_PATIENCE,
+        )
+        upload = Upload(self._rpc, self._address, source, digest, plan, deadline=deadline, progress=progress)
+        return upload.run()
+
+    # Downloading
+
+    def download_path(
+        self,
+        remote: str,
+        local: str | os.PathLike[str],
+        *,
+        mode: int | None = None,
+        preserve_mtime: bool = True,
+        fsync: bool = True,
+        offset: int = 0,
+        length: int | None = None,
+        tail: int | None = None,
+        if_version: str = "",
+        allow_changes: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        max_bytes: int | None = None,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> DownloadResult:
+        """Download to a local file.
+
+        The content is received into a temporary file beside `local`, checked
+        to the last byte, and renamed. Until then, and after any failure, an
+        older file at `local` is untouched. A symbolic link there is replaced.
+
+        Args:
+            remote: path in the sandbox.
+            local: path of the file itself; its directory must exist.
+            mode: permission bits; None keeps the remote file's (never set-id bits).
+            preserve_mtime: keep the modification time.
+            fsync: flush the local file and its directory.
+            offset: first byte wanted.
+            length: so many bytes at most; None reads to the end.
+            tail: the last so many bytes; neither offset nor length beside it.
+            if_version: refuse another version of the file.
+            allow_changes: carry on if the file changes while it is read; the
+                result says so. For logs.
+            leaf_link: REFUSE or FOLLOW a symbolic link at `remote`.
+            max_bytes: refuse to receive more.
+            timeout: seconds for everything; None for no limit.
+            progress: called whenever something advanced.
+
+        Returns:
+            What was received.
+
+        Raises:
+            LocalIsADirectory: `local` is a directory.
+            LocalFileError: it cannot be written.
+            IncompleteDownload: the stream ended early, again and again.
+            IntegrityError: what came was damaged, again and again.
+            FileTooLarge: there is more than `max_bytes`.
+            FilesError: anything else, by the error table.
+        """
+        options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
+        target = TargetFile(os.fspath(local))
+        try:
+            _io.in_thread(target.open)
+            result = self._download(remote, FileSink(target), options, timeout, progress)
+            _io.in_thread(
+                target.publish,
+                result.size,
+                mode=result.mode if mode is None else mode,
+                modified_ns=result.modified_ns if preserve_mtime else None,
+                fsync=fsync,
+            )
+            return result
+        finally:
+            _io.in_thread(target.close)
+
+    def download(
+        self,
+        remote: str,
+        sink: BinaryIO | Callable[[bytes], object],
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        tail: int | None = None,
+        if_version: str = "",
+        allow_changes: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        max_bytes: int | None = None,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> DownloadResult:
+        """Download into a binary file object or a function that takes bytes.
+
+        Every piece is checked before it is handed on, the whole at the end:
+        only when this returns is the content known to be right. What was
+        handed on cannot be taken back, so a file that changes meanwhile is an
+        error and not another try.
+
+        Args:
+            remote: path in the sandbox.
+            sink: takes the bytes in order.
+            offset: as in `download_path`, like all that follow.
+            length: as in `download_path`.
+            tail: as in `download_path`.
+            if_version: as in `download_path`.
+            allow_changes: as in `download_path`.
+            leaf_link: as in `download_path`.
+            max_bytes: as in `download_path`.
+            timeout: as in `download_path`.
+            progress: as in `download_path`.
+
+        Returns:
+            What was received.
+
+        Raises:
+            FilesError: as in `download_path`.
+        """
+        options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
+        return self._download(remote, StreamSink(sink), options, timeout, progress)
+
+    def iter_download(
+        self,
+        remote: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        tail: int | None = None,
+        if_version: str = "",
+        allow_changes: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        max_bytes: int | None = None,
+        timeout: float | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Generator[bytes, None, None]:
+        """Yield a file's content piece by piece; see `download`.
+
+        The content is known to be right when the iteration has ended without
+        an error. Close the generator if you leave it early.
+
+        Raises:
+            FilesError: as in `download_path`.
+        """
+        options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
+        transfer = Download(
+            self._rpc, self._address, remote, options, deadline=Deadline(timeout), restartable=False
+        )
+        received = 0
+        with closing(transfer.events()) as events:
+            for event in events:
+                if not isinstance(event, Piece):
+                    continue
+                received = event.position + event.size
+                if progress is not None:
+                    progress(Progress(received, None))
+                for start in range(0, event.hole_bytes, _HOLE_PIECE_BYTES):
+                    yield bytes(min(_HOLE_PIECE_BYTES, event.hole_bytes - start))
+                if len(event.data):
+                    yield bytes(event.data)
+
+    def read_bytes(
+        self,
+        remote: str,
+        *,
+        max_bytes: int = DEFAULT_READ_LIMIT,
+        offset: int = 0,
+        length: int | None = None,
+        tail: int | None = None,
+        if_version: str = "",
+        allow_changes: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Return a file's content.
+
+        Args:
+            remote: path in the sandbox.
+            max_bytes: refuse to receive more; a sandbox may send anything.
+            offset: as in `download_path`, like all that follow.
+            length: as in `download_path`.
+            tail: as in `download_path`.
+            if_version: as in `download_path`.
+            allow_changes: as in `download_path`.
+            leaf_link: as in `download_path`.
+            timeout: as in `download_path`.
+
+        Raises:
+            FileTooLarge: there is more than `max_bytes`.
+            FilesError: as in `download_path`.
+        """
+        options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
+        sink = MemorySink()
+        self._download(remote, sink, options, timeout, None)
+        return sink.content()
+
+    def _download(
+        self,
+        remote: str,
+        sink: Sink,
+        options: DownloadOptions,
+        timeout: float | None,
+        progress: ProgressCallback | None,
+    ) -> DownloadResult:
+        transfer = Download(
+            self._rpc,
+            self._address,
+            remote,
+            options,
+            deadline=Deadline(timeout),
+            restartable=sink.restartable,
+        )
+        return transfer.into(sink, progress)
+
+    # Looking
+
+    def stat(
+        self,
+        remote: str,
+        *,
+        digest: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        timeout: float | None = None,
+    ) -> FileInfo:
+        """Describe what is at a path.
+
+        Args:
+            remote: path in the sandbox.
+            digest: compute the SHA-256; costs a read of the file. Give a
+                `timeout` that suits its size.
+            leaf_link: REFUSE or FOLLOW a symbolic link at `remote`.
+            timeout: seconds for everything; None takes the client's for each try.
+
+        Raises:
+            FileNotFound: nothing is there.
+            FilesError: anything else, by the error table.
+        """
+        request = stat_request(self._address, remote, digest=digest, leaf_link=leaf_link)
+        deadline, budget = Deadline(timeout), self._rpc.budget()
+        while True:
+            try:
+                answer = self._rpc.stat_file(request, deadline)
+            except FilesError as error:
+                error.about(remote)
+                self._rpc.recover(error, budget, deadline)
+            else:
+                return answers.file_info(answer.file)
+
+    def uploads(self, *, timeout: float | None = None) -> list[UploadInfo]:
+        """Return the caller's own unfinished uploads, oldest first (RSM-8).
+
+        Raises:
+            FilesError: by the error table.
+        """
+        request = files_pb2.ListUploadsRequest(sandbox=self._address.ref())
+        deadline, budget = Deadline(timeout), self._rpc.budget()
+        while True:
+            try:
+                answer = self._rpc.list_uploads(request, deadline)
+            except FilesError as error:
+                self._rpc.recover(error, budget, deadline)
+            else:
+                return [answers.upload_info(upload) for upload in answer.uploads]
+
+    def upload_status(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
+        """Say what became of an upload (RSM-7). Never takes it over.
+
+        Raises:
+            FilesError: by the error table.
+        """
+        request = files_pb2.GetUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
+        deadline, budget = Deadline(timeout), self._rpc.budget()
+        while True:
+            try:
+                answer = self._rpc.get_upload(request, deadline)
+            except FilesError as error:
+                self._rpc.recover(error, budget, deadline)
+            else:
+                return answers.upload_info(answer.upload)
+
+    def abort_upload(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
+        """Give an upload up, and free what is staged (RSM-10).
+
+        Raises:
+            UploadUnknown: there is none of that name.
+            FilesError: anything else, by the error table.
+        """
+        request = files_pb2.AbortUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
+        deadline, budget = Deadline(timeout), self._rpc.budget()
+        while True:
+            try:
+                answer = self._rpc.abort_upload(request, deadline)
+            except FilesError as error:
+                self._rpc.recover(error, budget, deadline)
+            else:
+                return answers.upload_info(answer.upload)

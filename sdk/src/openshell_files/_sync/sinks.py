@@ -1,0 +1,106 @@
+# Written by sdk/unasync.py from _async/sinks.py. Change that file instead.
+"""Where downloaded content goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+from openshell_files._core.download_check import Piece
+from openshell_files._local.target_file import TargetFile
+from openshell_files._sync import _io
+from openshell_files.errors import local_file_error
+
+#: Holes are written out in pieces of this size where the sink has no holes.
+_ZEROS = bytes(1024 * 1024)
+
+
+class Sink(Protocol):
+    """Takes verified content in order."""
+
+    #: Whether content can be taken back when a transfer starts over.
+    restartable: bool
+
+    def write(self, piece: Piece) -> None:
+        """Take content."""
+        ...
+
+    def restart(self) -> None:
+        """Drop everything taken so far."""
+        ...
+
+
+class FileSink:
+    """A local file that appears when it is whole."""
+
+    restartable = True
+
+    def __init__(self, target: TargetFile) -> None:
+        self._target = target
+
+    def write(self, piece: Piece) -> None:
+        """Write content; a hole stays one."""
+        if not piece.hole_bytes:
+            _io.in_thread(self._target.write, piece.position, piece.data)
+
+    def restart(self) -> None:
+        """Empty the file."""
+        _io.in_thread(self._target.restart)
+
+
+class MemorySink:
+    """Bytes in memory; `max_bytes` of the download bounds them."""
+
+    restartable = True
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+
+    def write(self, piece: Piece) -> None:
+        """Append content."""
+        self._content += bytes(piece.hole_bytes) if piece.hole_bytes else piece.data
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self._content.clear()
+
+    def content(self) -> bytes:
+        """Return everything."""
+        return bytes(self._content)
+
+
+class StreamSink:
+    """A binary file object, or a function that takes bytes. What it got, it keeps."""
+
+    restartable = False
+
+    def __init__(self, target: BinaryIO | Callable[[bytes], object]) -> None:
+        self._target = target
+
+    def write(self, piece: Piece) -> None:
+        """Hand content on; a hole as the zeros it stands for."""
+        left = piece.hole_bytes
+        while left:
+            zeros = _ZEROS[: min(left, len(_ZEROS))]
+            self._put(zeros)
+            left -= len(zeros)
+        if len(piece.data):
+            self._put(bytes(piece.data))
+
+    def restart(self) -> None:
+        """Never asked for."""
+        raise AssertionError("a stream cannot start over")
+
+    def _put(self, data: bytes) -> None:
+        if callable(self._target):
+            _io.call_sink(self._target, data)
+            return
+        view = memoryview(data)
+        while view:
+            try:
+                written = _io.in_thread(self._target.write, view)
+            except OSError as error:
+                name = str(getattr(self._target, "name", "stream"))
+                raise local_file_error(error, name, "cannot write") from error
+            # Unbuffered files may take less than all.
+            view = view[written:]

@@ -1,0 +1,64 @@
+"""Who the caller is: where its bearer tokens come from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+#: Called for every RPC, so that it can hand out a fresh token each time. The
+#: asynchronous client takes a coroutine function too, and calls a plain
+#: function in a thread.
+TokenProvider = Callable[[], str] | Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class OidcAuth:
+    """Tokens that somebody else gets (RFC: `OidcAuth(token=...)`).
+
+    Attributes:
+        token: the access token, or a function that returns one.
+    """
+
+    token: str | TokenProvider = field(repr=False)
+
+    @staticmethod
+    def client_credentials(
+        issuer: str,
+        client_id: str,
+        client_secret: str,
+        *,
+        audience: str = "",
+        scope: str = "",
+        timeout: float = 10.0,
+    ) -> ClientCredentials:
+        """Return the other way: tokens that the SDK gets itself."""
+        return ClientCredentials(issuer, client_id, client_secret, audience, scope, timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """Tokens by the client credentials grant (RFC 6749 §4.4), for programs.
+
+    The issuer's token endpoint is discovered when the first token is needed.
+    A token is used until 30 seconds before it expires; however many calls
+    wait for one, it is asked for once. Redirects are not followed, and only
+    https is, except on loopback. Nothing is written to disk.
+
+    Attributes:
+        issuer: the issuer's URL, as it writes it into its tokens.
+        client_id: this client's name.
+        client_secret: its secret.
+        audience: for whom the token shall be; empty leaves it to the issuer.
+        scope: scopes, separated by spaces; empty leaves them to the issuer.
+        timeout: for each request to the issuer, in seconds.
+    """
+
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    audience: str = ""
+    scope: str = ""
+    timeout: float = 10.0
+
+
+Auth = OidcAuth | ClientCredentials

@@ -1,0 +1,93 @@
+"""What the exit status says: one number per kind of trouble, for scripts.
+
+| status | meaning | what a script can do |
+|---|---|---|
+| 0 | done, and verified | go on |
+| 1 | a bug in this command | report it |
+| 2 | wrong usage | change the command line |
+| 3 | a local file cannot be read or written, or changed meanwhile | look at this side |
+| 4 | sandbox, file, directory or upload not found | check the names |
+| 5 | the path is refused: not a regular file, a link, forbidden, malformed | choose another path |
+| 6 | not permitted | ask for the permission |
+| 7 | not authenticated | get a token |
+| 8 | a condition does not hold: it exists, it changed, it was superseded | look, and decide anew |
+| 9 | what arrived was damaged or incomplete | try again |
+| 10 | gateway, supervisor or sandbox not available | try again later; an upload with `--resume` |
+| 11 | disk, quota or a limit is exhausted | free something |
+| 12 | a time limit was reached | try again, or allow more time |
+| 13 | gateway or sandbox failed | look at their logs |
+| 14 | the other side cannot do this | update it |
+| 130 | interrupted (SIGINT) | an upload goes on with `--resume` |
+| 143 | terminated (SIGTERM) | an upload goes on with `--resume` |
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from openshell_files import errors
+
+
+class ExitCode(IntEnum):
+    """See the table in this module's docstring."""
+
+    OK = 0
+    USAGE = 2
+    LOCAL_FILE = 3
+    NOT_FOUND = 4
+    PATH_REFUSED = 5
+    NOT_PERMITTED = 6
+    NOT_AUTHENTICATED = 7
+    CONDITION = 8
+    DAMAGED = 9
+    UNAVAILABLE = 10
+    EXHAUSTED = 11
+    TIME_LIMIT = 12
+    FAILED = 13
+    UNSUPPORTED = 14
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+#: The first class that fits counts, so children come before their parents.
+_BY_CLASS: Final[tuple[tuple[type[errors.FilesError], ExitCode], ...]] = (
+    (errors.LocalFileError, ExitCode.LOCAL_FILE),
+    (errors.SandboxNotFound, ExitCode.NOT_FOUND),
+    (errors.FileNotFound, ExitCode.NOT_FOUND),
+    (errors.UploadUnknown, ExitCode.NOT_FOUND),
+    (errors.PathForbidden, ExitCode.PATH_REFUSED),
+    (errors.InvalidPath, ExitCode.PATH_REFUSED),
+    (errors.IsADirectory, ExitCode.PATH_REFUSED),
+    (errors.NotADirectory, ExitCode.PATH_REFUSED),
+    (errors.NotARegularFile, ExitCode.PATH_REFUSED),
+    (errors.LeafIsLink, ExitCode.PATH_REFUSED),
+    (errors.AccessDenied, ExitCode.NOT_PERMITTED),
+    (errors.PermissionDenied, ExitCode.NOT_PERMITTED),
+    (errors.ReadOnlyFileSystem, ExitCode.NOT_PERMITTED),
+    (errors.Unauthenticated, ExitCode.NOT_AUTHENTICATED),
+    (errors.FileExists, ExitCode.CONDITION),
+    (errors.ConditionFailed, ExitCode.CONDITION),
+    (errors.FileChanged, ExitCode.CONDITION),
+    (errors.UploadConflict, ExitCode.CONDITION),
+    (errors.UploadAborted, ExitCode.CONDITION),
+    (errors.UploadSuperseded, ExitCode.CONDITION),
+    (errors.InvalidRequest, ExitCode.USAGE),
+    (errors.IntegrityError, ExitCode.DAMAGED),
+    (errors.Unavailable, ExitCode.UNAVAILABLE),
+    (errors.SandboxNotReady, ExitCode.UNAVAILABLE),
+    (errors.ResourceExhausted, ExitCode.EXHAUSTED),
+    (errors.FileTooLarge, ExitCode.EXHAUSTED),
+    (errors.DeadlineExceeded, ExitCode.TIME_LIMIT),
+    (errors.Unsupported, ExitCode.UNSUPPORTED),
+    (errors.StorageError, ExitCode.FAILED),
+    (errors.InternalError, ExitCode.FAILED),
+)
+
+
+def exit_code(error: errors.FilesError) -> ExitCode:
+    """Return the exit status for an error."""
+    for kind, code in _BY_CLASS:
+        if isinstance(error, kind):
+            return code
+    return ExitCode.FAILED

@@ -1,0 +1,79 @@
+"""Remembers unfinished uploads, so that `--resume` goes on with them hours later.
+
+One small file per upload below `$XDG_STATE_HOME/openshell-files/uploads`,
+named by a hash of gateway, sandbox, destination and local path. It holds the
+upload's id, which gives nobody access (RSM-2), and no token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+
+class ResumeStore:
+    """The remembered upload of one command line.
+
+    Args:
+        endpoint: the gateway.
+        workspace: the sandbox's workspace.
+        sandbox: its name or id.
+        remote: the destination.
+        local: the source.
+    """
+
+    def __init__(self, endpoint: str, workspace: str, sandbox: str, remote: str, local: str) -> None:
+        key = json.dumps([endpoint, workspace, sandbox, remote, os.path.abspath(local)])
+        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        self._path = _state_home() / "openshell-files" / "uploads" / f"{name}.json"
+        self._key = key
+
+    def load(self) -> str:
+        """Return the upload's id; empty if none is remembered."""
+        try:
+            entry: object = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            # Not there, or not readable: a new upload begins, which is never wrong.
+            return ""
+        if not isinstance(entry, dict):
+            return ""
+        fields = cast("dict[str, object]", entry)
+        upload_id = fields.get("upload_id")
+        return upload_id if isinstance(upload_id, str) and fields.get("key") == self._key else ""
+
+    def save(self, upload_id: str) -> None:
+        """Remember an upload.
+
+        Raises:
+            OSError: the state directory cannot be written to.
+        """
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(f".{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump({"key": self._key, "upload_id": upload_id}, file)
+            temporary.replace(self._path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+
+    def forget(self) -> None:
+        """Remember nothing.
+
+        Raises:
+            OSError: the entry is there and cannot be removed.
+        """
+        self._path.unlink(missing_ok=True)
+
+
+def _state_home() -> Path:
+    given = os.environ.get("XDG_STATE_HOME", "")
+    # Relative values are to be ignored, says the XDG specification.
+    return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"

@@ -1,0 +1,135 @@
+"""What a caller may ask for: the SDK's own words for the protocol's choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from openshell_files_protocol.limits import SHA256_BYTES
+
+
+class Durability(StrEnum):
+    """What survives a power loss in the sandbox (UPL-9)."""
+
+    #: The file is replaced in one step, but a power loss may undo it.
+    RENAME = "rename"
+    #: File and directory are flushed to the device before the answer.
+    FSYNC = "fsync"
+
+
+class LeafLink(StrEnum):
+    """What to do when the last component of a remote path is a symbolic link (PTH-4)."""
+
+    #: Refuse with `LeafIsLink`.
+    REFUSE = "refuse"
+    #: Use the file that the link names, inside the sandbox.
+    FOLLOW = "follow"
+    #: Replace the link itself. Only for uploads.
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must be true of the destination when the file is published (CND-1, CND-2).
+
+    Made by `absent`, `present`, `has_sha256` and `has_version`.
+
+    Attributes:
+        kind: which of the four.
+        value: the digest or version, empty for the other two.
+    """
+
+    kind: str
+    value: str = ""
+
+    @staticmethod
+    def absent() -> Condition:
+        """Publish only where nothing is; one of several concurrent callers wins."""
+        return Condition("absent")
+
+    @staticmethod
+    def present() -> Condition:
+        """Publish only over a file that is there."""
+        return Condition("present")
+
+    @staticmethod
+    def sha256(digest: str | bytes) -> Condition:
+        """Publish only over a file with this SHA-256.
+
+        Args:
+            digest: 64 hexadecimal digits, or 32 bytes.
+
+        Raises:
+            ValueError: it is not a SHA-256.
+        """
+        raw = bytes.fromhex(digest) if isinstance(digest, str) else digest
+        if len(raw) != SHA256_BYTES:
+            raise ValueError("a SHA-256 has 32 bytes, 64 hexadecimal digits")
+        return Condition("sha256", raw.hex())
+
+    @staticmethod
+    def version(version: str) -> Condition:
+        """Publish only over a file with this version, as `FileInfo.version` gave it.
+
+        Raises:
+            ValueError: the version is empty.
+        """
+        if not version:
+            raise ValueError("the version must not be empty")
+        return Condition("version", version)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long a client keeps trying what the error table says may be tried again.
+
+    The pause before try n is random between 0 and
+    `initial_delay * multiplier**n`, at most `max_delay` ("full jitter"); a
+    pause that the server asked for is kept.
+
+    Attributes:
+        attempts: tries that bring nothing before giving up; an upload or
+            download that advanced starts counting anew. 1 never tries again.
+        initial_delay: upper bound of the first pause, in seconds.
+        max_delay: upper bound of every pause, in seconds.
+        multiplier: growth of the bound.
+        max_server_delay: a longer pause asked for by the server is not
+            waited for, in seconds.
+    """
+
+    attempts: int = 6
+    initial_delay: float = 0.25
+    max_delay: float = 15.0
+    multiplier: float = 2.0
+    max_server_delay: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts: at least 1")
+        if min(self.initial_delay, self.max_delay, self.max_server_delay) < 0 or self.multiplier < 1:
+            raise ValueError("delays must not be negative, multiplier not below 1")
+
+
+#: Try once; every failure is the caller's to handle.
+NO_RETRY: Final = RetryPolicy(attempts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """How the gateway is recognised, and how this client shows who it is.
+
+    Attributes:
+        ca_path: PEM certificates to trust; None trusts the system's.
+        cert_path: this client's PEM certificate, for mutual TLS.
+        key_path: its PEM key.
+    """
+
+    ca_path: Path | str | None = None
+    cert_path: Path | str | None = None
+    key_path: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert_path is None) != (self.key_path is None):
+            raise ValueError("cert_path and key_path: give both or neither")

@@ -1,0 +1,1 @@
+"""The rules of file transfers, without files, streams, threads or a clock."""

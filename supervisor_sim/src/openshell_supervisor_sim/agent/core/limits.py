@@ -1,0 +1,62 @@
+"""The limits of one operation: the agent's own and the gateway's, whichever is stricter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an operation may use.
+
+    Attributes:
+        max_chunk_bytes: content of one chunk.
+        max_file_bytes: size of a file.
+        max_uploads: unfinished uploads in the sandbox.
+        upload_expiry: seconds without a byte that an unfinished upload lives.
+        idle_timeout: seconds without anything from the peer.
+    """
+
+    max_chunk_bytes: int = MAX_CHUNK_BYTES
+    max_file_bytes: int
+    max_uploads: int
+    upload_expiry: float
+    idle_timeout: float
+
+    def stricter(self, opened: file_relay_pb2.FileRelayOpen) -> Limits:
+        """Return these limits, made stricter by what the gateway sent; 0 means it has none."""
+        theirs = opened.limits
+        return Limits(
+            max_chunk_bytes=_least(self.max_chunk_bytes, opened.max_chunk_bytes, theirs.max_chunk_bytes),
+            max_file_bytes=_least(self.max_file_bytes, theirs.max_file_bytes),
+            max_uploads=_least(self.max_uploads, theirs.max_uploads_per_sandbox),
+            upload_expiry=_shortest(self.upload_expiry, _seconds(theirs, "upload_expiry")),
+            idle_timeout=_shortest(self.idle_timeout, _seconds(theirs, "idle_timeout")),
+        )
+
+    def message(self) -> files_pb2.TransferLimits:
+        """Return the limits as callers see them."""
+        limits = files_pb2.TransferLimits(
+            max_chunk_bytes=self.max_chunk_bytes,
+            max_file_bytes=self.max_file_bytes,
+            max_uploads_per_sandbox=min(self.max_uploads, 0xFFFF_FFFF),
+        )
+        limits.idle_timeout.FromNanoseconds(round(self.idle_timeout * 1e9))
+        limits.upload_expiry.FromNanoseconds(round(self.upload_expiry * 1e9))
+        return limits
+
+
+def _least(own: int, *others: int) -> int:
+    return min([own, *(value for value in others if value)])
+
+
+def _shortest(own: float, other: float) -> float:
+    return min(own, other) if other > 0 else own
+
+
+def _seconds(limits: files_pb2.TransferLimits, field: str) -> float:
+    duration = limits.idle_timeout if field == "idle_timeout" else limits.upload_expiry
+    return duration.seconds + duration.nanos / 1e9

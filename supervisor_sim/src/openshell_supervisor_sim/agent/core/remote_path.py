@@ -1,0 +1,59 @@
+"""What a path in a request may look like (PTH-1, PTH-2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openshell_files_protocol.errors import invalid
+from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES
+from openshell_files_protocol.reasons import Reason
+
+#: Names that the agent gives to staging files; nobody may upload to one.
+STAGING_PREFIX: Final = b".openshell-upload-"
+
+
+def absolute_components(path: str, workdir: str, field: str) -> tuple[bytes, ...]:
+    """Split a path of a request into names, starting at the sandbox's root.
+
+    Args:
+        path: as the caller gave it.
+        workdir: where relative paths start.
+        field: name of the request's field, for the error.
+
+    Raises:
+        TransferError: INVALID_PATH (PTH-2).
+    """
+    raw = path.encode("utf-8", "surrogateescape")
+    if not raw:
+        raise invalid(field, "is empty", Reason.INVALID_PATH)
+    if b"\0" in raw:
+        raise invalid(field, "contains a NUL byte", Reason.INVALID_PATH)
+    if raw.endswith(b"/"):
+        raise invalid(field, "ends with a slash; name the file itself", Reason.INVALID_PATH)
+    given = [name for name in raw.split(b"/") if name]
+    for name in given:
+        if name in {b".", b".."}:
+            raise invalid(field, f"has the component {name.decode()!r}", Reason.INVALID_PATH)
+        if len(name) > MAX_NAME_BYTES:
+            raise invalid(
+                field, f"has a component of {len(name)} bytes, at most {MAX_NAME_BYTES}", Reason.INVALID_PATH
+            )
+    if not raw.startswith(b"/"):
+        given = [name for name in workdir.encode().split(b"/") if name] + given
+    # Counted after the working directory was put in front: that is what the
+    # kernel is going to be asked for.
+    if max(len(raw), len(b"/".join([b"", *given]))) > MAX_PATH_BYTES:
+        raise invalid(field, f"is longer than {MAX_PATH_BYTES} bytes", Reason.INVALID_PATH)
+    return tuple(given)
+
+
+def refuse_staging_name(name: bytes, field: str) -> None:
+    """Refuse a destination whose name is reserved for staging files.
+
+    Raises:
+        TransferError: INVALID_PATH.
+    """
+    if name.startswith(STAGING_PREFIX):
+        raise invalid(
+            field, f"names beginning with {STAGING_PREFIX.decode()} are the agent's own", Reason.INVALID_PATH
+        )

@@ -1,0 +1,291 @@
+"""The requests of a file relay, checked field by field.
+
+A protobuf message says nothing about what makes sense. Here each becomes a
+value that does, or an INVALID_REQUEST that names the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import SHA256_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+_MAX_ID_CHARACTERS: Final = 128
+#: The range of google.protobuf.Timestamp: the years 1 to 9999.
+_MIN_TIMESTAMP: Final = -62_135_596_800
+_MAX_TIMESTAMP: Final = 253_402_300_799
+
+
+class LeafLink(Enum):
+    """What to do with a symbolic link at the end of a path."""
+
+    REFUSE = files_pb2.LEAF_LINK_POLICY_REFUSE
+    FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
+    REPLACE = files_pb2.LEAF_LINK_POLICY_REPLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Nothing is there (CND-1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A file is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HasDigest:
+    """The file there has this SHA-256."""
+
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HasVersion:
+    """The file there has this version."""
+
+    version: str
+
+
+Condition = Absent | Present | HasDigest | HasVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRequest:
+    """The metadata of an upload.
+
+    Attributes:
+        path: as the caller gave it.
+        size_bytes: declared size; None if it is not known yet.
+        mode: permission bits, or None to keep or default them (UPL-10).
+        explicit_finish: an UploadFinish will come.
+        upload_id: of the upload to go on with, or empty.
+        request_id: the caller's own name for the upload, or empty.
+        condition: what must be true of the destination.
+        modified_ns: modified time in nanoseconds since 1970; None for now.
+        create_parents: create directories that are missing.
+        leaf_link: what to do with a link at the destination.
+        fsync: flush before answering.
+        epoch: attempt, as StartUpload answered; 0 if not given.
+    """
+
+    path: str
+    size_bytes: int | None
+    mode: int | None
+    explicit_finish: bool
+    upload_id: str
+    request_id: str
+    condition: Condition | None
+    modified_ns: int | None
+    create_parents: bool
+    leaf_link: LeafLink
+    fsync: bool
+    epoch: int
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the upload can be found again after its stream broke (UPL-11)."""
+        return bool(self.upload_id or self.request_id)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Digest of everything that has to stay the same between attempts (RSM-1)."""
+        same = (
+            self.path,
+            self.size_bytes,
+            self.mode,
+            repr(self.condition),
+            self.modified_ns,
+            self.create_parents,
+            self.leaf_link.name,
+            self.fsync,
+        )
+        return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadRequest:
+    """Which bytes of which file, and how to send them.
+
+    Attributes:
+        path: as the caller gave it.
+        checked: send FileChunk and a trailer.
+        offset: first byte wanted.
+        length: so many bytes at most; None reads to the end.
+        tail_bytes: the last so many bytes; 0 if not wanted.
+        if_version: version that the file must have, or empty.
+        allow_change: go on if the file changes (DWN-5).
+        follow_link: follow a link at the end of the path.
+        max_chunk_bytes: largest piece wanted; 0 leaves it to the agent.
+    """
+
+    path: str
+    checked: bool
+    offset: int
+    length: int | None
+    tail_bytes: int
+    if_version: str
+    allow_change: bool
+    follow_link: bool
+    max_chunk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadKey:
+    """How GetUpload names an upload: by one of its two names."""
+
+    upload_id: str
+    request_id: str
+
+
+def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = False) -> UploadRequest:
+    """Check the metadata of an upload.
+
+    Args:
+        metadata: from UploadFile or StartUpload.
+        started: it came in StartUpload, which implies an explicit finish.
+
+    Raises:
+        TransferError: INVALID_REQUEST or ARCHIVE_UNSUPPORTED.
+    """
+    if metadata.is_archive:
+        raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "metadata.is_archive: archives are not unpacked")
+    explicit = metadata.explicit_finish or started or bool(metadata.upload_id)
+    _check_id("metadata.upload_id", metadata.upload_id)
+    _check_id("metadata.request_id", metadata.request_id)
+    if metadata.upload_id and not started and not metadata.epoch:
+        raise invalid("metadata.epoch", "is missing; an upload_id needs the epoch that StartUpload answered")
+    _check_enum("metadata.parents", metadata.parents, files_pb2.ParentPolicy.values())
+    _check_enum("metadata.durability", metadata.durability, files_pb2.Durability.values())
+    return UploadRequest(
+        path=metadata.remote_path,
+        size_bytes=None if explicit and not metadata.size_bytes else metadata.size_bytes,
+        mode=_mode(metadata.mode),
+        explicit_finish=explicit,
+        upload_id=metadata.upload_id,
+        request_id=metadata.request_id,
+        condition=_condition(metadata.condition) if metadata.HasField("condition") else None,
+        modified_ns=_modified(metadata) if metadata.HasField("modified_time") else None,
+        create_parents=metadata.parents == files_pb2.PARENT_POLICY_CREATE,
+        leaf_link=_leaf_link("metadata.leaf_link", metadata.leaf_link),
+        fsync=metadata.durability != files_pb2.DURABILITY_RENAME,
+        epoch=metadata.epoch,
+    )
+
+
+def start_digest(request: files_pb2.StartUploadRequest) -> bytes:
+    """Return the source's SHA-256 from StartUpload, empty if not given (RSM-9).
+
+    Raises:
+        TransferError: INVALID_REQUEST.
+    """
+    if request.sha256 and len(request.sha256) != SHA256_BYTES:
+        raise invalid("sha256", f"has {len(request.sha256)} bytes, a SHA-256 has {SHA256_BYTES}")
+    return request.sha256
+
+
+def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
+    """Check a download's request.
+
+    Raises:
+        TransferError: INVALID_REQUEST or ARCHIVE_UNSUPPORTED.
+    """
+    if request.as_archive:
+        raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "as_archive: archives are not made")
+    if request.tail_bytes and (request.offset or request.HasField("length")):
+        raise invalid("tail_bytes", "excludes offset and length (DWN-4)")
+    _check_enum("on_change", request.on_change, files_pb2.ChangePolicy.values())
+    return DownloadRequest(
+        path=request.remote_path,
+        checked=request.checked,
+        offset=request.offset,
+        length=request.length if request.HasField("length") else None,
+        tail_bytes=request.tail_bytes,
+        if_version=request.if_version,
+        allow_change=request.on_change == files_pb2.CHANGE_POLICY_ALLOW,
+        follow_link=follows("leaf_link", request.leaf_link),
+        max_chunk_bytes=request.max_chunk_bytes,
+    )
+
+
+def upload_key(request: files_pb2.GetUploadRequest) -> UploadKey:
+    """Check how GetUpload names the upload.
+
+    Raises:
+        TransferError: INVALID_REQUEST.
+    """
+    if bool(request.upload_id) == bool(request.request_id):
+        raise invalid("upload_id", "give either upload_id or request_id")
+    return UploadKey(request.upload_id, request.request_id)
+
+
+def follows(field: str, policy: int) -> bool:
+    """Return whether a link at the end of a path that is read shall be followed.
+
+    Raises:
+        TransferError: INVALID_REQUEST for the policy of uploads.
+    """
+    link = _leaf_link(field, policy)
+    if link is LeafLink.REPLACE:
+        raise invalid(field, "LEAF_LINK_POLICY_REPLACE is only for uploads")
+    return link is LeafLink.FOLLOW
+
+
+def _check_id(field: str, value: str) -> None:
+    if len(value) > _MAX_ID_CHARACTERS:
+        raise invalid(field, f"is longer than {_MAX_ID_CHARACTERS} characters")
+
+
+def _check_enum(field: str, value: int, known: Sequence[int]) -> None:
+    if value not in known:
+        raise invalid(field, f"the value {value} is not known")
+
+
+def _leaf_link(field: str, policy: int) -> LeafLink:
+    _check_enum(field, policy, files_pb2.LeafLinkPolicy.values())
+    return LeafLink(policy or files_pb2.LEAF_LINK_POLICY_REFUSE)
+
+
+def _mode(mode: int) -> int | None:
+    """Apply UPL-10."""
+    if mode == 0:
+        return None
+    if mode >> 16 or stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
+        raise invalid("metadata.mode", f"0{mode:o} is not the mode of a regular file")
+    return mode & 0o777
+
+
+def _modified(metadata: files_pb2.UploadFileMetadata) -> int:
+    time = metadata.modified_time
+    if not _MIN_TIMESTAMP <= time.seconds <= _MAX_TIMESTAMP or not 0 <= time.nanos < 1_000_000_000:
+        raise invalid("metadata.modified_time", "is outside the years 1 to 9999")
+    return time.seconds * 1_000_000_000 + time.nanos
+
+
+def _condition(condition: files_pb2.UploadCondition) -> Condition:
+    field = "metadata.condition"
+    match condition.WhichOneof("condition"):
+        case "absent" if condition.absent:
+            return Absent()
+        case "present" if condition.present:
+            return Present()
+        case "sha256" if len(condition.sha256) == SHA256_BYTES:
+            return HasDigest(condition.sha256)
+        case "sha256":
+            raise invalid(f"{field}.sha256", f"has {len(condition.sha256)} bytes, not {SHA256_BYTES}")
+        case "version" if condition.version:
+            return HasVersion(condition.version)
+        case None:
+            # Perhaps one that this agent does not know yet: never ignore it.
+            raise invalid(field, "names no condition that this server knows")
+        case name:
+            raise invalid(f"{field}.{name}", "is set but says nothing; leave the condition out instead")

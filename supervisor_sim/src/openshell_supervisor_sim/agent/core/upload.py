@@ -1,0 +1,342 @@
+"""The rules of one stream of an upload (UPL-1 to UPL-7, UPL-11).
+
+`UploadCore` is told what arrives and answers what to do. It does no I/O, so
+every order of events can be tried. One table (`_decide`) says which input means
+what in which phase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from openshell_files_protocol.chunks import Chunk
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import SHA256_BYTES
+from openshell_files_protocol.reasons import Reason
+
+
+class Phase(Enum):
+    """Where the stream stands."""
+
+    #: Content and the finish are awaited.
+    RECEIVING = "receiving"
+    #: The file was published by an earlier stream; its finish may be repeated.
+    REPLAYING = "replaying"
+    #: The finish was taken; no message may follow (UPL-4).
+    FINISHED = "finished"
+    #: The stream's outcome is decided.
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """UploadFinish."""
+
+    size_bytes: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnd:
+    """The caller's stream is over, or it was cancelled."""
+
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLost:
+    """The relay ended; that means nothing (FRM-3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """A message that is never right after the first."""
+
+    field: str
+    description: str
+
+
+Input = Chunk | Finish | InputEnd | StreamLost | Misplaced
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Check the CRC-32C, if there is one, and put content into the staging file."""
+
+    offset: int
+    data: bytes | memoryview
+    crc32c: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageHole:
+    """Lengthen the staging file by a hole."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Do nothing: the content is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Verify and publish; `sha256` is None when the caller declared none (UPL-2)."""
+
+    size_bytes: int
+    sha256: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Answer with the result of the earlier finish (RSM-6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """End the stream with an error.
+
+    Attributes:
+        error: for the caller.
+        keep: what was staged stays, to be resumed (UPL-11, RSM-10).
+    """
+
+    error: TransferError
+    keep: bool
+
+
+Action = Stage | StageHole | Skip | Publish | Replay | Refuse
+StageAction = Stage | StageHole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadTerms:
+    """What holds for one stream.
+
+    Attributes:
+        declared_size: of the file, if the caller said it.
+        explicit_finish: an UploadFinish is expected (UPL-3).
+        resumable: the upload can be found again.
+        staged: bytes kept from earlier streams.
+        max_chunk_bytes: largest chunk (UPL-6).
+        max_file_bytes: largest file.
+        published: size and digest, if the file was published already.
+    """
+
+    declared_size: int | None
+    explicit_finish: bool
+    resumable: bool
+    staged: int
+    max_chunk_bytes: int
+    max_file_bytes: int
+    published: tuple[int, bytes] | None = None
+
+
+class UploadCore:
+    """Decides what each message of an upload's stream means."""
+
+    def __init__(self, terms: UploadTerms) -> None:
+        self._terms = terms
+        self._position = terms.staged
+        self._kind: str | None = None
+        self._phase = Phase.RECEIVING if terms.published is None else Phase.REPLAYING
+
+    @property
+    def phase(self) -> Phase:
+        """Where the stream stands."""
+        return self._phase
+
+    @property
+    def position(self) -> int:
+        """Where the next chunk has to begin."""
+        return self._position
+
+    def receive(self, event: Input) -> Action:
+        """Take what arrived and say what to do.
+
+        Raises:
+            RuntimeError: the outcome was decided before; the adapter has a bug.
+        """
+        if self._phase is Phase.OVER:
+            raise RuntimeError("the stream's outcome is decided")
+        try:
+            return self._decide(event)
+        except TransferError as error:
+            return self._refuse(error)
+
+    def _decide(self, event: Input) -> Action:
+        """Which input means what in which phase: the table."""
+        match self._phase, event:
+            case Phase.RECEIVING, Chunk() as chunk:
+                return self._chunk(chunk)
+            case Phase.RECEIVING, Finish() as finish:
+                return self._finish(finish)
+            case Phase.REPLAYING, Chunk() as chunk:
+                return self._chunk_again(chunk)
+            case Phase.REPLAYING, Finish() as finish:
+                return self._finish_again(finish)
+            case ((Phase.RECEIVING | Phase.REPLAYING), InputEnd() as end):
+                return self._input_end(end)
+            case ((Phase.RECEIVING | Phase.REPLAYING), StreamLost()):
+                raise self._incomplete("was lost")
+            case Phase.FINISHED, (InputEnd() | StreamLost()):
+                return Skip()
+            case Phase.FINISHED, _:
+                raise invalid(_name(event), "no message may follow finish (UPL-4)")
+            case _, Misplaced(field, description):
+                raise invalid(field, description)
+            case _:
+                raise RuntimeError(f"no rule for {event} while {self._phase.value}")
+
+    def _refuse(self, error: TransferError, *, keep: bool = True) -> Refuse:
+        self._phase = Phase.OVER
+        return Refuse(error, keep and self._terms.resumable)
+
+    def _chunk(self, event: Chunk) -> Action:
+        self._check_shape(event)
+        offset = self._position
+        if event.offset is not None and event.offset != offset:
+            raise TransferError(
+                Reason.OFFSET_MISMATCH,
+                f"data.offset is {event.offset}, the next byte expected is {offset}",
+                {"expected_offset": str(offset), "provided_offset": str(event.offset)},
+            )
+        end = offset + event.size
+        declared = self._terms.declared_size
+        if declared is not None and end > declared:
+            # Where the declared size is the finish, this is a refused finish.
+            return self._refuse(
+                _size_mismatch(f"content goes on behind the declared {declared} bytes", declared, end),
+                keep=self._terms.explicit_finish,
+            )
+        if end > self._terms.max_file_bytes:
+            raise TransferError(
+                Reason.FILE_TOO_LARGE,
+                f"content reaches {end} bytes, at most {self._terms.max_file_bytes} are allowed",
+                {"max_file_bytes": str(self._terms.max_file_bytes)},
+            )
+        self._position = end
+        if event.hole_bytes:
+            return StageHole(offset, event.hole_bytes)
+        return Stage(offset, event.data, event.crc32c) if len(event.data) else Skip()
+
+    def _chunk_again(self, event: Chunk) -> Action:
+        self._check_shape(event)
+        self._position += event.size
+        return Skip()
+
+    def _check_shape(self, chunk: Chunk) -> None:
+        """Apply what UPL-5 and UPL-6 say about a chunk by itself."""
+        kind = "chunk" if chunk.offset is None else "data"
+        if self._kind not in {None, kind}:
+            raise invalid(kind, f"{kind} and {self._kind} are mixed in one stream (UPL-5)")
+        self._kind = kind
+        if len(chunk.data) > self._terms.max_chunk_bytes:
+            raise TransferError(
+                Reason.CHUNK_TOO_LARGE,
+                f"{kind} has {len(chunk.data)} bytes, at most {self._terms.max_chunk_bytes} are allowed",
+                {"max_chunk_bytes": str(self._terms.max_chunk_bytes)},
+            )
+        if chunk.offset is None:
+            return
+        if chunk.hole_bytes and len(chunk.data):
+            raise invalid("data.hole_bytes", "excludes data.data (UPL-5)")
+        if chunk.hole_bytes and chunk.crc32c:
+            raise checksum_error(chunk.offset, 0, chunk.crc32c)
+        if not chunk.size:
+            raise invalid("data", "has neither data nor hole_bytes (UPL-5)")
+
+    def _finish(self, event: Finish) -> Action:
+        self._check_finish(event)
+        declared = self._terms.declared_size
+        if declared is not None and event.size_bytes != declared:
+            return self._refuse(
+                _size_mismatch(
+                    f"finish.size_bytes is {event.size_bytes}, declared were {declared}",
+                    declared,
+                    event.size_bytes,
+                ),
+                keep=False,
+            )
+        if event.size_bytes != self._position:
+            return self._refuse(
+                _size_mismatch(
+                    f"finish.size_bytes is {event.size_bytes}, received were {self._position}",
+                    event.size_bytes,
+                    self._position,
+                ),
+                keep=False,
+            )
+        self._phase = Phase.FINISHED
+        return Publish(event.size_bytes, event.sha256)
+
+    def _finish_again(self, event: Finish) -> Action:
+        self._check_finish(event)
+        if self._terms.published != (event.size_bytes, event.sha256):
+            raise TransferError(
+                Reason.FINISH_CONFLICT, "finish: the upload was finished with another size or digest"
+            )
+        self._phase = Phase.OVER
+        return Replay()
+
+    def _check_finish(self, finish: Finish) -> None:
+        if not self._terms.explicit_finish:
+            raise invalid("finish", "was not announced by metadata.explicit_finish")
+        if len(finish.sha256) != SHA256_BYTES:
+            raise invalid(
+                "finish.sha256", f"has {len(finish.sha256)} bytes, a SHA-256 has {SHA256_BYTES} (UPL-3)"
+            )
+
+    def _input_end(self, event: InputEnd) -> Action:
+        if event.cancelled or self._terms.explicit_finish:
+            raise self._incomplete("was cancelled" if event.cancelled else "ended without finish")
+        declared = self._terms.declared_size or 0
+        if self._position != declared:
+            return self._refuse(
+                _size_mismatch(
+                    f"the stream ended after {self._position} of {declared} bytes", declared, self._position
+                ),
+                keep=False,
+            )
+        if self._phase is Phase.REPLAYING:
+            self._phase = Phase.OVER
+            return Replay()
+        self._phase = Phase.FINISHED
+        return Publish(self._position, None)
+
+    def _incomplete(self, what: str) -> TransferError:
+        return TransferError(
+            Reason.UPLOAD_INCOMPLETE,
+            f"the stream {what} after {self._position} bytes; nothing was published",
+            {"received_bytes": str(self._position)},
+        )
+
+
+def checksum_error(offset: int, computed: int, declared: int) -> TransferError:
+    """Make the error for a chunk whose CRC-32C is wrong (UPL-7)."""
+    return TransferError(
+        Reason.CHUNK_CHECKSUM,
+        f"data.crc32c of the chunk at {offset} is {declared:08x}, the bytes that arrived have {computed:08x}",
+        {"expected_offset": str(offset)},
+    )
+
+
+def _size_mismatch(message: str, expected: int, actual: int) -> TransferError:
+    return TransferError(
+        Reason.SIZE_MISMATCH, message, {"expected_size": str(expected), "actual_size": str(actual)}
+    )
+
+
+def _name(event: Input) -> str:
+    match event:
+        case Chunk():
+            return "chunk" if event.offset is None else "data"
+        case Finish():
+            return "finish"
+        case Misplaced():
+            return event.field
+        case InputEnd() | StreamLost():
+            return "stream"

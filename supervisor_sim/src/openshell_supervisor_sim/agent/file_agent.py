@@ -1,0 +1,266 @@
+"""The file agent: everything put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from openshell_files_protocol.errors import TransferError
+
+from openshell_supervisor_sim.agent.admission import Admission
+from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.destination import DestinationCheck
+from openshell_supervisor_sim.agent.disk import DiskThreads, end_tasks
+from openshell_supervisor_sim.agent.filesystem import FileSystem, process_umask
+from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.live_upload import StagedBudget
+from openshell_supervisor_sim.agent.paths import SandboxRoot
+from openshell_supervisor_sim.agent.publisher import Publisher
+from openshell_supervisor_sim.agent.recovery import Recovery
+from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.session import Session
+from openshell_supervisor_sim.agent.settings import AgentSettings
+from openshell_supervisor_sim.agent.streams import ByteStream
+from openshell_supervisor_sim.agent.trace_points import Trace, no_trace
+from openshell_supervisor_sim.agent.uploads import Uploads
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatistics:
+    """What an agent is doing, and what it did since it started.
+
+    Attributes:
+        active_uploads: streams that upload now.
+        active_downloads: streams that download now.
+        active_operations: streams with anything else, or without a first
+            frame yet.
+        bytes_buffered: content between streams and disk.
+        unfinished_uploads: uploads that can be gone on with.
+        staged_bytes: content that unfinished uploads occupy.
+        uploads_published: files.
+        downloads_completed: files or ranges.
+        operations_failed: of any kind.
+        bytes_received: from peers, of streams that have ended.
+        bytes_sent: to peers, of streams that have ended.
+    """
+
+    active_uploads: int
+    active_downloads: int
+    active_operations: int
+    bytes_buffered: int
+    unfinished_uploads: int
+    staged_bytes: int
+    uploads_published: int
+    downloads_completed: int
+    operations_failed: int
+    bytes_received: int
+    bytes_sent: int
+
+
+class FileAgent:
+    """Serves file operations inside one root; knows nothing of gRPC.
+
+    Args:
+        settings: see `AgentSettings`.
+        trace: called at each `TracePoint`, from a disk thread.
+        filesystem: the system calls; tests make them fail.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        trace: Callable[[str], None] | None = None,
+        filesystem: FileSystem | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._trace: Trace = trace or no_trace
+        self._fs = filesystem or FileSystem()
+        self._clock = clock
+        self._disk: DiskThreads | None = None
+        self._services: Services | None = None
+        self._journal: Journal | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._sessions: dict[asyncio.Task[None], Session] = {}
+
+    async def start(self) -> None:
+        """Open root and journal, recover what is unfinished, and begin to sweep.
+
+        Raises:
+            OSError: the root cannot be opened.
+            TransferError: the journal cannot be read or written.
+            RuntimeError: another agent uses the state directory, or this one
+                was started before.
+        """
+        if self._disk is not None:
+            raise RuntimeError("the agent was started before")
+        self._disk = DiskThreads(self._settings.disk_threads)
+        try:
+            self._services = await self._disk.run(
+                partial(self._open, self._disk), discard=lambda services: services.root.close()
+            )
+        except BaseException:
+            await self.aclose()
+            raise
+        self._sweeper = asyncio.create_task(self._sweep_forever(), name="file-agent-sweeper")
+
+    async def serve(self, stream: ByteStream) -> None:
+        """Carry out one operation on a stream, and return when it is done.
+
+        What goes wrong is answered on the stream and not raised. If the
+        caller is cancelled, the operation is ended and its resources freed
+        before this returns; a disk operation under way is waited for.
+
+        Raises:
+            RuntimeError: the agent is not started.
+            CancelledError: the caller was cancelled.
+        """
+        if self._services is None:
+            raise RuntimeError("the agent is not started")
+        session = Session(self._services, stream)
+        task = asyncio.create_task(session.run(), name="file-agent-session")
+        self._sessions[task] = session
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            await end_tasks(task)
+            raise
+        finally:
+            del self._sessions[task]
+        if not task.cancelled():
+            # Cancelled here means: by aclose. Anything else would be a bug.
+            task.result()
+
+    async def aclose(self) -> None:
+        """End what is running and close everything; more than once is fine.
+
+        Uploads that can be found again are kept.
+        """
+        services, self._services = self._services, None
+        tasks = list(self._sessions)
+        if self._sweeper is not None:
+            tasks.append(self._sweeper)
+            self._sweeper = None
+        try:
+            await end_tasks(*tasks)
+        finally:
+            await self._close_files(services)
+
+    async def _close_files(self, services: Services | None) -> None:
+        if self._disk is None:
+            return
+        if services is not None:
+            await self._disk.run(services.root.close)
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            await self._disk.run(journal.close)
+        disk, self._disk = self._disk, None
+        await disk.close()
+
+    def statistics(self) -> AgentStatistics:
+        """Return what the agent is doing.
+
+        Raises:
+            RuntimeError: the agent is not started.
+        """
+        services = self._services
+        if services is None:
+            raise RuntimeError("the agent is not started")
+        kinds = [session.kind for session in self._sessions.values()]
+        counters = services.counters
+        return AgentStatistics(
+            active_uploads=kinds.count("upload"),
+            active_downloads=kinds.count("download"),
+            active_operations=kinds.count("other"),
+            bytes_buffered=sum(session.buffered for session in self._sessions.values()),
+            unfinished_uploads=services.uploads.unfinished,
+            staged_bytes=services.budget.used,
+            uploads_published=counters.uploads_published,
+            downloads_completed=counters.downloads_completed,
+            operations_failed=counters.operations_failed,
+            bytes_received=counters.bytes_received,
+            bytes_sent=counters.bytes_sent,
+        )
+
+    async def sweep(self) -> int:
+        """Expire uploads now, as the agent does every `sweep_interval`.
+
+        Returns:
+            How many expired.
+
+        Raises:
+            TransferError: the journal cannot be written.
+        """
+        if self._services is None or self._disk is None:
+            raise RuntimeError("the agent is not started")
+        return await self._disk.run(partial(self._services.uploads.expire, self._settings.tombstone_seconds))
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            try:
+                expired = await self.sweep()
+            except TransferError:
+                _log.exception("expired uploads could not be swept")
+            else:
+                if expired:
+                    _log.info("%d uploads expired", expired)
+            await asyncio.sleep(self._settings.sweep_interval)
+
+    def _open(self, disk: DiskThreads) -> Services:
+        settings = self._settings
+        root = SandboxRoot(settings.root, settings.workdir, use_openat2=settings.use_openat2, fs=self._fs)
+        try:
+            journal = self._journal = Journal(settings.state_dir)
+            budget = StagedBudget(settings.max_staged_bytes)
+            check = DestinationCheck(root, self._fs)
+            uploads = Uploads(root=root, journal=journal, fs=self._fs, clock=self._clock)
+            admission = Admission(
+                uploads=uploads,
+                root=root,
+                journal=journal,
+                check=check,
+                publisher=Publisher(
+                    check=check,
+                    journal=journal,
+                    fs=self._fs,
+                    umask=process_umask(),
+                    clock=self._clock,
+                    trace=self._trace,
+                ),
+                fs=self._fs,
+                budget=budget,
+                clock=self._clock,
+                trace=self._trace,
+            )
+            Recovery(
+                root=root, journal=journal, uploads=uploads, fs=self._fs, budget=budget, clock=self._clock
+            ).run()
+        except BaseException:
+            root.close()
+            raise
+        limits = Limits(
+            max_chunk_bytes=settings.max_chunk_bytes,
+            max_file_bytes=settings.max_file_bytes,
+            max_uploads=settings.max_uploads,
+            upload_expiry=settings.upload_expiry,
+            idle_timeout=settings.idle_timeout,
+        )
+        return Services(
+            settings=settings,
+            limits=limits,
+            root=root,
+            uploads=uploads,
+            admission=admission,
+            budget=budget,
+            disk=disk,
+            fs=self._fs,
+            trace=self._trace,
+        )

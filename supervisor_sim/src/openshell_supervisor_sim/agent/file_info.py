@@ -1,0 +1,135 @@
+"""What a file is: its description, its version, its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import threading
+from typing import Final, Protocol, Self
+
+from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_supervisor_sim.agent.filesystem import FileSystem
+
+_READ_BYTES: Final = MIB
+_ZEROS: Final = bytes(MIB)
+_MIN_SECONDS: Final = -62_135_596_800
+_MAX_SECONDS: Final = 253_402_300_799
+
+
+class Hasher(Protocol):
+    """A digest that is being computed."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Put bytes in."""
+        ...
+
+    def digest(self) -> bytes:
+        """Return the digest of what was put in."""
+        ...
+
+    def copy(self) -> Self:
+        """Return a second one that goes on from here."""
+        ...
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: nobody waits any more
+    """The caller of a long computation is gone."""
+
+
+class Interrupt:
+    """Lets the event loop stop a long computation in a disk thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Stop the computation at its next step."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Go on, or raise `Interrupted`."""
+        if self._event.is_set():
+            raise Interrupted
+
+
+def version(status: os.stat_result) -> str:
+    """Return the file's version: it changes when content or metadata change.
+
+    Device, inode, size, modified and changed time. A change within one tick
+    of the file system's clock that keeps the size can be missed.
+    """
+    packed = struct.pack(
+        "=QQqqq",
+        status.st_dev & 0xFFFF_FFFF_FFFF_FFFF,
+        status.st_ino & 0xFFFF_FFFF_FFFF_FFFF,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+    return hashlib.sha256(packed).hexdigest()[:32]
+
+
+def same_file(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether size, modified and changed time are the same (DWN-5)."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def describe(status: os.stat_result, path: str, sha256: bytes = b"") -> files_pb2.FileInfo:
+    """Return the description of a file for the caller."""
+    if stat.S_ISREG(status.st_mode):
+        kind = files_pb2.FILE_TYPE_REGULAR
+    elif stat.S_ISDIR(status.st_mode):
+        kind = files_pb2.FILE_TYPE_DIRECTORY
+    elif stat.S_ISLNK(status.st_mode):
+        kind = files_pb2.FILE_TYPE_SYMLINK
+    else:
+        kind = files_pb2.FILE_TYPE_SPECIAL
+    info = files_pb2.FileInfo(
+        path=path,
+        type=kind,
+        size_bytes=status.st_size,
+        mode=stat.S_IMODE(status.st_mode),
+        version=version(status),
+        sha256=sha256,
+        allocated_bytes=status.st_blocks * 512,
+    )
+    seconds, nanos = divmod(status.st_mtime_ns, 1_000_000_000)
+    info.modified_time.seconds = min(max(seconds, _MIN_SECONDS), _MAX_SECONDS)
+    info.modified_time.nanos = nanos
+    return info
+
+
+def hash_zeros(hasher: Hasher, count: int, interrupt: Interrupt) -> None:
+    """Put `count` zero bytes into a digest."""
+    while count:
+        interrupt.check()
+        step = min(count, len(_ZEROS))
+        hasher.update(memoryview(_ZEROS)[:step])
+        count -= step
+
+
+def hash_file(fs: FileSystem, fd: int, size: int, interrupt: Interrupt) -> tuple[Hasher, int]:
+    """Compute the SHA-256 of the first `size` bytes of a file.
+
+    Returns:
+        The digest so far, and how many bytes were there.
+    """
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(min(_READ_BYTES, max(size, 1))))
+    position = 0
+    while position < size:
+        interrupt.check()
+        count = fs.preadv(fd, buffer[: min(len(buffer), size - position)], position)
+        if not count:
+            break
+        hasher.update(buffer[:count])
+        position += count
+    return hasher, position

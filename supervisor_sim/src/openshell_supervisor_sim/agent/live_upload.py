@@ -1,0 +1,308 @@
+"""An unfinished upload in memory: how far it is, and who may write to it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.core.requests import UploadRequest
+from openshell_supervisor_sim.agent.file_info import Hasher, Interrupt, hash_file, hash_zeros
+from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.journal import UploadRecord
+
+#: Zeros of a hole that are hashed while the upload is locked.
+_HOLE_STEP: Final = 64 * MIB
+
+
+class Holder(Protocol):
+    """The stream that may write to an upload."""
+
+    def displaced(self, error: TransferError) -> None:
+        """Learn that another has the upload now; must not block."""
+        ...
+
+
+class StagedBudget:
+    """Counts the bytes that unfinished uploads occupy, up to a limit (RSM-8)."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes occupied."""
+        return self._used
+
+    def take(self, count: int) -> None:
+        """Occupy bytes.
+
+        Raises:
+            TransferError: QUOTA_EXCEEDED.
+        """
+        with self._lock:
+            if self._used + count > self._limit:
+                raise TransferError(
+                    Reason.QUOTA_EXCEEDED,
+                    f"unfinished uploads may occupy {self._limit} bytes, {self._used} are in use",
+                    {"max_staged_bytes": str(self._limit), "staged_bytes": str(self._used)},
+                )
+            self._used += count
+
+    def adopt(self, count: int) -> None:
+        """Count bytes that are there already, also above the limit."""
+        with self._lock:
+            self._used += count
+
+    def give(self, count: int) -> None:
+        """Give bytes back."""
+        with self._lock:
+            self._used -= count
+
+
+class LiveUpload:
+    """What is known of an upload while it is unfinished.
+
+    `lock` guards everything that changes. It is held for one write at a time,
+    never while something is flushed, verified or hashed from the start.
+
+    Attributes:
+        request: what was asked for.
+        path: of the destination, for people.
+        record: its row in the journal; None if nobody can find it again.
+        state: RECEIVING, VERIFYING, or the end of it.
+        staged: bytes in the staging file, from the start without a gap.
+        hasher: SHA-256 of exactly these; None until they are read again.
+        occupied: bytes of them that are not holes.
+        durable: bytes flushed to the device.
+        updated: when the last byte came, seconds since 1970.
+        holder: the stream that may write.
+        result: once published, if the journal could not take it.
+    """
+
+    def __init__(
+        self,
+        request: UploadRequest,
+        path: str,
+        record: UploadRecord | None,
+        *,
+        fs: FileSystem,
+        budget: StagedBudget,
+        clock: Callable[[], float],
+    ) -> None:
+        self.lock = threading.Lock()
+        self.request = request
+        self.path = path
+        self.record = record
+        self.state: files_pb2.UploadState.ValueType = files_pb2.UPLOAD_STATE_RECEIVING
+        self.staged = 0
+        self.hasher: Hasher | None = hashlib.sha256()
+        self.occupied = 0
+        self.durable = 0
+        self.updated = clock()
+        self.holder: Holder | None = None
+        self.result: files_pb2.UploadFileResponse | None = None
+        self._fs = fs
+        self._budget = budget
+        self._clock = clock
+        self._hashing = threading.Lock()
+        self._settled: list[Callable[[], object]] = []
+
+    @property
+    def row(self) -> UploadRecord:
+        """Its row in the journal.
+
+        Raises:
+            RuntimeError: it has none, and should not have been asked for it.
+        """
+        if self.record is None:
+            raise RuntimeError("an upload without a row cannot be found again")
+        return self.record
+
+    def require_holder(self, holder: Holder) -> None:
+        """Refuse a stream that has been displaced; call with the lock held.
+
+        Raises:
+            TransferError: SUPERSEDED (RSM-5).
+        """
+        if self.holder is not holder:
+            raise superseded()
+
+    def take_over(self, holder: Holder | None, error: TransferError) -> None:
+        """Make `holder` the one that may write; call with the lock held."""
+        previous, self.holder = self.holder, holder
+        if previous is not None and previous is not holder:
+            previous.displaced(error)
+
+    def append(self, holder: Holder, fd: int, data: bytes | memoryview) -> None:
+        """Put content behind what is staged.
+
+        If the disk fails midway, what it took is staged.
+
+        Raises:
+            TransferError: SUPERSEDED or QUOTA_EXCEEDED.
+            OSError: the disk failed.
+        """
+        view = memoryview(data)
+        written = 0
+        self._budget.take(len(view))
+        try:
+            with self.lock:
+                self.require_holder(holder)
+                hasher = self._require_hasher()
+                try:
+                    while written < len(view):
+                        count = self._fs.pwrite(fd, view[written:], self.staged + written)
+                        if not count:
+                            raise OSError(errno.EIO, "the file system takes no more")
+                        written += count
+                finally:
+                    hasher.update(view[:written])
+                    self.staged += written
+                    self.occupied += written
+                    self.updated = self._clock()
+        finally:
+            self._budget.give(len(view) - written)
+
+    def append_hole(self, holder: Holder, fd: int, length: int, interrupt: Interrupt) -> None:
+        """Put a hole behind what is staged.
+
+        Raises:
+            TransferError: SUPERSEDED.
+            OSError: the disk failed.
+        """
+        while length:
+            step = min(length, _HOLE_STEP)
+            with self.lock:
+                self.require_holder(holder)
+                # Copied, so that an interrupt leaves digest and size in step.
+                hasher = self._require_hasher().copy()
+                hash_zeros(hasher, step, interrupt)
+                self._fs.truncate(fd, self.staged + step)
+                self.hasher = hasher
+                self.staged += step
+                self.updated = self._clock()
+            length -= step
+
+    def restart(self, fd: int) -> None:
+        """Drop what is staged; call with the lock held."""
+        self._fs.truncate(fd, 0)
+        self.staged = self.durable = 0
+        self.hasher = hashlib.sha256()
+        self._budget.give(self.occupied)
+        self.occupied = 0
+
+    def matches_file(self, fd: int) -> bool:
+        """Make memory and staging file agree; call with the lock held.
+
+        Returns:
+            False if the file lost bytes, so that the digest has to be
+            computed again by `read_prefix`.
+        """
+        size = self._fs.fstat(fd).st_size
+        if size > self.staged:
+            self._fs.truncate(fd, self.staged)
+        elif size < self.staged:
+            self.staged = size
+            self.durable = min(self.durable, size)
+            self.hasher = None
+        return self.hasher is not None
+
+    def read_prefix(self, fd: int, interrupt: Interrupt) -> None:
+        """Compute the digest of the staged bytes if it is not known; once (RSM-4)."""
+        with self._hashing:
+            with self.lock:
+                if self.hasher is not None:
+                    return
+                staged = self.staged
+            # Nobody writes meanwhile: writing needs the digest.
+            hasher, count = hash_file(self._fs, fd, staged, interrupt)
+            with self.lock:
+                self.staged = count
+                self.hasher = hasher
+
+    def release(self) -> None:
+        """Give the bytes back to the budget; call with the lock held."""
+        self._budget.give(self.occupied)
+        self.occupied = 0
+
+    def status(self, *, digest: bool) -> files_pb2.UploadStatus:
+        """Return the state as callers see it; `digest` needs `read_prefix` before."""
+        with self.lock:
+            record = self.record
+            status = files_pb2.UploadStatus(
+                state=self.state,
+                path=self.path,
+                size_bytes=self.request.size_bytes or 0,
+                staged_bytes=self.staged,
+                durable_bytes=self.durable,
+                result=self.result,
+            )
+            if self.state == files_pb2.UPLOAD_STATE_PUBLISHED and record is not None:
+                status.result.ParseFromString(record.result)
+            if digest and self.hasher is not None:
+                status.staged_sha256 = self.hasher.copy().digest()
+            if record is not None:
+                status.upload_id, status.request_id = record.upload_id, record.request_id
+                status.epoch = record.epoch
+                status.failure_reason = record.failure_reason
+                status.created_time.FromNanoseconds(round(record.created * 1e9))
+                status.expiration_time.FromNanoseconds(round((self.updated + record.expiry) * 1e9))
+            status.updated_time.FromNanoseconds(round(self.updated * 1e9))
+            return status
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the staged bytes; call with the lock held."""
+        return self._require_hasher().copy().digest()
+
+    def current_record(self) -> UploadRecord | None:
+        """Return the row as it should be in the journal now; call with the lock held."""
+        if self.record is not None:
+            self.record = replace(self.record, state=self.state, updated=self.updated, durable=self.durable)
+        return self.record
+
+    def when_settled(self, callback: Callable[[], object]) -> bool:
+        """Call back from a disk thread when verifying is over.
+
+        Returns:
+            False if it is over already; then nobody is called.
+        """
+        with self.lock:
+            if self.state != files_pb2.UPLOAD_STATE_VERIFYING:
+                return False
+            self._settled.append(callback)
+            return True
+
+    def settle(self, state: files_pb2.UploadState.ValueType) -> None:
+        """End verifying with a state, and tell whoever waits; call without the lock."""
+        with self.lock:
+            self.state = state
+            callbacks, self._settled = self._settled, []
+        for callback in callbacks:
+            callback()
+
+    def _require_hasher(self) -> Hasher:
+        if self.hasher is None:
+            raise RuntimeError("the staged bytes were not read before more were written")
+        return self.hasher
+
+
+def superseded() -> TransferError:
+    """Make the error for a stream whose upload was taken over (RSM-5)."""
+    return TransferError(Reason.SUPERSEDED, "a newer attempt has taken the upload over")
+
+
+def occupied_bytes(status: os.stat_result) -> int:
+    """Return the bytes of a file that are not holes, as the budget counts them."""
+    return min(status.st_size, status.st_blocks * 512)

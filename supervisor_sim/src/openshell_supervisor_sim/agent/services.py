@@ -1,0 +1,43 @@
+"""What every session of an agent shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from openshell_supervisor_sim.agent.admission import Admission
+from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.disk import DiskThreads
+from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.live_upload import StagedBudget
+from openshell_supervisor_sim.agent.paths import SandboxRoot
+from openshell_supervisor_sim.agent.settings import AgentSettings
+from openshell_supervisor_sim.agent.trace_points import Trace
+from openshell_supervisor_sim.agent.uploads import Uploads
+
+
+@dataclass(slots=True)
+class Counters:
+    """What sessions did; changed on the event loop only."""
+
+    uploads_published: int = 0
+    uploads_refused: int = 0
+    downloads_completed: int = 0
+    operations_failed: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts of an agent that its sessions use."""
+
+    settings: AgentSettings
+    limits: Limits
+    root: SandboxRoot
+    uploads: Uploads
+    admission: Admission
+    budget: StagedBudget
+    disk: DiskThreads
+    fs: FileSystem
+    trace: Trace
+    counters: Counters = field(default_factory=Counters)

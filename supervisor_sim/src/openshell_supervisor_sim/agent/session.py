@@ -1,0 +1,239 @@
+"""One operation on one stream: the first frame, the operation, the last frame."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import partial
+
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import PROTOCOL_VERSION
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.core.requests import start_digest, upload_key, upload_request
+from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
+from openshell_supervisor_sim.agent.disk import end_tasks
+from openshell_supervisor_sim.agent.download_session import DownloadSession
+from openshell_supervisor_sim.agent.file_info import Interrupt
+from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.stat_file import stat_file
+from openshell_supervisor_sim.agent.streams import (
+    ByteStream,
+    Inbound,
+    Outbound,
+    error_message,
+    parse_input,
+    parse_open,
+)
+from openshell_supervisor_sim.agent.upload_session import UploadSession, settled
+from openshell_supervisor_sim.agent.upload_status import Caller, Verifying
+
+_log = logging.getLogger(__name__)
+
+_ACCEPTED = file_relay_pb2.FileRelayResponse(
+    accepted=file_relay_pb2.FileRelayAccepted(protocol_version=PROTOCOL_VERSION)
+)
+
+
+class _CancelledByPeer(Exception):  # noqa: N818 - not an error: nobody waits any more
+    """The caller is gone; nobody waits for an answer (FRM-6)."""
+
+
+class Session:
+    """Serves one stream.
+
+    Args:
+        services: of the agent.
+        stream: to the gateway.
+    """
+
+    def __init__(self, services: Services, stream: ByteStream) -> None:
+        self._services = services
+        idle = services.limits.idle_timeout
+        self._inbound = Inbound(stream, idle)
+        self._outbound = Outbound(stream, idle)
+        self._transfer: UploadSession | DownloadSession | None = None
+
+    @property
+    def kind(self) -> str:
+        """`upload`, `download` or `other`."""
+        match self._transfer:
+            case UploadSession():
+                return "upload"
+            case DownloadSession():
+                return "download"
+            case None:
+                return "other"
+
+    @property
+    def buffered(self) -> int:
+        """Bytes this session holds between stream and disk."""
+        transfer = self._transfer.buffered if self._transfer is not None else 0
+        return transfer + self._inbound.buffered + self._outbound.buffered
+
+    async def run(self) -> None:
+        """Carry out the operation and send its last frame (FRM-3).
+
+        Raises:
+            CancelledError: only that.
+        """
+        try:
+            await self._operation()
+        except TransferError as error:
+            self._services.counters.operations_failed += 1
+            await self._send_error(error)
+        except (ConnectionError, _CancelledByPeer) as error:
+            _log.debug("the peer is gone: %r", error)
+        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
+            _log.exception("a file operation failed by a bug")
+            self._services.counters.operations_failed += 1
+            await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
+        finally:
+            self._services.counters.bytes_received += self._inbound.received
+            self._services.counters.bytes_sent += self._outbound.sent
+
+    async def _send_error(self, error: TransferError) -> None:
+        try:
+            await self._outbound.put_message(error_message(error))
+            await self._outbound.flush()
+        except (ConnectionError, TransferError) as gone:
+            _log.debug("the peer does not take the error %s: %r", error, gone)
+
+    async def _operation(self) -> None:
+        frame = await self._inbound.frame()
+        if frame is None:
+            return
+        opened = parse_open(frame)
+        if not 1 <= opened.protocol_version <= PROTOCOL_VERSION:
+            raise TransferError(
+                Reason.FILES_UNSUPPORTED,
+                f"open.protocol_version is {opened.protocol_version}, the agent speaks 1 to {PROTOCOL_VERSION}",
+                {"protocol_version": str(PROTOCOL_VERSION)},
+            )
+        caller = Caller(opened.principal, self._services.limits.stricter(opened))
+        self._inbound.idle_timeout = self._outbound.idle_timeout = caller.limits.idle_timeout
+        if opened.WhichOneof("operation") == "upload":
+            upload = self._transfer = UploadSession(self._services, caller, self._inbound, self._outbound)
+            response = await upload.run(opened.upload, _ACCEPTED)
+            self._services.counters.uploads_published += not response.replayed
+            await self._answer(file_relay_pb2.FileRelayResponse(upload=response))
+        else:
+            await self._watched(self._without_input(opened, caller))
+
+    async def _without_input(self, opened: file_relay_pb2.FileRelayOpen, caller: Caller) -> None:
+        """Carry out an operation whose first frame says everything."""
+        response = file_relay_pb2.FileRelayResponse()
+        match opened.WhichOneof("operation"):
+            case "download":
+                download = self._transfer = DownloadSession(self._services, caller, self._outbound)
+                await download.run(opened.download, _ACCEPTED)
+                self._services.counters.downloads_completed += 1
+                return
+            case "start_upload":
+                response.start_upload.CopyFrom(await self._start_upload(opened.start_upload, caller))
+            case "get_upload":
+                response.get_upload.CopyFrom(await self._get_upload(opened.get_upload, caller))
+            case "list_uploads":
+                response.list_uploads.CopyFrom(await self._list_uploads(caller))
+            case "abort_upload":
+                response.abort_upload.CopyFrom(await self._abort_upload(opened.abort_upload, caller))
+            case "stat_file":
+                response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
+            case _:
+                raise TransferError(
+                    Reason.METHOD_UNSUPPORTED, "open.operation is none that this file agent knows"
+                )
+        await self._outbound.put_message(_ACCEPTED)
+        await self._answer(response)
+
+    async def _answer(self, response: file_relay_pb2.FileRelayResponse) -> None:
+        await self._outbound.put_message(response)
+        await self._outbound.flush()
+
+    async def _start_upload(
+        self, request: files_pb2.StartUploadRequest, caller: Caller
+    ) -> files_pb2.StartUploadResponse:
+        interrupt = Interrupt()
+        start = partial(
+            self._services.admission.start,
+            upload_request(request.metadata, started=True),
+            request.metadata.SerializeToString(),
+            start_digest(request),
+            caller,
+            interrupt,
+        )
+        status = await self._services.disk.run(start, interrupt=interrupt)
+        return files_pb2.StartUploadResponse(upload=status, limits=caller.limits.message())
+
+    async def _get_upload(
+        self, request: files_pb2.GetUploadRequest, caller: Caller
+    ) -> files_pb2.GetUploadResponse:
+        interrupt = Interrupt()
+        ask = partial(
+            self._services.uploads.status,
+            caller,
+            upload_key(request),
+            digest=request.include_digest,
+            interrupt=interrupt,
+        )
+        status = await self._services.disk.run(ask, interrupt=interrupt)
+        return files_pb2.GetUploadResponse(upload=status, limits=caller.limits.message())
+
+    async def _list_uploads(self, caller: Caller) -> files_pb2.ListUploadsResponse:
+        uploads, occupied = await self._services.disk.run(
+            partial(self._services.uploads.unfinished_of, caller)
+        )
+        return files_pb2.ListUploadsResponse(uploads=uploads, staged_bytes=occupied)
+
+    async def _abort_upload(
+        self, request: files_pb2.AbortUploadRequest, caller: Caller
+    ) -> files_pb2.AbortUploadResponse:
+        if not request.upload_id:
+            raise invalid("upload_id", "is empty")
+        while True:
+            status = await self._services.disk.run(
+                partial(self._services.uploads.abort, caller, request.upload_id)
+            )
+            if not isinstance(status, Verifying):
+                return files_pb2.AbortUploadResponse(upload=status)
+            await settled(self._services, status.upload)
+
+    async def _stat_file(
+        self, request: files_pb2.StatFileRequest, caller: Caller
+    ) -> files_pb2.StatFileResponse:
+        interrupt = Interrupt()
+        look = partial(stat_file, self._services.root, self._services.fs, request, interrupt)
+        info = await self._services.disk.run(look, interrupt=interrupt)
+        return files_pb2.StatFileResponse(file=info, limits=caller.limits.message())
+
+    async def _watched(self, operation: Coroutine[object, object, None]) -> None:
+        """Carry out an operation, and stop it if the peer cancels or breaks the order."""
+        working = asyncio.create_task(operation, name="file-agent-operation")
+        watching = asyncio.create_task(self._watch(), name="file-agent-watch")
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and watching.exception() is None:
+                await asyncio.wait({working})
+        finally:
+            await end_tasks(working, watching)
+        if working.cancelled():
+            watching.result()
+        working.result()
+
+    async def _watch(self) -> None:
+        """Read what a peer may still send; the end of its bytes means nothing (FRM-3)."""
+        while True:
+            frame = await self._inbound.frame(patient=True)
+            if frame is None:
+                return
+            match parse_input(frame):
+                case InputEnd(cancelled=True):
+                    raise _CancelledByPeer
+                case InputEnd():
+                    continue
+                case Misplaced(field=field, description=description):
+                    raise TransferError(Reason.INVALID_REQUEST, f"{field}: {description}")
+                case _:
+                    raise TransferError(Reason.INVALID_REQUEST, "upload: this operation takes no messages")

@@ -1,0 +1,71 @@
+"""What an operator can set for a file agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
+
+#: RSM-6: a published upload is remembered for at least so long.
+MIN_TOMBSTONE_SECONDS: Final = 15 * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Settings of a `FileAgent`.
+
+    Attributes:
+        root: directory that callers see as `/`.
+        state_dir: directory for the journal of uploads; created with mode
+            0700. It should lie outside `root`, or where the sandbox's user
+            cannot write.
+        workdir: where relative paths start, absolute inside the root.
+        max_chunk_bytes: largest content of one chunk.
+        max_file_bytes: largest file.
+        max_uploads: unfinished uploads that are kept.
+        max_staged_bytes: content that all unfinished uploads may occupy.
+        upload_expiry: seconds without a byte after which an unfinished upload
+            is forgotten (RSM-8).
+        tombstone_seconds: seconds for which the outcome of a finished upload
+            can be asked for (RSM-6); at least 900.
+        idle_timeout: seconds to wait for the peer to send or take something.
+        sweep_interval: seconds between two looks for expired uploads.
+        pipeline_bytes: content that one transfer may hold in memory between
+            stream and disk.
+        disk_threads: transfers that can touch the disk at the same time.
+        use_openat2: whether the kernel's openat2 resolves paths, where it has
+            it; otherwise the agent walks them itself.
+    """
+
+    root: Path
+    state_dir: Path
+    workdir: str = "/"
+    max_chunk_bytes: int = MAX_CHUNK_BYTES
+    max_file_bytes: int = 1 << 40
+    max_uploads: int = 64
+    max_staged_bytes: int = 1 << 36
+    upload_expiry: float = 24 * 3600
+    tombstone_seconds: float = 24 * 3600
+    idle_timeout: float = 300
+    sweep_interval: float = 60
+    pipeline_bytes: int = 4 * MIB
+    disk_threads: int = 16
+    use_openat2: bool = True
+
+    def __post_init__(self) -> None:
+        if not MIN_CHUNK_LIMIT_BYTES <= self.max_chunk_bytes <= MAX_CHUNK_BYTES:
+            raise ValueError(
+                f"max_chunk_bytes must be between {MIN_CHUNK_LIMIT_BYTES} (UPL-6) and {MAX_CHUNK_BYTES}"
+            )
+        if self.tombstone_seconds < MIN_TOMBSTONE_SECONDS:
+            raise ValueError(f"tombstone_seconds must be at least {MIN_TOMBSTONE_SECONDS} (RSM-6)")
+        if not self.workdir.startswith("/"):
+            raise ValueError("workdir must be absolute inside the root")
+        for name in ("max_file_bytes", "max_uploads", "max_staged_bytes", "pipeline_bytes", "disk_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        for name in ("upload_expiry", "idle_timeout", "sweep_interval"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0 seconds")

@@ -1,0 +1,228 @@
+"""Staging files: content on its way to a destination (UPL-8, UPL-9).
+
+A staging file lies in the destination's directory, so publishing is one rename
+on one file system. An upload that can be found again has a named one; any
+other uses a file without a name where the file system has them (O_TMPFILE),
+of which nothing is left whatever happens.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+from typing import Final
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
+from openshell_supervisor_sim.agent.errno_reasons import mapped
+from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
+from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.paths import Location, sync_directory
+
+_log = logging.getLogger(__name__)
+
+#: A file system without a call says so in different ways.
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY})
+#: What open answers where O_TMPFILE is not known; old kernels see O_DIRECTORY.
+_NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+
+
+def staging_name(token: str) -> bytes:
+    """Return the name of the staging file with that token."""
+    return STAGING_PREFIX + token.encode("ascii")
+
+
+class Staging:
+    """An open staging file. Close or discard it after use.
+
+    Attributes:
+        fd: its descriptor, for reading and writing.
+        name: in the destination's directory; None for a file without one.
+    """
+
+    def __init__(
+        self, fs: FileSystem, location: Location, fd: int, name: bytes | None, journal: Journal | None
+    ) -> None:
+        self._fs = fs
+        self._location = location
+        self.fd = fd
+        self.name = name
+        #: Set if the name is noted in the journal's `names`.
+        self._journal = journal
+
+    def close(self) -> None:
+        """Close the file and keep its name; more than once is fine."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self._fs.close(fd)
+
+    def discard(self) -> None:
+        """Close the file and remove its name; more than once is fine."""
+        self.close()
+        if self.name is not None:
+            name, self.name = self.name, None
+            with mapped(f"removing the staging file of {self._location.path}"):
+                self._fs.unlink(name, self._location.parent_fd)
+            if self._journal is not None:
+                _drop_name(self._journal, self._location, name)
+
+    def flush(self) -> bool:
+        """Flush content and metadata to the device.
+
+        Returns:
+            False if the file system cannot promise that.
+
+        Raises:
+            OSError: the device failed; what is on it is not known.
+        """
+        try:
+            self._fs.fsync(self.fd)
+        except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                return False
+            raise
+        return True
+
+    def rename_into_place(self, *, exclusive: bool, journal: Journal) -> None:
+        """Make the file the destination, in one step.
+
+        Args:
+            exclusive: only where nothing is (CND-1); the kernel decides.
+            journal: notes a name that is needed for the moment.
+
+        Raises:
+            TransferError: FILE_EXISTS, IS_A_DIRECTORY and what else the file
+                system answers; the destination is as it was.
+        """
+        location = self._location
+        with mapped(f"publishing {location.path}", missing=Reason.PARENT_NOT_FOUND):
+            if self.name is None:
+                self._link_into_place(exclusive=exclusive, journal=journal)
+            elif exclusive:
+                self._rename_exclusively(self.name, journal)
+            else:
+                self._fs.rename(location.parent_fd, self.name, location.name)
+        if self.name is not None and self._journal is not None:
+            _drop_name(self._journal, location, self.name)
+        self.name = None
+
+    def _rename_exclusively(self, name: bytes, journal: Journal) -> None:
+        directory, destination = self._location.parent_fd, self._location.name
+        try:
+            self._fs.rename_noreplace(directory, name, destination)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            self._fs.link(directory, name, destination)
+            # From here on the file is published, whatever else fails.
+            try:
+                self._fs.unlink(name, directory)
+            except OSError:
+                _log.exception("%s has a second name until the next start", self._location.path)
+                journal.add_name(self._location.parent_path, name)
+
+    def _link_into_place(self, *, exclusive: bool, journal: Journal) -> None:
+        location = self._location
+        try:
+            self._fs.link_descriptor(self.fd, location.parent_fd, location.name)
+        except FileExistsError:
+            if exclusive:
+                raise
+        else:
+            return
+        # A link never replaces: the file needs a name for the moment.
+        name = staging_name(secrets.token_hex(16))
+        journal.add_name(location.parent_path, name)
+        try:
+            self._fs.link_descriptor(self.fd, location.parent_fd, name)
+            self._fs.rename(location.parent_fd, name, location.name)
+        except BaseException:
+            self._fs.unlink(name, location.parent_fd)
+            raise
+        finally:
+            _drop_name(journal, location, name)
+
+    def flush_directory(self) -> bool:
+        """Flush the destination's directory; see `sync_directory`."""
+        return sync_directory(self._fs, self._location.parent_fd)
+
+
+def _drop_name(journal: Journal, location: Location, name: bytes) -> None:
+    """Note that a name is gone; a note that stays costs the next start one look."""
+    try:
+        journal.drop_name(location.parent_path, name)
+    except TransferError:
+        _log.exception("a staging name beside %s stays in the journal", location.path)
+
+
+def create_named(fs: FileSystem, location: Location, name: bytes, journal: Journal | None = None) -> Staging:
+    """Make a staging file with a name that the journal already has.
+
+    Args:
+        fs: system calls.
+        location: the destination.
+        name: of the staging file.
+        journal: if the name is in its `names` and has to be dropped there.
+
+    Raises:
+        TransferError: ACCESS_DENIED, READ_ONLY_FILE_SYSTEM, DISK_FULL, ...
+    """
+    with mapped(f"creating a file beside {location.path}", missing=Reason.PARENT_NOT_FOUND):
+        fd = fs.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=location.parent_fd)
+    return Staging(fs, location, fd, name, journal)
+
+
+def create_transient(fs: FileSystem, location: Location, journal: Journal, *, nameless: bool) -> Staging:
+    """Make a staging file that is not needed after its stream.
+
+    Args:
+        fs: system calls.
+        location: the destination.
+        journal: notes the name, if the file has to have one.
+        nameless: whether files without a name can be published (/proc is there).
+
+    Raises:
+        TransferError: as `create_named`.
+    """
+    if nameless:
+        with mapped(f"creating a file beside {location.path}", missing=Reason.PARENT_NOT_FOUND):
+            try:
+                fd = fs.open(b".", os.O_TMPFILE | os.O_RDWR, dir_fd=location.parent_fd)
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
+            else:
+                return Staging(fs, location, fd, None, None)
+    name = staging_name(secrets.token_hex(16))
+    journal.add_name(location.parent_path, name)
+    try:
+        return create_named(fs, location, name, journal)
+    except BaseException:
+        _drop_name(journal, location, name)
+        raise
+
+
+def open_named(fs: FileSystem, location: Location, name: bytes) -> Staging:
+    """Open the staging file of an earlier attempt.
+
+    Raises:
+        TransferError: UPLOAD_UNKNOWN if it is gone.
+    """
+    lost = TransferError(
+        Reason.UPLOAD_UNKNOWN, f"the staging file of {location.path} was removed inside the sandbox"
+    )
+    with mapped(f"opening the staging file of {location.path}"):
+        try:
+            fd = fs.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=location.parent_fd)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+                raise lost from error
+            raise
+        if not is_regular(fs.fstat(fd)):
+            fs.close(fd)
+            raise lost
+    return Staging(fs, location, fd, name, None)

@@ -1,0 +1,247 @@
+"""The agent's two directions of a stream: frames in, frames out (FRM-1 to FRM-6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from google.protobuf.message import DecodeError
+from openshell_files_protocol.chunks import Chunk, decode_chunk, embedded
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
+from openshell_files_protocol.limits import KIB
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, Misplaced
+
+#: Frames are put together up to so many bytes, so that a small file goes out
+#: in one piece. Content of a larger piece is sent as it is.
+_GATHER_BYTES: Final = 128 * KIB
+
+
+class ByteStream(Protocol):
+    """A stream of bytes in both directions: a relay, a socket, or a test's pair.
+
+    One task may receive while another sends.
+    """
+
+    async def receive(self) -> bytes | memoryview:
+        """Return the next bytes, however they are cut; b"" when there are no more.
+
+        May be cancelled; then bytes may be lost and nothing more is received.
+
+        Raises:
+            ConnectionError: the peer is gone.
+        """
+        ...
+
+    async def send(self, *segments: bytes | memoryview) -> None:
+        """Send consecutive bytes, waiting until the peer takes them.
+
+        The segments do not change afterwards. They are joined by the stream,
+        once.
+
+        Raises:
+            ConnectionError: the peer is gone.
+        """
+        ...
+
+
+class Inbound:
+    """Frames of the gateway.
+
+    Args:
+        stream: where they come from.
+        idle_timeout: seconds to wait for bytes.
+    """
+
+    def __init__(self, stream: ByteStream, idle_timeout: float) -> None:
+        self._stream = stream
+        self._decoder = FrameDecoder()
+        self._frames: Iterator[memoryview] = iter(())
+        self.idle_timeout = idle_timeout
+        #: Bytes received.
+        self.received = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held of an unfinished frame."""
+        return self._decoder.buffered
+
+    async def frame(self, *, patient: bool = False) -> memoryview | None:
+        """Return the next frame; None when the stream is over, which means nothing (FRM-3).
+
+        Args:
+            patient: do not mind if nothing comes.
+
+        Raises:
+            TransferError: AGENT_PROTOCOL_ERROR if the bytes are not frames,
+                TRANSFER_IDLE if none come.
+        """
+        while True:
+            try:
+                for frame in self._frames:
+                    return frame
+                data = await self._receive(patient=patient)
+                if not data:
+                    return None
+                self.received += len(data)
+                self._frames = self._decoder.feed(data)
+            except FramingError as error:
+                raise TransferError(
+                    Reason.AGENT_PROTOCOL_ERROR, f"the bytes of the relay are not frames: {error}"
+                ) from error
+
+    async def _receive(self, *, patient: bool) -> bytes | memoryview:
+        try:
+            async with asyncio.timeout(None if patient else self.idle_timeout):
+                return await self._stream.receive()
+        except ConnectionError:
+            return b""
+        except TimeoutError:
+            raise TransferError(
+                Reason.TRANSFER_IDLE, f"nothing was received for {self.idle_timeout:g} seconds"
+            ) from None
+
+
+class Outbound:
+    """Frames for the gateway.
+
+    Args:
+        stream: where they go.
+        idle_timeout: seconds to wait until the peer takes something.
+    """
+
+    def __init__(self, stream: ByteStream, idle_timeout: float) -> None:
+        self._stream = stream
+        self._gathered: list[bytes | memoryview] = []
+        self._gathered_bytes = 0
+        self.idle_timeout = idle_timeout
+        #: Bytes sent.
+        self.sent = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held until more come or they are flushed."""
+        return self._gathered_bytes
+
+    async def put(self, payload: list[bytes | memoryview]) -> None:
+        """Send a frame given in segments, perhaps together with later ones.
+
+        Raises:
+            ConnectionError: the peer is gone.
+            TransferError: TRANSFER_IDLE if the peer takes nothing.
+        """
+        segments = frame_segments(payload)
+        size = sum(map(len, segments))
+        if self._gathered_bytes + size > _GATHER_BYTES:
+            await self.flush()
+        self._gathered += segments
+        self._gathered_bytes += size
+        if size >= _GATHER_BYTES:
+            await self.flush()
+
+    async def put_message(self, message: file_relay_pb2.FileRelayResponse) -> None:
+        """Send a message; see `put`."""
+        await self.put([message.SerializeToString()])
+
+    async def flush(self) -> None:
+        """Send what was gathered; see `put`."""
+        segments, self._gathered = self._gathered, []
+        size, self._gathered_bytes = self._gathered_bytes, 0
+        if not segments:
+            return
+        try:
+            async with asyncio.timeout(self.idle_timeout):
+                await self._stream.send(*segments)
+        except TimeoutError:
+            raise TransferError(
+                Reason.TRANSFER_IDLE, f"the peer took nothing for {self.idle_timeout:g} seconds"
+            ) from None
+        self.sent += size
+
+
+def parse_open(frame: memoryview) -> file_relay_pb2.FileRelayOpen:
+    """Read the first frame (FRM-2).
+
+    Raises:
+        TransferError: INVALID_REQUEST or AGENT_PROTOCOL_ERROR.
+    """
+    message = _parse(frame)
+    if message.WhichOneof("frame") != "open":
+        raise invalid("open", "must be the first frame (FRM-2)")
+    return message.open
+
+
+def parse_input(frame: memoryview) -> Input:
+    """Read a frame after the first.
+
+    Raises:
+        TransferError: AGENT_PROTOCOL_ERROR.
+    """
+    carried = embedded(frame)
+    if carried is not None:
+        chunk = decode_chunk(carried)
+        return chunk if chunk is not None else _parse_upload(bytes(carried))
+    message = _parse(frame)
+    match message.WhichOneof("frame"):
+        case "upload":
+            return _upload_input(message.upload)
+        case "input_end":
+            return InputEnd(message.input_end.cancelled)
+        case "open":
+            return Misplaced("open", "must be the first frame and the only one (FRM-2)")
+        case _:
+            return Misplaced("frame", "is none that this agent knows")
+
+
+def _parse(frame: memoryview) -> file_relay_pb2.FileRelayRequest:
+    try:
+        return file_relay_pb2.FileRelayRequest.FromString(bytes(frame))
+    except DecodeError as error:
+        raise TransferError(
+            Reason.AGENT_PROTOCOL_ERROR, f"a frame is not a FileRelayRequest: {error}"
+        ) from error
+
+
+def _parse_upload(message: bytes) -> Input:
+    try:
+        return _upload_input(files_pb2.UploadFileRequest.FromString(message))
+    except DecodeError:
+        return Misplaced("upload", "is not an UploadFileRequest")
+
+
+def _upload_input(message: files_pb2.UploadFileRequest) -> Input:
+    match message.WhichOneof("payload"):
+        case "chunk":
+            return Chunk(None, message.chunk)
+        case "data":
+            data = message.data
+            return Chunk(data.offset, data.data, data.crc32c, data.hole_bytes)
+        case "finish":
+            return Finish(message.finish.size_bytes, message.finish.sha256)
+        case "metadata":
+            return Misplaced("metadata", "must be the first message and the only one (UPL-4)")
+        case _:
+            return Misplaced("payload", "is empty or none that this agent knows")
+
+
+def error_message(error: TransferError) -> file_relay_pb2.FileRelayResponse:
+    """Make the frame that tells the gateway of a failure."""
+    frame = file_relay_pb2.FileRelayError(
+        reason=error.reason.name,
+        message=error.message.encode("utf-8", "replace").decode(),
+        code=int(error.code),
+        metadata={key: str(value) for key, value in error.metadata.items()},
+        field_violations=[
+            file_relay_pb2.FileRelayFieldViolation(
+                field=violation.field, description=violation.description.encode("utf-8", "replace").decode()
+            )
+            for violation in error.field_violations
+        ],
+    )
+    if error.retry_delay is not None:
+        frame.retry_delay.FromNanoseconds(round(error.retry_delay * 1e9))
+    return file_relay_pb2.FileRelayResponse(error=frame)

@@ -1,0 +1,102 @@
+"""What callers are told about uploads, and why they may not go on with one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.journal import UploadRecord
+from openshell_supervisor_sim.agent.live_upload import LiveUpload
+
+UNFINISHED = (files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_VERIFYING)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and what the operation may use."""
+
+    principal: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The upload was published before; its finish can be repeated (RSM-6)."""
+
+    size_bytes: int
+    sha256: bytes
+    result: files_pb2.UploadFileResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """Another stream's finish is being carried out; ask again when it is settled."""
+
+    upload: LiveUpload
+
+
+def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
+    """Return what is known of an upload that has ended."""
+    size = record.finish_size
+    path = (record.parent.rstrip(b"/") + b"/" + record.name).decode("utf-8", "replace")
+    status = files_pb2.UploadStatus(
+        upload_id=record.upload_id,
+        request_id=record.request_id,
+        state=record.state,
+        path=path,
+        size_bytes=size,
+        epoch=record.epoch,
+        failure_reason=record.failure_reason,
+    )
+    if record.state == files_pb2.UPLOAD_STATE_PUBLISHED:
+        status.result.ParseFromString(record.result)
+        status.staged_bytes = size
+        status.staged_sha256 = record.finish_sha256
+        status.durable_bytes = size if status.result.durability == files_pb2.DURABILITY_FSYNC else 0
+    status.created_time.FromNanoseconds(round(record.created * 1e9))
+    status.updated_time.FromNanoseconds(round(record.updated * 1e9))
+    return status
+
+
+def raise_if_ended(record: UploadRecord) -> None:
+    """Refuse to go on with an upload that ended without being published.
+
+    Raises:
+        TransferError: UPLOAD_ABORTED, UPLOAD_EXPIRED or UPLOAD_UNKNOWN.
+    """
+    match record.state:
+        case files_pb2.UPLOAD_STATE_ABORTED:
+            why = f" ({record.failure_reason})" if record.failure_reason else ""
+            raise TransferError(
+                Reason.UPLOAD_ABORTED,
+                f"the upload was ended{why}",
+                {"failure_reason": record.failure_reason} if record.failure_reason else {},
+            )
+        case files_pb2.UPLOAD_STATE_EXPIRED:
+            raise TransferError(Reason.UPLOAD_EXPIRED, "the upload's time ran out")
+        case files_pb2.UPLOAD_STATE_UNKNOWN:
+            raise unknown_upload(record.upload_id)
+        case _:
+            return
+
+
+def fingerprint_of(found: LiveUpload | UploadRecord) -> bytes:
+    """Return the fingerprint of the request that started an upload (RSM-1)."""
+    return found.fingerprint if isinstance(found, UploadRecord) else found.row.fingerprint
+
+
+def published(record: UploadRecord) -> Published:
+    """Return the outcome of an upload that was published."""
+    result = files_pb2.UploadFileResponse.FromString(record.result)
+    return Published(record.finish_size, record.finish_sha256, result)
+
+
+def unknown_upload(upload_id: str) -> TransferError:
+    """Make the error for an upload that does not exist, or not for this caller (RSM-2)."""
+    return TransferError(
+        Reason.UPLOAD_UNKNOWN, f"there is no upload {upload_id!r} of this caller in the sandbox"
+    )

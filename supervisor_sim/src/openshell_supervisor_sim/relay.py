@@ -1,0 +1,123 @@
+"""The supervisor's end of one relay: the agent's byte stream over RelayStream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, cast
+
+import grpc
+from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+
+StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
+
+#: How long the gateway may take to read what was sent last and end the call.
+CLOSING_SECONDS: Final = 30.0
+
+
+def open_stream(channel: grpc.aio.Channel, path: str, metadata: tuple[tuple[str, str], ...]) -> StreamCall:
+    """Begin a call in which both sides send serialized messages."""
+    return cast("StreamCall", channel.stream_stream(path)(metadata=metadata))
+
+
+class RelayLostError(ConnectionError):
+    """The RelayStream call is over."""
+
+
+class RelayByteStream:
+    """Implements the agent's ByteStream on a RelayStream call.
+
+    grpc.aio cancels the whole call when a task that waits in `read` is
+    cancelled. The agent stops waiting for input as soon as it has its result,
+    so reading is done by a task of its own, which outlives an impatient
+    `receive` and is picked up by the next one.
+    """
+
+    def __init__(self, call: StreamCall) -> None:
+        self._call = call
+        self._reading: asyncio.Task[bytes | memoryview] | None = None
+
+    async def claim(self, channel_id: str) -> None:
+        """Send the init frame and wait until the gateway accepted it (RLY-2).
+
+        Raises:
+            RelayLostError: the gateway refused, or is gone.
+        """
+        frame = openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id=channel_id))
+        try:
+            await self._call.write(frame.SerializeToString())
+            await self._call.initial_metadata()
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            raise RelayLostError(await self._why(error)) from error
+
+    async def receive(self) -> bytes | memoryview:
+        """Return the next bytes; empty when the gateway ended the relay.
+
+        May be cancelled; nothing is lost.
+
+        Raises:
+            RelayLostError: the call broke.
+        """
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="relay-read")
+        data = await asyncio.shield(self._reading)
+        self._reading = None
+        return data
+
+    async def send(self, *segments: bytes | memoryview) -> None:
+        """Send bytes; waits while the gateway takes none.
+
+        Cancelled, it cancels the relay.
+
+        Raises:
+            RelayLostError: the call broke.
+        """
+        try:
+            for message in encode_relay_data(segments):
+                await self._call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            raise RelayLostError(await self._why(error)) from error
+
+    async def close(self) -> None:
+        """End the stream and let the gateway read what was sent last.
+
+        Cancelling at once would throw away what is still on its way. What the
+        gateway still sends is thrown away.
+        """
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._call.done_writing()
+                while len(await self.receive()):
+                    pass
+        except (grpc.RpcError, asyncio.InvalidStateError, RelayLostError, TimeoutError):
+            pass
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the call if it is not over."""
+        if self._reading is not None:
+            self._reading.cancel()
+        self._call.cancel()
+
+    async def _read(self) -> bytes | memoryview:
+        while True:
+            try:
+                message = await self._call.read()
+            except (grpc.RpcError, asyncio.InvalidStateError) as error:
+                raise RelayLostError(await self._why(error)) from error
+            if not isinstance(message, bytes):  # grpc.aio.EOF
+                return b""
+            try:
+                data = decode_relay_data(message)
+            except FramingError as error:
+                raise RelayLostError(str(error)) from error
+            if data is None:
+                raise RelayLostError("the gateway sent a frame without data")
+            if len(data):
+                return data
+
+    async def _why(self, error: BaseException) -> str:
+        if self._call.done():
+            return f"{(await self._call.code()).name}: {await self._call.details()}"
+        return str(error)

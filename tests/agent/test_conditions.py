@@ -1,0 +1,207 @@
+"""Conditions on the destination (CND-1, CND-2)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent.agent_harness import (
+    Refused,
+    Sandbox,
+    get_upload,
+    metadata,
+    opened,
+    peer_of,
+    put,
+    start_upload,
+    stat,
+)
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent import FileAgent
+
+OLD = b"old content"
+
+
+def condition(**fields: Any) -> files_pb2.UploadCondition:
+    return files_pb2.UploadCondition(**fields)
+
+
+async def refusal(awaitable: Any) -> Refused:
+    with pytest.raises(Refused) as refused:
+        await awaitable
+    return refused.value
+
+
+def _file(path: Path) -> None:
+    path.write_bytes(OLD)
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("dangling")
+
+
+@pytest.mark.parametrize("make", [_file, _directory, _link])
+@pytest.mark.parametrize("names", [{}, {"request_id": "r"}], ids=["transient", "resumable"])
+async def test_absent(agent: FileAgent, sandbox: Sandbox, make: Any, names: dict[str, Any]) -> None:
+    """CND-1: whatever is there; at the start and, if it came meanwhile, at the end."""
+    path = sandbox.root / "file"
+    create_only = condition(absent=True)
+    sandbox.on_trace["upload.flushed"] = lambda: make(path)
+    error = await refusal(put(agent, "/file", b"new", condition=create_only, **names))
+    assert error.reason is Reason.FILE_EXISTS
+    del sandbox.on_trace["upload.flushed"]
+    assert (await refusal(put(agent, "/file", b"new", condition=create_only))).reason is Reason.FILE_EXISTS
+    assert not path.is_file() or path.read_bytes() == OLD
+    assert not sandbox.leftovers()
+    await put(agent, "/fresh", b"new", condition=create_only)
+
+
+@pytest.mark.parametrize("names", [{}, {"request_id": "r"}], ids=["transient", "resumable"])
+@pytest.mark.parametrize("missing", [errno.ENOSYS, errno.EINVAL, None])
+async def test_the_kernel_enforces_absent(
+    agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], missing: int | None
+) -> None:
+    """CND-1: a file that appears after the last look is not replaced, with and without renameat2."""
+    path = sandbox.root / "file"
+    real = sandbox.fs.lstat
+
+    def blind(name: bytes, dir_fd: int) -> os.stat_result | None:
+        found = real(name, dir_fd)
+        if sandbox.traced and sandbox.traced[-1] == "upload.flushed" and name == b"file":
+            path.write_bytes(OLD)
+        return found
+
+    sandbox.fs.__dict__["lstat"] = blind
+    if missing is not None:
+        sandbox.fs.fail("rename_noreplace", missing)
+    error = await refusal(put(agent, "/file", b"new", condition=condition(absent=True), **names))
+    assert error.reason is Reason.FILE_EXISTS
+    assert path.read_bytes() == OLD
+    assert not sandbox.leftovers()
+
+
+async def test_create_without_renameat2(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-1: a link and an unlink do the same."""
+    sandbox.fs.fail("rename_noreplace", errno.EINVAL)
+    await put(agent, "/file", b"new", condition=condition(absent=True), request_id="r")
+    assert (sandbox.root / "file").read_bytes() == b"new"
+    assert (sandbox.root / "file").stat().st_nlink == 1
+    assert not sandbox.leftovers()
+
+
+async def test_race_for_a_name(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-1: of several that create at the same time exactly one wins, a hundred times."""
+    for round_ in range(100):
+        names: list[dict[str, Any]] = [{}, {"request_id": f"r{round_}"}, {}]
+        outcomes = await asyncio.gather(
+            *(
+                put(agent, f"/{round_}", bytes([index]), condition=condition(absent=True), **fields)
+                for index, fields in enumerate(names)
+            ),
+            return_exceptions=True,
+        )
+        winners = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, BaseException)]
+        assert len(winners) == 1
+        losers = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert all(isinstance(loser, Refused) and loser.reason is Reason.FILE_EXISTS for loser in losers)
+        assert (sandbox.root / str(round_)).read_bytes() == bytes(winners)
+    assert not sandbox.leftovers()
+
+
+async def test_present(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-2"""
+    error = await refusal(put(agent, "/file", b"new", condition=condition(present=True)))
+    assert error.reason is Reason.CONDITION_FAILED
+    _file(sandbox.root / "file")
+    await put(agent, "/file", b"new", condition=condition(present=True))
+
+
+async def test_digest_and_version(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-2: compare and swap; the loser learns the version that is there."""
+    _file(sandbox.root / "file")
+    version = (await stat(agent, "/file")).version
+    matching = [condition(version=version), condition(sha256=hashlib.sha256(OLD).digest())]
+    other = [condition(version="another"), condition(sha256=bytes(32))]
+    for wanted in other:
+        error = await refusal(put(agent, "/file", b"new", condition=wanted))
+        assert error.reason is Reason.CONDITION_FAILED
+        assert error.metadata == {"version": version}
+    for wanted in matching:
+        _file(sandbox.root / "file")
+        if wanted.version:
+            wanted.version = (await stat(agent, "/file")).version
+        await put(agent, "/file", b"new", condition=wanted)
+        assert (await refusal(put(agent, "/file", b"x", condition=wanted))).reason is Reason.CONDITION_FAILED
+    assert (sandbox.root / "file").read_bytes() == b"new"
+
+
+async def test_compared_again_before_publishing(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-2, RSM-10: a change during the upload is noticed; the refused finish frees."""
+    path = sandbox.root / "file"
+    for wanted in (condition(sha256=hashlib.sha256(OLD).digest()), condition(present=True)):
+        _file(path)
+        sandbox.on_trace["upload.flushed"] = path.unlink
+        error = await refusal(put(agent, "/file", b"new", condition=wanted, request_id=str(wanted)[:20]))
+        assert error.reason is Reason.CONDITION_FAILED
+        assert not path.exists()
+    assert not sandbox.leftovers()
+
+
+async def test_concurrent_swaps_have_one_winner(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-2: exact against other callers of the agent."""
+    _file(sandbox.root / "file")
+    for _ in range(20):
+        version = (await stat(agent, "/file")).version
+        outcomes = await asyncio.gather(
+            *(put(agent, "/file", os.urandom(8), condition=condition(version=version)) for _ in range(4)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(outcome, files_pb2.UploadFileResponse) for outcome in outcomes) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        condition(),
+        condition(absent=False),
+        condition(present=False),
+        condition(sha256=b"short"),
+        condition(version=""),
+    ],
+)
+async def test_conditions_that_say_nothing(agent: FileAgent, wrong: files_pb2.UploadCondition) -> None:
+    """CND-2: a condition is never ignored."""
+    error = await refusal(put(agent, "/file", b"", condition=wrong))
+    assert error.reason is Reason.INVALID_REQUEST
+    assert error.fields[0].startswith("metadata.condition")
+
+
+async def test_condition_at_start(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-1, CND-2: refused before any byte, by StartUpload too."""
+    _file(sandbox.root / "file")
+    error = await refusal(start_upload(agent, "/file", condition=condition(absent=True), request_id="r"))
+    assert error.reason is Reason.FILE_EXISTS
+    assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_UNKNOWN
+
+
+async def test_the_destination_became_a_directory(agent: FileAgent, sandbox: Sandbox) -> None:
+    """PTH-4: seen at the finish; what was staged is freed."""
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=metadata("/file", request_id="r")))
+        await peer.accepted()
+        (sandbox.root / "file").mkdir()
+        await peer.chunk(b"x")
+        await peer.finish(b"x")
+        assert (await peer.error()).reason is Reason.IS_A_DIRECTORY
+    assert not sandbox.leftovers()
+    assert (await get_upload(agent, request_id="r")).failure_reason == "IS_A_DIRECTORY"

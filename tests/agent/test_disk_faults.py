@@ -1,0 +1,314 @@
+"""A disk that fails: the right reason, nothing published, nothing lost that was promised."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import pytest
+from agent.agent_harness import (
+    EDQUOT,
+    EIO,
+    ENOSPC,
+    EROFS,
+    Refused,
+    Sandbox,
+    get_upload,
+    metadata,
+    opened,
+    peer_of,
+    put,
+    start_upload,
+)
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.journal import Journal
+
+REASONS = {
+    ENOSPC: Reason.DISK_FULL,
+    EDQUOT: Reason.QUOTA_EXCEEDED,
+    EIO: Reason.IO_ERROR,
+    EROFS: Reason.READ_ONLY_FILE_SYSTEM,
+    errno.EFBIG: Reason.FILE_TOO_LARGE,
+}
+RECEIVING = files_pb2.UPLOAD_STATE_RECEIVING
+ABORTED = files_pb2.UPLOAD_STATE_ABORTED
+
+names_of_both = pytest.mark.parametrize("names", [{}, {"request_id": "r"}], ids=["transient", "resumable"])
+
+
+async def refusal(awaitable: Any) -> Refused:
+    with pytest.raises(Refused) as refused:
+        await awaitable
+    return refused.value
+
+
+@names_of_both
+@pytest.mark.parametrize("code", [ENOSPC, EDQUOT, EIO, EROFS])
+async def test_at_open(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], code: int) -> None:
+    """UPL-13: refused at once; no row and no file stays."""
+    sandbox.fs.fail("open", code)
+    assert (await refusal(put(agent, "/file", b"x", **names))).reason is REASONS[code]
+    assert not list(sandbox.root.iterdir())
+    assert agent.statistics().unfinished_uploads == 0
+    sandbox.fs.fail("open")
+    await put(agent, "/file", b"x", **names)
+
+
+@names_of_both
+@pytest.mark.parametrize("code", [ENOSPC, EDQUOT, EIO, errno.EFBIG])
+async def test_midway(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], code: int) -> None:
+    """RSM-10: what can be gone on with stays; the rest is freed."""
+    content = os.urandom(9)
+    sandbox.fs.fail("pwrite", None, None, code)
+    error = await refusal(put(agent, "/file", content, chunk_bytes=3, **names))
+    assert error.reason is REASONS[code]
+    assert error.metadata == {"errno": errno.errorcode[code]}
+    assert not (sandbox.root / "file").exists()
+    assert len(sandbox.leftovers()) == len(names)
+    assert agent.statistics().staged_bytes == 6 * len(names)
+    sandbox.fs.fail("pwrite")
+    if names:
+        status = await get_upload(agent, request_id="r", digest=True)
+        assert (status.state, status.staged_bytes) == (RECEIVING, 6)
+        answer = await put(
+            agent, "/file", content, skip=6, upload_id=status.upload_id, epoch=status.epoch, **names
+        )
+        assert answer.resumed_from == 6
+        assert (sandbox.root / "file").read_bytes() == content
+
+
+async def test_short_writes(agent: FileAgent, sandbox: Sandbox) -> None:
+    """A write may take less than all."""
+    sandbox.fs.short_writes = True
+    content = os.urandom(100_000)
+    await put(agent, "/file", content, chunk_bytes=30_000)
+    assert (sandbox.root / "file").read_bytes() == content
+
+
+async def test_a_write_that_took_a_part(agent: FileAgent, sandbox: Sandbox) -> None:
+    """RSM-4: what a failing disk took is staged, and told."""
+    sandbox.fs.short_writes = True
+    sandbox.fs.fail("pwrite", None, ENOSPC)
+    content = os.urandom(99)
+    await refusal(put(agent, "/file", content, request_id="r"))
+    status = await get_upload(agent, request_id="r")
+    assert status.staged_bytes == agent.statistics().staged_bytes == 33
+    sandbox.fs.fail("pwrite")
+    await put(agent, "/file", content, skip=33, upload_id=status.upload_id, epoch=1, request_id="r")
+    assert (sandbox.root / "file").read_bytes() == content
+
+
+@names_of_both
+@pytest.mark.parametrize("code", [ENOSPC, EDQUOT, EIO])
+async def test_at_flush(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], code: int) -> None:
+    """UPL-9: after a failed flush nobody knows what is on the device: all of it is freed."""
+    (sandbox.root / "file").write_bytes(b"old")
+    sandbox.fs.fail("fsync", code)
+    assert (await refusal(put(agent, "/file", b"new", **names))).reason is REASONS[code]
+    assert (sandbox.root / "file").read_bytes() == b"old"
+    assert not sandbox.leftovers()
+    assert agent.statistics().staged_bytes == 0
+    if names:
+        status = await get_upload(agent, request_id="r")
+        assert (status.state, status.failure_reason) == (ABORTED, REASONS[code].name)
+
+
+@names_of_both
+@pytest.mark.parametrize("call", ["chmod", "set_modified", "rename", "link_descriptor"])
+async def test_before_the_rename(
+    agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], call: str
+) -> None:
+    """RSM-10: what trying later can help is not a refused finish."""
+    (sandbox.root / "file").write_bytes(b"old")
+    sandbox.fs.fail(call, ENOSPC)
+    if call == "link_descriptor" and names:
+        await put(agent, "/file", b"new", **names)
+        return
+    assert (await refusal(put(agent, "/file", b"new", **names))).reason is Reason.DISK_FULL
+    assert (sandbox.root / "file").read_bytes() == b"old"
+    assert len(sandbox.leftovers()) == len(names)
+    sandbox.fs.fail(call)
+    if names:
+        status = await get_upload(agent, request_id="r")
+        assert (status.state, status.staged_bytes) == (RECEIVING, 3)
+        await put(agent, "/file", b"new", skip=3, upload_id=status.upload_id, epoch=1, **names)
+        assert (sandbox.root / "file").read_bytes() == b"new"
+
+
+async def test_a_rename_that_will_never_work(agent: FileAgent, sandbox: Sandbox) -> None:
+    """RSM-10: refused for good, so it is freed."""
+    sandbox.fs.fail("rename", errno.EACCES)
+    error = await refusal(put(agent, "/file", b"new", request_id="r"))
+    assert error.reason is Reason.ACCESS_DENIED
+    assert not sandbox.leftovers()
+
+
+@names_of_both
+@pytest.mark.parametrize("code", [EIO, errno.EINVAL])
+async def test_a_directory_that_cannot_be_flushed(
+    agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], code: int
+) -> None:
+    """UPL-9: the file is published; the answer promises no more than was reached."""
+    sandbox.fs.fail("fsync", None, code)
+    answer = await put(agent, "/file", b"x", **names)
+    assert answer.durability == files_pb2.DURABILITY_RENAME
+    assert (sandbox.root / "file").read_bytes() == b"x"
+
+
+async def test_a_file_system_that_cannot_flush(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-9"""
+    sandbox.fs.fail("fsync", errno.EOPNOTSUPP)
+    assert (await put(agent, "/file", b"x")).durability == files_pb2.DURABILITY_RENAME
+
+
+async def test_a_flush_that_fails_when_a_stream_breaks(agent: FileAgent, sandbox: Sandbox) -> None:
+    """RSM-4: staged, but not durable; the caller can tell."""
+    sandbox.fs.fail("fdatasync", EIO)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=metadata("/file", request_id="r")))
+        await peer.chunk(b"abc")
+        peer.to_agent.end()
+        await peer.error()
+    status = await get_upload(agent, request_id="r")
+    assert (status.staged_bytes, status.durable_bytes) == (3, 0)
+
+
+async def test_a_hole_that_is_too_large_for_the_file_system(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-5"""
+    sandbox.fs.fail("truncate", errno.EFBIG)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=metadata("/file", request_id="r")))
+        await peer.data(0, b"", hole=1000)
+        assert (await peer.error()).reason is Reason.FILE_TOO_LARGE
+    assert (await get_upload(agent, request_id="r", digest=True)).staged_bytes == 0
+
+
+async def test_a_second_name_that_stays(sandbox: Sandbox) -> None:
+    """CND-1, UPL-8: published is published; the next start removes what is left."""
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        sandbox.fs.fail("rename_noreplace", errno.EINVAL)
+        sandbox.fs.fail("unlink", EIO)
+        create_only = files_pb2.UploadCondition(absent=True)
+        await put(agent, "/file", b"abc", request_id="r", condition=create_only)
+        assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_PUBLISHED
+        assert len(sandbox.leftovers()) == 1
+    finally:
+        await agent.aclose()
+    sandbox.fs.fail("unlink")
+    agent = sandbox.agent()
+    await agent.start()
+    await agent.aclose()
+    assert not sandbox.leftovers()
+    assert (sandbox.root / "file").read_bytes() == b"abc"
+
+
+class BrokenJournal(Journal):
+    """Fails to write when told to."""
+
+    broken_from: int | None = None
+    broken_names = False
+    writes = 0
+
+    def drop_name(self, *args: Any, **kwargs: Any) -> None:
+        if self.broken_names:
+            raise TransferError(Reason.DISK_FULL, "the agent's journal of uploads: disk full")
+        super().drop_name(*args, **kwargs)
+
+    def write(self, *args: Any, **kwargs: Any) -> None:
+        self.writes += 1
+        if self.broken_from is not None and self.writes >= self.broken_from:
+            raise TransferError(Reason.DISK_FULL, "the agent's journal of uploads: disk full")
+        super().write(*args, **kwargs)
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> type[BrokenJournal]:
+    monkeypatch.setattr("openshell_supervisor_sim.agent.file_agent.Journal", BrokenJournal)
+    monkeypatch.setattr(BrokenJournal, "broken_from", None)
+    return BrokenJournal
+
+
+@pytest.mark.parametrize(("at", "state"), [(1, files_pb2.UPLOAD_STATE_UNKNOWN), (2, RECEIVING)])
+async def test_a_journal_that_cannot_be_written(
+    journal: type[BrokenJournal], sandbox: Sandbox, at: int, state: int
+) -> None:
+    """RSM-3: what cannot be recorded is not begun: not the upload, not the rename."""
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        journal.broken_from = at
+        error = await refusal(put(agent, "/file", b"abc", request_id="r"))
+        assert error.reason is Reason.DISK_FULL
+        assert not (sandbox.root / "file").exists()
+        journal.broken_from = None
+        assert (await get_upload(agent, request_id="r")).state == state
+        await put(agent, "/file", b"abc", request_id="r", declared=3)
+        assert (sandbox.root / "file").read_bytes() == b"abc"
+    finally:
+        await agent.aclose()
+
+
+async def test_a_name_that_cannot_be_dropped(journal: type[BrokenJournal], sandbox: Sandbox) -> None:
+    """UPL-8: published is published."""
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        (sandbox.root / "file").write_bytes(b"old")
+        journal.broken_names = True
+        await put(agent, "/file", b"abc")
+        assert (sandbox.root / "file").read_bytes() == b"abc"
+    finally:
+        journal.broken_names = False
+        await agent.aclose()
+    await agent.aclose()
+
+
+async def test_progress_that_cannot_be_recorded(journal: type[BrokenJournal], sandbox: Sandbox) -> None:
+    """RSM-3: the stream ends as it would have; the file tells how far it is."""
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        journal.broken_from = 2
+        async with peer_of(agent) as peer:
+            await peer.send(opened(upload=metadata("/file", request_id="r")))
+            await peer.chunk(b"abc")
+            peer.to_agent.end()
+            assert (await peer.error()).reason is Reason.UPLOAD_INCOMPLETE
+        assert (await get_upload(agent, request_id="r")).staged_bytes == 3
+    finally:
+        await agent.aclose()
+
+
+async def test_a_result_that_cannot_be_recorded(
+    journal: type[BrokenJournal], sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RSM-6, RSM-7: the file is published and that is the answer, now, later and after a restart."""
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        journal.broken_from = 3
+        answer = await put(agent, "/file", b"abc", request_id="r")
+        assert "is not in the journal" in caplog.text
+        status = await get_upload(agent, request_id="r")
+        assert status.state == files_pb2.UPLOAD_STATE_PUBLISHED
+        assert status.result == answer
+        assert (await put(agent, "/file", b"abc", request_id="r")).replayed
+        assert (await start_upload(agent, "/file", 3, request_id="r")).result == answer
+    finally:
+        await agent.aclose()
+    journal.broken_from = None
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        status = await get_upload(agent, request_id="r")
+        assert status.state == files_pb2.UPLOAD_STATE_PUBLISHED
+        assert status.result.file.sha256 == answer.file.sha256
+        assert (await put(agent, "/file", b"abc", request_id="r")).replayed
+    finally:
+        await agent.aclose()

@@ -1,0 +1,358 @@
+"""Downloads through the agent (DWN-1 to DWN-7)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent.agent_harness import (
+    EIO,
+    Refused,
+    Request,
+    Sandbox,
+    get,
+    metadata,
+    opened,
+    peer_of,
+    put,
+    receive_download,
+    stat,
+    until,
+)
+from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, RFC_CHUNK_BYTES
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent import FileAgent
+
+SIZES = [0, 1, RFC_CHUNK_BYTES - 1, RFC_CHUNK_BYTES, RFC_CHUNK_BYTES + 1, MAX_CHUNK_BYTES + 1, 5 * MIB]
+ALLOW = files_pb2.CHANGE_POLICY_ALLOW
+
+
+async def refusal(awaitable: Any) -> Refused:
+    with pytest.raises(Refused) as refused:
+        await awaitable
+    return refused.value
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_checked(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
+    """DWN-1, DWN-2: header, content, trailer with the digest."""
+    content = os.urandom(size)
+    (sandbox.root / "file").write_bytes(content)
+    got = await get(agent, "/file")
+    assert got.content == content
+    assert got.header.size_bytes == size
+    assert got.trailer is not None
+    assert got.trailer.whole_file
+    assert not got.trailer.changed
+    assert got.trailer.file == await stat(agent, "/file", include_digest=True)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_rfc(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
+    """RFC-2, RFC-3, DWN-3: `chunk` messages and nothing that was not asked for."""
+    content = os.urandom(size)
+    (sandbox.root / "file").write_bytes(content)
+    got = await get(agent, "/file", checked=False)
+    assert got.content == content
+    assert got.trailer is None
+    assert all(piece <= RFC_CHUNK_BYTES for piece in got.sizes)
+
+
+@pytest.mark.parametrize(
+    ("request_", "start", "end"),
+    [
+        ({"offset": 3}, 3, 10),
+        ({"offset": 3, "length": 4}, 3, 7),
+        ({"offset": 3, "length": 0}, 3, 3),
+        ({"length": 100}, 0, 10),
+        ({"offset": 10}, 10, 10),
+        ({"offset": 9, "length": 2**64 - 1}, 9, 10),
+        ({"tail_bytes": 4}, 6, 10),
+        ({"tail_bytes": 400}, 0, 10),
+    ],
+)
+@pytest.mark.parametrize("checked", [True, False])
+async def test_ranges(
+    agent: FileAgent,
+    sandbox: Sandbox,
+    request_: dict[str, Any],
+    start: int,
+    end: int,
+    checked: bool,  # noqa: FBT001
+) -> None:
+    """DWN-4"""
+    (sandbox.root / "file").write_bytes(b"0123456789")
+    got = await get(agent, "/file", checked=checked, **request_)
+    assert got.content == b"0123456789"[start:end]
+    assert got.header.start_offset == start
+    assert got.header.size_bytes == 10
+    if got.trailer is not None:
+        assert got.trailer.whole_file is (start == 0 and end == 10)
+
+
+async def test_ranges_that_are_wrong(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-4"""
+    (sandbox.root / "file").write_bytes(b"0123456789")
+    assert (await refusal(get(agent, "/file", offset=11))).reason is Reason.RANGE_INVALID
+    both: list[dict[str, Any]] = [{"offset": 1}, {"length": 1}]
+    for wrong in both:
+        assert (await refusal(get(agent, "/file", tail_bytes=1, **wrong))).fields == ["tail_bytes"]
+
+
+async def test_the_caller_chooses_smaller_pieces(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-6: and never gets larger ones than the gateway lets through."""
+    (sandbox.root / "file").write_bytes(bytes(MIB))
+    assert max((await get(agent, "/file", max_chunk_bytes=1000)).sizes) == 1000
+    assert max((await get(agent, "/file", max_chunk_bytes=2**32 - 1)).sizes) == MAX_CHUNK_BYTES
+    async with peer_of(agent) as peer:
+        request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
+        await peer.send(opened(download=request, max_chunk_bytes=300 * KIB))
+        assert max((await receive_download(peer)).sizes) == 300 * KIB
+
+
+def _append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"x")
+
+
+def _touch(path: Path) -> None:
+    os.utime(path, (5, 5))
+
+
+def _chmod(path: Path) -> None:
+    path.chmod(0o600)
+
+
+@pytest.mark.parametrize("change", [_append, _truncate, _overwrite, _chmod])
+@pytest.mark.parametrize("point", ["download.opened", "download.first_chunk", "download.before_trailer"])
+@pytest.mark.parametrize("checked", [True, False])
+async def test_a_change_is_noticed(
+    agent: FileAgent,
+    sandbox: Sandbox,
+    change: Any,
+    point: str,
+    checked: bool,  # noqa: FBT001
+) -> None:
+    """DWN-5: whenever it happens, there is no trailer and no good end."""
+    path = sandbox.root / "file"
+    path.write_bytes(os.urandom(3 * MIB))
+    os.utime(path, (1, 1))
+    sandbox.on_trace[point] = lambda: change(path)
+    assert (await refusal(get(agent, "/file", checked=checked))).reason is Reason.FILE_CHANGED
+
+
+@pytest.mark.parametrize("change", [_append, _truncate, _overwrite])
+async def test_a_change_is_allowed(agent: FileAgent, sandbox: Sandbox, change: Any) -> None:
+    """DWN-5: and the trailer says so."""
+    path = sandbox.root / "file"
+    path.write_bytes(os.urandom(3 * MIB))
+    os.utime(path, (1, 1))
+    sandbox.on_trace["download.first_chunk"] = lambda: change(path)
+    got = await get(agent, "/file", on_change=ALLOW)
+    assert got.trailer is not None
+    assert got.trailer.changed
+    assert got.trailer.file.size_bytes == path.stat().st_size
+    assert not got.trailer.file.sha256
+    if change is _truncate:
+        assert len(got.content) < 3 * MIB
+    else:
+        assert len(got.content) == 3 * MIB
+
+
+async def test_an_unchecked_download_is_never_short(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-3: also where changes are allowed; this caller would not see the trailer."""
+    path = sandbox.root / "file"
+    path.write_bytes(bytes(3 * MIB))
+    sandbox.on_trace["download.first_chunk"] = lambda: _truncate(path)
+    error = await refusal(get(agent, "/file", checked=False, on_change=ALLOW))
+    assert error.reason is Reason.FILE_CHANGED
+
+
+async def test_version_pin(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-6"""
+    path = sandbox.root / "file"
+    path.write_bytes(b"0123456789")
+    version = (await get(agent, "/file")).header.file.version
+    assert (await get(agent, "/file", if_version=version, offset=5)).content == b"56789"
+    await put(agent, "/file", b"0123456789")
+    error = await refusal(get(agent, "/file", if_version=version, offset=5))
+    assert error.reason is Reason.VERSION_MISMATCH
+    assert error.metadata["version"] == (await stat(agent, "/file")).version
+
+
+async def test_holes(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-7: from one chunk on; smaller ones come as zeros."""
+    path = sandbox.root / "file"
+    with path.open("wb") as file:
+        for position in (0, 64 * KIB, 8 * MIB):
+            file.seek(position)
+            file.write(b"x" * 4096)
+        file.truncate(12 * MIB)
+    got = await get(agent, "/file", max_chunk_bytes=256 * KIB)
+    assert got.content == path.read_bytes()
+    assert sum(size for _, size in got.holes) > 11 * MIB
+    assert len(got.holes) == 2
+    unchecked = await get(agent, "/file", checked=False)
+    assert unchecked.content == got.content
+    assert not unchecked.holes
+    middle = await get(agent, "/file", offset=MIB, length=2 * MIB)
+    assert middle.holes == [(MIB, 2 * MIB)]
+
+
+async def test_a_file_of_nothing_but_a_hole(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-7: 2**32 + 1 bytes in a few messages."""
+    with (sandbox.root / "file").open("wb") as file:
+        file.truncate(2**32 + 1)
+    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True, offset=2**32 - 5 * MIB)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(download=request))
+        got = await receive_download(peer)
+    assert sum(size for _, size in got.holes) == 5 * MIB + 1
+    assert got.trailer is not None
+    assert got.trailer.end_offset == 2**32 + 1
+    assert not got.trailer.whole_file
+
+
+async def test_a_hole_that_is_cut_off(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-5: a hole behind the new end is no content."""
+    path = sandbox.root / "file"
+    with path.open("wb") as file:
+        file.write(b"x")
+        file.truncate(32 * MIB)
+    sandbox.on_trace["download.first_chunk"] = lambda: _truncate(path)
+    assert (await refusal(get(agent, "/file"))).reason is Reason.FILE_CHANGED
+    with path.open("wb") as file:
+        file.write(b"x")
+        file.truncate(32 * MIB)
+    got = await get(agent, "/file", on_change=ALLOW)
+    assert len(got.content) < 32 * MIB
+    assert got.trailer is not None
+    assert got.trailer.changed
+
+
+async def test_a_slow_reader_holds_little(agent: FileAgent, sandbox: Sandbox) -> None:
+    """Backpressure: the agent reads one batch ahead and no further."""
+    (sandbox.root / "file").write_bytes(bytes(32 * MIB))
+    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
+    async with peer_of(agent, limit=MIB) as peer:
+        await peer.send(opened(download=request))
+        await until(lambda: peer.from_agent.size > 0)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        # Two batches of one piece each, one of them waiting in `send`.
+        await until(lambda: sandbox.fs.calls["preadv"] >= 2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert sandbox.fs.calls["preadv"] <= 5
+        assert len((await receive_download(peer)).content) == 32 * MIB
+
+
+@pytest.mark.parametrize("how", ["cancel", "vanish"])
+async def test_a_peer_that_goes_away(agent: FileAgent, sandbox: Sandbox, how: str) -> None:
+    """FRM-6: the download ends, also while it waits for the peer to take something."""
+    (sandbox.root / "file").write_bytes(bytes(32 * MIB))
+    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
+    async with peer_of(agent, limit=MIB) as peer:
+        await peer.send(opened(download=request))
+        await until(lambda: peer.from_agent.size > 0)
+        if how == "cancel":
+            await peer.input_end(cancelled=True)
+            await peer.task
+        else:
+            await peer.vanish()
+    assert agent.statistics().active_downloads == 0
+
+
+async def test_messages_that_a_download_does_not_take(agent: FileAgent, sandbox: Sandbox) -> None:
+    """FRM-2: a second `open`, or content."""
+    (sandbox.root / "file").write_bytes(bytes(32 * MIB))
+    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
+    for wrong in (opened(upload=metadata("/x")), Request(upload=files_pb2.UploadFileRequest(chunk=b"x"))):
+        async with peer_of(agent, limit=MIB) as peer:
+            await peer.send(opened(download=request))
+            await peer.send(wrong)
+            await until(lambda: peer.from_agent.size > 0)
+            while (frame := await peer.next()) is not None and frame.WhichOneof("frame") != "error":
+                pass
+            assert frame is not None
+            assert frame.error.reason == "INVALID_REQUEST"
+
+
+async def test_the_end_of_input_means_nothing(agent: FileAgent, sandbox: Sandbox) -> None:
+    """FRM-3: a gateway that closes its direction still gets the file."""
+    (sandbox.root / "file").write_bytes(b"abc")
+    async with peer_of(agent) as peer:
+        await peer.send(opened(download=files_pb2.DownloadFileRequest(remote_path="/file", checked=True)))
+        peer.to_agent.end()
+        assert (await receive_download(peer)).content == b"abc"
+
+
+async def test_a_disk_that_fails_midway(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-2: no trailer, but the reason."""
+    (sandbox.root / "file").write_bytes(bytes(5 * MIB))
+    sandbox.fs.fail("preadv", None, None, EIO)
+    assert (await refusal(get(agent, "/file"))).reason is Reason.IO_ERROR
+
+
+async def test_stat(agent: FileAgent, sandbox: Sandbox) -> None:
+    content = os.urandom(1000)
+    path = sandbox.root / "file"
+    path.write_bytes(content)
+    path.chmod(0o4640)
+    os.utime(path, ns=(1, 123_456_789))
+    info = await stat(agent, "file", include_digest=True)
+    assert info.sha256 == hashlib.sha256(content).digest()
+    assert info.modified_time.nanos == 123_456_789
+    assert info.mode == 0o4640
+    assert not (await stat(agent, "file")).sha256
+    (sandbox.root / "directory").mkdir()
+    assert (await stat(agent, "directory")).type == files_pb2.FILE_TYPE_DIRECTORY
+    os.mkfifo(sandbox.root / "fifo")
+    assert (await stat(agent, "fifo")).type == files_pb2.FILE_TYPE_SPECIAL
+    error = await refusal(stat(agent, "directory", include_digest=True))
+    assert error.reason is Reason.IS_A_DIRECTORY
+
+
+async def test_version_changes_with_content_and_metadata(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-2, DWN-6"""
+    path = sandbox.root / "file"
+    path.write_bytes(b"one")
+    versions = {(await stat(agent, "file")).version}
+    for change in (_append, _chmod, _touch):
+        change(path)
+        versions.add((await stat(agent, "file")).version)
+    assert len(versions) == 4
+    assert (await stat(agent, "file")).version in versions
+
+
+async def test_statistics(agent: FileAgent, sandbox: Sandbox) -> None:
+    (sandbox.root / "file").write_bytes(b"abc")
+    await get(agent, "/file")
+    await put(agent, "/other", b"abc")
+    with pytest.raises(Refused):
+        await get(agent, "/missing")
+    numbers = agent.statistics()
+    assert (numbers.downloads_completed, numbers.uploads_published, numbers.operations_failed) == (1, 1, 1)
+    assert numbers.active_downloads == numbers.active_uploads == numbers.bytes_buffered == 0
+    assert numbers.bytes_sent > 3
+    assert numbers.bytes_received > 3
+
+
+def test_end_of_download_names_the_bytes() -> None:
+    """FRM-3: the last frame is distinct from every other."""
+    end = file_relay_pb2.FileRelayResponse(download_end=file_relay_pb2.FileRelayDownloadEnd())
+    assert end.WhichOneof("frame") == "download_end"

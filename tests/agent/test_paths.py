@@ -1,0 +1,444 @@
+"""Hostile paths, with openat2 and without (PTH-1 to PTH-6)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat as stat_module
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent.agent_harness import EACCES, EROFS, Refused, Sandbox, get, put, start_upload, stat
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.core.remote_path import absolute_components
+from openshell_supervisor_sim.agent.filesystem import FileSystem, devtmpfs_devices
+from openshell_supervisor_sim.agent.paths import SandboxRoot
+
+FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
+REPLACE = files_pb2.LEAF_LINK_POLICY_REPLACE
+CREATE = files_pb2.PARENT_POLICY_CREATE
+
+
+async def refusal(awaitable: Any) -> Refused:
+    with pytest.raises(Refused) as refused:
+        await awaitable
+    return refused.value
+
+
+@pytest.fixture
+async def either(both: Sandbox) -> AsyncIterator[FileAgent]:
+    """An agent with each of the resolvers."""
+    agent = both.agent()
+    await agent.start()
+    yield agent
+    await agent.aclose()
+
+
+BAD = [
+    "",
+    "/",
+    "/a/",
+    "a//",
+    "/a\0b",
+    ".",
+    "..",
+    "/../a",
+    "/a/../b",
+    "/a/./b",
+    "./a",
+    "/a/..",
+    "/" + "n" * 256,
+    "/" + "/".join(["d" * 100] * 41),
+    "\u00e9" * 128,
+]
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: repr(path[:12]))
+async def test_paths_that_name_no_file(agent: FileAgent, sandbox: Sandbox, path: str) -> None:
+    """PTH-2: refused for every operation, with the field that is wrong."""
+    for operation in (
+        put(agent, path, b""),
+        put(agent, path, b"", parents=CREATE),
+        start_upload(agent, path),
+    ):
+        error = await refusal(operation)
+        assert error.reason is Reason.INVALID_PATH
+        assert error.fields == ["metadata.remote_path"]
+    for reading in (get(agent, path), stat(agent, path)):
+        error = await refusal(reading)
+        assert error.reason is Reason.INVALID_PATH
+        assert error.fields == ["remote_path"]
+    assert not list(sandbox.root.iterdir())
+
+
+ODD = [
+    "with space",
+    "-rf",
+    "quote'\"",
+    "new\nline",
+    "esc\x1b[31m",
+    "caf\u00e9",
+    "\U0001f600" * 63,
+    "n" * 255,
+    "...",
+    "..a",
+    "back\\slash",
+    "*",
+    "$(x)",
+]
+
+
+@pytest.mark.parametrize("name", ODD, ids=lambda name: repr(name[:12]))
+async def test_odd_names_are_names(either: FileAgent, both: Sandbox, name: str) -> None:
+    """PTH-1, PTH-2: whatever the kernel takes."""
+    answer = await put(either, f"/{name}/{name}", b"x", parents=CREATE)
+    assert answer.file.path == f"/{name}/{name}"
+    assert (both.root / name / name).read_bytes() == b"x"
+    assert (await get(either, f"{name}/{name}")).content == b"x"
+
+
+async def test_relative_paths_start_at_the_workdir(sandbox: Sandbox) -> None:
+    """PTH-1"""
+    sandbox.settings = replace(sandbox.settings, workdir="/home/user")
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        assert (await put(agent, "a", b"x", parents=CREATE)).file.path == "/home/user/a"
+        assert (await put(agent, "/a", b"x")).file.path == "/a"
+        assert (await put(agent, "//home///user//a", b"x")).file.path == "/home/user/a"
+    finally:
+        await agent.aclose()
+
+
+def test_path_limit_counts_the_workdir() -> None:
+    """PTH-2: the kernel is asked for the whole."""
+    path = "/".join(["d" * 199] * 20)
+    assert absolute_components(path, "/", "f")
+    with pytest.raises(TransferError):
+        absolute_components(path, "/" + "w" * 200, "f")
+
+
+@pytest.mark.parametrize("name", [".openshell-upload-", ".openshell-upload-0123"])
+async def test_staging_names_are_reserved(agent: FileAgent, sandbox: Sandbox, name: str) -> None:
+    """RSM-10: nobody can aim at another's staging file; not through a link either."""
+    assert (await refusal(put(agent, f"/{name}", b""))).reason is Reason.INVALID_PATH
+    (sandbox.root / "link").symlink_to(name)
+    assert (await refusal(put(agent, "/link", b"", leaf_link=FOLLOW))).reason is Reason.INVALID_PATH
+
+
+async def test_links_on_the_way(either: FileAgent, both: Sandbox) -> None:
+    """PTH-3: inside the root, absolute ones from the root, `..` not above it."""
+    root = both.root
+    (root / "run" / "app").mkdir(parents=True)
+    (root / "var").mkdir()
+    (root / "var" / "run").symlink_to("/run")
+    (root / "var" / "up").symlink_to("../../../../../run/app")
+    (root / "var" / "twice").symlink_to("run/../var/up/.")
+    (root / "etc").symlink_to("run//app/")
+    for index, path in enumerate(("/var/run/app/f", "/var/up/f", "/var/twice/f", "/etc/f")):
+        answer = await put(either, path, bytes([index]))
+        assert answer.file.path == "/run/app/f"
+        assert (root / "run/app/f").read_bytes() == bytes([index])
+        assert (await get(either, path)).header.file.path == "/run/app/f"
+
+
+@pytest.mark.parametrize("target", ["/", "/../..", "../../../..", "."])
+async def test_no_link_leaves_the_root(either: FileAgent, both: Sandbox, target: str) -> None:
+    """PTH-3: whatever the link says, a secret outside is not there."""
+    secret = both.root.parent / "secret"
+    secret.write_bytes(b"secret")
+    (both.root / "out").symlink_to(target)
+    (both.root / "named").symlink_to(str(secret))
+    assert (await refusal(get(either, "/out/secret"))).reason is Reason.FILE_NOT_FOUND
+    inside = str(both.root).lstrip("/")
+    assert (await refusal(get(either, f"/out/{inside}/x"))).reason is Reason.PARENT_NOT_FOUND
+    assert (await refusal(get(either, "/named", leaf_link=FOLLOW))).reason is Reason.PARENT_NOT_FOUND
+    assert (await refusal(get(either, "/named"))).reason is Reason.LEAF_IS_LINK
+    await put(either, "/out/secret", b"inside")
+    assert secret.read_bytes() == b"secret"
+    assert (both.root / "secret").read_bytes() == b"inside"
+
+
+async def test_too_many_links(either: FileAgent, both: Sandbox) -> None:
+    """PTH-3: forty, as in the kernel; a loop ends."""
+    (both.root / "d0").mkdir()
+    for index in range(41):
+        (both.root / f"d{index + 1}").symlink_to(f"d{index}")
+    await put(either, "/d40/f", b"x")
+    assert (await refusal(put(either, "/d41/f", b"x"))).reason is Reason.INVALID_PATH
+    (both.root / "loop").symlink_to("loop")
+    assert (await refusal(put(either, "/loop/f", b"x"))).reason is Reason.INVALID_PATH
+    assert (await refusal(put(either, "/loop", b"x", leaf_link=FOLLOW))).reason is Reason.INVALID_PATH
+    assert (await refusal(put(either, "/loop/f", b"x", parents=CREATE))).reason is Reason.INVALID_PATH
+
+
+async def test_leaf_links(either: FileAgent, both: Sandbox) -> None:
+    """PTH-4: refused, followed or replaced, as the caller says."""
+    root = both.root
+    (root / "dir").mkdir()
+    (root / "dir" / "real").write_bytes(b"old")
+    (root / "dir" / "link").symlink_to("real")
+    (root / "link").symlink_to("/dir/link")
+    assert (await refusal(get(either, "/link"))).reason is Reason.LEAF_IS_LINK
+    assert (await refusal(put(either, "/link", b"x"))).reason is Reason.LEAF_IS_LINK
+    assert (await refusal(stat(either, "/link"))).reason is Reason.LEAF_IS_LINK
+    assert (await get(either, "/link", leaf_link=FOLLOW)).content == b"old"
+    assert (await stat(either, "/link", leaf_link=FOLLOW)).path == "/dir/real"
+    assert (await put(either, "/link", b"new", leaf_link=FOLLOW)).file.path == "/dir/real"
+    assert (root / "link").is_symlink()
+    assert (root / "dir" / "real").read_bytes() == b"new"
+    assert (await put(either, "/link", b"replaced", leaf_link=REPLACE)).file.path == "/link"
+    assert not (root / "link").is_symlink()
+    assert (root / "dir" / "real").read_bytes() == b"new"
+    assert (await refusal(get(either, "/link", leaf_link=REPLACE))).reason is Reason.INVALID_REQUEST
+    assert (await refusal(get(either, "/link", leaf_link=99))).reason is Reason.INVALID_REQUEST
+
+
+async def test_dangling_leaf_links(either: FileAgent, both: Sandbox) -> None:
+    """PTH-4, PTH-6"""
+    root = both.root
+    (root / "dangling").symlink_to("nothing")
+    (root / "deeper").symlink_to("no/thing")
+    (root / "directory").symlink_to("a/..")
+    assert (await refusal(get(either, "/dangling", leaf_link=FOLLOW))).reason is Reason.FILE_NOT_FOUND
+    assert (await refusal(get(either, "/deeper", leaf_link=FOLLOW))).reason is Reason.PARENT_NOT_FOUND
+    assert (await refusal(get(either, "/directory", leaf_link=FOLLOW))).reason is Reason.IS_A_DIRECTORY
+    await put(either, "/dangling", b"x", leaf_link=FOLLOW)
+    assert (root / "nothing").read_bytes() == b"x"
+
+
+async def test_what_is_not_a_regular_file(either: FileAgent, both: Sandbox) -> None:
+    """PTH-4: a FIFO does not make the agent wait."""
+    root = both.root
+    (root / "directory").mkdir()
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.open(root, os.O_PATH)
+        listener.bind(f"/proc/self/fd/{here}/socket")
+        os.close(here)
+        for name, reason in [
+            ("directory", Reason.IS_A_DIRECTORY),
+            ("fifo", Reason.NOT_A_REGULAR_FILE),
+            ("socket", Reason.NOT_A_REGULAR_FILE),
+        ]:
+            assert (await refusal(get(either, name))).reason is reason
+            assert (await refusal(put(either, name, b"x"))).reason is reason
+
+
+async def test_a_device_is_never_opened(either: FileAgent, both: Sandbox) -> None:
+    """PTH-4: only looked at; /dev/zero would never end."""
+    try:
+        os.mknod(both.root / "zero", 0o666 | stat_module.S_IFCHR, os.makedev(1, 5))
+    except PermissionError:
+        # Not root: the FIFO above takes the same way through the code.
+        os.mkfifo(both.root / "zero")
+    assert (await refusal(get(either, "zero"))).reason is Reason.NOT_A_REGULAR_FILE
+    assert "reopen" not in both.fs.calls
+
+
+async def test_missing_things(either: FileAgent, both: Sandbox) -> None:
+    """PTH-6"""
+    (both.root / "file").write_bytes(b"x")
+    assert (await refusal(get(either, "/missing"))).reason is Reason.FILE_NOT_FOUND
+    assert (await refusal(get(either, "/no/where"))).reason is Reason.PARENT_NOT_FOUND
+    assert (await refusal(put(either, "/no/where", b""))).reason is Reason.PARENT_NOT_FOUND
+    assert (await refusal(get(either, "/file/x"))).reason is Reason.NOT_A_DIRECTORY
+    assert (await refusal(put(either, "/file/x", b"", parents=CREATE))).reason is Reason.NOT_A_DIRECTORY
+    (both.root / "dangling").symlink_to("nowhere")
+    assert (await refusal(put(either, "/dangling/x", b"", parents=CREATE))).reason is Reason.PARENT_NOT_FOUND
+
+
+async def test_the_agents_staging_directory_is_the_destinations(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-8: a parent that is swapped for a link after admission does not divert the file."""
+    root = sandbox.root
+    (root / "real").mkdir()
+    (root / "other").mkdir()
+
+    def swap() -> None:
+        (root / "real").rename(root / "moved")
+        (root / "real").symlink_to("other")
+
+    sandbox.on_trace["upload.flushed"] = swap
+    await put(agent, "/real/file", b"x")
+    assert (root / "moved" / "file").read_bytes() == b"x"
+    assert not list((root / "other").iterdir())
+
+
+@pytest.fixture
+async def whole_machine(both: Sandbox, tmp_path: Path) -> AsyncIterator[FileAgent]:
+    """An agent whose root is `/`, as in a sandbox, to see real kernel interfaces."""
+    both.settings = replace(both.settings, root=Path("/"), workdir=str(tmp_path))
+    agent = both.agent()
+    await agent.start()
+    yield agent
+    await agent.aclose()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc/self/status",
+        "/proc/mounts",
+        "/proc/self/root/etc/passwd",
+        "/proc/self/cwd/x",
+        "/proc/self/fd/0",
+        "/proc/thread-self/root/etc/hostname",
+        "/sys/kernel/notes",
+        "/proc/sys/kernel/hostname",
+    ],
+)
+async def test_kernel_interfaces(whole_machine: FileAgent, path: str) -> None:
+    """PTH-3, PTH-5: nothing of procfs or sysfs, and no way through its magic links."""
+    assert (await refusal(get(whole_machine, path))).reason is Reason.PATH_FORBIDDEN
+    assert (await refusal(get(whole_machine, path, leaf_link=FOLLOW))).reason is Reason.PATH_FORBIDDEN
+    assert (await refusal(put(whole_machine, path, b"x"))).reason is Reason.PATH_FORBIDDEN
+    assert (await refusal(stat(whole_machine, path))).reason is Reason.PATH_FORBIDDEN
+
+
+async def test_links_to_kernel_interfaces(whole_machine: FileAgent, tmp_path: Path) -> None:
+    """PTH-3, PTH-5"""
+    (tmp_path / "magic").symlink_to("/proc/self/root")
+    (tmp_path / "plain").symlink_to("/proc/self/../../etc")
+    (tmp_path / "leaf").symlink_to("/proc/self/root/etc/passwd")
+    assert (await refusal(get(whole_machine, "magic/etc/passwd"))).reason is Reason.PATH_FORBIDDEN
+    assert (await refusal(get(whole_machine, "leaf", leaf_link=FOLLOW))).reason is Reason.PATH_FORBIDDEN
+    got = await get(whole_machine, "plain/passwd")
+    assert got.header.file.path == "/etc/passwd"
+    assert got.content.startswith(b"root:")
+
+
+async def test_dev_null_and_its_like(whole_machine: FileAgent) -> None:
+    """PTH-4, PTH-5: a device is refused by what it is, devtmpfs by where it is."""
+    error = await refusal(get(whole_machine, "/dev/null"))
+    assert error.reason in {Reason.NOT_A_REGULAR_FILE, Reason.PATH_FORBIDDEN}
+
+
+def test_devtmpfs_is_found_in_the_mounts() -> None:
+    """PTH-5: it answers like tmpfs to everybody else."""
+    mounts = [
+        "22 28 0:6 / /dev rw,nosuid shared:2 - devtmpfs udev rw,size=8k",
+        "23 28 0:24 / /run rw - tmpfs tmpfs rw",
+        "24 28 8:1 / / rw - ext4 /dev/sda1 rw",
+    ]
+    assert devtmpfs_devices(mounts) == {os.makedev(0, 6)}
+
+
+async def test_devtmpfs_is_forbidden(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PTH-5"""
+    device = sandbox.root.stat().st_dev
+    monkeypatch.setattr("openshell_supervisor_sim.agent.paths.devtmpfs_devices", lambda: frozenset({device}))
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        assert (await refusal(put(agent, "/file", b"x"))).reason is Reason.PATH_FORBIDDEN
+    finally:
+        await agent.aclose()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (EACCES, Reason.ACCESS_DENIED),
+        (errno.EPERM, Reason.ACCESS_DENIED),
+        (errno.ENAMETOOLONG, Reason.INVALID_PATH),
+        (errno.EIO, Reason.IO_ERROR),
+        (errno.EMFILE, Reason.TOO_MANY_TRANSFERS),
+    ],
+)
+async def test_what_resolving_can_answer(
+    agent: FileAgent, sandbox: Sandbox, code: int, reason: Reason
+) -> None:
+    """PTH-6: also as root, who is never refused by the kernel."""
+    (sandbox.root / "file").write_bytes(b"x")
+    sandbox.fs.fail("openat2", code)
+    assert (await refusal(get(agent, "/file"))).reason is reason
+    sandbox.fs.fail("openat2", None)
+    sandbox.fs.fail("open", code)
+    assert (await refusal(get(agent, "/file"))).reason is reason
+
+
+async def test_read_only(agent: FileAgent, sandbox: Sandbox) -> None:
+    sandbox.fs.fail("open", EROFS)
+    error = await refusal(put(agent, "/file", b"x"))
+    assert error.reason is Reason.READ_ONLY_FILE_SYSTEM
+    assert error.metadata == {"errno": "EROFS"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+async def test_a_kernel_without_openat2(sandbox: Sandbox, code: int) -> None:
+    """PTH-3: or a filter that refuses it: paths are walked."""
+    sandbox.fs.fail("openat2", code)
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        (sandbox.root / "d").mkdir()
+        (sandbox.root / "link").symlink_to("/d")
+        assert (await put(agent, "/link/f", b"x")).file.path == "/d/f"
+        assert sandbox.fs.calls["openat2"] == 1
+    finally:
+        await agent.aclose()
+
+
+async def test_swapped_links_race(either: FileAgent, both: Sandbox) -> None:
+    """PTH-3, PTH-4: a directory and a file that turn into links and back, all the time."""
+    root = both.root
+    secret = root.parent / "outside"
+    secret.mkdir()
+    (secret / "file").write_bytes(b"secret")
+    (root / "good").mkdir()
+    (root / "good" / "file").write_bytes(b"good")
+    (root / "d").symlink_to("good")
+    stop = threading.Event()
+
+    def swap() -> None:
+        targets = [str(secret), "good", "../../outside", f"/proc/self/root{secret}"]
+        index = 0
+        while not stop.is_set():
+            index += 1
+            (root / "next").symlink_to(targets[index % len(targets)])
+            (root / "next").rename(root / "d")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    seen: set[str] = set()
+    try:
+        for _ in range(150):
+            try:
+                seen.add((await get(either, "/d/file")).content.decode())
+            except Refused as refused:
+                seen.add(refused.reason.name)
+    finally:
+        stop.set()
+        swapping.join()
+    assert "secret" not in seen
+    assert seen <= {"good", "FILE_NOT_FOUND", "PARENT_NOT_FOUND", "PATH_FORBIDDEN"}
+
+
+def test_without_proc_a_leaf_is_compared(tmp_path: Path) -> None:
+    """PTH-4: where descriptors cannot be opened again, a swap is noticed."""
+
+    class Swapping(FileSystem):
+        def open(self, name: bytes, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> int:
+            fd = super().open(name, flags, dir_fd=dir_fd, mode=mode)
+            if name == b"file" and flags & os.O_PATH:
+                (tmp_path / "other").rename(tmp_path / "file")
+            return fd
+
+    (tmp_path / "file").write_bytes(b"one")
+    (tmp_path / "other").write_bytes(b"two")
+    root = SandboxRoot(tmp_path, "/", use_openat2=False, fs=Swapping())
+    root._has_proc = False  # pyright: ignore[reportPrivateUsage]
+    try:
+        with root.locate("/file", "f") as location, pytest.raises(TransferError) as refused:
+            root.open_regular(location)
+        assert refused.value.reason is Reason.FILE_CHANGED
+    finally:
+        root.close()

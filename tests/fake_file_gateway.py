@@ -1,0 +1,531 @@
+# ruff: noqa: N818 - what hooks raise are instructions, not errors
+"""A gateway, supervisor and sandbox in memory that obeys docs/protocol.md, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from openshell_files_protocol import limits, methods
+from openshell_files_protocol.chunks import crc32c
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import ERROR_DOMAIN, Reason
+
+Context = grpc.ServicerContext
+_Request = TypeVar("_Request", bound=Message)
+
+
+class Stall(Exception):
+    """Raised by a hook: the server says nothing until the client leaves."""
+
+
+class EndWithoutWord(Exception):
+    """Raised by a hook: the server ends the stream with status OK."""
+
+
+@dataclass
+class PlainStatus(Exception):
+    """Raised by a hook: a status without details, as gRPC itself or a proxy makes it."""
+
+    code: grpc.StatusCode
+    details: str = ""
+
+
+@dataclass
+class FakeFile:
+    content: bytes
+    mode: int = 0o644
+    modified_ns: int = 1_700_000_000_123_456_789
+    version: str = "v1"
+    holes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass
+class FakeUpload:
+    upload_id: str
+    metadata: files_pb2.UploadFileMetadata
+    state: files_pb2.UploadState.ValueType = files_pb2.UPLOAD_STATE_RECEIVING
+    staged: bytearray = field(default_factory=bytearray)
+    holes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    epoch: int = 1
+    result: files_pb2.UploadFileResponse | None = None
+    finish: files_pb2.UploadFinish | None = None
+    failure: str = ""
+
+
+#: Called for each message of an upload stream, with the stream's number from 1.
+UploadHook = Callable[[int, FakeUpload, files_pb2.UploadFileRequest], None]
+#: Turns what a download would send into what it sends.
+DownloadHook = Callable[
+    [int, Iterator[files_pb2.DownloadFileResponse]], Iterable["files_pb2.DownloadFileResponse | bytes"]
+]
+
+
+class FakeGateway:
+    """Serves on a free loopback port from `start` to `stop`."""
+
+    def __init__(self, *, max_chunk_bytes: int = limits.MAX_CHUNK_BYTES) -> None:
+        self.max_chunk_bytes = max_chunk_bytes
+        self.files: dict[str, FakeFile] = {}
+        self.uploads: dict[str, FakeUpload] = {}
+        #: (method, request or first message), in order.
+        self.calls: list[tuple[str, Message]] = []
+        self.tokens: list[str | None] = []
+        self.accepted_tokens: set[str] | None = None
+        #: Per method: what the next calls fail with. None lets one pass.
+        self.failures: dict[str, deque[Exception | None]] = defaultdict(deque)
+        self.on_upload_message: UploadHook | None = None
+        self.after_publish: Callable[[int], None] | None = None
+        self.on_download: DownloadHook | None = None
+        #: GetUpload answers VERIFYING so many times before the truth.
+        self.verifying_answers = 0
+        self.upload_messages: list[list[files_pb2.UploadFileRequest]] = []
+        self.keep_messages = True
+        self.download_chunk = 64 * 1024
+        self.stopping = threading.Event()
+        self._numbers = itertools.count(1)
+        self._versions = itertools.count(2)
+        self._lock = threading.RLock()
+        self._streams = {methods.UPLOAD_FILE: 0, methods.DOWNLOAD_FILE: 0}
+        self._server: grpc.Server | None = None
+        self.address = ""
+
+    # Life
+
+    def start(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        server = grpc.server(
+            ThreadPoolExecutor(16),
+            options=[("grpc.max_receive_message_length", limits.MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)],
+        )
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "UploadFile": grpc.stream_unary_rpc_method_handler(
+                self._upload, files_pb2.UploadFileRequest.FromString, _serialize
+            ),
+            "DownloadFile": grpc.unary_stream_rpc_method_handler(
+                self._download, files_pb2.DownloadFileRequest.FromString, _serialize
+            ),
+            "StartUpload": self._unary(
+                methods.START_UPLOAD, self._start_upload, files_pb2.StartUploadRequest.FromString
+            ),
+            "GetUpload": self._unary(
+                methods.GET_UPLOAD, self._get_upload, files_pb2.GetUploadRequest.FromString
+            ),
+            "ListUploads": self._unary(
+                methods.LIST_UPLOADS, self._list_uploads, files_pb2.ListUploadsRequest.FromString
+            ),
+            "AbortUpload": self._unary(
+                methods.ABORT_UPLOAD, self._abort_upload, files_pb2.AbortUploadRequest.FromString
+            ),
+            "StatFile": self._unary(methods.STAT_FILE, self._stat, files_pb2.StatFileRequest.FromString),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.SERVICE, handlers),))
+        where = "127.0.0.1:0" if not self.address else self.address
+        port = (
+            server.add_insecure_port(where)
+            if credentials is None
+            else server.add_secure_port(where, credentials)
+        )
+        self.address = f"127.0.0.1:{port}"
+        self.stopping.clear()
+        server.start()
+        self._server = server
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if self._server is not None:
+            self._server.stop(None).wait(10)
+            self._server = None
+
+    def method_calls(self, method: str) -> list[Message]:
+        return [request for name, request in self.calls if name == method]
+
+    def streams(self, method: str) -> int:
+        return self._streams[method]
+
+    # Every call
+
+    def _admit(self, method: str, request: Message, context: Context) -> None:
+        self.calls.append((method, request))
+        sent = dict(context.invocation_metadata() or ())
+        authorization = cast("str | None", sent.get("authorization"))
+        self.tokens.append(authorization)
+        if self.accepted_tokens is not None:
+            token = (authorization or "").removeprefix("Bearer ")
+            if token not in self.accepted_tokens:
+                raise TransferError(Reason.TOKEN_EXPIRED, "the token has expired")
+        if self.failures[method]:
+            failure = self.failures[method].popleft()
+            if failure is not None:
+                raise failure
+
+    def _unary(
+        self,
+        method: str,
+        behaviour: Callable[[_Request], Message],
+        parse: Callable[[bytes], _Request],
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        def handler(request: _Request, context: Context) -> Message:
+            with self._failing(context), self._lock:
+                self._admit(method, request, context)
+                return behaviour(request)
+            raise AssertionError
+
+        return grpc.unary_unary_rpc_method_handler(handler, parse, _serialize)
+
+    def _failing(self, context: Context) -> _Failing:
+        return _Failing(self, context)
+
+    # Uploads
+
+    def _start_upload(self, request: files_pb2.StartUploadRequest) -> files_pb2.StartUploadResponse:
+        metadata = request.metadata
+        upload = self._find(metadata.upload_id, metadata.request_id)
+        if metadata.upload_id and upload is None:
+            raise TransferError(Reason.UPLOAD_UNKNOWN, "no such upload")
+        if upload is None:
+            upload = self._new_upload(metadata)
+            there = self.files.get(metadata.remote_path)
+            if (
+                request.sha256
+                and there is not None
+                and hashlib.sha256(there.content).digest() == request.sha256
+            ):
+                upload.state = files_pb2.UPLOAD_STATE_PUBLISHED
+                upload.result = self._response(upload, there)
+                upload.result.already_identical = True
+        elif _anonymous(upload.metadata) != _anonymous(metadata):
+            raise TransferError(Reason.UPLOAD_CONFLICT, "the request differs from the first")
+        elif upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
+            upload.epoch += 1
+        return files_pb2.StartUploadResponse(upload=self._status(upload), limits=self._limits())
+
+    def _get_upload(self, request: files_pb2.GetUploadRequest) -> files_pb2.GetUploadResponse:
+        upload = self._find(request.upload_id, request.request_id)
+        if upload is None:
+            status = files_pb2.UploadStatus(state=files_pb2.UPLOAD_STATE_UNKNOWN)
+        else:
+            status = self._status(upload)
+            if request.include_digest and upload.staged:
+                status.staged_sha256 = hashlib.sha256(upload.staged).digest()
+            if self.verifying_answers:
+                self.verifying_answers -= 1
+                status.ClearField("result")
+                status.state = files_pb2.UPLOAD_STATE_VERIFYING
+        return files_pb2.GetUploadResponse(upload=status, limits=self._limits())
+
+    def _list_uploads(self, _request: files_pb2.ListUploadsRequest) -> files_pb2.ListUploadsResponse:
+        receiving = [u for u in self.uploads.values() if u.state == files_pb2.UPLOAD_STATE_RECEIVING]
+        return files_pb2.ListUploadsResponse(
+            uploads=[self._status(u) for u in receiving], staged_bytes=sum(len(u.staged) for u in receiving)
+        )
+
+    def _abort_upload(self, request: files_pb2.AbortUploadRequest) -> files_pb2.AbortUploadResponse:
+        upload = self._find(request.upload_id, "")
+        if upload is None:
+            raise TransferError(Reason.UPLOAD_UNKNOWN, "no such upload")
+        if upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
+            upload.state = files_pb2.UPLOAD_STATE_ABORTED
+            upload.staged.clear()
+        return files_pb2.AbortUploadResponse(upload=self._status(upload))
+
+    def _upload(
+        self, requests: Iterator[files_pb2.UploadFileRequest], context: Context
+    ) -> files_pb2.UploadFileResponse:
+        with self._failing(context):
+            return self._receive(requests, context)
+        raise AssertionError
+
+    def _receive(
+        self, requests: Iterator[files_pb2.UploadFileRequest], context: Context
+    ) -> files_pb2.UploadFileResponse:
+        first = next(requests)
+        with self._lock:
+            self._streams[methods.UPLOAD_FILE] += 1
+            number = self._streams[methods.UPLOAD_FILE]
+            messages = [first]
+            self.upload_messages.append(messages)
+            self._admit(methods.UPLOAD_FILE, first, context)
+            metadata = first.metadata
+            upload = self._find(metadata.upload_id, metadata.request_id)
+            if upload is None:
+                if metadata.upload_id:
+                    raise TransferError(Reason.UPLOAD_UNKNOWN, "no such upload")
+                upload = self._new_upload(metadata)
+                upload.epoch = metadata.epoch
+        received = len(upload.staged)
+        for request in requests:
+            if self.keep_messages:
+                messages.append(request)
+            if self.on_upload_message is not None:
+                self.on_upload_message(number, upload, request)
+            with self._lock:
+                if upload.epoch != metadata.epoch:
+                    raise TransferError(Reason.SUPERSEDED, "a newer attempt has taken over")
+                if request.WhichOneof("payload") == "finish":
+                    response = self._finish(upload, request.finish)
+                    if self.after_publish is not None:
+                        self.after_publish(number)
+                    return response
+                received = self._stage(upload, request.data, received)
+        raise TransferError(Reason.UPLOAD_INCOMPLETE, "the stream ended without a finish")
+
+    def _stage(self, upload: FakeUpload, chunk: files_pb2.FileChunk, received: int) -> int:
+        if chunk.offset != received:
+            raise TransferError(
+                Reason.OFFSET_MISMATCH,
+                "a gap",
+                {"expected_offset": str(received), "provided_offset": str(chunk.offset)},
+            )
+        if chunk.hole_bytes:
+            upload.holes.append((chunk.offset, chunk.hole_bytes))
+            upload.staged += bytes(chunk.hole_bytes)
+            return len(upload.staged)
+        if len(chunk.data) > self.max_chunk_bytes:
+            raise TransferError(Reason.CHUNK_TOO_LARGE, f"{len(chunk.data)} bytes")
+        if crc32c(chunk.data) != chunk.crc32c:
+            raise TransferError(Reason.CHUNK_CHECKSUM, "wrong CRC-32C")
+        upload.staged += chunk.data
+        return len(upload.staged)
+
+    def _finish(self, upload: FakeUpload, finish: files_pb2.UploadFinish) -> files_pb2.UploadFileResponse:
+        if upload.finish is not None and upload.result is not None:
+            if upload.finish != finish:
+                raise TransferError(Reason.FINISH_CONFLICT, "finished otherwise before")
+            upload.result.replayed = True
+            return upload.result
+        content = bytes(upload.staged)
+        self._check_condition(upload)
+        if len(content) != finish.size_bytes:
+            self._refuse(upload, Reason.SIZE_MISMATCH)
+        if hashlib.sha256(content).digest() != finish.sha256:
+            self._refuse(upload, Reason.DIGEST_MISMATCH)
+        metadata = upload.metadata
+        file = FakeFile(
+            content,
+            metadata.mode & 0o777 if metadata.mode else 0o644,
+            metadata.modified_time.ToNanoseconds() if metadata.HasField("modified_time") else 1,
+            f"v{next(self._versions)}",
+            tuple(upload.holes),
+        )
+        self.files[metadata.remote_path] = file
+        upload.finish = finish
+        upload.state = files_pb2.UPLOAD_STATE_PUBLISHED
+        upload.result = self._response(upload, file)
+        return upload.result
+
+    def _refuse(self, upload: FakeUpload, reason: Reason) -> NoReturn:
+        upload.state = files_pb2.UPLOAD_STATE_ABORTED
+        upload.failure = reason.name
+        upload.staged.clear()
+        raise TransferError(reason, reason.row.meaning)
+
+    def _check_condition(self, upload: FakeUpload) -> None:
+        condition = upload.metadata.condition
+        there = self.files.get(upload.metadata.remote_path)
+        match condition.WhichOneof("condition"):
+            case "absent" if there is not None:
+                raise TransferError(Reason.FILE_EXISTS, "something is there")
+            case "present" if there is None:
+                raise TransferError(Reason.CONDITION_FAILED, "nothing is there")
+            case "version" if there is None or there.version != condition.version:
+                raise TransferError(Reason.CONDITION_FAILED, "another version")
+            case "sha256" if there is None or hashlib.sha256(there.content).digest() != condition.sha256:
+                raise TransferError(Reason.CONDITION_FAILED, "another content")
+            case _:
+                pass
+
+    def _find(self, upload_id: str, request_id: str) -> FakeUpload | None:
+        if upload_id:
+            return self.uploads.get(upload_id)
+        return next((u for u in self.uploads.values() if u.metadata.request_id == request_id), None)
+
+    def _new_upload(self, metadata: files_pb2.UploadFileMetadata) -> FakeUpload:
+        upload = FakeUpload(f"upload-{next(self._numbers)}", metadata)
+        self.uploads[upload.upload_id] = upload
+        return upload
+
+    def _status(self, upload: FakeUpload) -> files_pb2.UploadStatus:
+        return files_pb2.UploadStatus(
+            upload_id=upload.upload_id,
+            request_id=upload.metadata.request_id,
+            state=upload.state,
+            path=upload.metadata.remote_path,
+            size_bytes=upload.metadata.size_bytes,
+            staged_bytes=len(upload.staged),
+            durable_bytes=len(upload.staged) // 2,
+            epoch=upload.epoch,
+            result=upload.result,
+            failure_reason=upload.failure,
+        )
+
+    def _response(self, upload: FakeUpload, file: FakeFile) -> files_pb2.UploadFileResponse:
+        return files_pb2.UploadFileResponse(
+            bytes_written=len(file.content),
+            file=_info(upload.metadata.remote_path, file, digest=True),
+            upload_id=upload.upload_id,
+            durability=upload.metadata.durability,
+        )
+
+    def _limits(self) -> files_pb2.TransferLimits:
+        return files_pb2.TransferLimits(max_chunk_bytes=self.max_chunk_bytes)
+
+    # Downloads
+
+    def _stat(self, request: files_pb2.StatFileRequest) -> files_pb2.StatFileResponse:
+        file = self._file(request.remote_path)
+        return files_pb2.StatFileResponse(
+            file=_info(request.remote_path, file, digest=request.include_digest), limits=self._limits()
+        )
+
+    def _file(self, path: str) -> FakeFile:
+        file = self.files.get(path)
+        if file is None:
+            raise TransferError(Reason.FILE_NOT_FOUND, f"{path}: no such file")
+        return file
+
+    def _download(
+        self, request: files_pb2.DownloadFileRequest, context: Context
+    ) -> Iterator[files_pb2.DownloadFileResponse | bytes]:
+        with self._failing(context):
+            with self._lock:
+                self._streams[methods.DOWNLOAD_FILE] += 1
+                number = self._streams[methods.DOWNLOAD_FILE]
+                self._admit(methods.DOWNLOAD_FILE, request, context)
+                file = self._file(request.remote_path)
+            honest = self.messages_of(file, request)
+            yield from honest if self.on_download is None else self.on_download(number, honest)
+
+    def messages_of(
+        self, file: FakeFile, request: files_pb2.DownloadFileRequest
+    ) -> Iterator[files_pb2.DownloadFileResponse]:
+        size = len(file.content)
+        if request.if_version and request.if_version != file.version:
+            raise TransferError(Reason.VERSION_MISMATCH, f"the file is {file.version}")
+        start = max(0, size - request.tail_bytes) if request.tail_bytes else request.offset
+        if start > size:
+            raise TransferError(Reason.RANGE_INVALID, "behind the end")
+        end = min(size, start + request.length) if request.HasField("length") else size
+        yield files_pb2.DownloadFileResponse(
+            header=files_pb2.DownloadFileHeader(
+                size_bytes=size,
+                mode=file.mode,
+                file=_info(request.remote_path, file, digest=False),
+                start_offset=start,
+            )
+        )
+        position = start
+        while position < end:
+            hole = next((h for h in file.holes if h[0] == position and sum(h) <= end), None)
+            if hole is not None:
+                yield files_pb2.DownloadFileResponse(
+                    data=files_pb2.FileChunk(offset=position, hole_bytes=hole[1])
+                )
+                position += hole[1]
+                continue
+            data = file.content[position : min(end, position + self.download_chunk)]
+            yield files_pb2.DownloadFileResponse(
+                data=files_pb2.FileChunk(offset=position, data=data, crc32c=crc32c(data))
+            )
+            position += len(data)
+        yield files_pb2.DownloadFileResponse(
+            trailer=files_pb2.DownloadTrailer(
+                end_offset=end,
+                sha256=hashlib.sha256(file.content[start:end]).digest(),
+                whole_file=start == 0 and end == size,
+                file=_info(request.remote_path, file, digest=False),
+            )
+        )
+
+
+class _Failing:
+    """Turns what hooks raise into how a call ends."""
+
+    def __init__(self, gateway: FakeGateway, context: Context) -> None:
+        self._gateway = gateway
+        self._context = context
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if isinstance(error, TransferError):
+            self._context.set_trailing_metadata((("grpc-status-details-bin", details_of(error)),))
+            self._context.abort(_grpc_code(error.code), error.message)
+        if isinstance(error, PlainStatus):
+            self._context.abort(error.code, error.details)
+        if isinstance(error, Stall):
+            left = threading.Event()
+            if self._context.add_callback(left.set):
+                while not left.wait(0.05) and not self._gateway.stopping.is_set():
+                    pass
+            self._context.abort(grpc.StatusCode.CANCELLED, "stalled")
+        return isinstance(error, EndWithoutWord)
+
+
+def _grpc_code(number: int) -> grpc.StatusCode:
+    return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
+def _anonymous(metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileMetadata:
+    copy = files_pb2.UploadFileMetadata()
+    copy.CopyFrom(metadata)
+    for name in ("request_id", "upload_id", "epoch"):
+        copy.ClearField(name)
+    return copy
+
+
+def _info(path: str, file: FakeFile, *, digest: bool) -> files_pb2.FileInfo:
+    info = files_pb2.FileInfo(
+        path=f"/{path.lstrip('/')}",
+        type=files_pb2.FILE_TYPE_REGULAR,
+        size_bytes=len(file.content),
+        mode=file.mode,
+        version=file.version,
+        sha256=hashlib.sha256(file.content).digest() if digest else b"",
+    )
+    info.modified_time.FromNanoseconds(file.modified_ns)
+    return info
+
+
+def details_of(error: TransferError) -> bytes:
+    """Return google.rpc.Status for an error, as the gateway sends it."""
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            domain=ERROR_DOMAIN, reason=error.reason.name, metadata=dict(error.metadata)
+        )
+    ]
+    if error.retry_delay is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(error.retry_delay * 1e9))
+        details.append(retry)
+    if error.field_violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+                    for v in error.field_violations
+                ]
+            )
+        )
+    packed: list[AnyMessage] = []
+    for detail in details:
+        wrapped = AnyMessage()
+        wrapped.Pack(detail)
+        packed.append(wrapped)
+    status = status_pb2.Status(code=int(error.code), message=error.message, details=packed)
+    return status.SerializeToString()

@@ -1,0 +1,450 @@
+"""The command line, as a process: exit status, one line of words or JSON, and what is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
+from openshell_files.cli import main
+from openshell_files.cli.exit_codes import ExitCode
+from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from sdk_flavours import big_content
+
+COMMAND = [sys.executable, "-W", "error", "-c", "from openshell_files.cli import main; main()"]
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out.count("\n") == 1, "exactly one line"
+        return json.loads(self.out)
+
+
+class Cli:
+    """Runs the command against the fake gateway, with a home of its own."""
+
+    def __init__(self, gateway: FakeGateway, home: Path) -> None:
+        self.home = home
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "XDG_STATE_HOME": str(home / "state"),
+            "OPENSHELL_FILES_ENDPOINT": gateway.address,
+            "OPENSHELL_FILES_TOKEN": "token",
+        }
+
+    def __call__(self, *args: str | Path) -> Outcome:
+        """Run in this process, which is quicker."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "environ", self.env)
+            patch.chdir(self.home)
+            patch.setattr(sys, "argv", ["openshell-files", *map(str, args)])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            with pytest.raises(SystemExit) as exit_info:
+                main()
+        signal.signal(signal.SIGTERM, before)
+        code = exit_info.value.code
+        assert isinstance(code, int)
+        return Outcome(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+
+    def process(self, *args: str | Path, stdin: bytes = b"") -> Outcome:
+        """Run as users do."""
+        done = subprocess.run(
+            [*COMMAND, *map(str, args)],
+            cwd=self.home,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return Outcome(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
+
+    def start(self, *args: str | Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*COMMAND, *map(str, args)],
+            cwd=self.home,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+
+
+@pytest.fixture
+def cli(gateway: FakeGateway, tmp_path: Path) -> Cli:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Cli(gateway, home)
+
+
+def failed(outcome: Outcome, code: ExitCode, *words: str) -> None:
+    assert outcome.status == code, outcome
+    assert outcome.err.count("\n") == 1, "one line"
+    assert outcome.err.startswith("openshell-files: error: ")
+    for word in words:
+        assert word in outcome.err
+    assert outcome.out == ""
+
+
+def break_uploads(gateway: FakeGateway, after: int, streams: int = 1, error: Exception | None = None) -> None:
+    lost = error or TransferError(Reason.RELAY_LOST, "the relay broke")
+    counts: dict[int, int] = {}
+
+    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
+        counts[number] = counts.get(number, 0) + 1
+        if number <= streams and counts[number] > after:
+            raise lost
+
+    gateway.on_upload_message = hook
+
+
+def test_up_and_down(cli: Cli, gateway: FakeGateway) -> None:
+    (cli.home / "a.txt").write_bytes(b"hello")
+    up = cli.process("upload", "demo", "a.txt")
+    assert (up.status, up.err) == (0, "")
+    digest = hashlib.sha256(b"hello").hexdigest()
+    assert up.out == f"a.txt -> /a.txt (5 bytes, sha256 {digest})\n"
+    assert gateway.files["a.txt"].content == b"hello"
+    assert gateway.tokens == ["Bearer token"]
+    down = cli.process("download", "demo", "a.txt", "b.txt")
+    assert (down.status, down.err) == (0, "")
+    assert (cli.home / "b.txt").read_bytes() == b"hello"
+    assert cli("upload", "demo", "a.txt", "-q").out == ""
+
+
+def test_json(cli: Cli) -> None:
+    (cli.home / "a").write_bytes(b"hello")
+    up = cli("upload", "demo", "a", "x", "--json")
+    assert (up.status, up.err) == (0, "")
+    assert {"path", "size", "sha256", "bytes_sent", "seconds", "resumed_from", "attempts"} <= up.json.keys()
+    assert (up.json["ok"], up.json["size"], up.json["bytes_sent"]) == (True, 5, 5)
+    down = cli("download", "demo", "x", "b", "--json")
+    assert {
+        "path",
+        "size",
+        "sha256",
+        "bytes_received",
+        "seconds",
+        "resumed_from",
+        "attempts",
+    } <= down.json.keys()
+    found = cli("stat", "demo", "x", "--digest", "--json")
+    assert found.json["sha256"] == hashlib.sha256(b"hello").hexdigest()
+    assert cli("uploads", "demo", "--json").json == {"ok": True, "uploads": []}
+
+
+@pytest.mark.parametrize(
+    ("local", "dest", "remote"),
+    [
+        ("d/a.txt", [], "a.txt"),
+        ("d/a.txt", ["/work/"], "/work/a.txt"),
+        ("d/a.txt", ["/work"], "/work"),
+        ("d/a.txt", ["b"], "b"),
+    ],
+)
+def test_upload_destinations(
+    cli: Cli, gateway: FakeGateway, local: str, dest: list[str], remote: str
+) -> None:
+    """PTH-1: the command line decides what "into" means, and sends a file's path."""
+    (cli.home / "d").mkdir()
+    (cli.home / local).write_bytes(b"1")
+    assert cli("upload", "demo", local, *dest).status == 0
+    assert list(gateway.files) == [remote]
+
+
+@pytest.mark.parametrize(
+    ("dest", "local"), [([], "x.bin"), (["."], "x.bin"), (["dir"], "dir/x.bin"), (["new"], "new")]
+)
+def test_download_destinations(cli: Cli, gateway: FakeGateway, dest: list[str], local: str) -> None:
+    gateway.files["/out/x.bin"] = FakeFile(b"1")
+    (cli.home / "dir").mkdir()
+    assert cli("download", "demo", "/out/x.bin", *dest).status == 0
+    assert (cli.home / local).read_bytes() == b"1"
+
+
+def test_download_parents(cli: Cli, gateway: FakeGateway) -> None:
+    gateway.files["x"] = FakeFile(b"1")
+    failed(cli("download", "demo", "x", "no/dir/"), ExitCode.LOCAL_FILE, "no/dir/x")
+    assert cli("download", "demo", "x", "no/dir/", "--parents").status == 0
+    assert (cli.home / "no/dir/x").read_bytes() == b"1"
+
+
+def test_standard_streams(cli: Cli) -> None:
+    content = big_content()
+    up = cli.process("upload", "demo", "-", "x", "--json", stdin=content)
+    assert up.json["size"] == len(content)
+    done = subprocess.run(
+        [*COMMAND, "download", "demo", "x", "-", "--json"],
+        env=cli.env,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == content
+    assert json.loads(done.stderr)["bytes_received"] == len(content)
+    failed(cli("upload", "demo", "-"), ExitCode.USAGE, "DEST")
+
+
+def test_options_reach_the_wire(cli: Cli, gateway: FakeGateway) -> None:
+    (cli.home / "a").write_bytes(b"1")
+    args = ["--parents", "--mode", "0600", "--if-absent", "--replace-link", "--durability", "rename"]
+    assert cli("upload", "demo", "a", "x", *args, "--no-preserve-mtime", "--workspace", "w").status == 0
+    metadata = gateway.upload_messages[0][0].metadata
+    assert metadata.parents == files_pb2.PARENT_POLICY_CREATE
+    assert metadata.mode == 0o600
+    assert metadata.condition.absent
+    assert metadata.leaf_link == files_pb2.LEAF_LINK_POLICY_REPLACE
+    assert metadata.durability == files_pb2.DURABILITY_RENAME
+    assert metadata.workspace == "w"
+    assert not metadata.HasField("modified_time")
+    assert cli("upload", "sb-1", "a", "y", "--by-id", "--follow", "--if-match-version", "v").status == 8
+    metadata = gateway.upload_messages[1][0].metadata
+    assert (metadata.sandbox_id, metadata.condition.version) == ("sb-1", "v")
+
+
+REASONS = {
+    Reason.FILE_NOT_FOUND: ExitCode.NOT_FOUND,
+    Reason.SANDBOX_NOT_FOUND: ExitCode.NOT_FOUND,
+    Reason.IS_A_DIRECTORY: ExitCode.PATH_REFUSED,
+    Reason.ACCESS_DENIED: ExitCode.NOT_PERMITTED,
+    Reason.TOKEN_EXPIRED: ExitCode.NOT_AUTHENTICATED,
+    Reason.FILE_CHANGED: ExitCode.CONDITION,
+    Reason.DIGEST_MISMATCH: ExitCode.DAMAGED,
+    Reason.RELAY_LOST: ExitCode.UNAVAILABLE,
+    Reason.DISK_FULL: ExitCode.EXHAUSTED,
+    Reason.TRANSFER_IDLE: ExitCode.TIME_LIMIT,
+    Reason.INTERNAL: ExitCode.FAILED,
+    Reason.FILES_UNSUPPORTED: ExitCode.UNSUPPORTED,
+}
+
+
+@pytest.mark.parametrize("reason", REASONS, ids=lambda r: r.name)
+def test_failures(cli: Cli, gateway: FakeGateway, reason: Reason) -> None:
+    """One line, what and where and what to do, and a status of its own."""
+    gateway.failures[methods.DOWNLOAD_FILE].extend([TransferError(reason, "as it happened")] * 2)
+    outcome = cli("download", "demo", "x", "out", "--attempts", "1")
+    failed(outcome, REASONS[reason], "x: as it happened", reason.name, reason.row.fix)
+    as_json = cli("download", "demo", "x", "out", "--attempts", "1", "--json")
+    assert (as_json.status, as_json.err) == (REASONS[reason], "")
+    assert as_json.json["error"]["reason"] == reason.name
+    assert not as_json.json["ok"]
+    assert not (cli.home / "out").exists()
+
+
+def test_local_failures(cli: Cli) -> None:
+    failed(cli("upload", "demo", "missing"), ExitCode.LOCAL_FILE, "missing", "No such file")
+    failed(cli("upload", "demo", "."), ExitCode.USAGE, "names no file")
+    (cli.home / "dir").mkdir()
+    failed(cli.process("upload", "demo", "dir"), ExitCode.LOCAL_FILE, "directory")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["upload", "demo"],
+        ["upload", "demo", "a", "--nonsense"],
+        ["nonsense"],
+        ["upload", "demo", "a", "--mode", "9"],
+        ["upload", "demo", "a", "--follow", "--replace-link"],
+        ["upload", "demo", "a", "--if-absent", "--if-present"],
+        ["upload", "demo", "a", "--if-match-sha256", "00"],
+        ["upload", "demo", "a", "--endpoint", "nowhere"],
+        ["upload", "demo", "a", "--endpoint", "example.org:1"],
+        ["upload", "demo", "a", "--token-file", "t"],
+        ["download", "demo", "x", "--tail", "5", "--offset", "1"],
+        ["download", "demo", "/"],
+    ],
+)
+def test_usage(cli: Cli, args: list[str]) -> None:
+    (cli.home / "a").write_bytes(b"1")
+    failed(cli(*args), ExitCode.USAGE)
+    as_json = cli(*args, "--json")
+    assert as_json.status == 2
+    assert as_json.json["error"]["exit_code"] == 2
+
+
+def test_no_endpoint(cli: Cli) -> None:
+    del cli.env["OPENSHELL_FILES_ENDPOINT"]
+    failed(cli("uploads", "demo"), ExitCode.USAGE, "OPENSHELL_FILES_ENDPOINT")
+
+
+def test_nobody_there(cli: Cli) -> None:
+    cli.env["OPENSHELL_FILES_ENDPOINT"] = "127.0.0.1:1"
+    failed(cli("uploads", "demo", "--attempts", "1"), ExitCode.UNAVAILABLE)
+
+
+def test_token_file_is_read(cli: Cli, gateway: FakeGateway) -> None:
+    del cli.env["OPENSHELL_FILES_TOKEN"]
+    (cli.home / "t").write_text("from-file\n")
+    assert cli("uploads", "demo", "--token-file", "t").status == 0
+    assert gateway.tokens == ["Bearer from-file"]
+    failed(cli("uploads", "demo", "--token-file", "gone"), ExitCode.NOT_AUTHENTICATED, "gone")
+
+
+def test_names_cannot_steer_the_terminal(cli: Cli, gateway: FakeGateway) -> None:
+    name = "evil\x1b[2J\nname"
+    (cli.home / name).write_bytes(b"1")
+    up = cli("upload", "demo", name)
+    assert up.status == 0
+    assert "evil\\x1b[2J\\nname" in up.out
+    assert "\x1b" not in up.out
+    gateway.failures[methods.DOWNLOAD_FILE].append(
+        TransferError(Reason.FILE_NOT_FOUND, "no \x1b]0;owned\x07 file")
+    )
+    failed(cli("download", "demo", "x\x9b"), ExitCode.NOT_FOUND, "\\x1b]0;owned\\x07", "\\x9b")
+
+
+def test_resume_by_another_process(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    """RSM-3: what is remembered is the upload's id; hours later another process goes on."""
+    break_uploads(gateway, after=2)
+    first = cli.process("upload", "demo", big, "x", "--attempts", "1")
+    failed(first, ExitCode.UNAVAILABLE, "relay broke")
+    (entry,) = (cli.home / "state/openshell-files/uploads").iterdir()
+    assert entry.stat().st_mode & 0o777 == 0o600
+    assert "token" not in json.loads(entry.read_text())
+    second = cli.process("upload", "demo", big, "x", "--resume", "--json")
+    assert second.json["resumed_from"] == 2 * MAX_CHUNK_BYTES
+    assert gateway.files["x"].content == big.read_bytes()
+    assert not entry.exists(), "forgotten when it is done"
+
+
+def test_resume_by_id(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    break_uploads(gateway, after=2)
+    first = cli("upload", "demo", big, "x", "--attempts", "1", "--json")
+    assert first.json["error"]["upload_id"] == "upload-1"
+    listed = cli("uploads", "demo")
+    assert "upload-1  receiving" in listed.out
+    second = cli("upload", "demo", big, "x", "--upload-id", "upload-1", "--json")
+    assert second.json["resumed_from"] == 2 * MAX_CHUNK_BYTES
+
+
+def test_without_resume_it_begins_anew(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    break_uploads(gateway, after=2)
+    cli("upload", "demo", big, "x", "--attempts", "1")
+    assert cli("upload", "demo", big, "x", "--json").json["resumed_from"] == 0
+    assert cli("upload", "demo", big, "y", "--resume", "--json").json["resumed_from"] == 0
+
+
+def test_state_that_cannot_be_kept_is_only_a_note(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    (cli.home / "state").write_text("in the way")
+    done = cli("upload", "demo", big, "x")
+    assert done.status == 0
+    assert "note: cannot remember the upload" in done.err
+    assert gateway.files["x"].content == big.read_bytes()
+
+
+def test_abort(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    break_uploads(gateway, after=2)
+    cli("upload", "demo", big, "x", "--attempts", "1")
+    assert cli("abort", "demo", "upload-1").out == "upload-1 is aborted\n"
+    failed(cli("abort", "demo", "other"), ExitCode.NOT_FOUND, "UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_upload_says_how_to_go_on(
+    cli: Cli, gateway: FakeGateway, big: Path, number: signal.Signals, status: int
+) -> None:
+    reached = threading.Event()
+
+    def hook(stream: int, upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
+        if stream == 1 and len(upload.staged) >= MAX_CHUNK_BYTES:
+            reached.set()
+            raise Stall
+
+    gateway.on_upload_message = hook
+    process = cli.start("upload", "demo", big, "x")
+    assert reached.wait(30)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert out == b""
+    assert err.count(b"\n") == 1
+    assert b"--resume" in err
+    resumed = cli("upload", "demo", big, "x", "--resume", "--json")
+    assert resumed.json["resumed_from"] == MAX_CHUNK_BYTES
+
+
+def test_interrupted_download_leaves_nothing(cli: Cli, gateway: FakeGateway) -> None:
+    gateway.files["x"] = FakeFile(big_content())
+    (cli.home / "x").write_bytes(b"old")
+    reached = threading.Event()
+
+    def hook(
+        _number: int, honest: Iterator[files_pb2.DownloadFileResponse]
+    ) -> Iterable[files_pb2.DownloadFileResponse]:
+        for index, message in enumerate(honest):
+            if index == 5:
+                reached.set()
+                raise Stall
+            yield message
+
+    gateway.on_download = hook
+    process = cli.start("download", "demo", "x")
+    assert reached.wait(30)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == b"openshell-files: error: interrupted; nothing was changed here\n"
+    assert (cli.home / "x").read_bytes() == b"old"
+    assert [p.name for p in cli.home.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_progress_on_a_terminal(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    """A bar on standard error if that is a terminal, and none otherwise."""
+    leader, follower = pty.openpty()
+    cli.env |= {"TERM": "xterm", "COLUMNS": "200"}
+    process = cli.start("upload", "demo", big, "x", stderr=follower)
+    os.close(follower)
+    shown = b"".join(_until_closed(lambda: os.read(leader, 65536)))
+    os.close(leader)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert b"big.bin" in shown
+    assert b"iB" in shown
+    assert out.count(b"\n") == 1
+    assert gateway.files["x"].content == big.read_bytes()
+
+
+def _until_closed(read: Callable[[], bytes]) -> Iterator[bytes]:
+    while True:
+        try:
+            data = read()
+        except OSError:
+            # The other end of a pseudo-terminal was closed.
+            return
+        if not data:
+            return
+        yield data
+
+
+def test_help(cli: Cli) -> None:
+    for args in ([], ["--help"], ["upload", "--help"]):
+        done = cli(*args)
+        assert done.status in {0, 2}
+        assert "Usage" in done.out + done.err
