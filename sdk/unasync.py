@@ -35,6 +35,7 @@ _NAMES: Final = {
     "aclose": "close",
     "aclosing": "closing",
     "aiter_bytes": "iter_bytes",
+    "anext": "next",
 }
 
 _HEADER: Final = "# Written by sdk/unasync.py from _async/{name}. Change that file instead.\n"

@@ -149,7 +149,7 @@ class Peer:
         """Return the last frame; an error is raised."""
         while True:
             frame = await self._checked()
-            if frame.WhichOneof("frame") != "accepted":
+            if frame.WhichOneof("frame") not in {"accepted", "working"}:
                 await self.over()
                 return frame
 

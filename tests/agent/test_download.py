@@ -155,6 +155,28 @@ async def test_a_change_is_noticed(
     assert (await refusal(get(agent, "/file", checked=checked))).reason is Reason.FILE_CHANGED
 
 
+def _replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"new")
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [_replace, Path.unlink])
+@pytest.mark.parametrize("point", ["download.opened", "download.first_chunk", "download.before_trailer"])
+async def test_a_file_that_is_replaced_is_read_to_its_end(
+    agent: FileAgent, sandbox: Sandbox, change: Any, point: str
+) -> None:
+    """DWN-5, UPL-8: readers see the old file or the new one, whole."""
+    path = sandbox.root / "file"
+    content = os.urandom(3 * MIB)
+    path.write_bytes(content)
+    sandbox.on_trace[point] = lambda: change(path)
+    download = await get(agent, "/file")
+    assert download.content == content
+    assert download.trailer is not None
+    assert not download.trailer.changed
+
+
 @pytest.mark.parametrize("change", [_append, _truncate, _overwrite])
 async def test_a_change_is_allowed(agent: FileAgent, sandbox: Sandbox, change: Any) -> None:
     """DWN-5: and the trailer says so."""

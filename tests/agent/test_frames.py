@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -168,6 +169,31 @@ async def test_a_peer_that_takes_nothing(sandbox: Sandbox) -> None:
         await peer.send(opened(download=files_pb2.DownloadFileRequest(remote_path="/file")))
         await peer.task
     finally:
+        await agent.aclose()
+
+
+async def test_long_work_is_not_taken_for_standstill(sandbox: Sandbox) -> None:
+    """FRM-7: the agent says that it works, several times per idle timeout, until the work is done."""
+    (sandbox.root / "file").write_bytes(b"old")
+    sandbox.settings = replace(sandbox.settings, idle_timeout=0.05)
+    go_on = threading.Event()
+    sandbox.on_trace["upload.verifying"] = go_on.wait
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        async with peer_of(agent) as peer:
+            await peer.send(opened(upload=metadata("/file", 3)))
+            await peer.accepted()
+            await peer.data(0, b"new")
+            await peer.finish(b"new")
+            for _ in range(6):
+                frame = await peer.next()
+                assert frame is not None
+                assert frame.WhichOneof("frame") == "working"
+            go_on.set()
+            assert (await peer.answer()).upload.bytes_written == 3
+    finally:
+        go_on.set()
         await agent.aclose()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,13 @@ def test_everything_listens_on_loopback_only(stack: DevStack) -> None:
     """Nobody else on the network reaches a development stack."""
     pids = [stack.process.pid, stack.gateway_pid, *stack.supervisor_pids]
     listening = [
-        connection.laddr.ip
+        ip_address(connection.laddr.ip.removeprefix("::ffff:"))
         for pid in pids
         for connection in psutil.Process(pid).net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
     assert len(listening) == 2
-    assert set(listening) == {"127.0.0.1"}
+    assert all(address.is_loopback for address in listening)
 
 
 def test_no_token_is_on_a_command_line(stack: DevStack) -> None:
@@ -251,7 +251,7 @@ def test_the_demo(temporary_directory: Path) -> None:
     assert set(os.listdir(temporary_directory)) == before
 
 
-@pytest.mark.parametrize("moment", ["starting identity provider", "got a token", "small.txt"])
+@pytest.mark.parametrize("moment", ["starting identity provider", "small.txt"])
 def test_the_demo_is_interrupted(temporary_directory: Path, moment: str) -> None:
     """Ctrl-C, which a terminal sends to the whole group: exit 130, and nothing is left."""
     before = set(os.listdir(temporary_directory))
@@ -286,6 +286,6 @@ def test_the_demo_without_its_commands(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=STOP_SECONDS,
     )  # fmt: skip
     assert run.returncode == 1
-    assert run.stderr.startswith("demo: failed: openshell-files-gateway is not installed")
+    assert run.stderr.startswith("demo: failed: openshell-supervisor-sim is not installed")
     assert "make setup" in run.stderr
-    assert json.dumps(run.stdout)
+    assert "demo: ok" not in run.stdout

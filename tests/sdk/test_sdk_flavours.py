@@ -8,18 +8,27 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
-from fake_file_gateway import FakeFile, FakeGateway, FakeUpload
-from openshell_files import AsyncFilesClient, AsyncSandboxFiles, FilesClient, Progress, SandboxFiles
-from openshell_files.errors import FilesError
+from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
+from openshell_files import (
+    NO_RETRY,
+    AsyncFilesClient,
+    AsyncSandboxFiles,
+    FilesClient,
+    Progress,
+    SandboxFiles,
+    UploadResult,
+)
+from openshell_files.errors import ErrorFacts, FilesError, IntegrityError
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Retry
 from sdk_flavours import big_content
 
 SDK = Path(__file__).parents[2] / "sdk"
@@ -179,11 +188,15 @@ def test_left_early(gateway: FakeGateway) -> None:
     """A generator that is not used up takes its call and its thread with it."""
     gateway.files["x"] = FakeFile(big_content())
     with FilesClient(gateway.address) as client:
-        before = threading.active_count()
         pieces = client.sandbox("demo").iter_download("x")
         assert next(pieces)
+        assert receivers() == 1
         pieces.close()
-        assert threading.active_count() <= before + 1, "gRPC keeps one polling thread per channel"
+        assert receivers() == 0
+
+
+def receivers() -> int:
+    return sum(thread.name == "openshell-files-receive" for thread in threading.enumerate())
 
 
 def test_client_serves_threads(gateway: FakeGateway, big: Path) -> None:
@@ -214,7 +227,8 @@ def test_closed_client_says_so(gateway: FakeGateway) -> None:
         files.stat("x")
 
 
-async def test_read_ahead_is_bounded(gateway: FakeGateway) -> None:
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+async def test_read_ahead_is_bounded(gateway: FakeGateway, flavour: str) -> None:
     """A slow server stops the source: what is ahead of it is a few chunks, not the file."""
     gateway.keep_messages = False
     produced = 0
@@ -225,22 +239,72 @@ async def test_read_ahead_is_bounded(gateway: FakeGateway) -> None:
 
     gateway.on_upload_message = wait
 
-    async def pieces() -> AsyncIterator[bytes]:
+    def pieces() -> Iterator[bytes]:
         nonlocal produced
         for _ in range(200):
             produced += 1
             yield bytes(MAX_CHUNK_BYTES)
 
-    async with AsyncFilesClient(gateway.address, idle_timeout=60) as client:
-        task = asyncio.create_task(client.sandbox("demo").upload(pieces(), "x"))
-        last = -1
-        while last != produced or not produced:
-            last = produced
-            await asyncio.sleep(0.5)
-        assert produced < 40, "HTTP/2's window and the read-ahead, and no more"
-        gate.set()
-        result = await task
+    async def upload() -> UploadResult:
+        if flavour == "async":
+            async with AsyncFilesClient(gateway.address, idle_timeout=60) as client:
+                return await client.sandbox("demo").upload(pieces(), "x")
+        with FilesClient(gateway.address, idle_timeout=60) as client:
+            return await asyncio.to_thread(client.sandbox("demo").upload, pieces(), "x")
+
+    task = asyncio.create_task(upload())
+    last = -1
+    while last != produced or not produced:
+        last = produced
+        await asyncio.sleep(0.5)
+    assert produced < 40, "HTTP/2's window and the read-ahead, and no more"
+    gate.set()
+    result = await task
     assert result.size == 200 * MAX_CHUNK_BYTES
+
+
+@pytest.mark.parametrize("kind", [ValueError, IntegrityError])
+async def test_failing_source_is_its_own_error(gateway: FakeGateway, kind: type[Exception]) -> None:
+    """What the caller's stream raises is raised, and never taken for the connection's failure."""
+    failure = (
+        kind("mine") if kind is ValueError else IntegrityError("mine", ErrorFacts("X", retry=Retry.AGAIN))
+    )
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield big_content()
+        raise failure
+
+    async with AsyncFilesClient(gateway.address) as client:
+        with pytest.raises(kind, match="mine") as caught:
+            await client.sandbox("demo").upload(pieces(), "x")
+    assert caught.value is failure
+    assert gateway.uploads["upload-1"].state == files_pb2.UPLOAD_STATE_ABORTED
+    assert gateway.streams(methods.UPLOAD_FILE) == 1
+
+
+async def test_copy_between_sandboxes(gateway: FakeGateway) -> None:
+    """One sandbox's download is another's upload, without a file in between."""
+    gateway.files["x"] = FakeFile(big_content())
+    async with AsyncFilesClient(gateway.address) as client:
+        await client.sandbox("two").upload(client.sandbox("one").iter_download("x"), "y")
+    with FilesClient(gateway.address) as blocking:
+        blocking.sandbox("two").upload(blocking.sandbox("one").iter_download("x"), "z")
+    assert gateway.files["y"].content == gateway.files["z"].content == big_content()
+
+
+async def test_closing_under_a_transfer(gateway: FakeGateway) -> None:
+    """The transfer fails; its task is not cancelled, because nobody cancelled it."""
+    gateway.failures[methods.UPLOAD_FILE].append(Stall())
+    client = AsyncFilesClient(gateway.address, retry=NO_RETRY)
+    moving = asyncio.Event()
+    task = asyncio.create_task(
+        client.sandbox("demo").upload(big_content(), "x", progress=lambda _: moving.set())
+    )
+    await moving.wait()
+    await asyncio.sleep(0.1)
+    await client.aclose()
+    with pytest.raises((FilesError, RuntimeError)):
+        await task
 
 
 def test_listing_and_aborting(gateway: FakeGateway) -> None:

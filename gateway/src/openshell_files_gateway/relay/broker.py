@@ -137,13 +137,18 @@ class RelayBroker:
             self._relays.abandon(channel_id)
             self._waiters.pop(channel_id, None)
 
-    def take(self, channel_id: str, sandbox_id: str) -> None:
+    def take(self, channel_id: str, sandbox_id: str) -> str:
         """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
+
+        Returns:
+            The transfer id of the call that the relay was opened for.
 
         Raises:
             TransferError: RELAY_UNKNOWN, SANDBOX_MISMATCH or RELAY_TIMEOUT.
         """
         self._relays.claim(channel_id, sandbox_id, asyncio.get_running_loop().time())
+        # Whoever stops waiting takes the relay back, so there is a waiter.
+        return self._waiters[channel_id].request.relay_open.file.transfer_id
 
     def deliver(self, channel: RelayChannel) -> None:
         """Give a claimed channel to the one who waits for it.

@@ -13,7 +13,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from openshell_files_protocol.reasons import Code, Reason, reason_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from openshell_files_gateway.relay.channel import RelayChannel
 
@@ -32,10 +32,17 @@ _REASON_BY_CODE = {
 
 
 class FileRelay:
-    """One operation of one caller, spoken to the agent over a channel."""
+    """One operation of one caller, spoken to the agent over a channel.
 
-    def __init__(self, channel: RelayChannel) -> None:
+    Args:
+        channel: to the agent; its owner closes it.
+        on_frame: called for every frame of the agent, also for those that
+            only say that it is at work (FRM-7).
+    """
+
+    def __init__(self, channel: RelayChannel, on_frame: Callable[[], None]) -> None:
         self._channel = channel
+        self._on_frame = on_frame
         self._decoder = FrameDecoder()
         self._frames: deque[memoryview] = deque()
         self._heard = False
@@ -61,7 +68,7 @@ class FileRelay:
 
         Returns:
             A view of the caller's message if the frame carries one (FRM-4),
-            else the parsed frame; never `accepted` and never `error`.
+            else the parsed frame; never `accepted`, `working` or `error`.
 
         Raises:
             TransferError: the agent's error, RELAY_LOST if the relay is over
@@ -81,7 +88,7 @@ class FileRelay:
                 raise _error_of(response.error)
             if kind == "download":
                 return memoryview(response.download.SerializeToString())
-            if kind is not None and kind != "accepted":
+            if kind not in {None, "accepted", "working"}:
                 return response
 
     async def _next_raw(self) -> memoryview:
@@ -96,6 +103,7 @@ class FileRelay:
             except FramingError as error:
                 raise self._not_an_agent(str(error)) from error
         self._heard = True
+        self._on_frame()
         return self._frames.popleft()
 
     async def _send(self, request: file_relay_pb2.FileRelayRequest) -> None:

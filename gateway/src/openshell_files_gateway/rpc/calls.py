@@ -76,6 +76,11 @@ class Call:
     principal: Principal | None = None
     facts: dict[str, object] = field(default_factory=dict[str, object])
 
+    def rename(self, transfer_id: str) -> None:
+        """Log this call from now on as part of a transfer that another call began."""
+        self.transfer_id = transfer_id
+        structlog.contextvars.bind_contextvars(transfer_id=transfer_id)
+
     @property
     def user(self) -> User:
         """The caller of a method that the policy gives to users."""

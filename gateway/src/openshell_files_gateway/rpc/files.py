@@ -180,9 +180,10 @@ class FileMethods:
             channel, session = await self._broker.open_file_relay(sandbox.id, call.transfer_id)
             try:
                 offered = session.files.max_chunk_bytes if session.files is not None else 0
+                activity = Activity(self._limits.idle_timeout)
                 yield _Operation(
-                    FileRelay(channel),
-                    Activity(self._limits.idle_timeout),
+                    FileRelay(channel, activity.touch),
+                    activity,
                     min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
                     call.transfer_id,
                     call.user.key,

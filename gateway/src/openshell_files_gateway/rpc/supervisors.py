@@ -107,7 +107,7 @@ class SupervisorMethods:
         if frame.WhichOneof("payload") != "init" or not channel_id:
             raise invalid("init", "first RelayFrame must be init with non-empty channel_id")
         call.facts["channel_id"] = channel_id
-        self._broker.take(channel_id, call.sandbox_id)
+        call.rename(self._broker.take(channel_id, call.sandbox_id))
         channel = RelayChannel(channel_id, call.context)
         try:
             # Without this the supervisor sees no headers until the first

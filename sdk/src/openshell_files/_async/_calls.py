@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import grpc
 import grpc.aio
@@ -16,6 +16,8 @@ from openshell_files._core.error_mapping import error_from_status, idle_error
 from openshell_files.errors import FilesError
 
 Metadata = Sequence[tuple[str, str]]
+
+_CANCELLED: Final = 1
 
 
 class CallEndedError(Exception):
@@ -185,6 +187,8 @@ class UploadCall:
                 return await self._call
         except TimeoutError:
             raise idle_error(self._idle, "answered") from None
+        except asyncio.CancelledError:
+            raise _closed_or_cancelled() from None
         except grpc.aio.AioRpcError as error:
             raise _mapped(error) from error
 
@@ -223,6 +227,8 @@ class DownloadCall:
                     message: Any = await self._call.read()
             except TimeoutError:
                 raise idle_error(self._idle, "received") from None
+            except asyncio.CancelledError:
+                raise _closed_or_cancelled() from None
             except grpc.aio.AioRpcError as error:
                 raise _mapped(error) from error
             if message is grpc.aio.EOF:
@@ -233,6 +239,14 @@ class DownloadCall:
 def received_ahead(call: DownloadCall) -> Ahead[bytes]:
     """Receive while the message before is checked and written."""
     return Ahead(call.messages(), unblock=call.cancel)
+
+
+def _closed_or_cancelled() -> BaseException:
+    """Return what a call's CancelledError means: the task was cancelled, or only the call was."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return error_from_status(_CANCELLED, "the client was closed", ())
 
 
 def _mapped(error: grpc.aio.AioRpcError) -> FilesError:

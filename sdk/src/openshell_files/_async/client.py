@@ -19,7 +19,8 @@ from openshell_files.options import RetryPolicy, TlsConfig
 class AsyncFilesClient:
     """Connects to a gateway. Use it as a context manager, or call `aclose`.
 
-    Nothing is sent before the first call.
+    Nothing is sent before the first call. An asynchronous client belongs to
+    the event loop of its first call; a blocking one may serve many threads.
 
     Args:
         endpoint: `host:port`, `unix:/path`, or a URL `http://host:port` or

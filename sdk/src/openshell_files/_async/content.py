@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 from openshell_files._async import _io
 from openshell_files._core.digests import ContentDigest
@@ -12,6 +12,9 @@ from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
 from openshell_files._local import source_file
 from openshell_files._local.source_file import SourceFile
 from openshell_files.errors import SourceNotReplayable, local_file_error
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: How much is read at once where only a digest is wanted.
 _HASH_READ_BYTES = 1024 * 1024
@@ -153,10 +156,10 @@ class SeekableContent:
 
     async def spans(self, start: int, chunk_bytes: int) -> AsyncGenerator[Span, None]:
         """Yield everything from `start` on."""
-        await _io.in_thread(self._file.seek, self._origin + start)
         left = (self.size or 0) - start
+        await self._calling(self._file.seek, self._origin + start)
         while left:
-            data = await _io.in_thread(self._file.read, min(left, chunk_bytes))
+            data = await self._calling(self._file.read, min(left, chunk_bytes))
             if not data:
                 raise source_file.changed(self.name)
             left -= len(data)
@@ -164,9 +167,20 @@ class SeekableContent:
 
     async def check_unchanged(self) -> None:
         """Check that the file object still ends where it did."""
-        end = await _io.in_thread(self._file.seek, 0, 2)
+        end = await self._calling(self._file.seek, 0, 2)
         if end != self._origin + (self.size or 0):
             raise source_file.changed(self.name)
+
+    async def _calling(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await _io.in_thread(function, *args, **kwargs)
+        except (OSError, ValueError) as error:
+            # A file object says ValueError when it was closed meanwhile.
+            raise SourceFailedError from error
+
+
+class SourceFailedError(Exception):
+    """What is uploaded could not be read on; the cause is what its owner raised."""
 
 
 class StreamContent:
@@ -200,11 +214,22 @@ class StreamContent:
             for chunk in chunks.feed(piece):
                 yield Span(chunk)
         self._held = []
-        async for piece in self._source:
+        async for piece in self._pieces():
             for chunk in chunks.feed(piece):
                 yield Span(chunk)
         if rest := chunks.flush():
             yield Span(rest)
+
+    async def _pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield from the caller's stream, and tell its failures from the connection's."""
+        while True:
+            try:
+                piece = await anext(self._source, None)
+            except Exception as error:
+                raise SourceFailedError from error
+            if piece is None:
+                return
+            yield piece
 
     async def check_unchanged(self) -> None:
         """A stream has ended when it has ended."""

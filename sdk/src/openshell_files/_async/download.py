@@ -54,7 +54,6 @@ class Download:
             FilesError: it was refused, or all attempts are used up. What the
                 sink got is not to be trusted then.
         """
-        check = self._check
         async with aclosing(self.events()) as events:
             async for event in events:
                 if isinstance(event, Piece):
@@ -62,7 +61,7 @@ class Download:
                 elif isinstance(event, Restarted):
                     await sink.restart()
                 if progress is not None:
-                    progress(Progress(check.received, check.total, attempt=check.attempts))
+                    progress(self.progress())
         return self.result()
 
     async def events(self) -> AsyncGenerator[Event, None]:
@@ -114,6 +113,10 @@ class Download:
         request = stat_request(self._address, self._path, digest=True, leaf_link=leaf_link)
         answer = await self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
         self._check.confirm(answers.file_info(answer.file))
+
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        return Progress(self._check.received, self._check.total, attempt=self._check.attempts)
 
     def result(self) -> DownloadResult:
         """Return what was received."""

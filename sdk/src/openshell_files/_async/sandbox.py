@@ -35,7 +35,6 @@ from openshell_files.options import Condition, Durability, LeafLink
 from openshell_files.results import (
     DownloadResult,
     FileInfo,
-    Progress,
     ProgressCallback,
     UploadInfo,
     UploadResult,
@@ -403,14 +402,12 @@ class AsyncSandboxFiles:
         transfer = Download(
             self._rpc, self._address, remote, options, deadline=Deadline(timeout), restartable=False
         )
-        received = 0
         async with aclosing(transfer.events()) as events:
             async for event in events:
                 if not isinstance(event, Piece):
                     continue
-                received = event.position + event.size
                 if progress is not None:
-                    progress(Progress(received, None))
+                    progress(transfer.progress())
                 for start in range(0, event.hole_bytes, _HOLE_PIECE_BYTES):
                     yield bytes(min(_HOLE_PIECE_BYTES, event.hole_bytes - start))
                 if len(event.data):

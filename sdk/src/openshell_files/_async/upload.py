@@ -10,7 +10,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_files._async import _io
 from openshell_files._async._calls import CallEndedError
-from openshell_files._async.content import Content, hash_up_to, sealed
+from openshell_files._async.content import Content, SourceFailedError, hash_up_to, sealed
 from openshell_files._async.rpc import Deadline, Rpc
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
@@ -72,6 +72,9 @@ class Upload:
         except SourceNotReplayable as error:
             await self._abandon(self._plan.upload_id)
             raise error from self._last_error
+        except SourceFailedError as failure:
+            await self._abandon(self._plan.upload_id)
+            raise failure.__cause__ or failure from None
         except LocalFileError:
             await self._abandon(self._plan.upload_id)
             raise

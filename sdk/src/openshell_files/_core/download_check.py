@@ -9,7 +9,7 @@ announced, and the trailer's SHA-256 has to be that of the bytes that came
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -243,6 +243,9 @@ class DownloadCheck:
             # It is the version that the caller asked for; starting over would not change it.
             raise error
         decision = self._budget.decide(error)
+        if resumed and self.file is not None and not self.file.version:
+            # Without a version, the rest could be another file's.
+            decision = replace(decision, restart=True)
         if decision.restart:
             if resumed and not self._restartable:
                 raise error

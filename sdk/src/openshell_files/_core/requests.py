@@ -152,11 +152,7 @@ def upload_metadata(
         durability=_DURABILITY[options.durability],
     )
     if options.mode is not None:
-        metadata.mode = (
-            _REGULAR | options.mode & PERMISSIONS
-            if options.mode & PERMISSIONS == 0
-            else (options.mode & PERMISSIONS)
-        )
+        metadata.mode = options.mode & PERMISSIONS or _REGULAR
     if options.modified_ns is not None:
         metadata.modified_time.FromNanoseconds(options.modified_ns)
     if options.condition is not None:

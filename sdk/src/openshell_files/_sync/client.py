@@ -20,7 +20,8 @@ from openshell_files.options import RetryPolicy, TlsConfig
 class FilesClient:
     """Connects to a gateway. Use it as a context manager, or call `close`.
 
-    Nothing is sent before the first call.
+    Nothing is sent before the first call. An asynchronous client belongs to
+    the event loop of its first call; a blocking one may serve many threads.
 
     Args:
         endpoint: `host:port`, `unix:/path`, or a URL `http://host:port` or

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
@@ -13,6 +13,9 @@ from openshell_files._local import source_file
 from openshell_files._local.source_file import SourceFile
 from openshell_files._sync import _io
 from openshell_files.errors import SourceNotReplayable, local_file_error
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: How much is read at once where only a digest is wanted.
 _HASH_READ_BYTES = 1024 * 1024
@@ -154,10 +157,10 @@ class SeekableContent:
 
     def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
         """Yield everything from `start` on."""
-        _io.in_thread(self._file.seek, self._origin + start)
         left = (self.size or 0) - start
+        self._calling(self._file.seek, self._origin + start)
         while left:
-            data = _io.in_thread(self._file.read, min(left, chunk_bytes))
+            data = self._calling(self._file.read, min(left, chunk_bytes))
             if not data:
                 raise source_file.changed(self.name)
             left -= len(data)
@@ -165,9 +168,20 @@ class SeekableContent:
 
     def check_unchanged(self) -> None:
         """Check that the file object still ends where it did."""
-        end = _io.in_thread(self._file.seek, 0, 2)
+        end = self._calling(self._file.seek, 0, 2)
         if end != self._origin + (self.size or 0):
             raise source_file.changed(self.name)
+
+    def _calling(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return _io.in_thread(function, *args, **kwargs)
+        except (OSError, ValueError) as error:
+            # A file object says ValueError when it was closed meanwhile.
+            raise SourceFailedError from error
+
+
+class SourceFailedError(Exception):
+    """What is uploaded could not be read on; the cause is what its owner raised."""
 
 
 class StreamContent:
@@ -201,11 +215,22 @@ class StreamContent:
             for chunk in chunks.feed(piece):
                 yield Span(chunk)
         self._held = []
-        for piece in self._source:
+        for piece in self._pieces():
             for chunk in chunks.feed(piece):
                 yield Span(chunk)
         if rest := chunks.flush():
             yield Span(rest)
+
+    def _pieces(self) -> Generator[bytes, None, None]:
+        """Yield from the caller's stream, and tell its failures from the connection's."""
+        while True:
+            try:
+                piece = next(self._source, None)
+            except Exception as error:
+                raise SourceFailedError from error
+            if piece is None:
+                return
+            yield piece
 
     def check_unchanged(self) -> None:
         """A stream has ended when it has ended."""

@@ -55,7 +55,6 @@ class Download:
             FilesError: it was refused, or all attempts are used up. What the
                 sink got is not to be trusted then.
         """
-        check = self._check
         with closing(self.events()) as events:
             for event in events:
                 if isinstance(event, Piece):
@@ -63,7 +62,7 @@ class Download:
                 elif isinstance(event, Restarted):
                     sink.restart()
                 if progress is not None:
-                    progress(Progress(check.received, check.total, attempt=check.attempts))
+                    progress(self.progress())
         return self.result()
 
     def events(self) -> Generator[Event, None, None]:
@@ -114,6 +113,10 @@ class Download:
         request = stat_request(self._address, self._path, digest=True, leaf_link=leaf_link)
         answer = self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
         self._check.confirm(answers.file_info(answer.file))
+
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        return Progress(self._check.received, self._check.total, attempt=self._check.attempts)
 
     def result(self) -> DownloadResult:
         """Return what was received."""

@@ -17,7 +17,7 @@ from openshell_files._core.upload_plan import UploadPlan
 from openshell_files._local import source_file
 from openshell_files._sync import _io
 from openshell_files._sync._calls import CallEndedError
-from openshell_files._sync.content import Content, hash_up_to, sealed
+from openshell_files._sync.content import Content, SourceFailedError, hash_up_to, sealed
 from openshell_files._sync.rpc import Deadline, Rpc
 from openshell_files.errors import FilesError, LocalFileError, SourceNotReplayable
 from openshell_files.options import Durability
@@ -73,6 +73,9 @@ class Upload:
         except SourceNotReplayable as error:
             self._abandon(self._plan.upload_id)
             raise error from self._last_error
+        except SourceFailedError as failure:
+            self._abandon(self._plan.upload_id)
+            raise failure.__cause__ or failure from None
         except LocalFileError:
             self._abandon(self._plan.upload_id)
             raise

@@ -14,8 +14,16 @@ import typer
 
 from openshell_files import Condition, Durability, FilesClient, LeafLink, Progress, SandboxFiles
 from openshell_files.cli import destinations, report
-from openshell_files.cli.command import Failing, Terminated, UsageMistake, with_connection
-from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout
+from openshell_files.cli.command import Failing, Terminated, with_connection
+from openshell_files.cli.connecting import (
+    ById,
+    Connecting,
+    Json,
+    Quiet,
+    Timeout,
+    UsageMistake,
+    reading_options,
+)
 from openshell_files.cli.destinations import STANDARD_STREAM
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.progress_bar import progress_bar
@@ -72,7 +80,7 @@ def upload(
 ) -> None:
     """Upload a file; without DEST to its name in the sandbox's working directory."""
     out = Report(as_json=as_json, quiet=quiet)
-    with Failing(out, name):
+    with reading_options():
         remote = destinations.upload_destination(local, dest)
         bits = _mode(mode)
         link = _leaf_link(follow=follow, replace=replace_link)
@@ -151,7 +159,7 @@ def download(
 ) -> None:
     """Download a file; without DEST to its name in the current directory."""
     out = Report(as_json=as_json, quiet=quiet, content_on_stdout=dest == STANDARD_STREAM)
-    with Failing(out, name):
+    with reading_options():
         local = destinations.download_destination(src, dest)
         bits = _mode(mode)
     link = LeafLink.FOLLOW if follow else LeafLink.REFUSE
@@ -300,7 +308,8 @@ class _UploadMemory:
 
 
 def _sandbox(client: FilesClient, name: str, *, by_id: bool) -> SandboxFiles:
-    return client.sandbox(id=name) if by_id else client.sandbox(name)
+    with reading_options():
+        return client.sandbox(id=name) if by_id else client.sandbox(name)
 
 
 def _mode(text: str | None) -> int | None:

@@ -18,10 +18,6 @@ from openshell_files.errors import FilesError, local_file_error
 _P = ParamSpec("_P")
 
 
-class UsageMistake(Exception):  # noqa: N818 - not an error of the program
-    """The command line cannot be carried out as it is."""
-
-
 class Terminated(BaseException):
     """SIGTERM arrived."""
 
@@ -132,9 +128,6 @@ class Failing:
                 raise typer.Exit(ExitCode.TERMINATED) from None
             case OSError():
                 self._fail(local_file_error(error, str(error.filename or "file"), "cannot use"))
-            case ValueError():
-                # The options do not fit together; nothing was sent.
-                raise UsageMistake(str(error)) from None
             case _:
                 return
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -91,6 +93,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, also
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no words about success.")]
 
 
+class UsageMistake(Exception):  # noqa: N818 - not an error of the program
+    """The command line cannot be carried out as it is."""
+
+
+@contextmanager
+def reading_options() -> Generator[None]:
+    """Take a `ValueError` inside as the command line's fault."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageMistake(str(error)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Connecting:
     """The connection options of one command line."""
@@ -116,22 +131,23 @@ class Connecting:
         """Make the client.
 
         Raises:
-            ValueError: the options do not fit together.
+            UsageMistake: the options do not fit together.
             LocalFileError: a PEM file cannot be read.
         """
-        tls = None
-        if self.tls_ca or self.tls_cert or self.tls_key:
-            tls = TlsConfig(self.tls_ca, self.tls_cert, self.tls_key)
-        return FilesClient(
-            self.endpoint,
-            auth=self._auth(),
-            workspace=self.workspace,
-            tls=tls,
-            timeout=self.call_timeout,
-            idle_timeout=self.idle_timeout,
-            retry=RetryPolicy(attempts=self.attempts),
-            allow_insecure_token=self.allow_insecure_token,
-        )
+        with reading_options():
+            tls = None
+            if self.tls_ca or self.tls_cert or self.tls_key:
+                tls = TlsConfig(self.tls_ca, self.tls_cert, self.tls_key)
+            return FilesClient(
+                self.endpoint,
+                auth=self._auth(),
+                workspace=self.workspace,
+                tls=tls,
+                timeout=self.call_timeout,
+                idle_timeout=self.idle_timeout,
+                retry=RetryPolicy(attempts=self.attempts),
+                allow_insecure_token=self.allow_insecure_token,
+            )
 
     def _auth(self) -> Auth | None:
         ways = [self.token is not None, self.token_file is not None, self.issuer is not None]

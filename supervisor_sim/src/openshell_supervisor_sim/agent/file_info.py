@@ -74,12 +74,13 @@ def version(status: os.stat_result) -> str:
 
 
 def same_file(before: os.stat_result, after: os.stat_result) -> bool:
-    """Return whether size, modified and changed time are the same (DWN-5)."""
-    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    )
+    """Return whether size, modified and changed time are the same (DWN-5).
+
+    A file that loses or gains a name meanwhile has a new changed time and the
+    same content: whoever reads a file that is replaced reads the old one.
+    """
+    content = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return content and (before.st_ctime_ns == after.st_ctime_ns or before.st_nlink != after.st_nlink)
 
 
 def describe(status: os.stat_result, path: str, sha256: bytes = b"") -> files_pb2.FileInfo:

@@ -164,7 +164,7 @@ class Session:
             caller,
             interrupt,
         )
-        status = await self._services.disk.run(start, interrupt=interrupt)
+        status = await self._outbound.while_working(self._services.disk.run(start, interrupt=interrupt))
         return files_pb2.StartUploadResponse(upload=status, limits=caller.limits.message())
 
     async def _get_upload(
@@ -178,7 +178,7 @@ class Session:
             digest=request.include_digest,
             interrupt=interrupt,
         )
-        status = await self._services.disk.run(ask, interrupt=interrupt)
+        status = await self._outbound.while_working(self._services.disk.run(ask, interrupt=interrupt))
         return files_pb2.GetUploadResponse(upload=status, limits=caller.limits.message())
 
     async def _list_uploads(self, caller: Caller) -> files_pb2.ListUploadsResponse:
@@ -198,14 +198,14 @@ class Session:
             )
             if not isinstance(status, Verifying):
                 return files_pb2.AbortUploadResponse(upload=status)
-            await settled(self._services, status.upload)
+            await self._outbound.while_working(settled(self._services, status.upload))
 
     async def _stat_file(
         self, request: files_pb2.StatFileRequest, caller: Caller
     ) -> files_pb2.StatFileResponse:
         interrupt = Interrupt()
         look = partial(stat_file, self._services.root, self._services.fs, request, interrupt)
-        info = await self._services.disk.run(look, interrupt=interrupt)
+        info = await self._outbound.while_working(self._services.disk.run(look, interrupt=interrupt))
         return files_pb2.StatFileResponse(file=info, limits=caller.limits.message())
 
     async def _watched(self, operation: Coroutine[object, object, None]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Final, Protocol
+from collections.abc import Coroutine, Iterator
+from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol.chunks import Chunk, decode_chunk, embedded
@@ -19,6 +19,13 @@ from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, 
 #: Frames are put together up to so many bytes, so that a small file goes out
 #: in one piece. Content of a larger piece is sent as it is.
 _GATHER_BYTES: Final = 128 * KIB
+
+#: How often long work is reported within an idle timeout, and for how many.
+_WORKING_PER_TIMEOUT: Final = 4
+_WORKING_TIMEOUTS: Final = 10
+_WORKING: Final = file_relay_pb2.FileRelayResponse(working=file_relay_pb2.FileRelayWorking())
+
+T = TypeVar("T")
 
 
 class ByteStream(Protocol):
@@ -142,6 +149,30 @@ class Outbound:
         self._gathered_bytes += size
         if size >= _GATHER_BYTES:
             await self.flush()
+
+    async def while_working(self, work: Coroutine[object, object, T]) -> T:
+        """Carry out long work and keep saying that it goes on (FRM-7).
+
+        Nobody else may send meanwhile. A device that hangs is not covered up
+        for ever: after `_WORKING_TIMEOUTS` idle timeouts the agent falls
+        silent, and the gateway ends the call.
+
+        Raises:
+            ConnectionError: the peer is gone; the work was cancelled.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            for _ in range(_WORKING_TIMEOUTS * _WORKING_PER_TIMEOUT):
+                await asyncio.wait({task}, timeout=self.idle_timeout / _WORKING_PER_TIMEOUT)
+                if task.done():
+                    break
+                await self.put_message(_WORKING)
+                await self.flush()
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
 
     async def put_message(self, message: file_relay_pb2.FileRelayResponse) -> None:
         """Send a message; see `put`."""

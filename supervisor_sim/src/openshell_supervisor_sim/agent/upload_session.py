@@ -94,10 +94,12 @@ class UploadSession:
             self._services.admission.attach, request, metadata, self._caller, self._on_displaced, interrupt
         )
         while True:
-            attached = await self._services.disk.run(attach, interrupt=interrupt, discard=_end)
+            attached = await self._outbound.while_working(
+                self._services.disk.run(attach, interrupt=interrupt, discard=_end)
+            )
             if not isinstance(attached, Verifying):
                 return attached
-            await settled(self._services, attached.upload)
+            await self._outbound.while_working(settled(self._services, attached.upload))
 
     def _on_displaced(self, error: TransferError) -> None:
         """End the stream also if it is silent; called from any thread."""
@@ -138,7 +140,9 @@ class UploadSession:
         try:
             while True:
                 work = partial(_carry_out, attempt, await self._queue.take())
-                response = await self._services.disk.run(work, interrupt=attempt.interrupt)
+                response = await self._outbound.while_working(
+                    self._services.disk.run(work, interrupt=attempt.interrupt)
+                )
                 if response is not None:
                     return response
         finally:

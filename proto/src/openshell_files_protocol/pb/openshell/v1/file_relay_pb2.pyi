@@ -320,6 +320,7 @@ class FileRelayResponse(_message.Message):
     LIST_UPLOADS_FIELD_NUMBER: _builtins.int
     ABORT_UPLOAD_FIELD_NUMBER: _builtins.int
     STAT_FILE_FIELD_NUMBER: _builtins.int
+    WORKING_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___FileRelayAccepted: ...
@@ -346,6 +347,8 @@ class FileRelayResponse(_message.Message):
     @_builtins.property
     def stat_file(self) -> _files_pb2.StatFileResponse: ...
     @_builtins.property
+    def working(self) -> Global___FileRelayWorking: ...
+    @_builtins.property
     def error(self) -> Global___FileRelayError: ...
     def __init__(
         self,
@@ -359,17 +362,37 @@ class FileRelayResponse(_message.Message):
         list_uploads: _files_pb2.ListUploadsResponse | None = ...,
         abort_upload: _files_pb2.AbortUploadResponse | None = ...,
         stat_file: _files_pb2.StatFileResponse | None = ...,
+        working: Global___FileRelayWorking | None = ...,
         error: Global___FileRelayError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "error"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "error"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___FileRelayResponse: _TypeAlias = FileRelayResponse  # noqa: Y015
+
+@_typing.final
+class FileRelayWorking(_message.Message):
+    """The agent is at work where nothing moves: it flushes or reads for a digest
+    (FRM-7).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRelayWorking: _TypeAlias = FileRelayWorking  # noqa: Y015
 
 @_typing.final
 class FileRelayDownloadEnd(_message.Message):

@@ -1,0 +1,232 @@
+"""`openshell-files-gateway serve`: configuration, services, logs, stopping."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from conditions import block_until
+from dev_command import STOP_SECONDS, command, dev_stack
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from kill_client import content_of
+from kill_scene import gateway_log
+from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
+from openshell_files_protocol import methods
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from stack_client import reason_of, stack_client
+
+ISSUER = "https://issuer.example"
+OIDC = f"[oidc]\nissuer = '{ISSUER}'\n"
+
+#: Configuration → the key that the refusal names.
+REFUSED: dict[str, tuple[str, dict[str, str], str]] = {
+    "nobody could log in": ("[tls]\ndisabled = true\n", {}, "oidc.issuer (OPENSHELL_OIDC_ISSUER)"),
+    "plaintext beyond loopback": (
+        OIDC + "[tls]\ndisabled = true\n[server]\nbind_address = '0.0.0.0'\n",
+        {},
+        "tls.disabled (OPENSHELL_DISABLE_TLS)",
+    ),
+    "everybody beyond loopback": (
+        "allow_unauthenticated_users = true\n[tls]\ndisabled = true\n[server]\nbind_address = '0.0.0.0'\n",
+        {},
+        "allow_unauthenticated_users (OPENSHELL_ALLOW_UNAUTHENTICATED_USERS)",
+    ),
+    "no certificate": (OIDC, {}, "tls.certificate (OPENSHELL_TLS_CERT)"),
+    "half a key pair": (OIDC + "[tls]\nkey = 'k.pem'\n", {}, "tls.certificate (OPENSHELL_TLS_CERT)"),
+    "issuer over http": (
+        "[oidc]\nissuer = 'http://issuer.example'\n[tls]\ndisabled = true\n",
+        {},
+        "oidc.issuer (OPENSHELL_OIDC_ISSUER)",
+    ),
+    "issuer of the environment": (
+        OIDC + "[tls]\ndisabled = true\n",
+        {"OPENSHELL_OIDC_ISSUER": "http://issuer.example"},
+        "oidc.issuer (OPENSHELL_OIDC_ISSUER)",
+    ),
+    "tokens for ever": (
+        OIDC + "[tls]\ndisabled = true\n[sandbox_tokens]\nttl = 0\n",
+        {},
+        "sandbox_tokens.ttl (OPENSHELL_SANDBOX_JWT_TTL)",
+    ),
+    "one role without the other": (
+        OIDC + "user_role = ''\n[tls]\ndisabled = true\n",
+        {},
+        "oidc.user_role (OPENSHELL_OIDC_USER_ROLE)",
+    ),
+    "a sandbox twice": (
+        OIDC + "[tls]\ndisabled = true\n" + "[[sandboxes]]\nid = 'a'\nname = 'a'\n" * 2,
+        {},
+        "sandboxes.id",
+    ),
+    "not a number": (
+        OIDC + "[tls]\ndisabled = true\n",
+        {"OPENSHELL_OIDC_JWKS_TTL": "soon"},
+        "oidc.jwks_ttl (OPENSHELL_OIDC_JWKS_TTL)",
+    ),
+    "out of range": (
+        OIDC + "[tls]\ndisabled = true\n[limits]\nmax_chunk_bytes = 1048577\n",
+        {},
+        "limits.max_chunk_bytes (OPENSHELL_FILES_MAX_CHUNK_BYTES)",
+    ),
+    "a misspelt key": (OIDC + "[tls]\ndisable = true\n", {}, "tls.disable"),
+    "a misspelt table": (OIDC + "[limit]\n[tls]\ndisabled = true\n", {}, "limit"),
+    "not TOML": ("[oidc\n", {}, "gateway.toml"),
+}
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without settings of the one who runs the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENSHELL_")} | dict(extra)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_unsafe_configuration_is_refused(tmp_path: Path, case: str) -> None:
+    """Exit 2, the key by both its names, nothing started."""
+    text, extra, key = REFUSED[case]
+    config = tmp_path / "gateway.toml"
+    config.write_text(text, "utf-8")
+    run = subprocess.run(
+        [command("openshell-files-gateway"), "serve", "--config", str(config), "--port", "0", "--json"],
+        env=_environment(extra), capture_output=True, text=True, check=False, timeout=STOP_SECONDS,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "Traceback" not in run.stderr
+    assert [line for line in run.stderr.splitlines() if key in line], run.stderr
+
+
+@contextmanager
+def _serving(*arguments: str, environment: Mapping[str, str]) -> Generator[tuple[str, subprocess.Popen[str]], None, None]:
+    """Run `serve` until the block ends; yields the endpoint."""
+    process = subprocess.Popen(
+        [command("openshell-files-gateway"), "serve", "--port", "0", "--json", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(environment),
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.stderr and process.stderr.read()
+        yield json.loads(line)["endpoint"], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Generator[DevelopmentIdentityProvider, None, None]:
+    with DevelopmentIdentityProvider(audience="of-the-environment") as running:
+        yield running
+
+
+def _oidc_environment(provider: DevelopmentIdentityProvider) -> dict[str, str]:
+    return {
+        "OPENSHELL_OIDC_ISSUER": provider.issuer,
+        "OPENSHELL_OIDC_AUDIENCE": provider.audience,
+        "OPENSHELL_OIDC_DANGEROUSLY_ALLOW_INSECURE_HTTP": "true",
+        "OPENSHELL_OIDC_JWKS_TTL": "60",
+        "OPENSHELL_OIDC_ROLES_CLAIM": "my.own.roles",
+        "OPENSHELL_OIDC_USER_ROLE": "mover",
+        "OPENSHELL_OIDC_ADMIN_ROLE": "boss",
+        "OPENSHELL_DISABLE_TLS": "true",
+        "OPENSHELL_RELAY_SESSION_WAIT_TIMEOUT": "0.1",
+    }
+
+
+async def test_the_environment_alone(provider: DevelopmentIdentityProvider, tmp_path: Path) -> None:
+    """Upstream's names: issuer, audience, roles claim and roles are those of the environment."""
+    config = tmp_path / "sandboxes.toml"
+    config.write_text("[[sandboxes]]\nid = 'one'\nname = 'one'\n", "utf-8")
+    mine = provider.issue(my={"own": {"roles": ["boss", "mover"]}})
+    with _serving("--config", str(config), environment=_oidc_environment(provider)) as (endpoint, _):
+        for token, reason in (
+            (mine, "SUPERVISOR_NOT_CONNECTED"),
+            (provider.issue(), "ROLE_REQUIRED"),
+            (provider.issue(aud="openshell-cli"), "TOKEN_WRONG_AUDIENCE"),
+        ):
+            async with stack_client(endpoint, token) as client:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await client.stat("one", "/f")
+                assert reason_of(caught.value) == reason
+
+
+def test_health_and_reflection(provider: DevelopmentIdentityProvider) -> None:
+    """What orchestrators and grpcurl ask for, without a token."""
+    with (
+        _serving(environment=_oidc_environment(provider)) as (endpoint, _),
+        grpc.insecure_channel(endpoint) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]  # of a generated file
+        for service in ("", methods.SERVICE):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), wait_for_ready=True)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        reflection = ProtoReflectionDescriptorDatabase(channel)
+        assert {methods.SERVICE, "grpc.health.v1.Health"} <= set(reflection.get_services())
+        file = reflection.FindFileContainingSymbol(methods.SERVICE)
+        (service_descriptor,) = [one for one in file.service if one.name == "OpenShell"]
+        described = {method.name for method in service_descriptor.method}
+        assert {"UploadFile", "DownloadFile", "StartUpload", "GetUpload", "StatFile"} <= described
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it(provider: DevelopmentIdentityProvider, number: signal.Signals) -> None:
+    """Exit 0; what it has to say is JSON, line by line."""
+    with _serving(environment=_oidc_environment(provider)) as (_, process):
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=STOP_SECONDS)
+        assert (process.returncode, output) == (0, "")
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["event"] for line in lines] == ["gateway listens", "gateway stops"]
+    assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
+
+
+async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:
+    """Structured logs: gateway and supervisor use the id that the caller gave, and errors name it."""
+    root = tmp_path / "root"
+    with dev_stack("--root", str(root)) as stack:
+        sandbox = stack.sandboxes[0]
+        async with stack_client(stack.endpoint, stack.token) as client:
+            metadata = files_pb2.UploadFileMetadata(sandbox_id=sandbox.id, remote_path="f", size_bytes=1000)
+            await client.upload(metadata, content_of("f", 1000), transfer_id="the-upload")
+            request = files_pb2.DownloadFileRequest(sandbox_id=sandbox.id, remote_path="f")
+            await client.download(request, transfer_id="the-download")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.stat(sandbox.id, "missing", transfer_id="the-question")
+
+        names = {"the-upload": "UploadFile", "the-download": "DownloadFile", "the-question": "StatFile"}
+
+        def ended() -> set[tuple[object, object]]:
+            return {
+                (line.get("transfer_id"), line["method"])
+                for line in gateway_log(root)
+                if line["event"] == "call ended"
+            }
+
+        # The caller's call and the supervisor's, which is its relay.
+        expected = {pair for name, method in names.items() for pair in ((name, method), (name, "RelayStream"))}
+        block_until(lambda: ended() >= expected, lambda: f"both calls are logged: {ended()}")
+        assert stack.stop() == 0
+    lines = gateway_log(root)
+    transfers = [line for line in lines if line["event"] not in {"gateway listens", "gateway stops"}]
+    assert all(line.get("transfer_id") for line in transfers), transfers
+    by_name = {str(line["transfer_id"]): line for line in lines if line.get("method") in names.values()}
+    _check_facts(by_name)
+
+
+def _check_facts(lines: dict[str, dict[str, Any]]) -> None:
+    """The line at the end of a call says who did what where, and how it went."""
+    upload, download, question = lines["the-upload"], lines["the-download"], lines["the-question"]
+    assert (upload["outcome"], upload["path"], upload["published_bytes"]) == ("OK", "f", 1000)
+    assert (download["outcome"], download["path"]) == ("OK", "f")
+    assert int(download["content_bytes"]) >= 1000
+    assert (question["outcome"], question["path"]) == ("FILE_NOT_FOUND", "missing")
+    for line in (upload, download, question):
+        assert {"user", "sandbox_id", "seconds", "peer"} <= set(line)
