@@ -213,6 +213,17 @@ def test_changed_between_streams_cannot_be_taken_back(gateway: FakeGateway, sand
         sandbox.download("big", io.BytesIO())
 
 
+def test_without_a_version_it_starts_over(
+    gateway: FakeGateway, sandbox: SandboxFiles, remote: FakeFile, tmp_path: Path
+) -> None:
+    """Nothing would say that the rest is of the same file."""
+    remote.version = ""
+    gateway.on_download = break_after(3)  # type: ignore[assignment]  # mypy wants the alias
+    result = sandbox.download_path("big", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert (result.attempts, result.resumed_from, result.digest_verified) == (2, 0, True)
+
+
 def test_another_version_than_wanted(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
     with pytest.raises(FileChanged) as caught:
         sandbox.read_bytes("big", if_version="v1")

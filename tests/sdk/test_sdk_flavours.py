@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
+from conditions import until
 from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
 from openshell_files import (
     NO_RETRY,
@@ -39,6 +41,21 @@ def test_blocking_client_is_what_the_script_writes() -> None:
         [sys.executable, SDK / "unasync.py", "--check"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_core_knows_no_world() -> None:
+    """The rules decide without gRPC, an event loop, files or a clock."""
+    forbidden = {"grpc", "asyncio", "os", "time", "threading", "httpx", "aiofiles", "pathlib", "socket"}
+    for module in (SDK / "src/openshell_files/_core").glob("*.py"):
+        imported = {
+            name.split(".")[0]
+            for node in ast.walk(ast.parse(module.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            )
+        }
+        assert not imported & forbidden, module.name
 
 
 def public(kind: type) -> dict[str, inspect.Signature]:
@@ -296,12 +313,8 @@ async def test_closing_under_a_transfer(gateway: FakeGateway) -> None:
     """The transfer fails; its task is not cancelled, because nobody cancelled it."""
     gateway.failures[methods.UPLOAD_FILE].append(Stall())
     client = AsyncFilesClient(gateway.address, retry=NO_RETRY)
-    moving = asyncio.Event()
-    task = asyncio.create_task(
-        client.sandbox("demo").upload(big_content(), "x", progress=lambda _: moving.set())
-    )
-    await moving.wait()
-    await asyncio.sleep(0.1)
+    task = asyncio.create_task(client.sandbox("demo").upload(big_content(), "x"))
+    await until(lambda: gateway.streams(methods.UPLOAD_FILE), "the stream has arrived")
     await client.aclose()
     with pytest.raises((FilesError, RuntimeError)):
         await task
