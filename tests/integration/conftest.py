@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -60,8 +62,13 @@ def nothing_is_left(temporary_directory: Path) -> Generator[None, None, None]:
     )
 
 
-def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
+def _children() -> Counter[str]:
+    """Count the processes below this one by command line: a stack starts what died again."""
+    found: Counter[str] = Counter()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found[" ".join(process.cmdline())] += 1
+    return found
 
 
 def _descriptors() -> list[str]:
