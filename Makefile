@@ -5,9 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 UV_VERSION := 0.13.9
-SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests
+SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long bench-resume lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: setup ## The whole test suite
 
 test-long: setup ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout=1800
+
+bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
+	$(BIN)/python benchmarks/resume.py
 
 lint: $(VENV)/.lint proto/node_modules/.package-lock.json proto-check docs-check sync-check ## Formatting, lint, types, generated files
 	$(BIN)/ruff format --check
