@@ -96,7 +96,8 @@ class StackClient:
                 either; None sends all.
             on_metadata_sent: called when the first message was taken.
         """
-        call: Any = self._channel.stream_unary(
+        channel: Any = self._channel
+        call = channel.stream_unary(
             methods.UPLOAD_FILE, response_deserializer=files_pb2.UploadFileResponse.FromString
         )(metadata=self.metadata(transfer_id), wait_for_ready=True)
         metadata.explicit_finish = True
@@ -149,9 +150,14 @@ class StackClient:
         data = await self._unary(methods.STAT_FILE, request.SerializeToString(), transfer_id)
         return files_pb2.StatFileResponse.FromString(data).file
 
-    async def status(self, sandbox_id: str, request_id: str) -> files_pb2.UploadStatus:
+    async def status(
+        self, sandbox_id: str, request_id: str = "", *, upload_id: str = "", digest: bool = False
+    ) -> files_pb2.UploadStatus:
         request = files_pb2.GetUploadRequest(
-            sandbox=files_pb2.SandboxRef(id=sandbox_id), request_id=request_id
+            sandbox=files_pb2.SandboxRef(id=sandbox_id),
+            request_id=request_id,
+            upload_id=upload_id,
+            include_digest=digest,
         )
         data = await self._unary(methods.GET_UPLOAD, request.SerializeToString())
         return files_pb2.GetUploadResponse.FromString(data).upload

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent.agent_harness import Sandbox, get_upload, put
+from agent.agent_harness import Sandbox, get_upload, put, start_upload
+from agent.mortal_agent import MortalAgent
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_supervisor_sim.agent import FileAgent, TracePoint
 
@@ -34,7 +35,8 @@ async def killed(sandbox: Sandbox, point: str, request_id: str) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_an_upload_that_can_be_found_again(sandbox: Sandbox, point: TracePoint) -> None:
-    """UPL-8, RSM-3, RSM-7: old or new, whole; the state tells which; the retry ends well."""
+    """UPL-8, RSM-3, RSM-7, CRS-2, CRS-3, CRS-4, CRS-5, CRS-6, CRS-7, CRS-8: old or new, whole; the state tells
+    which; the retry ends well."""
     await killed(sandbox, point, "r")
     published = (sandbox.root / "file").read_bytes() == NEW
     assert published is (point in AFTER)
@@ -79,3 +81,24 @@ async def test_any_other_upload_leaves_nothing(sandbox: Sandbox, point: TracePoi
     await killed(sandbox, point, "")
     assert (sandbox.root / "file").read_bytes() == (NEW if point in AFTER else OLD)
     assert not sandbox.leftovers()
+
+
+async def test_the_answer_to_start_upload_is_lost(sandbox: Sandbox, tmp_path: Path) -> None:
+    """CRS-1: the upload is found by its request_id, and StartUpload again gives the same one."""
+    mortal = MortalAgent(tmp_path, sandbox.settings, lambda: sandbox.now[0])
+    await mortal.start()
+    try:
+        mortal.die_at(TracePoint.UPLOAD_ADMITTED)
+        await start_upload(mortal.agent, "/file", 3, request_id="r")
+        assert mortal.killed.is_set()
+        assert len(sandbox.leftovers()) == 1
+        await mortal.close()
+        await mortal.start()
+        found = await get_upload(mortal.agent, request_id="r")
+        assert (found.state, found.staged_bytes) == (files_pb2.UPLOAD_STATE_RECEIVING, 0)
+        again = await start_upload(mortal.agent, "/file", 3, request_id="r")
+        assert (again.upload_id, again.epoch) == (found.upload_id, found.epoch)
+        await put(mortal.agent, "/file", b"new", upload_id=again.upload_id, epoch=again.epoch)
+        assert not sandbox.leftovers()
+    finally:
+        await mortal.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from agent.agent_harness import (
+    EACCES,
     EIO,
     Peer,
     Refused,
@@ -156,10 +157,10 @@ async def test_going_on_reads_nothing_again(agent: FileAgent, sandbox: Sandbox) 
     status = await start_upload(agent, "/file", len(content), upload_id=status.upload_id)
     assert status.staged_bytes == status.durable_bytes == PART
     assert status.staged_sha256 == hashlib.sha256(content[:PART]).digest()
+    assert sandbox.fs.calls.get("preadv", 0) == 0
     answer = await finish(agent, status, content)
     assert answer.resumed_from == PART
     assert (sandbox.root / "file").read_bytes() == content
-    assert sandbox.fs.calls.get("preadv", 0) == 0
 
 
 async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: Sandbox) -> None:
@@ -184,7 +185,8 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
         await peer.data(PART, content[PART:])
         await peer.finish(content)
         assert (await peer.answer()).upload.file.mode == 0o640
-    assert sandbox.fs.calls["preadv"] == 1
+    # Once for the prefix, once for everything before it was published.
+    assert sandbox.fs.calls["preadv"] == 2
     assert (sandbox.root / "file").read_bytes() == content
 
 
@@ -442,10 +444,37 @@ async def test_staging_file_shortened_inside_the_sandbox(agent: FileAgent, sandb
         await peer.send(opened(upload=going_on(status)))
         await peer.data(6, b"x")
         assert (await peer.error()).metadata["expected_offset"] == "2"
+    assert agent.statistics().staged_bytes == 2
     status = await start_upload(agent, "/file", upload_id=status.upload_id)
     assert status.staged_sha256 == hashlib.sha256(b"ab").digest()
     await finish(agent, status, b"abCD")
     assert (sandbox.root / "file").read_bytes() == b"abCD"
+
+
+async def test_a_staging_file_that_its_owner_may_not_write(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CRS-6: an agent that died before the rename left the mode of the published file on it."""
+    status = await start_upload(agent, "/file")
+    await stage(agent, status, b"abc")
+    (sandbox.root / sandbox.leftovers()[0]).chmod(0o444)
+    # The superuser would be let through.
+    sandbox.fs.fail("open", EACCES, None)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=going_on(status)))
+        await peer.finish(b"abc")
+        assert (await peer.answer()).upload.bytes_written == 3
+    assert sandbox.fs.calls["chmod_entry"] == 1
+    assert (sandbox.root / "file").read_bytes() == b"abc"
+
+
+async def test_asking_for_the_digest_of_what_was_removed(
+    restarted: list[FileAgent], sandbox: Sandbox
+) -> None:
+    """RSM-7: GetUpload answers UNKNOWN; it does not fail."""
+    await start_upload(restarted[0], "/file", request_id="r")
+    agent = await restart(restarted, sandbox)
+    (sandbox.root / sandbox.leftovers()[0]).unlink()
+    assert (await get_upload(agent, request_id="r", digest=True)).state == UNKNOWN
+    assert agent.statistics().unfinished_uploads == 0
 
 
 async def test_orphans_of_a_killed_agent_are_removed(restarted: list[FileAgent], sandbox: Sandbox) -> None:

@@ -46,9 +46,7 @@ def test_the_line_has_everything(stack: DevStack) -> None:
     for sandbox in stack.sandboxes:
         assert sandbox.workdir == "/sandbox"
         assert sandbox.directory.is_dir()
-    commands = {
-        process.pid: " ".join(process.cmdline()) for process in descendants(stack.process.pid)
-    }
+    commands = {process.pid: " ".join(process.cmdline()) for process in descendants(stack.process.pid)}
     assert set(commands) == {stack.gateway_pid, *stack.supervisor_pids}
     assert "openshell-files-gateway serve" in commands[stack.gateway_pid]
     for pid, sandbox in zip(stack.supervisor_pids, stack.sandboxes, strict=True):
@@ -165,9 +163,7 @@ def test_a_killed_stack_takes_its_children_along(tmp_path: Path) -> None:
         assert len(children) == 2
         running.process.kill()
         running.process.communicate()
-        block_until(
-            lambda: not [child for child in children if child.is_running()], "the children have gone"
-        )
+        block_until(lambda: not [child for child in children if child.is_running()], "the children have gone")
 
 
 def test_what_dies_is_started_again(own: DevStack) -> None:
@@ -215,9 +211,7 @@ def test_the_port_can_be_chosen(tmp_path: Path) -> None:
 
 def test_for_people() -> None:
     """Without `--json` it says what to type next."""
-    process = subprocess.Popen(
-        [command("openshell-files-gateway"), "dev"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([command("openshell-files-gateway"), "dev"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         words = ""

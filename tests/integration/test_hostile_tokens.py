@@ -14,15 +14,17 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from conditions import until
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
-from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 from stack_client import reason_of
-from token_forge import Signer, assemble, encode, hmac_sha256, signer
+from token_forge import assemble, encode, hmac_sha256, signer
 
 Forge = Callable[[GatewayHarness], str | None]
 
@@ -33,12 +35,9 @@ def _published(harness: GatewayHarness) -> dict[str, Any]:
 
 def _pem(harness: GatewayHarness) -> bytes:
     """Return the issuer's public key as anybody can make it from the JWK set."""
-    return _key_of(harness.identity_provider).pem
-
-
-def _key_of(provider: DevelopmentIdentityProvider) -> Signer:
-    key = provider._keys[0]
-    return Signer(key.key_id, key.algorithm, key.private)
+    key = jwt.PyJWK(_published(harness)).key
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _parts(harness: GatewayHarness) -> tuple[dict[str, object], bytes]:

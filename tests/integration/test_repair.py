@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -84,7 +83,7 @@ async def test_a_download_goes_on(breakable: DevStack, tmp_path: Path, role: str
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-async def test_the_command_is_killed_and_resumed(
+def test_the_command_is_killed_and_resumed(
     breakable: DevStack, tmp_path: Path, number: signal.Signals
 ) -> None:
     """`upload --resume` finds what the killed command had staged."""
@@ -92,13 +91,13 @@ async def test_the_command_is_killed_and_resumed(
     source.write_bytes(content_of("resumed", SIZE))
     directory = breakable.sandboxes[0].directory
     environment = breakable.environment() | {"XDG_STATE_HOME": str(tmp_path / "state")}
-    process = await asyncio.create_subprocess_exec(
-        command("openshell-files"), "upload", "demo", str(source), "resumed", "--json",
-        env=environment, stdout=asyncio.subprocess.PIPE,
+    process = subprocess.Popen(
+        [command("openshell-files"), "upload", "demo", str(source), "resumed", "--json"],
+        env=environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     block_until(lambda: _staged(directory) > SIZE // 8, "some of it is staged")
     process.send_signal(number)
-    output, _ = await process.communicate()
+    output, _ = process.communicate()
     if process.returncode == 0:
         pytest.fail("the command was faster than the signal; make the file larger")
     expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[number]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cli_command import cli_result
 from dev_command import DevSandbox, DevStack
 from kill_client import content_of
 from openshell_files import AsyncFilesClient, FilesClient, OidcAuth
+from openshell_files.results import DownloadResult, UploadResult
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
 
 #: Every edge at which something is cut, and both sides of it.
@@ -48,65 +50,59 @@ NAMES = {
 }
 
 #: Uploads a local file and downloads it to another; returns the two digests.
-Carrier = Callable[[DevStack, DevSandbox, Path, str, Path], Awaitable[tuple[str, str]]]
+Carrier = Callable[[DevStack, DevSandbox, Path, str, Path], tuple[str, str]]
 
 
-async def by_sync(stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path) -> tuple[str, str]:
+def by_sync(stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path) -> tuple[str, str]:
     """Carry with the synchronous client."""
-
-    def carry() -> tuple[str, str]:
-        with FilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
-            files = client.sandbox(sandbox.name)
-            up = files.upload_path(source, remote)
-            down = files.download_path(remote, target)
-        assert (up.size, down.size) == (source.stat().st_size,) * 2
-        return up.sha256, down.sha256
-
-    return await asyncio.to_thread(carry)
-
-
-async def by_async(stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path) -> tuple[str, str]:
-    """Carry with the asynchronous client."""
-    async with AsyncFilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
+    with FilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
         files = client.sandbox(sandbox.name)
-        up = await files.upload_path(source, remote)
-        down = await files.download_path(remote, target)
+        up = files.upload_path(source, remote)
+        down = files.download_path(remote, target)
     assert (up.size, down.size) == (source.stat().st_size,) * 2
     return up.sha256, down.sha256
 
 
-async def by_command(
+def by_async(
+    stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path
+) -> tuple[str, str]:
+    """Carry with the asynchronous client."""
+
+    async def carry() -> tuple[UploadResult, DownloadResult]:
+        async with AsyncFilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
+            files = client.sandbox(sandbox.name)
+            return await files.upload_path(source, remote), await files.download_path(remote, target)
+
+    up, down = asyncio.run(carry())
+    assert (up.size, down.size) == (source.stat().st_size,) * 2
+    return up.sha256, down.sha256
+
+
+def by_command(
     stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path
 ) -> tuple[str, str]:
     """Carry with the command; `--` ends the options, as everywhere."""
-
-    def carry() -> tuple[str, str]:
-        up = cli_result(stack, "upload", "--json", "--", sandbox.name, str(source), remote)
-        down = cli_result(stack, "download", "--json", "--", sandbox.name, remote, str(target))
-        size, occupied = source.stat().st_size, source.stat().st_blocks * 512
-        assert (up["size"], down["size"]) == (size, size)
-        # Around a hole a download sends whole chunks (DWN-7).
-        most = min(size, occupied + 4 * MIB)
-        assert (up["bytes_sent"], down["bytes_received"]) == (size, size) or occupied < size
-        assert max(up["bytes_sent"], down["bytes_received"]) <= most
-        assert up["path"] == down["path"]
-        assert min(up["seconds"], down["seconds"]) >= 0
-        return up["sha256"], down["sha256"]
-
-    return await asyncio.to_thread(carry)
+    up = cli_result(stack, "upload", "--json", "--", sandbox.name, str(source), remote)
+    down = cli_result(stack, "download", "--json", "--", sandbox.name, remote, str(target))
+    size, occupied = source.stat().st_size, source.stat().st_blocks * 512
+    assert (up["size"], down["size"]) == (size, size)
+    assert (up["bytes_sent"], down["bytes_received"]) == (size, size) or occupied < size
+    # Around a hole a download sends whole chunks (DWN-7).
+    assert max(up["bytes_sent"], down["bytes_received"]) <= min(size, occupied + 4 * MIB)
+    assert up["path"] == down["path"]
+    assert min(up["seconds"], down["seconds"]) >= 0
+    return up["sha256"], down["sha256"]
 
 
 BY_SDK = pytest.mark.parametrize("carrier", [by_sync, by_async], ids=["sync", "async"])
 
 
-async def _check_round_trip(
-    stack: DevStack, carrier: Carrier, source: Path, remote: str, target: Path
-) -> None:
+def _check_round_trip(stack: DevStack, carrier: Carrier, source: Path, remote: str, target: Path) -> None:
     """Carry a file there and back, and compare everything."""
     sandbox = stack.sandboxes[1]
     content = source.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    assert await carrier(stack, sandbox, source, remote, target) == (digest, digest)
+    assert carrier(stack, sandbox, source, remote, target) == (digest, digest)
     stored = sandbox.directory / remote
     for path in (stored, target):
         assert path.read_bytes() == content
@@ -117,36 +113,36 @@ async def _check_round_trip(
 
 @BY_SDK
 @pytest.mark.parametrize("size", SIZES)
-async def test_every_size(stack: DevStack, tmp_path: Path, carrier: Carrier, size: int) -> None:
+def test_every_size(stack: DevStack, tmp_path: Path, carrier: Carrier, size: int) -> None:
     """Identical content, mode and modified time (UPL-10)."""
     source = tmp_path / "source"
     source.write_bytes(content_of("size", size))
     source.chmod(0o640 if size % 2 else 0o751)
-    await _check_round_trip(stack, carrier, source, f"size-{size}", tmp_path / "target")
+    _check_round_trip(stack, carrier, source, f"size-{size}", tmp_path / "target")
 
 
 @pytest.mark.parametrize("size", CLI_SIZES)
-async def test_every_size_by_command(stack: DevStack, tmp_path: Path, size: int) -> None:
+def test_every_size_by_command(stack: DevStack, tmp_path: Path, size: int) -> None:
     """The same with two commands."""
     source = tmp_path / "source"
     source.write_bytes(content_of("size", size))
     source.chmod(0o600 if size % 2 else 0o755)
-    await _check_round_trip(stack, by_command, source, f"cli-{size}", tmp_path / "target")
+    _check_round_trip(stack, by_command, source, f"cli-{size}", tmp_path / "target")
 
 
 @BY_SDK
 @pytest.mark.parametrize("name", NAMES.values(), ids=list(NAMES))
-async def test_every_name(stack: DevStack, tmp_path: Path, carrier: Carrier, name: str) -> None:
+def test_every_name(stack: DevStack, tmp_path: Path, carrier: Carrier, name: str) -> None:
     """Names mean nothing: not here, not there (PTH-1)."""
     (tmp_path / "there").mkdir()
     (tmp_path / "here").mkdir()
     source = tmp_path / "here" / name
     source.write_bytes(content_of(name, 3000))
-    await _check_round_trip(stack, carrier, source, name, tmp_path / "there" / name)
+    _check_round_trip(stack, carrier, source, name, tmp_path / "there" / name)
     assert os.listdir(tmp_path / "there") == [name]
 
 
-async def test_names_by_command(stack: DevStack, tmp_path: Path) -> None:
+def test_names_by_command(stack: DevStack, tmp_path: Path) -> None:
     """Names on a command line, relative and without DEST: the name is kept (`upload NAME LOCAL`)."""
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
@@ -162,11 +158,12 @@ async def test_names_by_command(stack: DevStack, tmp_path: Path) -> None:
         (sandbox.directory / name).unlink()
 
     names = [NAMES[name] for name in CLI_NAMES]
-    await asyncio.gather(*(asyncio.to_thread(carry, name) for name in names))
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(carry, names))
     assert sorted(os.listdir(there)) == sorted(names)
 
 
-async def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
+def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     data = content_of("sparse", 100_000)
     with source.open("wb") as file:
@@ -176,7 +173,7 @@ async def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier) -> No
     assert source.stat().st_size == SPARSE_BYTES
     sandbox = stack.sandboxes[1]
     try:
-        up, down = await carrier(stack, sandbox, source, "sparse", target)
+        up, down = carrier(stack, sandbox, source, "sparse", target)
         assert up == down
         for path in (sandbox.directory / "sparse", target):
             status = path.stat()
@@ -190,13 +187,13 @@ async def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier) -> No
         (sandbox.directory / "sparse").unlink(missing_ok=True)
 
 
-async def test_a_sparse_file_of_more_than_four_gib(stack: DevStack, tmp_path: Path) -> None:
+def test_a_sparse_file_of_more_than_four_gib(stack: DevStack, tmp_path: Path) -> None:
     """2^32+1 bytes: offsets do not wrap; holes stay holes, there and back (UPL-5, DWN-7)."""
-    await _check_sparse(stack, tmp_path, by_async)
+    _check_sparse(stack, tmp_path, by_async)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("carrier", [by_sync, by_command], ids=["sync", "command"])
-async def test_a_sparse_file_by_every_way(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
+def test_a_sparse_file_by_every_way(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
     """The same with the others; hashing the zeros takes its time."""
-    await _check_sparse(stack, tmp_path, carrier)
+    _check_sparse(stack, tmp_path, carrier)

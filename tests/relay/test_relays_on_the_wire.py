@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 
 import grpc
 import pytest
+from conditions import until
 from gateway_harness import FILES, OTHER_SANDBOX, SANDBOX, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import RelaySettings
+from openshell_files_gateway.relay.broker import RelayBroker
+from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
 from openshell_supervisor_sim.relay import open_stream
@@ -89,6 +93,29 @@ async def test_an_open_is_never_sent_to_a_supervisor_that_serves_no_files(harnes
     assert "did not announce file transfer" in str(caught.value.details())
     await supervisor.call.done_writing()
     assert await supervisor.hear() is None
+
+
+async def test_initial_metadata_before_the_gateway_has_anything_to_say(
+    harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLY-2: the claim alone is answered; the requester does not take the channel up yet."""
+    held: list[Callable[[], None]] = []
+    deliver = RelayBroker.deliver
+
+    def hold(broker: RelayBroker, channel: RelayChannel) -> None:
+        held.append(partial(deliver, broker, channel))
+
+    monkeypatch.setattr(RelayBroker, "deliver", hold)
+    supervisor = harness.supervisor()
+    await supervisor.connect()
+    asking = asyncio.create_task(harness.stat())
+    opened = await supervisor.next_open()
+    # Returns only once the initial metadata came.
+    relay = await asyncio.wait_for(supervisor.claim(opened.channel_id), 5)
+    await until(lambda: held, "the channel is handed on")
+    held[0]()
+    await relay.answer(STAT_ANSWER)
+    assert (await asking).file.size_bytes == 5
 
 
 async def test_a_relay_that_nobody_claims(hasty: GatewayHarness) -> None:

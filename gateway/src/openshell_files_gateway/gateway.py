@@ -15,7 +15,7 @@ from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.files import FileMethods
 from openshell_files_gateway.rpc.health import health
-from openshell_files_gateway.rpc.server import GatewayServer
+from openshell_files_gateway.rpc.server import GatewayServer, authority
 from openshell_files_gateway.rpc.service import build_handlers
 from openshell_files_gateway.rpc.supervisors import SupervisorMethods
 from openshell_files_gateway.sandboxes import Sandbox, SandboxDirectory
@@ -79,7 +79,7 @@ class Gateway:
         """
         self._access.start()
         port = await self._server.start()
-        endpoint = f"{self._settings.server.bind_address}:{port}"
+        endpoint = authority(self._settings.server.bind_address, port)
         log.info(
             "gateway listens",
             endpoint=endpoint,

@@ -59,12 +59,17 @@ class Chunk:
         return self.hole_bytes or len(self.data)
 
 
-def crc32c(data: bytes | memoryview) -> int:
-    """Return the CRC-32C (Castagnoli, RFC 3720) of `data`."""
+def crc32c(data: bytes | memoryview, before: int = 0) -> int:
+    """Return the CRC-32C (Castagnoli, RFC 3720) of `data`.
+
+    Args:
+        data: the bytes.
+        before: the CRC-32C of bytes in front of them, to get that of both.
+    """
     # The extension takes nothing but bytes. The copy costs less than half of
     # the checksum itself.
     whole = data if isinstance(data, bytes) else bytes(data)
-    return cast("int", google_crc32c.value(whole))  # pyright: ignore[reportUnknownMemberType]
+    return cast("int", google_crc32c.extend(before, whole))  # pyright: ignore[reportUnknownMemberType]
 
 
 def encode_chunk(offset: int, data: bytes | memoryview, checksum: int) -> list[bytes | memoryview]:

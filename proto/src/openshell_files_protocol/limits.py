@@ -38,10 +38,13 @@ SHA256_BYTES: Final = 32
 
 #: Channel and server settings of every hop that carries file content.
 #: A larger HTTP/2 frame means fewer system calls per chunk; the lookahead lets
-#: flow control grant more than one chunk ahead of the reader.
+#: flow control grant more than one chunk ahead of the reader. Without the
+#: probe the window stays at that: an estimate of the path's capacity has no
+#: bound, and what it grants is held in memory when the reader is slower.
 STREAM_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", 4 * MIB),
     ("grpc.max_send_message_length", 4 * MIB),
     ("grpc.http2.max_frame_size", 4 * MIB),
     ("grpc.http2.lookahead_bytes", 4 * MIB),
+    ("grpc.http2.bdp_probe", 0),
 )

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 import structlog
 
@@ -112,17 +112,32 @@ async def wait_for_stop(*, stdin_closes: bool = False) -> str:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask, number.name)
-    reader = sys.stdin.fileno() if stdin_closes else -1
-    if stdin_closes:
-        os.set_blocking(reader, False)
-        loop.add_reader(reader, _at_end, reader, ask)
+    reader = _watch_stdin(loop, ask) if stdin_closes else None
     try:
         return await asked
     finally:
-        if stdin_closes:
+        if reader is not None:
             loop.remove_reader(reader)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, ask: Callable[[str], None]) -> int | None:
+    """Ask when standard input ends; returns the descriptor that is watched."""
+    stdin: TextIO | None = sys.stdin  # None if the process was started without
+    if stdin is None:
+        ask("stdin")
+        return None
+    descriptor = stdin.fileno()
+    os.set_blocking(descriptor, False)
+    try:
+        loop.add_reader(descriptor, _at_end, descriptor, ask)
+    except PermissionError:
+        # A file, or /dev/null: it cannot be waited for, and nobody holds the
+        # other end.
+        ask("stdin")
+        return None
+    return descriptor
 
 
 def _at_end(descriptor: int, ask: Callable[[str], None]) -> None:
@@ -130,5 +145,7 @@ def _at_end(descriptor: int, ask: Callable[[str], None]) -> None:
         ended = not os.read(descriptor, 4096)
     except BlockingIOError:
         return
+    except OSError:  # of a terminal that was closed, for one
+        ended = True
     if ended:
         ask("stdin")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -25,6 +27,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 #: Where the agent keeps its journal inside the sandbox, unless told otherwise.
 STATE_IN_ROOT = "var/lib/openshell-files"
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
 
 #: Pings as the real supervisor sends them, also while idle.
 _KEEPALIVE = (
@@ -82,6 +86,8 @@ def run(
         _refuse(f"--fault: {error}")
     if log_format not in ("console", "json"):
         _refuse("--log-format: use console or json")
+    if log_level.lower() not in _LOG_LEVELS:
+        _refuse(f"--log-level: use one of {', '.join(_LOG_LEVELS)}")
     _check_root(root, workdir)
     configure_logs(_format(log_format), log_level)
     tune_allocator()
@@ -90,6 +96,10 @@ def run(
         tokens.read()
     except TokenFileError as error:
         _refuse(str(error))
+    try:
+        credentials = None if tls_ca is None else grpc.ssl_channel_credentials(tls_ca.read_bytes())
+    except OSError as error:
+        _refuse(f"--tls-ca {tls_ca}: {error}")
     settings = AgentSettings(root=root, workdir=workdir, state_dir=state_dir or root / STATE_IN_ROOT)
 
     if faults:
@@ -101,10 +111,11 @@ def run(
             endpoint=endpoint,
             sandbox_id=sandbox_id,
             tokens=tokens,
-            tls_ca=tls_ca,
+            credentials=credentials,
             backoff=Backoff(initial=min(INITIAL_SECONDS, max_backoff), maximum=max_backoff),
             stdin_closes=exit_on_stdin_close,
             json_line=json_line,
+            faults=faults,
         )
     )
 
@@ -115,17 +126,17 @@ async def _serve(
     endpoint: str,
     sandbox_id: str,
     tokens: TokenFile,
-    tls_ca: Path | None,
+    credentials: grpc.ChannelCredentials | None,
     backoff: Backoff,
     stdin_closes: bool,
     json_line: bool,
+    faults: Sequence[Fault],
 ) -> None:
     await agent.start()
     options = [*STREAM_OPTIONS, *_KEEPALIVE]
-    if tls_ca is None:
+    if credentials is None:
         channel = grpc.aio.insecure_channel(endpoint, options)
     else:
-        credentials = grpc.ssl_channel_credentials(await asyncio.to_thread(tls_ca.read_bytes))
         channel = grpc.aio.secure_channel(endpoint, credentials, options)
     session = SupervisorSession(
         channel=channel,
@@ -141,10 +152,15 @@ async def _serve(
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        tasks = [running, stopping, *([saying] if saying else [])]
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        if any(fault.holds_a_transfer for fault in faults):
+            # It cannot be stopped in order, and must not go on either.
+            os._exit(0)
+        for task in (running, stopping, saying):
+            if task is not None:
+                task.cancel()
+        results = await asyncio.gather(running, stopping, return_exceptions=True)
+        if saying is not None:
+            await asyncio.wait({saying})
         await agent.aclose()
         await channel.close()
     if isinstance(results[0], Exception):

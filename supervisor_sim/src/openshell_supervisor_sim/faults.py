@@ -8,6 +8,7 @@ then does what it was asked to, once. SIGUSR1 lets paused transfers go on.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
+from typing import Final
+
+_COUNT: Final = re.compile("[1-9][0-9]*")
 
 
 class FaultAction(StrEnum):
@@ -53,7 +57,7 @@ class Fault:
         """
         action, at, rest = text.partition("@")
         point, _, occurrence = rest.partition("#")
-        if not at or not point or action not in list(FaultAction) or not (occurrence or "1").isdigit():
+        if not at or not point or action not in list(FaultAction) or not _COUNT.fullmatch(occurrence or "1"):
             raise ValueError(f"{text!r} is not ACTION@POINT or ACTION@POINT#N with ACTION pause or kill")
         return cls(point, FaultAction(action), int(occurrence or "1"))
 
@@ -72,6 +76,11 @@ class Fault:
         if self.action is FaultAction.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         self._released.wait()
+
+    @property
+    def holds_a_transfer(self) -> bool:
+        """Whether a transfer stands still at the point now."""
+        return self._paused and not self._released.is_set()
 
     def release(self) -> None:
         """Let the transfer that stands still at the point go on; safe in a signal handler."""

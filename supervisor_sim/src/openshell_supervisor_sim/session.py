@@ -103,10 +103,14 @@ class SupervisorSession:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(call, interval))
                 tasks.create_task(self._read(call, interval))
-        except* (grpc.RpcError, asyncio.InvalidStateError) as group:
-            raise SessionError(await _status(call, group.exceptions[0])) from group
-        except* SessionError as group:
-            raise SessionError("; ".join(str(error) for error in group.exceptions)) from group
+        except* (grpc.RpcError, asyncio.InvalidStateError, SessionError) as group:
+            # One clause: what two of them raise comes out as a group, which
+            # nobody outside expects. Reader and writer can fail together.
+            reasons = [
+                str(error) if isinstance(error, SessionError) else await _status(call, error)
+                for error in group.exceptions
+            ]
+            raise SessionError("; ".join(dict.fromkeys(reasons))) from group
         finally:
             self.connected.clear()
             call.cancel()
@@ -184,10 +188,14 @@ class SupervisorSession:
             why = f"this supervisor serves no {target or 'ssh'} target"
             await self._report(opened.channel_id, why)
             return
+        try:
+            metadata = await self.token.metadata()
+        except TokenFileError as error:
+            await self._report(opened.channel_id, str(error))
+            return
         await self._report(opened.channel_id, None)
         with structlog.contextvars.bound_contextvars(transfer_id=opened.file.transfer_id):
-            call = open_stream(self.channel, methods.RELAY_STREAM, await self.token.metadata())
-            stream = RelayByteStream(call)
+            stream = RelayByteStream(open_stream(self.channel, methods.RELAY_STREAM, metadata))
             try:
                 await stream.claim(opened.channel_id)
                 await self.files.serve(stream)

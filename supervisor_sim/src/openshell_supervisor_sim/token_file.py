@@ -24,7 +24,7 @@ class TokenFile:
         """Return the call metadata that carries the token.
 
         Raises:
-            TokenFileError: the file cannot be read, or is empty.
+            TokenFileError: as `read` raises it.
         """
         return (("authorization", f"Bearer {await asyncio.to_thread(self.read)}"),)
 
@@ -32,7 +32,8 @@ class TokenFile:
         """Return the token.
 
         Raises:
-            TokenFileError: the file cannot be read, or is empty.
+            TokenFileError: the file cannot be read, is empty, or holds more
+                than a token.
         """
         try:
             token = self._path.read_text("ascii").strip()
@@ -40,4 +41,6 @@ class TokenFile:
             raise TokenFileError(f"--token-file {self._path}: {error}") from error
         if not token:
             raise TokenFileError(f"--token-file {self._path}: the file is empty")
+        if not token.isprintable() or " " in token:
+            raise TokenFileError(f"--token-file {self._path}: holds more than one token")
         return token

@@ -138,7 +138,10 @@ class Child:
         """Return the end of the log, which may be removed with its directory."""
         if self._log_file is None:
             return ""
-        lines = self._log_file.read_text("utf-8", "replace").splitlines()
+        try:
+            lines = self._log_file.read_text("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return ""
         return ": " + "\n".join(lines[-_LAST_LINES:])
 
     async def _keep(self, *, ready_line: bool) -> None:
@@ -153,7 +156,7 @@ class Child:
                 process.stdin.close()
             try:
                 await self._spawn(ready_line=ready_line)
-            except ChildFailedError as error:
+            except (ChildFailedError, OSError) as error:
                 if self._stopping:
                     return
                 log.error("child cannot be started again", child=self.name, reason=str(error))  # noqa: TRY400

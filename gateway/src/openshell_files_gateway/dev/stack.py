@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -166,8 +166,8 @@ class DevelopmentStack:
             await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)
 
     async def _start(self) -> None:
-        await asyncio.to_thread(self.identity_provider.start)
-        await asyncio.to_thread(self._lay_out)
+        await _in_thread(self.identity_provider.start)
+        await _in_thread(self._lay_out)
         self.gateway = Child(
             "gateway",
             lambda: [
@@ -182,7 +182,14 @@ class DevelopmentStack:
         for sandbox in self.sandboxes:
             child = self._supervisor(sandbox)
             self.supervisors.append(child)
-        await asyncio.gather(*(child.start(ready_line=True) for child in self.supervisors))
+        starting = [asyncio.create_task(child.start(ready_line=True)) for child in self.supervisors]
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            # If one failed, no other may start after everything was stopped.
+            for start in starting:
+                start.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
 
     def _supervisor(self, sandbox: StackSandbox) -> Child:
         home = self.root / "sandboxes" / sandbox.name
@@ -274,3 +281,16 @@ class DevelopmentStack:
             f"members = [{{subject = {json.dumps(provider.client_id)}}}]",
         ]
         return "\n".join(lines) + "\n"
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run `work` in a thread; cancelled, wait until it is over.
+
+    A thread cannot be stopped, and what it still makes has to be removed.
+    """
+    running = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise

@@ -17,6 +17,10 @@ from openshell_files_protocol.limits import MIB
 #: let in, so the true bound is this plus the largest message.
 QUEUE_BYTES: Final = MIB
 
+#: What a message counts for at least: its objects and headers take up room
+#: even if it is empty, so any number of empty ones must not fit.
+_LEAST_COST: Final = 48
+
 
 @dataclass(frozen=True, slots=True)
 class BatchStatistics:
@@ -45,7 +49,7 @@ class MessageBatch:
         while self._size >= self._max:
             await self._wait()
         self._messages.append(message)
-        self._size += len(message)
+        self._size += _cost(message)
         self._peak = max(self._peak, self._size)
         self._changed.set()
 
@@ -64,9 +68,9 @@ class MessageBatch:
             await self._wait()
         batch: list[bytes] = []
         size = 0
-        while self._messages and (not batch or size + len(self._messages[0]) <= max_bytes):
+        while self._messages and (not batch or size + _cost(self._messages[0]) <= max_bytes):
             message = self._messages.popleft()
-            size += len(message)
+            size += _cost(message)
             batch.append(message)
         self._size -= size
         self._changed.set()
@@ -79,3 +83,7 @@ class MessageBatch:
     async def _wait(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+def _cost(message: bytes) -> int:
+    return max(len(message), _LEAST_COST)

@@ -120,19 +120,18 @@ class RelayBroker:
         self._waiters[channel_id] = _Waiter(future, request)
         try:
             async with asyncio.timeout(self._claim_wait):
-                await session.send(request)
-                return await future, session
+                try:
+                    await session.send(request)
+                    return await future, session
+                except BaseException:
+                    _decline(future)
+                    raise
         except TimeoutError:
             raise TransferError(
                 Reason.RELAY_TIMEOUT,
                 f"relay open timed out: the supervisor did not claim it within {self._claim_wait:g} s",
                 retry_delay=1.0,
             ) from None
-        except asyncio.CancelledError:
-            # The claim may have come in the same turn of the loop.
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().close()
-            raise
         finally:
             self._relays.abandon(channel_id)
             self._waiters.pop(channel_id, None)
@@ -160,6 +159,18 @@ class RelayBroker:
         if waiter is None or waiter.channel.done():
             raise TransferError(Reason.RELAY_REQUESTER_GONE, "relay requester dropped")
         waiter.channel.set_result(channel)
+
+    def lose(self, channel_id: str) -> None:
+        """Tell the requester that the supervisor died between claim and delivery.
+
+        Changes nothing once the channel was delivered.
+        """
+        self._fail(
+            channel_id,
+            TransferError(
+                Reason.RELAY_LOST, "the relay to the sandbox broke: the supervisor claimed it and was gone"
+            ),
+        )
 
     def refuse(self, channel_id: str, sandbox_id: str, why: str) -> None:
         """Tell the requester that the supervisor refused (RLY-5)."""
@@ -215,6 +226,12 @@ class RelayBroker:
         waiter = self._waiters.get(channel_id)
         if waiter is not None and not waiter.channel.done():
             waiter.channel.set_exception(error)
+
+
+def _decline(claimed: asyncio.Future[RelayChannel]) -> None:
+    """Close a channel that came in the turn of the loop in which its requester gave up."""
+    if claimed.done() and not claimed.cancelled() and claimed.exception() is None:
+        claimed.result().close()
 
 
 def _shutting_down() -> TransferError:

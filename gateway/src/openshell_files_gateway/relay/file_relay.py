@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol import chunks
-from openshell_files_protocol.errors import FieldViolation, TransferError
+from openshell_files_protocol.errors import FieldViolation, TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
+from openshell_files_protocol.limits import MAX_FRAME_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from openshell_files_protocol.reasons import Code, Reason, reason_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from google.protobuf import duration_pb2
 
     from openshell_files_gateway.relay.channel import RelayChannel
 
@@ -30,6 +33,9 @@ _REASON_BY_CODE = {
     Code.UNAVAILABLE: Reason.RELAY_LOST,
 }
 
+#: An agent's advice to wait is passed on up to so many seconds.
+_MAX_RETRY_SECONDS: Final = 86_400.0
+
 
 class FileRelay:
     """One operation of one caller, spoken to the agent over a channel.
@@ -44,12 +50,24 @@ class FileRelay:
         self._channel = channel
         self._on_frame = on_frame
         self._decoder = FrameDecoder()
-        self._frames: deque[memoryview] = deque()
+        # Cut as they are asked for: a message of empty frames would be a
+        # million objects.
+        self._frames: Iterator[memoryview] = iter(())
         self._heard = False
 
     async def open(self, request: file_relay_pb2.FileRelayOpen) -> None:
-        """Send the first frame (FRM-2)."""
-        await self._send(file_relay_pb2.FileRelayRequest(open=request))
+        """Send the first frame (FRM-2).
+
+        Raises:
+            TransferError: INVALID_REQUEST if the caller's request makes it
+                larger than a frame may be, RELAY_LOST.
+        """
+        frame = file_relay_pb2.FileRelayRequest(open=request)
+        if frame.ByteSize() > MAX_FRAME_BYTES:
+            raise invalid(
+                "request", f"too large: {frame.ByteSize()} bytes, at most {MAX_FRAME_BYTES} are allowed"
+            )
+        await self._send(frame)
 
     async def forward(self, messages: Sequence[bytes]) -> None:
         """Send callers' messages as they came (FRM-4); joined into one write."""
@@ -90,21 +108,24 @@ class FileRelay:
                 return memoryview(response.download.SerializeToString())
             if kind not in {None, "accepted", "working"}:
                 return response
+            # One message can hold any number of these; others have a turn too.
+            await asyncio.sleep(0)
 
     async def _next_raw(self) -> memoryview:
-        while not self._frames:
+        while True:
+            try:
+                for frame in self._frames:
+                    self._heard = True
+                    self._on_frame()
+                    return frame
+            except FramingError as error:
+                raise self._not_an_agent(str(error)) from error
             data = await self._channel.receive()
             if not len(data):
                 raise TransferError(
                     Reason.RELAY_LOST, "the relay to the sandbox ended before the file agent gave a result"
                 )
-            try:
-                self._frames.extend(self._decoder.feed(data))
-            except FramingError as error:
-                raise self._not_an_agent(str(error)) from error
-        self._heard = True
-        self._on_frame()
-        return self._frames.popleft()
+            self._frames = self._decoder.feed(data)
 
     async def _send(self, request: file_relay_pb2.FileRelayRequest) -> None:
         await self._channel.send(frame_segments([request.SerializeToString()]))
@@ -128,7 +149,10 @@ def _error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
         error.message,
         metadata=metadata,
         field_violations=[FieldViolation(v.field, v.description) for v in error.field_violations],
-        retry_delay=(
-            error.retry_delay.ToTimedelta().total_seconds() if error.HasField("retry_delay") else None
-        ),
+        retry_delay=_seconds(error.retry_delay) if error.HasField("retry_delay") else None,
     )
+
+
+def _seconds(delay: duration_pb2.Duration) -> float:
+    """Return the delay; what the agent gives need not be a duration that makes sense."""
+    return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _MAX_RETRY_SECONDS)

@@ -24,6 +24,9 @@ log = structlog.get_logger("openshell_files_gateway.calls")
 #: A caller may name its call; anything that could forge a log line may not.
 _CALLER_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
+#: Of a path, an id or a message that a peer made up; they can be 1 MiB long.
+_MAX_LOGGED_CHARACTERS: Final = 1000
+
 TRANSFER_ID_METADATA: Final = "x-request-id"
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -154,7 +157,8 @@ class CallGuard:
 
     def _log_end(self, call: Call, outcome: str, seconds: float) -> None:
         who = call.principal
-        facts = call.facts | {"seconds": round(seconds, 3), "peer": call.context.peer()}
+        told = {key: _bounded(value) for key, value in call.facts.items()}
+        facts = told | {"seconds": round(seconds, 3), "peer": call.context.peer()}
         if isinstance(who, User):
             facts["user"] = who.key
         elif who is not None:
@@ -182,6 +186,10 @@ def _transfer_id(context: Context) -> str:
         if key == TRANSFER_ID_METADATA and _CALLER_ID.fullmatch(_text(value)):
             return _text(value)
     return uuid.uuid4().hex
+
+
+def _bounded(fact: object) -> object:
+    return fact[:_MAX_LOGGED_CHARACTERS] if isinstance(fact, str) else fact
 
 
 def _text(value: str | bytes) -> str:

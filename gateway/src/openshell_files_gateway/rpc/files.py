@@ -195,22 +195,22 @@ class FileMethods:
 
     async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
         """Send the agent its first frame."""
-        await operation.relay.open(
-            file_relay_pb2.FileRelayOpen(
-                protocol_version=PROTOCOL_VERSION,
-                transfer_id=operation.transfer_id,
-                principal=operation.principal,
+        opened = file_relay_pb2.FileRelayOpen(
+            protocol_version=PROTOCOL_VERSION,
+            transfer_id=operation.transfer_id,
+            principal=operation.principal,
+            max_chunk_bytes=operation.max_chunk_bytes,
+            limits=files_pb2.TransferLimits(
                 max_chunk_bytes=operation.max_chunk_bytes,
-                limits=files_pb2.TransferLimits(
-                    max_chunk_bytes=operation.max_chunk_bytes,
-                    max_file_bytes=self._limits.max_file_bytes,
-                    idle_timeout=_duration(self._limits.idle_timeout),
-                    upload_expiry=_duration(self._limits.upload_expiry),
-                    max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
-                ),
-                **request,
-            )
+                max_file_bytes=self._limits.max_file_bytes,
+                idle_timeout=_duration(self._limits.idle_timeout),
+                upload_expiry=_duration(self._limits.upload_expiry),
+                max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
+            ),
+            **request,
         )
+        # A supervisor that reads nothing blocks this, too.
+        await self._watched(operation, operation.relay.open(opened))
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
         """Ask the agent one question."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import grpc
@@ -38,10 +39,7 @@ class GatewayServer:
             ConfigurationError: the address cannot be used, or a TLS file
                 cannot be read.
         """
-        address = str(self._settings.bind_address)
-        target = (
-            f"[{address}]:{self._settings.port}" if ":" in address else f"{address}:{self._settings.port}"
-        )
+        target = authority(self._settings.bind_address, self._settings.port)
         try:
             if self._tls.disabled:
                 port = self._server.add_insecure_port(target)
@@ -60,6 +58,11 @@ class GatewayServer:
         """Refuse new calls, let running ones finish for a while, cut the rest."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+
+
+def authority(address: IPv4Address | IPv6Address, port: int) -> str:
+    """Return HOST:PORT as a client takes it; an IPv6 address has brackets (RFC 3986 §3.2.2)."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -10,31 +11,41 @@ from google.rpc import error_details_pb2, status_pb2
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import ERROR_DOMAIN
 
-#: Statuses travel in headers, which peers bound (8 KiB by default).
-MAX_MESSAGE_CHARACTERS: Final = 1000
+#: Statuses travel in headers. A client of grpc gets RESOURCE_EXHAUSTED instead
+#: of the status if they are larger than 8 KiB in all, so what is said is cut.
+#: Bytes of UTF-8: the message goes out with every byte that is not ASCII as
+#: three (3 KiB), and once more in the details, which go out in base64 (4 KiB).
+MAX_MESSAGE_BYTES: Final = 1000
+MAX_METADATA_BYTES: Final = 800
+MAX_VIOLATIONS_BYTES: Final = 700
+_MAX_TEXT_BYTES: Final = 200
+
+#: Tags and lengths of a pair in the encoded details.
+_PAIR_BYTES: Final = 8
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def status_of(error: TransferError, transfer_id: str) -> status_pb2.Status:
     """Return the status of an error, with ErrorInfo, BadRequest and RetryInfo."""
-    metadata = {key: value[:MAX_MESSAGE_CHARACTERS] for key, value in error.metadata.items()}
+    metadata = dict(_cut(error.metadata.items(), MAX_METADATA_BYTES))
     metadata["transfer_id"] = transfer_id
     details = [error_details_pb2.ErrorInfo(reason=error.reason.name, domain=ERROR_DOMAIN, metadata=metadata)]
     packed = [_pack(detail) for detail in details]
     if error.field_violations:
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description[:200])
-            for v in error.field_violations[:10]
+            error_details_pb2.BadRequest.FieldViolation(field=name, description=description)
+            for name, description in _cut(
+                ((v.field, v.description) for v in error.field_violations), MAX_VIOLATIONS_BYTES
+            )
         ]
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
     if error.retry_delay is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_delay * 1e9))
         packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(
-        code=error.code.value, message=error.message[:MAX_MESSAGE_CHARACTERS], details=packed
-    )
+    message = _cut_text(error.message, MAX_MESSAGE_BYTES)
+    return status_pb2.Status(code=error.code.value, message=message, details=packed)
 
 
 async def abort(
@@ -52,6 +63,20 @@ async def abort(
         (("grpc-status-details-bin", status.SerializeToString()),),
     )
     raise AssertionError("abort returned")
+
+
+def _cut(pairs: Iterable[tuple[str, str]], max_bytes: int) -> Iterator[tuple[str, str]]:
+    """Give the pairs that fit together; the agent decides how many there are."""
+    for name, text in pairs:
+        value = _cut_text(text, _MAX_TEXT_BYTES)
+        max_bytes -= len(name.encode()) + len(value.encode()) + _PAIR_BYTES
+        if max_bytes < 0:
+            return
+        yield name, value
+
+
+def _cut_text(text: str, max_bytes: int) -> str:
+    return text.encode()[:max_bytes].decode("utf-8", "ignore")
 
 
 def _pack(

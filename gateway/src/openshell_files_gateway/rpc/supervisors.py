@@ -116,6 +116,7 @@ class SupervisorMethods:
             self._broker.deliver(channel)
             await channel.wait_closed()
         finally:
+            self._broker.lose(channel_id)
             channel.lose("the supervisor's stream ended")
             call.facts |= {
                 "to_sandbox_bytes": channel.bytes_sent,
@@ -199,7 +200,7 @@ class SupervisorMethods:
                 if not result.success:
                     self._broker.refuse(result.channel_id, session.sandbox_id, result.error)
             case "relay_close":
-                log.info("supervisor closed a relay", channel_id=message.relay_close.channel_id)
+                log.info("supervisor closed a relay", channel_id=message.relay_close.channel_id[:64])
             case other:
                 # A second hello, or something newer than this gateway.
                 log.warning("supervisor message ignored", sandbox_id=session.sandbox_id, payload=other)

@@ -327,8 +327,8 @@ class DownloadCheck:
         if total is not None and self._position + chunk.size > total:
             raise self._corrupt(f"more than the announced {total} bytes came")
         self._within_limit(self._position + chunk.size)
-        self._advanced = True
         if chunk.hole_bytes:
+            self._advanced = True
             self._hole_left = chunk.hole_bytes
             return Piece(self._position, b"", chunk.hole_bytes)
         if crc32c(chunk.data) != chunk.crc32c:
@@ -337,6 +337,8 @@ class DownloadCheck:
                 f"the CRC-32C of the chunk at {here} is wrong",
                 path=self._path,
             )
+        # Not before: a connection that damages every chunk never advances.
+        self._advanced = True
         self._hash(chunk.data)
         piece = Piece(self._position, chunk.data)
         self._position += chunk.size

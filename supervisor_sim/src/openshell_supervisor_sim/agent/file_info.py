@@ -20,12 +20,16 @@ _MIN_SECONDS: Final = -62_135_596_800
 _MAX_SECONDS: Final = 253_402_300_799
 
 
-class Hasher(Protocol):
-    """A digest that is being computed."""
+class TakesBytes(Protocol):
+    """Something that is computed from bytes."""
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Put bytes in."""
         ...
+
+
+class Hasher(TakesBytes, Protocol):
+    """A digest that is being computed."""
 
     def digest(self) -> bytes:
         """Return the digest of what was put in."""
@@ -108,7 +112,7 @@ def describe(status: os.stat_result, path: str, sha256: bytes = b"") -> files_pb
     return info
 
 
-def hash_zeros(hasher: Hasher, count: int, interrupt: Interrupt) -> None:
+def hash_zeros(hasher: TakesBytes, count: int, interrupt: Interrupt) -> None:
     """Put `count` zero bytes into a digest."""
     while count:
         interrupt.check()
@@ -124,13 +128,22 @@ def hash_file(fs: FileSystem, fd: int, size: int, interrupt: Interrupt) -> tuple
         The digest so far, and how many bytes were there.
     """
     hasher = hashlib.sha256()
-    buffer = memoryview(bytearray(min(_READ_BYTES, max(size, 1))))
-    position = 0
-    while position < size:
+    return hasher, read_range(fs, fd, 0, size, hasher, interrupt)
+
+
+def read_range(fs: FileSystem, fd: int, start: int, end: int, taker: TakesBytes, interrupt: Interrupt) -> int:
+    """Read a part of a file into a digest.
+
+    Returns:
+        Where reading stopped: `end`, or the end of the file before it.
+    """
+    buffer = memoryview(bytearray(min(_READ_BYTES, max(end - start, 1))))
+    position = start
+    while position < end:
         interrupt.check()
-        count = fs.preadv(fd, buffer[: min(len(buffer), size - position)], position)
+        count = fs.preadv(fd, buffer[: min(len(buffer), end - position)], position)
         if not count:
             break
-        hasher.update(buffer[:count])
+        taker.update(buffer[:count])
         position += count
-    return hasher, position
+    return position

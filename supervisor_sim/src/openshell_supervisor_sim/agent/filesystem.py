@@ -86,6 +86,10 @@ class FileSystem:
         """Set the permission bits."""
         os.fchmod(fd, mode)
 
+    def chmod_entry(self, fd: int, mode: int) -> None:
+        """Set the permission bits of what is behind an O_PATH descriptor; needs /proc."""
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+
     def set_modified(self, fd: int, modified_ns: int | None) -> None:
         """Set the modified time in nanoseconds since 1970; None is now."""
         if modified_ns is None:

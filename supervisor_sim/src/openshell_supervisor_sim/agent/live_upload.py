@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest
-from openshell_supervisor_sim.agent.file_info import Hasher, Interrupt, hash_file, hash_zeros
+from openshell_supervisor_sim.agent.file_info import Interrupt, hash_zeros, read_range
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.journal import UploadRecord
+from openshell_supervisor_sim.agent.staged_digest import StagedDigest, checksum_of_file
 
 #: Zeros of a hole that are hashed while the upload is locked.
 _HOLE_STEP: Final = 64 * MIB
@@ -83,7 +83,7 @@ class LiveUpload:
         record: its row in the journal; None if nobody can find it again.
         state: RECEIVING, VERIFYING, or the end of it.
         staged: bytes in the staging file, from the start without a gap.
-        hasher: SHA-256 of exactly these; None until they are read again.
+        hasher: checksums of exactly these; None until they are read again.
         occupied: bytes of them that are not holes.
         durable: bytes flushed to the device.
         updated: when the last byte came, seconds since 1970.
@@ -107,7 +107,7 @@ class LiveUpload:
         self.record = record
         self.state: files_pb2.UploadState.ValueType = files_pb2.UPLOAD_STATE_RECEIVING
         self.staged = 0
-        self.hasher: Hasher | None = hashlib.sha256()
+        self.hasher: StagedDigest | None = StagedDigest()
         self.occupied = 0
         self.durable = 0
         self.updated = clock()
@@ -199,7 +199,7 @@ class LiveUpload:
         """Drop what is staged; call with the lock held."""
         self._fs.truncate(fd, 0)
         self.staged = self.durable = 0
-        self.hasher = hashlib.sha256()
+        self.hasher = StagedDigest()
         self._budget.give(self.occupied)
         self.occupied = 0
 
@@ -210,12 +210,11 @@ class LiveUpload:
             False if the file lost bytes, so that the digest has to be
             computed again by `read_prefix`.
         """
-        size = self._fs.fstat(fd).st_size
-        if size > self.staged:
+        status = self._fs.fstat(fd)
+        if status.st_size > self.staged:
             self._fs.truncate(fd, self.staged)
-        elif size < self.staged:
-            self.staged = size
-            self.durable = min(self.durable, size)
+        elif status.st_size < self.staged:
+            self._shortened(status.st_size, status)
             self.hasher = None
         return self.hasher is not None
 
@@ -227,10 +226,34 @@ class LiveUpload:
                     return
                 staged = self.staged
             # Nobody writes meanwhile: writing needs the digest.
-            hasher, count = hash_file(self._fs, fd, staged, interrupt)
+            hasher = StagedDigest()
+            count = read_range(self._fs, fd, 0, staged, hasher, interrupt)
+            status = self._fs.fstat(fd)
             with self.lock:
-                self.staged = count
+                if count < self.staged:
+                    self._shortened(count, status)
                 self.hasher = hasher
+
+    def _shortened(self, size: int, status: os.stat_result) -> None:
+        """Take note that the file lost bytes inside the sandbox; call with the lock held."""
+        self.staged = size
+        self.durable = min(self.durable, size)
+        occupied = min(self.occupied, occupied_bytes(status))
+        self._budget.give(self.occupied - occupied)
+        self.occupied = occupied
+
+    def holds_what_arrived(self, fd: int) -> bool:
+        """Read the staging file again, and compare it with what was written to it.
+
+        Call without the lock, while nobody may write.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self.lock:
+            staged, expected = self.staged, self._require_hasher().crc32c
+        # Not interrupted: a finish that was taken is carried out.
+        return checksum_of_file(self._fs, fd, staged, Interrupt()) == expected
 
     def release(self) -> None:
         """Give the bytes back to the budget; call with the lock held."""
@@ -292,7 +315,7 @@ class LiveUpload:
         for callback in callbacks:
             callback()
 
-    def _require_hasher(self) -> Hasher:
+    def _require_hasher(self) -> StagedDigest:
         if self.hasher is None:
             raise RuntimeError("the staged bytes were not read before more were written")
         return self.hasher

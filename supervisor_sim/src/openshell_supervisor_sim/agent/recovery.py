@@ -16,8 +16,7 @@ from openshell_supervisor_sim.agent.file_info import describe
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
 from openshell_supervisor_sim.agent.journal import Journal, UploadRecord
 from openshell_supervisor_sim.agent.live_upload import LiveUpload, StagedBudget, occupied_bytes
-from openshell_supervisor_sim.agent.paths import Location, SandboxRoot
-from openshell_supervisor_sim.agent.staging import Staging
+from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, sync_directory
 from openshell_supervisor_sim.agent.upload_status import UNFINISHED
 from openshell_supervisor_sim.agent.uploads import Uploads
 
@@ -125,20 +124,19 @@ class Recovery:
         with mapped(f"looking at {location.path}"):
             # Left over only where publishing was a link and an unlink.
             self._fs.unlink(record.staging, location.parent_fd)
-        fd = self._root.open_regular(location)
-        try:
-            staging = Staging(self._fs, location, fd, None, None)
-            metadata = upload_request(files_pb2.UploadFileMetadata.FromString(record.metadata), started=True)
-            # The content was flushed before the intent was written.
-            durable = metadata.fsync and staging.flush_directory()
-            result = files_pb2.UploadFileResponse(
-                bytes_written=record.finish_size,
-                file=describe(self._fs.fstat(fd), location.path, record.finish_sha256),
-                upload_id=record.upload_id,
-                durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
-            )
-        finally:
-            self._fs.close(fd)
+            published = self._fs.lstat(record.name, location.parent_fd)
+        if published is None:
+            raise TransferError(Reason.FILE_NOT_FOUND, f"{location.path} was removed while the agent started")
+        metadata = upload_request(files_pb2.UploadFileMetadata.FromString(record.metadata), started=True)
+        # The content was flushed before the intent was written. Described without being
+        # opened: its mode may forbid that to its owner.
+        durable = metadata.fsync and sync_directory(self._fs, location.parent_fd)
+        result = files_pb2.UploadFileResponse(
+            bytes_written=record.finish_size,
+            file=describe(published, location.path, record.finish_sha256),
+            upload_id=record.upload_id,
+            durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
+        )
         self._journal.write(
             replace(
                 record,

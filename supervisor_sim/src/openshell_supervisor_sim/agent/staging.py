@@ -206,6 +206,23 @@ def create_transient(fs: FileSystem, location: Location, journal: Journal, *, na
         raise
 
 
+def _open_writable(fs: FileSystem, location: Location, name: bytes) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return fs.open(name, flags, dir_fd=location.parent_fd)
+    except PermissionError:
+        # An agent that died before the rename had given it the mode of the
+        # published file, which may forbid its owner to write (CRS-6).
+        fd = fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=location.parent_fd)
+        try:
+            if not is_regular(fs.fstat(fd)):
+                raise
+            fs.chmod_entry(fd, 0o600)
+        finally:
+            fs.close(fd)
+        return fs.open(name, flags, dir_fd=location.parent_fd)
+
+
 def open_named(fs: FileSystem, location: Location, name: bytes) -> Staging:
     """Open the staging file of an earlier attempt.
 
@@ -217,7 +234,7 @@ def open_named(fs: FileSystem, location: Location, name: bytes) -> Staging:
     )
     with mapped(f"opening the staging file of {location.path}"):
         try:
-            fd = fs.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=location.parent_fd)
+            fd = _open_writable(fs, location, name)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO}:
                 raise lost from error

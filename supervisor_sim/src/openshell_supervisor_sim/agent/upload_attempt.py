@@ -176,6 +176,13 @@ class UploadAttempt:
             raise TransferError(
                 Reason.SIZE_MISMATCH, f"the staging file was changed inside the sandbox: it has {size} bytes"
             )
+        with mapped(f"reading the staging file of {self._location.path}"):
+            intact = upload.holds_what_arrived(self._staging.fd)
+        if not intact:
+            raise TransferError(
+                Reason.DIGEST_MISMATCH,
+                "the staging file was changed inside the sandbox, or damaged: its CRC-32C is not that of what arrived",
+            )
         return self._publisher.publish(
             upload,
             self._location,

@@ -69,14 +69,19 @@ class Uploads:
         """Answer GetUpload; an upload that is not the caller's is UNKNOWN (RSM-2, RSM-7)."""
         found = self.find(caller.principal, key)
         if isinstance(found, LiveUpload):
-            if digest:
-                self.read_prefix(found, interrupt)
-            return found.status(digest=digest)
-        if found is None:
-            return files_pb2.UploadStatus(
-                upload_id=key.upload_id, request_id=key.request_id, state=files_pb2.UPLOAD_STATE_UNKNOWN
-            )
-        return finished_status(found)
+            try:
+                if digest:
+                    self.read_prefix(found, interrupt)
+                return found.status(digest=digest)
+            except TransferError as error:
+                # Its staging file is gone: an answer, not a failure of asking.
+                if error.reason is not Reason.UPLOAD_UNKNOWN:
+                    raise
+        elif found is not None:
+            return finished_status(found)
+        return files_pb2.UploadStatus(
+            upload_id=key.upload_id, request_id=key.request_id, state=files_pb2.UPLOAD_STATE_UNKNOWN
+        )
 
     def unfinished_of(self, caller: Caller) -> tuple[list[files_pb2.UploadStatus], int]:
         """Answer ListUploads: the caller's own, oldest first, and the bytes they occupy (RSM-8)."""
