@@ -7,7 +7,7 @@ UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/py
 UV_VERSION := 0.13.9
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long bench-resume lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long fault-matrix bench-resume lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test: setup ## The whole test suite
 test-long: setup ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout=1800
 
+fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
+	$(BIN)/python tests/faults/matrix.py
+
 bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
 	$(BIN)/python benchmarks/resume.py
 
@@ -63,6 +66,7 @@ proto-check: setup
 docs: setup ## Write the generated documents
 	$(BIN)/python -m openshell_files_protocol.error_docs > docs/errors.md
 	$(BIN)/python -m openshell_files_gateway.config.docs > docs/settings.md
+	$(BIN)/python tests/clause_index.py > docs/clauses.md
 
 docs-check: setup
 	@$(BIN)/python -m openshell_files_gateway.config.docs | diff -u docs/settings.md - || { echo "run \`make docs\`" >&2; exit 1; }

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from openshell_files_protocol.reasons import Reason
 
 MAX_FILE: Final = 48
-MAX_STAGED: Final = 50
+MAX_STAGED: Final = 24
 MAX_UPLOADS: Final = 4
 EXPIRY: Final = 100
 TOMBSTONE: Final = 900

@@ -337,6 +337,15 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             self.mortal.die()
         self.run(self._next_agent())
 
+    async def _next_agent(self) -> None:
+        await self.mortal.close()
+        await self._vanish()
+        self.world.displaced.clear()
+        await self.mortal.start()
+        for upload in self.world.uploads:
+            await self._learn(upload)
+        self.world.restarted()
+
     @rule(
         wish=wishes(),
         known=st.booleans(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import re
@@ -33,7 +34,12 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Generator[P
 @pytest.fixture(scope="session", autouse=True)
 def grpc_engine() -> Generator[None, None, None]:
     """Keep the sockets that grpc.aio has for itself over the whole session, so that they are not counted."""
-    grpc.aio.init_grpc_aio()
+
+    async def begin() -> None:
+        # It wants a loop, and other tests may have left none.
+        grpc.aio.init_grpc_aio()
+
+    asyncio.run(begin())
     yield
     grpc.aio.shutdown_grpc_aio()
 

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pytest
 from cli_command import cli_result
 from conditions import block_until
-from dev_command import DevStack, command, descendants, dev_stack
+from dev_command import STOP_SECONDS, DevStack, command, descendants, dev_stack
 from kill_client import content_of
 from openshell_files import AsyncFilesClient, OidcAuth
 from openshell_files.results import Progress
@@ -82,9 +82,19 @@ async def test_a_download_goes_on(breakable: DevStack, tmp_path: Path, role: str
     assert os.listdir(tmp_path) == ["f"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [
+        ([signal.SIGKILL], -signal.SIGKILL),
+        ([signal.SIGINT], 130),
+        ([signal.SIGTERM], 143),
+        # A terminal's Ctrl-C and a parent that stops its children, at once.
+        ([signal.SIGINT, signal.SIGTERM, signal.SIGINT], 130),
+    ],
+    ids=["killed", "interrupted", "terminated", "more than once"],
+)
 def test_the_command_is_killed_and_resumed(
-    breakable: DevStack, tmp_path: Path, number: signal.Signals
+    breakable: DevStack, tmp_path: Path, numbers: Sequence[signal.Signals], status: int
 ) -> None:
     """`upload --resume` finds what the killed command had staged."""
     source = tmp_path / "source"
@@ -96,13 +106,13 @@ def test_the_command_is_killed_and_resumed(
         env=environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     block_until(lambda: _staged(directory) > SIZE // 8, "some of it is staged")
-    process.send_signal(number)
-    output, _ = process.communicate()
+    for number in numbers:
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=STOP_SECONDS)
     if process.returncode == 0:
         pytest.fail("the command was faster than the signal; make the file larger")
-    expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    assert process.returncode == expected
-    if number is not signal.SIGKILL:
+    assert process.returncode == status
+    if status > 0:
         assert json.loads(output)["ok"] is False
     assert not (directory / "resumed").exists()
     again = subprocess.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import google.rpc.error_details_pb2 as error_details_pb2
 import google.rpc.status_pb2 as status_pb2
@@ -28,7 +28,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 
 async def uploading(harness: GatewayHarness, *requests: files_pb2.UploadFileRequest) -> Any:
     """Send some requests of an upload and leave the stream open."""
-    call: Any = harness.channel().stream_unary(methods.UPLOAD_FILE)(metadata=harness.user())
+    call = cast("Any", harness.channel().stream_unary(methods.UPLOAD_FILE)(metadata=harness.user()))
     for request in requests:
         await call.write(request.SerializeToString())
     return call
@@ -164,7 +164,7 @@ async def test_a_silent_supervisor_loses_its_session() -> None:
 async def test_every_error_names_the_transfer() -> None:
     """The caller's own id is kept and comes back in ErrorInfo.metadata."""
     async with running_gateway() as harness:
-        stat: Any = harness.channel().unary_unary(methods.STAT_FILE)
+        stat = cast("Any", harness.channel().unary_unary(methods.STAT_FILE))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stat(
                 files_pb2.StatFileRequest().SerializeToString(),

@@ -58,3 +58,18 @@ async def test_the_consumer_waits_for_the_first_message() -> None:
     assert not taking.done()
     await batch.put(b"first")
     assert await taking == [b"first"]
+
+
+async def test_empty_messages_take_up_room_too() -> None:
+    """A caller who sends nothing, again and again, to a relay that stands still."""
+    batch = MessageBatch(max_bytes=1000)
+
+    async def flood() -> None:
+        while True:
+            await batch.put(b"")
+
+    flooding = asyncio.create_task(flood())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(await batch.take(1_000_000)) < 100
+    flooding.cancel()

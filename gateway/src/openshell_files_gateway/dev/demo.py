@@ -15,7 +15,7 @@ from typing import Any, Final
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.server_process import wait_for_stop
 
-from openshell_files_gateway.dev.process import ChildFailedError, command
+from openshell_files_gateway.dev.process import ChildFailedError, command, stop_process
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
 
 _TEXT: Final = "A small text file, to show that size does not matter.\n"
@@ -100,14 +100,16 @@ async def _round_trip(source: Path, environment: dict[str, str]) -> list[str]:
 async def _transfer(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
     """Run the CLI; its progress bar shows on this terminal."""
     process = await asyncio.create_subprocess_exec(
-        command("openshell-files"), *arguments, "--json", stdout=asyncio.subprocess.PIPE, env=environment
-    )
+        command("openshell-files"), *arguments, "--json",
+        stdout=asyncio.subprocess.PIPE,
+        env=environment,
+        # Ctrl-C reaches only the demo, which stops everything in order.
+        start_new_session=True,
+    )  # fmt: skip
     try:
         output, _ = await process.communicate()
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        await stop_process(process, arguments[0])
     if process.returncode != 0:
         raise DemoFailedError(f"openshell-files {' '.join(arguments)} ended with status {process.returncode}")
     result: dict[str, Any] = json.loads(output)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +39,31 @@ def command(name: str) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{name} is not installed beside {sys.executable}; run `make setup`")
     return str(path)
+
+
+async def stop_process(process: asyncio.subprocess.Process, name: str) -> None:
+    """Ask a process to stop and wait until it is gone; kill it if it takes too long.
+
+    Args:
+        process: may be gone already.
+        name: for the log.
+    """
+    if process.returncode is not None:
+        return
+    _signal(process, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        log.warning("child did not stop and is killed", child=name, pid=process.pid)
+        _signal(process, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send a signal without `Process.send_signal`, which takes the exit status away from who waits for it."""
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
 
 
 class Child:
@@ -90,15 +117,8 @@ class Child:
         """Stop the child and wait until it is gone; kill it if it takes too long."""
         self._stopping = True
         process = self._process
-        if process is not None and process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                log.warning("child did not stop and is killed", child=self.name, pid=process.pid)
-                process.kill()
-                await process.wait()
+        if process is not None:
+            await stop_process(process, self.name)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)

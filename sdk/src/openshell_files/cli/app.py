@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -31,6 +32,9 @@ from openshell_files.cli.report import Report
 from openshell_files.cli.resume_store import ResumeStore
 from openshell_files.errors import FilesError
 from openshell_files.results import ProgressCallback, UploadResult
+
+#: What leaving in order takes at most, unless something hangs.
+_LEAVING_SECONDS: Final = 5.0
 
 app = typer.Typer(
     name="openshell-files",
@@ -344,7 +348,11 @@ def _condition(*, absent: bool, present: bool, version: str | None, sha256: str 
 
 def main() -> NoReturn:
     """Run the command line and exit with the status of `exit_codes`."""
-    signal.signal(signal.SIGTERM, _terminate)
+    leave = _LeavingOnce()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Who starts a command in the background may have SIGINT ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
     out = Report(as_json="--json" in sys.argv[1:])
     try:
         status = app(standalone_mode=False)
@@ -357,5 +365,22 @@ def main() -> NoReturn:
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+class _LeavingOnce:
+    """Handles SIGINT and SIGTERM: the first one makes the command leave in order.
+
+    A second one soon after, as when a shell and a parent both send theirs, is
+    the same wish. It must not break into the leaving: gRPC's `close`, once
+    interrupted, waits for ever the next time.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._since is not None and now - self._since < _LEAVING_SECONDS:
+            return
+        self._since = now
+        if number == signal.SIGTERM:
+            raise Terminated
+        raise KeyboardInterrupt
