@@ -40,7 +40,7 @@ test-long: setup ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout=1800
 
 fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
-	$(BIN)/python tests/faults/matrix.py
+	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py
 
 bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
 	$(BIN)/python benchmarks/resume.py

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import grpc
 import structlog
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
@@ -312,11 +311,20 @@ def _duration(seconds: float) -> duration_pb2.Duration:
 
 
 async def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel a task and wait until it is over; its result no longer matters."""
-    if task.done():
-        if not task.cancelled():
-            task.exception()
-        return
+    """Cancel a task and wait until it is over; its result no longer matters.
+
+    Raises:
+        CancelledError: the caller was cancelled meanwhile; the task is over.
+    """
     task.cancel()
-    with suppress(asyncio.CancelledError, TransferError, grpc.aio.BaseError):
-        await task
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        # Awaiting the task itself could not tell its cancellation from ours.
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not task.cancelled():
+        task.exception()
+    if cancelled is not None:
+        raise cancelled
