@@ -20,7 +20,7 @@ import pytest
 from cli_command import cli_result, run_cli
 from conditions import block_until
 from dev_command import STOP_SECONDS, DevStack, command, descendants, dev_stack
-from openshell_files import FilesClient, OidcAuth
+from openshell_files import FilesClient, OidcAuth, RetryPolicy
 
 FIELDS = {
     "endpoint", "issuer", "audience", "token_endpoint", "client_id", "client_secret", "token", "workspace",
@@ -168,7 +168,8 @@ def test_a_killed_stack_takes_its_children_along(tmp_path: Path) -> None:
 
 def test_what_dies_is_started_again(own: DevStack) -> None:
     """A killed gateway and a killed supervisor come back, at the same address and with the same files."""
-    with FilesClient(own.endpoint, auth=OidcAuth(own.token)) as client:
+    patient = RetryPolicy(attempts=60, max_delay=1.0)
+    with FilesClient(own.endpoint, auth=OidcAuth(own.token), retry=patient) as client:
         sandbox = client.sandbox("demo")
         sandbox.write_bytes("kept", b"kept")
         for pid in (own.gateway_pid, own.supervisor_pids[0]):

@@ -14,7 +14,7 @@ from cli_command import cli_result
 from conditions import block_until
 from dev_command import STOP_SECONDS, DevStack, command, descendants, dev_stack
 from kill_client import content_of
-from openshell_files import AsyncFilesClient, OidcAuth
+from openshell_files import AsyncFilesClient, OidcAuth, RetryPolicy
 from openshell_files.results import Progress
 
 SIZE = 48 * 1024 * 1024
@@ -25,6 +25,13 @@ def breakable() -> Generator[DevStack, None, None]:
     """A stack in which things are killed and come back."""
     with dev_stack() as running:
         yield running
+
+
+def _client(stack: DevStack) -> AsyncFilesClient:
+    """Return a client that waits as long as a gateway takes to start on a busy machine."""
+    return AsyncFilesClient(
+        stack.endpoint, auth=OidcAuth(stack.token), retry=RetryPolicy(attempts=60, max_delay=1.0)
+    )
 
 
 def _pid(stack: DevStack, role: str) -> int:
@@ -58,7 +65,7 @@ async def test_an_upload_goes_on(breakable: DevStack, tmp_path: Path, role: str)
     source = tmp_path / "source"
     source.write_bytes(content_of("repair", SIZE))
     watch, killed = _killer(breakable, role)
-    async with AsyncFilesClient(breakable.endpoint, auth=OidcAuth(breakable.token)) as client:
+    async with _client(breakable) as client:
         result = await client.sandbox("demo").upload_path(source, f"up-{role}", progress=watch)
         assert killed
         assert result.attempts > 1
@@ -73,7 +80,7 @@ async def test_a_download_goes_on(breakable: DevStack, tmp_path: Path, role: str
     content = content_of("repair", SIZE)
     (breakable.sandboxes[0].directory / f"down-{role}").write_bytes(content)
     watch, killed = _killer(breakable, role)
-    async with AsyncFilesClient(breakable.endpoint, auth=OidcAuth(breakable.token)) as client:
+    async with _client(breakable) as client:
         result = await client.sandbox("demo").download_path(f"down-{role}", tmp_path / "f", progress=watch)
     assert killed
     assert result.attempts > 1
