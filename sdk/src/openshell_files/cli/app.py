@@ -126,7 +126,7 @@ def upload(
     with (
         Failing(out, f"{name}:{remote}", memory.on_interrupt, memory.on_failure),
         connecting.client() as client,
-        progress_bar(local, shown=not (as_json or quiet)) as bar,
+        progress_bar(os.path.basename(local) or local, shown=not quiet) as bar,
     ):
         result = send(_sandbox(client, name, by_id=by_id), memory.watching(bar))
     memory.finished()
@@ -170,7 +170,7 @@ def download(
     with (
         Failing(out, f"{name}:{src}", lambda: "nothing was changed here"),
         connecting.client() as client,
-        progress_bar(src, shown=not (as_json or quiet)) as bar,
+        progress_bar(src, shown=not quiet) as bar,
     ):
         sandbox = _sandbox(client, name, by_id=by_id)
         if local == STANDARD_STREAM:
