@@ -37,7 +37,7 @@ test: setup ## The whole test suite
 	$(BIN)/pytest -m "not long"
 
 test-long: setup ## The tests that take minutes
-	$(BIN)/pytest -m long --timeout=1800
+	$(BIN)/pytest -m long --timeout=1800 --hypothesis-profile=search
 
 fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
 	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py

@@ -141,10 +141,22 @@ class Staging:
             self._fs.link_descriptor(self.fd, location.parent_fd, name)
             self._fs.rename(location.parent_fd, name, location.name)
         except BaseException:
-            self._fs.unlink(name, location.parent_fd)
+            # The journal forgets the name only once it is gone: what cannot
+            # be removed now is removed at the next start.
+            if self._is_removed(name):
+                _drop_name(journal, location, name)
             raise
-        finally:
-            _drop_name(journal, location, name)
+        _drop_name(journal, location, name)
+
+    def _is_removed(self, name: bytes) -> bool:
+        try:
+            self._fs.unlink(name, self._location.parent_fd)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            _log.exception("a staging file beside %s stays until the next start", self._location.path)
+            return False
+        return True
 
     def flush_directory(self) -> bool:
         """Flush the destination's directory; see `sync_directory`."""
