@@ -59,23 +59,29 @@ async def test_an_interrupted_start_leaves_no_directory(
         made.mkdir()
         return str(made)
 
+    stopped_while_made: list[bool] = []
+    original_stop = DevelopmentStack.stop
+
+    async def stop(stack: DevelopmentStack) -> None:
+        stopped_while_made.append(not go_on.is_set())
+        await original_stop(stack)
+
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
-    stack = DevelopmentStack(StackSettings())
-    starting = asyncio.create_task(stack.start())
+    monkeypatch.setattr(DevelopmentStack, "stop", stop)
+    starting = asyncio.create_task(DevelopmentStack(StackSettings()).start())
     assert await asyncio.to_thread(entered.wait, 30)
     starting.cancel()
-    await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await starting
+    assert stopped_while_made == [False]
     assert not made.exists()
 
 
 async def test_when_one_supervisor_fails_no_other_starts_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest would start after everything was stopped, and nobody would stop it."""
-    stopped = False
-    late: list[str] = []
-    original_stop = DevelopmentStack.stop
 
     async def start(child: Child, *, ready_line: bool = False) -> str:
         assert ready_line
@@ -83,20 +89,11 @@ async def test_when_one_supervisor_fails_no_other_starts_afterwards(monkeypatch:
             return '{"endpoint": "127.0.0.1:1"}'
         if child.name == "supervisor demo":
             raise ChildFailedError("no")
-        await asyncio.sleep(0.05)
-        late.append(child.name)
-        return ""
-
-    async def stop(stack: DevelopmentStack) -> None:
-        nonlocal stopped
-        stopped = True
-        await original_stop(stack)
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
 
     monkeypatch.setattr(Child, "start", start)
-    monkeypatch.setattr(DevelopmentStack, "stop", stop)
     before = asyncio.all_tasks()
     with pytest.raises(ChildFailedError):
         await DevelopmentStack(StackSettings(sandboxes=3)).start()
-    assert stopped
-    assert not late
     assert asyncio.all_tasks() == before
