@@ -415,6 +415,9 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             assert (await peer.error()).reason is reason
         else:
             assert (await peer.answer()).upload.replayed
+        # Refused behind its admission, it is kept, and nobody was told its id.
+        for upload in self.world.uploads:
+            await self._learn(upload)
         await self._displaced()
 
     # -- what holds always

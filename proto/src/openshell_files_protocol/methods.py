@@ -17,6 +17,13 @@ def path(method: str) -> str:
 
 
 HEALTH: Final = path("Health")
+CREATE_SANDBOX: Final = path("CreateSandbox")
+GET_SANDBOX: Final = path("GetSandbox")
+LIST_SANDBOXES: Final = path("ListSandboxes")
+DELETE_SANDBOX: Final = path("DeleteSandbox")
+STOP_SANDBOX: Final = path("StopSandbox")
+START_SANDBOX: Final = path("StartSandbox")
+EXEC_SANDBOX: Final = path("ExecSandbox")
 CONNECT_SUPERVISOR: Final = path("ConnectSupervisor")
 RELAY_STREAM: Final = path("RelayStream")
 REFRESH_SANDBOX_TOKEN: Final = path("RefreshSandboxToken")

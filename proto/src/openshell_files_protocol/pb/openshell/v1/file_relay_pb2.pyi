@@ -165,6 +165,83 @@ class FileRelayInputEnd(_message.Message):
 Global___FileRelayInputEnd: _TypeAlias = FileRelayInputEnd  # noqa: Y015
 
 @_typing.final
+class FileRelayAuthenticate(_message.Message):
+    """An agent behind a port must know the gateway, and the gateway the agent:
+    whatever runs in the sandbox can reach the port, or take it first. Both
+    have a secret and prove it without sending it (FRM-8).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.bytes
+    """32 random bytes of the gateway."""
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRelayAuthenticate: _TypeAlias = FileRelayAuthenticate  # noqa: Y015
+
+@_typing.final
+class FileRelayChallenge(_message.Message):
+    """The agent's answer to FileRelayAuthenticate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.bytes
+    """32 random bytes of the agent."""
+    proof: _builtins.bytes
+    """HMAC-SHA-256, keyed with the secret, of "openshell-files agent",
+    the gateway's nonce and the agent's nonce.
+    """
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRelayChallenge: _TypeAlias = FileRelayChallenge  # noqa: Y015
+
+@_typing.final
+class FileRelayProof(_message.Message):
+    """The gateway's answer to FileRelayChallenge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROOF_FIELD_NUMBER: _builtins.int
+    proof: _builtins.bytes
+    """HMAC-SHA-256, keyed with the secret, of "openshell-files gateway",
+    the gateway's nonce and the agent's nonce.
+    """
+    def __init__(
+        self,
+        *,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRelayProof: _TypeAlias = FileRelayProof  # noqa: Y015
+
+@_typing.final
 class FileRelayRequest(_message.Message):
     """Gateway to agent."""
 
@@ -173,6 +250,8 @@ class FileRelayRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     UPLOAD_FIELD_NUMBER: _builtins.int
     INPUT_END_FIELD_NUMBER: _builtins.int
+    AUTHENTICATE_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___FileRelayOpen: ...
     @_builtins.property
@@ -181,18 +260,26 @@ class FileRelayRequest(_message.Message):
 
     @_builtins.property
     def input_end(self) -> Global___FileRelayInputEnd: ...
+    @_builtins.property
+    def authenticate(self) -> Global___FileRelayAuthenticate:
+        """Before `open`, and only to an agent behind a port."""
+
+    @_builtins.property
+    def proof(self) -> Global___FileRelayProof: ...
     def __init__(
         self,
         *,
         open: Global___FileRelayOpen | None = ...,
         upload: _files_pb2.UploadFileRequest | None = ...,
         input_end: Global___FileRelayInputEnd | None = ...,
+        authenticate: Global___FileRelayAuthenticate | None = ...,
+        proof: Global___FileRelayProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "input_end", b"input_end", "open", b"open", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authenticate", b"authenticate", "frame", b"frame", "input_end", b"input_end", "open", b"open", "proof", b"proof", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "input_end", b"input_end", "open", b"open", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticate", b"authenticate", "frame", b"frame", "input_end", b"input_end", "open", b"open", "proof", b"proof", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "upload", "input_end"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "upload", "input_end", "authenticate", "proof"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -321,6 +408,7 @@ class FileRelayResponse(_message.Message):
     ABORT_UPLOAD_FIELD_NUMBER: _builtins.int
     STAT_FILE_FIELD_NUMBER: _builtins.int
     WORKING_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___FileRelayAccepted: ...
@@ -349,6 +437,8 @@ class FileRelayResponse(_message.Message):
     @_builtins.property
     def working(self) -> Global___FileRelayWorking: ...
     @_builtins.property
+    def challenge(self) -> Global___FileRelayChallenge: ...
+    @_builtins.property
     def error(self) -> Global___FileRelayError: ...
     def __init__(
         self,
@@ -363,13 +453,14 @@ class FileRelayResponse(_message.Message):
         abort_upload: _files_pb2.AbortUploadResponse | None = ...,
         stat_file: _files_pb2.StatFileResponse | None = ...,
         working: Global___FileRelayWorking | None = ...,
+        challenge: Global___FileRelayChallenge | None = ...,
         error: Global___FileRelayError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "error"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "error"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

@@ -5,8 +5,8 @@ The part of the OpenShell service that carries file transfer.
 
 Messages that exist upstream keep the numbers, types and shapes of release
 0.1.5; fields that are left out here are unknown fields and pass through.
-Additions: RelayOpen.file = 4, SupervisorHello.file_transfer = 1000, and
-the file methods. A client of the official SDK must not load this file in
+Additions: RelayOpen.file = 4 and .exec = 1000, SupervisorHello.file_transfer
+= 1000 and .exec = 1001, and the file methods. A client of the official SDK must not load this file in
 its default descriptor pool; files.proto is the one made for that.
 """
 
@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2 as _exec_relay_pb2
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2 as _file_relay_pb2
 import builtins as _builtins
 import sys
@@ -163,12 +164,17 @@ class SupervisorHello(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     CONNECTION_EPOCH_FIELD_NUMBER: _builtins.int
     FILE_TRANSFER_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     instance_id: _builtins.str
     connection_epoch: _builtins.int
     @_builtins.property
     def file_transfer(self) -> _file_relay_pb2.FileTransferCapability:
         """Addition: present when the supervisor serves RelayOpen.file."""
+
+    @_builtins.property
+    def exec(self) -> _exec_relay_pb2.ExecCapability:
+        """Addition: present when the supervisor serves RelayOpen.exec."""
 
     def __init__(
         self,
@@ -177,10 +183,11 @@ class SupervisorHello(_message.Message):
         instance_id: _builtins.str = ...,
         connection_epoch: _builtins.int = ...,
         file_transfer: _file_relay_pb2.FileTransferCapability | None = ...,
+        exec: _exec_relay_pb2.ExecCapability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file_transfer", b"file_transfer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "file_transfer", b"file_transfer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_epoch", b"connection_epoch", "file_transfer", b"file_transfer", "instance_id", b"instance_id", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_epoch", b"connection_epoch", "exec", b"exec", "file_transfer", b"file_transfer", "instance_id", b"instance_id", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +273,7 @@ class RelayOpen(_message.Message):
     SSH_FIELD_NUMBER: _builtins.int
     TCP_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    EXEC_FIELD_NUMBER: _builtins.int
     SERVICE_ID_FIELD_NUMBER: _builtins.int
     channel_id: _builtins.str
     service_id: _builtins.str
@@ -280,6 +288,12 @@ class RelayOpen(_message.Message):
         target as SSH.
         """
 
+    @_builtins.property
+    def exec(self) -> _exec_relay_pb2.ExecRelayTarget:
+        """Addition: only sent to a supervisor that announced it. The real system
+        runs commands over SSH.
+        """
+
     def __init__(
         self,
         *,
@@ -287,13 +301,14 @@ class RelayOpen(_message.Message):
         ssh: Global___SshRelayTarget | None = ...,
         tcp: Global___TcpRelayTarget | None = ...,
         file: _file_relay_pb2.FileRelayTarget | None = ...,
+        exec: _exec_relay_pb2.ExecRelayTarget | None = ...,
         service_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "ssh", b"ssh", "target", b"target", "tcp", b"tcp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "file", b"file", "ssh", b"ssh", "target", b"target", "tcp", b"tcp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "file", b"file", "service_id", b"service_id", "ssh", b"ssh", "target", b"target", "tcp", b"tcp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "exec", b"exec", "file", b"file", "service_id", b"service_id", "ssh", b"ssh", "target", b"target", "tcp", b"tcp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["ssh", "tcp", "file"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["ssh", "tcp", "file", "exec"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
