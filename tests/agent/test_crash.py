@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent.agent_harness import Sandbox, get_upload, put, start_upload
+from agent.agent_harness import Refused, Sandbox, get_upload, put, start_upload
 from agent.mortal_agent import MortalAgent
+from google.protobuf.timestamp_pb2 import Timestamp
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_supervisor_sim.agent import FileAgent, TracePoint
 
@@ -100,5 +101,26 @@ async def test_the_answer_to_start_upload_is_lost(sandbox: Sandbox, tmp_path: Pa
         assert (again.upload_id, again.epoch) == (found.upload_id, found.epoch)
         await put(mortal.agent, "/file", b"new", upload_id=again.upload_id, epoch=again.epoch)
         assert not sandbox.leftovers()
+    finally:
+        await mortal.close()
+
+
+async def test_the_time_of_the_file_is_not_the_time_of_the_last_byte(sandbox: Sandbox, tmp_path: Path) -> None:
+    """RSM-8: killed when the staging file has the old time that the file is to have, the upload does not expire early."""
+    mortal = MortalAgent(tmp_path, sandbox.settings, lambda: sandbox.now[0])
+    await mortal.start()
+    try:
+        fields = {"modified_time": Timestamp(seconds=1)}
+        upload = await start_upload(mortal.agent, "/file", 3, request_id="r", **fields)
+        sandbox.now[0] += 0.9 * sandbox.settings.upload_expiry
+        mortal.die_at(TracePoint.UPLOAD_FLUSHED)
+        with pytest.raises((Refused, ConnectionError)):
+            await put(mortal.agent, "/file", b"new", upload_id=upload.upload_id, epoch=upload.epoch, **fields)
+        assert mortal.killed.is_set()
+        await mortal.close()
+        await mortal.start()
+        sandbox.now[0] += 0.2 * sandbox.settings.upload_expiry
+        assert await mortal.agent.sweep() == 0
+        assert (await get_upload(mortal.agent, request_id="r")).staged_bytes == 3
     finally:
         await mortal.close()

@@ -95,12 +95,14 @@ class Publisher:
             parent = self._fs.fstat(location.parent_fd)
         with self._destinations.hold((parent.st_dev, parent.st_ino, location.name)):
             replaced = self._check.examine(location, replace(request, condition=_cheap(request)), interrupt)
+            # Before the file gets its time: a start-up reads from that, and from
+            # the journal, when the last byte came.
+            self._record_intent(upload, staging, content)
             flushed = self._finish_file(
                 staging, location, request, publish_mode(request, replaced, self._umask)
             )
             self._trace(TracePoint.UPLOAD_FLUSHED)
             self._check.examine(location, request, interrupt)
-            self._record_intent(upload, staging, content)
             staging.rename_into_place(exclusive=isinstance(request.condition, Absent), journal=self._journal)
             self._trace(TracePoint.UPLOAD_RENAMED)
             durable = flushed and staging.flush_directory()

@@ -128,7 +128,7 @@ class Recovery:
         if published is None:
             raise TransferError(Reason.FILE_NOT_FOUND, f"{location.path} was removed while the agent started")
         metadata = upload_request(files_pb2.UploadFileMetadata.FromString(record.metadata), started=True)
-        # The content was flushed before the intent was written. Described without being
+        # The content was flushed before the rename. Described without being
         # opened: its mode may forbid that to its owner.
         durable = metadata.fsync and sync_directory(self._fs, location.parent_fd)
         result = files_pb2.UploadFileResponse(
