@@ -31,8 +31,8 @@ from bit_flipper import BitFlipper
 from conditions import PATIENCE_SECONDS, until
 from kill_client import content_of
 from kill_scene import STAGING_PREFIX, content_now
-from openshell_files_gateway.dev.process import command
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSandbox, StackSettings
+from openshell_files_gateway.installed import command
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from own_supervisor import OwnSupervisor, own_supervisor

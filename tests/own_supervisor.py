@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conditions import until
-from openshell_files_gateway.dev.process import Child, command
+from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSandbox
+from openshell_files_gateway.installed import command
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,15 @@ FILE_METHODS = [
     methods.ABORT_UPLOAD,
     methods.STAT_FILE,
 ]
+SANDBOX_METHODS = {
+    methods.CREATE_SANDBOX: "sandbox:write",
+    methods.GET_SANDBOX: "sandbox:read",
+    methods.LIST_SANDBOXES: "sandbox:read",
+    methods.DELETE_SANDBOX: "sandbox:write",
+    methods.STOP_SANDBOX: "sandbox:write",
+    methods.START_SANDBOX: "sandbox:write",
+    methods.EXEC_SANDBOX: "sandbox:write",
+}
 SUPERVISOR_METHODS = [methods.CONNECT_SUPERVISOR, methods.RELAY_STREAM, methods.REFRESH_SANDBOX_TOKEN]
 
 SANDBOX = SandboxPrincipal("some-sandbox")
@@ -54,7 +63,18 @@ def test_every_method_of_the_service_has_a_rule() -> None:
     rules = policy()
     assert rules.paths == set(ALL_PATHS)
     assert {path for path in ALL_PATHS if rules.is_public(path)} == {methods.HEALTH}
-    assert set(FILE_METHODS) | set(SUPERVISOR_METHODS) | {methods.HEALTH} == set(ALL_PATHS)
+    named = {methods.HEALTH, *FILE_METHODS, *SANDBOX_METHODS, *SUPERVISOR_METHODS}
+    assert named == set(ALL_PATHS)
+
+
+@pytest.mark.parametrize(("path", "scope"), SANDBOX_METHODS.items())
+def test_sandbox_methods_are_for_users(path: str, scope: str) -> None:
+    """AUT-3: as upstream's options say (tests/protocol/test_wire_drift.py compares them)."""
+    rules = policy()
+    rules.authorize(path, user("openshell-user"))
+    assert refusal(rules, path, SANDBOX) is Reason.PRINCIPAL_NOT_ALLOWED
+    rule = rules.rule(path)
+    assert (rule.mode, rule.workspace_role, rule.scope) == ("bearer", "user", scope)
 
 
 @pytest.mark.parametrize("path", FILE_METHODS)

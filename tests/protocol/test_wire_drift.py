@@ -29,6 +29,9 @@ _REDIRECT = "sessions are not redirected to another gateway here"
 _EXTENSION_CREDENTIALS = "credentials of extension services are not handed out here"
 _SECOND_TOKEN = "one token is given here, in `token`; there is no second one"
 _CREDENTIAL_EPOCH = "tokens are not bound to a session here"
+_REFUSED = "CreateSandbox finds it among the unknown fields and refuses it"
+_NO_EFFECT = "kept as an unknown field; a condition of the sandbox says that it has no effect here"
+_NO_VALUE = "a simulated sandbox has no value for it"
 _FILES = "the file methods that the RFC asks for and their extensions"
 
 ALLOWED = {
@@ -48,6 +51,32 @@ ALLOWED = {
     "- openshell.v1.RefreshSandboxTokenResponse.sandbox_expiration_time": _SECOND_TOKEN,
     "- openshell.v1.RefreshSandboxTokenResponse.session_id": _CREDENTIAL_EPOCH,
     "- openshell.v1.RefreshSandboxTokenResponse.credential_epoch": _CREDENTIAL_EPOCH,
+    "- openshell.v1.CreateSandboxRequest.await_main_process_attachment": _REFUSED,
+    "- openshell.v1.CreateSandboxRequest.service_exposures": _REFUSED,
+    "- openshell.v1.CreateSandboxRequest.workload_template": _REFUSED,
+    "- openshell.v1.SandboxSpec.command": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.policy": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.provider_attachment_epoch": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.providers": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.resource_requirements": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.restart_policy": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.template": _NO_EFFECT,
+    "- openshell.v1.SandboxSpec.tty": _NO_EFFECT,
+    "- openshell.v1.Sandbox.created_from_workload_template": _NO_VALUE,
+    "- openshell.v1.Sandbox.host_key_fingerprint": _NO_VALUE,
+    "- openshell.v1.SandboxResponse.service_urls": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.agent_fd": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.agent_pod": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.configuration_activated": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.configuration_admission": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.current_policy_version": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.endpoint_statuses": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.last_token_grant_failure": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.main_process_started_time": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.next_restart_time": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.provisioning": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.restart_count": _NO_VALUE,
+    "- openshell.v1.SandboxStatus.sandbox_fd": _NO_VALUE,
     # Added
     "+ openshell.v1.RelayOpen.file": "the proposal to upstream, in the gap between tcp and service_id",
     "+ openshell.v1.SupervisorHello.file_transfer": "an old supervisor must not be sent RelayOpen.file (RLY-1)",
@@ -58,10 +87,12 @@ ALLOWED = {
     "+ openshell.v1.OpenShell.ListUploads": _FILES,
     "+ openshell.v1.OpenShell.AbortUpload": _FILES,
     "+ openshell.v1.OpenShell.StatFile": _FILES,
+    "+ openshell.v1.RelayOpen.exec": "commands without an SSH server (ADR 0013)",
+    "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (RLY-1)",
 }
 
 #: The files whose messages are all ours.
-OUR_FILES = {"openshell/v1/files.proto", "openshell/v1/file_relay.proto"}
+OUR_FILES = {"openshell/v1/files.proto", "openshell/v1/file_relay.proto", "openshell/v1/exec_relay.proto"}
 
 FILE_METHODS = {name.rsplit(".", 1)[1] for name, why in ALLOWED.items() if why == _FILES}
 
@@ -106,6 +137,9 @@ def test_the_comparison_has_something_to_compare(upstream: dict[str, Element]) -
         "openshell.options.v1.authorization",
         "openshell.options.v1.secret",
         "openshell.v1.OpenShell",
+        "openshell.datamodel.v1.ObjectMeta",
+        "openshell.v1.CreateSandboxRequest",
+        "openshell.v1.ExecSandboxRequest",
         "openshell.v1.RelayFrame",
         "openshell.v1.RelayInit",
         "openshell.v1.RelayOpen",

@@ -11,8 +11,9 @@ from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_gateway.relay.session import SupervisorSession
+from openshell_files_gateway.relay.targets import FileAgentTarget
 from openshell_files_protocol.errors import TransferError
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 CLAIM_SECONDS = 0.05
@@ -20,14 +21,17 @@ CLAIM_SECONDS = 0.05
 
 async def connected() -> tuple[RelayBroker, SupervisorSession]:
     broker = RelayBroker(RelayTable(), session_wait_seconds=1, claim_wait_seconds=CLAIM_SECONDS)
-    session = SupervisorSession("session", "sandbox", "", file_relay_pb2.FileTransferCapability())
+    hello = openshell_pb2.SupervisorHello(
+        sandbox_id="sandbox", file_transfer=file_relay_pb2.FileTransferCapability()
+    )
+    session = SupervisorSession("session", hello)
     await broker.connect(session)
     return broker, session
 
 
 async def opened(broker: RelayBroker, session: SupervisorSession) -> tuple[asyncio.Task[Any], str]:
     """Return a requester that waits, and its channel's id."""
-    opening = asyncio.create_task(broker.open_file_relay("sandbox", "transfer"))
+    opening = asyncio.create_task(broker.open_relay("sandbox", FileAgentTarget("transfer")))
     return opening, (await session.next_outbound()).relay_open.channel_id
 
 

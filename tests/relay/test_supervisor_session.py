@@ -13,12 +13,13 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_supervisor_sim import session as session_module
 from openshell_supervisor_sim.backoff import Backoff
 from openshell_supervisor_sim.relay import RelayByteStream
+from openshell_supervisor_sim.relay_targets import RelayTargets
 from openshell_supervisor_sim.session import SupervisorSession
 from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
 
 
 class NoFiles:
-    async def serve(self, stream: RelayByteStream) -> None:
+    async def serve(self, stream: RelayByteStream, /) -> None:
         raise AssertionError(f"nobody should ask {stream}")
 
 
@@ -75,7 +76,7 @@ async def test_reader_and_writer_fail_together(token: Path, monkeypatch: pytest.
     monkeypatch.setattr(session_module, "open_stream", open_stream)
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         session = SupervisorSession(
-            channel=channel, sandbox_id=SANDBOX, token=TokenFile(token), files=NoFiles(), max_chunk_bytes=1,
+            channel=channel, sandbox_id=SANDBOX, token=TokenFile(token), targets=RelayTargets(files=NoFiles()),
             backoff=Backoff(initial=0.001, maximum=0.001),
         )  # fmt: skip
         running = asyncio.create_task(session.run())
@@ -92,7 +93,7 @@ async def test_a_relay_for_which_there_is_no_token(token: Path) -> None:
     async with running_gateway() as harness:
         await asyncio.to_thread(token.write_text, harness.access.sandbox_tokens.mint(SANDBOX).token, "ascii")
         session = SupervisorSession(
-            channel=harness.channel(), sandbox_id=SANDBOX, token=TokenFile(token), files=NoFiles(), max_chunk_bytes=1
+            channel=harness.channel(), sandbox_id=SANDBOX, token=TokenFile(token), targets=RelayTargets(files=NoFiles())
         )  # fmt: skip
         running = asyncio.create_task(session.run())
         await session.connected.wait()

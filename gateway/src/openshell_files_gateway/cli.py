@@ -56,7 +56,7 @@ def serve(
 
 
 async def _serve(settings: GatewaySettings, access: Access, *, json_line: bool, stdin_closes: bool) -> None:
-    running = Gateway(settings, access)
+    running = Gateway(settings, access, lifeline=sys.stdin.fileno() if stdin_closes else None)
     stopping = asyncio.create_task(wait_for_stop(stdin_closes=stdin_closes))
     try:
         endpoint = await running.start()

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 from typing import Final
 
 import structlog
+from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.assembly import Access
-from openshell_files_gateway.config.settings import GatewaySettings
+from openshell_files_gateway.compute.process_driver import ProcessDriver, ProcessOptions
+from openshell_files_gateway.config.consistency import database_path
+from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
 from openshell_files_gateway.core.relays import RelayTable
+from openshell_files_gateway.core.sandbox_message import new_message
 from openshell_files_gateway.core.transfers import TransferLimits
+from openshell_files_gateway.installed import command
+from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.rpc.calls import CallGuard
+from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
 from openshell_files_gateway.rpc.health import health
+from openshell_files_gateway.rpc.sandboxes import SandboxMethods
 from openshell_files_gateway.rpc.server import GatewayServer, authority
 from openshell_files_gateway.rpc.service import build_handlers
 from openshell_files_gateway.rpc.supervisors import SupervisorMethods
-from openshell_files_gateway.sandboxes import Sandbox, SandboxDirectory
+from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory
+from openshell_files_gateway.store import SandboxStore, StoreError
 
 log = structlog.get_logger("openshell_files_gateway")
 
@@ -32,16 +44,15 @@ class Gateway:
     Args:
         settings: the configuration.
         access: who gets in, made from the same settings.
+        lifeline: a descriptor whose end stops the supervisors that this
+            gateway starts; None if they outlive it.
     """
 
-    def __init__(self, settings: GatewaySettings, access: Access) -> None:
+    def __init__(self, settings: GatewaySettings, access: Access, *, lifeline: int | None = None) -> None:
         self._settings = settings
         self._access = access
         relay = settings.relay
-        directory = SandboxDirectory(
-            (Sandbox(id=s.id, name=s.name, workspace=s.workspace) for s in settings.sandboxes),
-            access.membership,
-        )
+        directory = SandboxDirectory(map(_configured, settings.sandboxes), access.membership)
         self._broker = RelayBroker(
             RelayTable(
                 max_pending=relay.max_pending,
@@ -55,16 +66,45 @@ class Gateway:
             max_total=settings.limits.max_transfers, max_per_sandbox=settings.limits.max_transfers_per_sandbox
         )
         files = FileMethods(directory, self._broker, transfers, settings.limits)
+        commands = CommandMethods(
+            directory,
+            self._broker,
+            TransferLimits(
+                max_total=settings.limits.max_commands,
+                max_per_sandbox=settings.limits.max_commands_per_sandbox,
+                what="commands",
+                reason=Reason.TOO_MANY_COMMANDS,
+            ),
+        )
+        store = SandboxStore(_database(settings))
+        self._driver = (
+            ProcessDriver(
+                _process_options(settings, settings.compute.directory, lifeline),
+                access.sandbox_tokens,
+                self._supervisor_failed,
+            )
+            if settings.compute.directory is not None
+            else None
+        )
+        self._lifecycle = SandboxLifecycle(
+            directory, store, self._driver, self._broker, max_sandboxes=settings.compute.max_sandboxes
+        )
+        sandboxes = SandboxMethods(directory, self._lifecycle, store)
         supervisors = SupervisorMethods(
             directory,
             self._broker,
             access.sandbox_tokens,
+            self._lifecycle,
             heartbeat_seconds=relay.heartbeat_interval,
             silence_seconds=relay.heartbeat_interval * _MISSED_HEARTBEATS,
         )
         handlers = build_handlers(
             CallGuard(access.authenticator, access.policy),
-            {"Health": health} | files.implementations() | supervisors.implementations(),
+            {"Health": health}
+            | sandboxes.implementations()
+            | commands.implementations()
+            | files.implementations()
+            | supervisors.implementations(),
         )
         self._server = GatewayServer(settings.server, settings.tls, handlers)
 
@@ -75,11 +115,21 @@ class Gateway:
             The address, HOST:PORT.
 
         Raises:
-            ConfigurationError: the address or a TLS file cannot be used.
+            ConfigurationError: the address, a TLS file or the database cannot
+                be used.
         """
+        try:
+            await self._lifecycle.load()
+        except (StoreError, ValueError) as error:
+            raise ConfigurationError.of(
+                "database_url", str(error), "name the file of this gateway, or move the old one away"
+            ) from error
         self._access.start()
         port = await self._server.start()
         endpoint = authority(self._settings.server.bind_address, port)
+        if self._driver is not None:
+            self._driver.listen_at(self._settings.compute.endpoint or endpoint)
+        await self._lifecycle.resume()
         log.info(
             "gateway listens",
             endpoint=endpoint,
@@ -100,6 +150,46 @@ class Gateway:
         try:
             await self._server.stop(self._settings.server.drain_timeout)
         finally:
+            await self._lifecycle.aclose()
+            if self._driver is not None:
+                await self._driver.aclose(stop=self._settings.compute.stop_with_gateway)
             await self._access.aclose()
         # grpc.aio finishes its own callbacks a turn of the loop later.
         await asyncio.sleep(0)
+
+    async def _supervisor_failed(self, sandbox_id: str, why: str) -> None:
+        await self._lifecycle.failed(sandbox_id, why)
+
+
+def _configured(settings: SandboxSettings) -> Sandbox:
+    agent = None
+    if settings.agent_port is not None and settings.agent_secret is not None:
+        agent = AgentPort(settings.agent_port, settings.agent_secret)
+    return Sandbox(
+        id=settings.id,
+        name=settings.name,
+        workspace=settings.workspace,
+        message=new_message(settings.id, settings.name, settings.workspace, time.time()),
+        agent=agent,
+    )
+
+
+def _database(settings: GatewaySettings) -> Path | None:
+    """Return the file of the database; None if there is nothing to remember."""
+    if settings.database_url is not None:
+        return database_path(settings.database_url)
+    directory = settings.compute.directory
+    return None if directory is None else directory / "gateway.db"
+
+
+def _process_options(settings: GatewaySettings, directory: Path, lifeline: int | None) -> ProcessOptions:
+    compute: ComputeSettings = settings.compute
+    tls_ca = None if settings.tls.disabled else compute.tls_ca or settings.tls.certificate
+    return ProcessOptions(
+        # Supervisors have a working directory of their own choice.
+        directory=directory.absolute(),
+        command=[command("openshell-supervisor-sim"), "run"],
+        arguments=compute.supervisor_arguments,
+        tls_ca=None if tls_ca is None else tls_ca.absolute(),
+        lifeline=lifeline,
+    )

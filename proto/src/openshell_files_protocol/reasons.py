@@ -260,6 +260,63 @@ class Reason(Enum):
         "The sandbox's supervisor does not serve files.",
         "Update the supervisor.",
     )
+    EXEC_UNSUPPORTED = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.SUPERVISOR,
+        "The sandbox's supervisor does not run commands for this gateway.",
+        "Use a supervisor that announces commands over the relay.",
+    )
+    SESSION_OUTDATED = Row(
+        Code.ABORTED,
+        Retry.LATER,
+        Blame.SUPERVISOR,
+        "A later connection of the same supervisor is here already.",
+        "Nothing; the later connection is used.",
+    )
+    # The life of a sandbox
+    WORKSPACE_NOT_FOUND = Row(
+        Code.NOT_FOUND,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The workspace does not exist, or the caller does not belong to it.",
+        "Check the name and membership.",
+    )
+    SANDBOX_EXISTS = Row(
+        Code.ALREADY_EXISTS,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The workspace has a sandbox of that name.",
+        "Choose another name, or delete that one.",
+    )
+    SANDBOX_NOT_MANAGED = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The sandbox is from the gateway's configuration, so nobody can stop, start or delete it by a call.",
+        "Change the configuration.",
+    )
+    COMPUTE_UNAVAILABLE = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.GATEWAY,
+        "This gateway makes no sandboxes.",
+        "Have its operator set compute.directory.",
+    )
+    TOO_MANY_SANDBOXES = Row(
+        Code.RESOURCE_EXHAUSTED,
+        Retry.NEVER,
+        Blame.CALLER,
+        "As many sandboxes exist as may.",
+        "Delete one.",
+    )
+    REQUEST_ID_PAYLOAD_MISMATCH = Row(
+        Code.INVALID_ARGUMENT,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The request_id belongs to a different request.",
+        "Use a new request_id for each request, and the same one only to repeat it.",
+    )
     # The relay
     RELAY_REFUSED = Row(
         Code.UNAVAILABLE,
@@ -302,6 +359,13 @@ class Reason(Enum):
         Blame.SUPERVISOR,
         "The file agent broke the protocol.",
         "Report it with the transfer id.",
+    )
+    AGENT_UNAUTHENTICATED = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.SANDBOX,
+        "The file agent behind a port, or the gateway, did not prove that it knows the shared secret.",
+        "Give both the same secret, and look at what listens on the port.",
     )
     TRANSFER_IDLE = Row(
         Code.DEADLINE_EXCEEDED,
@@ -527,6 +591,28 @@ class Reason(Enum):
         Retry.LATER,
         Blame.CALLER,
         "As many transfers are running as may.",
+        "Wait for one to end.",
+    )
+    # Commands
+    COMMAND_NOT_STARTED = Row(
+        Code.UNAVAILABLE,
+        Retry.LATER,
+        Blame.SANDBOX,
+        "The sandbox could not make a process for the command.",
+        "Wait for other commands to end, or look at the supervisor's log.",
+    )
+    COMMAND_LOST = Row(
+        Code.UNKNOWN,
+        Retry.NEVER,
+        Blame.SUPERVISOR,
+        "The command was started, and how it ended is not known.",
+        "Find out what the command did before it is run again.",
+    )
+    TOO_MANY_COMMANDS = Row(
+        Code.RESOURCE_EXHAUSTED,
+        Retry.LATER,
+        Blame.CALLER,
+        "As many commands are running in the sandbox as may.",
         "Wait for one to end.",
     )
     INTERNAL = Row(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from openshell_files_gateway.auth.issuer_urls import UnsafeUrlError, check_issuer, check_url
@@ -30,6 +31,7 @@ def find_problems(settings: GatewaySettings) -> list[Problem]:
         found.extend(_oidc(settings.oidc))
     found.extend(_workspaces(settings))
     found.extend(_sandboxes(settings))
+    found.extend(_compute(settings))
     model = type(settings)
     return [Problem(title_of(model, problem.key), problem.fault, problem.fix) for problem in found]
 
@@ -161,6 +163,35 @@ def _sandboxes(settings: GatewaySettings) -> Iterator[Problem]:
                 f"'{sandbox.workspace}' of sandbox '{sandbox.name}' is not listed",
                 "add it to workspaces, or correct the name",
             )
+
+        if (sandbox.agent_port is None) != (sandbox.agent_secret is None):
+            yield Problem(
+                "sandboxes.agent_port",
+                f"of sandbox '{sandbox.name}' and sandboxes.agent_secret belong together",
+                "set both, or neither",
+            )
+
+
+def _compute(settings: GatewaySettings) -> Iterator[Problem]:
+    url = settings.database_url
+    if url is not None and database_path(url) is None:
+        yield Problem("database_url", f"'{url}' is not served", "use sqlite: and the path of a file")
+    if settings.compute.directory is not None and settings.sandbox_tokens.signing_key is None:
+        yield Problem(
+            "sandbox_tokens.signing_key",
+            "is not set, so supervisors that were started would be locked out by every restart",
+            "name a file that is kept; it is made if it is missing",
+        )
+
+
+def database_path(url: str) -> Path | None:
+    """Return the file that an `sqlite:` URL names; None if it names none.
+
+    As upstream's: `sqlite:PATH`, `sqlite://PATH`, with parameters ignored.
+    """
+    scheme, _, rest = url.partition(":")
+    path = rest.removeprefix("//").partition("?")[0]
+    return Path(path) if scheme == "sqlite" and path and path != ":memory:" else None
 
 
 def _repeated(items: Iterable[_T]) -> list[_T]:

@@ -170,6 +170,36 @@ class LimitSettings(_Table):
     max_transfers_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS_PER_SANDBOX")] = 32
     """File operations at a time in one sandbox."""
 
+    max_commands: Annotated[Count, Env("OPENSHELL_EXEC_MAX_COMMANDS")] = 256
+    """Commands at a time, all sandboxes together."""
+
+    max_commands_per_sandbox: Annotated[Count, Env("OPENSHELL_EXEC_MAX_COMMANDS_PER_SANDBOX")] = 32
+    """Commands at a time in one sandbox."""
+
+
+class ComputeSettings(_Table):
+    """Sandboxes that callers make. Each is a directory and a supervisor process of this machine."""
+
+    directory: Annotated[Path | None, Env("OPENSHELL_COMPUTE_DIRECTORY")] = None
+    """Where they live. Unset, the gateway makes no sandboxes."""
+
+    max_sandboxes: Annotated[Count, Env("OPENSHELL_COMPUTE_MAX_SANDBOXES")] = 256
+    """How many there may be, those of the configuration included."""
+
+    endpoint: Annotated[str | None, Env("OPENSHELL_COMPUTE_ENDPOINT")] = None
+    """Where supervisors reach the gateway, HOST:PORT; the address it listens on if unset."""
+
+    tls_ca: Annotated[Path | None, Env("OPENSHELL_COMPUTE_TLS_CA")] = None
+    """PEM file by which supervisors know the gateway's certificate; the certificate itself if unset."""
+
+    supervisor_arguments: Annotated[
+        tuple[str, ...], Env("OPENSHELL_COMPUTE_SUPERVISOR_ARGUMENTS", separator=" ")
+    ] = ()
+    """Further options for every supervisor."""
+
+    stop_with_gateway: Annotated[bool, Env("OPENSHELL_COMPUTE_STOP_WITH_GATEWAY")] = False
+    """Stop the supervisors when the gateway stops in order. Otherwise the next gateway takes them over."""
+
 
 class RelaySettings(_Table):
     """Sessions of supervisors and the relays in them. Defaults are upstream's."""
@@ -212,6 +242,12 @@ class SandboxSettings(_Table):
     workspace: Identifier = "default"
     """The workspace whose members may use it."""
 
+    agent_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port in the sandbox where a file agent listens, if the supervisor itself serves no files."""
+
+    agent_secret: Path | None = None
+    """File with the secret that the gateway and that agent share, mode 0600."""
+
 
 class WorkspaceMember(_Table):
     """A user in a workspace."""
@@ -252,12 +288,17 @@ class GatewaySettings(BaseSettings):
     allow_unauthenticated_users: Annotated[bool, Env("OPENSHELL_ALLOW_UNAUTHENTICATED_USERS")] = False
     """Treat a call without a token as a platform administrator. Loopback only."""
 
+    database_url: Annotated[str | None, Env("OPENSHELL_DB_URL")] = None
+    """Where sandboxes that were made are remembered, `sqlite:` and the path of a file; `gateway.db` in
+    `compute.directory` if unset."""
+
     server: ServerSettings = ServerSettings()
     tls: TlsSettings = TlsSettings()
     oidc: OidcSettings | None = None
     sandbox_tokens: SandboxTokenSettings = SandboxTokenSettings()
     limits: LimitSettings = LimitSettings()
     relay: RelaySettings = RelaySettings()
+    compute: ComputeSettings = ComputeSettings()
     logging: LoggingSettings = LoggingSettings()
     sandboxes: tuple[SandboxSettings, ...] = ()
     workspaces: tuple[WorkspaceSettings, ...] = ()

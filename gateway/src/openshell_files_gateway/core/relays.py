@@ -147,6 +147,10 @@ class RelayTable:
             relay.delivered_to = session_id
         return relays
 
+    def waiting(self, sandbox_id: str) -> list[PendingRelay]:
+        """Return the relays that wait for a sandbox."""
+        return [relay for relay in self._pending.values() if relay.sandbox_id == sandbox_id]
+
     def expire(self, now: float) -> list[PendingRelay]:
         """Forget and return the relays that waited too long."""
         overdue = [relay for relay in self._pending.values() if now - relay.opened_at > self._seconds]

@@ -1,15 +1,22 @@
 """Which supervisor session speaks for a sandbox (RLY-4).
 
-| state of the sandbox | register(new)            | remove(session)                    |
-|----------------------|--------------------------|------------------------------------|
-| no session           | new is current           | nothing                            |
-| session A            | new is current, A is out | A: no session; another id: nothing |
+| state of the sandbox | register(new)                      | remove(session)                    |
+|----------------------|------------------------------------|------------------------------------|
+| no session           | new is current                     | nothing                            |
+| session A            | new is current, A is out           | A: no session; another id: nothing |
+| session A, and new is an earlier connection of A's supervisor | SESSION_OUTDATED | as above |
+
+A supervisor counts its connections. The hello of an earlier one can arrive
+last, after a network that held it back; it must not end the later one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.reasons import Reason
 
 
 class Session(Protocol):
@@ -23,6 +30,16 @@ class Session(Protocol):
     @property
     def sandbox_id(self) -> str:
         """Sandbox it speaks for."""
+        ...
+
+    @property
+    def instance_id(self) -> str:
+        """The supervisor's own id; empty if it gave none."""
+        ...
+
+    @property
+    def connection_epoch(self) -> int:
+        """Which of its connections this is; 0 if it does not count."""
         ...
 
 
@@ -47,8 +64,23 @@ class SessionTable(Generic[S]):
         self._superseded = 0
 
     def register(self, session: S) -> S | None:
-        """Make `session` current and return the one it supersedes."""
+        """Make `session` current and return the one it supersedes.
+
+        Raises:
+            TransferError: SESSION_OUTDATED.
+        """
         superseded = self._current.get(session.sandbox_id)
+        if (
+            superseded is not None
+            and session.instance_id
+            and session.instance_id == superseded.instance_id
+            and 0 < session.connection_epoch < superseded.connection_epoch
+        ):
+            raise TransferError(
+                Reason.SESSION_OUTDATED,
+                f"connection {session.connection_epoch} of this supervisor came after its connection "
+                f"{superseded.connection_epoch}",
+            )
         self._current[session.sandbox_id] = session
         self._registered += 1
         self._superseded += superseded is not None

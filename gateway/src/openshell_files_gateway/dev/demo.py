@@ -15,8 +15,9 @@ from typing import Any, Final
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.server_process import wait_for_stop
 
-from openshell_files_gateway.dev.process import ChildFailedError, command, stop_process
+from openshell_files_gateway.dev.process import ChildFailedError, stop_process
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
+from openshell_files_gateway.installed import command
 
 _TEXT: Final = "A small text file, to show that size does not matter.\n"
 

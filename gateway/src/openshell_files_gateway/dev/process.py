@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,18 +26,6 @@ _LAST_LINES: Final = 5
 
 class ChildFailedError(Exception):
     """A child ended before it was ready."""
-
-
-def command(name: str) -> str:
-    """Return the path of a command that is installed beside this interpreter.
-
-    Raises:
-        FileNotFoundError: it is not installed there.
-    """
-    path = Path(sys.executable).with_name(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{name} is not installed beside {sys.executable}; run `make setup`")
-    return str(path)
 
 
 async def stop_process(process: asyncio.subprocess.Process, name: str) -> None:
@@ -70,8 +57,9 @@ class Child:
     """Starts a command, and starts it again when it dies.
 
     The child holds the reading end of a pipe as its standard input and stops
-    when that ends, so it goes away even if this process is killed. It gets a
-    session of its own, so that Ctrl-C reaches only the parent, which stops
+    when that ends, so it goes away even if this process is killed. The pipe is
+    the same for every start, so what the child itself starts with it outlives
+    the child, but not this process. It gets a session of its own, so that Ctrl-C reaches only the parent, which stops
     its children in order.
 
     Args:
@@ -91,6 +79,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
+        self._lifeline: tuple[int, int] | None = None
 
     @property
     def pid(self) -> int:
@@ -122,8 +111,10 @@ class Child:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+        if self._lifeline is not None:
+            lifeline, self._lifeline = self._lifeline, None
+            for end in lifeline:
+                os.close(end)
 
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:
@@ -131,11 +122,13 @@ class Child:
         return self._process
 
     async def _spawn(self, *, ready_line: bool) -> str:
+        if self._lifeline is None:
+            self._lifeline = os.pipe()
         stderr = None if self._log_file is None else await asyncio.to_thread(self._log_file.open, "ab")
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._arguments(),
-                stdin=asyncio.subprocess.PIPE,
+                stdin=self._lifeline[0],
                 stdout=asyncio.subprocess.PIPE if ready_line else asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
@@ -172,8 +165,6 @@ class Child:
                 return
             log.warning("child ended and is started again", child=self.name, status=status)
             await asyncio.sleep(_RESTART_SECONDS)
-            if process.stdin is not None:
-                process.stdin.close()
             try:
                 await self._spawn(ready_line=ready_line)
             except (ChildFailedError, OSError) as error:

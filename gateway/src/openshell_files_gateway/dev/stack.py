@@ -15,16 +15,14 @@ from typing import Final, Self
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
 from openshell_files_gateway.auth.signing_key import load_or_create_signing_key
+from openshell_files_gateway.compute.process_driver import SKELETON, WORKDIR
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
-from openshell_files_gateway.dev.process import Child, command
+from openshell_files_gateway.dev.process import Child
+from openshell_files_gateway.installed import command
 
 WORKSPACE: Final = "default"
-WORKDIR: Final = "/sandbox"
 AUDIENCE: Final = "openshell-files-dev"
 GATEWAY_ID: Final = "openshell-files-dev"
-
-#: Directories that a sandbox has from the start.
-_SKELETON: Final = ("sandbox", "tmp", "home", "etc", "var/lib")
 
 #: A development stack is not logged in to again and again.
 _TOKEN_SECONDS: Final = 12 * 3600.0
@@ -238,7 +236,7 @@ class DevelopmentStack:
     def _lay_out_sandbox(self, name: str, tokens: SandboxTokenIssuer) -> StackSandbox:
         home = self.root / "sandboxes" / name
         root = home / "root"
-        for directory in _SKELETON:
+        for directory in SKELETON:
             (root / directory).mkdir(parents=True, exist_ok=True)
         (home / "state").mkdir(exist_ok=True)
         id_file = home / "id"
@@ -265,6 +263,10 @@ class DevelopmentStack:
             "dangerously_allow_insecure_http = true",
             "[sandbox_tokens]",
             f"signing_key = {json.dumps(str(key_file))}",
+            "[compute]",
+            f"directory = {json.dumps(str(self.root / 'made'))}",
+            f"supervisor_arguments = {json.dumps(['--max-backoff', str(self._settings.max_backoff)])}",
+            "stop_with_gateway = true",
         ]
         for table, values in (("limits", self._settings.limits), ("relay", self._settings.relay)):
             lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]

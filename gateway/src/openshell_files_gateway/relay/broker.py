@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from openshell_files_protocol.errors import TransferError
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.relays import RelayTable
@@ -19,14 +19,20 @@ if TYPE_CHECKING:
     from openshell_files_gateway.core.relays import RelayStatistics
     from openshell_files_gateway.core.sessions import SessionStatistics
     from openshell_files_gateway.relay.channel import RelayChannel
+    from openshell_files_gateway.relay.targets import RelayTarget
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiter:
-    """Somebody who waits for a relay, and what the supervisor is told."""
+    """Somebody who waits for a relay, and what the relay is to lead to."""
 
     channel: asyncio.Future[RelayChannel]
-    request: openshell_pb2.GatewayMessage
+    channel_id: str
+    target: RelayTarget
+
+    def request(self) -> openshell_pb2.GatewayMessage:
+        """Return what the supervisor is told; the same in every session."""
+        return openshell_pb2.GatewayMessage(relay_open=self.target.describe(self.channel_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ class RelayBroker:
         """Register a session, supersede the older one and replay its opens (RLY-4).
 
         Raises:
-            TransferError: GATEWAY_SHUTTING_DOWN.
+            TransferError: GATEWAY_SHUTTING_DOWN, or SESSION_OUTDATED if a later
+                connection of the same supervisor is here already.
         """
         if self._shut_down:
             raise _shutting_down()
@@ -73,8 +80,14 @@ class RelayBroker:
                 arrival.set_result(session)
         for relay in self._relays.undelivered(session.sandbox_id, session.session_id):
             waiter = self._waiters.get(relay.channel_id)
-            if waiter is not None and session.files is not None:
-                await session.send(waiter.request)
+            if waiter is None:
+                continue
+            try:
+                waiter.target.require(session)
+            except TransferError as error:
+                self._fail(relay.channel_id, error)
+            else:
+                await session.send(waiter.request())
 
     def disconnect(self, session: SupervisorSession) -> bool:
         """Forget a session that ended; says whether it was the current one."""
@@ -84,10 +97,25 @@ class RelayBroker:
         """Return the current session of a sandbox."""
         return self._sessions.find(sandbox_id)
 
-    async def open_file_relay(
-        self, sandbox_id: str, transfer_id: str
+    def turn_away(self, sandbox_id: str, reason: str) -> None:
+        """Fail what waits for a sandbox that stops or is deleted."""
+        error = TransferError(Reason.SANDBOX_NOT_READY, f"sandbox is not ready: {reason}")
+        for relay in self._relays.waiting(sandbox_id):
+            self._fail(relay.channel_id, error)
+        for arrival in self._arrivals.get(sandbox_id, ()):
+            if not arrival.done():
+                arrival.set_exception(error)
+
+    def close_session(self, sandbox_id: str, reason: str) -> None:
+        """End the session of a sandbox, if it has one."""
+        session = self._sessions.find(sandbox_id)
+        if session is not None:
+            session.end(reason)
+
+    async def open_relay(
+        self, sandbox_id: str, target: RelayTarget
     ) -> tuple[RelayChannel, SupervisorSession]:
-        """Open a relay to the file agent of a sandbox.
+        """Open a relay into a sandbox.
 
         The caller closes the channel.
 
@@ -95,33 +123,24 @@ class RelayBroker:
             The claimed channel, and the session that was asked.
 
         Raises:
-            TransferError: SUPERVISOR_NOT_CONNECTED, FILES_UNSUPPORTED,
-                TOO_MANY_TRANSFERS, RELAY_REFUSED, RELAY_TIMEOUT, or
-                GATEWAY_SHUTTING_DOWN.
+            TransferError: SUPERVISOR_NOT_CONNECTED, what the target says of
+                a supervisor that does not know it, TOO_MANY_TRANSFERS,
+                RELAY_REFUSED, RELAY_TIMEOUT, or GATEWAY_SHUTTING_DOWN.
         """
         if self._shut_down:
             raise _shutting_down()
         session = await self._wait_for_session(sandbox_id)
-        if session.files is None:
-            raise TransferError(
-                Reason.FILES_UNSUPPORTED,
-                "the sandbox's supervisor did not announce file transfer; update it",
-            )
+        target.require(session)
         loop = asyncio.get_running_loop()
         self._fail_overdue(loop.time())
         channel_id = str(uuid.uuid4())
         self._relays.open(channel_id, sandbox_id, session.session_id, loop.time())
-        request = openshell_pb2.GatewayMessage(
-            relay_open=openshell_pb2.RelayOpen(
-                channel_id=channel_id, file=file_relay_pb2.FileRelayTarget(transfer_id=transfer_id)
-            )
-        )
         future: asyncio.Future[RelayChannel] = loop.create_future()
-        self._waiters[channel_id] = _Waiter(future, request)
+        waiter = self._waiters[channel_id] = _Waiter(future, channel_id, target)
         try:
             async with asyncio.timeout(self._claim_wait):
                 try:
-                    await session.send(request)
+                    await session.send(waiter.request())
                     return await future, session
                 except BaseException:
                     _decline(future)
@@ -147,7 +166,7 @@ class RelayBroker:
         """
         self._relays.claim(channel_id, sandbox_id, asyncio.get_running_loop().time())
         # Whoever stops waiting takes the relay back, so there is a waiter.
-        return self._waiters[channel_id].request.relay_open.file.transfer_id
+        return self._waiters[channel_id].target.transfer_id
 
     def deliver(self, channel: RelayChannel) -> None:
         """Give a claimed channel to the one who waits for it.

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol import chunks
-from openshell_files_protocol.errors import FieldViolation, TransferError, invalid
+from openshell_files_protocol.agent_secret import NONCE_BYTES, agent_proof, gateway_proof, is_proof, new_nonce
+from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
 from openshell_files_protocol.limits import MAX_FRAME_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
-from openshell_files_protocol.reasons import Code, Reason, reason_named
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.relay.agent_errors import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from google.protobuf import duration_pb2
-
     from openshell_files_gateway.relay.channel import RelayChannel
-
-#: What a code means when the agent gives a reason that this gateway does not
-#: know: whoever added the reason also said how it is to be treated.
-_REASON_BY_CODE = {
-    Code.INVALID_ARGUMENT: Reason.INVALID_REQUEST,
-    Code.NOT_FOUND: Reason.FILE_NOT_FOUND,
-    Code.ALREADY_EXISTS: Reason.FILE_EXISTS,
-    Code.PERMISSION_DENIED: Reason.ACCESS_DENIED,
-    Code.RESOURCE_EXHAUSTED: Reason.QUOTA_EXCEEDED,
-    Code.FAILED_PRECONDITION: Reason.CONDITION_FAILED,
-    Code.UNIMPLEMENTED: Reason.METHOD_UNSUPPORTED,
-    Code.UNAVAILABLE: Reason.RELAY_LOST,
-}
-
-#: An agent's advice to wait is passed on up to so many seconds.
-_MAX_RETRY_SECONDS: Final = 86_400.0
 
 
 class FileRelay:
@@ -54,6 +39,30 @@ class FileRelay:
         # million objects.
         self._frames: Iterator[memoryview] = iter(())
         self._heard = False
+
+    async def authenticate(self, secret: bytes) -> None:
+        """Prove both sides' knowledge of the secret, before anything else (FRM-8).
+
+        Raises:
+            TransferError: AGENT_UNAUTHENTICATED if what listens does not know
+                it, or says that this gateway does not; and as `next_frame`.
+        """
+        nonce = new_nonce()
+        await self._send(
+            file_relay_pb2.FileRelayRequest(authenticate=file_relay_pb2.FileRelayAuthenticate(nonce=nonce))
+        )
+        frame = await self.next_frame()
+        if isinstance(frame, memoryview) or frame.WhichOneof("frame") != "challenge":
+            raise self._not_an_agent("no challenge came")
+        challenge = frame.challenge
+        if len(challenge.nonce) != NONCE_BYTES or not is_proof(
+            agent_proof(secret, nonce, challenge.nonce), challenge.proof
+        ):
+            raise TransferError(
+                Reason.AGENT_UNAUTHENTICATED, "what listens in the sandbox does not know the agent's secret"
+            )
+        proof = gateway_proof(secret, nonce, challenge.nonce)
+        await self._send(file_relay_pb2.FileRelayRequest(proof=file_relay_pb2.FileRelayProof(proof=proof)))
 
     async def open(self, request: file_relay_pb2.FileRelayOpen) -> None:
         """Send the first frame (FRM-2).
@@ -103,7 +112,7 @@ class FileRelay:
                 raise self._not_an_agent(str(error)) from error
             kind = response.WhichOneof("frame")
             if kind == "error":
-                raise _error_of(response.error)
+                raise error_of(response.error)
             if kind == "download":
                 return memoryview(response.download.SerializeToString())
             if kind not in {None, "accepted", "working"}:
@@ -134,25 +143,3 @@ class FileRelay:
         if self._heard:
             return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
         return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
-
-
-def _error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
-    """Turn the agent's error frame into the exception it stands for."""
-    metadata = dict(error.metadata)
-    reason = reason_named(error.reason)
-    if reason is None:
-        metadata["agent_reason"] = error.reason
-        known = error.code in Code.__members__.values()
-        reason = _REASON_BY_CODE.get(Code(error.code), Reason.INTERNAL) if known else Reason.INTERNAL
-    return TransferError(
-        reason,
-        error.message,
-        metadata=metadata,
-        field_violations=[FieldViolation(v.field, v.description) for v in error.field_violations],
-        retry_delay=_seconds(error.retry_delay) if error.HasField("retry_delay") else None,
-    )
-
-
-def _seconds(delay: duration_pb2.Duration) -> float:
-    """Return the delay; what the agent gives need not be a duration that makes sense."""
-    return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _MAX_RETRY_SECONDS)

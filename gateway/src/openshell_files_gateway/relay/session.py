@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from openshell_files_protocol.errors import TransferError
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
+from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 #: Control messages that may wait for a slow supervisor; upstream's bound.
@@ -22,22 +22,24 @@ class SupervisorSession:
 
     Args:
         session_id: random id that SessionAccepted carried.
-        sandbox_id: the sandbox it speaks for, already authorized.
-        instance_id: as the supervisor said it, may be empty.
-        files: what its hello said about serving files; None if nothing.
+        hello: as the supervisor said it; its sandbox is already authorized.
+
+    Attributes:
+        files: what the hello said about serving files; None if nothing.
+        commands: the same about commands.
     """
 
-    def __init__(
-        self,
-        session_id: str,
-        sandbox_id: str,
-        instance_id: str,
-        files: file_relay_pb2.FileTransferCapability | None,
-    ) -> None:
+    def __init__(self, session_id: str, hello: openshell_pb2.SupervisorHello) -> None:
         self.session_id: Final = session_id
-        self.sandbox_id: Final = sandbox_id
-        self.instance_id: Final = instance_id
-        self.files: Final = files
+        self.sandbox_id: Final[str] = hello.sandbox_id
+        self.instance_id: Final[str] = hello.instance_id
+        self.connection_epoch: Final[int] = hello.connection_epoch
+        self.files: Final[file_relay_pb2.FileTransferCapability | None] = (
+            hello.file_transfer if hello.HasField("file_transfer") else None
+        )
+        self.commands: Final[exec_relay_pb2.ExecCapability | None] = (
+            hello.exec if hello.HasField("exec") else None
+        )
         self._outbound: asyncio.Queue[openshell_pb2.GatewayMessage] = asyncio.Queue(OUTBOUND_MESSAGES)
         self._ended = asyncio.Event()
         self.end_reason = ""

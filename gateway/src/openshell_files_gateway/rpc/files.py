@@ -16,6 +16,7 @@ from typing import Any, Final
 import structlog
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
+from openshell_files_protocol.agent_secret import SecretError, load_secret
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import MAX_RELAY_PAYLOAD
 from openshell_files_protocol.limits import PROTOCOL_VERSION
@@ -23,18 +24,23 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.core import phases
 from openshell_files_gateway.core.transfers import TransferLimits
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
-from openshell_files_gateway.sandboxes import Sandbox, SandboxDirectory
+from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory, not_ready
 
 log = structlog.get_logger("openshell_files_gateway.files")
 
 #: Room for the headers that a message gets on its way into a relay frame.
 _HEADER_ROOM: Final = 64
+
+#: How long an agent behind a port may take to prove itself.
+_HANDSHAKE_SECONDS: Final = 5.0
 
 #: How long the agent is told that its caller is gone before the relay closes.
 _FAREWELL_SECONDS: Final = 1.0
@@ -176,12 +182,16 @@ class FileMethods:
         """Count a transfer, open its relay, and close it whatever happens."""
         self._transfers.begin(sandbox.id)
         try:
-            channel, session = await self._broker.open_file_relay(sandbox.id, call.transfer_id)
+            target = self._target(sandbox, call)
+            channel, session = await self._broker.open_relay(sandbox.id, target)
             try:
                 offered = session.files.max_chunk_bytes if session.files is not None else 0
                 activity = Activity(self._limits.idle_timeout)
+                relay = FileRelay(channel, activity.touch)
+                if sandbox.agent is not None:
+                    await self._authenticate(relay, sandbox.agent)
                 yield _Operation(
-                    FileRelay(channel, activity.touch),
+                    relay,
                     activity,
                     min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
                     call.transfer_id,
@@ -191,6 +201,31 @@ class FileMethods:
                 channel.close()
         finally:
             self._transfers.end(sandbox.id)
+
+    async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
+        """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
+        try:
+            secret = await asyncio.to_thread(load_secret, agent.secret_file)
+        except SecretError as error:
+            log.error("agent secret cannot be used", reason=str(error))  # noqa: TRY400 - the reason says it all
+            raise TransferError(
+                Reason.AGENT_UNAUTHENTICATED, "the gateway has no secret for the agent"
+            ) from error
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                await relay.authenticate(secret)
+        except TimeoutError:
+            raise TransferError(
+                Reason.FILES_UNSUPPORTED, f"no file agent answers on port {agent.port} of the sandbox"
+            ) from None
+
+    @staticmethod
+    def _target(sandbox: Sandbox, call: Call) -> RelayTarget:
+        if sandbox.phase not in phases.RUNNING:
+            raise not_ready(sandbox)
+        if sandbox.agent is not None:
+            return PortTarget(call.transfer_id, sandbox.agent.port)
+        return FileAgentTarget(call.transfer_id)
 
     async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
         """Send the agent its first frame."""

@@ -12,6 +12,7 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
+from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_gateway.relay.session import SupervisorSession
@@ -32,6 +33,7 @@ class SupervisorMethods:
         directory: the sandboxes that may connect.
         broker: sessions and relays.
         tokens: mints the tokens that RefreshSandboxToken returns.
+        lifecycle: told which sandboxes have a supervisor.
         heartbeat_seconds: announced to supervisors, and the gateway's own.
         silence_seconds: a session from which nothing came for so long is
             closed. Upstream never does that (docs/adr/0007).
@@ -42,6 +44,7 @@ class SupervisorMethods:
         directory: SandboxDirectory,
         broker: RelayBroker,
         tokens: SandboxTokenIssuer,
+        lifecycle: SandboxLifecycle,
         *,
         heartbeat_seconds: float,
         silence_seconds: float,
@@ -49,6 +52,7 @@ class SupervisorMethods:
         self._directory = directory
         self._broker = broker
         self._tokens = tokens
+        self._lifecycle = lifecycle
         self._heartbeat = heartbeat_seconds
         self._silence = silence_seconds
 
@@ -63,12 +67,7 @@ class SupervisorMethods:
     async def connect_supervisor(self, _: object, call: Call) -> None:
         """ConnectSupervisor: the control stream of one sandbox (RLY-1, RLY-4)."""
         hello = await self._hello(call)
-        session = SupervisorSession(
-            str(uuid.uuid4()),
-            hello.sandbox_id,
-            hello.instance_id,
-            hello.file_transfer if hello.HasField("file_transfer") else None,
-        )
+        session = SupervisorSession(str(uuid.uuid4()), hello)
         accepted = openshell_pb2.SessionAccepted(session_id=session.session_id)
         accepted.heartbeat_interval.FromNanoseconds(int(self._heartbeat * 1e9))
         # Queued before the session is known to anybody, so that no RelayOpen
@@ -87,13 +86,17 @@ class SupervisorMethods:
                 sandbox_id=session.sandbox_id,
                 session_id=session.session_id,
                 serves_files=session.files is not None,
+                serves_commands=session.commands is not None,
             )
+            await self._lifecycle.connected(session.sandbox_id, session.instance_id)
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             session.end("the stream ended")
             was_current = self._broker.disconnect(session)
+            if was_current:
+                await self._lifecycle.disconnected(session.sandbox_id)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,84 @@
+"""Label selectors and pages of lists."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from openshell_files_protocol.errors import invalid
+
+#: Upstream's values.
+DEFAULT_PAGE_SIZE: Final = 100
+MAX_PAGE_SIZE: Final = 1000
+
+T = TypeVar("T")
+Key = tuple[str, str]
+
+
+def parse_selector(selector: str) -> dict[str, str]:
+    """Return the labels that a selector demands.
+
+    Args:
+        selector: `key=value` pairs with commas between; empty demands nothing.
+
+    Raises:
+        TransferError: INVALID_REQUEST for anything else.
+    """
+    wanted: dict[str, str] = {}
+    for part in filter(None, map(str.strip, selector.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise invalid("label_selector", f"{part!r} is not key=value")
+        wanted[key.strip()] = value.strip()
+    return wanted
+
+
+def matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether labels have everything that is demanded."""
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def page(items: Sequence[T], key: Callable[[T], Key], *, size: int, token: str) -> tuple[list[T], str]:
+    """Cut a page out of a sorted list.
+
+    A page begins behind the last entry of the one before, so entries that
+    come and go between two calls neither repeat nor hide others.
+
+    Args:
+        items: sorted by key.
+        key: of an entry.
+        size: entries wanted; 0 for the default.
+        token: as the page before gave it; empty for the first.
+
+    Returns:
+        The entries, and the token of the next page or nothing.
+
+    Raises:
+        TransferError: INVALID_REQUEST for a size or token that is none.
+    """
+    if size < 0:
+        raise invalid("page_size", "must not be negative")
+    count = min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    after = _decode(token) if token else None
+    rest = [item for item in items if after is None or key(item) > after]
+    chosen = rest[:count]
+    return chosen, _encode(key(chosen[-1])) if len(rest) > count else ""
+
+
+def _encode(key: Key) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+
+
+def _decode(token: str) -> Key:
+    try:
+        decoded: object = json.loads(base64.urlsafe_b64decode(token.encode()))
+    except (binascii.Error, ValueError):
+        decoded = None
+    match decoded:
+        case [str(workspace), str(name)]:
+            return workspace, name
+        case _:
+            raise invalid("page_token", "is not one that this method gave")

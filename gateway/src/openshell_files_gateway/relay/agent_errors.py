@@ -1,0 +1,54 @@
+"""Errors that come out of a sandbox as frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from openshell_files_protocol.errors import FieldViolation, TransferError
+from openshell_files_protocol.reasons import Code, Reason, reason_named
+
+if TYPE_CHECKING:
+    from google.protobuf import duration_pb2
+    from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
+
+#: What a code means when a sandbox gives a reason that this gateway does not
+#: know: whoever added the reason also said how it is to be treated.
+_REASON_BY_CODE = {
+    Code.INVALID_ARGUMENT: Reason.INVALID_REQUEST,
+    Code.NOT_FOUND: Reason.FILE_NOT_FOUND,
+    Code.ALREADY_EXISTS: Reason.FILE_EXISTS,
+    Code.PERMISSION_DENIED: Reason.ACCESS_DENIED,
+    Code.RESOURCE_EXHAUSTED: Reason.QUOTA_EXCEEDED,
+    Code.FAILED_PRECONDITION: Reason.CONDITION_FAILED,
+    Code.UNIMPLEMENTED: Reason.METHOD_UNSUPPORTED,
+    Code.UNAVAILABLE: Reason.RELAY_LOST,
+}
+
+#: Advice to wait is passed on up to so many seconds.
+_MAX_RETRY_SECONDS: Final = 86_400.0
+
+
+def error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
+    """Turn an error frame into the exception it stands for.
+
+    A reason that this gateway does not know becomes the one of the same code
+    that fits best; the original is in the metadata as `agent_reason`.
+    """
+    metadata = dict(error.metadata)
+    reason = reason_named(error.reason)
+    if reason is None:
+        metadata["agent_reason"] = error.reason
+        known = error.code in Code.__members__.values()
+        reason = _REASON_BY_CODE.get(Code(error.code), Reason.INTERNAL) if known else Reason.INTERNAL
+    return TransferError(
+        reason,
+        error.message,
+        metadata=metadata,
+        field_violations=[FieldViolation(v.field, v.description) for v in error.field_violations],
+        retry_delay=_seconds(error.retry_delay) if error.HasField("retry_delay") else None,
+    )
+
+
+def _seconds(delay: duration_pb2.Duration) -> float:
+    """Return the delay; what the agent gives need not be a duration that makes sense."""
+    return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _MAX_RETRY_SECONDS)

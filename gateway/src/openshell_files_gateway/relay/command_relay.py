@@ -1,0 +1,83 @@
+"""The command protocol on a relay channel, from the gateway's side (EXE-1 ff.)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
+from openshell_files_protocol.pb.openshell.v1 import exec_pb2, exec_relay_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.relay.agent_errors import error_of
+
+if TYPE_CHECKING:
+    from openshell_files_gateway.relay.channel import RelayChannel
+
+
+class CommandRelay:
+    """One command of one caller.
+
+    Args:
+        channel: to the supervisor; its owner closes it, which cancels the
+            command if it still runs.
+    """
+
+    def __init__(self, channel: RelayChannel) -> None:
+        self._channel = channel
+        self._decoder = FrameDecoder()
+
+    async def open(self, request: exec_relay_pb2.ExecRelayOpen) -> None:
+        """Send the only frame.
+
+        Raises:
+            TransferError: RELAY_LOST.
+        """
+        frame = exec_relay_pb2.ExecRelayRequest(open=request)
+        await self._channel.send(frame_segments([frame.SerializeToString()]))
+
+    async def events(self) -> AsyncGenerator[exec_pb2.ExecSandboxEvent]:
+        """Give what the command says, the exit last.
+
+        Raises:
+            TransferError: the supervisor's error, AGENT_PROTOCOL_ERROR, or
+                COMMAND_LOST if the relay ended before the exit: whether the
+                command ran to its end cannot be known.
+        """
+        frames: Iterator[memoryview] = iter(())
+        while True:
+            try:
+                for frame in frames:
+                    event = _event(frame)
+                    yield event
+                    if event.WhichOneof("payload") == "exit":
+                        return
+            except (FramingError, DecodeError) as error:
+                raise TransferError(
+                    Reason.AGENT_PROTOCOL_ERROR, f"the supervisor broke the command protocol: {error}"
+                ) from error
+            try:
+                data = await self._channel.receive()
+            except TransferError as error:
+                if error.reason is not Reason.RELAY_LOST:
+                    raise
+                raise _lost() from error
+            if not len(data):
+                raise _lost()
+            frames = self._decoder.feed(data)
+
+
+def _event(frame: memoryview) -> exec_pb2.ExecSandboxEvent:
+    response = exec_relay_pb2.ExecRelayResponse.FromString(bytes(frame))
+    kind = response.WhichOneof("frame")
+    if kind == "error":
+        raise error_of(response.error)
+    if kind != "event" or response.event.WhichOneof("payload") is None:
+        raise TransferError(Reason.AGENT_PROTOCOL_ERROR, "the supervisor sent a frame that is no event")
+    return response.event
+
+
+def _lost() -> TransferError:
+    return TransferError(Reason.COMMAND_LOST, "exec relay closed before the command reported an exit status")

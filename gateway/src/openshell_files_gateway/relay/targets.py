@@ -1,0 +1,95 @@
+"""What a relay leads to, and which supervisors can be asked for it (RLY-1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.relay.session import SupervisorSession
+
+
+class RelayTarget(Protocol):
+    """Something in a sandbox that a relay can be opened to."""
+
+    @property
+    def transfer_id(self) -> str:
+        """Name of the call that wants the relay, for the logs of every party."""
+        ...
+
+    def require(self, session: SupervisorSession) -> None:
+        """Check that the supervisor knows such targets.
+
+        An older one reads a target that it does not know as SSH, so it is
+        never sent one.
+
+        Raises:
+            TransferError: it did not announce them.
+        """
+        ...
+
+    def describe(self, channel_id: str) -> openshell_pb2.RelayOpen:
+        """Return the message that asks the supervisor for the relay."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileAgentTarget:
+    """The file agent that the supervisor itself runs."""
+
+    transfer_id: str
+
+    def require(self, session: SupervisorSession) -> None:
+        """See `RelayTarget`. Raises FILES_UNSUPPORTED."""
+        if session.files is None:
+            raise TransferError(
+                Reason.FILES_UNSUPPORTED,
+                "the sandbox's supervisor did not announce file transfer; update it",
+            )
+
+    def describe(self, channel_id: str) -> openshell_pb2.RelayOpen:
+        """See `RelayTarget`."""
+        return openshell_pb2.RelayOpen(
+            channel_id=channel_id, file=file_relay_pb2.FileRelayTarget(transfer_id=self.transfer_id)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTarget:
+    """A command in the sandbox."""
+
+    transfer_id: str
+
+    def require(self, session: SupervisorSession) -> None:
+        """See `RelayTarget`. Raises EXEC_UNSUPPORTED."""
+        if session.commands is None:
+            raise TransferError(
+                Reason.EXEC_UNSUPPORTED,
+                "the sandbox's supervisor did not announce commands over the relay",
+            )
+
+    def describe(self, channel_id: str) -> openshell_pb2.RelayOpen:
+        """See `RelayTarget`."""
+        return openshell_pb2.RelayOpen(
+            channel_id=channel_id, exec=exec_relay_pb2.ExecRelayTarget(transfer_id=self.transfer_id)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PortTarget:
+    """A TCP port on the sandbox's loopback; every supervisor knows these."""
+
+    transfer_id: str
+    port: int
+
+    def require(self, session: SupervisorSession) -> None:
+        """See `RelayTarget`. Raises nothing."""
+
+    def describe(self, channel_id: str) -> openshell_pb2.RelayOpen:
+        """See `RelayTarget`."""
+        return openshell_pb2.RelayOpen(
+            channel_id=channel_id, tcp=openshell_pb2.TcpRelayTarget(host="127.0.0.1", port=self.port)
+        )
