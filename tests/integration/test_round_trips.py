@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from cli_command import cli_result
 from dev_command import DevSandbox, DevStack
 from kill_client import content_of
-from openshell_files import AsyncFilesClient, FilesClient, OidcAuth
+from openshell_files import AsyncFilesClient, DigestChoice, FilesClient, OidcAuth
 from openshell_files.results import DownloadResult, UploadResult
+from openshell_files_protocol.digests import DigestAlgorithm, new_hasher
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
 
 #: Every edge at which something is cut, and both sides of it.
@@ -49,41 +50,74 @@ NAMES = {
     "hidden": ".hidden",
 }
 
-#: Uploads a local file and downloads it to another; returns the two digests.
-Carrier = Callable[[DevStack, DevSandbox, Path, str, Path], tuple[str, str]]
+#: What a result says: `sha256` and `sha256_blocks`.
+Said = tuple[str | None, str | None]
 
 
-def by_sync(stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path) -> tuple[str, str]:
+class Carrier(Protocol):
+    """Uploads a local file and downloads it to another; returns what the two results say."""
+
+    def __call__(
+        self,
+        stack: DevStack,
+        sandbox: DevSandbox,
+        source: Path,
+        remote: str,
+        target: Path,
+        digest: DigestChoice = "auto",
+    ) -> tuple[Said, Said]: ...
+
+
+def by_sync(
+    stack: DevStack,
+    sandbox: DevSandbox,
+    source: Path,
+    remote: str,
+    target: Path,
+    digest: DigestChoice = "auto",
+) -> tuple[Said, Said]:
     """Carry with the synchronous client."""
     with FilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
         files = client.sandbox(sandbox.name)
-        up = files.upload_path(source, remote)
-        down = files.download_path(remote, target)
+        up = files.upload_path(source, remote, digest=digest)
+        down = files.download_path(remote, target, digest=digest)
     assert (up.size, down.size) == (source.stat().st_size,) * 2
-    return up.sha256, down.sha256
+    return (up.sha256, up.sha256_blocks), (down.sha256, down.sha256_blocks)
 
 
 def by_async(
-    stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path
-) -> tuple[str, str]:
+    stack: DevStack,
+    sandbox: DevSandbox,
+    source: Path,
+    remote: str,
+    target: Path,
+    digest: DigestChoice = "auto",
+) -> tuple[Said, Said]:
     """Carry with the asynchronous client."""
 
     async def carry() -> tuple[UploadResult, DownloadResult]:
         async with AsyncFilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
             files = client.sandbox(sandbox.name)
-            return await files.upload_path(source, remote), await files.download_path(remote, target)
+            up = await files.upload_path(source, remote, digest=digest)
+            return up, await files.download_path(remote, target, digest=digest)
 
     up, down = asyncio.run(carry())
     assert (up.size, down.size) == (source.stat().st_size,) * 2
-    return up.sha256, down.sha256
+    return (up.sha256, up.sha256_blocks), (down.sha256, down.sha256_blocks)
 
 
 def by_command(
-    stack: DevStack, sandbox: DevSandbox, source: Path, remote: str, target: Path
-) -> tuple[str, str]:
+    stack: DevStack,
+    sandbox: DevSandbox,
+    source: Path,
+    remote: str,
+    target: Path,
+    digest: DigestChoice = "auto",
+) -> tuple[Said, Said]:
     """Carry with the command; `--` ends the options, as everywhere."""
-    up = cli_result(stack, "upload", "--json", "--", sandbox.name, str(source), remote)
-    down = cli_result(stack, "download", "--json", "--", sandbox.name, remote, str(target))
+    options = ("--json", "--digest", digest, "--")
+    up = cli_result(stack, "upload", *options, sandbox.name, str(source), remote)
+    down = cli_result(stack, "download", *options, sandbox.name, remote, str(target))
     size, occupied = source.stat().st_size, source.stat().st_blocks * 512
     assert (up["size"], down["size"]) == (size, size)
     assert (up["bytes_sent"], down["bytes_received"]) == (size, size) or occupied < size
@@ -91,7 +125,7 @@ def by_command(
     assert max(up["bytes_sent"], down["bytes_received"]) <= min(size, occupied + 4 * MIB)
     assert up["path"] == down["path"]
     assert min(up["seconds"], down["seconds"]) >= 0
-    return up["sha256"], down["sha256"]
+    return (up["sha256"], up["sha256_blocks"]), (down["sha256"], down["sha256_blocks"])
 
 
 BY_SDK = pytest.mark.parametrize("carrier", [by_sync, by_async], ids=["sync", "async"])
@@ -102,7 +136,7 @@ def _check_round_trip(stack: DevStack, carrier: Carrier, source: Path, remote: s
     sandbox = stack.sandboxes[1]
     content = source.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    assert carrier(stack, sandbox, source, remote, target) == (digest, digest)
+    assert carrier(stack, sandbox, source, remote, target) == ((digest, None), (digest, None))
     stored = sandbox.directory / remote
     for path in (stored, target):
         assert path.read_bytes() == content
@@ -163,18 +197,27 @@ def test_names_by_command(stack: DevStack, tmp_path: Path) -> None:
     assert sorted(os.listdir(there)) == sorted(names)
 
 
-def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
+def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier, digest: DigestChoice = "auto") -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     data = content_of("sparse", 100_000)
+    blocks, position = new_hasher(DigestAlgorithm.SHA256_BLOCKS), 0
     with source.open("wb") as file:
         for offset in (0, 2**31 + 12_345, SPARSE_BYTES - len(data)):
             file.seek(offset)
             file.write(data)
+            blocks.zeros(offset - position)
+            blocks.update(data)
+            position = offset + len(data)
     assert source.stat().st_size == SPARSE_BYTES
     sandbox = stack.sandboxes[1]
     try:
-        up, down = carrier(stack, sandbox, source, "sparse", target)
-        assert up == down
+        up, down = carrier(stack, sandbox, source, "sparse", target, digest)
+        if digest == "auto":
+            assert up == down == (None, blocks.digest().hex())
+        else:
+            assert up == down
+            assert up[0] is not None
+            assert up[1] is None
         for path in (sandbox.directory / "sparse", target):
             status = path.stat()
             assert status.st_size == SPARSE_BYTES
@@ -187,13 +230,37 @@ def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
         (sandbox.directory / "sparse").unlink(missing_ok=True)
 
 
-def test_a_sparse_file_of_more_than_four_gib(stack: DevStack, tmp_path: Path) -> None:
-    """2^32+1 bytes: offsets do not wrap; holes stay holes, there and back (UPL-5, DWN-7)."""
-    _check_sparse(stack, tmp_path, by_async)
+BY_EVERY_WAY = pytest.mark.parametrize(
+    "carrier", [by_sync, by_async, by_command], ids=["sync", "async", "command"]
+)
+
+
+@BY_EVERY_WAY
+def test_a_sparse_file_of_more_than_four_gib(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
+    """2^32+1 bytes: offsets do not wrap; holes stay holes, there and back (UPL-5, DWN-7, DIG-4, DIG-6)."""
+    _check_sparse(stack, tmp_path, carrier)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("carrier", [by_sync, by_command], ids=["sync", "command"])
-def test_a_sparse_file_by_every_way(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
-    """The same with the others; hashing the zeros takes its time."""
-    _check_sparse(stack, tmp_path, carrier)
+@BY_EVERY_WAY
+def test_a_sparse_file_by_sha256(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
+    """The same with `digest="sha256"` (DIG-1); hashing the zeros takes its time."""
+    _check_sparse(stack, tmp_path, carrier, "sha256")
+
+
+@BY_SDK
+def test_a_file_of_zeros_that_nobody_could_hash(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
+    """DIG-5: half a tebibyte, there and back; hashing that at one end would take longer than a test may."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.touch()
+    os.truncate(source, 2**39)
+    blocks = new_hasher(DigestAlgorithm.SHA256_BLOCKS)
+    blocks.zeros(2**39)
+    sandbox = stack.sandboxes[1]
+    try:
+        up, down = carrier(stack, sandbox, source, "zeros", target)
+        assert up == down == (None, blocks.digest().hex())
+        assert target.stat().st_size == 2**39
+        assert target.stat().st_blocks * 512 < MIB
+    finally:
+        (sandbox.directory / "zeros").unlink(missing_ok=True)

@@ -62,20 +62,17 @@ class Gateway:
             session_wait_seconds=relay.session_wait_timeout,
             claim_wait_seconds=relay.claim_timeout,
         )
-        transfers = TransferLimits(
+        self._transfers = TransferLimits(
             max_total=settings.limits.max_transfers, max_per_sandbox=settings.limits.max_transfers_per_sandbox
         )
-        files = FileMethods(directory, self._broker, transfers, settings.limits)
-        commands = CommandMethods(
-            directory,
-            self._broker,
-            TransferLimits(
-                max_total=settings.limits.max_commands,
-                max_per_sandbox=settings.limits.max_commands_per_sandbox,
-                what="commands",
-                reason=Reason.TOO_MANY_COMMANDS,
-            ),
+        self._commands = TransferLimits(
+            max_total=settings.limits.max_commands,
+            max_per_sandbox=settings.limits.max_commands_per_sandbox,
+            what="commands",
+            reason=Reason.TOO_MANY_COMMANDS,
         )
+        files = FileMethods(directory, self._broker, self._transfers, settings.limits)
+        commands = CommandMethods(directory, self._broker, self._commands)
         store = SandboxStore(_database(settings))
         self._driver = (
             ProcessDriver(
@@ -140,22 +137,39 @@ class Gateway:
         return endpoint
 
     async def stop(self) -> None:
-        """Refuse what is new, let transfers finish within the drain timeout, end.
+        """Refuse what is new, let what runs finish within the drain timeout, end (RLY-8).
 
         Relays are calls of their own, so transfers go on although the
-        sessions have ended.
+        sessions have ended. What is cut at the end can be resumed.
         """
-        log.info("gateway stops", drain_timeout=self._settings.server.drain_timeout)
-        self._broker.shut_down()
+        drain = self._settings.server.drain_timeout
+        running, cut = self._running(), 0
+
+        def count() -> None:
+            nonlocal cut
+            cut = self._running()
+
+        log.info("gateway stops", drain_timeout=drain, running=running)
+        # Callers are told why they are refused as long as somebody is left who
+        # waits for a supervisor.
+        await self._broker.drain(min(drain, self._settings.relay.claim_timeout))
+        # Before the server's own timer, which is made after this one.
+        timer = asyncio.get_running_loop().call_later(drain, count)
         try:
-            await self._server.stop(self._settings.server.drain_timeout)
+            await self._server.stop(drain)
         finally:
+            timer.cancel()
             await self._lifecycle.aclose()
             if self._driver is not None:
                 await self._driver.aclose(stop=self._settings.compute.stop_with_gateway)
             await self._access.aclose()
+        log.info("gateway stopped", running=running, cut=cut)
         # grpc.aio finishes its own callbacks a turn of the loop later.
         await asyncio.sleep(0)
+
+    def _running(self) -> int:
+        """Return how many transfers and commands run."""
+        return self._transfers.statistics().active + self._commands.statistics().active
 
     async def _supervisor_failed(self, sandbox_id: str, why: str) -> None:
         await self._lifecycle.failed(sandbox_id, why)

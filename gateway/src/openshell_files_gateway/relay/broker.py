@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,8 @@ class RelayBroker:
         self._waiters: dict[str, _Waiter] = {}
         self._arrivals: dict[str, set[asyncio.Future[SupervisorSession]]] = {}
         self._shut_down = False
+        #: Set whenever a requester has its relay, or waits no longer.
+        self._claimed = asyncio.Event()
 
     async def connect(self, session: SupervisorSession) -> None:
         """Register a session, supersede the older one and replay its opens (RLY-4).
@@ -154,6 +157,7 @@ class RelayBroker:
         finally:
             self._relays.abandon(channel_id)
             self._waiters.pop(channel_id, None)
+            self._claimed.set()
 
     def take(self, channel_id: str, sandbox_id: str) -> str:
         """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
@@ -198,15 +202,24 @@ class RelayBroker:
                 channel_id, TransferError(Reason.RELAY_REFUSED, f"the supervisor refused the relay: {why}")
             )
 
-    def shut_down(self) -> None:
-        """Refuse new sessions and relays from now on and end the sessions."""
+    async def drain(self, timeout: float) -> None:
+        """Take nothing new, let relays be claimed that were asked for, and end the sessions (RLY-8).
+
+        Args:
+            timeout: how long the claims may take, in seconds.
+        """
         self._shut_down = True
-        for channel_id in list(self._waiters):
-            self._fail(channel_id, _shutting_down())
         for arrivals in self._arrivals.values():
             for arrival in arrivals:
                 if not arrival.done():
                     arrival.set_exception(_shutting_down())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._waiters:
+                    self._claimed.clear()
+                    await self._claimed.wait()
+        for channel_id in list(self._waiters):
+            self._fail(channel_id, _shutting_down())
         for session in self._sessions.all():
             session.end("the gateway is shutting down")
 
