@@ -7,7 +7,7 @@ UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/py
 UV_VERSION := 0.13.9
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long fault-matrix bench-resume lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long fault-matrix bench-resume bench-sparse lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ fault-matrix: setup ## Kill everything at every point of a transfer, and print w
 
 bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
 	$(BIN)/python benchmarks/resume.py
+
+bench-sparse: setup ## What the zeros of a sparse file of 4 GiB cost
+	$(BIN)/python benchmarks/sparse.py
 
 lint: $(VENV)/.lint proto/node_modules/.package-lock.json proto-check docs-check sync-check ## Formatting, lint, types, generated files
 	$(BIN)/ruff format --check

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from naive_digests import BLOCKS, algorithm_of, digest_fields
 from openshell_files_protocol import limits, methods
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
@@ -62,6 +63,7 @@ class FakeUpload:
     result: files_pb2.UploadFileResponse | None = None
     finish: files_pb2.UploadFinish | None = None
     failure: str = ""
+    blocks: bool = False
 
 
 #: Called for each message of an upload stream, with the stream's number from 1.
@@ -77,6 +79,10 @@ class FakeGateway:
 
     def __init__(self, *, max_chunk_bytes: int = limits.MAX_CHUNK_BYTES) -> None:
         self.max_chunk_bytes = max_chunk_bytes
+        #: Whether it knows the digest that leaves zeros out; an older server does not.
+        self.knows_blocks = True
+        #: Whether it answers with that digest whatever was asked for.
+        self.insists_on_blocks = False
         self.files: dict[str, FakeFile] = {}
         self.uploads: dict[str, FakeUpload] = {}
         #: (method, request or first message), in order.
@@ -196,15 +202,18 @@ class FakeGateway:
         if upload is None:
             upload = self._new_upload(metadata)
             there = self.files.get(metadata.remote_path)
+            given = request.sha256_blocks if upload.blocks else request.sha256
             if (
-                request.sha256
+                given
                 and there is not None
-                and hashlib.sha256(there.content).digest() == request.sha256
+                and given in digest_fields(there.content, blocks=upload.blocks).values()
             ):
                 upload.state = files_pb2.UPLOAD_STATE_PUBLISHED
                 upload.result = self._response(upload, there)
                 upload.result.already_identical = True
-        elif _anonymous(upload.metadata) != _anonymous(metadata):
+        elif upload.blocks is not self._by_blocks(metadata.digest_algorithm) or _anonymous(
+            upload.metadata
+        ) != _anonymous(metadata):
             raise TransferError(Reason.UPLOAD_CONFLICT, "the request differs from the first")
         elif upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
             upload.epoch += 1
@@ -217,7 +226,10 @@ class FakeGateway:
         else:
             status = self._status(upload)
             if request.include_digest and upload.staged:
-                status.staged_sha256 = hashlib.sha256(upload.staged).digest()
+                fields = digest_fields(bytes(upload.staged), blocks=upload.blocks)
+                status.MergeFrom(
+                    files_pb2.UploadStatus(**{f"staged_{name}": value for name, value in fields.items()})
+                )
             if self.verifying_answers:
                 self.verifying_answers -= 1
                 status.ClearField("result")
@@ -308,7 +320,8 @@ class FakeGateway:
         self._check_condition(upload)
         if len(content) != finish.size_bytes:
             self._refuse(upload, Reason.SIZE_MISMATCH)
-        if hashlib.sha256(content).digest() != finish.sha256:
+        expected = files_pb2.UploadFinish(**digest_fields(content, blocks=upload.blocks))
+        if (expected.sha256, expected.sha256_blocks) != (finish.sha256, finish.sha256_blocks):
             self._refuse(upload, Reason.DIGEST_MISMATCH)
         metadata = upload.metadata
         file = FakeFile(
@@ -351,9 +364,13 @@ class FakeGateway:
         return next((u for u in self.uploads.values() if u.metadata.request_id == request_id), None)
 
     def _new_upload(self, metadata: files_pb2.UploadFileMetadata) -> FakeUpload:
-        upload = FakeUpload(f"upload-{next(self._numbers)}", metadata)
+        blocks = self._by_blocks(metadata.digest_algorithm)
+        upload = FakeUpload(f"upload-{next(self._numbers)}", metadata, blocks=blocks)
         self.uploads[upload.upload_id] = upload
         return upload
+
+    def _by_blocks(self, algorithm: int) -> bool:
+        return self.insists_on_blocks or (self.knows_blocks and algorithm == BLOCKS)
 
     def _status(self, upload: FakeUpload) -> files_pb2.UploadStatus:
         return files_pb2.UploadStatus(
@@ -367,12 +384,13 @@ class FakeGateway:
             epoch=upload.epoch,
             result=upload.result,
             failure_reason=upload.failure,
+            digest_algorithm=algorithm_of(blocks=upload.blocks),
         )
 
     def _response(self, upload: FakeUpload, file: FakeFile) -> files_pb2.UploadFileResponse:
         return files_pb2.UploadFileResponse(
             bytes_written=len(file.content),
-            file=_info(upload.metadata.remote_path, file, digest=True),
+            file=_info(upload.metadata.remote_path, file, digest=True, blocks=upload.blocks),
             upload_id=upload.upload_id,
             durability=upload.metadata.durability,
         )
@@ -385,7 +403,13 @@ class FakeGateway:
     def _stat(self, request: files_pb2.StatFileRequest) -> files_pb2.StatFileResponse:
         file = self._file(request.remote_path)
         return files_pb2.StatFileResponse(
-            file=_info(request.remote_path, file, digest=request.include_digest), limits=self._limits()
+            file=_info(
+                request.remote_path,
+                file,
+                digest=request.include_digest,
+                blocks=self._by_blocks(request.digest_algorithm),
+            ),
+            limits=self._limits(),
         )
 
     def _file(self, path: str) -> FakeFile:
@@ -416,12 +440,14 @@ class FakeGateway:
         if start > size:
             raise TransferError(Reason.RANGE_INVALID, "behind the end")
         end = min(size, start + request.length) if request.HasField("length") else size
+        blocks = self.knows_blocks and BLOCKS in request.accepted_digests and bool(file.holes)
         yield files_pb2.DownloadFileResponse(
             header=files_pb2.DownloadFileHeader(
                 size_bytes=size,
                 mode=file.mode,
                 file=_info(request.remote_path, file, digest=False),
                 start_offset=start,
+                digest_algorithm=algorithm_of(blocks=blocks),
             )
         )
         position = start
@@ -441,7 +467,7 @@ class FakeGateway:
         yield files_pb2.DownloadFileResponse(
             trailer=files_pb2.DownloadTrailer(
                 end_offset=end,
-                sha256=hashlib.sha256(file.content[start:end]).digest(),
+                **digest_fields(file.content[start:end], blocks=blocks),
                 whole_file=start == 0 and end == size,
                 file=_info(request.remote_path, file, digest=False),
             )
@@ -484,19 +510,19 @@ def _serialize(message: Message | bytes) -> bytes:
 def _anonymous(metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileMetadata:
     copy = files_pb2.UploadFileMetadata()
     copy.CopyFrom(metadata)
-    for name in ("request_id", "upload_id", "epoch"):
+    for name in ("request_id", "upload_id", "epoch", "digest_algorithm"):
         copy.ClearField(name)
     return copy
 
 
-def _info(path: str, file: FakeFile, *, digest: bool) -> files_pb2.FileInfo:
+def _info(path: str, file: FakeFile, *, digest: bool, blocks: bool = False) -> files_pb2.FileInfo:
     info = files_pb2.FileInfo(
         path=f"/{path.lstrip('/')}",
         type=files_pb2.FILE_TYPE_REGULAR,
         size_bytes=len(file.content),
         mode=file.mode,
         version=file.version,
-        sha256=hashlib.sha256(file.content).digest() if digest else b"",
+        **(digest_fields(file.content, blocks=blocks) if digest else {}),
     )
     info.modified_time.FromNanoseconds(file.modified_ns)
     return info

@@ -27,14 +27,17 @@ from agent.agent_model import (
     MAX_UPLOADS,
     TOMBSTONE,
     Condition,
+    Digest,
     Refusal,
     Stream,
     Upload,
     Wish,
     World,
+    digest_of,
     sha256,
 )
 from agent.mortal_agent import MortalAgent
+from naive_digests import BLOCKS
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import AgentSettings
@@ -138,12 +141,17 @@ class AgentComparison:
     def _check_answer(self, answer: files_pb2.UploadFileResponse, upload: Upload, *, replayed: bool) -> None:
         """UPL-9, UPL-12, RSM-6."""
         assert answer.bytes_written == answer.file.size_bytes == len(upload.result)
-        assert answer.file.sha256 == sha256(upload.result)
+        self._check_digest(answer.file.sha256, answer.file.sha256_blocks, upload, upload.result)
         assert answer.file.path == upload.wish.path
         assert answer.replayed is replayed
         assert answer.upload_id == upload.upload_id
         assert answer.already_identical is upload.identical
         assert answer.durability == files_pb2.DURABILITY_FSYNC
+
+    def _check_digest(self, sha256: bytes, sha256_blocks: bytes, upload: Upload, content: bytes) -> None:
+        """DIG-4: the upload's digest, and no other."""
+        expected = digest_of(content, blocks=upload.wish.blocks).value
+        assert (sha256, sha256_blocks) == ((b"", expected) if upload.wish.blocks else (expected, b""))
 
     def _check_status(self, status: files_pb2.UploadStatus, upload: Upload, *, digest: bool) -> None:
         """RSM-7."""
@@ -151,12 +159,13 @@ class AgentComparison:
         assert (status.upload_id, status.request_id) == (upload.upload_id, upload.wish.request_id)
         assert (status.epoch, status.path) == (upload.epoch, upload.wish.path)
         assert status.failure_reason == upload.failure
+        assert status.digest_algorithm == (BLOCKS if upload.wish.blocks else 0)
         if upload.state == "RECEIVING":
             assert status.staged_bytes == len(upload.staged)
             assert status.durable_bytes <= status.staged_bytes
             assert status.size_bytes == (upload.wish.declared or 0)
             if digest:
-                assert status.staged_sha256 == sha256(upload.staged)
+                self._check_digest(status.staged_sha256, status.staged_sha256_blocks, upload, upload.staged)
         elif upload.state == "PUBLISHED":
             self._check_answer(status.result, upload, replayed=False)
 
@@ -215,6 +224,7 @@ class AgentComparison:
             request_id="" if upload_id else wish.request_id,
             upload_id=upload_id,
             epoch=epoch,
+            digest_algorithm=BLOCKS if wish.blocks else 0,
         )
         match wish.condition:
             case None:
@@ -273,9 +283,10 @@ class AgentComparison:
         waiting.cancel()
         await asyncio.wait({waiting})
 
-    async def _finish(self, stream: Stream, size: int, digest: bytes) -> None:
+    async def _finish(self, stream: Stream, size: int, digest: Digest) -> None:
         peer = self.streams.pop(stream)
-        await peer.finish(size=size, sha256=digest)
+        finish = files_pb2.UploadFinish(size_bytes=size, **digest.fields)
+        await peer.upload_message(files_pb2.UploadFileRequest(finish=finish))
         await self._ended(stream, peer, lambda: self.world.finish(stream, size, digest))
 
     async def _end(self, stream: Stream, how: str) -> None:

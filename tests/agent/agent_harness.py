@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from naive_digests import BLOCKS, blocks_of
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.framing import FrameDecoder
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
@@ -279,9 +280,12 @@ async def start_upload(
     *,
     principal: str = "alice",
     sha256: bytes = b"",
+    sha256_blocks: bytes = b"",
     **fields: Any,
 ) -> files_pb2.UploadStatus:
-    request = files_pb2.StartUploadRequest(metadata=metadata(path, size, **fields), sha256=sha256)
+    request = files_pb2.StartUploadRequest(
+        metadata=metadata(path, size, **fields), sha256=sha256, sha256_blocks=sha256_blocks
+    )
     return (await call(agent, principal, start_upload=request)).start_upload.upload
 
 
@@ -370,7 +374,9 @@ async def receive_download(peer: Peer, *, checked: bool = True) -> Download:
     got.content = bytes(content)
     if checked:
         assert got.trailer is not None
-        assert got.trailer.sha256 == hashlib.sha256(content).digest()
+        by_blocks = got.header.digest_algorithm == BLOCKS
+        assert got.trailer.sha256 == (b"" if by_blocks else hashlib.sha256(content).digest())
+        assert got.trailer.sha256_blocks == (blocks_of(got.content) if by_blocks else b"")
         assert got.trailer.end_offset == got.header.start_offset + len(content)
     assert got.end.bytes_sent == len(content)
     return got

@@ -6,11 +6,11 @@ raises `Refusal` where the protocol refuses.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from naive_digests import blocks_of, sha256_of
 from openshell_files_protocol.reasons import Reason
 
 MAX_FILE: Final = 48
@@ -37,7 +37,23 @@ class Died(Exception):  # noqa: N818 - an event of the model
 
 
 def sha256(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
+    return sha256_of(content)
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A digest in one of the two fields (DIG-4)."""
+
+    value: bytes = b""
+    blocks: bool = False
+
+    @property
+    def fields(self) -> dict[str, bytes]:
+        return {"sha256_blocks" if self.blocks else "sha256": self.value}
+
+
+def digest_of(content: bytes, *, blocks: bool) -> Digest:
+    return Digest(blocks_of(content) if blocks else sha256_of(content), blocks)
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,7 @@ class Wish:
     mode: int = 0
     condition: Condition | None = None
     request_id: str = ""
+    blocks: bool = False
 
     @property
     def declared(self) -> int | None:
@@ -77,7 +94,7 @@ class Wish:
     @property
     def fingerprint(self) -> tuple[object, ...]:
         """What must stay the same (RSM-1)."""
-        return self.path, self.declared, self.mode, self.condition
+        return self.path, self.declared, self.mode, self.condition, self.blocks
 
 
 @dataclass(eq=False)
@@ -153,8 +170,10 @@ class World:
 
     # -- StartUpload, GetUpload, AbortUpload
 
-    def start(self, wish: Wish, digest: bytes = b"") -> Upload:
+    def start(self, wish: Wish, digest: Digest | None = None) -> Upload:
         """RSM-1, RSM-9."""
+        if digest is not None and digest.value and digest.blocks is not wish.blocks:
+            raise Refusal(Reason.INVALID_REQUEST)
         found = self.find(wish.principal, request_id=wish.request_id) if wish.request_id else None
         if found is not None:
             self._same(found, wish)
@@ -163,7 +182,11 @@ class World:
             return found
         self._examine(wish)
         entry = self.files.get(wish.path)
-        if entry is not None and entry.kind == "file" and sha256(entry.content) == digest:
+        if (
+            entry is not None
+            and entry.kind == "file"
+            and digest == digest_of(entry.content, blocks=wish.blocks)
+        ):
             adopted = self._adopt(wish, entry)
             if adopted is not None:
                 return adopted
@@ -279,8 +302,8 @@ class World:
         upload.occupied += len(data)
         upload.updated = self.now
 
-    def finish(self, stream: Stream, size: int, digest: bytes, *, stop: Stop = "") -> Upload:
-        """UPL-3, RSM-6.
+    def finish(self, stream: Stream, size: int, digest: Digest, *, stop: Stop = "") -> Upload:
+        """UPL-3, RSM-6, DIG-4.
 
         Raises:
             Died: it came as far as `stop`.
@@ -288,15 +311,19 @@ class World:
         if not stream.explicit:
             raise self._over(stream, Reason.INVALID_REQUEST)
         upload = stream.upload
+        if digest.blocks is not upload.wish.blocks:
+            raise self._over(stream, Reason.INVALID_REQUEST)
         if stream.replay:
-            if (size, digest) != (len(upload.result), sha256(upload.result)):
+            if (size, digest) != (len(upload.result), digest_of(upload.result, blocks=digest.blocks)):
                 raise Refusal(Reason.FINISH_CONFLICT)
             return upload
         if size != stream.position or upload.wish.declared not in {None, size}:
             raise self._over(stream, Reason.SIZE_MISMATCH, keep=False)
         if stop == "received":
             raise Died
-        if digest != sha256(upload.staged) or (upload.named and upload.disk != upload.staged):
+        if digest != digest_of(upload.staged, blocks=digest.blocks) or (
+            upload.named and upload.disk != upload.staged
+        ):
             raise self._over(stream, Reason.DIGEST_MISMATCH, keep=False)
         return self._publish(stream, stop)
 

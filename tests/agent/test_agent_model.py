@@ -19,11 +19,13 @@ from agent.agent_model import (
     TOMBSTONE,
     Condition,
     Died,
+    Digest,
     Entry,
     Refusal,
     Stop,
     Upload,
     Wish,
+    digest_of,
     sha256,
 )
 from agent.mortal_agent import BEFORE_RENAME
@@ -36,6 +38,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from naive_digests import BLOCKS, blocks_of, finish_of
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import TracePoint
@@ -72,6 +75,7 @@ def wishes(draw: st.DrawFn) -> Wish:
         mode=draw(st.sampled_from([0, 0, 0o600, 0o755])),
         condition=condition,
         request_id=draw(st.sampled_from(["", "r", "s", "t"])),
+        blocks=draw(st.booleans()),
     )
 
 
@@ -87,17 +91,24 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
 
     # -- callers
 
-    @rule(wish=wishes(), again=st.booleans(), number=which, fresh=st.booleans(), digest=st.booleans())
-    def start(self, wish: Wish, again: bool, number: int, fresh: bool, digest: bool) -> None:  # noqa: FBT001
-        """RSM-1, RSM-9: StartUpload, new or repeated."""
+    @rule(
+        wish=wishes(),
+        again=st.booleans(),
+        number=which,
+        fresh=st.booleans(),
+        digest=st.sampled_from(["", "", "own", "own", "other"]),
+    )
+    def start(self, wish: Wish, again: bool, number: int, fresh: bool, digest: str) -> None:  # noqa: FBT001
+        """RSM-1, RSM-9, DIG-4: StartUpload, new or repeated."""
         wish = self._known(number).wish if again and self.world.uploads else self._filled(wish, fresh=fresh)
         wish = replace(wish, explicit=True)
         entry = self.world.files.get(wish.path)
-        sha = sha256(entry.content if entry is not None else b"") if digest else b""
-        self.run(self._start(wish, sha))
+        content = entry.content if entry is not None else b""
+        source = digest_of(content, blocks=wish.blocks is (digest == "own")) if digest else Digest()
+        self.run(self._start(wish, source))
 
-    async def _start(self, wish: Wish, digest: bytes) -> None:
-        request = files_pb2.StartUploadRequest(metadata=self._message(wish), sha256=digest)
+    async def _start(self, wish: Wish, digest: Digest) -> None:
+        request = files_pb2.StartUploadRequest(metadata=self._message(wish), **digest.fields)
         real = call(self.mortal.agent, wish.principal, start_upload=request)
         agreed = await self._agree(lambda: self.world.start(wish, digest), real)
         if agreed is not None:
@@ -156,12 +167,13 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         self.run(self._chunk(stream, data, offset=offset, hole=hole, crc_ok=wrong != "crc"))
 
     @precondition(lambda self: self.streams)
-    @rule(number=which, wrong=st.sampled_from(["", "", "", "", "size", "digest"]))
+    @rule(number=which, wrong=st.sampled_from(["", "", "", "", "", "size", "digest", "kind"]))
     def finish(self, number: int, wrong: str) -> None:
-        """UPL-3, RSM-6, RSM-10."""
+        """UPL-3, RSM-6, RSM-10, DIG-4."""
         stream, _ = self._open(number)
         content = stream.upload.result if stream.replay else stream.upload.staged
-        digest = sha256(content + b"?") if wrong == "digest" else sha256(content)
+        blocks = stream.upload.wish.blocks is not (wrong == "kind")
+        digest = digest_of(content + b"?" if wrong == "digest" else content, blocks=blocks)
         self.run(self._finish(stream, len(content) + (wrong == "size"), digest))
 
     @precondition(lambda self: self.streams)
@@ -187,7 +199,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             if not await self._chunk(stream, piece, offset=begin if wish.explicit else None):
                 return
         if wish.explicit:
-            await self._finish(stream, len(content), sha256(content))
+            await self._finish(stream, len(content), digest_of(content, blocks=wish.blocks))
         else:
             await self._end(stream, "end")
 
@@ -205,7 +217,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         attached = await self._attach(replace(upload.wish, explicit=True), upload.upload_id, epoch)
         if attached is not None:
             content = upload.result if same else upload.result + b"?"
-            await self._finish(attached[0], len(content), sha256(content))
+            await self._finish(attached[0], len(content), digest_of(content, blocks=upload.wish.blocks))
 
     @precondition(lambda self: self.world.uploads)
     @rule(number=which, principal=st.sampled_from(PRINCIPALS))
@@ -243,9 +255,9 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             assert got.header.file.version == self._version(path)
 
     @precondition(lambda self: self.steps % 4 == 2)
-    @rule(path=paths, digest=st.booleans())
-    def look(self, path: str, digest: bool) -> None:  # noqa: FBT001
-        """PTH-4, PTH-6: StatFile."""
+    @rule(path=paths, digest=st.booleans(), blocks=st.booleans())
+    def look(self, path: str, digest: bool, blocks: bool) -> None:  # noqa: FBT001
+        """PTH-4, PTH-6, DIG-7: StatFile."""
 
         def expected() -> Entry:
             entry = self.world.files.get(path)
@@ -255,11 +267,14 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
                 raise Refusal(Reason.LEAF_IS_LINK if entry.kind == "link" else Reason.IS_A_DIRECTORY)
             return entry
 
-        agreed = self.run(self._agree(expected, stat(self.mortal.agent, path, include_digest=digest)))
+        algorithm = BLOCKS if blocks else 0
+        looked = stat(self.mortal.agent, path, include_digest=digest, digest_algorithm=algorithm)
+        agreed = self.run(self._agree(expected, looked))
         if agreed is not None and agreed[0].kind == "file":
             entry, info = agreed
             assert (info.size_bytes, info.mode) == (len(entry.content), entry.mode)
-            assert info.sha256 == (sha256(entry.content) if digest else b"")
+            assert info.sha256 == (sha256(entry.content) if digest and not blocks else b"")
+            assert info.sha256_blocks == (blocks_of(entry.content) if digest and blocks else b"")
 
     # -- programs in the sandbox
 
@@ -386,7 +401,8 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             self.world.chunk(stream, content, offset=stream.position)
             if stage == "chunk" and not stream.replay:
                 raise Died
-            self.world.finish(stream, len(staged + content), sha256(staged + content), stop=stop)
+            digest = digest_of(staged + content, blocks=wish.blocks)
+            self.world.finish(stream, len(staged + content), digest, stop=stop)
             if not stream.replay:
                 raise Died
 
@@ -402,7 +418,8 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         peer = Peer(self.mortal.agent)
         await peer.send(opened(wish.principal, upload=self._message(wish, upload_id, epoch)))
         await peer.data(len(staged), content)
-        await peer.finish(staged + content)
+        finish = finish_of(staged + content, blocks=wish.blocks)
+        await peer.upload_message(files_pb2.UploadFileRequest(finish=finish))
         await self._first(self.mortal.killed, peer)
         if died:
             # The agent may end its stream before the loop hears of the kill.

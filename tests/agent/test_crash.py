@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent.agent_harness import Refused, Sandbox, get_upload, put, start_upload
@@ -105,12 +106,14 @@ async def test_the_answer_to_start_upload_is_lost(sandbox: Sandbox, tmp_path: Pa
         await mortal.close()
 
 
-async def test_the_time_of_the_file_is_not_the_time_of_the_last_byte(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_the_time_of_the_file_is_not_the_time_of_the_last_byte(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     """RSM-8: killed when the staging file has the old time that the file is to have, the upload does not expire early."""
     mortal = MortalAgent(tmp_path, sandbox.settings, lambda: sandbox.now[0])
     await mortal.start()
     try:
-        fields = {"modified_time": Timestamp(seconds=1)}
+        fields: dict[str, Any] = {"modified_time": Timestamp(seconds=1)}
         upload = await start_upload(mortal.agent, "/file", 3, request_id="r", **fields)
         sandbox.now[0] += 0.9 * sandbox.settings.upload_expiry
         mortal.die_at(TracePoint.UPLOAD_FLUSHED)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from openshell_files_protocol.chunks import Chunk
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.upload import (
     Finish,
@@ -121,6 +122,38 @@ def test_a_digest_is_mandatory(digest: bytes) -> None:
     assert action.error.reason is Reason.INVALID_REQUEST
     assert action.error.field_violations[0].field == "finish.sha256"
     assert action.keep
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "finish", "field"),
+    [
+        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, SHA), "finish.sha256"),
+        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, SHA, SHA), "finish.sha256"),
+        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, b"", b""), "finish.sha256_blocks"),
+        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, b"", bytes(33)), "finish.sha256_blocks"),
+        (DigestAlgorithm.SHA256, Finish(0, b"", SHA), "finish.sha256_blocks"),
+        (DigestAlgorithm.SHA256, Finish(0, SHA, SHA), "finish.sha256_blocks"),
+    ],
+)
+@pytest.mark.parametrize("published", [None, (0, SHA)])
+def test_a_digest_of_the_other_kind(
+    algorithm: DigestAlgorithm, finish: Finish, field: str, published: tuple[int, bytes] | None
+) -> None:
+    """UPL-3, RSM-6, DIG-4: also when the finish is repeated."""
+    action = refused(core(digest_algorithm=algorithm, published=published), finish)
+    assert action.error.reason is Reason.INVALID_REQUEST
+    assert action.error.field_violations[0].field == field
+    assert action.keep
+
+
+def test_finish_with_the_other_digest() -> None:
+    """UPL-3, RSM-6, DIG-4"""
+    blocks = DigestAlgorithm.SHA256_BLOCKS
+    assert core(digest_algorithm=blocks).receive(Finish(0, b"", SHA)) == Publish(0, SHA)
+    again = core(digest_algorithm=blocks, published=(0, SHA))
+    assert again.receive(Finish(0, b"", SHA)) == Replay()
+    action = refused(core(digest_algorithm=blocks, published=(0, SHA)), Finish(0, b"", b"\1" * 32))
+    assert action.error.reason is Reason.FINISH_CONFLICT
 
 
 def test_unannounced_finish() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
+from naive_digests import blocks_of
 from openshell_files.cli import main
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files_protocol import methods
@@ -157,6 +158,31 @@ def test_json(cli: Cli) -> None:
     found = cli("stat", "demo", "x", "--digest", "--json")
     assert found.json["sha256"] == hashlib.sha256(b"hello").hexdigest()
     assert cli("uploads", "demo", "--json").json == {"ok": True, "uploads": []}
+
+
+def test_the_digest_of_a_sparse_file(cli: Cli, gateway: FakeGateway) -> None:
+    """DIG-4, DIG-6: both keys are always there; `--digest sha256` takes SHA-256."""
+    size = 65 * 1024 * 1024
+    (cli.home / "a").touch()
+    os.truncate(cli.home / "a", size)
+    digest = blocks_of(bytes(size)).hex()
+    up = cli("upload", "demo", "a", "x", "--json").json
+    assert (up["sha256"], up["sha256_blocks"]) == (None, digest)
+    gateway.files["x"].holes = ((0, size),)
+    down = cli("download", "demo", "x", "b", "--json").json
+    assert (down["sha256"], down["sha256_blocks"]) == (None, digest)
+    assert (cli.home / "b").stat().st_blocks == 0
+    assert f"sha256-blocks {digest}" in cli("download", "demo", "x", "b").out
+    assert f"sha256-blocks {digest}" in cli("upload", "demo", "a", "y").out
+    sha256 = hashlib.sha256(bytes(size)).hexdigest()
+    for outcome in (
+        cli("upload", "demo", "a", "x", "--json", "--digest", "sha256"),
+        cli("download", "demo", "x", "b", "--json", "--digest", "sha256"),
+    ):
+        assert (outcome.json["sha256"], outcome.json["sha256_blocks"]) == (sha256, None)
+    failed(cli("upload", "demo", "a", "x", "--digest", "md5"), ExitCode.USAGE, "md5")
+    found = cli("stat", "demo", "x", "--digest", "--json").json
+    assert (found["sha256"], found["sha256_blocks"]) == (sha256, None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fake_file_gateway import FakeGateway, FakeUpload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openshell_files import RetryPolicy
-from openshell_files._core.digests import ContentDigest, add_zeros
+from openshell_files._core.digests import ContentDigest
 from openshell_files._core.outgoing import Rechunker, Span, finish_message, first_message, seal
 from openshell_files._local import source_file
 from openshell_files.cli.destinations import download_destination, upload_destination
@@ -79,8 +79,8 @@ def test_control_messages() -> None:
 
 
 def test_zeros() -> None:
-    hasher = hashlib.sha256()
-    add_zeros(hasher, 3_000_001)
+    hasher = ContentDigest()
+    hasher.update_zeros(3_000_001)
     assert hasher.digest() == hashlib.sha256(bytes(3_000_001)).digest()
 
 

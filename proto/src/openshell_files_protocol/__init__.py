@@ -2,6 +2,7 @@
 
 * `pb`: the messages, generated from the .proto files.
 * `framing`: length-delimited frames and relay frames.
+* `digests`: what content is compared by.
 * `chunks`: the one message that is on every byte's way, without a copy.
 * `reasons`, `errors`: the error table, and the exception that carries a row.
 * `methods`: the RPCs by path.

@@ -513,7 +513,7 @@ class Reason(Enum):
         Code.DATA_LOSS,
         Retry.RESTART,
         Blame.CALLER,
-        "The SHA-256 of what arrived is not the one that was declared.",
+        "The digest of what arrived is not the one that was declared.",
         "Send the file from the start.",
     )
     UPLOAD_INCOMPLETE = Row(

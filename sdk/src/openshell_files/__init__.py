@@ -16,7 +16,15 @@ from openshell_files._sync.client import FilesClient
 from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.auth import ClientCredentials, OidcAuth
 from openshell_files.errors import FilesError
-from openshell_files.options import NO_RETRY, Condition, Durability, LeafLink, RetryPolicy, TlsConfig
+from openshell_files.options import (
+    NO_RETRY,
+    Condition,
+    DigestChoice,
+    Durability,
+    LeafLink,
+    RetryPolicy,
+    TlsConfig,
+)
 from openshell_files.results import (
     DownloadResult,
     FileInfo,
@@ -33,6 +41,7 @@ __all__ = [
     "AsyncSandboxFiles",
     "ClientCredentials",
     "Condition",
+    "DigestChoice",
     "DownloadResult",
     "Durability",
     "FileInfo",

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from openshell_files_protocol.limits import SHA256_BYTES
+
+#: Which digest a transfer is compared by. "auto" is SHA-256, unless the file
+#: has holes of 64 MiB or more: then it is the digest that leaves zeros out
+#: (DIG-2), and `sha256` of the result is None. "sha256" is SHA-256 always, and
+#: takes the time of the file's size.
+DigestChoice = Literal["auto", "sha256"]
 
 
 class Durability(StrEnum):

@@ -51,6 +51,8 @@ class FileInfo:
         modified_ns: nanoseconds since the epoch.
         version: opaque; changes when content or metadata change.
         sha256: hexadecimal; None if it was not computed.
+        sha256_blocks: the digest that leaves zeros out (DIG-2), hexadecimal;
+            None if it was not computed.
         allocated: bytes that occupy storage.
     """
 
@@ -61,6 +63,7 @@ class FileInfo:
     modified_ns: int | None
     version: str
     sha256: str | None
+    sha256_blocks: str | None
     allocated: int
 
     @property
@@ -114,7 +117,10 @@ class UploadResult:
     Attributes:
         path: absolute path inside the sandbox.
         size: in bytes.
-        sha256: hexadecimal, computed in the sandbox and compared here.
+        sha256: hexadecimal, computed in the sandbox and compared here; None
+            if the other digest was.
+        sha256_blocks: the same of the digest that leaves zeros out (DIG-2),
+            which is taken for sparse files.
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
         version: of the published file, for a later condition.
@@ -130,7 +136,8 @@ class UploadResult:
 
     path: str
     size: int
-    sha256: str
+    sha256: str | None
+    sha256_blocks: str | None
     mode: int
     modified_ns: int | None
     version: str
@@ -156,7 +163,10 @@ class DownloadResult:
     Attributes:
         path: absolute path inside the sandbox.
         size: bytes that were asked for and are here.
-        sha256: hexadecimal digest of those bytes, computed here.
+        sha256: hexadecimal digest of those bytes, computed here; None if the
+            other digest was.
+        sha256_blocks: the same of the digest that leaves zeros out (DIG-2),
+            which is taken for sparse files.
         mode: permission bits of the file in the sandbox.
         modified_ns: nanoseconds since the epoch.
         version: the file's version when it was opened.
@@ -168,14 +178,15 @@ class DownloadResult:
         seconds: duration of the call.
         whole_file: the content is the whole file.
         changed: the file changed while it was read; only with `allow_changes`.
-        digest_verified: one SHA-256 computed in the sandbox covers all bytes.
+        digest_verified: one digest computed in the sandbox covers all bytes.
             False only after a resumed download of a part, or of a file that
             changed since; each chunk's CRC-32C was right all the same.
     """
 
     path: str
     size: int
-    sha256: str
+    sha256: str | None
+    sha256_blocks: str | None
     mode: int
     modified_ns: int | None
     version: str

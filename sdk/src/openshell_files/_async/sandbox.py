@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import BinaryIO, Final
 
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
@@ -26,12 +27,13 @@ from openshell_files._core.requests import (
     SandboxAddress,
     UploadOptions,
     stat_request,
+    upload_digest,
     upload_metadata,
 )
 from openshell_files._core.upload_plan import UploadPlan
 from openshell_files._local.target_file import TargetFile
 from openshell_files.errors import FilesError
-from openshell_files.options import Condition, Durability, LeafLink
+from openshell_files.options import Condition, DigestChoice, Durability, LeafLink
 from openshell_files.results import (
     DownloadResult,
     FileInfo,
@@ -82,6 +84,7 @@ class AsyncSandboxFiles:
         condition: Condition | None = None,
         durability: Durability = Durability.FSYNC,
         skip_identical: bool = False,
+        digest: DigestChoice = "auto",
         upload_id: str = "",
         timeout: float | None = None,
         progress: ProgressCallback | None = None,
@@ -102,6 +105,9 @@ class AsyncSandboxFiles:
             durability: what has to survive a power loss.
             skip_identical: hash first, and send nothing if the same content
                 is there already (RSM-9).
+            digest: "auto" takes the digest that leaves zeros out for a file
+                with holes of 64 MiB or more, so that it moves in the time of
+                its content (DIG-2); "sha256" takes SHA-256 always.
             upload_id: an unfinished upload to go on with, also of an earlier
                 process. If it is gone, or the file is another one by now, a
                 new upload begins.
@@ -121,6 +127,7 @@ class AsyncSandboxFiles:
         """
         file = await content.open_file(os.fspath(local))
         try:
+            algorithm = upload_digest(digest, file.file.hole_bytes)
             options = UploadOptions(
                 mode=file.file.mode if mode is None else mode,
                 modified_ns=file.file.modified_ns if preserve_mtime else None,
@@ -137,6 +144,8 @@ class AsyncSandboxFiles:
                 upload_id=upload_id,
                 timeout=timeout,
                 progress=progress,
+                algorithm=algorithm,
+                only_sha256=digest == "sha256",
             )
         finally:
             await file.close()
@@ -242,22 +251,26 @@ class AsyncSandboxFiles:
         upload_id: str,
         timeout: float | None,
         progress: ProgressCallback | None,
+        algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
+        only_sha256: bool = False,
     ) -> UploadResult:
         deadline = Deadline(timeout)
-        digest = ContentDigest()
-        sha256 = b""
+        digest = ContentDigest(algorithm)
+        source_digest: Digest | None = None
         if skip_identical and source.size is not None:
             await content.hash_up_to(source, digest, source.size)
-            sha256 = digest.digest()
+            source_digest = digest.named
         plan = UploadPlan(
             self._address,
             upload_metadata(self._address, remote, source.size, options),
             inline=source.size is not None and source.size <= MIN_CHUNK_LIMIT_BYTES,
-            source_sha256=sha256,
+            source=source_digest,
             resume=upload_id if source.size is not None else "",
             budget=self._rpc.budget(),
             new_id=lambda: str(uuid.uuid4()),
             patience=_VERDICT_PATIENCE,
+            algorithm=algorithm,
+            only_sha256=only_sha256,
         )
         upload = Upload(self._rpc, self._address, source, digest, plan, deadline=deadline, progress=progress)
         return await upload.run()
@@ -279,6 +292,7 @@ class AsyncSandboxFiles:
         allow_changes: bool = False,
         leaf_link: LeafLink = LeafLink.REFUSE,
         max_bytes: int | None = None,
+        digest: DigestChoice = "auto",
         timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> DownloadResult:
@@ -302,6 +316,9 @@ class AsyncSandboxFiles:
                 result says so. For logs.
             leaf_link: REFUSE or FOLLOW a symbolic link at `remote`.
             max_bytes: refuse to receive more.
+            digest: "auto" takes the digest that leaves zeros out for a sparse
+                file if the sandbox offers it (DIG-6); "sha256" takes SHA-256
+                always.
             timeout: seconds for everything; None for no limit.
             progress: called whenever something advanced.
 
@@ -316,7 +333,9 @@ class AsyncSandboxFiles:
             FileTooLarge: there is more than `max_bytes`.
             FilesError: anything else, by the error table.
         """
-        options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
+        options = DownloadOptions(
+            offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
+        )
         target = TargetFile(os.fspath(local))
         try:
             await _io.in_thread(target.open)
@@ -344,6 +363,7 @@ class AsyncSandboxFiles:
         allow_changes: bool = False,
         leaf_link: LeafLink = LeafLink.REFUSE,
         max_bytes: int | None = None,
+        digest: DigestChoice = "auto",
         timeout: float | None = None,
         progress: ProgressCallback | None = None,
     ) -> DownloadResult:
@@ -364,6 +384,7 @@ class AsyncSandboxFiles:
             allow_changes: as in `download_path`.
             leaf_link: as in `download_path`.
             max_bytes: as in `download_path`.
+            digest: as in `download_path`.
             timeout: as in `download_path`.
             progress: as in `download_path`.
 
@@ -373,7 +394,9 @@ class AsyncSandboxFiles:
         Raises:
             FilesError: as in `download_path`.
         """
-        options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
+        options = DownloadOptions(
+            offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
+        )
         return await self._download(remote, StreamSink(sink), options, timeout, progress)
 
     async def iter_download(

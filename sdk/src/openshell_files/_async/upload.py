@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_files._async import _io
@@ -105,10 +106,12 @@ class Upload:
                 return partial(plan.on_status, status)
             case upload_plan.Send():
                 return partial(plan.on_sent, await self._send(action))
-            case upload_plan.ComparePrefix(length, sha256):
-                return partial(plan.on_prefix, matches=await self._prefix_matches(length, sha256))
-            case upload_plan.CompareWhole(size, sha256):
-                return partial(plan.on_whole, matches=await self._whole_matches(size, sha256))
+            case upload_plan.ComparePrefix(length, digest):
+                return partial(plan.on_prefix, matches=await self._prefix_matches(length, digest))
+            case upload_plan.CompareWhole(size, digest):
+                return partial(plan.on_whole, matches=await self._whole_matches(size, digest))
+            case upload_plan.HashSource():
+                return partial(plan.on_source_hashed, await self._source_digest())
             case upload_plan.Abandon(request):
                 await self._abandon(request.upload_id)
                 return plan.on_abandoned
@@ -124,6 +127,7 @@ class Upload:
         self._plan.attempts += 1
         self._resumed_from = action.offset
         self._complete = False
+        self._begin_digest(self._plan.algorithm)
         messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes)
         async with await self._rpc.upload_file(self._deadline) as call:
             try:
@@ -140,19 +144,31 @@ class Upload:
                     raise source_file.changed(self._content.name)
                 self._complete = True
                 self._plan.on_finish_sent()
-                await call.finish(finish_message(size, self._digest.digest()))
+                digest = self._digest.named
+                await call.finish(finish_message(size, digest.sha256, digest.sha256_blocks))
             except CallEndedError:
                 # The server has spoken before everything was sent: its words count.
                 pass
             return files_pb2.UploadFileResponse.FromString(await call.response())
 
-    async def _prefix_matches(self, length: int, sha256: bytes) -> bool:
+    def _begin_digest(self, algorithm: DigestAlgorithm) -> None:
+        """Begin anew if what was hashed so far was for the other digest (DIG-3)."""
+        if self._digest.algorithm is not algorithm:
+            self._digest = ContentDigest(algorithm)
+
+    async def _source_digest(self) -> Digest:
+        self._begin_digest(self._plan.algorithm)
+        await hash_up_to(self._content, self._digest, self._content.size or 0)
+        return self._digest.named
+
+    async def _prefix_matches(self, length: int, digest: Digest) -> bool:
         """Whether the source begins with what is staged (RSM-4)."""
+        self._begin_digest(digest.algorithm)
         if not self._digest.rewind(length):
             await hash_up_to(self._content, self._digest, length)
-        return self._digest.position == length and self._digest.digest() == sha256
+        return self._digest.position == length and self._digest.named == digest
 
-    async def _whole_matches(self, size: int, sha256: bytes) -> bool:
+    async def _whole_matches(self, size: int, digest: Digest) -> bool:
         """Whether what was published is the source."""
         own_size = self._content.size
         if own_size is None and not self._complete:
@@ -163,8 +179,9 @@ class Upload:
         if own_size is not None:
             if own_size != size:
                 return False
+            self._begin_digest(digest.algorithm)
             await hash_up_to(self._content, self._digest, own_size)
-        return self._digest.position == size and self._digest.digest() == sha256
+        return self._digest.position == size and self._digest.named == digest
 
     async def _abandon(self, upload_id: str) -> None:
         """Free what is staged, if that can be done now; otherwise it expires (RSM-8)."""
@@ -200,7 +217,8 @@ class Upload:
         return UploadResult(
             path=file.path,
             size=response.bytes_written,
-            sha256=file.sha256 or "",
+            sha256=file.sha256,
+            sha256_blocks=file.sha256_blocks,
             mode=file.mode,
             modified_ns=file.modified_ns,
             version=file.version,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
@@ -41,6 +42,7 @@ def file_info(message: files_pb2.FileInfo) -> FileInfo:
         modified_ns=nanoseconds(message.modified_time) if message.HasField("modified_time") else None,
         version=message.version,
         sha256=message.sha256.hex() or None,
+        sha256_blocks=message.sha256_blocks.hex() or None,
         allocated=message.allocated_bytes,
     )
 
@@ -65,6 +67,19 @@ def upload_info(message: files_pb2.UploadStatus) -> UploadInfo:
         file=file_info(message.result.file) if message.result.HasField("file") else None,
         failure_reason=message.failure_reason,
     )
+
+
+def file_digest(message: files_pb2.FileInfo, algorithm: DigestAlgorithm) -> Digest:
+    """Return a file's digest, empty if the server did not give that one."""
+    by_blocks = algorithm is DigestAlgorithm.SHA256_BLOCKS
+    return Digest(algorithm, message.sha256_blocks if by_blocks else message.sha256)
+
+
+def staged_digest(message: files_pb2.UploadStatus) -> Digest:
+    """Return the digest of what is staged, empty if the server did not give it."""
+    algorithm = DigestAlgorithm.of(message.digest_algorithm)
+    by_blocks = algorithm is DigestAlgorithm.SHA256_BLOCKS
+    return Digest(algorithm, message.staged_sha256_blocks if by_blocks else message.staged_sha256)
 
 
 def upload_state(message: files_pb2.UploadStatus) -> UploadState:

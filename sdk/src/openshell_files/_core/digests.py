@@ -1,41 +1,16 @@
-"""SHA-256 of a transfer's content, with the way back that a resume needs."""
+"""The digest of a transfer's content, with the way back that a resume needs."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from typing import Final, Protocol, Self
+from typing import Final
+
+from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, new_hasher
 
 #: Enough to go back over everything that can be on its way: chunks in the
 #: connection's, the gateway's and the agent's buffers. A snapshot is a few
 #: hundred bytes.
 _SNAPSHOTS: Final = 128
-
-_ZEROS: Final = bytes(1 << 20)
-
-
-class Hasher(Protocol):
-    """What hashlib gives."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Hash more bytes."""
-        ...
-
-    def digest(self) -> bytes:
-        """Return the digest of the bytes so far."""
-        ...
-
-    def copy(self) -> Self:
-        """Return an independent hasher of the same bytes."""
-        ...
-
-
-def add_zeros(hasher: Hasher, count: int) -> None:
-    """Hash `count` zero bytes without allocating them."""
-    while count:
-        step = min(count, len(_ZEROS))
-        hasher.update(memoryview(_ZEROS)[:step])
-        count -= step
 
 
 class ContentDigest:
@@ -44,12 +19,16 @@ class ContentDigest:
     A resume goes on at a boundary that was sent a moment ago. With a snapshot
     of the hash there, neither the prefix's digest (RSM-4) nor the whole's
     needs another read of the source.
+
+    Args:
+        algorithm: which digest.
     """
 
-    def __init__(self) -> None:
-        self._hasher: Hasher = hashlib.sha256()
+    def __init__(self, algorithm: DigestAlgorithm = DigestAlgorithm.SHA256) -> None:
+        self.algorithm = algorithm
+        self._hasher: ContentHasher = new_hasher(algorithm)
         self._position = 0
-        self._snapshots: deque[tuple[int, Hasher]] = deque(maxlen=_SNAPSHOTS)
+        self._snapshots: deque[tuple[int, ContentHasher]] = deque(maxlen=_SNAPSHOTS)
         self._remember()
 
     @property
@@ -65,13 +44,18 @@ class ContentDigest:
 
     def update_zeros(self, count: int) -> None:
         """Hash a hole that follows."""
-        add_zeros(self._hasher, count)
+        self._hasher.zeros(count)
         self._position += count
         self._remember()
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of everything hashed so far."""
+        """Return the digest of everything hashed so far."""
         return self._hasher.digest()
+
+    @property
+    def named(self) -> Digest:
+        """The digest of everything hashed so far, and which one it is."""
+        return Digest(self.algorithm, self._hasher.digest())
 
     def rewind(self, position: int) -> bool:
         """Go back to a boundary.
@@ -88,7 +72,7 @@ class ContentDigest:
                 while self._snapshots and self._snapshots[-1][0] > position:
                     self._snapshots.pop()
                 return True
-        self._hasher = hashlib.sha256()
+        self._hasher = new_hasher(self.algorithm)
         self._position = 0
         self._snapshots.clear()
         self._remember()

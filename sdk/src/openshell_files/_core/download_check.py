@@ -2,24 +2,23 @@
 
 Nothing that a sandbox sends is believed: offsets have to follow each other,
 each chunk's CRC-32C has to be right, sizes have to be those that were
-announced, and the trailer's SHA-256 has to be that of the bytes that came
+announced, and the trailer's digest has to be that of the bytes that came
 (DWN-2). Only then is the content shown under its name.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol.chunks import Chunk, crc32c, decode_chunk
+from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, new_hasher
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
 
 from openshell_files._core import answers
-from openshell_files._core.digests import Hasher, add_zeros
 from openshell_files._core.error_mapping import error_from_reason
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, download_request
 from openshell_files._core.retrying import Decision, RetryBudget
@@ -37,6 +36,9 @@ from openshell_files.results import FileInfo
 #: Longest hole handed on at once, so that one message cannot keep the client
 #: busy for hours without a sign of life.
 HOLE_STEP_BYTES: Final = 64 * 1024 * 1024
+
+#: The same where the zeros are not hashed one by one.
+CHEAP_HOLE_STEP_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,9 @@ class DownloadCheck:
         self._options = options
         self._budget = budget
         self._restartable = restartable
-        self._whole: Hasher = hashlib.sha256()
-        self._this_stream: Hasher = self._whole
+        self._algorithm = self._stream_algorithm = DigestAlgorithm.SHA256
+        self._whole: ContentHasher = new_hasher(self._algorithm)
+        self._this_stream = self._whole
         self._start: int | None = None
         self._position: int = 0
         self._header_seen = False
@@ -146,9 +149,9 @@ class DownloadCheck:
             return None
         return self._expected_end(self.file_size) - self._start
 
-    def digest(self) -> bytes:
-        """Return the SHA-256 of all the content."""
-        return self._whole.digest()
+    def digest(self) -> Digest:
+        """Return the digest of all the content: the one that the first stream had."""
+        return Digest(self._algorithm, self._whole.digest())
 
     def request(self) -> files_pb2.DownloadFileRequest:
         """Begin an attempt and return its request: from the last verified byte on, of the same version."""
@@ -158,7 +161,6 @@ class DownloadCheck:
         request = download_request(self._address, self._path, self._options, MAX_CHUNK_BYTES)
         if self._position and self._start is not None and self.file is not None:
             self.resumed_from = self._position
-            self._this_stream = hashlib.sha256()
             request.ClearField("tail_bytes")
             request.offset = self._start + self._position
             request.if_version = self.file.version
@@ -202,16 +204,18 @@ class DownloadCheck:
     def hash_hole(self) -> bool:
         """Hash the next part of a hole that `take` returned.
 
-        A hole of many gigabytes takes long to hash; between the parts the
-        driver can report progress and be cancelled.
+        A hole of many gigabytes takes long to hash with SHA-256, and to write
+        where there are no holes; between the parts the driver can report
+        progress and be cancelled.
 
         Returns:
             Whether there is more of it.
         """
-        step = min(HOLE_STEP_BYTES, self._hole_left)
-        add_zeros(self._whole, step)
+        by_blocks = self._algorithm is self._stream_algorithm is DigestAlgorithm.SHA256_BLOCKS
+        step = min(CHEAP_HOLE_STEP_BYTES if by_blocks else HOLE_STEP_BYTES, self._hole_left)
+        self._whole.zeros(step)
         if self._this_stream is not self._whole:
-            add_zeros(self._this_stream, step)
+            self._this_stream.zeros(step)
         self._position += step
         self._hole_left -= step
         return self._hole_left > 0
@@ -273,18 +277,21 @@ class DownloadCheck:
         Raises:
             IntegrityError: the digest differs.
         """
-        if self.file is None or now.version != self.file.version or now.sha256 is None:
+        own = self.digest()
+        said = now.sha256 if own.algorithm is DigestAlgorithm.SHA256 else now.sha256_blocks
+        if self.file is None or now.version != self.file.version or said is None:
             return
-        if now.sha256 != self.digest().hex():
+        if said != own.value.hex():
             raise error_from_reason(
                 Reason.DIGEST_MISMATCH,
-                "the SHA-256 of the resumed download is not the file's",
+                "the digest of the resumed download is not the file's",
                 path=self._path,
             )
         self.digest_verified = True
 
     def _forget(self) -> None:
-        self._whole = self._this_stream = hashlib.sha256()
+        self._algorithm = self._stream_algorithm = DigestAlgorithm.SHA256
+        self._whole = self._this_stream = new_hasher(self._algorithm)
         self._position = 0
         self._start = None
         self.resumed_from = 0
@@ -295,6 +302,8 @@ class DownloadCheck:
         if self._header_seen:
             raise self._corrupt("a second header came")
         self._header_seen = True
+        self._stream_algorithm = self._announced_digest(header)
+        self._this_stream = new_hasher(self._stream_algorithm)
         file = answers.file_info(header.file)
         if self._position and self._start is not None:
             if header.start_offset != self._start + self._position or (
@@ -309,9 +318,18 @@ class DownloadCheck:
             wanted = self._options.offset
         if start != wanted:
             raise self._corrupt(f"the content begins at {start}, asked for was {wanted}")
+        self._algorithm, self._whole = self._stream_algorithm, self._this_stream
         self._start, self.file, self.file_size = start, file, header.size_bytes
         self._within_limit(self.total or 0)
         return Opened(file, start, self.total)
+
+    def _announced_digest(self, header: files_pb2.DownloadFileHeader) -> DigestAlgorithm:
+        """Return what the trailer will carry (DIG-6)."""
+        algorithm = DigestAlgorithm.of(header.digest_algorithm)
+        known = header.digest_algorithm in files_pb2.DigestAlgorithm.values()
+        if not known or (algorithm is not DigestAlgorithm.SHA256 and self._options.digest == "sha256"):
+            raise self._corrupt(f"the digest {header.digest_algorithm} was announced and not asked for")
+        return algorithm
 
     def _content(self, chunk: Chunk) -> Piece:
         if not self._header_seen or self._start is None:
@@ -360,10 +378,10 @@ class DownloadCheck:
                 f"the trailer says that the content ends at {trailer.end_offset}, "
                 f"{here} were received, {'any end' if total is None else self._start + total} was announced"
             )
-        if trailer.sha256 != self._this_stream.digest():
+        if self._this_stream.digest() != _trailer_digest(trailer, self._stream_algorithm):
             raise error_from_reason(
                 Reason.DIGEST_MISMATCH,
-                "the SHA-256 of what arrived is not the one in the trailer",
+                "the digest of what arrived is not the one in the trailer",
                 path=self._path,
             )
         if trailer.changed and not self._options.allow_changes:
@@ -403,3 +421,7 @@ class DownloadCheck:
     @staticmethod
     def _facts(reason: LocalReason) -> ErrorFacts:
         return ErrorFacts(reason, retry=Retry.AGAIN, fix="Try again; report it if it happens again.")
+
+
+def _trailer_digest(trailer: files_pb2.DownloadTrailer, algorithm: DigestAlgorithm) -> bytes:
+    return trailer.sha256 if algorithm is DigestAlgorithm.SHA256 else trailer.sha256_blocks

@@ -60,9 +60,9 @@ def first_message(metadata: files_pb2.UploadFileMetadata) -> bytes:
     return files_pb2.UploadFileRequest(metadata=metadata).SerializeToString()
 
 
-def finish_message(size: int, sha256: bytes) -> bytes:
-    """Serialize the one message that publishes (UPL-3)."""
-    finish = files_pb2.UploadFinish(size_bytes=size, sha256=sha256)
+def finish_message(size: int, sha256: bytes, sha256_blocks: bytes = b"") -> bytes:
+    """Serialize the one message that publishes, with one of the two digests (UPL-3, DIG-4)."""
+    finish = files_pb2.UploadFinish(size_bytes=size, sha256=sha256, sha256_blocks=sha256_blocks)
     return files_pb2.UploadFileRequest(finish=finish).SerializeToString()
 
 

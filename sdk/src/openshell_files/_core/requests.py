@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core.error_mapping import error_from_reason
-from openshell_files.options import Condition, Durability, LeafLink
+from openshell_files.options import Condition, DigestChoice, Durability, LeafLink
 
 #: File type bits of a regular file. They make a mode of no permission at all
 #: different from 0, which means "not given".
@@ -90,6 +91,7 @@ class DownloadOptions:
         allow_changes: carry on when the file changes while it is read.
         leaf_link: what to do with a symbolic link at the path.
         max_bytes: refuse to receive more; None for no limit.
+        digest: which digest the trailer may carry.
     """
 
     offset: int = 0
@@ -99,8 +101,10 @@ class DownloadOptions:
     allow_changes: bool = False
     leaf_link: LeafLink = LeafLink.REFUSE
     max_bytes: int | None = None
+    digest: DigestChoice = "auto"
 
     def __post_init__(self) -> None:
+        checked_choice(self.digest)
         for name, value in (("offset", self.offset), ("length", self.length), ("max_bytes", self.max_bytes)):
             if value is not None and value < 0:
                 raise error_from_reason(Reason.INVALID_REQUEST, f"{name}: must not be negative")
@@ -115,6 +119,29 @@ class DownloadOptions:
     def everything(self) -> bool:
         """Whether the whole file is asked for."""
         return self.offset == 0 and self.length is None and self.tail is None
+
+
+def checked_choice(digest: str) -> None:
+    """Refuse a choice of digest that there is not.
+
+    Raises:
+        InvalidRequest: it is neither "auto" nor "sha256".
+    """
+    if digest not in {"auto", "sha256"}:
+        raise error_from_reason(Reason.INVALID_REQUEST, f'digest: {digest!r} is neither "auto" nor "sha256"')
+
+
+def upload_digest(choice: DigestChoice, hole_bytes: int) -> DigestAlgorithm:
+    """Choose the digest of a file that is uploaded (DIG-5).
+
+    Args:
+        choice: of the caller.
+        hole_bytes: of the source, in sum.
+    """
+    checked_choice(choice)
+    if choice == "auto" and hole_bytes >= WORTHWHILE_ZEROS:
+        return DigestAlgorithm.SHA256_BLOCKS
+    return DigestAlgorithm.SHA256
 
 
 def checked_path(path: str) -> str:
@@ -190,6 +217,7 @@ def download_request(
         on_change=files_pb2.CHANGE_POLICY_ALLOW if options.allow_changes else files_pb2.CHANGE_POLICY_ABORT,
         leaf_link=_LEAF_LINK[options.leaf_link],
         max_chunk_bytes=max_chunk_bytes,
+        accepted_digests=[DigestAlgorithm.SHA256_BLOCKS.wire] if options.digest == "auto" else [],
     )
     if options.length is not None:
         request.length = options.length
@@ -197,7 +225,12 @@ def download_request(
 
 
 def stat_request(
-    address: SandboxAddress, path: str, *, digest: bool, leaf_link: LeafLink
+    address: SandboxAddress,
+    path: str,
+    *,
+    digest: bool,
+    leaf_link: LeafLink,
+    algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
 ) -> files_pb2.StatFileRequest:
     """Return the request that describes a file."""
     return files_pb2.StatFileRequest(
@@ -205,4 +238,5 @@ def stat_request(
         remote_path=checked_path(path),
         include_digest=digest,
         leaf_link=_LEAF_LINK[leaf_link],
+        digest_algorithm=algorithm.wire,
     )

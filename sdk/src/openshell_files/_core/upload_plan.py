@@ -2,7 +2,7 @@
 
 The driver carries `action` out, tells the plan what came of it, and looks at
 `action` again, until it is `Finished` or the plan raises. The plan holds the
-rules of docs/protocol.md (RSM-1 to RSM-10); it has no clock and no connection.
+rules of docs/protocol.md (RSM-1 to RSM-10, DIG-3); it has no clock and no connection.
 
     no upload yet ──Start──▶ RECEIVING ──(ComparePrefix)──▶ Send ──▶ CompareWhole ──▶ Finished
                      │            ▲                           │ failed
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Code, Reason, Retry, reason_named
@@ -61,18 +62,23 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ComparePrefix:
-    """Compare the SHA-256 of the source's first `length` bytes, then `on_prefix` (RSM-4)."""
+    """Compare the digest of the source's first `length` bytes, then `on_prefix` (RSM-4)."""
 
     length: int
-    sha256: bytes
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class CompareWhole:
-    """Compare size and SHA-256 of the whole source, then `on_whole`."""
+    """Compare size and digest of the whole source, then `on_whole`."""
 
     size: int
-    sha256: bytes
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class HashSource:
+    """Compute the SHA-256 of the whole source, then `on_source_hashed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class Finished:
     response: files_pb2.UploadFileResponse
 
 
-Action = Start | Look | ComparePrefix | CompareWhole | Send | Wait | Abandon | Finished
+Action = Start | Look | ComparePrefix | CompareWhole | HashSource | Send | Wait | Abandon | Finished
 
 
 class UploadPlan:
@@ -116,12 +122,14 @@ class UploadPlan:
         address: the sandbox.
         metadata: first message, without names for the upload.
         inline: small enough to be sent without StartUpload.
-        source_sha256: digest of the source if it is known and identical
-            content need not be sent (RSM-9).
+        source: digest of the source if it is known and identical content need
+            not be sent (RSM-9).
         resume: an upload to go on with, of this or an earlier process.
         budget: how often to try.
         new_id: makes a UUID.
         patience: seconds to wait for a finish that is being verified.
+        algorithm: the digest of a new upload, if the server knows it.
+        only_sha256: do not go on with an upload that has another digest.
     """
 
     def __init__(
@@ -130,16 +138,21 @@ class UploadPlan:
         metadata: files_pb2.UploadFileMetadata,
         *,
         inline: bool,
-        source_sha256: bytes,
+        source: Digest | None,
         resume: str,
         budget: RetryBudget,
         new_id: Callable[[], str],
         patience: float,
+        algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
+        only_sha256: bool = False,
     ) -> None:
         self._address = address
         self._template = metadata
-        self._inline = inline and not source_sha256 and not resume
-        self._source_sha256 = source_sha256
+        self._inline = inline and source is None and not resume
+        self._source = source
+        self._new_algorithm = algorithm
+        self._algorithm = algorithm
+        self._only_sha256 = only_sha256
         self._budget = budget
         self._new_id = new_id
         self._patience = patience
@@ -163,6 +176,11 @@ class UploadPlan:
         self.staged: int | None = None
         self.durable: int | None = None
         self.action: Action = self._look() if resume else self._begin()
+
+    @property
+    def algorithm(self) -> DigestAlgorithm:
+        """Which digest the upload has."""
+        return self._algorithm
 
     @property
     def upload_id(self) -> str:
@@ -220,12 +238,17 @@ class UploadPlan:
             self._new_upload()
         else:
             raise IntegrityError(
-                "the size or SHA-256 that the sandbox published is not the source's",
+                "the size or digest that the sandbox published is not the source's",
                 ErrorFacts(
                     LocalReason.ANSWER_MISMATCH, fix="Report it: the server must verify before it publishes."
                 ),
                 path=self._template.remote_path,
             )
+
+    def on_source_hashed(self, digest: Digest) -> None:
+        """Take the result of `HashSource`."""
+        self._source = digest
+        self._replace_upload()
 
     def on_sent(self, response: files_pb2.UploadFileResponse) -> None:
         """Take the answer to `Send`."""
@@ -283,7 +306,11 @@ class UploadPlan:
     def _judge(self, status: files_pb2.UploadStatus) -> None:
         """Go on from where the upload stands."""
         self.staged, self.durable = status.staged_bytes, status.durable_bytes
-        match answers.upload_state(status):
+        state = answers.upload_state(status)
+        going_on = {UploadState.RECEIVING, UploadState.VERIFYING, UploadState.PUBLISHED}
+        if state in going_on and not self._agree_on_digest(status):
+            return
+        match state:
             case UploadState.PUBLISHED:
                 self._published(status.result)
             case UploadState.VERIFYING:
@@ -296,6 +323,35 @@ class UploadPlan:
                 self._gone(error_from_reason(Reason.UPLOAD_EXPIRED, "the upload's time ran out"))
             case UploadState.UNKNOWN:
                 self._gone(error_from_reason(Reason.UPLOAD_UNKNOWN, "the sandbox does not know the upload"))
+
+    def _agree_on_digest(self, status: files_pb2.UploadStatus) -> bool:
+        """Go on with the digest that the upload has (DIG-3).
+
+        Returns:
+            False if something else has to be done first.
+        """
+        has = DigestAlgorithm.of(status.digest_algorithm)
+        if has is self._algorithm:
+            return True
+        if self._inherited:
+            if has is DigestAlgorithm.SHA256 or not self._only_sha256:
+                self._algorithm = has
+                return True
+            self._replace_upload()
+            return False
+        if has is not DigestAlgorithm.SHA256:
+            raise error_from_reason(
+                Reason.AGENT_PROTOCOL_ERROR,
+                f"the upload's digest is {has.name}, which was not asked for",
+                path=self._template.remote_path,
+            )
+        # A server that does not know what was asked for.
+        self._algorithm = self._new_algorithm = has
+        if self._source is None or answers.upload_state(status) is not UploadState.RECEIVING:
+            return True
+        # It could not compare the source's digest either.
+        self.action = HashSource()
+        return False
 
     def _receive(self, status: files_pb2.UploadStatus) -> None:
         if self._last_word is not None:
@@ -312,8 +368,8 @@ class UploadPlan:
         if status.staged_bytes == 0:
             self._inherited = False
             self._send(0)
-        elif status.staged_sha256:
-            self.action = ComparePrefix(status.staged_bytes, status.staged_sha256)
+        elif (staged := answers.staged_digest(status)).value:
+            self.action = ComparePrefix(status.staged_bytes, staged)
         else:
             self.action = self._look(hashed_bytes=status.staged_bytes)
 
@@ -328,7 +384,8 @@ class UploadPlan:
     def _published(self, response: files_pb2.UploadFileResponse) -> None:
         self._response = response
         self._upload_id = response.upload_id or self._upload_id
-        self.action = CompareWhole(response.bytes_written, response.file.sha256)
+        digest = answers.file_digest(response.file, self._algorithm)
+        self.action = CompareWhole(response.bytes_written, digest)
 
     def _aborted(self, status: files_pb2.UploadStatus) -> None:
         if self._inherited:
@@ -358,6 +415,7 @@ class UploadPlan:
     def _new_upload(self) -> None:
         self._request_id = self._new_id()
         self._upload_id = ""
+        self._algorithm = self._new_algorithm
         self._epoch = 0
         self._taken_over = self._inherited = self._finish_sent = False
         self._best_staged = 0
@@ -388,10 +446,14 @@ class UploadPlan:
         metadata.CopyFrom(self._template)
         metadata.request_id = self._request_id
         metadata.upload_id = self._upload_id
+        metadata.digest_algorithm = self._algorithm.wire
         return metadata
 
     def _start_request(self) -> files_pb2.StartUploadRequest:
-        return files_pb2.StartUploadRequest(metadata=self._named(), sha256=self._source_sha256)
+        request = files_pb2.StartUploadRequest(metadata=self._named())
+        if self._source is not None and self._source.algorithm is self._algorithm:
+            request.sha256, request.sha256_blocks = self._source.sha256, self._source.sha256_blocks
+        return request
 
     def _look(self, *, hashed_bytes: int = 0) -> Look:
         request = files_pb2.GetUploadRequest(
@@ -450,4 +512,4 @@ class UploadPlan:
 def _says_digest(status: files_pb2.UploadStatus) -> bool:
     """Whether the digest of the staged bytes is there, or there are none."""
     receiving = answers.upload_state(status) is UploadState.RECEIVING
-    return not receiving or status.staged_bytes == 0 or bool(status.staged_sha256)
+    return not receiving or status.staged_bytes == 0 or bool(answers.staged_digest(status).value)

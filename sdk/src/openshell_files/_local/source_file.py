@@ -14,8 +14,8 @@ from openshell_files.errors import ErrorFacts, LocalFileChanged, LocalFileError,
 #: Smaller holes are sent as the zeros they read as: a message costs more.
 MIN_HOLE_BYTES: Final = 256 * 1024
 
-#: Longest hole in one message. The sandbox hashes it as zeros, which has to
-#: end well before its idle timeout.
+#: Longest hole in one message. With SHA-256 the sandbox hashes it as zeros,
+#: which has to end well before its idle timeout.
 MAX_HOLE_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -27,13 +27,18 @@ class SourceFile:
         size: in bytes.
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
-        sparse: there are fewer blocks than the size needs.
+        hole_bytes: what is missing in blocks to the size.
     """
 
     size: int
     mode: int
     modified_ns: int
-    sparse: bool
+    hole_bytes: int
+
+    @property
+    def sparse(self) -> bool:
+        """Whether there are fewer blocks than the size needs."""
+        return self.hole_bytes > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ def inspect(descriptor: int, path: str) -> SourceFile:
         size=found.st_size,
         mode=stat.S_IMODE(found.st_mode) & 0o777,
         modified_ns=found.st_mtime_ns,
-        sparse=getattr(found, "st_blocks", found.st_size) * 512 < found.st_size,
+        hole_bytes=max(0, found.st_size - getattr(found, "st_blocks", found.st_size) * 512),
     )
 
 

@@ -110,7 +110,13 @@ class Download:
     def _confirm(self) -> None:
         """Compare a resumed download with the digest of the whole file."""
         leaf_link = LeafLink.FOLLOW if self._leaf_link is LeafLink.FOLLOW else LeafLink.REFUSE
-        request = stat_request(self._address, self._path, digest=True, leaf_link=leaf_link)
+        request = stat_request(
+            self._address,
+            self._path,
+            digest=True,
+            leaf_link=leaf_link,
+            algorithm=self._check.digest().algorithm,
+        )
         answer = self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
         self._check.confirm(answers.file_info(answer.file))
 
@@ -127,7 +133,8 @@ class Download:
         return DownloadResult(
             path=file.path,
             size=check.received,
-            sha256=check.digest().hex(),
+            sha256=check.digest().sha256.hex() or None,
+            sha256_blocks=check.digest().sha256_blocks.hex() or None,
             mode=file.mode,
             modified_ns=file.modified_ns,
             version=file.version,

@@ -13,7 +13,15 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from openshell_files import Condition, Durability, FilesClient, LeafLink, Progress, SandboxFiles
+from openshell_files import (
+    Condition,
+    DigestChoice,
+    Durability,
+    FilesClient,
+    LeafLink,
+    Progress,
+    SandboxFiles,
+)
 from openshell_files.cli import destinations, report
 from openshell_files.cli.command import Failing, Terminated, with_connection
 from openshell_files.cli.connecting import (
@@ -47,6 +55,10 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The sandbox.")]
 Mode = Annotated[str | None, typer.Option(help="Permission bits, octal. Default: those of the source.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Follow a symbolic link at the remote path.")]
+Digest = Annotated[
+    DigestChoice,
+    typer.Option(help="What sparse files are compared by; `sha256` takes the time of their size."),
+]
 MTime = Annotated[bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the time.")]
 
 
@@ -73,6 +85,7 @@ def upload(
     skip_identical: Annotated[
         bool, typer.Option("--skip-identical", help="Send nothing if the same content is there.")
     ] = False,
+    digest: Digest = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last unfinished upload of this file.")
     ] = False,
@@ -118,6 +131,7 @@ def upload(
             condition=condition,
             durability=durability,
             skip_identical=skip_identical,
+            digest=digest,
             upload_id=memory.upload_id,
             timeout=timeout,
             progress=progress,
@@ -155,6 +169,7 @@ def download(
         bool, typer.Option("--allow-changes", help="Carry on if the file changes meanwhile; for logs.")
     ] = False,
     max_bytes: Annotated[int | None, typer.Option(min=0, help="Refuse more.")] = None,
+    digest: Digest = "auto",
     follow: Follow = False,
     by_id: ById = False,
     timeout: Timeout = None,
@@ -184,6 +199,7 @@ def download(
                 allow_changes=allow_changes,
                 leaf_link=link,
                 max_bytes=max_bytes,
+                digest=digest,
                 timeout=timeout,
                 progress=bar,
             )
@@ -203,6 +219,7 @@ def download(
                 allow_changes=allow_changes,
                 leaf_link=link,
                 max_bytes=max_bytes,
+                digest=digest,
                 timeout=timeout,
                 progress=bar,
             )

@@ -97,7 +97,7 @@ def upload_words(local: str, result: UploadResult) -> str:
     if result.already_identical:
         return f"{result.path} is identical already ({result.size} bytes); nothing was sent"
     resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
-    return f"{local} -> {result.path} ({result.size} bytes{resumed}, sha256 {result.sha256})"
+    return f"{local} -> {result.path} ({result.size} bytes{resumed}, {_digest_words(result)})"
 
 
 def download_fields(local: str, result: DownloadResult) -> dict[str, object]:
@@ -109,7 +109,13 @@ def download_words(local: str, result: DownloadResult) -> str:
     """Return the result of a download for people."""
     resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
     changed = ", changed while it was read" if result.changed else ""
-    return f"{result.path} -> {local} ({result.size} bytes{resumed}{changed}, sha256 {result.sha256})"
+    return f"{result.path} -> {local} ({result.size} bytes{resumed}{changed}, {_digest_words(result)})"
+
+
+def _digest_words(result: UploadResult | DownloadResult) -> str:
+    if result.sha256 is None and result.sha256_blocks is not None:
+        return f"sha256-blocks {result.sha256_blocks}"
+    return f"sha256 {result.sha256}"
 
 
 def file_words(file: FileInfo) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -86,7 +87,12 @@ class Admission:
         self._requests = KeyedLocks()
 
     def start(
-        self, request: UploadRequest, metadata: bytes, sha256: bytes, caller: Caller, interrupt: Interrupt
+        self,
+        request: UploadRequest,
+        metadata: bytes,
+        source: Digest | None,
+        caller: Caller,
+        interrupt: Interrupt,
     ) -> files_pb2.UploadStatus:
         """Answer StartUpload: admit, find again or take over (RSM-1, RSM-5, RSM-9).
 
@@ -98,7 +104,7 @@ class Admission:
         with self._request_lock(caller, request):
             found = self._find_request(caller, request)
             if found is None:
-                return self._start_new(request, metadata, sha256, caller, interrupt)
+                return self._start_new(request, metadata, source, caller, interrupt)
             self._require_same(request, fingerprint_of(found))
             if isinstance(found, LiveUpload):
                 return self._status_with_digest(found, interrupt)
@@ -122,22 +128,27 @@ class Admission:
         return self._status_with_digest(found, interrupt)
 
     def _start_new(
-        self, request: UploadRequest, metadata: bytes, sha256: bytes, caller: Caller, interrupt: Interrupt
+        self,
+        request: UploadRequest,
+        metadata: bytes,
+        source: Digest | None,
+        caller: Caller,
+        interrupt: Interrupt,
     ) -> files_pb2.UploadStatus:
         with self._locate(request, caller) as location:
             replaced = self._check.examine(location, request, interrupt)
-            if sha256 and replaced is not None:
-                adopted = self._check.adopt_identical(location, request, sha256, interrupt)
+            if source is not None and replaced is not None:
+                adopted = self._check.adopt_identical(location, request, source, interrupt)
                 if adopted is not None:
                     status, flushed = adopted
                     durable = flushed and sync_directory(self._fs, location.parent_fd)
                     response = files_pb2.UploadFileResponse(
                         bytes_written=status.st_size,
-                        file=describe(status, location.path, sha256),
+                        file=describe(status, location.path, source),
                         durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
                         already_identical=True,
                     )
-                    return self._record_identical(request, metadata, caller, location, response)
+                    return self._record_identical(request, metadata, source, caller, location, response)
             upload, staging = self._admit(request, metadata, caller, location)
             staging.close()
         self._trace(TracePoint.UPLOAD_ADMITTED)
@@ -147,6 +158,7 @@ class Admission:
         self,
         request: UploadRequest,
         metadata: bytes,
+        source: Digest,
         caller: Caller,
         location: Location,
         response: files_pb2.UploadFileResponse,
@@ -157,7 +169,7 @@ class Admission:
             record,
             state=files_pb2.UPLOAD_STATE_PUBLISHED,
             finish_size=response.bytes_written,
-            finish_sha256=response.file.sha256,
+            finish_digest=source.value,
             result=response.SerializeToString(),
         )
         self._journal.write(record, durable=response.durability == files_pb2.DURABILITY_FSYNC)
@@ -323,7 +335,7 @@ class Admission:
         if request.fingerprint != fingerprint:
             raise TransferError(
                 Reason.UPLOAD_CONFLICT,
-                "metadata: path, size, mode, time, condition or policy differ from those that started the upload",
+                "metadata: path, size, mode, time, condition, digest or policy differ from those that started the upload",
             )
 
     def _locate(self, request: UploadRequest, caller: Caller) -> Location:
@@ -392,6 +404,7 @@ class Admission:
             created=now,
             updated=now,
             expiry=caller.limits.upload_expiry,
+            digest_algorithm=request.digest_algorithm.wire,
         )
 
     def _new_live(self, request: UploadRequest, path: str, record: UploadRecord | None) -> LiveUpload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
@@ -16,7 +17,8 @@ from openshell_supervisor_sim.agent.core.requests import (
     UploadRequest,
 )
 from openshell_supervisor_sim.agent.errno_reasons import mapped
-from openshell_supervisor_sim.agent.file_info import Interrupt, hash_file, version
+from openshell_supervisor_sim.agent.file_digest import digest_of_file
+from openshell_supervisor_sim.agent.file_info import Interrupt, version
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, require_regular
 
@@ -71,12 +73,12 @@ class DestinationCheck:
         fd = self._root.open_regular(location)
         try:
             with mapped(f"reading {location.path}"):
-                return hash_file(self._fs, fd, self._fs.fstat(fd).st_size, interrupt)[0].digest()
+                return digest_of_file(self._fs, fd, self._fs.fstat(fd).st_size, interrupt)[0].value
         finally:
             self._fs.close(fd)
 
     def adopt_identical(
-        self, location: Location, request: UploadRequest, sha256: bytes, interrupt: Interrupt
+        self, location: Location, request: UploadRequest, digest: Digest, interrupt: Interrupt
     ) -> tuple[os.stat_result, bool] | None:
         """Use the file that is there if it has the wanted size and digest (RSM-9).
 
@@ -95,8 +97,10 @@ class DestinationCheck:
             return None
         try:
             with mapped(f"reading {location.path}"):
-                hasher, count = hash_file(self._fs, fd, self._fs.fstat(fd).st_size, interrupt)
-                if count != status.st_size or hasher.digest() != sha256:
+                present, count = digest_of_file(
+                    self._fs, fd, self._fs.fstat(fd).st_size, interrupt, digest.algorithm
+                )
+                if count != status.st_size or present != digest:
                     return None
                 flushed = self._apply(fd, request)
                 return None if flushed is None else (self._fs.fstat(fd), flushed)

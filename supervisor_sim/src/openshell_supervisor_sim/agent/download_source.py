@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openshell_files_protocol.chunks import crc32c
+from openshell_files_protocol.digests import Digest, new_hasher
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_supervisor_sim.agent.core.download import (
@@ -18,11 +18,12 @@ from openshell_supervisor_sim.agent.core.download import (
     next_piece,
     piece_bytes,
     span,
+    trailer_digest,
 )
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
 from openshell_supervisor_sim.agent.errno_reasons import mapped
-from openshell_supervisor_sim.agent.file_info import Interrupt, describe, hash_zeros, same_file, version
+from openshell_supervisor_sim.agent.file_info import Interrupt, describe, same_file, version
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.paths import SandboxRoot
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
@@ -73,7 +74,6 @@ class DownloadSource:
         self._trace = trace
         self._piece_bytes = piece_bytes(request, limits)
         self.interrupt = Interrupt()
-        self._hasher = hashlib.sha256()
         self._pieces = 0
         self._data_from = self._data_to = 0
         with root.locate(request.path, "remote_path", follow=request.follow_link) as location:
@@ -90,7 +90,10 @@ class DownloadSource:
             raise
         self._position = self._span.start
         self._end = self._span.end
-        self._sparse = self._opened.st_blocks * 512 < self._opened.st_size
+        hole_bytes = self._opened.st_size - self._opened.st_blocks * 512
+        self._sparse = hole_bytes > 0
+        self._algorithm = trailer_digest(request, self._span, hole_bytes)
+        self._hasher = new_hasher(self._algorithm)
 
     def close(self) -> None:
         """Close the file; more than once is fine."""
@@ -117,7 +120,11 @@ class DownloadSource:
         """Return the first message (DWN-1)."""
         info = describe(self._opened, self.path)
         return files_pb2.DownloadFileHeader(
-            size_bytes=info.size_bytes, mode=info.mode, file=info, start_offset=self._span.start
+            size_bytes=info.size_bytes,
+            mode=info.mode,
+            file=info,
+            start_offset=self._span.start,
+            digest_algorithm=self._algorithm.wire,
         )
 
     def read(self, budget: int) -> Sequence[Content | Hole]:
@@ -148,7 +155,7 @@ class DownloadSource:
                 # What looks like a hole up to the old end may be the new end.
                 self._cut_short()
                 return None
-            hash_zeros(self._hasher, piece.length, self.interrupt)
+            self._hasher.zeros(piece.length, self.interrupt.check)
             self._position += piece.length
             return Hole(offset, piece.length)
         buffer = memoryview(bytearray(piece.length))
@@ -210,11 +217,12 @@ class DownloadSource:
         if changed and not self._request.allow_change:
             raise changed_error(self.path)
         whole = self._span.start == 0 and self._position == now.st_size
-        digest = self._hasher.digest()
+        digest = Digest(self._algorithm, self._hasher.digest())
         return files_pb2.DownloadTrailer(
             end_offset=self._position,
-            sha256=digest,
+            sha256=digest.sha256,
+            sha256_blocks=digest.sha256_blocks,
             whole_file=whole,
             changed=changed,
-            file=describe(now, self.path, digest if whole and not changed else b""),
+            file=describe(now, self.path, digest if whole and not changed else None),
         )

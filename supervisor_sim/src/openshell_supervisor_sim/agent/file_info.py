@@ -1,4 +1,4 @@
-"""What a file is: its description, its version, its digest."""
+"""What a file is: its description, its version; reading it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 import stat
 import struct
 import threading
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 
 _READ_BYTES: Final = MIB
-_ZEROS: Final = bytes(MIB)
 _MIN_SECONDS: Final = -62_135_596_800
 _MAX_SECONDS: Final = 253_402_300_799
 
@@ -25,18 +25,6 @@ class TakesBytes(Protocol):
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Put bytes in."""
-        ...
-
-
-class Hasher(TakesBytes, Protocol):
-    """A digest that is being computed."""
-
-    def digest(self) -> bytes:
-        """Return the digest of what was put in."""
-        ...
-
-    def copy(self) -> Self:
-        """Return a second one that goes on from here."""
         ...
 
 
@@ -87,8 +75,8 @@ def same_file(before: os.stat_result, after: os.stat_result) -> bool:
     return content and (before.st_ctime_ns == after.st_ctime_ns or before.st_nlink != after.st_nlink)
 
 
-def describe(status: os.stat_result, path: str, sha256: bytes = b"") -> files_pb2.FileInfo:
-    """Return the description of a file for the caller."""
+def describe(status: os.stat_result, path: str, digest: Digest | None = None) -> files_pb2.FileInfo:
+    """Return the description of a file for the caller, with its digest if there is one (DIG-4)."""
     if stat.S_ISREG(status.st_mode):
         kind = files_pb2.FILE_TYPE_REGULAR
     elif stat.S_ISDIR(status.st_mode):
@@ -103,32 +91,14 @@ def describe(status: os.stat_result, path: str, sha256: bytes = b"") -> files_pb
         size_bytes=status.st_size,
         mode=stat.S_IMODE(status.st_mode),
         version=version(status),
-        sha256=sha256,
+        sha256=digest.sha256 if digest is not None else b"",
+        sha256_blocks=digest.sha256_blocks if digest is not None else b"",
         allocated_bytes=status.st_blocks * 512,
     )
     seconds, nanos = divmod(status.st_mtime_ns, 1_000_000_000)
     info.modified_time.seconds = min(max(seconds, _MIN_SECONDS), _MAX_SECONDS)
     info.modified_time.nanos = nanos
     return info
-
-
-def hash_zeros(hasher: TakesBytes, count: int, interrupt: Interrupt) -> None:
-    """Put `count` zero bytes into a digest."""
-    while count:
-        interrupt.check()
-        step = min(count, len(_ZEROS))
-        hasher.update(memoryview(_ZEROS)[:step])
-        count -= step
-
-
-def hash_file(fs: FileSystem, fd: int, size: int, interrupt: Interrupt) -> tuple[Hasher, int]:
-    """Compute the SHA-256 of the first `size` bytes of a file.
-
-    Returns:
-        The digest so far, and how many bytes were there.
-    """
-    hasher = hashlib.sha256()
-    return hasher, read_range(fs, fd, 0, size, hasher, interrupt)
 
 
 def read_range(fs: FileSystem, fd: int, start: int, end: int, taker: TakesBytes, interrupt: Interrupt) -> int:

@@ -19,11 +19,12 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _FILE_NAME: Final = "uploads.sqlite3"
 
 _SCHEMA: Final = """
@@ -44,13 +45,23 @@ CREATE TABLE uploads (
   durable INTEGER NOT NULL,
   inode INTEGER NOT NULL,
   finish_size INTEGER NOT NULL,
-  finish_sha256 BLOB NOT NULL,
+  finish_digest BLOB NOT NULL,
   failure_reason TEXT NOT NULL,
-  result BLOB NOT NULL
+  result BLOB NOT NULL,
+  digest_algorithm INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX uploads_by_request ON uploads (principal, request_id) WHERE request_id != '';
 CREATE TABLE names (parent BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (parent, name)) STRICT;
 """
+
+#: What makes a file of an earlier version one of the next.
+_MIGRATIONS: Final = {
+    # There was only SHA-256, whatever an upload's metadata asked for.
+    1: """
+ALTER TABLE uploads RENAME COLUMN finish_sha256 TO finish_digest;
+ALTER TABLE uploads ADD COLUMN digest_algorithm INTEGER NOT NULL DEFAULT 0;
+""",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +85,11 @@ class UploadRecord:
         durable: bytes flushed to the device.
         inode: of the staging file, once the finish arrived.
         finish_size: size that is being, or was, published.
-        finish_sha256: its digest.
+        finish_digest: its digest.
         failure_reason: why the finish was refused.
         result: a serialized UploadFileResponse, once published.
+        digest_algorithm: a `DigestAlgorithm` of files.proto: what the agent
+            computes, which an older one may not have done as asked (DIG-3).
     """
 
     upload_id: str
@@ -95,9 +108,15 @@ class UploadRecord:
     durable: int = 0
     inode: int = 0
     finish_size: int = 0
-    finish_sha256: bytes = b""
+    finish_digest: bytes = b""
     failure_reason: str = ""
     result: bytes = b""
+    digest_algorithm: int = 0
+
+    @property
+    def finish(self) -> Digest:
+        """Digest of what is being, or was, published, and which one it is."""
+        return Digest(DigestAlgorithm.of(self.digest_algorithm), self.finish_digest)
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(UploadRecord))
@@ -140,9 +159,10 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
+                self._run(_SCHEMA, _SCHEMA_VERSION)
+            else:
+                for version in range(found, _SCHEMA_VERSION):
+                    self._run(_MIGRATIONS[version], version + 1)
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
@@ -150,6 +170,11 @@ class Journal:
             raise
         if found > _SCHEMA_VERSION:
             raise RuntimeError(f"{path} was written by a newer agent (version {found})")
+
+    def _run(self, statements: str, version: int) -> None:
+        for statement in statements.split(";\n"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version={version}")
 
     def close(self) -> None:
         """Close the file; more than once is fine."""

@@ -9,18 +9,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest
-from openshell_supervisor_sim.agent.file_info import Interrupt, hash_zeros, read_range
+from openshell_supervisor_sim.agent.file_digest import put_file
+from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.journal import UploadRecord
 from openshell_supervisor_sim.agent.staged_digest import StagedDigest, checksum_of_file
 
-#: Zeros of a hole that are hashed while the upload is locked.
+#: Zeros of a hole that are hashed one by one while the upload is locked.
 _HOLE_STEP: Final = 64 * MIB
 
 
@@ -107,7 +109,7 @@ class LiveUpload:
         self.record = record
         self.state: files_pb2.UploadState.ValueType = files_pb2.UPLOAD_STATE_RECEIVING
         self.staged = 0
-        self.hasher: StagedDigest | None = StagedDigest()
+        self.hasher: StagedDigest | None = self._new_hasher()
         self.occupied = 0
         self.durable = 0
         self.updated = clock()
@@ -182,13 +184,14 @@ class LiveUpload:
             TransferError: SUPERSEDED.
             OSError: the disk failed.
         """
+        one_by_one = self.request.digest_algorithm is DigestAlgorithm.SHA256
         while length:
-            step = min(length, _HOLE_STEP)
+            step = min(length, _HOLE_STEP) if one_by_one else length
             with self.lock:
                 self.require_holder(holder)
                 # Copied, so that an interrupt leaves digest and size in step.
                 hasher = self._require_hasher().copy()
-                hash_zeros(hasher, step, interrupt)
+                hasher.zeros(step, interrupt.check)
                 self._fs.truncate(fd, self.staged + step)
                 self.hasher = hasher
                 self.staged += step
@@ -199,7 +202,7 @@ class LiveUpload:
         """Drop what is staged; call with the lock held."""
         self._fs.truncate(fd, 0)
         self.staged = self.durable = 0
-        self.hasher = StagedDigest()
+        self.hasher = self._new_hasher()
         self._budget.give(self.occupied)
         self.occupied = 0
 
@@ -226,8 +229,8 @@ class LiveUpload:
                     return
                 staged = self.staged
             # Nobody writes meanwhile: writing needs the digest.
-            hasher = StagedDigest()
-            count = read_range(self._fs, fd, 0, staged, hasher, interrupt)
+            hasher = self._new_hasher()
+            count = put_file(self._fs, fd, staged, hasher, interrupt)
             status = self._fs.fstat(fd)
             with self.lock:
                 if count < self.staged:
@@ -253,7 +256,8 @@ class LiveUpload:
         with self.lock:
             staged, expected = self.staged, self._require_hasher().crc32c
         # Not interrupted: a finish that was taken is carried out.
-        return checksum_of_file(self._fs, fd, staged, Interrupt()) == expected
+        algorithm = self.request.digest_algorithm
+        return checksum_of_file(self._fs, fd, staged, Interrupt(), algorithm) == expected
 
     def release(self) -> None:
         """Give the bytes back to the budget; call with the lock held."""
@@ -270,12 +274,14 @@ class LiveUpload:
                 size_bytes=self.request.size_bytes or 0,
                 staged_bytes=self.staged,
                 durable_bytes=self.durable,
+                digest_algorithm=self.request.digest_algorithm.wire,
                 result=self.result,
             )
             if self.state == files_pb2.UPLOAD_STATE_PUBLISHED and record is not None:
                 status.result.ParseFromString(record.result)
             if digest and self.hasher is not None:
-                status.staged_sha256 = self.hasher.copy().digest()
+                staged = self.hasher.named
+                status.staged_sha256, status.staged_sha256_blocks = staged.sha256, staged.sha256_blocks
             if record is not None:
                 status.upload_id, status.request_id = record.upload_id, record.request_id
                 status.epoch = record.epoch
@@ -285,9 +291,9 @@ class LiveUpload:
             status.updated_time.FromNanoseconds(round(self.updated * 1e9))
             return status
 
-    def digest(self) -> bytes:
-        """Return the SHA-256 of the staged bytes; call with the lock held."""
-        return self._require_hasher().copy().digest()
+    def digest(self) -> Digest:
+        """Return the digest of the staged bytes; call with the lock held."""
+        return self._require_hasher().named
 
     def current_record(self) -> UploadRecord | None:
         """Return the row as it should be in the journal now; call with the lock held."""
@@ -314,6 +320,9 @@ class LiveUpload:
             callbacks, self._settled = self._settled, []
         for callback in callbacks:
             callback()
+
+    def _new_hasher(self) -> StagedDigest:
+        return StagedDigest(self.request.digest_algorithm)
 
     def _require_hasher(self) -> StagedDigest:
         if self.hasher is None:

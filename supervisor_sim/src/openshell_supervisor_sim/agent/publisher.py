@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
@@ -37,7 +38,7 @@ class Content:
     """What is going to be published, as computed in the sandbox."""
 
     size_bytes: int
-    sha256: bytes
+    digest: Digest
 
 
 class Publisher:
@@ -108,7 +109,7 @@ class Publisher:
             durable = flushed and staging.flush_directory()
             response = files_pb2.UploadFileResponse(
                 bytes_written=content.size_bytes,
-                file=describe(self._fs.fstat(staging.fd), location.path, content.sha256),
+                file=describe(self._fs.fstat(staging.fd), location.path, content.digest),
                 upload_id=upload.record.upload_id if upload.record is not None else "",
                 durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
                 resumed_from=resumed_from,
@@ -139,7 +140,7 @@ class Publisher:
                 upload.row,
                 inode=self._fs.fstat(staging.fd).st_ino,
                 finish_size=content.size_bytes,
-                finish_sha256=content.sha256,
+                finish_digest=content.digest.value,
             )
             self._journal.write(upload.record, durable=upload.request.fsync)
 

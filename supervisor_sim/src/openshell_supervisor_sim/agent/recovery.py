@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -101,7 +102,10 @@ class Recovery:
             record = replace(record, state=status, updated=updated, inode=0)
             metadata = files_pb2.UploadFileMetadata.FromString(record.metadata)
             upload = LiveUpload(
-                upload_request(metadata, started=True),
+                replace(
+                    upload_request(metadata, started=True),
+                    digest_algorithm=DigestAlgorithm.of(record.digest_algorithm),
+                ),
                 location.path,
                 record,
                 fs=self._fs,
@@ -133,7 +137,7 @@ class Recovery:
         durable = metadata.fsync and sync_directory(self._fs, location.parent_fd)
         result = files_pb2.UploadFileResponse(
             bytes_written=record.finish_size,
-            file=describe(published, location.path, record.finish_sha256),
+            file=describe(published, location.path, record.finish),
             upload_id=record.upload_id,
             durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_supervisor_sim.agent.core.download import changed_error
 from openshell_supervisor_sim.agent.core.requests import follows
 from openshell_supervisor_sim.agent.errno_reasons import mapped
-from openshell_supervisor_sim.agent.file_info import Interrupt, describe, hash_file, same_file
+from openshell_supervisor_sim.agent.file_digest import digest_of_file
+from openshell_supervisor_sim.agent.file_info import Interrupt, describe, same_file
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, require_regular
 
@@ -28,7 +30,8 @@ def stat_file(
         request.remote_path, "remote_path", follow=follows("leaf_link", request.leaf_link)
     ) as found:
         if request.include_digest:
-            return _with_digest(root, fs, found, interrupt)
+            algorithm = DigestAlgorithm.of(request.digest_algorithm)
+            return _with_digest(root, fs, found, interrupt, algorithm)
         with mapped(f"opening {found.path}"):
             fd = fs.open(found.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=found.parent_fd)
             try:
@@ -42,16 +45,16 @@ def stat_file(
 
 
 def _with_digest(
-    root: SandboxRoot, fs: FileSystem, found: Location, interrupt: Interrupt
+    root: SandboxRoot, fs: FileSystem, found: Location, interrupt: Interrupt, algorithm: DigestAlgorithm
 ) -> files_pb2.FileInfo:
     fd = root.open_regular(found)
     try:
         with mapped(f"reading {found.path}"):
             before = fs.fstat(fd)
-            hasher, count = hash_file(fs, fd, before.st_size, interrupt)
+            digest, count = digest_of_file(fs, fd, before.st_size, interrupt, algorithm)
             after = fs.fstat(fd)
         if count != before.st_size or not same_file(before, after):
             raise changed_error(found.path)
-        return describe(after, found.path, hasher.digest())
+        return describe(after, found.path, digest)
     finally:
         fs.close(fd)

@@ -252,7 +252,8 @@ def _upload_input(message: files_pb2.UploadFileRequest) -> Input:
             data = message.data
             return Chunk(data.offset, data.data, data.crc32c, data.hole_bytes)
         case "finish":
-            return Finish(message.finish.size_bytes, message.finish.sha256)
+            finish = message.finish
+            return Finish(finish.size_bytes, finish.sha256, finish.sha256_blocks)
         case "metadata":
             return Misplaced("metadata", "must be the first message and the only one (UPL-4)")
         case _:

@@ -164,11 +164,13 @@ class UploadAttempt:
                 f"the finish says {finish.size_bytes} bytes, {content.size_bytes} are staged",
                 {"expected_size": str(finish.size_bytes), "actual_size": str(content.size_bytes)},
             )
-        if finish.sha256 is not None and not hmac.compare_digest(finish.sha256, content.sha256):
+        computed = content.digest.value
+        if finish.digest is not None and not hmac.compare_digest(finish.digest, computed):
+            field = content.digest.algorithm.field
             raise TransferError(
                 Reason.DIGEST_MISMATCH,
-                f"the finish says {finish.sha256.hex()}, what is staged has {content.sha256.hex()}",
-                {"expected_sha256": finish.sha256.hex(), "actual_sha256": content.sha256.hex()},
+                f"the finish says {field} {finish.digest.hex()}, what is staged has {computed.hex()}",
+                {f"expected_{field}": finish.digest.hex(), f"actual_{field}": computed.hex()},
             )
         with mapped(f"looking at the staging file of {self._location.path}"):
             size = self._fs.fstat(self._staging.fd).st_size

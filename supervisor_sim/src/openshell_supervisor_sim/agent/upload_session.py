@@ -109,7 +109,7 @@ class UploadSession:
         limits = self._caller.limits
         published, staged = None, 0
         if isinstance(attached, Published):
-            published = attached.size_bytes, attached.sha256
+            published = attached.size_bytes, attached.digest.value
         else:
             staged = attached.resumed_from
         return UploadCore(
@@ -121,6 +121,7 @@ class UploadSession:
                 max_chunk_bytes=limits.max_chunk_bytes,
                 max_file_bytes=limits.max_file_bytes,
                 published=published,
+                digest_algorithm=request.digest_algorithm,
             )
         )
 

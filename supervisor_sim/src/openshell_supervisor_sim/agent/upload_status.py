@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -28,7 +29,7 @@ class Published:
     """The upload was published before; its finish can be repeated (RSM-6)."""
 
     size_bytes: int
-    sha256: bytes
+    digest: Digest
     result: files_pb2.UploadFileResponse
 
 
@@ -51,11 +52,13 @@ def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
         size_bytes=size,
         epoch=record.epoch,
         failure_reason=record.failure_reason,
+        digest_algorithm=record.finish.algorithm.wire,
     )
     if record.state == files_pb2.UPLOAD_STATE_PUBLISHED:
         status.result.ParseFromString(record.result)
         status.staged_bytes = size
-        status.staged_sha256 = record.finish_sha256
+        staged = record.finish
+        status.staged_sha256, status.staged_sha256_blocks = staged.sha256, staged.sha256_blocks
         status.durable_bytes = size if status.result.durability == files_pb2.DURABILITY_FSYNC else 0
     status.created_time.FromNanoseconds(round(record.created * 1e9))
     status.updated_time.FromNanoseconds(round(record.updated * 1e9))
@@ -92,7 +95,7 @@ def fingerprint_of(found: LiveUpload | UploadRecord) -> bytes:
 def published(record: UploadRecord) -> Published:
     """Return the outcome of an upload that was published."""
     result = files_pb2.UploadFileResponse.FromString(record.result)
-    return Published(record.finish_size, record.finish_sha256, result)
+    return Published(record.finish_size, record.finish, result)
 
 
 def unknown_upload(upload_id: str) -> TransferError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB, RFC_CHUNK_BYTES
 from openshell_files_protocol.reasons import Reason
@@ -12,8 +13,8 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
 
-#: Largest hole in one message. Both ends hash its zeros, so a larger one would
-#: be a long silence.
+#: Largest hole in one message. With SHA-256 both ends hash its zeros, so a
+#: larger one would be a long silence.
 MAX_HOLE_BYTES: Final = 256 * MIB
 
 
@@ -50,6 +51,19 @@ def span(request: DownloadRequest, size: int) -> Span:
         )
     end = size if request.length is None else min(size, request.offset + request.length)
     return Span(request.offset, end)
+
+
+def trailer_digest(request: DownloadRequest, span: Span, hole_bytes: int) -> DigestAlgorithm:
+    """Choose the digest of the trailer (DIG-6).
+
+    Args:
+        request: says what the caller takes.
+        span: what is sent.
+        hole_bytes: of the whole file, in sum.
+    """
+    zeros = min(hole_bytes, span.end - span.start)
+    worthwhile = request.checked and request.takes_blocks and zeros >= WORTHWHILE_ZEROS
+    return DigestAlgorithm.SHA256_BLOCKS if worthwhile else DigestAlgorithm.SHA256
 
 
 def piece_bytes(request: DownloadRequest, limits: Limits) -> int:

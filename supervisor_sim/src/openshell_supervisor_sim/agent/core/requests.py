@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import SHA256_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -76,6 +77,7 @@ class UploadRequest:
         leaf_link: what to do with a link at the destination.
         fsync: flush before answering.
         epoch: attempt, as StartUpload answered; 0 if not given.
+        digest_algorithm: which digest the upload has (DIG-3).
     """
 
     path: str
@@ -90,6 +92,7 @@ class UploadRequest:
     leaf_link: LeafLink
     fsync: bool
     epoch: int
+    digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
 
     @property
     def resumable(self) -> bool:
@@ -99,7 +102,7 @@ class UploadRequest:
     @property
     def fingerprint(self) -> bytes:
         """Digest of everything that has to stay the same between attempts (RSM-1)."""
-        same = (
+        same: tuple[object, ...] = (
             self.path,
             self.size_bytes,
             self.mode,
@@ -109,6 +112,9 @@ class UploadRequest:
             self.leaf_link.name,
             self.fsync,
         )
+        if self.digest_algorithm is not DigestAlgorithm.SHA256:
+            # The default takes no part: uploads of an agent that knew no other go on.
+            same += (self.digest_algorithm.name,)
         return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).digest()
 
 
@@ -126,6 +132,7 @@ class DownloadRequest:
         allow_change: go on if the file changes (DWN-5).
         follow_link: follow a link at the end of the path.
         max_chunk_bytes: largest piece wanted; 0 leaves it to the agent.
+        takes_blocks: the trailer may carry the digest of blocks (DIG-6).
     """
 
     path: str
@@ -137,6 +144,7 @@ class DownloadRequest:
     allow_change: bool
     follow_link: bool
     max_chunk_bytes: int
+    takes_blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +187,28 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
         leaf_link=_leaf_link("metadata.leaf_link", metadata.leaf_link),
         fsync=metadata.durability != files_pb2.DURABILITY_RENAME,
         epoch=metadata.epoch,
+        digest_algorithm=DigestAlgorithm.of(metadata.digest_algorithm),
     )
 
 
-def start_digest(request: files_pb2.StartUploadRequest) -> bytes:
-    """Return the source's SHA-256 from StartUpload, empty if not given (RSM-9).
+def start_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
+    """Return the source's digest from StartUpload, None if not given (RSM-9, DIG-4).
 
     Raises:
         TransferError: INVALID_REQUEST.
     """
-    if request.sha256 and len(request.sha256) != SHA256_BYTES:
-        raise invalid("sha256", f"has {len(request.sha256)} bytes, a SHA-256 has {SHA256_BYTES}")
-    return request.sha256
+    wanted = DigestAlgorithm.of(request.metadata.digest_algorithm)
+    given = {
+        DigestAlgorithm.SHA256: request.sha256,
+        DigestAlgorithm.SHA256_BLOCKS: request.sha256_blocks,
+    }
+    value = given.pop(wanted)
+    for algorithm, other in given.items():
+        if other:
+            raise invalid(algorithm.field, f"metadata.digest_algorithm is {wanted.name}, give {wanted.field}")
+    if value and len(value) != SHA256_BYTES:
+        raise invalid(wanted.field, f"has {len(value)} bytes, a SHA-256 has {SHA256_BYTES}")
+    return Digest(wanted, value) if value else None
 
 
 def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
@@ -214,6 +232,7 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
         allow_change=request.on_change == files_pb2.CHANGE_POLICY_ALLOW,
         follow_link=follows("leaf_link", request.leaf_link),
         max_chunk_bytes=request.max_chunk_bytes,
+        takes_blocks=files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS in request.accepted_digests,
     )
 
 

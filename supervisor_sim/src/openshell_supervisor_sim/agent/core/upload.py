@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from openshell_files_protocol.chunks import Chunk
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import SHA256_BYTES
 from openshell_files_protocol.reasons import Reason
@@ -31,10 +32,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """UploadFinish."""
+    """UploadFinish, with one of the two digests (DIG-4)."""
 
     size_bytes: int
     sha256: bytes
+    sha256_blocks: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,10 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Verify and publish; `sha256` is None when the caller declared none (UPL-2)."""
+    """Verify and publish; `digest` is None when the caller declared none (UPL-2)."""
 
     size_bytes: int
-    sha256: bytes | None
+    digest: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class UploadTerms:
         max_chunk_bytes: largest chunk (UPL-6).
         max_file_bytes: largest file.
         published: size and digest, if the file was published already.
+        digest_algorithm: which digest the finish carries (DIG-4).
     """
 
     declared_size: int | None
@@ -133,6 +136,7 @@ class UploadTerms:
     max_chunk_bytes: int
     max_file_bytes: int
     published: tuple[int, bytes] | None = None
+    digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
 
 
 class UploadCore:
@@ -250,7 +254,7 @@ class UploadCore:
             raise invalid("data", "has neither data nor hole_bytes (UPL-5)")
 
     def _finish(self, event: Finish) -> Action:
-        self._check_finish(event)
+        digest = self._digest_of(event)
         declared = self._terms.declared_size
         if declared is not None and event.size_bytes != declared:
             return self._refuse(
@@ -271,24 +275,37 @@ class UploadCore:
                 keep=False,
             )
         self._phase = Phase.FINISHED
-        return Publish(event.size_bytes, event.sha256)
+        return Publish(event.size_bytes, digest)
 
     def _finish_again(self, event: Finish) -> Action:
-        self._check_finish(event)
-        if self._terms.published != (event.size_bytes, event.sha256):
+        if self._terms.published != (event.size_bytes, self._digest_of(event)):
             raise TransferError(
                 Reason.FINISH_CONFLICT, "finish: the upload was finished with another size or digest"
             )
         self._phase = Phase.OVER
         return Replay()
 
-    def _check_finish(self, finish: Finish) -> None:
+    def _digest_of(self, finish: Finish) -> bytes:
+        """Return the digest that the upload has, and see to it that no other is there (UPL-3, DIG-4)."""
         if not self._terms.explicit_finish:
             raise invalid("finish", "was not announced by metadata.explicit_finish")
-        if len(finish.sha256) != SHA256_BYTES:
+        fields = {
+            DigestAlgorithm.SHA256: finish.sha256,
+            DigestAlgorithm.SHA256_BLOCKS: finish.sha256_blocks,
+        }
+        wanted = self._terms.digest_algorithm
+        digest = fields.pop(wanted)
+        for algorithm, other in fields.items():
+            if other:
+                raise invalid(
+                    f"finish.{algorithm.field}",
+                    f"the upload's digest is {wanted.name}, in finish.{wanted.field}",
+                )
+        if len(digest) != SHA256_BYTES:
             raise invalid(
-                "finish.sha256", f"has {len(finish.sha256)} bytes, a SHA-256 has {SHA256_BYTES} (UPL-3)"
+                f"finish.{wanted.field}", f"has {len(digest)} bytes, a SHA-256 has {SHA256_BYTES} (UPL-3)"
             )
+        return digest
 
     def _input_end(self, event: InputEnd) -> Action:
         if event.cancelled or self._terms.explicit_finish:

@@ -192,6 +192,36 @@ UPLOAD_STATE_UNKNOWN: UploadState.ValueType  # 6
 """The sandbox knows nothing of it (any more)."""
 Global___UploadState: _TypeAlias = UploadState  # noqa: Y015
 
+class _DigestAlgorithm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DigestAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DigestAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIGEST_ALGORITHM_UNSPECIFIED: _DigestAlgorithm.ValueType  # 0
+    """The default: DIGEST_ALGORITHM_SHA256."""
+    DIGEST_ALGORITHM_SHA256: _DigestAlgorithm.ValueType  # 1
+    """SHA-256 of all bytes."""
+    DIGEST_ALGORITHM_SHA256_BLOCKS: _DigestAlgorithm.ValueType  # 2
+    """SHA-256 of the blocks of 1 MiB that hold anything but zeros, each behind
+    its index, and of the size. Zeros cost nothing.
+    """
+
+class DigestAlgorithm(_DigestAlgorithm, metaclass=_DigestAlgorithmEnumTypeWrapper):
+    """Which digest says that content is what it should be. The clauses DIG-1 and
+    following define them.
+    """
+
+DIGEST_ALGORITHM_UNSPECIFIED: DigestAlgorithm.ValueType  # 0
+"""The default: DIGEST_ALGORITHM_SHA256."""
+DIGEST_ALGORITHM_SHA256: DigestAlgorithm.ValueType  # 1
+"""SHA-256 of all bytes."""
+DIGEST_ALGORITHM_SHA256_BLOCKS: DigestAlgorithm.ValueType  # 2
+"""SHA-256 of the blocks of 1 MiB that hold anything but zeros, each behind
+its index, and of the size. Zeros cost nothing.
+"""
+Global___DigestAlgorithm: _TypeAlias = DigestAlgorithm  # noqa: Y015
+
 @_typing.final
 class SandboxRef(_message.Message):
     """Which sandbox: by id, or by name and workspace."""
@@ -270,6 +300,7 @@ class FileInfo(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Absolute path inside the sandbox, as resolved."""
     type: Global___FileType.ValueType
@@ -282,6 +313,10 @@ class FileInfo(_message.Message):
     """SHA-256 of the content, 32 bytes; empty if it was not computed."""
     allocated_bytes: _builtins.int
     """Bytes that occupy storage; less than size_bytes in a sparse file."""
+    sha256_blocks: _builtins.bytes
+    """SHA256_BLOCKS digest of the content, 32 bytes; empty if it was not
+    computed.
+    """
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Nanosecond resolution."""
@@ -297,10 +332,11 @@ class FileInfo(_message.Message):
         version: _builtins.str = ...,
         sha256: _builtins.bytes = ...,
         allocated_bytes: _builtins.int = ...,
+        sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "mode", b"mode", "modified_time", b"modified_time", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "mode", b"mode", "modified_time", b"modified_time", "path", b"path", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "size_bytes", b"size_bytes", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,18 +384,24 @@ class UploadFinish(_message.Message):
 
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     sha256: _builtins.bytes
     """SHA-256 of the whole file, 32 bytes."""
+    sha256_blocks: _builtins.bytes
+    """Instead of sha256, if the upload's digest_algorithm is SHA256_BLOCKS
+    (DIG-4).
+    """
     def __init__(
         self,
         *,
         size_bytes: _builtins.int = ...,
         sha256: _builtins.bytes = ...,
+        sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +469,7 @@ class UploadFileMetadata(_message.Message):
     LEAF_LINK_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     """Path of the file itself, never of a directory to put it into. Relative
@@ -460,6 +503,10 @@ class UploadFileMetadata(_message.Message):
     durability: Global___Durability.ValueType
     epoch: _builtins.int
     """As StartUpload answered. A newer attempt has a higher one."""
+    digest_algorithm: Global___DigestAlgorithm.ValueType
+    """What the agent computes and the finish carries. UploadStatus says whether
+    the agent knows it (DIG-3).
+    """
     @_builtins.property
     def condition(self) -> Global___UploadCondition: ...
     @_builtins.property
@@ -485,10 +532,11 @@ class UploadFileMetadata(_message.Message):
         leaf_link: Global___LeafLinkPolicy.ValueType = ...,
         durability: Global___Durability.ValueType = ...,
         epoch: _builtins.int = ...,
+        digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -590,6 +638,7 @@ class DownloadFileRequest(_message.Message):
     ON_CHANGE_FIELD_NUMBER: _builtins.int
     LEAF_LINK_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    ACCEPTED_DIGESTS_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     as_archive: _builtins.bool
@@ -610,6 +659,12 @@ class DownloadFileRequest(_message.Message):
     leaf_link: Global___LeafLinkPolicy.ValueType
     max_chunk_bytes: _builtins.int
     """Largest piece the caller wants; 0 leaves it to the server."""
+    @_builtins.property
+    def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
+        """Digests that the trailer may carry besides SHA-256 (DIG-6). Those that
+        the server does not know are ignored.
+        """
+
     def __init__(
         self,
         *,
@@ -626,10 +681,11 @@ class DownloadFileRequest(_message.Message):
         on_change: Global___ChangePolicy.ValueType = ...,
         leaf_link: Global___LeafLinkPolicy.ValueType = ...,
         max_chunk_bytes: _builtins.int = ...,
+        accepted_digests: _abc.Iterable[Global___DigestAlgorithm.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "length", b"length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "as_archive", b"as_archive", "checked", b"checked", "if_version", b"if_version", "leaf_link", b"leaf_link", "length", b"length", "max_chunk_bytes", b"max_chunk_bytes", "offset", b"offset", "on_change", b"on_change", "remote_path", b"remote_path", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "tail_bytes", b"tail_bytes", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length", b"_length", "accepted_digests", b"accepted_digests", "as_archive", b"as_archive", "checked", b"checked", "if_version", b"if_version", "leaf_link", b"leaf_link", "length", b"length", "max_chunk_bytes", b"max_chunk_bytes", "offset", b"offset", "on_change", b"on_change", "remote_path", b"remote_path", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "tail_bytes", b"tail_bytes", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length: _TypeAlias = _typing.Literal["length"]  # noqa: Y015
     _WhichOneofArgType__length: _TypeAlias = _typing.Literal["_length", b"_length"]  # noqa: Y015
@@ -646,12 +702,17 @@ class DownloadFileHeader(_message.Message):
     IS_ARCHIVE_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     START_OFFSET_FIELD_NUMBER: _builtins.int
+    DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Size of the whole file when it was opened."""
     mode: _builtins.int
     is_archive: _builtins.bool
     start_offset: _builtins.int
     """Where the first chunk begins."""
+    digest_algorithm: Global___DigestAlgorithm.ValueType
+    """What the trailer will carry: one of the request's accepted_digests, or
+    unspecified for SHA-256.
+    """
     @_builtins.property
     def file(self) -> Global___FileInfo: ...
     def __init__(
@@ -662,10 +723,11 @@ class DownloadFileHeader(_message.Message):
         is_archive: _builtins.bool = ...,
         file: Global___FileInfo | None = ...,
         start_offset: _builtins.int = ...,
+        digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "is_archive", b"is_archive", "mode", b"mode", "size_bytes", b"size_bytes", "start_offset", b"start_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest_algorithm", b"digest_algorithm", "file", b"file", "is_archive", b"is_archive", "mode", b"mode", "size_bytes", b"size_bytes", "start_offset", b"start_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -682,6 +744,7 @@ class DownloadTrailer(_message.Message):
     WHOLE_FILE_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     end_offset: _builtins.int
     """Where the last chunk ended."""
     sha256: _builtins.bytes
@@ -690,6 +753,8 @@ class DownloadTrailer(_message.Message):
     """The bytes sent are the whole file."""
     changed: _builtins.bool
     """The file changed while it was read; only with CHANGE_POLICY_ALLOW."""
+    sha256_blocks: _builtins.bytes
+    """Instead of sha256, if the header said SHA256_BLOCKS."""
     @_builtins.property
     def file(self) -> Global___FileInfo:
         """The file after the last byte was read."""
@@ -702,10 +767,11 @@ class DownloadTrailer(_message.Message):
         whole_file: _builtins.bool = ...,
         changed: _builtins.bool = ...,
         file: Global___FileInfo | None = ...,
+        sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "end_offset", b"end_offset", "file", b"file", "sha256", b"sha256", "whole_file", b"whole_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "end_offset", b"end_offset", "file", b"file", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "whole_file", b"whole_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -752,10 +818,13 @@ class StartUploadRequest(_message.Message):
 
     METADATA_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
     """SHA-256 of the source, if known. A file with the same size and digest at
     the destination is not sent again.
     """
+    sha256_blocks: _builtins.bytes
+    """Instead of sha256, if the metadata's digest_algorithm is SHA256_BLOCKS."""
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata:
         """explicit_finish is implied; upload_id is set to continue."""
@@ -765,10 +834,11 @@ class StartUploadRequest(_message.Message):
         *,
         metadata: Global___UploadFileMetadata | None = ...,
         sha256: _builtins.bytes = ...,
+        sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,6 +862,8 @@ class UploadStatus(_message.Message):
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     EXPIRATION_TIME_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
+    STAGED_SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     request_id: _builtins.str
     state: Global___UploadState.ValueType
@@ -807,6 +879,12 @@ class UploadStatus(_message.Message):
     epoch: _builtins.int
     failure_reason: _builtins.str
     """Reason of the refusal when aborted at the finish."""
+    digest_algorithm: Global___DigestAlgorithm.ValueType
+    """The upload's digest. Unspecified is SHA-256, also from a server that does
+    not know what the metadata asked for (DIG-3).
+    """
+    staged_sha256_blocks: _builtins.bytes
+    """Instead of staged_sha256, if it is SHA256_BLOCKS."""
     @_builtins.property
     def result(self) -> Global___UploadFileResponse:
         """Set when published."""
@@ -834,10 +912,12 @@ class UploadStatus(_message.Message):
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         expiration_time: _timestamp_pb2.Timestamp | None = ...,
         failure_reason: _builtins.str = ...,
+        digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
+        staged_sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expiration_time", b"expiration_time", "result", b"result", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "durable_bytes", b"durable_bytes", "epoch", b"epoch", "expiration_time", b"expiration_time", "failure_reason", b"failure_reason", "path", b"path", "request_id", b"request_id", "result", b"result", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "staged_sha256", b"staged_sha256", "state", b"state", "updated_time", b"updated_time", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "digest_algorithm", b"digest_algorithm", "durable_bytes", b"durable_bytes", "epoch", b"epoch", "expiration_time", b"expiration_time", "failure_reason", b"failure_reason", "path", b"path", "request_id", b"request_id", "result", b"result", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "staged_sha256", b"staged_sha256", "staged_sha256_blocks", b"staged_sha256_blocks", "state", b"state", "updated_time", b"updated_time", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -881,7 +961,7 @@ class GetUploadRequest(_message.Message):
     request_id: _builtins.str
     """Instead of upload_id."""
     include_digest: _builtins.bool
-    """Compute staged_sha256. Costs one read of the staged bytes."""
+    """Compute the upload's digest of the staged bytes. Costs one read of them."""
     @_builtins.property
     def sandbox(self) -> Global___SandboxRef: ...
     def __init__(
@@ -1021,10 +1101,13 @@ class StatFileRequest(_message.Message):
     REMOTE_PATH_FIELD_NUMBER: _builtins.int
     INCLUDE_DIGEST_FIELD_NUMBER: _builtins.int
     LEAF_LINK_FIELD_NUMBER: _builtins.int
+    DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     remote_path: _builtins.str
     include_digest: _builtins.bool
     """Compute the digest. Costs one read of the file."""
     leaf_link: Global___LeafLinkPolicy.ValueType
+    digest_algorithm: Global___DigestAlgorithm.ValueType
+    """Which digest. A server that does not know it computes SHA-256."""
     @_builtins.property
     def sandbox(self) -> Global___SandboxRef: ...
     def __init__(
@@ -1034,10 +1117,11 @@ class StatFileRequest(_message.Message):
         remote_path: _builtins.str = ...,
         include_digest: _builtins.bool = ...,
         leaf_link: Global___LeafLinkPolicy.ValueType = ...,
+        digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_digest", b"include_digest", "leaf_link", b"leaf_link", "remote_path", b"remote_path", "sandbox", b"sandbox"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest_algorithm", b"digest_algorithm", "include_digest", b"include_digest", "leaf_link", b"leaf_link", "remote_path", b"remote_path", "sandbox", b"sandbox"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
