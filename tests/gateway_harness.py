@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from openshell_files_gateway.config.settings import (
     OidcSettings,
     RelaySettings,
     SandboxSettings,
+    SandboxTokenSettings,
     ServerSettings,
     TlsSettings,
     WorkspaceMember,
@@ -32,7 +33,12 @@ from openshell_files_protocol.framing import (
     frame_segments,
 )
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
+from openshell_files_protocol.pb.openshell.v1 import (
+    exec_relay_pb2,
+    file_relay_pb2,
+    files_pb2,
+    openshell_pb2,
+)
 from openshell_supervisor_sim.relay import open_stream
 
 SANDBOX = "11111111-1111-4111-8111-111111111111"
@@ -90,11 +96,15 @@ class FakeSupervisor:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self.token}"),)
 
-    async def connect(self, files: file_relay_pb2.FileTransferCapability | None = FILES) -> str:
+    async def connect(
+        self,
+        files: file_relay_pb2.FileTransferCapability | None = FILES,
+        commands: exec_relay_pb2.ExecCapability | None = None,
+    ) -> str:
         """Say hello and return the session id."""
         self.call = open_stream(self.channel, methods.CONNECT_SUPERVISOR, self.metadata)
         hello = openshell_pb2.SupervisorHello(
-            sandbox_id=self.sandbox_id, instance_id="fake", file_transfer=files
+            sandbox_id=self.sandbox_id, instance_id="fake", file_transfer=files, exec=commands
         )
         await self.say(openshell_pb2.SupervisorMessage(hello=hello))
         message = await self.hear()
@@ -177,14 +187,30 @@ class GatewayHarness:
 
 @asynccontextmanager
 async def running_gateway(
-    *, relay: RelaySettings | None = None, limits: LimitSettings | None = None
+    *,
+    relay: RelaySettings | None = None,
+    limits: LimitSettings | None = None,
+    more_sandboxes: Iterable[str] = (),
+    server: Mapping[str, float] | None = None,
+    sandbox_tokens: SandboxTokenSettings | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[GatewayHarness, None]:
-    """Run a gateway on a free port, with two sandboxes and one of somebody else's."""
+    """Run a gateway on a free port, with two sandboxes and one of somebody else's.
+
+    Args:
+        relay: settings of that table.
+        limits: settings of that table.
+        more_sandboxes: ids, which are their names too.
+        changes: other tables, in the place of what is here.
+        server: more settings of that table.
+        sandbox_tokens: settings of that table.
+    """
     provider = DevelopmentIdentityProvider(audience=AUDIENCE)
     await asyncio.to_thread(provider.start)
     settings = GatewaySettings(
         gateway_id=f"tests-{uuid.uuid4()}",
-        server=ServerSettings.model_validate({"port": 0, "drain_timeout": 0.2}),
+        server=ServerSettings.model_validate({"port": 0, "drain_timeout": 0.2} | dict(server or {})),
+        sandbox_tokens=sandbox_tokens or SandboxTokenSettings(),
         tls=TlsSettings(disabled=True),
         oidc=OidcSettings(issuer=provider.issuer, audience=AUDIENCE, dangerously_allow_insecure_http=True),
         relay=relay or RelaySettings(),
@@ -193,12 +219,15 @@ async def running_gateway(
             SandboxSettings(id=SANDBOX, name="demo"),
             SandboxSettings(id=OTHER_SANDBOX, name="other"),
             SandboxSettings(id=FOREIGN_SANDBOX, name="foreign", workspace="theirs"),
+            *(SandboxSettings(id=one, name=one) for one in more_sandboxes),
         ),
         workspaces=(
             WorkspaceSettings(name="default", members=(WorkspaceMember(subject=provider.client_id),)),
             WorkspaceSettings(name="theirs", members=(WorkspaceMember(subject="somebody-else"),)),
         ),
     )
+    if changes:
+        settings = GatewaySettings(**(dict(settings) | dict(changes)))
     access = assemble_access(settings)
     gateway = Gateway(settings, access)
     harness = GatewayHarness("", gateway, access, provider)

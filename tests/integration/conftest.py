@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import re
@@ -12,11 +11,11 @@ from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 
-import grpc
 import psutil
 import pytest
 from conditions import block_until
 from dev_command import DevStack, dev_stack
+from leaks import grpc_engine as grpc_engine
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,19 +28,6 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Generator[P
     yield directory
     patch.undo()
     assert os.listdir(directory) == []
-
-
-@pytest.fixture(scope="session", autouse=True)
-def grpc_engine() -> Generator[None, None, None]:
-    """Keep the sockets that grpc.aio has for itself over the whole session, so that they are not counted."""
-
-    async def begin() -> None:
-        # It wants a loop, and other tests may have left none.
-        grpc.aio.init_grpc_aio()
-
-    asyncio.run(begin())
-    yield
-    grpc.aio.shutdown_grpc_aio()
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,7 @@ async def test_an_agent_that_answers_something_else() -> None:
 
 async def test_a_silent_supervisor_loses_its_session() -> None:
     """ADR 0007: upstream would keep it."""
-    async with running_gateway(relay=RelaySettings(heartbeat_interval=0.1)) as harness:
+    async with running_gateway(relay=RelaySettings(heartbeat_interval=0.1, silence_timeout=0.3)) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()
         while await supervisor.hear() is not None:

@@ -37,7 +37,8 @@ async def hasty() -> AsyncGenerator[GatewayHarness, None]:
 
 
 async def test_a_question_and_its_answer(harness: GatewayHarness) -> None:
-    """FRM-2, FRM-3; upstream: relay_round_trips_bytes."""
+    """FRM-2, FRM-3; upstream: relay_round_trips_bytes, claim_relay_connects_both_ends,
+    require_persisted_sandbox_accepts_existing_sandbox."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())
@@ -220,6 +221,13 @@ async def test_the_caller_goes_away(harness: GatewayHarness) -> None:
     assert await relay.next_frame() is not None
     asking.cancel()
     assert await relay.next_frame() is None
+
+
+async def test_a_sandbox_that_does_not_exist(harness: GatewayHarness) -> None:
+    """Upstream: require_persisted_sandbox_rejects_missing_sandbox; its token is good."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await harness.supervisor("44444444-4444-4444-8444-444444444444").connect()
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.parametrize(
