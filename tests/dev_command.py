@@ -111,6 +111,11 @@ def dev_stack(
                 process.communicate()
 
 
+def is_exec_host(process: psutil.Process) -> bool:
+    """Return whether a process is what a supervisor starts commands with."""
+    return "openshell_supervisor_sim.commands.host" in " ".join(process.cmdline())
+
+
 def descendants(pid: int) -> list[psutil.Process]:
     """Return all processes below one."""
     return psutil.Process(pid).children(recursive=True)

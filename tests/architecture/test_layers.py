@@ -18,7 +18,12 @@ SOURCES = {
 #: What a core must not know.
 FORBIDDEN_IN_CORE = {"grpc", "asyncio", "os", "time", "socket", "threading", "sqlite3", "httpx", "aiofiles"}
 
-CORES = [SOURCES["gateway"] / "core", SOURCES["supervisor"] / "agent/core", SOURCES["sdk"] / "_core"]
+CORES = [
+    SOURCES["gateway"] / "core",
+    SOURCES["supervisor"] / "agent/core",
+    SOURCES["supervisor"] / "commands/core",
+    SOURCES["sdk"] / "_core",
+]
 
 #: Which distribution may import which.
 ALLOWED = {

@@ -1,26 +1,28 @@
-"""`openshell-supervisor-sim run`: one sandbox's supervisor."""
+"""The commands `openshell-supervisor-sim run` and `agent`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import grpc
-import structlog
 import typer
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES, STREAM_OPTIONS
-from openshell_files_protocol.server_process import LogFormat, configure_logs, tune_allocator, wait_for_stop
+from openshell_files_protocol.agent_secret import SecretError, load_secret
+from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.server_process import LogFormat, configure_logs, tune_allocator
 
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
+from openshell_supervisor_sim.agent_port import listen
 from openshell_supervisor_sim.backoff import INITIAL_SECONDS, MAX_SECONDS, Backoff
+from openshell_supervisor_sim.commands.environment import parse_variables
 from openshell_supervisor_sim.faults import Fault, release_on_signal, strike
-from openshell_supervisor_sim.session import SupervisorSession
+from openshell_supervisor_sim.running import AgentRunSettings, RunSettings, serve_agent, serve_sandbox
+from openshell_supervisor_sim.startup import Mode, Places, Started, StartError, Wanted, start_confined
+from openshell_supervisor_sim.tcp_target import loopback_address
 from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -28,19 +30,41 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 #: Where the agent keeps its journal inside the sandbox, unless told otherwise.
 STATE_IN_ROOT = "var/lib/openshell-files"
 
+_MODES: Mapping[str, Mode] = {"auto": "auto", "required": "required", "none": "none"}
+
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
-#: Pings as the real supervisor sends them, also while idle.
-_KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # The session's own backoff decides when to try again.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
+RootOption = Annotated[Path, typer.Option(help="Directory that is the sandbox's `/`.")]
+WorkdirOption = Annotated[str, typer.Option(help="Where relative paths start, inside the sandbox.")]
+StateDirOption = Annotated[
+    Path | None, typer.Option(help=f"Where uploads are remembered. Default: ROOT/{STATE_IN_ROOT}.")
+]
+ConfineOption = Annotated[
+    str,
+    typer.Option(
+        help="auto: take away all rights that are not needed, as far as the kernel can. required: fail if it "
+        "cannot. none: only become the user."
+    ),
+]
+UserOption = Annotated[
+    str | None,
+    typer.Option(
+        help="User to become when started as root: NAME, UID or UID:GID. Default: the owner of --root."
+    ),
+]
+MemoryOption = Annotated[
+    int | None, typer.Option(min=256, help="Limit of the address space, MiB. Default: none.")
+]
+FaultOption = Annotated[
+    list[str] | None,
+    typer.Option(help="ACTION@POINT[#N]: pause or kill when the agent reaches a point for the Nth time."),
+]
+StdinOption = Annotated[bool, typer.Option(help="Stop when standard input ends.")]
+DrainOption = Annotated[
+    float, typer.Option(min=0.0, help="How long running transfers may go on when stopping, seconds.")
+]
+LogFormatOption = Annotated[str, typer.Option(help="console or json.")]
+LogLevelOption = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 
 
 @app.callback()
@@ -57,40 +81,46 @@ def run(
     token_file: Annotated[
         Path, typer.Option(help="File with the sandbox's token.", envvar="OPENSHELL_SANDBOX_TOKEN_FILE")
     ],
-    root: Annotated[Path, typer.Option(help="Directory that is the sandbox's `/`.")],
-    workdir: Annotated[str, typer.Option(help="Where relative paths start, inside the sandbox.")] = "/",
-    state_dir: Annotated[
-        Path | None, typer.Option(help=f"Where uploads are remembered. Default: ROOT/{STATE_IN_ROOT}.")
-    ] = None,
+    root: RootOption,
+    workdir: WorkdirOption = "/",
+    state_dir: StateDirOption = None,
     tls_ca: Annotated[
         Path | None, typer.Option(help="CA of the gateway's certificate; without it the connection is plain.")
     ] = None,
     max_backoff: Annotated[
         float, typer.Option(min=0.1, help="Longest wait between attempts, seconds.")
     ] = MAX_SECONDS,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(help="ACTION@POINT[#N]: pause or kill when the agent reaches a point for the Nth time."),
+    files: Annotated[bool, typer.Option("--files/--no-files", help="Serve files.")] = True,
+    commands: Annotated[bool, typer.Option("--exec/--no-exec", help="Run commands.")] = True,
+    exec_view: Annotated[
+        str,
+        typer.Option(
+            help="Whether commands see ROOT as `/`. auto: if the kernel lets us. required: fail if not. none: no."
+        ),
+    ] = "auto",
+    env: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE in the environment of every command; repeatable.")
     ] = None,
-    exit_on_stdin_close: Annotated[bool, typer.Option(help="Stop when standard input ends.")] = False,
+    user: UserOption = None,
+    confine: ConfineOption = "auto",
+    memory_limit: MemoryOption = None,
+    drain_timeout: DrainOption = 10.0,
+    fault: FaultOption = None,
+    exit_on_stdin_close: StdinOption = False,
     json_line: Annotated[
         bool, typer.Option("--json", help="Print one JSON line when first connected.")
     ] = False,
-    log_format: Annotated[str, typer.Option(help="console or json.")] = "console",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_format: LogFormatOption = "console",
+    log_level: LogLevelOption = "info",
 ) -> None:
-    """Connect one sandbox to its gateway and serve its files until stopped."""
+    """Connect one sandbox to its gateway and serve it until stopped."""
+    faults = _faults(fault)
+    _configure_logs(log_format, log_level)
     try:
-        faults = [Fault.parse(text) for text in fault or ()]
+        variables = parse_variables(env or ())
     except ValueError as error:
-        _refuse(f"--fault: {error}")
-    if log_format not in ("console", "json"):
-        _refuse("--log-format: use console or json")
-    if log_level.lower() not in _LOG_LEVELS:
-        _refuse(f"--log-level: use one of {', '.join(_LOG_LEVELS)}")
+        _refuse(f"--env: {error}")
     _check_root(root, workdir)
-    configure_logs(_format(log_format), log_level)
-    tune_allocator()
     tokens = TokenFile(token_file)
     try:
         tokens.read()
@@ -100,77 +130,141 @@ def run(
         credentials = None if tls_ca is None else grpc.ssl_channel_credentials(tls_ca.read_bytes())
     except OSError as error:
         _refuse(f"--tls-ca {tls_ca}: {error}")
-    settings = AgentSettings(root=root, workdir=workdir, state_dir=state_dir or root / STATE_IN_ROOT)
-
-    if faults:
-        release_on_signal(faults)
-    agent = FileAgent(settings, trace=partial(strike, faults) if faults else None)
+    places = Places(
+        root=root,
+        workdir=workdir,
+        state_dir=state_dir or root / STATE_IN_ROOT,
+        secrets=[token_file],
+        renewed=token_file,
+    )
+    started = _start(
+        places,
+        Wanted(
+            confine=_mode("--confine", confine),
+            user=user,
+            memory_bytes=_bytes(memory_limit),
+            exec_view=_mode("--exec-view", exec_view) if commands else None,
+            environment=variables,
+        ),
+    )
+    agent = _agent(places, faults) if files else None
     asyncio.run(
-        _serve(
+        serve_sandbox(
+            started,
             agent,
-            endpoint=endpoint,
-            sandbox_id=sandbox_id,
-            tokens=tokens,
-            credentials=credentials,
-            backoff=Backoff(initial=min(INITIAL_SECONDS, max_backoff), maximum=max_backoff),
-            stdin_closes=exit_on_stdin_close,
-            json_line=json_line,
-            faults=faults,
+            RunSettings(
+                places=places,
+                endpoint=endpoint,
+                sandbox_id=sandbox_id,
+                tokens=tokens,
+                credentials=credentials,
+                backoff=Backoff(initial=min(INITIAL_SECONDS, max_backoff), maximum=max_backoff),
+                stdin_closes=exit_on_stdin_close,
+                json_line=json_line,
+                drain_timeout=drain_timeout,
+                faults=faults,
+            ),
         )
     )
 
 
-async def _serve(
-    agent: FileAgent,
-    *,
-    endpoint: str,
-    sandbox_id: str,
-    tokens: TokenFile,
-    credentials: grpc.ChannelCredentials | None,
-    backoff: Backoff,
-    stdin_closes: bool,
-    json_line: bool,
-    faults: Sequence[Fault],
+@app.command("agent")
+def agent_behind_a_port(
+    root: RootOption,
+    secret_file: Annotated[
+        Path, typer.Option(help="File with the secret that the gateway has too; at least 32 bytes of text.")
+    ],
+    listen_on: Annotated[
+        str, typer.Option("--listen", help="Loopback address and port; port 0 takes a free one.")
+    ] = "127.0.0.1:0",
+    workdir: WorkdirOption = "/",
+    state_dir: StateDirOption = None,
+    user: UserOption = None,
+    confine: ConfineOption = "auto",
+    memory_limit: MemoryOption = None,
+    drain_timeout: DrainOption = 10.0,
+    fault: FaultOption = None,
+    exit_on_stdin_close: StdinOption = False,
+    json_line: Annotated[bool, typer.Option("--json", help="Print one JSON line when it listens.")] = False,
+    log_format: LogFormatOption = "console",
+    log_level: LogLevelOption = "info",
 ) -> None:
-    await agent.start()
-    options = [*STREAM_OPTIONS, *_KEEPALIVE]
-    if credentials is None:
-        channel = grpc.aio.insecure_channel(endpoint, options)
-    else:
-        channel = grpc.aio.secure_channel(endpoint, credentials, options)
-    session = SupervisorSession(
-        channel=channel,
-        sandbox_id=sandbox_id,
-        token=tokens,
-        files=agent,
-        max_chunk_bytes=MAX_CHUNK_BYTES,
-        backoff=backoff,
-    )
-    running = asyncio.create_task(session.run())
-    stopping = asyncio.create_task(wait_for_stop(stdin_closes=stdin_closes))
-    saying = asyncio.create_task(_say_when_connected(session)) if json_line else None
+    """Serve files on a port of the sandbox, for a supervisor that knows nothing of files."""
+    faults = _faults(fault)
+    _configure_logs(log_format, log_level)
+    _check_root(root, workdir)
     try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        if any(fault.holds_a_transfer for fault in faults):
-            # It cannot be stopped in order, and must not go on either.
-            os._exit(0)
-        for task in (running, stopping, saying):
-            if task is not None:
-                task.cancel()
-        results = await asyncio.gather(running, stopping, return_exceptions=True)
-        if saying is not None:
-            await asyncio.wait({saying})
-        await agent.aclose()
-        await channel.close()
-    if isinstance(results[0], Exception):
-        raise results[0]
-    structlog.get_logger("openshell_supervisor_sim").info("stopped", by=results[1])
+        secret = load_secret(secret_file)
+    except SecretError as error:
+        _refuse(f"--secret-file {error}")
+    host, _, port = listen_on.rpartition(":")
+    try:
+        # Port 0 is none to connect to, but one to listen on.
+        address, _ = loopback_address(host.strip("[]"), int(port) or 1)
+        listener = listen(address, int(port))
+    except (OSError, ValueError) as error:
+        _refuse(f"--listen {listen_on}: {error}")
+    places = Places(root=root, workdir=workdir, state_dir=state_dir or root / STATE_IN_ROOT)
+    started = _start(
+        places,
+        Wanted(confine=_mode("--confine", confine), user=user, memory_bytes=_bytes(memory_limit)),
+    )
+    asyncio.run(
+        serve_agent(
+            started,
+            _agent(places, faults),
+            AgentRunSettings(
+                listener=listener,
+                secret=secret,
+                stdin_closes=exit_on_stdin_close,
+                json_line=json_line,
+                drain_timeout=drain_timeout,
+                faults=faults,
+            ),
+        )
+    )
 
 
-async def _say_when_connected(session: SupervisorSession) -> None:
-    await session.connected.wait()
-    print(json.dumps({"connected": session.sandbox_id}), flush=True)
+def _agent(places: Places, faults: list[Fault]) -> FileAgent:
+    settings = AgentSettings(root=places.root, workdir=places.workdir, state_dir=places.state_dir)
+    if faults:
+        release_on_signal(faults)
+    return FileAgent(settings, trace=partial(strike, faults) if faults else None)
+
+
+def _start(places: Places, wanted: Wanted) -> Started:
+    tune_allocator()
+    try:
+        return start_confined(places, wanted)
+    except StartError as error:
+        _refuse(str(error))
+
+
+def _faults(texts: list[str] | None) -> list[Fault]:
+    try:
+        return [Fault.parse(text) for text in texts or ()]
+    except ValueError as error:
+        _refuse(f"--fault: {error}")
+
+
+def _configure_logs(log_format: str, log_level: str) -> None:
+    if log_format not in ("console", "json"):
+        _refuse("--log-format: use console or json")
+    if log_level.lower() not in _LOG_LEVELS:
+        _refuse(f"--log-level: use one of {', '.join(_LOG_LEVELS)}")
+    chosen: LogFormat = "json" if log_format == "json" else "console"
+    configure_logs(chosen, log_level)
+
+
+def _mode(option: str, text: str) -> Mode:
+    mode = _MODES.get(text)
+    if mode is None:
+        _refuse(f"{option}: use {', '.join(_MODES)}")
+    return mode
+
+
+def _bytes(mebibytes: int | None) -> int | None:
+    return None if mebibytes is None else mebibytes * MIB
 
 
 def _check_root(root: Path, workdir: str) -> None:
@@ -178,10 +272,6 @@ def _check_root(root: Path, workdir: str) -> None:
         _refuse(f"--root {root}: not a directory; create it first")
     if not workdir.startswith("/"):
         _refuse(f"--workdir {workdir}: must be an absolute path inside the sandbox")
-
-
-def _format(name: str) -> LogFormat:
-    return "json" if name == "json" else "console"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final, cast
 
 import grpc
@@ -36,6 +37,8 @@ class RelayByteStream:
     def __init__(self, call: StreamCall) -> None:
         self._call = call
         self._reading: asyncio.Task[bytes | memoryview] | None = None
+        #: Whether the gateway ended the relay in order.
+        self.ended = False
 
     async def claim(self, channel_id: str) -> None:
         """Send the init frame and wait until the gateway accepted it (RLY-2).
@@ -78,6 +81,12 @@ class RelayByteStream:
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             raise RelayLostError(await self._why(error)) from error
 
+    async def end_sending(self) -> None:
+        """Say that nothing more will be sent; receiving goes on."""
+        # If the call is over, who receives sees it.
+        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            await self._call.done_writing()
+
     async def close(self) -> None:
         """End the stream and let the gateway read what was sent last.
 
@@ -107,6 +116,7 @@ class RelayByteStream:
             except (grpc.RpcError, asyncio.InvalidStateError) as error:
                 raise RelayLostError(await self._why(error)) from error
             if not isinstance(message, bytes):  # grpc.aio.EOF
+                self.ended = True
                 return b""
             try:
                 data = decode_relay_data(message)

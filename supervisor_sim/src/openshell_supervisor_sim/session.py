@@ -5,41 +5,51 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from openshell_files_protocol import methods
-from openshell_files_protocol.limits import PROTOCOL_VERSION
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
+from openshell_supervisor_sim.agent.disk import end_tasks
 from openshell_supervisor_sim.backoff import Backoff
 from openshell_supervisor_sim.relay import RelayByteStream, RelayLostError, StreamCall, open_stream
-from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
+from openshell_supervisor_sim.relay_targets import (
+    RelayServer,
+    RelayTargets,
+    TargetRefusedError,
+    described,
+    transfer_id,
+)
+from openshell_supervisor_sim.token_file import TokenFileError, TokenSource
 
 log = structlog.get_logger("openshell_supervisor_sim.session")
 
 #: Least time between heartbeats, whatever the gateway announces (upstream's).
-_HEARTBEAT_FLOOR_SECONDS: Final = 5.0
+HEARTBEAT_FLOOR_SECONDS: Final = 5.0
 
 #: A gateway that missed so many heartbeats is taken for dead.
 _MISSED_HEARTBEATS: Final = 3
 
+#: Results that wait to be sent (upstream's queue).
+_OUTBOUND_MESSAGES: Final = 64
+
+#: How the end of a connection looks (upstream's).
+_TRANSPORT_CODES: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)
+
 #: How long a gateway may take to answer the hello.
-_HELLO_SECONDS: Final = 15.0
-
-
-class FileServer(Protocol):
-    """What serves a relay: the file agent."""
-
-    async def serve(self, stream: RelayByteStream) -> None:
-        """Serve one operation and return."""
-        ...
+HELLO_SECONDS: Final = 15.0
 
 
 class SessionError(Exception):
     """The session could not be opened, or ended."""
+
+
+class SessionClosedError(SessionError):
+    """The stream is over: the gateway ended it, or the connection is gone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +60,7 @@ class SupervisorSession:
         channel: to the gateway; carries the control stream and every relay.
         sandbox_id: as the token says.
         token: attached to every call.
-        files: serves relays.
+        targets: what relays lead to; the hello announces it.
         max_chunk_bytes: announced in the hello.
         backoff: between attempts.
         instance_id: of this supervisor; random.
@@ -58,16 +68,18 @@ class SupervisorSession:
 
     channel: grpc.aio.Channel
     sandbox_id: str
-    token: TokenFile
-    files: FileServer
-    max_chunk_bytes: int
+    token: TokenSource
+    targets: RelayTargets
+    max_chunk_bytes: int = MAX_CHUNK_BYTES
     backoff: Backoff = field(default_factory=Backoff)
     instance_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     _epoch: int = 0
-    _relays: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"])
+    _attempt: int = 0
+    _draining: bool = False
+    _relays: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
     _outbound: asyncio.Queue[openshell_pb2.SupervisorMessage] = field(
-        default_factory=lambda: asyncio.Queue[openshell_pb2.SupervisorMessage](64)
+        default_factory=lambda: asyncio.Queue[openshell_pb2.SupervisorMessage](_OUTBOUND_MESSAGES)
     )
 
     async def run(self) -> None:
@@ -79,15 +91,42 @@ class SupervisorSession:
             while True:
                 try:
                     await self._run_once()
-                except (SessionError, TokenFileError, RelayLostError) as error:
+                except (SessionError, TokenFileError) as error:
+                    if self._draining:
+                        await self._end_without_session(error)
+                        return
+                    self._attempt += 1
                     delay = self.backoff.next_delay()
-                    log.warning("session ended", reason=str(error), retry_in=round(delay, 2))
+                    log.warning(
+                        "session failed", reason=str(error), attempt=self._attempt, retry_in=round(delay, 2)
+                    )
                     await asyncio.sleep(delay)
         finally:
-            relays = list(self._relays)
-            for relay in relays:
-                relay.cancel()
-            await asyncio.gather(*relays, return_exceptions=True)
+            await end_tasks(*self._relays.values())
+
+    async def drain(self, seconds: float) -> int:
+        """Take up no more relays and let those that run finish.
+
+        Args:
+            seconds: to wait for them at most.
+
+        Returns:
+            How many still run.
+        """
+        self._draining = True
+        if self._relays:
+            log.info("waiting for relays to end", relays=len(self._relays), seconds=seconds)
+            await asyncio.wait(self._relays.values(), timeout=seconds)
+        return len(self._relays)
+
+    async def _end_without_session(self, error: Exception) -> None:
+        """Wait for the relays that still run: they are calls of their own and need no session."""
+        if isinstance(error, SessionClosedError):
+            log.info("session closed", reason=str(error))
+        else:
+            log.warning("session failed", reason=str(error), attempt=self._attempt)
+        while self._relays:
+            await asyncio.wait(self._relays.values())
 
     async def _run_once(self) -> None:
         """One session, from hello to its end.
@@ -95,10 +134,13 @@ class SupervisorSession:
         Relays outlive it: they are calls of their own.
         """
         self._epoch += 1
+        # What was said in the session before says nothing to this one.
+        self._outbound = asyncio.Queue(_OUTBOUND_MESSAGES)
         call = open_stream(self.channel, methods.CONNECT_SUPERVISOR, await self.token.metadata())
         try:
             interval = await self._greet(call)
             self.backoff.reset()
+            self._attempt = 0
             self.connected.set()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(call, interval))
@@ -106,11 +148,14 @@ class SupervisorSession:
         except* (grpc.RpcError, asyncio.InvalidStateError, SessionError) as group:
             # One clause: what two of them raise comes out as a group, which
             # nobody outside expects. Reader and writer can fail together.
-            reasons = [
-                str(error) if isinstance(error, SessionError) else await _status(call, error)
+            errors = [
+                error if isinstance(error, SessionError) else await _closed(call, error)
                 for error in group.exceptions
             ]
-            raise SessionError("; ".join(dict.fromkeys(reasons))) from group
+            # That the call is over then follows from what went wrong, if something did.
+            wrong = [error for error in errors if not isinstance(error, SessionClosedError)]
+            reasons = "; ".join(dict.fromkeys(map(str, wrong or errors)))
+            raise (SessionError if wrong else SessionClosedError)(reasons) from group
         finally:
             self.connected.clear()
             call.cancel()
@@ -121,22 +166,24 @@ class SupervisorSession:
             sandbox_id=self.sandbox_id,
             instance_id=self.instance_id,
             connection_epoch=self._epoch,
-            file_transfer=file_relay_pb2.FileTransferCapability(
-                protocol_version=PROTOCOL_VERSION, max_chunk_bytes=self.max_chunk_bytes
-            ),
         )
+        if self.targets.files is not None:
+            hello.file_transfer.protocol_version = PROTOCOL_VERSION
+            hello.file_transfer.max_chunk_bytes = self.max_chunk_bytes
+        if self.targets.commands is not None:
+            hello.exec.protocol_version = PROTOCOL_VERSION
         await call.write(openshell_pb2.SupervisorMessage(hello=hello).SerializeToString())
         try:
-            async with asyncio.timeout(_HELLO_SECONDS):
+            async with asyncio.timeout(HELLO_SECONDS):
                 answer = await self._receive(call)
         except TimeoutError:
-            raise SessionError(f"no answer to the hello within {_HELLO_SECONDS:g} s") from None
+            raise SessionError(f"no answer to the hello within {HELLO_SECONDS:g} s") from None
         match answer.WhichOneof("payload"):
             case "session_accepted":
                 accepted = answer.session_accepted
                 log.info("session accepted", sandbox_id=self.sandbox_id, session_id=accepted.session_id)
                 announced = accepted.heartbeat_interval.ToTimedelta().total_seconds()
-                return max(announced, _HEARTBEAT_FLOOR_SECONDS)
+                return max(announced, HEARTBEAT_FLOOR_SECONDS)
             case "session_rejected":
                 raise SessionError(f"session rejected: {answer.session_rejected.reason}")
             case other:
@@ -146,7 +193,7 @@ class SupervisorSession:
     async def _receive(call: StreamCall) -> openshell_pb2.GatewayMessage:
         data = await call.read()
         if not isinstance(data, bytes):
-            raise SessionError(await _status(call, None))
+            raise await _closed(call, None)
         try:
             return openshell_pb2.GatewayMessage.FromString(data)
         except DecodeError as error:
@@ -173,53 +220,80 @@ class SupervisorSession:
                 raise SessionError("the gateway fell silent") from None
             match message.WhichOneof("payload"):
                 case "relay_open":
-                    relay = asyncio.create_task(self._serve_relay(message.relay_open))
-                    self._relays.add(relay)
-                    relay.add_done_callback(self._relays.discard)
-                case "heartbeat" | "relay_close":
+                    self._take_up(message.relay_open)
+                case "heartbeat":
                     pass
+                case "relay_close":
+                    # It closes nothing, as upstream: a relay ends with its call.
+                    closed = message.relay_close
+                    log.info("gateway closed a relay", channel_id=closed.channel_id, reason=closed.reason)
                 case other:
                     log.warning("gateway message ignored", payload=other)
 
+    def _take_up(self, opened: openshell_pb2.RelayOpen) -> None:
+        """Begin to serve a relay, once."""
+        channel_id = opened.channel_id
+        if channel_id in self._relays:
+            # A new session gets the opens again that were not claimed yet.
+            log.info("relay is served already", channel_id=channel_id)
+            return
+        relay = asyncio.create_task(self._serve_relay(opened), name="relay")
+        self._relays[channel_id] = relay
+        relay.add_done_callback(lambda _: self._relays.pop(channel_id, None))
+
     async def _serve_relay(self, opened: openshell_pb2.RelayOpen) -> None:
         """Take up one relay; nothing that goes wrong here concerns the session."""
-        target = opened.WhichOneof("target")
-        if target != "file":
-            why = f"this supervisor serves no {target or 'ssh'} target"
-            await self._report(opened.channel_id, why)
-            return
-        try:
-            metadata = await self.token.metadata()
-        except TokenFileError as error:
-            await self._report(opened.channel_id, str(error))
-            return
-        await self._report(opened.channel_id, None)
-        with structlog.contextvars.bound_contextvars(transfer_id=opened.file.transfer_id):
-            stream = RelayByteStream(open_stream(self.channel, methods.RELAY_STREAM, metadata))
+        target = described(opened)
+        with structlog.contextvars.bound_contextvars(transfer_id=transfer_id(opened)):
             try:
-                await stream.claim(opened.channel_id)
-                await self.files.serve(stream)
-            except RelayLostError as error:
-                log.info("relay lost", reason=str(error))
-            except asyncio.CancelledError:
-                stream.cancel()
-                raise
-            except Exception:
-                log.exception("relay failed")
-            await stream.close()
+                if self._draining:
+                    raise TargetRefusedError("this supervisor is shutting down")  # noqa: TRY301 - one way to refuse
+                async with self.targets.opened(opened) as server:
+                    metadata = await self.token.metadata()
+                    self._report(opened.channel_id, None)
+                    await self._claim_and_serve(opened, server, metadata)
+            except (TargetRefusedError, TokenFileError) as error:
+                log.warning("relay refused", target=target, channel_id=opened.channel_id, reason=str(error))
+                self._report(opened.channel_id, str(error))
 
-    async def _report(self, channel_id: str, error: str | None) -> None:
+    async def _claim_and_serve(
+        self, opened: openshell_pb2.RelayOpen, server: RelayServer, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        target = described(opened)
+        stream = RelayByteStream(open_stream(self.channel, methods.RELAY_STREAM, metadata))
+        try:
+            await stream.claim(opened.channel_id)
+            log.info("relay open", target=target, channel_id=opened.channel_id)
+            await server.serve(stream)
+        except RelayLostError as error:
+            log.info("relay failed", target=target, channel_id=opened.channel_id, reason=str(error))
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        except Exception:
+            log.exception("relay failed by a bug", target=target, channel_id=opened.channel_id)
+        else:
+            log.info("relay closed", target=target, channel_id=opened.channel_id)
+        await stream.close()
+
+    def _report(self, channel_id: str, error: str | None) -> None:
         """Tell the gateway whether the relay will be taken up (RLY-5)."""
         result = openshell_pb2.RelayOpenResult(
             channel_id=channel_id, success=error is None, error=error or ""
         )
-        await self._outbound.put(openshell_pb2.SupervisorMessage(relay_open_result=result))
+        try:
+            self._outbound.put_nowait(openshell_pb2.SupervisorMessage(relay_open_result=result))
+        except asyncio.QueueFull:
+            # The gateway has stopped reading; its own deadline speaks for us.
+            log.warning("relay result dropped", channel_id=channel_id)
 
 
-async def _status(call: StreamCall, error: BaseException | None) -> str:
-    if call.done():
-        code = await call.code()
-        if code is grpc.StatusCode.OK:
-            return "the gateway closed the stream"
-        return f"{code.name}: {await call.details()}"
-    return str(error or "the gateway closed the stream")
+async def _closed(call: StreamCall, error: BaseException | None) -> SessionError:
+    """Say why a stream is over."""
+    if not call.done():
+        return SessionClosedError(str(error or "the gateway closed the stream"))
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return SessionClosedError("the gateway closed the stream")
+    reason = f"{code.name}: {await call.details()}"
+    return SessionClosedError(reason) if code in _TRANSPORT_CODES else SessionError(reason)

@@ -1,0 +1,1 @@
+"""Rules of commands; no grpc, asyncio, os or clock."""

@@ -1,0 +1,313 @@
+"""The file system as commands see it: the sandbox's root as `/`.
+
+The root itself is mounted at `/`, so what is uploaded is there at once and
+what a command writes can be downloaded. What programs need of the machine is
+mounted into it for reading: its programs and libraries (unless the root has
+its own), the interpreter, some files of /etc, /proc and a small /dev.
+
+What stays in the sandbox's root are empty directories and files where
+something is mounted. Nothing else is left behind: the mounts are this
+process's own and end with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from openshell_supervisor_sim.confinement import kernel
+from openshell_supervisor_sim.confinement.kernel import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+)
+
+_SYSTEM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+#: A root that has one of these brings its own system.
+_SIGNS_OF_A_SYSTEM: Final = ("bin/sh", "usr/bin/env")
+
+#: Of /etc: what the loader, the resolver, TLS and alternatives need. Nothing
+#: that holds a secret.
+_ETC: Final = (
+    "alternatives", "ca-certificates", "crypto-policies", "group", "host.conf", "hosts", "ld.so.cache",
+    "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki/tls/certs",
+    "protocols", "resolv.conf", "services", "ssl/certs", "ssl/openssl.cnf",
+)  # fmt: skip
+
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+_DEV_LINKS: Final = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+
+
+class MountPoints:
+    """Places in the sandbox's root to mount on, made if they are missing.
+
+    The root's content belongs to whoever ran commands in it before, so it is
+    walked by descriptors and links are not followed: a mount point that
+    turns out to be a link is none.
+
+    Args:
+        root: descriptor of the root.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+
+    def exists(self, path: str) -> bool:
+        """Tell whether something is there, a dangling link included."""
+        try:
+            directory = self._walk(os.path.dirname(path), make=False)
+        except OSError:
+            return False
+        try:
+            os.stat(os.path.basename(path), dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        finally:
+            os.close(directory)
+        return True
+
+    def directory(self, path: str) -> int:
+        """Return a descriptor of the directory at a relative path.
+
+        Raises:
+            OSError: something else is there, or it cannot be made.
+        """
+        return self._walk(path, make=True)
+
+    def file(self, path: str) -> int | None:
+        """Return a descriptor of an empty file at a relative path; None if the sandbox has its own.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        directory = self._walk(os.path.dirname(path), make=True)
+        name = os.path.basename(path)
+        try:
+            try:
+                made = os.open(
+                    name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=directory
+                )
+                os.close(made)
+            except FileExistsError:
+                pass
+            descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        finally:
+            os.close(directory)
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and not status.st_size:
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _walk(self, path: str, *, make: bool) -> int:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        current = os.open(".", flags, dir_fd=self._root)
+        for name in path.split("/"):
+            if not name:
+                continue
+            try:
+                if make:
+                    _make_directory(name, current)
+                below = os.open(name, flags, dir_fd=current)
+            finally:
+                os.close(current)
+            current = below
+        return current
+
+
+def _make_directory(name: str, parent: int) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=parent)
+
+
+def prepare(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> None:
+    """Make what mount points can be made, with the rights that the process still has.
+
+    In a user namespace root may not write where somebody else owns the directory.
+    """
+    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        points = MountPoints(descriptor)
+        wanted = [source for source in _sources(points, prefixes) if os.path.isdir(source)]
+        for path in (*wanted, "proc", "dev", *(os.path.relpath(path, root) for path in hidden)):
+            with suppress(OSError):  # said when it is missed
+                os.close(points.directory(path.lstrip("/")))
+        if not _has_own_system(points):
+            with suppress(OSError):
+                os.close(points.directory("etc"))
+            for name in _ETC:
+                _prepare_either(points, f"/etc/{name}")
+    finally:
+        os.close(descriptor)
+
+
+def _prepare_either(points: MountPoints, source: str) -> None:
+    path = source.lstrip("/")
+    with suppress(OSError):
+        if os.path.isdir(source):
+            if not points.exists(path):
+                os.close(points.directory(path))
+        elif os.path.isfile(source):
+            descriptor = points.file(path)
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _has_own_system(points: MountPoints) -> bool:
+    return any(points.exists(path) for path in _SIGNS_OF_A_SYSTEM)
+
+
+def _sources(points: MountPoints, prefixes: Iterable[str]) -> list[str]:
+    """Return the directories of the machine that are mounted."""
+    system = [] if _has_own_system(points) else [f"/{name}" for name in _SYSTEM_DIRECTORIES]
+    return [*system, *_outside_of_system(prefixes)]
+
+
+def enter(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> list[str]:
+    """Make the view and go into it; needs mount and process namespaces of one's own.
+
+    Args:
+        root: the sandbox's root.
+        prefixes: directories that are mounted at their own path.
+        hidden: paths below the root that commands must find empty.
+
+    Returns:
+        What the view lacks, for people.
+
+    Raises:
+        OSError: there is no view; the process is of no use any more.
+    """
+    kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
+    kernel.mount(root, root, None, MS_BIND | MS_REC)
+    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    kernel.mount_setattr(root, kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV)
+    points = MountPoints(descriptor)
+    lacks: list[str] = []
+    own_system = _has_own_system(points)
+    for source in _sources(points, prefixes):
+        _mount_directory(points, source, lacks)
+    if not own_system:
+        for name in _ETC:
+            _mount_either(points, f"/etc/{name}", lacks)
+    for path in hidden:
+        _hide(points, os.path.relpath(path, root))
+    _mount_proc(points, lacks)
+    _mount_dev(points)
+    os.fchdir(descriptor)
+    os.close(descriptor)
+    kernel.make_working_directory_the_root()
+    return lacks
+
+
+def _outside_of_system(prefixes: Iterable[str]) -> list[str]:
+    """Return the prefixes that are not in a directory that is mounted anyway."""
+    system = tuple(f"/{name}/" for name in _SYSTEM_DIRECTORIES)
+    return [prefix for prefix in prefixes if not f"{prefix}/".startswith(system)]
+
+
+def _mount_directory(points: MountPoints, source: str, lacks: list[str]) -> None:
+    if not os.path.isdir(source):
+        return
+    try:
+        descriptor = points.directory(source.lstrip("/"))
+    except OSError as error:
+        lacks.append(f"{source} ({error.strerror})")
+        return
+    _bind_read_only(source, descriptor)
+
+
+def _mount_either(points: MountPoints, source: str, lacks: list[str]) -> None:
+    if os.path.isdir(source):
+        if not points.exists(source.lstrip("/")) or _is_empty(points, source.lstrip("/")):
+            _mount_directory(points, source, lacks)
+        return
+    if not os.path.isfile(source):
+        return
+    try:
+        descriptor = points.file(source.lstrip("/"))
+    except OSError as error:
+        lacks.append(f"{source} ({error.strerror})")
+        return
+    if descriptor is not None:
+        _bind_read_only(source, descriptor)
+
+
+def _is_empty(points: MountPoints, path: str) -> bool:
+    try:
+        descriptor = points.directory(path)
+    except OSError:
+        return False
+    try:
+        with os.scandir(f"/proc/self/fd/{descriptor}") as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(descriptor)
+
+
+def _bind_read_only(source: str, descriptor: int) -> None:
+    """Mount a directory or file at a descriptor, which is closed."""
+    target = f"/proc/self/fd/{descriptor}"
+    try:
+        path = os.readlink(target)
+        kernel.mount(os.path.realpath(source), target, None, MS_BIND | MS_REC)
+    finally:
+        os.close(descriptor)
+    # The descriptor still leads to what the mount covers; the path leads to
+    # the mount. Nobody else runs here yet, so the path cannot have changed
+    # from within; if it did from outside, this fails.
+    kernel.mount_setattr(path, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV)
+
+
+def _hide(points: MountPoints, path: str) -> None:
+    descriptor = points.directory(path)
+    try:
+        flags = kernel.MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+        kernel.mount("tmpfs", f"/proc/self/fd/{descriptor}", "tmpfs", flags, "size=4k,mode=0555")
+    finally:
+        os.close(descriptor)
+
+
+def _mount_proc(points: MountPoints, lacks: list[str]) -> None:
+    descriptor = points.directory("proc")
+    try:
+        target = f"/proc/self/fd/{descriptor}"
+        flags = kernel.MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+        kernel.mount("proc", target, "proc", flags)
+    except OSError as error:
+        # In a container whose own /proc is partly covered the kernel allows none.
+        if error.errno != errno.EPERM:
+            raise
+        lacks.append("/proc (the kernel allows none here)")
+    finally:
+        os.close(descriptor)
+
+
+def _mount_dev(points: MountPoints) -> None:
+    descriptor = points.directory("dev")
+    target = f"/proc/self/fd/{descriptor}"
+    path = os.readlink(target)
+    kernel.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=64k,mode=0755")
+    os.close(descriptor)
+    for name in _DEVICES:
+        with open(f"{path}/{name}", "xb"):
+            pass
+        kernel.mount(f"/dev/{name}", f"{path}/{name}", None, MS_BIND)
+    for name, link in _DEV_LINKS.items():
+        os.symlink(link, f"{path}/{name}")
+    # Semaphores and shared memory live here.
+    os.mkdir(f"{path}/shm")
+    kernel.mount("tmpfs", f"{path}/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64m,mode=1777")
+    kernel.mount(None, path, None, kernel.MS_REMOUNT | MS_BIND | kernel.MS_RDONLY | MS_NOSUID | MS_NOEXEC)

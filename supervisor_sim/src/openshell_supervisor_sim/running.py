@@ -1,0 +1,195 @@
+"""The life of a supervisor, or of an agent behind a port, once it is confined: connect, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+import structlog
+from openshell_files_protocol.limits import STREAM_OPTIONS
+from openshell_files_protocol.server_process import wait_for_stop
+
+from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.disk import end_tasks
+from openshell_supervisor_sim.agent_port import AgentPort
+from openshell_supervisor_sim.backoff import Backoff
+from openshell_supervisor_sim.commands.session import CommandServer
+from openshell_supervisor_sim.faults import Fault
+from openshell_supervisor_sim.relay_targets import RelayTargets
+from openshell_supervisor_sim.session import SupervisorSession
+from openshell_supervisor_sim.startup import Places, Started
+from openshell_supervisor_sim.token_file import TokenFile
+from openshell_supervisor_sim.token_renewal import TokenRenewal
+
+log = structlog.get_logger("openshell_supervisor_sim")
+
+#: Pings as the real supervisor sends them, also while idle.
+_KEEPALIVE: Final = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The session's own backoff decides when to try again.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """What a supervisor needs to serve.
+
+    Attributes:
+        places: root and working directory.
+        endpoint: gateway as HOST:PORT.
+        sandbox_id: as the token says.
+        tokens: attached to every call.
+        credentials: of the connection; None is plain.
+        backoff: between attempts.
+        stdin_closes: stop when standard input ends.
+        json_line: print a line when first connected.
+        drain_timeout: seconds that running transfers get when stopping.
+        faults: may hold a transfer for good.
+    """
+
+    places: Places
+    endpoint: str
+    sandbox_id: str
+    tokens: TokenFile
+    credentials: grpc.ChannelCredentials | None
+    backoff: Backoff
+    stdin_closes: bool
+    json_line: bool
+    drain_timeout: float
+    faults: Sequence[Fault]
+
+
+async def serve_sandbox(started: Started, agent: FileAgent | None, settings: RunSettings) -> None:
+    """Serve until asked to stop, then let what runs finish."""
+    async with AsyncExitStack() as stack:
+        # As long as there is no loop that hears it, a signal would kill us
+        # and leave nothing to stop; so the wait begins first.
+        stopping = asyncio.create_task(wait_for_stop(stdin_closes=settings.stdin_closes))
+        stack.push_async_callback(end_tasks, stopping)
+        commands = None
+        if started.host is not None:
+            await stack.enter_async_context(started.host)
+            commands = CommandServer(
+                started.host,
+                root=started.command_root,
+                workdir=settings.places.workdir,
+                environment=started.environment,
+            )
+        if agent is not None:
+            await agent.start()
+            stack.push_async_callback(agent.aclose)
+        channel = await stack.enter_async_context(_channel(settings))
+        session = SupervisorSession(
+            channel=channel,
+            sandbox_id=settings.sandbox_id,
+            token=settings.tokens,
+            targets=RelayTargets(files=agent, commands=commands),
+            backoff=settings.backoff,
+        )
+        running = asyncio.create_task(session.run())
+        stack.push_async_callback(end_tasks, running)
+        renewing = asyncio.create_task(TokenRenewal(channel=channel, tokens=settings.tokens).run())
+        stack.push_async_callback(end_tasks, renewing)
+        if settings.json_line:
+            saying = asyncio.create_task(_say_when_connected(session, started))
+            stack.push_async_callback(end_tasks, saying)
+        await asyncio.wait({running, renewing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (running, renewing):
+            if task.done():
+                task.result()
+        await _drain(session, settings)
+    log.info("stopped", by=stopping.result())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRunSettings:
+    """What an agent behind a port needs to serve.
+
+    Attributes:
+        listener: where it listens.
+        secret: that the gateway knows too.
+        stdin_closes: stop when standard input ends.
+        json_line: print a line when it listens.
+        drain_timeout: seconds that running transfers get when stopping.
+        faults: may hold a transfer for good.
+    """
+
+    listener: socket.socket
+    secret: bytes
+    stdin_closes: bool
+    json_line: bool
+    drain_timeout: float
+    faults: Sequence[Fault]
+
+
+async def serve_agent(started: Started, agent: FileAgent, settings: AgentRunSettings) -> None:
+    """Serve a file agent on a port until asked to stop, then let what runs finish."""
+    async with AsyncExitStack() as stack:
+        stopping = asyncio.create_task(wait_for_stop(stdin_closes=settings.stdin_closes))
+        stack.push_async_callback(end_tasks, stopping)
+        stack.enter_context(settings.listener)
+        await agent.start()
+        stack.push_async_callback(agent.aclose)
+        port = AgentPort(agent, settings.secret)
+        accepting = asyncio.create_task(port.serve(settings.listener))
+        stack.push_async_callback(end_tasks, accepting)
+        host, number = settings.listener.getsockname()[:2]
+        address = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+        log.info("listening", address=address)
+        if settings.json_line:
+            print(json.dumps({"listening": address, "confinement": started.described()}), flush=True)
+        await asyncio.wait({accepting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if accepting.done():
+            accepting.result()
+        await end_tasks(accepting)
+        _end_if_held(settings.faults)
+        left = await port.drain(settings.drain_timeout)
+        if left:
+            log.warning("operations were cut off", operations=left)
+    log.info("stopped", by=stopping.result())
+
+
+async def _drain(session: SupervisorSession, settings: RunSettings) -> None:
+    _end_if_held(settings.faults)
+    left = await session.drain(settings.drain_timeout)
+    if left:
+        log.warning("relays are cut off", relays=left)
+    _end_if_held(settings.faults)
+
+
+def _end_if_held(faults: Sequence[Fault]) -> None:
+    """End the process if a transfer is held: it cannot be stopped in order, and must not go on either."""
+    if any(fault.holds_a_transfer for fault in faults):
+        os._exit(0)
+
+
+@asynccontextmanager
+async def _channel(settings: RunSettings) -> AsyncGenerator[grpc.aio.Channel]:
+    options = [*STREAM_OPTIONS, *_KEEPALIVE]
+    if settings.credentials is None:
+        channel = grpc.aio.insecure_channel(settings.endpoint, options)
+    else:
+        channel = grpc.aio.secure_channel(settings.endpoint, settings.credentials, options)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+async def _say_when_connected(session: SupervisorSession, started: Started) -> None:
+    await session.connected.wait()
+    line = {"connected": session.sandbox_id, "confinement": started.described()}
+    print(json.dumps(line), flush=True)
