@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -14,6 +15,9 @@ from conditions import until
 
 #: gRPC and the executor of the loop keep their threads for the next call.
 _KEPT_THREADS = ("asyncio_", "ThreadPoolExecutor", "grpc", "Thread-")
+
+
+_POLLERS = {"anon_inode:[eventpoll]", "anon_inode:[eventfd]"}
 
 
 def _threads() -> set[str]:
@@ -41,10 +45,22 @@ def grpc_engine() -> Generator[None, None, None]:
     grpc.aio.shutdown_grpc_aio()
 
 
+def _descriptors() -> set[tuple[str, str]]:
+    """Return each open descriptor and what it leads to; not the pollers that gRPC makes once and keeps."""
+    found: set[tuple[str, str]] = set()
+    for number in os.listdir("/proc/self/fd"):
+        # The one of the listing itself is gone already.
+        with suppress(FileNotFoundError):
+            leads_to = os.readlink(f"/proc/self/fd/{number}")
+            if leads_to not in _POLLERS:
+                found.add((number, leads_to))
+    return found
+
+
 @pytest.fixture(autouse=True)
 async def nothing_is_left_in_this_process() -> AsyncGenerator[None]:
     """No test leaves a task, a thread or a descriptor behind; gRPC's own end a moment later."""
-    tasks, threads, descriptors = _tasks(), _threads(), len(os.listdir("/proc/self/fd"))
+    tasks, threads, descriptors = _tasks(), _threads(), _descriptors()
     yield
     await until(lambda: _tasks() <= tasks, lambda: f"tasks have ended: {_tasks() - tasks}", patience=5)
     await until(
@@ -52,9 +68,13 @@ async def nothing_is_left_in_this_process() -> AsyncGenerator[None]:
     )
 
     def closed() -> bool:
-        if len(os.listdir("/proc/self/fd")) <= descriptors:
+        if len(_descriptors()) <= len(descriptors):
             return True
         gc.collect()
         return False
 
-    await until(closed, "descriptors are closed", patience=5)
+    await until(
+        closed,
+        lambda: f"descriptors are closed: {sorted(_descriptors() - descriptors)}",
+        patience=5,
+    )

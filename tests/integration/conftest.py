@@ -15,7 +15,9 @@ import psutil
 import pytest
 from conditions import block_until
 from dev_command import DevStack, dev_stack
-from leaks import grpc_engine as grpc_engine
+from leaks import grpc_engine
+
+__all__ = ["grpc_engine"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from leaks import grpc_engine, nothing_is_left_in_this_process
 from supervisor_scene import SandboxPlaces, Scene, lay_out, serving_commands
+
+__all__ = ["grpc_engine", "nothing_is_left_in_this_process"]
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""A sandbox whose supervisor knows nothing of files: an agent of its own, reached by the tcp target."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from gateway_harness import SANDBOX, GatewayHarness, running_gateway
+from openshell_files import AsyncFilesClient, FilesError, OidcAuth
+from openshell_files_gateway.config.settings import SandboxSettings
+from openshell_files_gateway.dev.process import Child
+from openshell_files_gateway.installed import command
+
+CONTENT = bytes(range(256)) * 30_000
+SECRET, OTHER_SECRET = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the sandbox, its agent and its supervisor have their files."""
+
+    directory: Path
+
+    @property
+    def root(self) -> Path:
+        return self.directory / "root"
+
+    def secret(self, name: str, text: str) -> Path:
+        file = self.directory / name
+        file.write_text(text + "\n")
+        file.chmod(0o600)
+        return file
+
+
+@asynccontextmanager
+async def agent(places: Places, secret: Path, port: int = 0) -> AsyncGenerator[int]:
+    """Run the agent that stands alone; gives its port."""
+    arguments = [
+        command("openshell-supervisor-sim"), "agent", "--json", "--exit-on-stdin-close", "--root", str(places.root),
+        "--state-dir", str(places.directory / "state"), "--secret-file", str(secret),
+        "--listen", f"127.0.0.1:{port}", "--log-format", "json",
+    ]  # fmt: skip
+    child = Child("agent", lambda: arguments, log_file=places.directory / "agent.log", restart=False)
+    ready = json.loads(await child.start(ready_line=True))
+    try:
+        yield int(ready["listening"].rpartition(":")[2])
+    finally:
+        await child.stop()
+
+
+@asynccontextmanager
+async def supervisor(harness: GatewayHarness, places: Places) -> AsyncGenerator[None]:
+    """Run a supervisor that announces no files; sandbox-side, only its tcp target leads to the agent."""
+    token = places.secret("token", harness.access.sandbox_tokens.mint(SANDBOX).token)
+    arguments = [
+        command("openshell-supervisor-sim"), "run", "--json", "--exit-on-stdin-close", "--no-files", "--no-exec",
+        "--endpoint", harness.endpoint, "--sandbox-id", SANDBOX, "--token-file", str(token),
+        "--root", str(places.root), "--state-dir", str(places.directory / "unused"), "--log-format", "json",
+    ]  # fmt: skip
+    child = Child(
+        "supervisor", lambda: arguments, log_file=places.directory / "supervisor.log", restart=False
+    )
+    await child.start(ready_line=True)
+    try:
+        yield
+    finally:
+        await child.stop()
+
+
+@asynccontextmanager
+async def scene(places: Places, *, agents_secret: str = SECRET) -> AsyncGenerator[AsyncFilesClient]:
+    """Run everything, and give a client."""
+    places.root.mkdir()
+    shared = places.secret("gateway-secret", SECRET)
+    async with agent(places, places.secret("agent-secret", agents_secret)) as port:
+        sandbox = SandboxSettings(id=SANDBOX, name="demo", agent_port=port, agent_secret=shared)
+        async with running_gateway(changes={"sandboxes": (sandbox,)}) as harness, supervisor(harness, places):
+            auth = OidcAuth(harness.identity_provider.issue())
+            async with AsyncFilesClient(harness.endpoint, auth=auth) as client:
+                yield client
+                assert harness.gateway.statistics().transfers.active == 0
+
+
+async def test_files_by_an_agent_of_its_own(tmp_path: Path) -> None:
+    """FRM-8, UPL-3, DWN-2: up, down, ranges, resumption's questions, as through a supervisor that serves files."""
+    places = Places(tmp_path)
+    async with scene(places) as client:
+        files = client.sandbox("demo")
+        uploaded = await files.write_bytes("/file", CONTENT)
+        assert uploaded.sha256 == hashlib.sha256(CONTENT).hexdigest()
+        assert (places.root / "file").read_bytes() == CONTENT
+        assert await files.read_bytes("/file") == CONTENT
+        assert (await files.stat("/file")).size == len(CONTENT)
+        assert await files.uploads() == []
+
+
+async def test_the_wrong_agent(tmp_path: Path) -> None:
+    """FRM-8: what does not know the secret gets not a byte."""
+    places = Places(tmp_path)
+    async with scene(places, agents_secret=OTHER_SECRET) as client:
+        with pytest.raises(FilesError) as caught:
+            await client.sandbox("demo").write_bytes("/file", CONTENT)
+        assert caught.value.reason == "AGENT_UNAUTHENTICATED"
+    assert not (places.root / "file").exists()
