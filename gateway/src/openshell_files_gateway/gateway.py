@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Final
 
 import structlog
 from openshell_files_protocol.reasons import Reason
@@ -17,10 +18,10 @@ from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
 from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.core.sandbox_message import new_message
-from openshell_files_gateway.core.transfers import TransferLimits
+from openshell_files_gateway.core.transfers import TransferLimits, TransferStatistics
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.lifecycle import SandboxLifecycle
-from openshell_files_gateway.relay.broker import RelayBroker
+from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
 from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
@@ -34,8 +35,28 @@ from openshell_files_gateway.store import SandboxStore, StoreError
 
 log = structlog.get_logger("openshell_files_gateway")
 
-#: A supervisor that missed so many heartbeats is taken for dead.
-_MISSED_HEARTBEATS: Final = 3
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatistics:
+    """What a gateway holds now, and counts since its start."""
+
+    broker: BrokerStatistics
+    transfers: TransferStatistics
+    commands: TransferStatistics
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is connected, and nothing runs or waits."""
+        broker = self.broker
+        held = (
+            broker.sessions.current,
+            broker.relays.pending,
+            broker.waiting_for_session,
+            broker.waiting_for_claim,
+            self.transfers.active,
+            self.commands.active,
+        )
+        return not any(held)
 
 
 class Gateway:
@@ -93,7 +114,7 @@ class Gateway:
             access.sandbox_tokens,
             self._lifecycle,
             heartbeat_seconds=relay.heartbeat_interval,
-            silence_seconds=relay.heartbeat_interval * _MISSED_HEARTBEATS,
+            silence_seconds=relay.silence_timeout,
         )
         handlers = build_handlers(
             CallGuard(access.authenticator, access.policy),
@@ -125,7 +146,9 @@ class Gateway:
         port = await self._server.start()
         endpoint = authority(self._settings.server.bind_address, port)
         if self._driver is not None:
-            self._driver.listen_at(self._settings.compute.endpoint or endpoint)
+            self._driver.listen_at(
+                self._settings.compute.endpoint or authority(_local(self._settings.server.bind_address), port)
+            )
         await self._lifecycle.resume()
         log.info(
             "gateway listens",
@@ -167,12 +190,18 @@ class Gateway:
         # grpc.aio finishes its own callbacks a turn of the loop later.
         await asyncio.sleep(0)
 
+    def statistics(self) -> GatewayStatistics:
+        """Return what is held now."""
+        return GatewayStatistics(
+            self._broker.statistics(), self._transfers.statistics(), self._commands.statistics()
+        )
+
     def _running(self) -> int:
         """Return how many transfers and commands run."""
         return self._transfers.statistics().active + self._commands.statistics().active
 
-    async def _supervisor_failed(self, sandbox_id: str, why: str) -> None:
-        await self._lifecycle.failed(sandbox_id, why)
+    def _supervisor_failed(self, sandbox_id: str, why: str) -> None:
+        self._lifecycle.failed(sandbox_id, why)
 
 
 def _configured(settings: SandboxSettings) -> Sandbox:
@@ -186,6 +215,13 @@ def _configured(settings: SandboxSettings) -> Sandbox:
         message=new_message(settings.id, settings.name, settings.workspace, time.time()),
         agent=agent,
     )
+
+
+def _local(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return where a process of this machine reaches a listener; "any" is no address to connect to."""
+    if not address.is_unspecified:
+        return address
+    return IPv4Address("127.0.0.1") if address.version == 4 else IPv6Address("::1")
 
 
 def _database(settings: GatewaySettings) -> Path | None:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -26,7 +26,7 @@ from openshell_files_gateway.core.phases import Event
 from openshell_files_gateway.core.sandbox_message import changed_by, new_message, say_unheeded
 from openshell_files_gateway.core.sandbox_requests import without_effect
 from openshell_files_gateway.sandboxes import Sandbox, SandboxDirectory, not_ready
-from openshell_files_gateway.store import AdmittedRequest, SandboxStore, StoreError
+from openshell_files_gateway.store import AdmittedRequest, SandboxStore, StoreError, not_kept
 
 log = structlog.get_logger("openshell_files_gateway.lifecycle")
 
@@ -110,6 +110,9 @@ class SandboxLifecycle:
         self._locks: dict[str, asyncio.Lock] = {}
         #: Work that goes on although its caller went away.
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Sandboxes whose last change the store could not keep.
+        self._unkept: set[str] = set()
+        self._closing = False
 
     async def load(self) -> None:
         """Read what an earlier gateway remembered; call it before anybody can connect.
@@ -150,6 +153,7 @@ class SandboxLifecycle:
 
     async def aclose(self) -> None:
         """End what is under way and close the database; sandboxes stay as they are."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -163,9 +167,12 @@ class SandboxLifecycle:
             request: kept with it, so that a repetition is recognised; its
                 sandbox_id is filled in.
 
+        It is made also if the caller is cancelled meanwhile, so that repeating
+        the request finds it.
+
         Raises:
-            TransferError: COMPUTE_UNAVAILABLE, SANDBOX_EXISTS or
-                TOO_MANY_SANDBOXES.
+            TransferError: COMPUTE_UNAVAILABLE, SANDBOX_EXISTS,
+                TOO_MANY_SANDBOXES, or IO_ERROR if it cannot be kept.
         """
         if self._driver is None:
             raise TransferError(
@@ -185,29 +192,20 @@ class SandboxLifecycle:
                 Reason.SANDBOX_EXISTS,
                 f"sandbox {sandbox.name!r} is there already in workspace {sandbox.workspace!r}",
             ) from None
-        if request is not None:
-            request = AdmittedRequest(
-                request.caller, request.request_id, request.fingerprint, sandbox.id, request.admitted
-            )
-        try:
-            await asyncio.shield(self._store.insert(sandbox.message, request))
-        except BaseException:
-            self._directory.remove(sandbox.id)
-            # Cancelled, it may have been written after all.
-            self._spawn(self._store.delete(sandbox.id))
-            raise
-        log.info("sandbox made", sandbox_id=sandbox.id, name=sandbox.name, workspace=sandbox.workspace)
-        self._spawn(self._run(sandbox.id, self._start_supervisor))
-        return sandbox
+        admitted = None if request is None else replace(request, sandbox_id=sandbox.id)
+        await self.carry_through(self._create(sandbox.id, admitted))
+        return self._directory.find(sandbox.id) or sandbox
 
     async def stop(self, sandbox: Sandbox) -> Sandbox:
         """Stop a sandbox and wait until it is; one that is stopped stays so.
 
         Raises:
-            TransferError: SANDBOX_NOT_MANAGED or SANDBOX_NOT_FOUND.
+            TransferError: SANDBOX_NOT_MANAGED, SANDBOX_NOT_FOUND,
+                SANDBOX_NOT_READY while it is being deleted, or IO_ERROR if a
+                restart of the gateway would undo it; repeating it goes on.
         """
         self._require_managed(sandbox)
-        await self._spawned(self._run(sandbox.id, self._begin_stop))
+        await self.carry_through(self._run(sandbox.id, self._begin_stop))
         return self._current(sandbox.id)
 
     async def start(self, sandbox: Sandbox) -> Sandbox:
@@ -215,14 +213,15 @@ class SandboxLifecycle:
 
         Raises:
             TransferError: SANDBOX_NOT_MANAGED, SANDBOX_NOT_FOUND, or
-                SANDBOX_NOT_READY while it is being stopped or deleted.
+                SANDBOX_NOT_READY while it is being stopped or deleted, or
+                IO_ERROR as for `stop`.
         """
         self._require_managed(sandbox)
-        await self._spawned(self._run(sandbox.id, self._begin_start))
+        await self.carry_through(self._run(sandbox.id, self._begin_start))
         return self._current(sandbox.id)
 
     async def delete(self, sandbox: Sandbox) -> None:
-        """Delete a sandbox and wait until nothing of it is left.
+        """Delete a sandbox and wait until nothing of it is left, whoever else deletes it.
 
         Raises:
             TransferError: SANDBOX_NOT_MANAGED; IO_ERROR if something could not
@@ -230,7 +229,11 @@ class SandboxLifecycle:
                 again goes on.
         """
         self._require_managed(sandbox)
-        await self._spawned(self._run(sandbox.id, self._begin_delete))
+        try:
+            await self.carry_through(self._run(sandbox.id, self._begin_delete))
+        except TransferError as error:
+            if error.reason is not Reason.SANDBOX_NOT_FOUND:
+                raise
 
     async def connected(self, sandbox_id: str, instance_id: str) -> None:
         """A supervisor has the sandbox's current session."""
@@ -245,22 +248,43 @@ class SandboxLifecycle:
         """The sandbox's current session ended."""
         await self._change(sandbox_id, Event.DISCONNECTED, "Supervisor session disconnected")
 
-    async def failed(self, sandbox_id: str, why: str) -> None:
+    def failed(self, sandbox_id: str, why: str) -> None:
         """The sandbox's supervisor cannot be kept running."""
-        await self._change(sandbox_id, Event.FAILED, why)
+
+        async def note() -> None:
+            await self._change(sandbox_id, Event.FAILED, why)
+
+        if not self._closing:
+            self._spawn(note())
+
+    async def carry_through(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for work that is not to stop halfway when its caller is cancelled."""
+        await asyncio.shield(self._spawn(work))
+
+    async def _create(self, sandbox_id: str, request: AdmittedRequest | None) -> None:
+        async with self._locked(sandbox_id) as sandbox:
+            try:
+                await self._store.insert(sandbox.message, request)
+            except StoreError as error:
+                self._directory.remove(sandbox_id)
+                raise not_kept(error) from error
+        log.info("sandbox made", sandbox_id=sandbox.id, name=sandbox.name, workspace=sandbox.workspace)
+        self._spawn(self._run(sandbox_id, self._start_supervisor))
 
     async def _begin_stop(self, sandbox: Sandbox) -> None:
-        if await self._change(sandbox.id, Event.STOP) is None and sandbox.phase != phases.STOPPING:
-            if sandbox.phase == phases.STOPPED:
-                return
+        if await self._change(sandbox.id, Event.STOP) is not None or sandbox.phase == phases.STOPPING:
+            await self._finish_stop(sandbox)
+        elif sandbox.phase != phases.STOPPED:
             raise not_ready(sandbox)
-        await self._finish_stop(sandbox)
+        await self._require_kept(sandbox.id)
 
     async def _finish_stop(self, sandbox: Sandbox) -> None:
         self._sessions.turn_away(sandbox.id, "it is being stopped")
         await self._require_driver().stop(sandbox.id)
         # Its process is gone; this is for a supervisor from somewhere else.
         self._sessions.close_session(sandbox.id, "the sandbox was stopped")
+        # Somebody's wait for a session may have ended just before the first.
+        self._sessions.turn_away(sandbox.id, "it was stopped")
         await self._change(sandbox.id, Event.STOPPED)
 
     async def _begin_start(self, sandbox: Sandbox) -> None:
@@ -268,8 +292,11 @@ class SandboxLifecycle:
             await self._start_supervisor(sandbox)
         elif sandbox.phase not in phases.RUNNING:
             raise not_ready(sandbox)
+        await self._require_kept(sandbox.id)
 
     async def _start_supervisor(self, sandbox: Sandbox) -> None:
+        if self._current(sandbox.id).phase not in phases.RUNNING:
+            return  # stopped before its turn came
         try:
             await self._require_driver().start(sandbox.id)
         except OSError as error:
@@ -289,9 +316,14 @@ class SandboxLifecycle:
             raise TransferError(
                 Reason.IO_ERROR, f"sandbox {sandbox.name!r} cannot be removed yet: {error}"
             ) from error
-        await self._store.delete(sandbox.id)
+        try:
+            await self._store.delete(sandbox.id)
+        except StoreError as error:
+            raise not_kept(error) from error
         self._directory.remove(sandbox.id)
+        self._unkept.discard(sandbox.id)
         self._sessions.close_session(sandbox.id, "the sandbox was deleted")
+        self._sessions.turn_away(sandbox.id, "it was deleted")
         log.info("sandbox deleted", sandbox_id=sandbox.id, name=sandbox.name)
 
     async def _change(
@@ -325,10 +357,24 @@ class SandboxLifecycle:
         if sandbox.managed:
             try:
                 await asyncio.shield(self._store.update(message))
-            except StoreError:
-                # What happened has happened; a restart finds out by itself.
-                log.exception("the change of a sandbox was not kept", sandbox_id=sandbox_id)
+            except StoreError as error:
+                # What happened has happened. Whoever wished for it is told
+                # (`_require_kept`); everything else a restart finds out by itself.
+                self._unkept.add(sandbox_id)
+                log.error("the change of a sandbox was not kept", sandbox_id=sandbox_id, reason=str(error))  # noqa: TRY400
+            else:
+                self._unkept.discard(sandbox_id)
         return changed
+
+    async def _require_kept(self, sandbox_id: str) -> None:
+        """Refuse to promise what a restart of the gateway would undo."""
+        if sandbox_id not in self._unkept:
+            return
+        try:
+            await self._store.update(self._current(sandbox_id).message)
+        except StoreError as error:
+            raise not_kept(error) from error
+        self._unkept.discard(sandbox_id)
 
     @asynccontextmanager
     async def _locked(self, sandbox_id: str) -> AsyncGenerator[Sandbox]:
@@ -355,10 +401,6 @@ class SandboxLifecycle:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TransferError):
             log.error("work on a sandbox failed by a bug", exc_info=error)
-
-    async def _spawned(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for work that is not to stop halfway when its caller is cancelled."""
-        await asyncio.shield(self._spawn(work))
 
     def _current(self, sandbox_id: str) -> Sandbox:
         sandbox = self._directory.find(sandbox_id)

@@ -1,42 +1,52 @@
 """Sandboxes as directories, and their supervisors as processes of this machine.
 
 A supervisor outlives its gateway: transfers may be resumed at once by the next
-one, which finds the process again. Each sandbox has a directory with the
-sandbox's root, the supervisor's state, token and log.
+one, which finds the process again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
-from openshell_files_gateway.compute.process_table import ForeignProcess, pids_with_argument
+from openshell_files_gateway.compute.process_table import HeldProcess, pids_with_option
+from openshell_files_gateway.compute.sandbox_home import WORKDIR, SandboxHome
+from openshell_files_gateway.compute.tree_removal import remove_tree
+from openshell_files_gateway.uninterrupted import in_thread
 
 log = structlog.get_logger("openshell_files_gateway.compute")
-
-#: What a sandbox has at the start; relative paths begin in the first.
-SKELETON: Final = ("sandbox", "tmp", "home", "etc", "var/lib")
-WORKDIR: Final = "/sandbox"
 
 #: How long a supervisor may take to stop before it is killed.
 STOP_SECONDS: Final = 15.0
 
 #: Between the death of a supervisor and its restart: the first, the longest.
-_RESTART_SECONDS: Final = 0.2
+RESTART_SECONDS: Final = 0.2
 _MAX_RESTART_SECONDS: Final = 30.0
 #: One that ran for so long is not failing at its start.
 _STABLE_SECONDS: Final = 10.0
 #: So many failures at the start, one after the other, and it is given up.
-_MAX_FAILURES: Final = 5
+MAX_FAILURES: Final = 5
+
+#: Between two looks at the size of a log.
+_LOG_SECONDS: Final = 60.0
+
+#: All that supervisors get of the gateway's environment, which may hold secrets.
+_PASSED_ON: Final = frozenset(
+    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
+
+#: By its value the supervisor of a sandbox is found again.
+_MARK: Final = "--token-file"
 
 
 class TokenIssuer(Protocol):
@@ -58,6 +68,8 @@ class ProcessOptions:
         tls_ca: the authority of the gateway's certificate; None without TLS.
         lifeline: a descriptor that the supervisors get as standard input, and
             whose end stops them; None if they go on without their gateway.
+        stop_seconds: how long a supervisor may take to stop.
+        restart_seconds: between its first death and its restart.
     """
 
     directory: Path
@@ -65,6 +77,8 @@ class ProcessOptions:
     arguments: Sequence[str] = ()
     tls_ca: Path | None = None
     lifeline: int | None = None
+    stop_seconds: float = STOP_SECONDS
+    restart_seconds: float = RESTART_SECONDS
 
 
 class ProcessDriver:
@@ -78,29 +92,32 @@ class ProcessDriver:
     """
 
     def __init__(
-        self,
-        options: ProcessOptions,
-        tokens: TokenIssuer,
-        on_failure: Callable[[str, str], Awaitable[None]],
+        self, options: ProcessOptions, tokens: TokenIssuer, on_failure: Callable[[str, str], None]
     ) -> None:
         self._options = options
+        # The same, whatever link the operator came by: supervisors are found by it.
+        self._directory = options.directory.resolve()
         self._tokens = tokens
         self._on_failure = on_failure
         self._endpoint = ""
         self._watches: dict[str, asyncio.Task[None]] = {}
+        #: What is watched. The process table shows a new process only a
+        #: moment after its start.
+        self._held: dict[str, HeldProcess] = {}
 
     def listen_at(self, endpoint: str) -> None:
         """Learn where supervisors reach the gateway; before any is started."""
         self._endpoint = endpoint
 
-    def home(self, sandbox_id: str) -> Path:
+    def home(self, sandbox_id: str) -> SandboxHome:
         """Return the directory of a sandbox."""
-        return self._options.directory / sandbox_id
+        return SandboxHome(self._directory / sandbox_id)
 
     async def start(self, sandbox_id: str) -> None:
         """Make what is missing of a sandbox, and have its supervisor run.
 
-        A supervisor that runs already is taken over as it is.
+        A supervisor that runs already is taken over, unless it was started
+        with other options than it would get now.
 
         Raises:
             OSError: it cannot be made or started.
@@ -108,12 +125,7 @@ class ProcessDriver:
         watch = self._watches.get(sandbox_id)
         if watch is not None and not watch.done():
             return
-        process = await asyncio.to_thread(self._find, sandbox_id)
-        if process is None:
-            await asyncio.to_thread(self._lay_out, sandbox_id)
-            process = await self._spawn(sandbox_id)
-        else:
-            log.info("supervisor found again", sandbox_id=sandbox_id, pid=process.pid)
+        process = await self._have_run(sandbox_id)
         self._watches[sandbox_id] = asyncio.create_task(
             self._watch(sandbox_id, process), name=f"watch {sandbox_id}"
         )
@@ -124,11 +136,11 @@ class ProcessDriver:
         if watch is not None:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-        while (process := await asyncio.to_thread(self._find, sandbox_id)) is not None:
-            try:
-                await _end(process)
-            finally:
-                process.close()
+        held = self._held.pop(sandbox_id, None)
+        if held is not None:
+            await self._end(held)
+        while (process := await in_thread(partial(self._find, sandbox_id))) is not None:
+            await self._end(process)
 
     async def remove(self, sandbox_id: str) -> None:
         """End a sandbox's supervisor and remove everything of the sandbox.
@@ -137,8 +149,7 @@ class ProcessDriver:
             OSError: something could not be removed.
         """
         await self.stop(sandbox_id)
-        with suppress(FileNotFoundError):
-            await asyncio.to_thread(_remove_tree, self.home(sandbox_id))
+        await in_thread(partial(remove_tree, self.home(sandbox_id).path))
 
     async def aclose(self, *, stop: bool) -> None:
         """Watch no more.
@@ -146,117 +157,127 @@ class ProcessDriver:
         Args:
             stop: end the supervisors too.
         """
-        for watch in self._watches.values():
+        watches = dict(self._watches)
+        for watch in watches.values():
             watch.cancel()
-        await asyncio.gather(*self._watches.values(), return_exceptions=True)
+        await asyncio.gather(*watches.values(), return_exceptions=True)
         if stop:
-            await asyncio.gather(*(self.stop(sandbox_id) for sandbox_id in list(self._watches)))
+            await asyncio.gather(*map(self.stop, watches))
+        self._watches.clear()
+        for process in self._held.values():
+            process.close()
+        self._held.clear()
 
-    def _find(self, sandbox_id: str) -> ForeignProcess | None:
-        """Return the supervisor that runs, whoever started it."""
-        mark = str(self._token_file(sandbox_id))
-        for pid in pids_with_argument(mark):
+    async def _have_run(self, sandbox_id: str) -> HeldProcess:
+        """Return the supervisor that runs, whoever started it, or a new one."""
+        home, token = self.home(sandbox_id), self._tokens.mint(sandbox_id)[0]
+        command = self._command(sandbox_id)
+        while (found := await in_thread(partial(self._find, sandbox_id))) is not None:
+            if found.was_started_by(command):
+                log.info("supervisor found again", sandbox_id=sandbox_id, pid=found.pid)
+                # Its own may have expired, or be of another key.
+                try:
+                    await in_thread(partial(home.replace_token, token))
+                except OSError as error:
+                    log.warning("token was not renewed", sandbox_id=sandbox_id, reason=str(error))
+                except BaseException:
+                    found.close()
+                    raise
+                self._held[sandbox_id] = found
+                return found
+            log.info("supervisor has other options now", sandbox_id=sandbox_id, pid=found.pid)
+            await self._end(found)
+        await in_thread(partial(home.lay_out, token))
+        # Without a pause: cancelled, there is a process that is held, or none.
+        process = self._held[sandbox_id] = self._spawn(sandbox_id, command)
+        return process
+
+    def _find(self, sandbox_id: str) -> HeldProcess | None:
+        mark = str(self.home(sandbox_id).token)
+        for pid in pids_with_option(_MARK, mark):
             with suppress(ProcessLookupError):
-                process = ForeignProcess(pid)
-                if process.has_argument(mark):
+                process = HeldProcess(pid)
+                if process.has_option(_MARK, mark):
                     return process
                 process.close()
         return None
 
-    def _token_file(self, sandbox_id: str) -> Path:
-        return self.home(sandbox_id) / "token"
-
-    def _lay_out(self, sandbox_id: str) -> None:
-        home = self.home(sandbox_id)
-        for directory in SKELETON:
-            (home / "root" / directory).mkdir(parents=True, exist_ok=True)
-        (home / "state").mkdir(mode=0o700, exist_ok=True)
-        token, _ = self._tokens.mint(sandbox_id)
-        fresh = home / "token.new"
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(token)
-        fresh.replace(self._token_file(sandbox_id))
-
-    async def _spawn(self, sandbox_id: str) -> ForeignProcess:
+    def _command(self, sandbox_id: str) -> list[str]:
         options, home = self._options, self.home(sandbox_id)
-        arguments = [
+        command = [
             *options.command,
-            "--endpoint", self._endpoint, "--sandbox-id", sandbox_id,
-            "--token-file", str(self._token_file(sandbox_id)),
-            "--root", str(home / "root"), "--workdir", WORKDIR, "--state-dir", str(home / "state"),
+            "--endpoint", self._endpoint, "--sandbox-id", sandbox_id, _MARK, str(home.token),
+            "--root", str(home.root), "--workdir", WORKDIR, "--state-dir", str(home.state),
             "--log-format", "json", *options.arguments,
         ]  # fmt: skip
         if options.tls_ca is not None:
-            arguments += ["--tls-ca", str(options.tls_ca)]
+            command += ["--tls-ca", str(options.tls_ca)]
         if options.lifeline is not None:
-            arguments += ["--exit-on-stdin-close"]
-        errors = await asyncio.to_thread((home / "supervisor.log").open, "ab")
-        try:
-            child = await asyncio.create_subprocess_exec(
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL if options.lifeline is None else options.lifeline,
-                stdout=asyncio.subprocess.DEVNULL,
+            command += ["--exit-on-stdin-close"]
+        return command
+
+    def _spawn(self, sandbox_id: str, command: Sequence[str]) -> HeldProcess:
+        lifeline = self._options.lifeline
+        with self.home(sandbox_id).log.open("ab") as errors:
+            # Not by asyncio, which kills the processes of a loop that is gone.
+            child = subprocess.Popen(  # noqa: S603 - our own program, no shell
+                command,
+                stdin=subprocess.DEVNULL if lifeline is None else lifeline,
+                stdout=subprocess.DEVNULL,
                 stderr=errors,
+                env={name: value for name, value in os.environ.items() if name in _PASSED_ON},
                 start_new_session=True,
             )
-        finally:
-            errors.close()
-        log.info("supervisor started", sandbox_id=sandbox_id, pid=child.pid)
-        return ForeignProcess(child.pid)
+        process = HeldProcess(child.pid)
+        # It may go on when this process ends; Popen would complain of that.
+        child.returncode = 0
+        log.info("supervisor started", sandbox_id=sandbox_id, pid=process.pid)
+        return process
 
-    async def _watch(self, sandbox_id: str, process: ForeignProcess) -> None:
+    async def _watch(self, sandbox_id: str, process: HeldProcess) -> None:
         """Start the supervisor again whenever it ends."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
             began = loop.time()
-            try:
-                await process.wait()
-            finally:
-                process.close()
+            await self._attend(sandbox_id, process)
+            del self._held[sandbox_id]
+            process.close()
             failures = 0 if loop.time() - began >= _STABLE_SECONDS else failures + 1
             log.warning("supervisor ended", sandbox_id=sandbox_id, pid=process.pid, failures=failures)
-            if failures >= _MAX_FAILURES:
-                await self._give_up(
-                    sandbox_id, f"The supervisor ended {failures} times right after its start"
-                )
+            if failures >= MAX_FAILURES:
+                self._give_up(sandbox_id, f"The supervisor ended {failures} times right after its start")
                 return
-            await asyncio.sleep(min(_MAX_RESTART_SECONDS, _RESTART_SECONDS * 2 ** max(0, failures - 1)))
+            delay = self._options.restart_seconds * 2 ** max(0, failures - 1)
+            await asyncio.sleep(min(_MAX_RESTART_SECONDS, delay))
             try:
-                await asyncio.to_thread(self._lay_out, sandbox_id)
-                process = await self._spawn(sandbox_id)
+                process = await self._have_run(sandbox_id)
             except OSError as error:
-                await self._give_up(sandbox_id, f"The supervisor cannot be started again: {error}")
+                self._give_up(sandbox_id, f"The supervisor cannot be started again: {error}")
                 return
 
-    async def _give_up(self, sandbox_id: str, why: str) -> None:
-        await self._on_failure(sandbox_id, f"{why}; see {self.home(sandbox_id) / 'supervisor.log'}")
+    async def _attend(self, sandbox_id: str, process: HeldProcess) -> None:
+        """Wait until a supervisor ends, and keep its log within bounds meanwhile."""
+        ended = asyncio.create_task(process.wait())
+        try:
+            while not (await asyncio.wait({ended}, timeout=_LOG_SECONDS))[0]:
+                await in_thread(self.home(sandbox_id).bound_log)
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
 
+    def _give_up(self, sandbox_id: str, why: str) -> None:
+        self._on_failure(sandbox_id, f"{why}; see {self.home(sandbox_id).log}")
 
-async def _end(process: ForeignProcess) -> None:
-    process.signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        log.warning("supervisor did not stop and is killed", pid=process.pid)
-        process.signal(signal.SIGKILL)
-        await process.wait()
-
-
-def _remove_tree(path: Path) -> None:
-    """Remove a directory, also where whoever lived in it took permissions away."""
-
-    def make_removable(_function: object, failed: str, error: tuple[object, BaseException, object]) -> None:
-        if isinstance(error[1], FileNotFoundError):
-            return
-        parent = Path(failed).parent
-        parent.chmod(0o700)
-        if Path(failed).is_dir() and not Path(failed).is_symlink():
-            Path(failed).chmod(0o700)
-            shutil.rmtree(failed)
-        else:
-            Path(failed).unlink()
-
-    shutil.rmtree(path, onerror=make_removable)
+    async def _end(self, process: HeldProcess) -> None:
+        try:
+            process.signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(self._options.stop_seconds):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("supervisor did not stop and is killed", pid=process.pid)
+                process.signal(signal.SIGKILL)
+                await process.wait()
+        finally:
+            process.close()

@@ -9,32 +9,60 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 _PROC: Final = Path("/proc")
 
 
-def pids_with_argument(argument: str) -> Iterator[int]:
-    """Give the processes of this user that have an argument on their command line."""
-    wanted = os.fsencode(argument)
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit() and wanted in _arguments(entry):
-            yield int(entry.name)
+def pids_with_option(option: str, value: str) -> list[int]:
+    """Return the processes of this user that were started with an option.
+
+    A child that has not become another program yet looks like its parent; it
+    is left out. Processes of other users can call themselves anything and are
+    left out too, unless this is root, whose supervisors become other users.
+    """
+    found = {
+        int(entry.name): _parent(entry)
+        for entry in _PROC.iterdir()
+        if entry.name.isdigit() and _has_option(_arguments(entry), option, value) and _is_ours(entry)
+    }
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def _arguments(process: Path) -> list[bytes]:
     try:
-        return (process / "cmdline").read_bytes().split(b"\0")
+        return (process / "cmdline").read_bytes().split(b"\0")[:-1]
     except OSError:
         # Gone, or somebody else's.
         return []
 
 
-class ForeignProcess:
-    """A process that need not be a child of this one.
+def _has_option(arguments: Sequence[bytes], option: str, value: str) -> bool:
+    wanted = (os.fsencode(option), os.fsencode(value))
+    return any(pair == wanted for pair in pairwise(arguments))
+
+
+def _is_ours(process: Path) -> bool:
+    try:
+        return os.geteuid() in (0, process.stat().st_uid)
+    except OSError:
+        return False
+
+
+def _parent(process: Path) -> int:
+    try:
+        # The name of the program, in brackets, can hold anything.
+        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+class HeldProcess:
+    """A process, a child of this one or not.
 
     Held by a descriptor, so that a new process with an old number is never
     taken for it. Close it after use.
@@ -47,9 +75,14 @@ class ForeignProcess:
         self.pid: Final = pid
         self._fd = os.pidfd_open(pid)
 
-    def has_argument(self, argument: str) -> bool:
-        """Whether it is still the process that was found by this argument."""
-        return os.fsencode(argument) in _arguments(_PROC / str(self.pid))
+    def has_option(self, option: str, value: str) -> bool:
+        """Whether it is still the process that was found by this option."""
+        return _has_option(_arguments(_PROC / str(self.pid)), option, value)
+
+    def was_started_by(self, command: Sequence[str]) -> bool:
+        """Whether its command line is this one; an interpreter may stand before it."""
+        arguments = _arguments(_PROC / str(self.pid))
+        return arguments[-len(command) :] == [os.fsencode(argument) for argument in command]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing if it is gone."""
@@ -65,6 +98,7 @@ class ForeignProcess:
         loop.add_reader(fd, ended.set)
         try:
             await ended.wait()
+            _reap(fd)
         finally:
             loop.remove_reader(fd)
             os.close(fd)
@@ -73,4 +107,11 @@ class ForeignProcess:
         """Forget it; more than once is fine."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
+            _reap(fd)
             os.close(fd)
+
+
+def _reap(fd: int) -> None:
+    """Let a child that has ended go; whose child it is does not matter."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)

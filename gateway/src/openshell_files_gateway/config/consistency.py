@@ -16,7 +16,7 @@ from openshell_files_gateway.config.errors import Problem
 from openshell_files_gateway.config.names import title_of
 
 if TYPE_CHECKING:
-    from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings
+    from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings, RelaySettings
 
 #: Exists without being listed.
 DEFAULT_WORKSPACE: Final = "default"
@@ -31,6 +31,7 @@ def find_problems(settings: GatewaySettings) -> list[Problem]:
         found.extend(_oidc(settings.oidc))
     found.extend(_workspaces(settings))
     found.extend(_sandboxes(settings))
+    found.extend(_relay(settings.relay))
     found.extend(_compute(settings))
     model = type(settings)
     return [Problem(title_of(model, problem.key), problem.fault, problem.fix) for problem in found]
@@ -172,11 +173,28 @@ def _sandboxes(settings: GatewaySettings) -> Iterator[Problem]:
             )
 
 
+def _relay(relay: RelaySettings) -> Iterator[Problem]:
+    if relay.silence_timeout <= relay.heartbeat_interval:
+        yield Problem(
+            "relay.silence_timeout",
+            f"is {relay.silence_timeout:g} s, so a session would be closed between two heartbeats",
+            "set it to several times relay.heartbeat_interval",
+        )
+
+
 def _compute(settings: GatewaySettings) -> Iterator[Problem]:
     url = settings.database_url
     if url is not None and database_path(url) is None:
         yield Problem("database_url", f"'{url}' is not served", "use sqlite: and the path of a file")
-    if settings.compute.directory is not None and settings.sandbox_tokens.signing_key is None:
+    if settings.compute.directory is None:
+        return
+    if settings.tls.client_ca is not None:
+        yield Problem(
+            "tls.client_ca",
+            "would keep out the supervisors that the gateway starts, which have no client certificate",
+            "unset it, or unset compute.directory",
+        )
+    if settings.sandbox_tokens.signing_key is None:
         yield Problem(
             "sandbox_tokens.signing_key",
             "is not set, so supervisors that were started would be locked out by every restart",

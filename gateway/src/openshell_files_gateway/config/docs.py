@@ -39,7 +39,8 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
         variable = next((item.name for item in field.metadata if isinstance(item, Env)), None)
         default = "required" if field.is_required() else f"`{_shown(field.default)}`"
         environment = f"`{variable}`" if variable else ""
-        yield f"| `{key}` | {environment} | {default} | {field.description or ''} |"
+        meaning = " ".join((field.description or "").split())
+        yield f"| `{key}` | {environment} | {default} | {meaning} |"
 
 
 def _table(field: FieldInfo) -> type[BaseModel] | None:

@@ -139,6 +139,8 @@ def _file_problems(settings: GatewaySettings) -> Iterator[Problem]:
         yield from _check_certificate(tls.certificate, tls.key)
         if tls.client_ca is not None:
             yield from _check_authority("tls.client_ca (OPENSHELL_TLS_CLIENT_CA)", tls.client_ca)
+        if settings.compute.tls_ca is not None:
+            yield from _check_authority("compute.tls_ca (OPENSHELL_COMPUTE_TLS_CA)", settings.compute.tls_ca)
     if settings.oidc is not None and settings.oidc.ca_file is not None:
         yield from _check_authority("oidc.ca_file (OPENSHELL_OIDC_CA_FILE)", settings.oidc.ca_file)
     if settings.sandbox_tokens.signing_key is not None:

@@ -64,6 +64,12 @@ class ServerSettings(_Table):
     min_ping_interval: Annotated[Seconds, Env("OPENSHELL_MIN_PING_INTERVAL")] = 5.0
     """How often a peer may ping an idle connection. Upstream's supervisors and CLI do it every 10 s."""
 
+    max_connection_age: Annotated[Seconds | None, Env("OPENSHELL_MAX_CONNECTION_AGE")] = None
+    """A connection as old as this is closed, so that load is spread again; unset, it may be as old as it gets."""
+
+    connection_age_grace: Annotated[Seconds, Env("OPENSHELL_CONNECTION_AGE_GRACE")] = 3600.0
+    """How long calls on such a connection may go on; what is cut then can be resumed."""
+
 
 class TlsSettings(_Table):
     """Transport encryption. It is on unless `disabled`."""
@@ -217,7 +223,10 @@ class RelaySettings(_Table):
     """Relays that wait to be taken up by one supervisor."""
 
     heartbeat_interval: Annotated[Seconds, Env("OPENSHELL_HEARTBEAT_INTERVAL")] = 15.0
-    """Between heartbeats in a supervisor's session."""
+    """Between heartbeats in a supervisor's session. Supervisors send theirs as often, but not within 5 s."""
+
+    silence_timeout: Annotated[Seconds, Env("OPENSHELL_RELAY_SILENCE_TIMEOUT")] = 45.0
+    """A session from which nothing was heard for so long is closed (RLY-7)."""
 
 
 class LoggingSettings(_Table):

@@ -9,10 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from openshell_files_protocol.errors import invalid
+from openshell_files_protocol.limits import MIB
 
 #: Upstream's values.
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
+
+#: A page ends before it is larger; clients take messages of 4 MiB.
+MAX_PAGE_BYTES: Final = 3 * MIB
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -32,7 +36,8 @@ def parse_selector(selector: str) -> dict[str, str]:
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise invalid("label_selector", f"{part!r} is not key=value")
-        wanted[key.strip()] = value.strip()
+        if wanted.setdefault(key.strip(), value.strip()) != value.strip():
+            raise invalid("label_selector", f"{key.strip()!r} cannot have two values")
     return wanted
 
 
@@ -41,7 +46,9 @@ def matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in wanted.items())
 
 
-def page(items: Sequence[T], key: Callable[[T], Key], *, size: int, token: str) -> tuple[list[T], str]:
+def page(
+    items: Sequence[T], key: Callable[[T], Key], weight: Callable[[T], int], *, size: int, token: str
+) -> tuple[list[T], str]:
     """Cut a page out of a sorted list.
 
     A page begins behind the last entry of the one before, so entries that
@@ -50,6 +57,7 @@ def page(items: Sequence[T], key: Callable[[T], Key], *, size: int, token: str) 
     Args:
         items: sorted by key.
         key: of an entry.
+        weight: of an entry in the answer, bytes.
         size: entries wanted; 0 for the default.
         token: as the page before gave it; empty for the first.
 
@@ -64,8 +72,14 @@ def page(items: Sequence[T], key: Callable[[T], Key], *, size: int, token: str) 
     count = min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     after = _decode(token) if token else None
     rest = [item for item in items if after is None or key(item) > after]
-    chosen = rest[:count]
-    return chosen, _encode(key(chosen[-1])) if len(rest) > count else ""
+    chosen: list[T] = []
+    room = MAX_PAGE_BYTES
+    for item in rest[:count]:
+        room -= weight(item)
+        if room < 0 and chosen:
+            break
+        chosen.append(item)
+    return chosen, _encode(key(chosen[-1])) if len(rest) > len(chosen) else ""
 
 
 def _encode(key: Key) -> str:
@@ -75,7 +89,7 @@ def _encode(key: Key) -> str:
 def _decode(token: str) -> Key:
     try:
         decoded: object = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         decoded = None
     match decoded:
         case [str(workspace), str(name)]:

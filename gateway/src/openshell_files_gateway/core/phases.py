@@ -4,13 +4,14 @@
 |--------------|-----------|--------------|--------|----------|---------|----------|----------|
 | PROVISIONING | READY     | -            | ERROR  | STOPPING | -       | -        | DELETING |
 | STARTING     | READY     | -            | ERROR  | STOPPING | -       | -        | DELETING |
-| READY        | -         | PROVISIONING | ERROR  | STOPPING | -       | -        | DELETING |
+| READY        | READY     | PROVISIONING | ERROR  | STOPPING | -       | -        | DELETING |
 | STOPPING     | -         | -            | -      | -        | STOPPED | -        | DELETING |
 | STOPPED      | -         | -            | -      | -        | -       | STARTING | DELETING |
 | ERROR        | -         | -            | -      | STOPPING | -       | STARTING | DELETING |
 | DELETING     | -         | -            | -      | -        | -       | -        | -        |
 
-`-` changes nothing. As upstream, a supervisor that connects makes no sandbox
+`-` changes nothing; a supervisor that takes the place of another leaves its
+sandbox READY and its own name in the record. As upstream, a supervisor that connects makes no sandbox
 ready that is stopping, stopped, failed or being deleted.
 """
 
@@ -75,7 +76,7 @@ READINESS: Final = {
 }
 
 _TABLE: Final[dict[Event, dict[Phase, Phase]]] = {
-    Event.CONNECTED: {PROVISIONING: READY, STARTING: READY},
+    Event.CONNECTED: dict.fromkeys((PROVISIONING, STARTING, READY), READY),
     Event.DISCONNECTED: {READY: PROVISIONING},
     Event.FAILED: dict.fromkeys((PROVISIONING, STARTING, READY), ERROR),
     Event.STOP: dict.fromkeys((PROVISIONING, STARTING, READY, ERROR), STOPPING),

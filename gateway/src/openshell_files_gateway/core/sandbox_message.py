@@ -46,7 +46,8 @@ def changed_by(
     changed.metadata.resource_version += 1
     if event is Event.DELETE:
         changed.metadata.deletion_time.FromNanoseconds(int(now * 1e9))
-    _enter(changed, phase, why, now)
+    if phase != message.status.phase:
+        _enter(changed, phase, why, now)
     return changed
 
 

@@ -44,6 +44,10 @@ MAX_ARGUMENTS: Final = 1024
 MAX_VALUE_BYTES: Final = 32 * KIB
 MAX_WORKDIR_BYTES: Final = 4096
 MAX_COMMAND_BYTES: Final = 256 * KIB
+#: Every command's frame has it, beside the command and its input.
+MAX_ENVIRONMENT_BYTES: Final = 256 * KIB
+#: The longest duration that there is.
+_MAX_SECONDS: Final = 315_576_000_000
 
 
 def check_name(name: str) -> None:
@@ -116,7 +120,8 @@ def check_creation(request: sandboxes_pb2.CreateSandboxRequest) -> None:
 
 def without_effect(spec: sandboxes_pb2.SandboxSpec) -> list[str]:
     """Return the fields of a specification that a simulated sandbox does not heed."""
-    return [_UNHEEDED.get(number, f"field {number}") for number in unknown_numbers(spec)]
+    known = ["log_level"] if spec.log_level else []
+    return known + [_UNHEEDED.get(number, f"field {number}") for number in unknown_numbers(spec)]
 
 
 def unknown_numbers(message: Message) -> list[int]:
@@ -138,6 +143,8 @@ def check_environment(field: str, environment: Mapping[str, str]) -> None:
             raise invalid(field, f"the value of {name} has a line break or NUL")
         if len(value.encode()) > MAX_VALUE_BYTES:
             raise invalid(field, f"the value of {name} has more than {MAX_VALUE_BYTES} bytes")
+    if sum(len(name) + len(value.encode()) for name, value in environment.items()) > MAX_ENVIRONMENT_BYTES:
+        raise invalid(field, f"has more than {MAX_ENVIRONMENT_BYTES} bytes")
 
 
 def check_command(request: exec_pb2.ExecSandboxRequest) -> None:
@@ -164,5 +171,6 @@ def check_command(request: exec_pb2.ExecSandboxRequest) -> None:
         raise invalid("tty", "commands have no terminal here")
     check_environment("environment", request.environment)
     timeout = request.execution_timeout
-    if timeout.seconds < 0 or timeout.nanos < 0:
-        raise invalid("execution_timeout", "must not be negative")
+    if not (0 <= timeout.seconds <= _MAX_SECONDS and 0 <= timeout.nanos < 1_000_000_000):
+        raise invalid("execution_timeout", "must be a duration that is not negative")
+    check_request_id(request.request_id)

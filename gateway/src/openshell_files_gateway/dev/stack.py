@@ -8,17 +8,18 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
 from openshell_files_gateway.auth.signing_key import load_or_create_signing_key
-from openshell_files_gateway.compute.process_driver import SKELETON, WORKDIR
+from openshell_files_gateway.compute.sandbox_home import SKELETON, WORKDIR
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.installed import command
+from openshell_files_gateway.uninterrupted import in_thread
 
 WORKSPACE: Final = "default"
 AUDIENCE: Final = "openshell-files-dev"
@@ -164,8 +165,8 @@ class DevelopmentStack:
             await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)
 
     async def _start(self) -> None:
-        await _in_thread(self.identity_provider.start)
-        await _in_thread(self._lay_out)
+        await in_thread(self.identity_provider.start)
+        await in_thread(self._lay_out)
         self.gateway = Child(
             "gateway",
             lambda: [
@@ -283,16 +284,3 @@ class DevelopmentStack:
             f"members = [{{subject = {json.dumps(provider.client_id)}}}]",
         ]
         return "\n".join(lines) + "\n"
-
-
-async def _in_thread(work: Callable[[], None]) -> None:
-    """Run `work` in a thread; cancelled, wait until it is over.
-
-    A thread cannot be stopped, and what it still makes has to be removed.
-    """
-    running = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.gather(running, return_exceptions=True)
-        raise

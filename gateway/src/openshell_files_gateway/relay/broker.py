@@ -43,6 +43,7 @@ class BrokerStatistics:
     sessions: SessionStatistics
     relays: RelayStatistics
     waiting_for_session: int
+    waiting_for_claim: int
 
 
 class RelayBroker:
@@ -102,12 +103,15 @@ class RelayBroker:
 
     def turn_away(self, sandbox_id: str, reason: str) -> None:
         """Fail what waits for a sandbox that stops or is deleted."""
-        error = TransferError(Reason.SANDBOX_NOT_READY, f"sandbox is not ready: {reason}")
+
+        def error() -> TransferError:
+            return TransferError(Reason.SANDBOX_NOT_READY, f"sandbox is not ready: {reason}")
+
         for relay in self._relays.waiting(sandbox_id):
-            self._fail(relay.channel_id, error)
+            self._fail(relay.channel_id, error())
         for arrival in self._arrivals.get(sandbox_id, ()):
             if not arrival.done():
-                arrival.set_exception(error)
+                arrival.set_exception(error())
 
     def close_session(self, sandbox_id: str, reason: str) -> None:
         """End the session of a sandbox, if it has one."""
@@ -202,11 +206,11 @@ class RelayBroker:
                 channel_id, TransferError(Reason.RELAY_REFUSED, f"the supervisor refused the relay: {why}")
             )
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, seconds: float) -> None:
         """Take nothing new, let relays be claimed that were asked for, and end the sessions (RLY-8).
 
         Args:
-            timeout: how long the claims may take, in seconds.
+            seconds: how long the claims may take.
         """
         self._shut_down = True
         for arrivals in self._arrivals.values():
@@ -214,7 +218,7 @@ class RelayBroker:
                 if not arrival.done():
                     arrival.set_exception(_shutting_down())
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 while self._waiters:
                     self._claimed.clear()
                     await self._claimed.wait()
@@ -226,7 +230,10 @@ class RelayBroker:
     def statistics(self) -> BrokerStatistics:
         """Return what the broker holds."""
         return BrokerStatistics(
-            self._sessions.statistics(), self._relays.statistics(), sum(map(len, self._arrivals.values()))
+            self._sessions.statistics(),
+            self._relays.statistics(),
+            sum(map(len, self._arrivals.values())),
+            len(self._waiters),
         )
 
     async def _wait_for_session(self, sandbox_id: str) -> SupervisorSession:
@@ -246,6 +253,9 @@ class RelayBroker:
                 retry_delay=1.0,
             ) from None
         finally:
+            if arrival.done() and not arrival.cancelled():
+                # Cancelled in the turn in which it was turned away, nobody heard of it.
+                arrival.exception()
             arrivals.discard(arrival)
             if not arrivals and self._arrivals.get(sandbox_id) is arrivals:
                 del self._arrivals[sandbox_id]

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
-from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
+from openshell_files_protocol.limits import MAX_FRAME_BYTES
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2, exec_relay_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -33,9 +34,15 @@ class CommandRelay:
         """Send the only frame.
 
         Raises:
-            TransferError: RELAY_LOST.
+            TransferError: INVALID_REQUEST if the caller's request, with the
+                sandbox's environment, makes it larger than a frame may be;
+                RELAY_LOST.
         """
         frame = exec_relay_pb2.ExecRelayRequest(open=request)
+        if frame.ByteSize() > MAX_FRAME_BYTES:
+            raise invalid(
+                "request", f"too large: {frame.ByteSize()} bytes, at most {MAX_FRAME_BYTES} are allowed"
+            )
         await self._channel.send(frame_segments([frame.SerializeToString()]))
 
     async def events(self) -> AsyncGenerator[exec_pb2.ExecSandboxEvent]:

@@ -17,6 +17,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
+from openshell_files_gateway.core.pace import Pace
 from openshell_files_gateway.rpc.status import abort
 
 log = structlog.get_logger("openshell_files_gateway.calls")
@@ -26,6 +27,13 @@ _CALLER_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 #: Of a path, an id or a message that a peer made up; they can be 1 MiB long.
 _MAX_LOGGED_CHARACTERS: Final = 1000
+
+#: Calls of one sandbox's supervisor: more than relays can be opened into it.
+_SANDBOX_CALLS_PER_SECOND: Final = 500.0
+_SANDBOX_CALLS_AT_ONCE: Final = 500
+
+#: Sandboxes whose pace is remembered before those that rest are forgotten.
+_MAX_PACES: Final = 4096
 
 TRANSFER_ID_METADATA: Final = "x-request-id"
 
@@ -112,6 +120,8 @@ class CallGuard:
     def __init__(self, authenticator: Authenticator, policy: Policy) -> None:
         self._authenticator = authenticator
         self._policy = policy
+        #: Of sandboxes that called lately; they run code that nobody trusts.
+        self._paces: dict[str, Pace] = {}
 
     def wrap(self, path: str, implementation: Implementation) -> Callable[[Any, Context], Awaitable[Any]]:
         """Return the handler of a method."""
@@ -154,6 +164,19 @@ class CallGuard:
         values = [value for key, value in metadata if key == "authorization"]
         call.principal = await self._authenticator.authenticate([_text(value) for value in values])
         self._policy.authorize(call.path, call.principal)
+        if isinstance(call.principal, SandboxPrincipal):
+            await self._keep_pace(call.principal.sandbox_id)
+
+    async def _keep_pace(self, sandbox_id: str) -> None:
+        """Wait with a sandbox that calls so often that others would feel it."""
+        now = asyncio.get_running_loop().time()
+        if sandbox_id not in self._paces and len(self._paces) >= _MAX_PACES:
+            self._paces = {key: pace for key, pace in self._paces.items() if not pace.idle(now)}
+        pace = self._paces.setdefault(
+            sandbox_id, Pace(per_second=_SANDBOX_CALLS_PER_SECOND, at_once=_SANDBOX_CALLS_AT_ONCE)
+        )
+        if (pause := pace.take(now)) > 0:
+            await asyncio.sleep(pause)
 
     def _log_end(self, call: Call, outcome: str, seconds: float) -> None:
         who = call.principal

@@ -78,6 +78,11 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Two gateways on one port would share its connections silently.
         "grpc.so_reuseport": 0,
     }
+    if settings.max_connection_age is not None:
+        merged |= {
+            "grpc.max_connection_age_ms": int(settings.max_connection_age * 1000),
+            "grpc.max_connection_age_grace_ms": int(settings.connection_age_grace * 1000),
+        }
     return list(merged.items())
 
 

@@ -12,6 +12,7 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
+from openshell_files_gateway.core.pace import Pace
 from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
@@ -24,6 +25,11 @@ log = structlog.get_logger("openshell_files_gateway.supervisors")
 #: A peer that opens a stream and says nothing is not waited for (upstream
 #: waits for ever).
 _FIRST_MESSAGE_SECONDS: Final = 10.0
+
+#: Control messages of one supervisor: more than one result for each relay that
+#: a gateway could open, and little of the gateway's time.
+_MESSAGES_PER_SECOND: Final = 1000.0
+_MESSAGES_AT_ONCE: Final = 1000
 
 
 class SupervisorMethods:
@@ -95,12 +101,14 @@ class SupervisorMethods:
         finally:
             session.end("the stream ended")
             was_current = self._broker.disconnect(session)
-            if was_current:
-                await self._lifecycle.disconnected(session.sandbox_id)
+            call.facts |= {"end_reason": session.end_reason, "was_current": was_current}
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            call.facts |= {"end_reason": session.end_reason, "was_current": was_current}
+            try:
+                if was_current:
+                    await self._lifecycle.disconnected(session.sandbox_id)
+            finally:
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def relay_stream(self, _: object, call: Call) -> None:
         """RelayStream: the bytes of one relay (RLY-2, RLY-3)."""
@@ -180,7 +188,12 @@ class SupervisorMethods:
             await call.context.write(message.SerializeToString())
 
     async def _read(self, session: SupervisorSession, call: Call) -> None:
-        """Take the supervisor's messages until its stream ends or falls silent."""
+        """Take the supervisor's messages until its stream ends or falls silent.
+
+        One that floods is read at a pace at which the others do not feel it.
+        """
+        pace = Pace(per_second=_MESSAGES_PER_SECOND, at_once=_MESSAGES_AT_ONCE)
+        clock = asyncio.get_running_loop().time
         while True:
             try:
                 async with asyncio.timeout(self._silence):
@@ -193,6 +206,8 @@ class SupervisorMethods:
                 return
             message: openshell_pb2.SupervisorMessage = parse_request(openshell_pb2.SupervisorMessage, data)
             self._handle(message, session)
+            if (pause := pace.take(clock())) > 0:
+                await asyncio.sleep(pause)
 
     def _handle(self, message: openshell_pb2.SupervisorMessage, session: SupervisorSession) -> None:
         match message.WhichOneof("payload"):

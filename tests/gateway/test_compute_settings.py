@@ -1,0 +1,123 @@
+"""What a gateway that makes sandboxes does not start with."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import trustme
+from gateway_harness import GatewayHarness, running_gateway
+from openshell_files_gateway import gateway as assembly
+from openshell_files_gateway.config.consistency import database_path
+from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.loading import load_settings
+from openshell_files_gateway.config.settings import ComputeSettings, SandboxTokenSettings
+from openshell_files_gateway.gateway import Gateway
+from openshell_files_gateway.rpc.server import authority
+
+BASE = {
+    "OPENSHELL_OIDC_ISSUER": "https://issuer.example",
+    "OPENSHELL_COMPUTE_DIRECTORY": "/var/lib/sandboxes",
+}
+SIGNED = BASE | {"OPENSHELL_SANDBOX_JWT_SIGNING_KEY": "/key.pem"}
+PLAIN = SIGNED | {"OPENSHELL_DISABLE_TLS": "true"}
+TLS = SIGNED | {"OPENSHELL_TLS_CERT": "/crt.pem", "OPENSHELL_TLS_KEY": "/key.pem"}
+
+
+def test_what_starts() -> None:
+    for variables in (PLAIN, PLAIN | {"OPENSHELL_DB_URL": "sqlite:/db"}):
+        assert load_settings(None, variables).compute.directory == Path("/var/lib/sandboxes")
+
+
+@pytest.mark.parametrize(
+    ("variables", "key"),
+    [
+        (BASE | {"OPENSHELL_DISABLE_TLS": "true"}, "sandbox_tokens.signing_key"),
+        (TLS | {"OPENSHELL_TLS_CLIENT_CA": "/ca.pem"}, "tls.client_ca"),
+        (PLAIN | {"OPENSHELL_DB_URL": "postgres://host/db"}, "database_url"),
+        (PLAIN | {"OPENSHELL_DB_URL": "sqlite::memory:"}, "database_url"),
+    ],
+)
+def test_what_would_lock_supervisors_out_or_forget_them(variables: dict[str, str], key: str) -> None:
+    """SBX-2: a restart must find everything again."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, variables)
+    assert [problem.key.partition(" ")[0] for problem in caught.value.problems] == [key]
+
+
+def test_an_authority_that_supervisors_could_not_read(tmp_path: Path) -> None:
+    """Found out at the start, and not by the first sandbox."""
+    authority_ = trustme.CA()
+    issued = authority_.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "crt"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key"))
+    variables = SIGNED | {
+        "OPENSHELL_TLS_CERT": str(tmp_path / "crt"),
+        "OPENSHELL_TLS_KEY": str(tmp_path / "key"),
+        "OPENSHELL_SANDBOX_JWT_SIGNING_KEY": str(tmp_path / "signing"),
+        "OPENSHELL_COMPUTE_TLS_CA": str(tmp_path / "ca"),
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, variables)
+    assert [problem.key.partition(" ")[0] for problem in caught.value.problems] == ["compute.tls_ca"]
+    authority_.cert_pem.write_to_path(str(tmp_path / "ca"))
+    load_settings(None, variables)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:/a/b.db", "/a/b.db"),
+        ("sqlite:///a/b.db?mode=rwc", "/a/b.db"),
+        ("sqlite:b.db", "b.db"),
+        ("sqlite:", None),
+        ("sqlite://?x", None),
+        ("/a/b.db", None),
+    ],
+)
+def test_databases(url: str, path: str | None) -> None:
+    assert database_path(url) == (None if path is None else Path(path))
+
+
+@pytest.mark.parametrize(
+    ("bound", "reached"),
+    [
+        ("127.0.0.1", "127.0.0.1:7"),
+        ("10.0.0.1", "10.0.0.1:7"),
+        ("0.0.0.0", "127.0.0.1:7"),
+        ("::", "[::1]:7"),
+    ],
+)
+def test_where_supervisors_reach_the_gateway(bound: str, reached: str) -> None:
+    """SBX-1: "any address" is none to connect to."""
+    assert authority(assembly._local(ip_address(bound)), 7) == reached
+
+
+async def test_a_second_gateway_on_the_same_records(computing: GatewayHarness) -> None:
+    """SBX-2: refuses to start and says why; the first does not notice."""
+    second = Gateway(computing.gateway._settings, computing.access)
+    with pytest.raises(ConfigurationError, match="another gateway") as caught:
+        await second.start()
+    assert caught.value.problems[0].key == "database_url"
+    await second._lifecycle.aclose()
+
+
+@pytest.mark.parametrize("where", ["a file in the way", "a foreign database"])
+async def test_records_that_cannot_be_used(tmp_path: Path, where: str) -> None:
+    """Told with the key to change, before anybody can connect; and stopping what never started is no trouble."""
+    directory = tmp_path / "compute"
+    if where == "a file in the way":
+        directory.write_bytes(b"")
+    else:
+        directory.mkdir()
+        (directory / "gateway.db").write_bytes(b"something else" * 100)
+    with pytest.raises(ConfigurationError) as caught:
+        async with running_gateway(
+            sandbox_tokens=SandboxTokenSettings(signing_key=tmp_path / "key.pem"),
+            changes={"compute": ComputeSettings(directory=directory)},
+        ):
+            raise AssertionError("it started")
+    assert caught.value.problems[0].key == "database_url"
