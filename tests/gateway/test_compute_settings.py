@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 import trustme
 from gateway_harness import GatewayHarness, running_gateway
 from openshell_files_gateway import gateway as assembly
+from openshell_files_gateway.auth.assembly import assemble_access
+from openshell_files_gateway.compute.sandbox_home import SKELETON, SandboxHome
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.loading import load_settings
@@ -121,3 +125,28 @@ async def test_records_that_cannot_be_used(tmp_path: Path, where: str) -> None:
         ):
             raise AssertionError("it started")
     assert caught.value.problems[0].key == "database_url"
+
+
+def test_a_user_that_there_is_not(tmp_path: Path) -> None:
+    variables = PLAIN | {
+        "OPENSHELL_COMPUTE_USER": "no-such-user",
+        "OPENSHELL_COMPUTE_DIRECTORY": str(tmp_path),
+    }
+    variables["OPENSHELL_SANDBOX_JWT_SIGNING_KEY"] = str(tmp_path / "key.pem")
+    settings = load_settings(None, variables)
+    with pytest.raises(ConfigurationError, match=r"compute\.user.*no-such-user"):
+        Gateway(settings, assemble_access(settings))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_sandboxes_belong_to_the_user_of_the_settings(tmp_path: Path) -> None:
+    """DESIGN 3.7: a supervisor that root starts becomes the owner of its root."""
+    entry = pwd.getpwnam("nobody")
+    home = SandboxHome(tmp_path / "compute" / "sandbox", (entry.pw_uid, entry.pw_gid))
+    home.lay_out("token")
+    home.lay_out("another token")
+    made = [home.path, home.root, home.state, home.token, *(home.root / name for name in SKELETON)]
+    assert {(place.stat().st_uid, place.stat().st_gid) for place in made} == {(entry.pw_uid, entry.pw_gid)}
+    assert home.token.read_text() == "another token"
+    # What is above belongs to the gateway.
+    assert home.path.parent.stat().st_uid == 0

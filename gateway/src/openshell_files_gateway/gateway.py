@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -241,5 +243,28 @@ def _process_options(settings: GatewaySettings, directory: Path, lifeline: int |
         command=[command("openshell-supervisor-sim"), "run"],
         arguments=compute.supervisor_arguments,
         tls_ca=None if tls_ca is None else tls_ca.absolute(),
+        owner=None if compute.user is None else _owner(compute.user),
         lifeline=lifeline,
     )
+
+
+def _owner(user: str) -> tuple[int, int]:
+    """Return the numbers of a user of this machine.
+
+    Raises:
+        ConfigurationError: there is no such user, or this process cannot give
+            files to it.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigurationError.of(
+            "compute.user", f"there is no user {user!r}", "name one that exists"
+        ) from None
+    if os.geteuid() not in (0, entry.pw_uid):
+        raise ConfigurationError.of(
+            "compute.user",
+            f"only root can start processes of {user!r}",
+            "unset it, or run the gateway as root",
+        )
+    return entry.pw_uid, entry.pw_gid

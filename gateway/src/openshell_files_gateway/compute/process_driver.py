@@ -66,6 +66,8 @@ class ProcessOptions:
         command: the supervisor's program and what comes before its options.
         arguments: further options for every supervisor.
         tls_ca: the authority of the gateway's certificate; None without TLS.
+        owner: user and group of the sandboxes' files; a supervisor that root
+            starts becomes the owner of its root. None for this process's own.
         lifeline: a descriptor that the supervisors get as standard input, and
             whose end stops them; None if they go on without their gateway.
         stop_seconds: how long a supervisor may take to stop.
@@ -76,6 +78,7 @@ class ProcessOptions:
     command: Sequence[str]
     arguments: Sequence[str] = ()
     tls_ca: Path | None = None
+    owner: tuple[int, int] | None = None
     lifeline: int | None = None
     stop_seconds: float = STOP_SECONDS
     restart_seconds: float = RESTART_SECONDS
@@ -111,7 +114,7 @@ class ProcessDriver:
 
     def home(self, sandbox_id: str) -> SandboxHome:
         """Return the directory of a sandbox."""
-        return SandboxHome(self._directory / sandbox_id)
+        return SandboxHome(self._directory / sandbox_id, self._options.owner)
 
     async def start(self, sandbox_id: str) -> None:
         """Make what is missing of a sandbox, and have its supervisor run.

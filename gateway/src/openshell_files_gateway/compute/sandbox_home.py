@@ -26,10 +26,12 @@ class SandboxHome:
     """Where everything of a sandbox is.
 
     Attributes:
-        path: for this user only, since others have no business in a sandbox.
+        path: for its owner only, since others have no business in a sandbox.
+        owner: user and group of everything in it; None for this process's own.
     """
 
     path: Path
+    owner: tuple[int, int] | None = None
 
     @property
     def root(self) -> Path:
@@ -60,13 +62,15 @@ class SandboxHome:
         Raises:
             OSError: something cannot be made.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root.mkdir(exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for place, mode in ((self.path, 0o700), (self.root, 0o777), (self.state, 0o700)):
+            if not place.exists():
+                place.mkdir(mode=mode)
+                self._give(place)
         for directory in SKELETON:
             # What is there instead, its inhabitants put there.
             with suppress(OSError):
-                _make_inside(self.root, directory)
-        self.state.mkdir(mode=0o700, exist_ok=True)
+                _make_inside(self.root, directory, self.owner)
         self.replace_token(token)
         self.bound_log()
 
@@ -80,7 +84,13 @@ class SandboxHome:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(token)
+            if self.owner is not None:
+                os.fchown(file.fileno(), *self.owner)
         fresh.replace(self.token)
+
+    def _give(self, place: Path) -> None:
+        if self.owner is not None:
+            os.chown(place, *self.owner, follow_symlinks=False)
 
     def bound_log(self) -> None:
         """Keep the log from growing for ever.
@@ -98,15 +108,20 @@ class SandboxHome:
             log.warning("supervisor's log cannot be cut", file=str(self.log), reason=str(error))
 
 
-def _make_inside(root: Path, directory: str) -> None:
+def _make_inside(root: Path, directory: str, owner: tuple[int, int] | None) -> None:
     """Make a directory below the root, through no link: it could lead out of the sandbox."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     here = os.open(root, flags)
     try:
         for part in directory.split("/"):
-            with suppress(FileExistsError):
+            try:
                 os.mkdir(part, dir_fd=here)
+                made = True
+            except FileExistsError:
+                made = False
             following = os.open(part, flags, dir_fd=here)
+            if made and owner is not None:
+                os.fchown(following, *owner)
             os.close(here)
             here = following
     finally:

@@ -198,6 +198,9 @@ class ComputeSettings(_Table):
     tls_ca: Annotated[Path | None, Env("OPENSHELL_COMPUTE_TLS_CA")] = None
     """PEM file by which supervisors know the gateway's certificate; the certificate itself if unset."""
 
+    user: Annotated[NonEmpty | None, Env("OPENSHELL_COMPUTE_USER")] = None
+    """User that owns the sandboxes and that their supervisors run as, if the gateway runs as root; unset, root itself."""
+
     supervisor_arguments: Annotated[
         tuple[str, ...], Env("OPENSHELL_COMPUTE_SUPERVISOR_ARGUMENTS", separator=" ")
     ] = ()
