@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from openshell_files_gateway.core.pace import Pace
+from openshell_files_gateway.core.pace import Pace, PaceTable
 
 
 def test_a_burst_and_then_a_steady_stream() -> None:
@@ -17,7 +17,7 @@ def test_a_burst_and_then_a_steady_stream() -> None:
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 20), st.floats(0.5, 50))
 def test_no_more_than_the_bound_in_any_time(pauses: list[float], at_once: int, per_second: float) -> None:
-    """Whoever waits as told lets through at most the burst and what the time allows."""
+    """RLY-10: whoever waits as told lets through at most the burst and what the time allows."""
     pace, now = Pace(per_second=per_second, at_once=at_once), 1000.0
     passed: list[float] = []
     for pause in pauses:
@@ -35,3 +35,22 @@ def test_it_forgets() -> None:
     pace.take(0.0)
     assert not pace.idle(0.0)
     assert pace.idle(0.1)
+
+
+def test_what_counts_more_and_what_pays_for_others() -> None:
+    pace = Pace(per_second=10, at_once=5)
+    assert pace.take(100.0, 10.0) == 0.5
+    assert pace.take(100.0, -3.0) == 0.2
+    assert pace.take(100.0, -100.0) == 0.0
+    assert [pace.take(100.0) for _ in range(6)] == [0.0] * 5 + [0.1], "no more is saved than comes at once"
+
+
+def test_a_table_forgets_who_rests() -> None:
+    table = PaceTable(per_second=10, at_once=5, max_peers=2)
+    busy, resting = table.of("busy", 100.0), table.of("resting", 100.0)
+    for _ in range(50):
+        busy.take(100.0)
+    resting.take(100.0)
+    table.of("new", 101.0)
+    assert table.of("busy", 101.0) is busy
+    assert table.of("resting", 101.0) is not resting

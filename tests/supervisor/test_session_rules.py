@@ -298,7 +298,7 @@ async def test_shutting_down_does_not_wait_for_ever(connection: Connection) -> N
 
 
 async def test_the_stream_ends_while_shutting_down(connection: Connection, log: LogCapture) -> None:
-    """map_session_stream_message_allows_expected_close_during_shutdown: no new attempt; relays go on."""
+    """map_session_stream_message_allows_expected_close_during_shutdown, session_closed: no new attempt; relays go on."""
     session = await connection.gateway.accepted_session()
     relay = await connection.gateway.open_relay(session, file=FILE)
     draining = asyncio.create_task(connection.session.drain(30))
