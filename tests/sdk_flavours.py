@@ -9,7 +9,7 @@ from typing import Any, cast
 from openshell_files import RetryPolicy, SandboxFiles
 
 #: Retries without pauses.
-QUICK = RetryPolicy(attempts=4, initial_delay=0.0)
+QUICK = RetryPolicy(attempts=4, initial_delay=0.0, outage_attempts=4)
 
 Connect = Callable[..., SandboxFiles]
 

@@ -34,6 +34,9 @@ class ScriptedChannel:
     async def receive(self) -> memoryview:
         return memoryview(self._said.popleft() if self._said else b"")
 
+    async def keep_pace(self, size: int) -> None:
+        pass
+
 
 def relay_that_says(*said: bytes) -> FileRelay:
     return FileRelay(cast("RelayChannel", ScriptedChannel(*said)), lambda: None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 from fake_file_gateway import FakeFile, FakeGateway, PlainStatus, Stall
-from openshell import SandboxClient, SandboxError, SandboxRef, SandboxSession, SandboxStatusRef
+from official_stand_in import SandboxClient, SandboxRef, SandboxSession
 from openshell_files import FilesClient, errors
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
@@ -131,7 +131,7 @@ def test_theirs_was_closed_first(gateway: FakeGateway, token: Token, call: str) 
 @pytest.mark.parametrize("call", ["upload", "download", "stat"])
 def test_their_token_cannot_be_had(gateway: FakeGateway, call: str) -> None:
     def expired() -> str:
-        raise SandboxError("OIDC token has expired. Re-authenticate with: openshell gateway login")
+        raise RuntimeError("OIDC token has expired. Re-authenticate with: openshell gateway login")
 
     with (
         SandboxClient(gateway.address, bearer_token=expired) as official,
@@ -159,12 +159,10 @@ def test_limits_are_checked(official: SandboxClient) -> None:
         FilesClient.from_sandbox_client(official, timeout=0)
 
 
-def test_sandboxes_as_the_official_sdk_has_them(
-    official: SandboxClient, files: FilesClient, gateway: FakeGateway
-) -> None:
+def test_sandboxes_as_the_official_sdk_has_them(files: FilesClient, gateway: FakeGateway) -> None:
     """A `SandboxRef` and what has one are as good as a name, and bring their workspace."""
-    ref = SandboxRef(id="sb-1", name="demo", workspace="team", status=SandboxStatusRef(2, 0))
-    for target in (ref, SandboxSession(official, ref)):
+    ref = SandboxRef(id="sb-1", name="demo", workspace="team")
+    for target in (ref, SandboxSession(ref)):
         files.sandbox(target).write_bytes("x", b"1")
         files.sandbox(target, workspace="team").write_bytes("x", b"1")
     addresses = {

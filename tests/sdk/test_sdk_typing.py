@@ -24,6 +24,7 @@ from openshell_files import (
 def blocking(client: FilesClient) -> None:
     with client as entered:
         assert_type(entered, FilesClient)
+    assert_type(FilesClient.from_sandbox_client(client), FilesClient)
     files = client.sandbox("demo")
     assert_type(files, SandboxFiles)
     assert_type(files.upload_path("a", "b"), UploadResult)

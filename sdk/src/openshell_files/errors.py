@@ -336,7 +336,7 @@ class OutcomeUnknown(DeadlineExceeded):
 
 
 class InternalError(FilesError):
-    """A bug in the gateway, the supervisor or the agent."""
+    """The gateway, the supervisor or the agent failed, or is set up wrongly; their logs say more."""
 
 
 # This side

@@ -95,9 +95,18 @@ class RetryPolicy:
     `initial_delay * multiplier**n`, at most `max_delay` ("full jitter"); a
     pause that the server asked for is kept.
 
+    A gateway that has answered this client before and is away now is waited
+    for longer than one that never did: the endpoint is right, and it may be
+    starting again. The defaults outlast ten seconds without a gateway, and
+    give up after half a minute; a wrong endpoint is told of after 4 seconds,
+    8 at most.
+
     Attributes:
         attempts: tries that bring nothing before giving up; an upload or
             download that advanced starts counting anew. 1 never tries again.
+        outage_attempts: the same while gateway, supervisor or connection are
+            away (`Unavailable`) after the gateway has answered this client;
+            fewer than `attempts` changes nothing.
         initial_delay: upper bound of the first pause, in seconds.
         max_delay: upper bound of every pause, in seconds.
         multiplier: growth of the bound.
@@ -107,9 +116,10 @@ class RetryPolicy:
 
     attempts: int = 6
     initial_delay: float = 0.25
-    max_delay: float = 15.0
+    max_delay: float = 5.0
     multiplier: float = 2.0
     max_server_delay: float = 60.0
+    outage_attempts: int = 16
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

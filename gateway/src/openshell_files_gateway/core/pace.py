@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+#: A shorter pause costs more than what it holds up.
+LEAST_PAUSE_SECONDS: Final = 0.02
+
 
 class Pace:
     """A token bucket: so many at once, and then so many per second.
@@ -20,19 +25,49 @@ class Pace:
         self._left = float(at_once)
         self._seen = 0.0
 
-    def take(self, now: float) -> float:
+    def take(self, now: float, cost: float = 1.0) -> float:
         """Count one.
 
         Args:
             now: seconds on a monotonic clock.
+            cost: how many it is worth; less than 0 pays for others.
 
         Returns:
             Seconds to wait before it is looked at; 0 if there is no hurry.
         """
-        self._left = min(self._at_once, self._left + (now - self._seen) * self._per_second) - 1
+        left = min(self._at_once, self._left + (now - self._seen) * self._per_second)
+        self._left = min(self._at_once, left - cost)
         self._seen = now
         return max(0.0, -self._left / self._per_second)
 
     def idle(self, now: float) -> bool:
         """Whether it says no more than a new one."""
         return self._left + (now - self._seen) * self._per_second >= self._at_once
+
+
+class PaceTable:
+    """A pace for each of many peers.
+
+    Args:
+        per_second: of each peer.
+        at_once: of each peer.
+        max_peers: how many are remembered before those that rest are
+            forgotten.
+    """
+
+    def __init__(self, *, per_second: float, at_once: int, max_peers: int = 4096) -> None:
+        self._per_second = per_second
+        self._at_once = at_once
+        self._max_peers = max_peers
+        self._paces: dict[str, Pace] = {}
+
+    def of(self, peer: str, now: float) -> Pace:
+        """Return the pace of a peer.
+
+        Args:
+            peer: its name.
+            now: seconds on a monotonic clock.
+        """
+        if peer not in self._paces and len(self._paces) >= self._max_peers:
+            self._paces = {key: pace for key, pace in self._paces.items() if not pace.idle(now)}
+        return self._paces.setdefault(peer, Pace(per_second=self._per_second, at_once=self._at_once))

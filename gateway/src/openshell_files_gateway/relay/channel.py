@@ -14,10 +14,23 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from openshell_files_gateway.core.pace import Pace
+
     RelayContext = grpc.aio.ServicerContext[Any, bytes]
+
+#: Messages and frames of a relay that are not counted: what a short operation
+#: has, of which there may be many.
+_FREE_PIECES: Final = 16
+
+#: Content that pays for a message or frame. What carries less is mostly work
+#: for the gateway; a sparse file has a short frame for a hole, and at least
+#: four times as much content before the next one.
+_CONTENT_PER_PIECE: Final = 1024
 
 
 class RelayChannel:
@@ -30,11 +43,14 @@ class RelayChannel:
     Args:
         channel_id: as in RelayOpen.
         context: the RelayStream call; its first message was read.
+        pace: of all relays of the sandbox; None if nobody counts.
     """
 
-    def __init__(self, channel_id: str, context: RelayContext) -> None:
+    def __init__(self, channel_id: str, context: RelayContext, pace: Pace | None = None) -> None:
         self.channel_id: Final = channel_id
         self._context = context
+        self._pace = pace
+        self._free = _FREE_PIECES
         self._closed = asyncio.Event()
         self._lost = ""
         self.bytes_sent = 0
@@ -82,8 +98,24 @@ class RelayChannel:
                 raise TransferError(Reason.AGENT_PROTOCOL_ERROR, f"relay: {error}") from error
             if data is None:
                 raise TransferError(Reason.AGENT_PROTOCOL_ERROR, "relay: the supervisor sent a second init")
+            await self.keep_pace(len(data))
             if len(data):  # upstream allows empty data frames, they mean nothing
                 return data
+
+    async def keep_pace(self, size: int) -> None:
+        """Wait with a sandbox that sends its content in pieces so small that others would feel it.
+
+        Args:
+            size: bytes in a message or frame that came.
+        """
+        if self._pace is None:
+            return
+        if self._free and size < _CONTENT_PER_PIECE:
+            self._free -= 1
+            return
+        pause = self._pace.take(asyncio.get_running_loop().time(), 1 - size / _CONTENT_PER_PIECE)
+        if pause >= LEAST_PAUSE_SECONDS:
+            await asyncio.sleep(pause)
 
     def close(self) -> None:
         """Let the RelayStream call end. May be called more than once."""

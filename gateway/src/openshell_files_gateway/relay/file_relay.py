@@ -103,6 +103,7 @@ class FileRelay:
         """
         while True:
             frame = await self._next_raw()
+            await self._channel.keep_pace(len(frame))
             message = chunks.embedded(frame)
             if message is not None:
                 return message

@@ -17,7 +17,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
-from openshell_files_gateway.core.pace import Pace
+from openshell_files_gateway.core.pace import PaceTable
 from openshell_files_gateway.rpc.status import abort
 
 log = structlog.get_logger("openshell_files_gateway.calls")
@@ -32,8 +32,10 @@ _MAX_LOGGED_CHARACTERS: Final = 1000
 _SANDBOX_CALLS_PER_SECOND: Final = 500.0
 _SANDBOX_CALLS_AT_ONCE: Final = 500
 
-#: Sandboxes whose pace is remembered before those that rest are forgotten.
-_MAX_PACES: Final = 4096
+#: What a call of a supervisor that is refused counts for. An honest one has
+#: few of those, and each costs more than it looks: the error's details, a line
+#: in the log.
+_REFUSED_CALL_COST: Final = 10.0
 
 TRANSFER_ID_METADATA: Final = "x-request-id"
 
@@ -121,7 +123,7 @@ class CallGuard:
         self._authenticator = authenticator
         self._policy = policy
         #: Of sandboxes that called lately; they run code that nobody trusts.
-        self._paces: dict[str, Pace] = {}
+        self._paces = PaceTable(per_second=_SANDBOX_CALLS_PER_SECOND, at_once=_SANDBOX_CALLS_AT_ONCE)
 
     def wrap(self, path: str, implementation: Implementation) -> Callable[[Any, Context], Awaitable[Any]]:
         """Return the handler of a method."""
@@ -140,6 +142,7 @@ class CallGuard:
                 except TransferError as error:
                     outcome = error.reason.name
                     call.facts["error"] = error.message
+                    self._count_refusal(call)
                     await abort(context, error, call.transfer_id)
                 except asyncio.CancelledError:
                     raise
@@ -170,13 +173,14 @@ class CallGuard:
     async def _keep_pace(self, sandbox_id: str) -> None:
         """Wait with a sandbox that calls so often that others would feel it."""
         now = asyncio.get_running_loop().time()
-        if sandbox_id not in self._paces and len(self._paces) >= _MAX_PACES:
-            self._paces = {key: pace for key, pace in self._paces.items() if not pace.idle(now)}
-        pace = self._paces.setdefault(
-            sandbox_id, Pace(per_second=_SANDBOX_CALLS_PER_SECOND, at_once=_SANDBOX_CALLS_AT_ONCE)
-        )
-        if (pause := pace.take(now)) > 0:
+        if (pause := self._paces.of(sandbox_id, now).take(now)) > 0:
             await asyncio.sleep(pause)
+
+    def _count_refusal(self, call: Call) -> None:
+        """Let a sandbox whose call was refused wait longer with the next ones."""
+        if isinstance(call.principal, SandboxPrincipal):
+            now = asyncio.get_running_loop().time()
+            self._paces.of(call.principal.sandbox_id, now).take(now, _REFUSED_CALL_COST - 1)
 
     def _log_end(self, call: Call, outcome: str, seconds: float) -> None:
         who = call.principal

@@ -12,7 +12,7 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
-from openshell_files_gateway.core.pace import Pace
+from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS, Pace, PaceTable
 from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
@@ -26,10 +26,18 @@ log = structlog.get_logger("openshell_files_gateway.supervisors")
 #: waits for ever).
 _FIRST_MESSAGE_SECONDS: Final = 10.0
 
-#: Control messages of one supervisor: more than one result for each relay that
-#: a gateway could open, and little of the gateway's time.
-_MESSAGES_PER_SECOND: Final = 1000.0
-_MESSAGES_AT_ONCE: Final = 1000
+#: Control messages of one supervisor: a result for each relay that may wait,
+#: several times a second, and little of the gateway's time. Who has more to
+#: say is read a little later.
+_MESSAGES_PER_SECOND: Final = 200.0
+_MESSAGES_AT_ONCE: Final = 500
+
+#: None that means anything is larger; one that is counts for several.
+_MESSAGE_BYTES: Final = 4096
+
+#: Pieces of relays of one sandbox that carry hardly any content.
+_RELAY_PIECES_PER_SECOND: Final = 1000.0
+_RELAY_PIECES_AT_ONCE: Final = 500
 
 
 class SupervisorMethods:
@@ -61,6 +69,7 @@ class SupervisorMethods:
         self._lifecycle = lifecycle
         self._heartbeat = heartbeat_seconds
         self._silence = silence_seconds
+        self._relay_paces = PaceTable(per_second=_RELAY_PIECES_PER_SECOND, at_once=_RELAY_PIECES_AT_ONCE)
 
     def implementations(self) -> dict[str, Implementation]:
         """Return the methods by name."""
@@ -119,7 +128,8 @@ class SupervisorMethods:
             raise invalid("init", "first RelayFrame must be init with non-empty channel_id")
         call.facts["channel_id"] = channel_id
         call.rename(self._broker.take(channel_id, call.sandbox_id))
-        channel = RelayChannel(channel_id, call.context)
+        pace = self._relay_paces.of(call.sandbox_id, asyncio.get_running_loop().time())
+        channel = RelayChannel(channel_id, call.context, pace)
         try:
             # Without this the supervisor sees no headers until the first
             # byte, and waits for them before it reads its own side.
@@ -206,7 +216,7 @@ class SupervisorMethods:
                 return
             message: openshell_pb2.SupervisorMessage = parse_request(openshell_pb2.SupervisorMessage, data)
             self._handle(message, session)
-            if (pause := pace.take(clock())) > 0:
+            if (pause := pace.take(clock(), max(1.0, len(data) / _MESSAGE_BYTES))) >= LEAST_PAUSE_SECONDS:
                 await asyncio.sleep(pause)
 
     def _handle(self, message: openshell_pb2.SupervisorMessage, session: SupervisorSession) -> None:

@@ -105,6 +105,7 @@ class Download:
                         yield Piece(position, b"", check.received - position)
                 elif event is not None:
                     yield event
+        self._rpc.answered()
         check.on_end()
 
     async def _confirm(self) -> None:

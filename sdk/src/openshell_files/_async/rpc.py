@@ -14,7 +14,7 @@ from openshell_files._async import _io
 from openshell_files._async._calls import Connection, DownloadCall, UploadCall
 from openshell_files._async.credentials import TokenSource
 from openshell_files._core.error_mapping import timeout_error
-from openshell_files._core.retrying import RetryBudget
+from openshell_files._core.retrying import Acquaintance, RetryBudget
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
 
@@ -83,11 +83,16 @@ class Rpc:
         self._tokens = tokens
         self._timeout = timeout
         self._policy = policy
+        self._gateway = Acquaintance()
         self.idle = idle
 
     def budget(self) -> RetryBudget:
         """Return the tries of one transfer."""
-        return RetryBudget(self._policy, random.random, may_refresh=self._tokens.refreshable)
+        return RetryBudget(self._policy, self._gateway, random.random, may_refresh=self._tokens.refreshable)
+
+    def answered(self) -> None:
+        """Note that the gateway did what it was asked for."""
+        self._gateway.answered = True
 
     def refuse_token(self) -> None:
         """Note that the gateway refused the token."""
@@ -165,6 +170,7 @@ class Rpc:
         metadata = await self._tokens.metadata()
         timeout = deadline.cap(self._timeout + hashed_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND)
         answer = await self._connection.unary(path, request.SerializeToString(), metadata, timeout)
+        self.answered()
         return parse(answer)
 
     async def recover(self, error: FilesError, budget: RetryBudget, deadline: Deadline) -> None:

@@ -149,7 +149,9 @@ class Upload:
             except CallEndedError:
                 # The server has spoken before everything was sent: its words count.
                 pass
-            return files_pb2.UploadFileResponse.FromString(await call.response())
+            response = await call.response()
+            self._rpc.answered()
+            return files_pb2.UploadFileResponse.FromString(response)
 
     def _begin_digest(self, algorithm: DigestAlgorithm) -> None:
         """Begin anew if what was hashed so far was for the other digest (DIG-3)."""

@@ -25,7 +25,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
     # Two clients of one process do not share a broken connection.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A gateway that was started again is found before the tries are used up.
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.primary_user_agent", "openshell-files/0.1.0"),
 )
 

@@ -20,7 +20,7 @@ from openshell_files.errors import ErrorFacts, FilesError, LocalReason
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
-#: The class of each reason. A test holds that none is missing.
+#: The class of each reason, those of calls that this SDK does not make too. A test holds that none is missing.
 CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.INVALID_REQUEST: errors.InvalidRequest,
     Reason.INVALID_PATH: errors.InvalidPath,
@@ -47,12 +47,21 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.SANDBOX_NOT_READY: errors.SandboxNotReady,
     Reason.SUPERVISOR_NOT_CONNECTED: errors.Unavailable,
     Reason.FILES_UNSUPPORTED: errors.Unsupported,
+    Reason.EXEC_UNSUPPORTED: errors.Unsupported,
+    Reason.SESSION_OUTDATED: errors.Unavailable,
+    Reason.WORKSPACE_NOT_FOUND: errors.SandboxNotFound,
+    Reason.SANDBOX_EXISTS: errors.InvalidRequest,
+    Reason.SANDBOX_NOT_MANAGED: errors.Unsupported,
+    Reason.COMPUTE_UNAVAILABLE: errors.Unsupported,
+    Reason.TOO_MANY_SANDBOXES: errors.ResourceExhausted,
+    Reason.REQUEST_ID_PAYLOAD_MISMATCH: errors.InvalidRequest,
     Reason.RELAY_REFUSED: errors.Unavailable,
     Reason.RELAY_TIMEOUT: errors.DeadlineExceeded,
     Reason.RELAY_LOST: errors.Unavailable,
     Reason.RELAY_UNKNOWN: errors.InternalError,
     Reason.RELAY_REQUESTER_GONE: errors.InternalError,
     Reason.AGENT_PROTOCOL_ERROR: errors.InternalError,
+    Reason.AGENT_UNAUTHENTICATED: errors.InternalError,
     Reason.TRANSFER_IDLE: errors.DeadlineExceeded,
     Reason.GATEWAY_SHUTTING_DOWN: errors.Unavailable,
     Reason.FILE_NOT_FOUND: errors.FileNotFound,
@@ -85,6 +94,9 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.VERSION_MISMATCH: errors.FileChanged,
     Reason.TOO_MANY_UPLOADS: errors.ResourceExhausted,
     Reason.TOO_MANY_TRANSFERS: errors.ResourceExhausted,
+    Reason.COMMAND_NOT_STARTED: errors.Unavailable,
+    Reason.COMMAND_LOST: errors.InternalError,
+    Reason.TOO_MANY_COMMANDS: errors.ResourceExhausted,
     Reason.INTERNAL: errors.InternalError,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -56,6 +56,57 @@ class SandboxAddress:
 
     def __str__(self) -> str:
         return self.id or self.name
+
+
+class NamedSandbox(Protocol):
+    """What says where a sandbox is: the official SDK's `SandboxRef`."""
+
+    @property
+    def name(self) -> str:
+        """The sandbox's name."""
+        ...
+
+    @property
+    def workspace(self) -> str:
+        """Where the name is looked up."""
+        ...
+
+
+class SandboxHolder(Protocol):
+    """What has such a sandbox: the official SDK's `SandboxSession` and `Sandbox`."""
+
+    @property
+    def sandbox(self) -> NamedSandbox:
+        """The sandbox."""
+        ...
+
+
+def sandbox_address(
+    named: str | NamedSandbox | SandboxHolder, sandbox_id: str, workspace: str | None, default: str
+) -> SandboxAddress:
+    """Return the address of what a caller has at hand.
+
+    Args:
+        named: the name, or an object that brings name and workspace.
+        sandbox_id: the id instead; empty if `named` is given.
+        workspace: the caller's choice of workspace; None takes `default`.
+        default: the client's workspace.
+
+    Raises:
+        ValueError: neither name nor id is given, or both; or a workspace
+            besides the one that `named` brings.
+        TypeError: `named` brings no name and no workspace.
+    """
+    if isinstance(named, str):
+        chosen = default if workspace is None else workspace
+        return SandboxAddress(sandbox_id, named, "" if sandbox_id else chosen)
+    ref: object = getattr(named, "sandbox", named)
+    name, brought = getattr(ref, "name", None), getattr(ref, "workspace", None)
+    if not isinstance(name, str) or not isinstance(brought, str):
+        raise TypeError(f"sandbox: give a name or a SandboxRef, not {type(named).__name__}")
+    if workspace is not None and workspace != brought:
+        raise ValueError(f"sandbox {name!r} is in workspace {brought!r}, not in {workspace!r}")
+    return SandboxAddress(sandbox_id, name, brought)
 
 
 @dataclass(frozen=True, slots=True)

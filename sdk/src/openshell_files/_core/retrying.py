@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openshell_files_protocol.reasons import Code, Retry
 
-from openshell_files.errors import CredentialsError, FilesError
+from openshell_files.errors import CredentialsError, FilesError, Unavailable
 from openshell_files.options import RetryPolicy
 
 
@@ -26,18 +26,39 @@ class Decision:
     refresh_token: bool = False
 
 
+@dataclass(slots=True)
+class Acquaintance:
+    """What a client knows of its gateway, over all its transfers.
+
+    Attributes:
+        answered: the gateway did what it was asked for, at least once. Then
+            one that is away is an outage, and not a wrong endpoint.
+    """
+
+    answered: bool = False
+
+
 class RetryBudget:
     """Counts the tries of one transfer.
 
     Args:
         policy: the limits.
+        gateway: what the client knows of it.
         random: a number from 0 to 1, for the jitter.
         may_refresh: whether a new token can be had. A refused token is
             replaced once; it is not a try.
     """
 
-    def __init__(self, policy: RetryPolicy, random: Callable[[], float], *, may_refresh: bool) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        gateway: Acquaintance,
+        random: Callable[[], float],
+        *,
+        may_refresh: bool,
+    ) -> None:
         self._policy = policy
+        self._gateway = gateway
         self._random = random
         self._may_refresh = may_refresh
         self._refreshed = False
@@ -52,6 +73,7 @@ class RetryBudget:
         """
         self._failures = 0
         self._refreshed = False
+        self._gateway.answered = True
 
     def decide(self, error: FilesError) -> Decision:
         """Return how to go on after `error`.
@@ -72,11 +94,19 @@ class RetryBudget:
         self._restarts += restart
         asked = error.retry_delay or 0.0
         if (
-            max(self._failures, self._restarts) >= self._policy.attempts
+            self._failures >= self._attempts(error)
+            or self._restarts >= self._policy.attempts
             or asked > self._policy.max_server_delay
         ):
             raise error
         return Decision(max(asked, self.delay(self._failures - 1)), restart=restart)
+
+    def _attempts(self, error: FilesError) -> int:
+        """Return how many tries may end like this."""
+        attempts = self._policy.attempts
+        if attempts > 1 and self._gateway.answered and isinstance(error, Unavailable):
+            return max(attempts, self._policy.outage_attempts)
+        return attempts
 
     def delay(self, tries: int) -> float:
         """Return a pause after `tries` earlier ones, in seconds: full jitter below a growing bound."""

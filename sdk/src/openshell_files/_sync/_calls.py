@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, Protocol, Self, cast
@@ -11,8 +12,8 @@ from typing import Final, Protocol, Self, cast
 import grpc
 
 from openshell_files._core.error_mapping import error_from_status, idle_error
+from openshell_files._core.token_exchange import credentials_error
 from openshell_files._sync._io import Ahead
-from openshell_files.errors import FilesError
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -20,6 +21,11 @@ Metadata = Sequence[tuple[str, str]]
 _OUTBOX: Final = 2
 
 _CANCELLED: Final = 1
+
+CLOSED: Final = "the client is closed, or the one whose connection it uses"
+
+#: How gRPC's `ValueError` for a call on a closed channel begins.
+_ON_CLOSED_CHANNEL: Final = "Cannot invoke RPC"
 
 
 class CallEndedError(Exception):
@@ -51,7 +57,7 @@ class Connection:
     def _opened(self) -> grpc.Channel:
         with self._lock:
             if self._closed:
-                raise RuntimeError("the client is closed")
+                raise RuntimeError(CLOSED)
             if self._channel is None:
                 if self._credentials is None:
                     self._channel = grpc.insecure_channel(self._target, list(self._options))
@@ -68,17 +74,16 @@ class Connection:
         method = cast(
             "grpc.UnaryUnaryMultiCallable[bytes, bytes]", self._opened().unary_unary(path, None, None)
         )
-        try:
+        with _failures_mapped():
             return method(message, metadata=tuple(metadata), timeout=timeout)
-        except grpc.RpcError as error:
-            raise _mapped(error) from error
 
     def upload(self, path: str, metadata: Metadata, idle: float, timeout: float | None) -> UploadCall:
         """Begin a call that takes many messages and gives one."""
         method = cast(
             "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._opened().stream_unary(path, None, None)
         )
-        return UploadCall(method, metadata, idle, timeout)
+        with _failures_mapped():
+            return UploadCall(method, metadata, idle, timeout)
 
     def download(
         self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None
@@ -87,7 +92,8 @@ class Connection:
         method = cast(
             "grpc.UnaryStreamMultiCallable[bytes, bytes]", self._opened().unary_stream(path, None, None)
         )
-        return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
+        with _failures_mapped():
+            return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
 
     def close(self) -> None:
         """Close the channel; calls that are running are cancelled."""
@@ -177,6 +183,10 @@ class UploadCall:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the call."""
         self._outbox.close()
         self._call.cancel()
 
@@ -206,12 +216,8 @@ class UploadCall:
             self._over.get(timeout=self._idle)
         except Empty:
             raise idle_error(self._idle, "answered") from None
-        try:
+        with _failures_mapped():
             return self._call.result()
-        except grpc.FutureCancelledError:
-            raise error_from_status(_CANCELLED, "the client was closed", ()) from None
-        except grpc.RpcError as error:
-            raise _mapped(error) from error
 
 
 class DownloadCall:
@@ -239,10 +245,8 @@ class DownloadCall:
         Raises:
             FilesError: the call failed.
         """
-        try:
+        with _failures_mapped():
             yield from self._call
-        except grpc.RpcError as error:
-            raise _mapped(error) from error
 
 
 class _Stream(Protocol):
@@ -258,6 +262,21 @@ def received_ahead(call: DownloadCall) -> Ahead[bytes]:
     return Ahead(call.messages(), unblock=call.cancel, idle=call.idle)
 
 
-def _mapped(error: grpc.RpcError) -> FilesError:
-    trailing = cast("Sequence[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    return error_from_status(error.code().value[0], error.details() or "", trailing)
+@contextmanager
+def _failures_mapped() -> Generator[None]:
+    """Turn what gRPC raises, and what interceptors of a borrowed channel do, into this SDK's errors."""
+    try:
+        yield
+    except grpc.FutureCancelledError:
+        raise error_from_status(_CANCELLED, "the client was closed", ()) from None
+    except grpc.RpcError as error:
+        trailing = cast("Sequence[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+        raise error_from_status(error.code().value[0], error.details() or "", trailing) from error
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(_ON_CLOSED_CHANNEL):
+            raise RuntimeError(CLOSED) from error
+        # Nothing else of this is foreign code: whoever owns the channel gets a token in it.
+        raise credentials_error(
+            f"the channel's owner gave no token: {type(error).__name__}: {error}",
+            "Look at where it gets tokens.",
+        ) from error

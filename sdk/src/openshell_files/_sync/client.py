@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent, parse_endpoint
-from openshell_files._core.requests import SandboxAddress
+from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
 from openshell_files._local.tls import channel_credentials
 from openshell_files._sync._calls import Connection
 from openshell_files._sync.credentials import TokenSource
@@ -54,8 +54,6 @@ class FilesClient:
         retry: RetryPolicy | None = None,
         allow_insecure_token: bool = False,
     ) -> None:
-        if timeout <= 0 or idle_timeout <= 0:
-            raise ValueError("timeout and idle_timeout: must be positive")
         where = parse_endpoint(endpoint)
         if where.tls is False and tls is not None:
             raise ValueError(f"endpoint {endpoint!r} is http, but tls is given")
@@ -63,9 +61,28 @@ class FilesClient:
             tls = TlsConfig()
         if auth is not None:
             check_token_may_be_sent(where, tls=tls is not None, allowed=allow_insecure_token)
+        connection = Connection(where.target, channel_credentials(tls) if tls else None, CHANNEL_OPTIONS)
+        self._use(connection, auth, workspace, timeout, idle_timeout, retry)
+
+    def _use(
+        self,
+        connection: Connection,
+        auth: Auth | None,
+        workspace: str,
+        timeout: float,
+        idle_timeout: float,
+        retry: RetryPolicy | None,
+    ) -> None:
+        """Make this the client of a connection.
+
+        Raises:
+            ValueError: a time limit is not positive.
+        """
+        if timeout <= 0 or idle_timeout <= 0:
+            raise ValueError("timeout and idle_timeout: must be positive")
         self._workspace = workspace
         self._rpc = Rpc(
-            Connection(where.target, channel_credentials(tls) if tls else None, CHANNEL_OPTIONS),
+            connection,
             TokenSource(auth),
             timeout=timeout,
             idle=idle_timeout,
@@ -74,7 +91,7 @@ class FilesClient:
 
     def sandbox(
         self,
-        name: str = "",
+        name: str | NamedSandbox | SandboxHolder = "",
         *,
         id: str = "",  # noqa: A002 - the protocol's own word
         workspace: str | None = None,
@@ -82,15 +99,17 @@ class FilesClient:
         """Return the files of a sandbox; nothing is sent yet.
 
         Args:
-            name: the sandbox's name.
+            name: the sandbox's name, or what the official SDK has for it: a
+                `SandboxRef`, a `SandboxSession` or a `Sandbox`. Those bring
+                their workspace.
             id: its id, instead of the name.
             workspace: where the name is looked up; None takes the client's.
 
         Raises:
-            ValueError: neither name nor id is given, or both.
+            ValueError: neither name nor id is given, or both; or a workspace
+                besides the one that `name` brings.
         """
-        chosen = self._workspace if workspace is None else workspace
-        return SandboxFiles(self._rpc, SandboxAddress(id, name, "" if id else chosen))
+        return SandboxFiles(self._rpc, sandbox_address(name, id, workspace, self._workspace))
 
     def close(self) -> None:
         """Close the connection; transfers that are running end."""

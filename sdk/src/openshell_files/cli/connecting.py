@@ -86,7 +86,12 @@ IdleTimeout = Annotated[
     ),
 ]
 Attempts = Annotated[
-    int, typer.Option(help="Tries that bring nothing before giving up.", rich_help_panel=_GROUP, min=1)
+    int,
+    typer.Option(
+        help="Tries that bring nothing before giving up; more while a gateway that answered is away.",
+        rich_help_panel=_GROUP,
+        min=1,
+    ),
 ]
 Timeout = Annotated[float | None, typer.Option(help="Seconds for everything.", min=0.001)]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, also about a failure.")]

@@ -1,0 +1,456 @@
+"""Supervisors with a valid token that lie: what each of those feels whom it concerns, and nobody else does.
+
+Each lie is told to one gateway while a call into another sandbox is under way; that call succeeds, and afterwards the
+gateway holds nothing. More of it: a wrong hello, a claim by a user, an end without a result and an SSH banner in
+test_relays_on_the_wire.py; a wrong kind of answer, silence in an upload and many transfers in test_limits_on_the_wire.py;
+what agents say inside frames in test_hostile_agents.py; a thousand supervisors that come and go in test_churn.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import grpc
+import pytest
+from conditions import until
+from gateway_harness import OTHER_SANDBOX, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
+from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
+from openshell_files_gateway.core.pace import Pace
+from openshell_files_protocol import methods
+from openshell_files_protocol.framing import frame_segments
+from openshell_files_protocol.limits import MAX_FRAME_BYTES
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
+from openshell_supervisor_sim.relay import open_stream
+from stack_client import reason_of
+
+ANSWER = file_relay_pb2.FileRelayResponse(
+    stat_file=files_pb2.StatFileResponse(file=files_pb2.FileInfo(path="/f", size_bytes=5))
+)
+ANSWER_BYTES = b"".join(frame_segments([ANSWER.SerializeToString()]))
+DOWNLOADED = file_relay_pb2.FileRelayResponse(download=files_pb2.DownloadFileResponse(chunk=b"content"))
+UPLOAD = files_pb2.UploadFileRequest(
+    metadata=files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", explicit_finish=True)
+)
+
+#: Short, but long enough for an honest supervisor on a busy machine.
+WAITS = RelaySettings(
+    session_wait_timeout=1.0, claim_timeout=1.0, heartbeat_interval=0.3, silence_timeout=1.5
+)
+IDLE = LimitSettings(idle_timeout=1.0)
+
+OK = "OK"
+
+
+@dataclass
+class Scene:
+    """One sandbox whose supervisor lies, and one whose supervisor does not."""
+
+    harness: GatewayHarness
+    liar: FakeSupervisor
+    honest: FakeSupervisor
+    _saying: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def outcome(self, asking: Awaitable[object]) -> str:
+        """Return the reason with which a call ends."""
+        try:
+            await asking
+        except grpc.aio.AioRpcError as error:
+            return reason_of(error)
+        return OK
+
+    async def end_of(self, relay: FakeRelay) -> str:
+        """Return the reason with which a RelayStream call ends, whatever is sent in it before."""
+        with suppress(grpc.aio.AioRpcError):
+            while await relay.next_frame() is not None:
+                pass
+        status: grpc.StatusCode = await relay.call.code()
+        if status is grpc.StatusCode.OK:
+            return OK
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await relay.call.read()
+        return reason_of(caught.value)
+
+    async def claim(self, channel_id: str, supervisor: FakeSupervisor | None = None) -> FakeRelay:
+        """Claim without waiting for the gateway's answer."""
+        liar = supervisor or self.liar
+        call = open_stream(liar.channel, methods.RELAY_STREAM, liar.metadata)
+        frame = openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id=channel_id))
+        await call.write(frame.SerializeToString())
+        return FakeRelay(call)
+
+    def ask(self) -> asyncio.Task[str]:
+        """Call into the lying sandbox."""
+        return asyncio.create_task(self.outcome(self.harness.stat()))
+
+    async def say(self, supervisor: FakeSupervisor, message: openshell_pb2.SupervisorMessage) -> None:
+        """Send a control message; a call takes one at a time."""
+        async with self._saying:
+            await supervisor.say(message)
+
+    async def refuse(self, channel_id: str) -> None:
+        """Say that the lying supervisor cannot take a relay up."""
+        result = openshell_pb2.RelayOpenResult(channel_id=channel_id, success=False, error="refused")
+        await self.say(self.liar, openshell_pb2.SupervisorMessage(relay_open_result=result))
+
+    async def keep_alive(self, supervisor: FakeSupervisor, over: asyncio.Event) -> None:
+        """Send heartbeats, so that only the lie is a lie."""
+        heartbeat = openshell_pb2.SupervisorMessage(heartbeat=openshell_pb2.SupervisorHeartbeat())
+        while not over.is_set() and not supervisor.call.done():
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await self.say(supervisor, heartbeat)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 0.2)
+
+    async def end(self, supervisor: FakeSupervisor) -> None:
+        """End a session as a supervisor does that stops."""
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await supervisor.call.done_writing()
+        with suppress(grpc.aio.AioRpcError):
+            while await supervisor.hear() is not None:
+                pass
+
+    async def serve(self) -> None:
+        """Let the honest supervisor answer one call."""
+        relay = await self.honest.take_relay()
+        await relay.answer(ANSWER)
+        assert await self.end_of(relay) == OK
+
+
+@pytest.fixture(scope="module", autouse=True)
+def poller() -> Generator[None, None, None]:
+    """Keep gRPC's poller over all tests: it has descriptors, and comes and goes with the last object that uses it."""
+    with grpc.insecure_channel("127.0.0.1:1"):
+        yield
+
+
+@pytest.fixture
+async def scene() -> AsyncGenerator[Scene, None]:
+    async with running_gateway(relay=WAITS, limits=IDLE) as harness:
+        liar, honest = harness.supervisor(), harness.supervisor(OTHER_SANDBOX)
+        await liar.connect()
+        await honest.connect()
+        scene = Scene(harness, liar, honest)
+        over = asyncio.Event()
+        alive = [asyncio.create_task(scene.keep_alive(one, over)) for one in (liar, honest)]
+        yield scene
+        over.set()
+        await asyncio.gather(*alive)
+        for one in (liar, honest):
+            await scene.end(one)
+        statistics = harness.gateway.statistics
+        await until(lambda: statistics().idle, lambda: f"nothing is held: {statistics()}")
+
+
+async def pour(call: Any, message: bytes) -> None:
+    """Send a message again and again until the call is over."""
+    # Not `call.write`: when the gateway ends the call, that replaces its status by one of its own.
+    with suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+        while not call.done():
+            await call._cython_call.send_serialized_message(message)
+
+
+async def ignores_an_open(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    await scene.liar.next_open()
+    return [await asking]
+
+
+async def says_yes_and_does_nothing(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    opened = await scene.liar.next_open()
+    result = openshell_pb2.RelayOpenResult(channel_id=opened.channel_id, success=True)
+    await scene.say(scene.liar, openshell_pb2.SupervisorMessage(relay_open_result=result))
+    return [await asking]
+
+
+async def claims_after_the_time(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    opened = await scene.liar.next_open()
+    caller = await asking
+    return [caller, await scene.end_of(await scene.claim(opened.channel_id))]
+
+
+async def refuses_after_the_time(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    opened = await scene.liar.next_open()
+    caller = await asking
+    await scene.refuse(opened.channel_id)
+    return [caller]
+
+
+async def claims_what_was_never_opened(scene: Scene) -> list[str]:
+    return [await scene.end_of(await scene.claim("no-such-channel"))]
+
+
+async def claims_anothers_channel(scene: Scene) -> list[str]:
+    """And the rightful one is served nevertheless."""
+    asking = asyncio.create_task(scene.outcome(scene.harness.stat(OTHER_SANDBOX)))
+    opened = await scene.honest.next_open()
+    thief = await scene.end_of(await scene.claim(opened.channel_id))
+    await (await scene.honest.claim(opened.channel_id)).answer(ANSWER)
+    return [await asking, thief]
+
+
+async def refuses_anothers_channel(scene: Scene) -> list[str]:
+    asking = asyncio.create_task(scene.outcome(scene.harness.stat(OTHER_SANDBOX)))
+    opened = await scene.honest.next_open()
+    await scene.refuse(opened.channel_id)
+    # The gateway reads a stream in order: once this refusal was heard, so was that.
+    own = scene.ask()
+    await scene.refuse((await scene.liar.next_open()).channel_id)
+    refused = await own
+    await (await scene.honest.claim(opened.channel_id)).answer(ANSWER)
+    return [await asking, refused]
+
+
+async def opens_twice(scene: Scene) -> list[str]:
+    """The second claim gets nothing, and does not disturb the first."""
+    asking = scene.ask()
+    opened = await scene.liar.next_open()
+    first = await scene.liar.claim(opened.channel_id)
+    second = await scene.end_of(await scene.claim(opened.channel_id))
+    await first.answer(ANSWER)
+    return [await asking, second]
+
+
+async def sends_data_after_close(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    await relay.answer(ANSWER)
+    caller = await asking
+    data = openshell_pb2.RelayFrame(data=bytes(100_000))
+    _, relay_end = await asyncio.gather(pour(relay.call, data.SerializeToString()), scene.end_of(relay))
+    return [caller, relay_end]
+
+
+async def answers_twice_in_one_message(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    await relay.send_bytes(ANSWER_BYTES * 2 + b"and more")
+    return [await asking]
+
+
+async def answers_byte_by_byte(scene: Scene) -> list[str]:
+    """FRM-1: slow, and right."""
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    for byte in ANSWER_BYTES:
+        await relay.send_bytes(bytes([byte]))
+    return [await asking]
+
+
+async def goes_silent_after_the_claim(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    return [await asking, await scene.end_of(relay)]
+
+
+async def floods_with_nothing(scene: Scene) -> list[str]:
+    """Frames without content are no sign of life (upstream's supervisor sends some; they mean nothing)."""
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    empty = openshell_pb2.RelayFrame(data=b"").SerializeToString()
+    caller, _, relay_end = await asyncio.gather(asking, pour(relay.call, empty), scene.end_of(relay))
+    return [caller, relay_end]
+
+
+async def floods_the_session(scene: Scene) -> list[str]:
+    """RLY-10: what comes above the pace waits, and what the supervisor owes comes in its turn."""
+
+    async def flood() -> None:
+        for _ in range(2000):
+            await scene.refuse("no-such-channel")
+
+    flooding = asyncio.create_task(flood())
+    asking = scene.ask()
+    await (await scene.liar.take_relay()).answer(ANSWER)
+    outcome = await asking
+    await flooding
+    return [outcome]
+
+
+async def begins_a_relay_twice(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    again = openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id="another"))
+    await relay.call.write(again.SerializeToString())
+    return [await asking]
+
+
+async def sends_what_is_no_relay_frame(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    await relay.call.write(b"\xff\xff\xff\xff")
+    return [await asking]
+
+
+async def announces_a_huge_frame(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    accepted = file_relay_pb2.FileRelayResponse(accepted=file_relay_pb2.FileRelayAccepted())
+    await relay.answer(accepted)
+    size = MAX_FRAME_BYTES + 1
+    await relay.send_bytes(bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]))
+    return [await asking]
+
+
+async def answers_content_to_a_question(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    content = files_pb2.DownloadFileResponse(chunk=b"content")
+    await relay.answer(file_relay_pb2.FileRelayResponse(download=content))
+    return [await asking]
+
+
+async def dies_in_the_middle(scene: Scene) -> list[str]:
+    """Its stream is reset, and nothing said that the answer is complete."""
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    await relay.send_bytes(ANSWER_BYTES[:-1])
+    relay.call.cancel()
+    return [await asking]
+
+
+async def ends_in_the_middle(scene: Scene) -> list[str]:
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    await relay.send_bytes(ANSWER_BYTES[:-1])
+    await relay.call.done_writing()
+    return [await asking]
+
+
+async def takes_an_upload_and_reads_nothing(scene: Scene) -> list[str]:
+    """TRANSFER_IDLE once everything that holds content on the way is full."""
+    call = cast(
+        "Any", scene.harness.channel().stream_unary(methods.UPLOAD_FILE)(metadata=scene.harness.user())
+    )
+    await call.write(UPLOAD.SerializeToString())
+    await scene.liar.take_relay()
+    piece = files_pb2.UploadFileRequest(chunk=bytes(200_000)).SerializeToString()
+    pouring = asyncio.create_task(pour(call, piece))
+    outcome = await scene.outcome(call)
+    await pouring
+    return [outcome]
+
+
+#: Who lies how, and the reasons with which those calls end whom it concerns: first the caller's, then the liar's own.
+LIES: list[tuple[Callable[[Scene], Awaitable[list[str]]], list[str]]] = [
+    (ignores_an_open, ["RELAY_TIMEOUT"]),
+    (says_yes_and_does_nothing, ["RELAY_TIMEOUT"]),
+    (claims_after_the_time, ["RELAY_TIMEOUT", "RELAY_UNKNOWN"]),
+    (refuses_after_the_time, ["RELAY_TIMEOUT"]),
+    (claims_what_was_never_opened, ["RELAY_UNKNOWN"]),
+    (claims_anothers_channel, [OK, "SANDBOX_MISMATCH"]),
+    (refuses_anothers_channel, [OK, "RELAY_REFUSED"]),
+    (opens_twice, [OK, "RELAY_UNKNOWN"]),
+    (sends_data_after_close, [OK, OK]),
+    (answers_twice_in_one_message, [OK]),
+    (answers_byte_by_byte, [OK]),
+    (goes_silent_after_the_claim, ["TRANSFER_IDLE", OK]),
+    (floods_with_nothing, ["TRANSFER_IDLE", OK]),
+    (floods_the_session, [OK]),
+    (begins_a_relay_twice, ["AGENT_PROTOCOL_ERROR"]),
+    (sends_what_is_no_relay_frame, ["AGENT_PROTOCOL_ERROR"]),
+    (announces_a_huge_frame, ["AGENT_PROTOCOL_ERROR"]),
+    (answers_content_to_a_question, ["AGENT_PROTOCOL_ERROR"]),
+    (dies_in_the_middle, ["RELAY_LOST"]),
+    (ends_in_the_middle, ["RELAY_LOST"]),
+    (takes_an_upload_and_reads_nothing, ["TRANSFER_IDLE"]),
+]
+
+
+@pytest.mark.parametrize(("lie", "outcomes"), LIES, ids=[lie.__name__ for lie, _ in LIES])
+async def test_a_lie_and_whom_it_concerns(
+    scene: Scene, lie: Callable[[Scene], Awaitable[list[str]]], outcomes: list[str]
+) -> None:
+    """FRM-3, FRM-5, RLY-3, RLY-5: the documented status for each, and a call into the other sandbox succeeds meanwhile."""
+    telling = asyncio.create_task(asyncio.wait_for(lie(scene), 60))
+    if lie not in {claims_anothers_channel, refuses_anothers_channel}:  # those are about the other sandbox
+        asking = asyncio.create_task(scene.harness.stat(OTHER_SANDBOX))
+        await scene.serve()
+        assert (await asking).file.size_bytes == 5
+    assert await telling == outcomes
+    asking = asyncio.create_task(scene.harness.stat(OTHER_SANDBOX))
+    await scene.serve()
+    assert (await asking).file.size_bytes == 5
+
+
+@pytest.fixture
+def costs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was counted against supervisors' paces."""
+    counted: list[float] = []
+    take = Pace.take
+
+    def spy(pace: Pace, now: float, cost: float = 1.0) -> float:
+        counted.append(cost)
+        return take(pace, now, cost)
+
+    monkeypatch.setattr(Pace, "take", spy)
+    return counted
+
+
+async def test_refused_claims_count_more(costs: list[float], scene: Scene) -> None:
+    """RLY-10: a supervisor that guesses channels slows down itself, and nobody else."""
+    costs.clear()
+    assert await scene.end_of(await scene.claim("no-such-channel")) == "RELAY_UNKNOWN"
+    assert max(costs) == 9.0, "besides the one that each call counts for"
+    costs.clear()
+    asking = asyncio.create_task(scene.harness.stat(OTHER_SANDBOX))
+    await scene.serve()
+    await asking
+    assert set(costs) == {1.0}
+
+
+async def test_a_large_control_message_counts_for_several(costs: list[float], scene: Scene) -> None:
+    huge = openshell_pb2.RelayOpenResult(channel_id="no-such-channel", success=False, error="x" * 500_000)
+    await scene.say(scene.liar, openshell_pb2.SupervisorMessage(relay_open_result=huge))
+    asking = scene.ask()
+    await (await scene.liar.take_relay()).answer(ANSWER)
+    assert await asking == OK
+    await until(lambda: costs and max(costs) == pytest.approx(122, abs=1), "it was read")
+
+
+async def test_small_pieces_of_a_relay_are_counted_and_content_pays(costs: list[float], scene: Scene) -> None:
+    """RLY-10: a short operation costs nothing beyond its call, one cut into single bytes does, and full messages pay for others."""
+    asking = scene.ask()
+    relay = await scene.liar.take_relay()
+    await relay.answer(ANSWER)
+    assert await asking == OK
+    assert set(costs) == {1.0}, "calls and control messages"
+    costs.clear()
+    request = files_pb2.DownloadFileRequest(sandbox_id=SANDBOX, remote_path="/f")
+    method = cast("Any", scene.harness.channel().unary_stream(methods.DOWNLOAD_FILE))
+    call = method(request.SerializeToString(), metadata=scene.harness.user())
+    relay = await scene.liar.take_relay()
+    frame = b"".join(frame_segments([DOWNLOADED.SerializeToString()]))
+    for _ in range(10):
+        for byte in frame:
+            await relay.send_bytes(bytes([byte]))
+    for _ in range(10):
+        await call.read()
+    pieces = [cost for cost in costs if cost not in {1.0, 9.0}]
+    assert all(0.9 < cost < 1 for cost in pieces)
+    assert len(pieces) > 10 * len(frame) - 30
+    costs.clear()
+    await relay.answer(
+        file_relay_pb2.FileRelayResponse(download=files_pb2.DownloadFileResponse(chunk=bytes(512 * 1024)))
+    )
+    await call.read()
+    assert min(costs) == pytest.approx(-511, abs=1)
+    call.cancel()
+
+
+async def test_a_session_that_falls_silent_is_closed(scene: Scene) -> None:
+    """RLY-7: its next caller hears that nobody is there, and does not wait for a claim in vain."""
+    silent = scene.harness.supervisor()
+    await silent.connect()  # in the place of the one that sends heartbeats
+    asking = asyncio.create_task(scene.harness.stat(OTHER_SANDBOX))
+    await scene.serve()
+    assert (await asking).file.size_bytes == 5
+    assert await silent.hear() is None
+    assert await silent.call.code() is grpc.StatusCode.OK
+    assert await scene.ask() == "SUPERVISOR_NOT_CONNECTED"
