@@ -18,7 +18,8 @@ ENDPOINT, TOKEN, WORKSPACE = (
     os.environ[f"OPENSHELL_FILES_{name}"] for name in ("ENDPOINT", "TOKEN", "WORKSPACE")
 )
 NAME = "files-beside-commands"
-CONTENT = bytes(range(251)) * 40_000
+#: More than all buffers on the way hold, so that a part is staged when it is cut.
+CONTENT = bytes(range(251)) * 100_000
 
 
 class CutError(Exception):
@@ -55,7 +56,7 @@ def content(official: SandboxClient, files: FilesClient, directory: Path) -> Non
     local.write_bytes(CONTENT)
 
     def cut(progress: Progress) -> None:
-        if progress.transferred > len(CONTENT) // 2:
+        if progress.transferred > len(CONTENT) * 3 // 4:
             raise CutError
 
     try:

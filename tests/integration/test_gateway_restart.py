@@ -61,7 +61,7 @@ def supervisors_of(stack: DevStack) -> dict[str, int]:
     """Return the supervisors that run, by sandbox id."""
     found: dict[str, int] = {}
     for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
+        line: list[str] = process.info["cmdline"] or []
         if "--sandbox-id" in line and stack.endpoint in line:
             found[line[line.index("--sandbox-id") + 1]] = process.pid
     return found
