@@ -7,7 +7,7 @@ UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/py
 UV_VERSION := 0.13.9
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long fault-matrix bench-resume bench-sparse lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long fault-matrix bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,8 +42,36 @@ test-long: setup ## The tests that take minutes
 fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
 	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py
 
+# RESULTS is where figures go. ROUNDS and MIB (of the large file) change what is run; K is a subset, as pytest's -k.
+RESULTS := benchmarks/results
+BENCH = mkdir -p $(RESULTS) && $(BIN)/pytest -c benchmarks/pytest.ini benchmarks $(if $(K),-k '$(K)') \
+	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MIB),--large-mib $(MIB)) -q
+
+bench: setup ## All benchmarks, against every baseline; takes hours. K=... chooses
+	$(BENCH) --benchmark-json=$(RESULTS)/bench.json
+	@PYTHONPATH=benchmarks $(BIN)/python -m harness.report $(RESULTS)/bench.json $(RESULTS)/bench.html
+
+bench-quick: ROUNDS ?= 3
+bench-quick: MIB ?= 64
+bench-quick: setup ## The most telling ones at small sizes, in minutes
+	$(BENCH) -m quick --benchmark-json=$(RESULTS)/quick.json
+	@PYTHONPATH=benchmarks $(BIN)/python -m harness.report $(RESULTS)/quick.json $(RESULTS)/quick.html
+
+bench-targets: setup ## The table of figures that must hold
+	$(BENCH) -m target --benchmark-json=$(RESULTS)/targets.json
+
+bench-report: FROM ?= $(RESULTS)/bench.json
+bench-report: setup ## One HTML file of a result: FROM=a.json
+	@PYTHONPATH=benchmarks $(BIN)/python -m harness.report $(FROM) $(FROM:.json=.html)
+
+bench-compare: setup ## Two results side by side: BEFORE=a.json AFTER=b.json
+	@PYTHONPATH=benchmarks $(BIN)/python -m harness.compare $(BEFORE) $(AFTER)
+
 bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
 	$(BIN)/python benchmarks/resume.py
+
+bench-liar: setup ## What a supervisor that lies costs the transfers of other sandboxes
+	$(BIN)/python benchmarks/liar.py
 
 bench-sparse: setup ## What the zeros of a sparse file of 4 GiB cost
 	$(BIN)/python benchmarks/sparse.py

@@ -170,7 +170,7 @@ def test_a_signal_ends_it(provider: DevelopmentIdentityProvider, number: signal.
         output, errors = process.communicate(timeout=STOP_SECONDS)
         assert (process.returncode, output) == (0, "")
     lines = [json.loads(line) for line in errors.splitlines()]
-    assert [line["event"] for line in lines] == ["gateway listens", "gateway stops"]
+    assert [line["event"] for line in lines] == ["gateway listens", "gateway stops", "gateway stopped"]
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
 
 

@@ -1,0 +1,99 @@
+"""Two runs side by side, with the noise: `python -m harness.compare BEFORE.json AFTER.json`."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.results import Results, Test, read
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one figure changed.
+
+    Attributes:
+        name: of the test, and of the figure.
+        before: its values, by round.
+        after: the same, of the later run.
+        more_is_better: whether growth is good.
+    """
+
+    name: str
+    before: Sequence[float]
+    after: Sequence[float]
+    more_is_better: bool
+
+    @property
+    def ratio(self) -> float:
+        """The later median against the earlier one."""
+        earlier = statistics.median(self.before)
+        return statistics.median(self.after) / earlier if earlier else float("inf")
+
+    @property
+    def verdict(self) -> str:
+        """What the difference means, as far as rounds that overlap can tell."""
+        if min(len(self.before), len(self.after)) < 3:
+            return "too few rounds to tell"
+        if max(self.before) >= min(self.after) and max(self.after) >= min(self.before):
+            return "inside the spread"
+        return "better" if (self.ratio > 1) == self.more_is_better else "WORSE"
+
+
+def differences(before: Results, after: Results) -> Iterator[Difference]:
+    """Yield the figures that both runs have.
+
+    Ratios to a baseline come before seconds: they hold from machine to machine.
+    """
+    earlier = {test.name: test for test in before.tests}
+    for test in after.tests:
+        if test.name in earlier:
+            yield from _of(test.name, earlier[test.name], test)
+
+
+def _of(name: str, before: Test, after: Test) -> Iterator[Difference]:
+    ratios = before.extra.get("speed_ratio"), after.extra.get("speed_ratio")
+    if ratios[0] and ratios[1]:
+        yield Difference(f"{name}: ratio to the baseline", ratios[0], ratios[1], more_is_better=True)
+    yield Difference(f"{name}: seconds", before.seconds, after.seconds, more_is_better=False)
+    if before.bytes and before.bytes == after.bytes:
+        for process, cpu in before.extra.get("ours_cpu", {}).items():
+            later = after.extra.get("ours_cpu", {}).get(process)
+            if later:
+                yield Difference(f"{name}: CPU s, {process}", cpu, later, more_is_better=False)
+
+
+def compare(before: Results, after: Results) -> str:
+    """Return the table as text."""
+    lines = [f"{'figure':<84} {'before':>9} {'after':>9} {'ratio':>6}  spread before | after"]
+    if before.settings != after.settings:
+        lines.insert(0, f"The runs differ in their options: {before.settings}, {after.settings}")
+    if before.machine.get("processor") != after.machine.get("processor"):
+        lines.insert(0, "The runs are of different machines: look at ratios to baselines only.")
+    for one in differences(before, after):
+        spreads = " | ".join(f"{min(values):.3g} to {max(values):.3g}" for values in (one.before, one.after))
+        lines.append(
+            f"{one.name:<84} {statistics.median(one.before):>9.3g} {statistics.median(one.after):>9.3g} "
+            f"{one.ratio:>6.2f}  {spreads}: {one.verdict}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print it."""
+    if len(arguments) != 2:
+        print("usage: python -m harness.compare BEFORE.json AFTER.json", file=sys.stderr)
+        return 2
+    try:
+        print(compare(read(Path(arguments[0])), read(Path(arguments[1]))))
+    except (OSError, ValueError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""The figures that must hold, and whether they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from harness.rounds import Spread
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure.
+
+    Attributes:
+        text: what is measured.
+        bound: what must be reached.
+        at_least: whether more is better.
+        aim: what we would like to reach; None if no more than the bound.
+        unit: behind the number.
+    """
+
+    text: str
+    bound: float
+    at_least: bool = True
+    aim: float | None = None
+    unit: str = " x"
+
+    def met(self, value: float) -> bool:
+        """Whether a median reaches the bound."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+TARGETS: Final[Mapping[str, Target]] = {
+    "ssh-up": Target("1 GiB upload, verified, against tar over ssh, default cipher", 2.5, aim=4),
+    "ssh-down": Target("1 GiB download, verified, against tar over ssh, default cipher", 2.5, aim=4),
+    "fast-ssh-up": Target("1 GiB upload against tar over ssh, fastest cipher", 1.5),
+    "fast-ssh-down": Target("1 GiB download against tar over ssh, fastest cipher", 1.5),
+    "tcp-up": Target("1 GiB upload against the bare three-process TCP relay", 0.5, aim=0.75),
+    "tcp-down": Target("1 GiB download against the bare three-process TCP relay", 0.5, aim=0.75),
+    "exec-up": Target("upload against exec slices", 3, aim=5),
+    "exec-down": Target("download against base64 through exec", 4, aim=10),
+    "rfc-up": Target("RFC-only upload at 64 KiB against tar over ssh", 1),
+    "rfc-down": Target("RFC-only download against tar over ssh", 1),
+    "small-exec": Target(
+        "1 KiB: write_bytes (rename) against the exec path, how many times as fast", 2, aim=5
+    ),
+    "small-unary": Target(
+        "1 KiB: write_bytes (rename) against a bare unary call over two hops", 4, at_least=False
+    ),
+    "link-up": Target("256 MiB up over 100 ms and 1 Gbit/s: share of the link", 85, unit=" %"),
+    "link-down": Target("256 MiB down over 100 ms and 1 Gbit/s: share of the link", 85, unit=" %"),
+    "many-total": Target("64 transfers at once: total against one", 0.85),
+    "many-fair": Target("64 transfers at once: fairness (Jain)", 0.9, unit=""),
+    "gateway-cpu": Target("upload: gateway CPU per GiB against one-hop gRPC's two ends", 1.2, at_least=False),
+    "gateway-cpu-down": Target(
+        "download: gateway CPU per GiB against one-hop gRPC's two ends", 1.2, at_least=False
+    ),
+    "memory-gateway": Target("memory above idle per transfer, gateway", 16, at_least=False, unit=" MiB"),
+    "memory-supervisor": Target(
+        "memory above idle per transfer, supervisor", 16, at_least=False, aim=8, unit=" MiB"
+    ),
+}
+
+
+def table(reached: Mapping[str, Spread]) -> str:
+    """Return the table of all targets, as text."""
+    lines = [f"{'':4} {'figure':<72} {'must':>10} {'aim':>7} {'median':>9}   least to most, rounds"]
+    for name, target in TARGETS.items():
+        bound = f"{'>=' if target.at_least else '<='} {target.bound:g}{target.unit.strip() and target.unit}"
+        aim = "" if target.aim is None else f"{target.aim:g}"
+        if name not in reached:
+            lines.append(f"{'-':4} {target.text:<72} {bound:>10} {aim:>7} {'not run':>9}")
+            continue
+        spread = reached[name]
+        verdict = "ok" if target.met(spread.median) else "MISS"
+        lines.append(
+            f"{verdict:4} {target.text:<72} {bound:>10} {aim:>7} {spread.median:>9.2f}   "
+            f"{spread.least:.2f} to {spread.most:.2f}, {spread.count}"
+        )
+    return "\n".join(lines)

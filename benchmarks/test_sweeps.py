@@ -1,0 +1,186 @@
+"""One thing varied at a time: the file's size, the chunk's, TLS, digests, durability."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from harness.processes import Measured, Worker
+from harness.rounds import Benchmark, Watched, alone, interleaved, place
+from harness.stack import Stack, own_stack
+from harness.tls_stack import with_tls
+from harness.transfers import Transfers, random_file
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+DIRECTIONS = pytest.mark.parametrize("direction", ["upload", "download"])
+
+SIZES = [1, KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB]
+CHUNKS = [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MAX_CHUNK_BYTES]
+#: A message has to stay below the 4 MiB that both ends of the harness's own calls allow.
+LARGER = [2 * MIB, 4 * MIB - 4 * KIB]
+
+
+def readable(size: int) -> str:
+    """Return a size for people."""
+    if size >= MIB and size % MIB == 0:
+        return f"{size // MIB} MiB"
+    return f"{size // KIB} KiB" if size >= KIB else f"{size} B"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("size", SIZES, ids=readable)
+@DIRECTIONS
+@pytest.mark.benchmark(group="sizes")
+def test_size(
+    benchmark: Benchmark, transfers: Transfers, large: Path, rounds: int, direction: str, size: int
+) -> None:
+    if size > large.stat().st_size:
+        pytest.skip(f"needs --large-mib {size // MIB}")
+    source = large if size == large.stat().st_size else transfers.here(f"sized-{size}", size)
+    transfers.up(source, "sized")
+
+    def once() -> Measured:
+        return transfers.up(source, "sized") if direction == "upload" else transfers.down("sized")
+
+    alone(benchmark, once, rounds=rounds, size=size)
+    place(benchmark, "file size", direction, size)
+    if source != large:
+        source.unlink()
+
+
+@pytest.fixture(scope="module")
+def checked(transfers: Transfers) -> Generator[Worker]:
+    with Worker("checked_worker", environment=transfers.stack.environment) as worker:
+        yield worker
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("chunk", CHUNKS, ids=readable)
+@DIRECTIONS
+@pytest.mark.benchmark(group="chunks")
+def test_chunk(
+    benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str, chunk: int
+) -> None:  # fmt: skip
+    """Up to what the gateway allows; its limit on messages cannot be raised (UPL-6), see the next test."""
+    sandbox = transfers.stack.sandboxes[0]
+    transfers.up(large)
+    question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id, "chunk": chunk}
+    if direction == "upload":
+        question |= {"source": str(large), "remote": "chunked"}
+    else:
+        question |= {"remote": "large", "target": str(transfers.stack.scratch / "chunked")}
+    processes = {**transfers.processes, "client": [checked.pid]}
+    alone(
+        benchmark,
+        lambda: transfers.watched(lambda: checked.ask(**question), processes),
+        rounds=rounds,
+        size=large.stat().st_size,
+    )
+    place(benchmark, "chunk size", direction, chunk)
+
+
+@pytest.mark.parametrize("chunk", [*CHUNKS, *LARGER], ids=readable)
+@pytest.mark.benchmark(group="chunks")
+def test_chunk_without_files(
+    benchmark: Benchmark, watched: Watched, large: Path, rounds: int, chunk: int
+) -> None:
+    """GRPC alone over two hops, also with messages beyond the limit: what raising it would buy."""
+    size = large.stat().st_size
+    with ExitStack() as running:
+        server = running.enter_context(Worker("one_hop", "server"))
+        relay = running.enter_context(Worker("one_hop", "relay", f"127.0.0.1:{server.ready['port']}"))
+        client = running.enter_context(Worker("one_hop", "client", f"127.0.0.1:{relay.ready['port']}"))
+        processes = {"client": [client.pid], "relay": [relay.pid], "server": [server.pid]}
+        alone(
+            benchmark,
+            lambda: watched(lambda: client.ask(do="stream", size=size, chunk=chunk), processes),
+            rounds=rounds,
+            size=size,
+        )
+    place(benchmark, "chunk size", "gRPC alone, two hops", chunk)
+
+
+@DIRECTIONS
+@pytest.mark.benchmark(group="digests")
+def test_digests(
+    benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str
+) -> None:
+    """CRC32C for each chunk and SHA-256 of the whole, against a client that knows no digests; chunks alike."""
+    sandbox, size = transfers.stack.sandboxes[0], large.stat().st_size
+    transfers.up(large)
+    chunk = MAX_CHUNK_BYTES if direction == "upload" else 256 * KIB
+    question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id}
+    if direction == "upload":
+        question |= {"source": str(large), "remote": "digested", "chunk": chunk}
+        plain = question
+    else:
+        question |= {"remote": "large", "target": str(transfers.stack.scratch / "digested")}
+        plain = dict(question)
+        question["chunk"] = chunk
+    with Worker("rfc_worker", environment=transfers.stack.environment) as rfc:
+        interleaved(
+            benchmark,
+            lambda: transfers.watched(
+                lambda: checked.ask(**question), {**transfers.processes, "client": [checked.pid]}
+            ),
+            lambda: transfers.watched(
+                lambda: rfc.ask(**plain), {**transfers.processes, "client": [rfc.pid]}
+            ),
+            rounds=rounds, size=size, against="no digests",
+        )  # fmt: skip
+
+
+@DIRECTIONS
+@pytest.mark.benchmark(group="TLS")
+def test_tls(
+    benchmark: Benchmark, own: Stack, large: Path, watched: Watched, rounds: int, direction: str
+) -> None:
+    """TLS on both hops, against none on either."""
+    assert own.pids
+    size = large.stat().st_size
+    with ExitStack() as running:
+        plain = running.enter_context(own_stack())
+        secure = running.enter_context(with_tls(plain))
+        with_and_without = [
+            Transfers(
+                stack,
+                running.enter_context(Worker("sdk_worker", environment=stack.environment)),
+                watched,
+            )
+            for stack in (secure, plain)
+        ]
+        for one in with_and_without:
+            one.up(large)
+        ours, baseline = [
+            (lambda one=one: one.up(large)) if direction == "upload" else one.down for one in with_and_without
+        ]
+        interleaved(benchmark, ours, baseline, rounds=rounds, size=size, against="without TLS")
+
+
+@pytest.fixture(scope="module")
+def on_disk(own: Stack, watched: Watched) -> Generator[Transfers]:
+    """Sandbox and client on the file system of temporary files."""
+    assert own.pids
+    with (
+        own_stack(where=Path(tempfile.gettempdir())) as stack,
+        Worker("sdk_worker", environment=stack.environment) as client,
+    ):
+        yield Transfers(stack, client, watched)
+
+
+@pytest.mark.parametrize("durable", ["rename", "fsync"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.benchmark(group="durability")
+def test_durability(
+    benchmark: Benchmark, own_transfers: Transfers, on_disk: Transfers, medium: Path, rounds: int, where: str, durable: str
+) -> None:  # fmt: skip
+    transfers = on_disk if where == "disk" else own_transfers
+    size = medium.stat().st_size
+    source = random_file(transfers.stack.scratch / "medium", size)
+    alone(benchmark, lambda: transfers.up(source, "durable", durable), rounds=rounds, size=size)

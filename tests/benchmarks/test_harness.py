@@ -1,0 +1,78 @@
+"""The benchmark harness runs: one pair at the smallest size, its JSON, table, report and comparison. No figure is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def run(*command: str, expected: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, *command],
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Result file and what was printed, of one pair."""
+    result = tmp_path_factory.mktemp("results") / "result.json"
+    said = run(
+        "-m", "pytest", "-c", "benchmarks/pytest.ini", "benchmarks/test_against_limits.py", "-k", "cpu and upload",
+        "--large-mib", "4", "--rounds", "1", "-q", f"--benchmark-json={result}",
+    )  # fmt: skip
+    return result, said
+
+
+def test_a_pair_gives_figures_and_a_table(outcome: tuple[Path, str]) -> None:
+    result, said = outcome
+    document = json.loads(result.read_text())
+    assert set(document["targets"]) == {"gateway-cpu"}
+    assert document["settings"] == {"large_mib": 4, "rounds": 1}
+    extra = document["benchmarks"][0]["extra_info"]
+    assert extra["bytes"] == 4 << 20
+    assert len(extra["ours_seconds"]) == len(extra["baseline_seconds"]) == 1
+    assert set(extra["ours_cpu"]) == {"client", "gateway", "supervisor"}
+    assert "gateway CPU per GiB against one-hop gRPC" in said
+
+
+def test_the_report_is_one_file_with_everything(outcome: tuple[Path, str], tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    run("-m", "harness.report", str(outcome[0]), str(page))
+    text = page.read_text()
+    for title in ("Targets", "Ours beside each baseline", "Other figures", "The machine"):
+        assert f"<h2>{title}</h2>" in text
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("grpc.http2", "")
+    for part in text.split("<svg")[1:]:
+        ET.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
+
+
+def test_a_run_compared_with_itself_says_that_it_cannot_tell(outcome: tuple[Path, str]) -> None:
+    said = run("-m", "harness.compare", str(outcome[0]), str(outcome[0]))
+    assert "too few rounds to tell" in said
+    assert "better" not in said
+    assert "WORSE" not in said
+
+
+@pytest.mark.parametrize("module", ["report", "compare"])
+def test_a_file_that_is_no_result_is_refused(tmp_path: Path, module: str) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    said = run("-m", f"harness.{module}", str(other), str(other), expected=1)
+    assert "is not a result" in said
