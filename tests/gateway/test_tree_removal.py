@@ -55,7 +55,7 @@ def an_ordinary_user(place: Path) -> Generator[None, None, None]:
 def test_permissions_that_were_taken_away() -> None:
     """SBX-3: files and directories of mode 000, one in the other."""
     # Not in pytest's own directory, which only its user may enter.
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
         home = Path(place) / "home"
         home.mkdir()
         inner = home / "a" / "b" / "c"
