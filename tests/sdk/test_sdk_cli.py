@@ -189,7 +189,7 @@ def test_the_digest_of_a_sparse_file(cli: Cli, gateway: FakeGateway) -> None:
     ("local", "dest", "remote"),
     [
         ("d/a.txt", [], "a.txt"),
-        ("d/a.txt", ["/work/"], "/work/a.txt"),
+        ("d/a.txt", ["/data/"], "/data/a.txt"),
         ("d/a.txt", ["/work"], "/work"),
         ("d/a.txt", ["b"], "b"),
     ],
