@@ -269,9 +269,15 @@ async def _claims(liar: Liar, _session: StreamCall) -> None:
     await asyncio.gather(*(liar.claim_what_is_not_its_own() for _ in range(AT_ONCE)))
 
 
-async def _control_flood(_liar: Liar, session: StreamCall) -> None:
+async def _control_flood(liar: Liar, session: StreamCall) -> None:
+    """Flood, and when the session is ended for it, connect and flood again."""
     result = openshell_pb2.RelayOpenResult(channel_id=str(uuid.uuid4()), success=False, error="flood")
-    await Liar.pour(session, openshell_pb2.SupervisorMessage(relay_open_result=result).SerializeToString())
+    message = openshell_pb2.SupervisorMessage(relay_open_result=result).SerializeToString()
+    while True:
+        with suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+            await Liar.pour(session, message)
+        with suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+            session = await liar.connect()
 
 
 #: "none" is no lie: what the same callers cost when the supervisor answers as it should.

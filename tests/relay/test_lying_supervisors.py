@@ -40,7 +40,7 @@ UPLOAD = files_pb2.UploadFileRequest(
 WAITS = RelaySettings(
     session_wait_timeout=1.0, claim_timeout=1.0, heartbeat_interval=0.3, silence_timeout=1.5
 )
-IDLE = LimitSettings(idle_timeout=1.0)
+IDLE = LimitSettings(idle_timeout=2.0)
 
 OK = "OK"
 
@@ -112,6 +112,12 @@ class Scene:
         with suppress(grpc.aio.AioRpcError):
             while await supervisor.hear() is not None:
                 pass
+
+    @staticmethod
+    async def end_heard(supervisor: FakeSupervisor) -> None:
+        """Listen to the gateway until the session ends."""
+        while await supervisor.hear() is not None:
+            pass
 
     async def serve(self) -> None:
         """Let the honest supervisor answer one call."""
@@ -250,27 +256,38 @@ async def goes_silent_after_the_claim(scene: Scene) -> list[str]:
 
 
 async def floods_with_nothing(scene: Scene) -> list[str]:
-    """Frames without content are no sign of life (upstream's supervisor sends some; they mean nothing)."""
+    """RLY-10: frames without content are taken, as upstream's supervisor sends some, but not for ever; then nothing is opened."""
     asking = scene.ask()
     relay = await scene.liar.take_relay()
     empty = openshell_pb2.RelayFrame(data=b"").SerializeToString()
     caller, _, relay_end = await asyncio.gather(asking, pour(relay.call, empty), scene.end_of(relay))
-    return [caller, relay_end]
+    return [caller, relay_end, await scene.ask()]
 
 
-async def floods_the_session(scene: Scene) -> list[str]:
+async def has_much_to_say(scene: Scene) -> list[str]:
     """RLY-10: what comes above the pace waits, and what the supervisor owes comes in its turn."""
 
-    async def flood() -> None:
-        for _ in range(2000):
+    async def talk() -> None:
+        for _ in range(600):
             await scene.refuse("no-such-channel")
 
-    flooding = asyncio.create_task(flood())
+    talking = asyncio.create_task(talk())
     asking = scene.ask()
     await (await scene.liar.take_relay()).answer(ANSWER)
     outcome = await asking
-    await flooding
+    await talking
     return [outcome]
+
+
+async def floods_the_session(scene: Scene) -> list[str]:
+    """RLY-10: the session ends, and for a while no other is begun."""
+    # One that sends no heartbeats beside it: a call takes one message at a time.
+    flooding = scene.harness.supervisor()
+    await flooding.connect()
+    result = openshell_pb2.RelayOpenResult(channel_id="no-such-channel", success=False, error="flood")
+    flood = openshell_pb2.SupervisorMessage(relay_open_result=result).SerializeToString()
+    _, ended = await asyncio.gather(pour(flooding.call, flood), scene.outcome(scene.end_heard(flooding)))
+    return [ended, await scene.outcome(scene.harness.supervisor().connect())]
 
 
 async def begins_a_relay_twice(scene: Scene) -> list[str]:
@@ -351,8 +368,9 @@ LIES: list[tuple[Callable[[Scene], Awaitable[list[str]]], list[str]]] = [
     (answers_twice_in_one_message, [OK]),
     (answers_byte_by_byte, [OK]),
     (goes_silent_after_the_claim, ["TRANSFER_IDLE", OK]),
-    (floods_with_nothing, ["TRANSFER_IDLE", OK]),
-    (floods_the_session, [OK]),
+    (floods_with_nothing, ["SUPERVISOR_FLOODS", OK, "SUPERVISOR_FLOODS"]),
+    (has_much_to_say, [OK]),
+    (floods_the_session, ["SUPERVISOR_FLOODS", "SUPERVISOR_FLOODS"]),
     (begins_a_relay_twice, ["AGENT_PROTOCOL_ERROR"]),
     (sends_what_is_no_relay_frame, ["AGENT_PROTOCOL_ERROR"]),
     (announces_a_huge_frame, ["AGENT_PROTOCOL_ERROR"]),

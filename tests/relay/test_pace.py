@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openshell_files_gateway.core.pace import Pace, PaceTable
+from openshell_files_gateway.core.pace import BAN_SECONDS, Pace, PaceTable
 
 
 def test_a_burst_and_then_a_steady_stream() -> None:
@@ -54,3 +55,35 @@ def test_a_table_forgets_who_rests() -> None:
     table.of("new", 101.0)
     assert table.of("busy", 101.0) is busy
     assert table.of("resting", 101.0) is not resting
+
+
+def test_who_goes_on_above_the_pace_is_flooding() -> None:
+    """RLY-10: not by a burst, nor by two with a rest between, but by a second without a break; then at once."""
+    pace = Pace(per_second=10, at_once=5, patience=1.0)
+    for now in (100.0, 101.0):
+        for _ in range(8):
+            pace.take(now)
+        assert not pace.flooding(now)
+    now = 102.0
+    flooding = list[bool]()
+    while now < 104.0:
+        now += pace.take(now)
+        flooding.append(pace.flooding(now))
+    assert flooding.index(True) == pytest.approx(15, abs=3)
+    assert all(flooding[flooding.index(True) :])
+    assert 0 < pace.banned(now) <= BAN_SECONDS
+    assert not pace.idle(now + 1)
+    later = now + 2.0
+    pace.take(later)
+    assert not pace.flooding(later), "within its pace it is listened to"
+    for _ in range(6):
+        pace.take(later)
+    assert pace.flooding(later), "and not again a second longer"
+    assert not pace.banned(later + BAN_SECONDS)
+
+
+def test_nobody_floods_where_patience_has_no_end() -> None:
+    pace, now = Pace(per_second=10, at_once=5), 100.0
+    for _ in range(500):
+        now += pace.take(now)
+        assert not pace.flooding(now)

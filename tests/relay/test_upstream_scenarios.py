@@ -94,7 +94,7 @@ async def test_the_open_is_queued() -> None:
     asked = await relay_open(session)
     assert asked.WhichOneof("target") == "file"
     channel = RelayChannel(asked.channel_id, cast("Any", None))
-    assert broker.take(asked.channel_id, "a") == "transfer"
+    assert broker.take(asked.channel_id, "a").transfer_id == "transfer"
     broker.deliver(channel)
     assert await opening == (channel, session)
 

@@ -346,6 +346,13 @@ class Reason(Enum):
         "No relay waits under this channel id.",
         "Claim each channel once, and in time.",
     )
+    SUPERVISOR_FLOODS = Row(
+        Code.RESOURCE_EXHAUSTED,
+        Retry.LATER,
+        Blame.SUPERVISOR,
+        "The supervisor sends so many small messages that other sandboxes would feel it.",
+        "Send content in larger pieces; connect again after the time that RetryInfo says.",
+    )
     RELAY_REQUESTER_GONE = Row(
         Code.INTERNAL,
         Retry.NEVER,

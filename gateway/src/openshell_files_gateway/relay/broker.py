@@ -14,6 +14,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.core.sessions import SessionTable
+from openshell_files_gateway.relay.paces import SupervisorPaces
 from openshell_files_gateway.relay.session import SupervisorSession
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class RelayBroker:
         self._waiters: dict[str, _Waiter] = {}
         self._arrivals: dict[str, set[asyncio.Future[SupervisorSession]]] = {}
         self._shut_down = False
+        #: How fast supervisors may speak.
+        self.paces = SupervisorPaces()
         #: Set whenever a requester has its relay, or waits no longer.
         self._claimed = asyncio.Event()
 
@@ -131,13 +134,14 @@ class RelayBroker:
 
         Raises:
             TransferError: SUPERVISOR_NOT_CONNECTED, what the target says of
-                a supervisor that does not know it, TOO_MANY_TRANSFERS,
-                RELAY_REFUSED, RELAY_TIMEOUT, or GATEWAY_SHUTTING_DOWN.
+                a supervisor that does not know it, SUPERVISOR_FLOODS,
+                TOO_MANY_TRANSFERS, RELAY_REFUSED, RELAY_TIMEOUT, or GATEWAY_SHUTTING_DOWN.
         """
         if self._shut_down:
             raise _shutting_down()
         session = await self._wait_for_session(sandbox_id)
         target.require(session)
+        self.paces.require_patience(self.paces.of_relay(sandbox_id, target))
         loop = asyncio.get_running_loop()
         self._fail_overdue(loop.time())
         channel_id = str(uuid.uuid4())
@@ -163,18 +167,18 @@ class RelayBroker:
             self._waiters.pop(channel_id, None)
             self._claimed.set()
 
-    def take(self, channel_id: str, sandbox_id: str) -> str:
+    def take(self, channel_id: str, sandbox_id: str) -> RelayTarget:
         """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
 
         Returns:
-            The transfer id of the call that the relay was opened for.
+            What the relay was opened to, and for whom.
 
         Raises:
             TransferError: RELAY_UNKNOWN, SANDBOX_MISMATCH or RELAY_TIMEOUT.
         """
         self._relays.claim(channel_id, sandbox_id, asyncio.get_running_loop().time())
         # Whoever stops waiting takes the relay back, so there is a waiter.
-        return self._waiters[channel_id].target.transfer_id
+        return self._waiters[channel_id].target
 
     def deliver(self, channel: RelayChannel) -> None:
         """Give a claimed channel to the one who waits for it.

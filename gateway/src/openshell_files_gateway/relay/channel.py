@@ -15,6 +15,7 @@ from openshell_files_protocol.framing import FramingError, decode_relay_data, en
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS
+from openshell_files_gateway.relay.paces import floods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,8 @@ class RelayChannel:
 
         Raises:
             TransferError: RELAY_LOST if the supervisor is known to be dead,
-                AGENT_PROTOCOL_ERROR if it sent something that is no relay data.
+                AGENT_PROTOCOL_ERROR if it sent something that is no relay data,
+                SUPERVISOR_FLOODS if it sends hardly more than headers (RLY-10).
         """
         while True:
             if self._closed.is_set():
@@ -107,13 +109,19 @@ class RelayChannel:
 
         Args:
             size: bytes in a message or frame that came.
+
+        Raises:
+            TransferError: SUPERVISOR_FLOODS if it goes on like that.
         """
         if self._pace is None:
             return
         if self._free and size < _CONTENT_PER_PIECE:
             self._free -= 1
             return
-        pause = self._pace.take(asyncio.get_running_loop().time(), 1 - size / _CONTENT_PER_PIECE)
+        now = asyncio.get_running_loop().time()
+        pause = self._pace.take(now, 1 - size / _CONTENT_PER_PIECE)
+        if self._pace.flooding(now):
+            raise floods(self._pace.banned(now))
         if pause >= LEAST_PAUSE_SECONDS:
             await asyncio.sleep(pause)
 

@@ -12,10 +12,11 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
-from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS, Pace, PaceTable
+from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS
 from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
+from openshell_files_gateway.relay.paces import SupervisorPaces, floods
 from openshell_files_gateway.relay.session import SupervisorSession
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
 from openshell_files_gateway.sandboxes import SandboxDirectory
@@ -26,18 +27,8 @@ log = structlog.get_logger("openshell_files_gateway.supervisors")
 #: waits for ever).
 _FIRST_MESSAGE_SECONDS: Final = 10.0
 
-#: Control messages of one supervisor: a result for each relay that may wait,
-#: several times a second, and little of the gateway's time. Who has more to
-#: say is read a little later.
-_MESSAGES_PER_SECOND: Final = 200.0
-_MESSAGES_AT_ONCE: Final = 500
-
 #: None that means anything is larger; one that is counts for several.
 _MESSAGE_BYTES: Final = 4096
-
-#: Pieces of relays of one sandbox that carry hardly any content.
-_RELAY_PIECES_PER_SECOND: Final = 1000.0
-_RELAY_PIECES_AT_ONCE: Final = 500
 
 
 class SupervisorMethods:
@@ -69,7 +60,6 @@ class SupervisorMethods:
         self._lifecycle = lifecycle
         self._heartbeat = heartbeat_seconds
         self._silence = silence_seconds
-        self._relay_paces = PaceTable(per_second=_RELAY_PIECES_PER_SECOND, at_once=_RELAY_PIECES_AT_ONCE)
 
     def implementations(self) -> dict[str, Implementation]:
         """Return the methods by name."""
@@ -127,9 +117,9 @@ class SupervisorMethods:
         if frame.WhichOneof("payload") != "init" or not channel_id:
             raise invalid("init", "first RelayFrame must be init with non-empty channel_id")
         call.facts["channel_id"] = channel_id
-        call.rename(self._broker.take(channel_id, call.sandbox_id))
-        pace = self._relay_paces.of(call.sandbox_id, asyncio.get_running_loop().time())
-        channel = RelayChannel(channel_id, call.context, pace)
+        target = self._broker.take(channel_id, call.sandbox_id)
+        call.rename(target.transfer_id)
+        channel = RelayChannel(channel_id, call.context, self._broker.paces.of_relay(call.sandbox_id, target))
         try:
             # Without this the supervisor sees no headers until the first
             # byte, and waits for them before it reads its own side.
@@ -167,6 +157,7 @@ class SupervisorMethods:
                 Reason.SANDBOX_MISMATCH, "cross-sandbox access denied: principal does not own this sandbox"
             )
         self._require_record(hello.sandbox_id)
+        SupervisorPaces.require_patience(self._broker.paces.of_session(hello.sandbox_id))
         return hello
 
     @staticmethod
@@ -200,10 +191,14 @@ class SupervisorMethods:
     async def _read(self, session: SupervisorSession, call: Call) -> None:
         """Take the supervisor's messages until its stream ends or falls silent.
 
-        One that floods is read at a pace at which the others do not feel it.
+        One that has much to say is read at a pace at which the others do not
+        feel it.
+
+        Raises:
+            TransferError: SUPERVISOR_FLOODS if it goes on above the pace.
         """
-        pace = Pace(per_second=_MESSAGES_PER_SECOND, at_once=_MESSAGES_AT_ONCE)
         clock = asyncio.get_running_loop().time
+        pace = self._broker.paces.of_session(session.sandbox_id)
         while True:
             try:
                 async with asyncio.timeout(self._silence):
@@ -216,7 +211,11 @@ class SupervisorMethods:
                 return
             message: openshell_pb2.SupervisorMessage = parse_request(openshell_pb2.SupervisorMessage, data)
             self._handle(message, session)
-            if (pause := pace.take(clock(), max(1.0, len(data) / _MESSAGE_BYTES))) >= LEAST_PAUSE_SECONDS:
+            pause = pace.take(now := clock(), max(1.0, len(data) / _MESSAGE_BYTES))
+            if pace.flooding(now):
+                session.end("it flooded the gateway")
+                raise floods(pace.banned(now))
+            if pause >= LEAST_PAUSE_SECONDS:
                 await asyncio.sleep(pause)
 
     def _handle(self, message: openshell_pb2.SupervisorMessage, session: SupervisorSession) -> None:

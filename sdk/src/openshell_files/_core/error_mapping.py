@@ -92,6 +92,7 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.SUPERSEDED: errors.UploadSuperseded,
     Reason.FILE_CHANGED: errors.FileChanged,
     Reason.VERSION_MISMATCH: errors.FileChanged,
+    Reason.SUPERVISOR_FLOODS: errors.ResourceExhausted,
     Reason.TOO_MANY_UPLOADS: errors.ResourceExhausted,
     Reason.TOO_MANY_TRANSFERS: errors.ResourceExhausted,
     Reason.COMMAND_NOT_STARTED: errors.Unavailable,
