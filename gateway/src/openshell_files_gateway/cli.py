@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from openshell_files_protocol.server_process import configure_logs, tune_allocator, wait_for_stop
+from openshell_files_protocol.server_process import configure_logs, settle_heap, tune_allocator, wait_for_stop
 
 from openshell_files_gateway.auth.assembly import Access, assemble_access
 from openshell_files_gateway.config.errors import ConfigurationError
@@ -60,6 +60,7 @@ async def _serve(settings: GatewaySettings, access: Access, *, json_line: bool, 
     stopping = asyncio.create_task(wait_for_stop(stdin_closes=stdin_closes))
     try:
         endpoint = await running.start()
+        settle_heap()
         print(json.dumps({"endpoint": endpoint}) if json_line else f"listening on {endpoint}", flush=True)
         await stopping
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,10 @@ from openshell_files_protocol.limits import MIB
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
+
+#: New containers before the collector looks at the young ones. A message is a
+#: few dozen, so the default of 700 looks every couple of messages.
+_YOUNG_OBJECTS: Final = 10_000
 
 LogFormat = Literal["console", "json"]
 
@@ -50,6 +55,18 @@ def tune_allocator() -> bool:
         mallopt(_M_ARENA_MAX, 2),
     ]
     return all(results)
+
+
+def settle_heap() -> None:
+    """Take what the start made out of the garbage collector's sight; call it once everything runs.
+
+    Modules, settings and descriptors stay until the end. Looking through them
+    for cycles, again and again, took a sixteenth of a gateway's CPU time while
+    it did nothing but pass content on.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:

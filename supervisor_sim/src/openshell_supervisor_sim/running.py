@@ -14,7 +14,7 @@ from typing import Final
 import grpc
 import structlog
 from openshell_files_protocol.limits import STREAM_OPTIONS
-from openshell_files_protocol.server_process import wait_for_stop
+from openshell_files_protocol.server_process import settle_heap, wait_for_stop
 
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.disk import end_tasks
@@ -99,6 +99,7 @@ async def serve_sandbox(started: Started, agent: FileAgent | None, settings: Run
             targets=RelayTargets(files=agent, commands=commands),
             backoff=settings.backoff,
         )
+        settle_heap()
         running = asyncio.create_task(session.run())
         stack.push_async_callback(end_tasks, running)
         renewing = asyncio.create_task(TokenRenewal(channel=channel, tokens=settings.tokens).run())
@@ -146,6 +147,7 @@ async def serve_agent(started: Started, agent: FileAgent, settings: AgentRunSett
         port = AgentPort(agent, settings.secret)
         accepting = asyncio.create_task(port.serve(settings.listener))
         stack.push_async_callback(end_tasks, accepting)
+        settle_heap()
         host, number = settings.listener.getsockname()[:2]
         address = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
         log.info("listening", address=address)

@@ -15,8 +15,13 @@ from openshell_files_protocol.limits import STREAM_OPTIONS
 _KEEPALIVE_MS: Final = 320_000
 _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 
+_PROBE: Final = "grpc.http2.bdp_probe"
+
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
-    *STREAM_OPTIONS,
+    *(option for option in STREAM_OPTIONS if option[0] != _PROBE),
+    # A caller is the one end that may be far away, and has few downloads at a
+    # time: the window follows what the path holds, 12 MiB for 100 ms of 1 Gbit/s.
+    (_PROBE, 1),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
     # Attempts are decided by the error table; gRPC must not add its own,
