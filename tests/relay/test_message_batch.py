@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from openshell_files_gateway.relay.batch import MessageBatch
 
 
@@ -49,6 +50,33 @@ async def test_the_consumer_is_told_of_the_end_after_the_last_message() -> None:
     batch.end()
     assert await batch.take(1000) == [b"last"]
     assert await batch.take(1000) == []
+
+
+async def test_a_stream_that_flows_is_taken_in_larger_parts() -> None:
+    """The first message is taken at once, the next ones together, as many as are wanted."""
+    batch = MessageBatch()
+    await batch.put(bytes(100))
+    assert len(await batch.take(1000)) == 1
+    await batch.put(bytes(100))
+    taking = asyncio.create_task(batch.take(1000))
+    for _ in range(9):
+        await asyncio.sleep(0)
+        assert not taking.done()
+        await batch.put(bytes(100))
+    assert len(await taking) == 10
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_nobody_waits_for_more_than_comes(*, ends: bool) -> None:
+    batch = MessageBatch()
+    await batch.put(b"first")
+    await batch.take(1000)
+    await batch.put(b"second")
+    taking = asyncio.create_task(batch.take(1000))
+    await asyncio.sleep(0)
+    if ends:
+        batch.end()
+    assert await asyncio.wait_for(taking, 10) == [b"second"]
 
 
 async def test_the_consumer_waits_for_the_first_message() -> None:

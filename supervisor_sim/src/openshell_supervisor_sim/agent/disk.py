@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from openshell_supervisor_sim.agent.file_info import Interrupt
 
 T = TypeVar("T")
-
-#: What an entry of a queue costs beside its content: a flood of tiny chunks is
-#: bounded too.
-_ENTRY_COST = 512
 
 
 class DiskThreads:
@@ -25,6 +21,13 @@ class DiskThreads:
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="file-agent-disk")
+        self._count = count
+        self._asked = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether work may be waiting for a thread; any thread may ask."""
+        return self._asked > self._count
 
     async def run(
         self,
@@ -48,13 +51,17 @@ class DiskThreads:
                 lost.
         """
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._pool, work)
-        cancelled = await _wait(future, interrupt)
-        if cancelled is None:
-            return future.result()
-        if future.exception() is None and discard is not None:
-            await _wait(loop.run_in_executor(self._pool, discard, future.result()), None)
-        raise cancelled
+        self._asked += 1
+        try:
+            future = loop.run_in_executor(self._pool, work)
+            cancelled = await _wait(future, interrupt)
+            if cancelled is None:
+                return future.result()
+            if future.exception() is None and discard is not None:
+                await _wait(loop.run_in_executor(self._pool, discard, future.result()), None)
+            raise cancelled
+        finally:
+            self._asked -= 1
 
     async def close(self) -> None:
         """Wait for the threads to end; nothing may be run any more."""
@@ -97,53 +104,3 @@ async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
             task.exception()
     if cancelled is not None:
         raise cancelled
-
-
-class BoundedQueue(Generic[T]):
-    """Entries on their way to the disk, bounded by the bytes they hold.
-
-    One task puts, another takes everything at once, so many small entries
-    cost one hop to a thread. An entry counts until it was worked on.
-
-    Args:
-        limit: bytes that may wait. A single larger entry is let through.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._entries: list[T] = []
-        self._bytes = 0
-        self._taken = 0
-        self._changed = asyncio.Event()
-        self._room = asyncio.Event()
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that wait or are being worked on."""
-        return self._bytes + self._taken
-
-    async def put(self, entry: T, size: int) -> None:
-        """Add an entry, once there is room for it."""
-        cost = size + _ENTRY_COST
-        while self.buffered and self.buffered + cost > self._limit:
-            self._room.clear()
-            await self._room.wait()
-        self._entries.append(entry)
-        self._bytes += cost
-        self._changed.set()
-
-    def put_last(self, entry: T) -> None:
-        """Add an entry without waiting, for what ends the stream."""
-        self._entries.append(entry)
-        self._changed.set()
-
-    async def take(self) -> list[T]:
-        """Return all entries, at least one; those taken before are done."""
-        self._taken = 0
-        self._room.set()
-        while not self._entries:
-            self._changed.clear()
-            await self._changed.wait()
-        entries, self._entries = self._entries, []
-        self._taken, self._bytes = self._bytes, 0
-        return entries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
+from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -19,6 +20,9 @@ from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, 
 #: Frames are put together up to so many bytes, so that a small file goes out
 #: in one piece. Content of a larger piece is sent as it is.
 _GATHER_BYTES: Final = 128 * KIB
+
+#: Frames that are looked at together; a message may hold a million empty ones.
+_FRAMES_AT_ONCE: Final = 64
 
 #: How often long work is reported within an idle timeout, and for how many.
 _WORKING_PER_TIMEOUT: Final = 4
@@ -87,13 +91,25 @@ class Inbound:
             TransferError: AGENT_PROTOCOL_ERROR if the bytes are not frames,
                 TRANSFER_IDLE if none come.
         """
+        frames = await self._next(1, patient=patient)
+        return frames[0] if frames else None
+
+    async def frames(self) -> list[memoryview]:
+        """Return the frames that are there, at least one; none when the stream is over.
+
+        Raises:
+            TransferError: as `frame`.
+        """
+        return await self._next(_FRAMES_AT_ONCE, patient=False)
+
+    async def _next(self, most: int, *, patient: bool) -> list[memoryview]:
         while True:
             try:
-                for frame in self._frames:
-                    return frame
+                if frames := list(islice(self._frames, most)):
+                    return frames
                 data = await self._receive(patient=patient)
                 if not data:
-                    return None
+                    return []
                 self.received += len(data)
                 self._frames = self._decoder.feed(data)
             except FramingError as error:

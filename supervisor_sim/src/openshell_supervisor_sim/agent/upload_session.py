@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Final
 
-from openshell_files_protocol.chunks import Chunk
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -20,12 +22,14 @@ from openshell_supervisor_sim.agent.core.upload import (
     Replay,
     Skip,
     Stage,
+    StageAction,
     StageHole,
     StreamLost,
     UploadCore,
     UploadTerms,
 )
-from openshell_supervisor_sim.agent.disk import BoundedQueue, end_tasks
+from openshell_supervisor_sim.agent.disk import DiskThreads, end_tasks
+from openshell_supervisor_sim.agent.disk_queue import DiskQueue
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
 from openshell_supervisor_sim.agent.services import Services
@@ -34,6 +38,17 @@ from openshell_supervisor_sim.agent.upload_attempt import UploadAttempt
 from openshell_supervisor_sim.agent.upload_status import Caller, Published, Verifying
 
 _log = logging.getLogger(__name__)
+
+#: How long a disk thread stays with one upload before another one has its turn,
+#: and how long of that it waits for the next chunk. At most so often in an idle
+#: timeout does the agent look whether it has to say that it works (FRM-7).
+_TURN_SECONDS: Final = 0.25
+_TURNS_PER_TIMEOUT: Final = 16
+_LINGER_SECONDS: Final = 0.02
+
+#: Plain chunks are joined up to so many bytes before they are hashed and
+#: written: every one costs as many system calls as a large one.
+_JOIN_BYTES: Final = MIB
 
 
 class UploadSession:
@@ -54,7 +69,7 @@ class UploadSession:
         self._caller = caller
         self._inbound = inbound
         self._outbound = outbound
-        self._queue: BoundedQueue[Action] = BoundedQueue(services.settings.pipeline_bytes)
+        self._queue: DiskQueue[Action] = DiskQueue(services.settings.pipeline_bytes)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -128,10 +143,10 @@ class UploadSession:
     async def _replay(self, core: UploadCore, published: Published) -> files_pb2.UploadFileResponse:
         """Wait for the finish of what was published before (RSM-6)."""
         while True:
-            action, _ = await self._next(core)
-            if isinstance(action, Refuse):
-                raise action.error
-            if isinstance(action, Replay):
+            _, _, last = await self._next(core)
+            if isinstance(last, Refuse):
+                raise last.error
+            if isinstance(last, Replay):
                 published.result.replayed = True
                 return published.result
 
@@ -139,8 +154,10 @@ class UploadSession:
         reader = asyncio.create_task(self._read(core), name="file-agent-upload-reader")
         reader.add_done_callback(self._reader_ended)
         try:
+            turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
+            work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
             while True:
-                work = partial(_carry_out, attempt, await self._queue.take())
+                await self._queue.arrived()
                 response = await self._outbound.while_working(
                     self._services.disk.run(work, interrupt=attempt.interrupt)
                 )
@@ -158,32 +175,59 @@ class UploadSession:
         self._queue.put_last(Refuse(error, keep=True))
 
     async def _read(self, core: UploadCore) -> None:
-        """Turn frames into actions until the outcome is decided."""
-        while True:
-            try:
-                action, size = await self._next(core)
-            except TransferError as error:
-                action, size = Refuse(error, keep=True), 0
-            match action:
-                case Stage() | StageHole():
-                    await self._queue.put(action, size)
-                case Skip():
-                    continue
-                case Publish() | Replay() | Refuse():
-                    self._queue.put_last(action)
-                    return
+        """Turn frames into actions until the outcome is decided.
 
-    async def _next(self, core: UploadCore) -> tuple[Action, int]:
-        frame = await self._inbound.frame()
-        if frame is None:
-            return core.receive(StreamLost()), 0
-        event = parse_input(frame)
-        return core.receive(event), len(frame) if isinstance(event, Chunk) else 0
+        What came together goes to the disk together: a thread that is woken
+        for every chunk of 64 KiB spends its time waking up.
+        """
+        while True:
+            actions, size, last = await self._next(core)
+            if actions:
+                await self._queue.put(actions, size)
+            if last is not None:
+                self._queue.put_last(last)
+                return
+
+    async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None]:
+        """Return what to stage, its bytes, and the outcome if it is decided."""
+        actions, size = list[Action](), 0
+        try:
+            frames = await self._inbound.frames()
+            if not frames:
+                return actions, size, core.receive(StreamLost())
+            for frame in frames:
+                match action := core.receive(parse_input(frame)):
+                    case Stage() | StageHole():
+                        actions.append(action)
+                        size += len(frame)
+                    case Publish() | Replay() | Refuse():
+                        return actions, size, action
+                    case Skip():
+                        pass
+        except TransferError as error:
+            return actions, size, Refuse(error, keep=True)
+        return actions, size, None
+
+
+def _work_off(
+    attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskThreads, seconds: float
+) -> files_pb2.UploadFileResponse | None:
+    """Do what comes, in a disk thread, while it comes; return the answer if it was the end."""
+    turn_ends = time.monotonic() + seconds
+    while actions := queue.take(_linger(threads, turn_ends)):
+        response = _carry_out(attempt, actions)
+        if response is not None or time.monotonic() >= turn_ends:
+            return response
+    return None
+
+
+def _linger(threads: DiskThreads, turn_ends: float) -> float:
+    return 0.0 if threads.crowded else min(_LINGER_SECONDS, turn_ends - time.monotonic())
 
 
 def _carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
-    """Do what the rules decided, in a disk thread; return the answer if it was the end."""
-    attempt.stage([action for action in actions if isinstance(action, Stage | StageHole)])
+    """Do what the rules decided; return the answer if it was the end."""
+    attempt.stage(list(_joined(actions)))
     for action in actions:
         if isinstance(action, Refuse):
             attempt.refuse(action.error, keep=action.keep)
@@ -193,6 +237,30 @@ def _carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.U
             attempt.end()
             return response
     return None
+
+
+def _joined(actions: Sequence[Action]) -> Iterator[StageAction]:
+    """Give what is to be staged, plain chunks that follow each other as one."""
+    plain: list[Stage] = []
+    size = 0
+    for action in actions:
+        joins = isinstance(action, Stage) and action.crc32c is None
+        if plain and (not joins or size >= _JOIN_BYTES):
+            yield _join(plain)
+            plain, size = [], 0
+        if isinstance(action, Stage) and joins:
+            plain.append(action)
+            size += len(action.data)
+        elif isinstance(action, Stage | StageHole):
+            yield action
+    if plain:
+        yield _join(plain)
+
+
+def _join(plain: Sequence[Stage]) -> Stage:
+    if len(plain) == 1:
+        return plain[0]
+    return Stage(plain[0].offset, b"".join([chunk.data for chunk in plain]), None)
 
 
 def _end(attached: UploadAttempt | Published | Verifying) -> None:

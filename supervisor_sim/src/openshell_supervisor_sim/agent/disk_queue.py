@@ -1,0 +1,109 @@
+"""What an upload's stream hands to a disk thread, bounded in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+#: What an entry costs beside its content: a flood of tiny chunks is bounded too.
+_ENTRY_COST: Final = 512
+
+
+class DiskQueue(Generic[T]):
+    """Entries on their way from the event loop to a disk thread.
+
+    The loop puts, one thread at a time takes everything that waits. A thread
+    stays while entries come, so a stream costs a hop from loop to thread and
+    back now and then, and not for every chunk. An entry counts until what was
+    taken with it is done, that is, until the next `take` or `arrived`.
+
+    Args:
+        limit: bytes that may wait. What is larger by itself is let through.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        #: Guards what follows; also tells a thread that lingers of an entry.
+        self._changed = threading.Condition()
+        self._entries: list[T] = []
+        self._bytes = 0
+        self._taken = 0
+        self._lingering = False
+        self._wants_room = False
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait or are being worked on."""
+        return self._bytes + self._taken
+
+    async def put(self, entries: Sequence[T], size: int) -> None:
+        """Add entries that belong together, once there is room for them.
+
+        Args:
+            entries: at least one.
+            size: bytes of all of them.
+        """
+        cost = size + _ENTRY_COST * len(entries)
+        while not self._added(entries, cost):
+            await self._room.wait()
+
+    def put_last(self, entry: T) -> None:
+        """Add an entry without waiting, for what ends the stream."""
+        with self._changed:
+            self._add([entry], 0)
+
+    async def arrived(self) -> None:
+        """Wait until there is something to take; what was taken before is done."""
+        with self._changed:
+            self._done()
+        while not self._entries:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def take(self, linger: float) -> list[T]:
+        """Return all entries; those taken before are done. Blocks, for a disk thread.
+
+        Args:
+            linger: seconds to wait for one.
+
+        Returns:
+            At least one entry, or none if none came.
+        """
+        with self._changed:
+            self._done()
+            if not self._entries and linger > 0:
+                self._lingering = True
+                self._changed.wait(linger)
+                self._lingering = False
+            entries, self._entries = self._entries, []
+            self._taken, self._bytes = self._bytes, 0
+            return entries
+
+    def _added(self, entries: Sequence[T], cost: int) -> bool:
+        with self._changed:
+            if self.buffered and self.buffered + cost > self._limit:
+                self._wants_room = True
+                self._room.clear()
+                return False
+            self._add(entries, cost)
+            return True
+
+    def _add(self, entries: Sequence[T], cost: int) -> None:
+        self._entries += entries
+        self._bytes += cost
+        self._arrived.set()
+        if self._lingering:
+            self._changed.notify()
+
+    def _done(self) -> None:
+        self._taken = 0
+        if self._wants_room:
+            self._wants_room = False
+            self._loop.call_soon_threadsafe(self._room.set)
