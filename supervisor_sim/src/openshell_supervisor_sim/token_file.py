@@ -45,14 +45,22 @@ class TokenFile:
         #: A renewed token that could not be written, and the one it replaces.
         self._unwritten: tuple[str, str] | None = None
         self._warned = False
+        #: The file as it was when `_last` was read.
+        self._seen: tuple[int, ...] | None = None
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the call metadata that carries the token.
 
+        Every relay needs it. A file that looks as it did is not read again: that
+        would be a hop to a thread for each.
+
         Raises:
             TokenFileError: as `read` raises it.
         """
-        return (("authorization", f"Bearer {await asyncio.to_thread(self.read)}"),)
+        token = self._unchanged()
+        if token is None:
+            token = await asyncio.to_thread(self.read)
+        return (("authorization", f"Bearer {token}"),)
 
     def read(self) -> str:
         """Return the token.
@@ -61,6 +69,7 @@ class TokenFile:
             TokenFileError: the file cannot be read, is empty, or holds more
                 than a token.
         """
+        seen = self._look()
         try:
             token = self._path.read_text("ascii").strip()
         except PermissionError as error:
@@ -73,7 +82,7 @@ class TokenFile:
             raise TokenFileError(f"--token-file {self._path}: the file is empty")
         if not is_token(token):
             raise TokenFileError(f"--token-file {self._path}: holds more than one token")
-        self._last = token
+        self._last, self._seen = token, seen
         if self._unwritten is not None:
             replaced, renewed = self._unwritten
             if token == replaced:
@@ -81,6 +90,21 @@ class TokenFile:
             # Somebody else put a newer one there.
             self._unwritten = None
         return token
+
+    def _unchanged(self) -> str | None:
+        """Return the last token, if there is nothing else to be found in the file."""
+        if self._seen is None or self._unwritten is not None or self._look() != self._seen:
+            return None
+        return self._last
+
+    def _look(self) -> tuple[int, ...] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        # A file that was written in place within one tick of the file system's clock looks the same if
+        # its size is; one that was put there, as `replace` does, never does.
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def replace(self, replaced: str, renewed: str) -> None:
         """Write a renewed token, at once or not at all; blocks.
@@ -119,6 +143,7 @@ class TokenFile:
             return
         self._unwritten = None
         self._last = renewed
+        self._seen = None
 
 
 def is_token(text: str) -> bool:

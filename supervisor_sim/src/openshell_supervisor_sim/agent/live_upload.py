@@ -170,7 +170,7 @@ class LiveUpload:
                             raise OSError(errno.EIO, "the file system takes no more")
                         written += count
                 finally:
-                    hasher.update(view[:written])
+                    hasher.update(data if written == len(view) else view[:written])
                     self.staged += written
                     self.occupied += written
                     self.updated = self._clock()

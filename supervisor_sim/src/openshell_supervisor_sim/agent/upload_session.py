@@ -92,8 +92,7 @@ class UploadSession:
             await self._accept(accepted)
             return await self._replay(self._core(request, attached), attached)
         try:
-            await self._accept(accepted)
-            return await self._receive(self._core(request, attached), attached)
+            return await self._receive(self._core(request, attached), attached, accepted)
         finally:
             if not attached.ended:
                 attached.interrupt.set()
@@ -150,10 +149,14 @@ class UploadSession:
                 published.result.replayed = True
                 return published.result
 
-    async def _receive(self, core: UploadCore, attempt: UploadAttempt) -> files_pb2.UploadFileResponse:
+    async def _receive(
+        self, core: UploadCore, attempt: UploadAttempt, accepted: file_relay_pb2.FileRelayResponse
+    ) -> files_pb2.UploadFileResponse:
         reader = asyncio.create_task(self._read(core), name="file-agent-upload-reader")
         reader.add_done_callback(self._reader_ended)
         try:
+            # Content may be there already; it is read while this is written.
+            await self._accept(accepted)
             turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
             work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
             while True:
