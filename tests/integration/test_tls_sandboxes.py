@@ -13,13 +13,13 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
-from dev_command import STOP_SECONDS, DevStack, command, dev_stack
+from dev_command import STOP_SECONDS, command, dev_stack
 from openshell_files import AsyncFilesClient, OidcAuth, TlsConfig
 from sandbox_calls import SandboxCalls
 
 
 @contextmanager
-def gateway_with_tls(stack: DevStack, root: Path, settings: dict[str, str]) -> Generator[str, None, None]:
+def gateway_with_tls(root: Path, settings: dict[str, str]) -> Generator[str, None, None]:
     """Run a second gateway with the stack's configuration; gives its endpoint."""
     process = subprocess.Popen(
         [command("openshell-files-gateway"), "serve", "--json", "--config", str(root / "gateway.toml"),
@@ -55,7 +55,7 @@ async def test_a_sandbox_behind_tls(tmp_path: Path, authority: str) -> None:
     if authority == "named":
         settings["OPENSHELL_COMPUTE_TLS_CA"] = str(ca_file)
     root = tmp_path / "stack"
-    with dev_stack("--root", str(root)) as stack, gateway_with_tls(stack, root, settings) as endpoint:
+    with dev_stack("--root", str(root)) as stack, gateway_with_tls(root, settings) as endpoint:
         credentials = grpc.ssl_channel_credentials(ca_file.read_bytes())
         async with grpc.aio.secure_channel(endpoint, credentials) as channel:
             calls = SandboxCalls(channel, stack.token)
