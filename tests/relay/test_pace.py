@@ -1,4 +1,4 @@
-"""A peer that floods is waited with."""
+"""A peer that is too fast is waited with, and one that floods is found out."""
 
 from __future__ import annotations
 
