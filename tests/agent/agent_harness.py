@@ -154,6 +154,14 @@ class Peer:
                 await self.over()
                 return frame
 
+    async def last_frame(self) -> Response:
+        """Return the last frame of an operation, also an error; the stream may go on."""
+        while True:
+            frame = await self.next()
+            assert frame is not None, "the stream ended without a last frame"
+            if frame.WhichOneof("frame") not in {"accepted", "working", "download"}:
+                return frame
+
     async def error(self) -> Refused:
         """Return the error that ends the stream."""
         try:
@@ -209,7 +217,7 @@ def opened(principal: str = "alice", **operation: Any) -> Request:
     """Make the first frame."""
     extra = {
         key: operation.pop(key)
-        for key in ("protocol_version", "max_chunk_bytes", "limits")
+        for key in ("protocol_version", "max_chunk_bytes", "limits", "keep_relay")
         if key in operation
     }
     extra.setdefault("protocol_version", PROTOCOL_VERSION)

@@ -21,6 +21,14 @@ class RelayServer(Protocol):
         ...
 
 
+class FileServer(RelayServer, Protocol):
+    """The file agent, whose relays may carry several operations (FRM-9)."""
+
+    def finish(self) -> None:
+        """Wait for no next operation any more."""
+        ...
+
+
 class TargetRefusedError(Exception):
     """A relay cannot be taken up; the text goes to the gateway (RLY-5)."""
 
@@ -35,7 +43,7 @@ class RelayTargets:
         tcp: whether ports of the sandbox can be reached.
     """
 
-    files: RelayServer | None = None
+    files: FileServer | None = None
     commands: RelayServer | None = None
     tcp: bool = True
 

@@ -114,6 +114,8 @@ class SupervisorSession:
             How many still run.
         """
         self._draining = True
+        if self.targets.files is not None:
+            self.targets.files.finish()
         if self._relays:
             log.info("waiting for relays to end", relays=len(self._relays), seconds=seconds)
             await asyncio.wait(self._relays.values(), timeout=seconds)
@@ -170,6 +172,7 @@ class SupervisorSession:
         if self.targets.files is not None:
             hello.file_transfer.protocol_version = PROTOCOL_VERSION
             hello.file_transfer.max_chunk_bytes = self.max_chunk_bytes
+            hello.file_transfer.keeps_relays = True
         if self.targets.commands is not None:
             hello.exec.protocol_version = PROTOCOL_VERSION
         await call.write(openshell_pb2.SupervisorMessage(hello=hello).SerializeToString())

@@ -14,6 +14,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.core.sessions import SessionTable
+from openshell_files_gateway.relay.kept import KeptRelays
 from openshell_files_gateway.relay.paces import SupervisorPaces
 from openshell_files_gateway.relay.session import SupervisorSession
 
@@ -67,6 +68,8 @@ class RelayBroker:
         self._shut_down = False
         #: How fast supervisors may speak.
         self.paces = SupervisorPaces()
+        #: Relays that can be used again.
+        self.kept = KeptRelays()
         #: Set whenever a requester has its relay, or waits no longer.
         self._claimed = asyncio.Event()
 
@@ -217,6 +220,7 @@ class RelayBroker:
             seconds: how long the claims may take.
         """
         self._shut_down = True
+        self.kept.close()
         for arrivals in self._arrivals.values():
             for arrival in arrivals:
                 if not arrival.done():

@@ -54,6 +54,9 @@ class RelayChannel:
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
         self._lost = ""
+        #: Begun while the relay was at rest.
+        self._reading: asyncio.Task[Any] | None = None
+        self._resting = False
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -87,8 +90,9 @@ class RelayChannel:
         while True:
             if self._closed.is_set():
                 raise self._error()
+            reading, self._reading = self._reading, None
             try:
-                message = await self._context.read()
+                message = await (self._context.read() if reading is None else reading)
             except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
                 raise self._error() from error
             if not isinstance(message, bytes):  # grpc.aio.EOF
@@ -124,6 +128,32 @@ class RelayChannel:
             raise floods(self._pace.banned(now))
         if pause >= LEAST_PAUSE_SECONDS:
             await asyncio.sleep(pause)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over, as far as is known."""
+        return self._closed.is_set()
+
+    def rest(self) -> None:
+        """Wait for another operation; whatever comes before `resume` ends the relay."""
+        self._free = _FREE_PIECES
+        self._resting = True
+        self._reading = asyncio.create_task(self._read(), name="relay-rest")
+        self._reading.add_done_callback(self._disturbed)
+
+    async def _read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
+        return await self._context.read()
+
+    def resume(self) -> bool:
+        """Begin another operation; False if the relay ended meanwhile."""
+        self._resting = False
+        return not self._closed.is_set() and self._reading is not None and not self._reading.done()
+
+    def _disturbed(self, reading: asyncio.Task[Any]) -> None:
+        if self._resting:
+            self.close()
+        if not reading.cancelled():
+            reading.exception()
 
     def close(self) -> None:
         """Let the RelayStream call end. May be called more than once."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FileRelay:
-    """One operation of one caller, spoken to the agent over a channel.
+    """Operations spoken to the agent over a channel, one after the other.
 
     Args:
         channel: to the agent; its owner closes it.
@@ -39,6 +39,18 @@ class FileRelay:
         # million objects.
         self._frames: Iterator[memoryview] = iter(())
         self._heard = False
+        self._answered = False
+
+    def rests(self) -> bool:
+        """Tell whether the agent gave the last frame of the operation, and not a byte more."""
+        try:
+            return self._answered and next(self._frames, None) is None and self._decoder.at_boundary
+        except FramingError:
+            return False
+
+    def on_behalf_of(self, on_frame: Callable[[], None]) -> None:
+        """Begin another operation: somebody else is told of frames from now on."""
+        self._on_frame = on_frame
 
     async def authenticate(self, secret: bytes) -> None:
         """Prove both sides' knowledge of the secret, before anything else (FRM-8).
@@ -76,6 +88,7 @@ class FileRelay:
             raise invalid(
                 "request", f"too large: {frame.ByteSize()} bytes, at most {MAX_FRAME_BYTES} are allowed"
             )
+        self._answered = False
         await self._send(frame)
 
     async def forward(self, messages: Sequence[bytes]) -> None:
@@ -113,10 +126,12 @@ class FileRelay:
                 raise self._not_an_agent(str(error)) from error
             kind = response.WhichOneof("frame")
             if kind == "error":
+                self._answered = True
                 raise error_of(response.error)
             if kind == "download":
                 return memoryview(response.download.SerializeToString())
             if kind not in {None, "accepted", "working"}:
+                self._answered = True
                 return response
             # One message can hold any number of these; others have a turn too.
             await asyncio.sleep(0)

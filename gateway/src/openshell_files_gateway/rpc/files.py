@@ -30,6 +30,7 @@ from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.relay.kept import KeptRelay
 from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
 from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory, not_ready
@@ -41,6 +42,9 @@ _HEADER_ROOM: Final = 64
 
 #: How long an agent behind a port may take to prove itself.
 _HANDSHAKE_SECONDS: Final = 5.0
+
+#: The answer may come before the end of the caller's stream was passed on.
+_LAST_WRITE_SECONDS: Final = 0.005
 
 #: How long the agent is told that its caller is gone before the relay closes.
 _FAREWELL_SECONDS: Final = 1.0
@@ -55,7 +59,11 @@ class _Operation:
     max_chunk_bytes: int
     transfer_id: str
     principal: str
+    #: Kept for the next operation if this one ends in order; None if the supervisor does not keep relays.
+    kept: KeptRelay | None = None
     content_bytes: int = field(default=0)
+    #: Nothing is on its way to the agent any more.
+    input_over: bool = True
 
 
 class FileMethods:
@@ -183,24 +191,46 @@ class FileMethods:
         self._transfers.begin(sandbox.id)
         try:
             target = self._target(sandbox, call)
-            channel, session = await self._broker.open_relay(sandbox.id, target)
-            try:
-                offered = session.files.max_chunk_bytes if session.files is not None else 0
-                activity = Activity(self._limits.idle_timeout)
+            activity = Activity(self._limits.idle_timeout)
+            used = self._used_again(sandbox, activity)
+            if used is not None:
+                channel, session, relay = used.channel, used.session, used.relay
+            else:
+                channel, session = await self._broker.open_relay(sandbox.id, target)
                 relay = FileRelay(channel, activity.touch)
+            operation: _Operation | None = None
+            try:
+                files = session.files
                 if sandbox.agent is not None:
                     await self._authenticate(relay, sandbox.agent)
-                yield _Operation(
+                elif used is None and files is not None and files.keeps_relays:
+                    used = self._broker.kept.begin(channel, session, relay)
+                offered = files.max_chunk_bytes if files is not None else 0
+                operation = _Operation(
                     relay,
                     activity,
                     min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
                     call.transfer_id,
                     call.user.key,
+                    used,
                 )
+                yield operation
             finally:
-                channel.close()
+                if used is not None and operation is not None and operation.input_over and relay.rests():
+                    self._broker.kept.keep(sandbox.id, used)
+                else:
+                    channel.close()
         finally:
             self._transfers.end(sandbox.id)
+
+    def _used_again(self, sandbox: Sandbox, activity: Activity) -> KeptRelay | None:
+        """Return a relay that has carried another operation, if one rests (FRM-9)."""
+        if sandbox.agent is not None:
+            return None
+        kept = self._broker.kept.take(sandbox.id, self._broker.session_of(sandbox.id))
+        if kept is not None:
+            kept.relay.on_behalf_of(activity.touch)
+        return kept
 
     async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
         """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
@@ -234,6 +264,7 @@ class FileMethods:
             transfer_id=operation.transfer_id,
             principal=operation.principal,
             max_chunk_bytes=operation.max_chunk_bytes,
+            keep_relay=operation.kept is not None,
             limits=files_pb2.TransferLimits(
                 max_chunk_bytes=operation.max_chunk_bytes,
                 max_file_bytes=self._limits.max_file_bytes,
@@ -256,9 +287,11 @@ class FileMethods:
 
     async def _run_upload(self, operation: _Operation, call: Call) -> files_pb2.UploadFileResponse:
         """Forward the caller's stream until the agent answers (UPL-13)."""
+        operation.input_over = False
         pump = asyncio.create_task(self._pump(operation, call))
         try:
             frame = await self._watched(operation, operation.relay.next_frame())
+            operation.input_over = await _ends_soon(pump)
         except asyncio.CancelledError:
             await self._farewell(operation, pump)
             raise
@@ -343,6 +376,12 @@ def _duration(seconds: float) -> duration_pb2.Duration:
     duration = duration_pb2.Duration()
     duration.FromNanoseconds(int(seconds * 1e9))
     return duration
+
+
+async def _ends_soon(task: asyncio.Future[Any]) -> bool:
+    """Give a task that has nothing left to do the time to notice; whether it ended in order."""
+    await asyncio.wait({task}, timeout=_LAST_WRITE_SECONDS)
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 async def _cancel(task: asyncio.Future[Any]) -> None:

@@ -90,6 +90,7 @@ class FileAgent:
         self._journal: Journal | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], Session] = {}
+        self._finishing = False
 
     async def start(self) -> None:
         """Open root and journal, recover what is unfinished, and begin to sweep.
@@ -113,7 +114,7 @@ class FileAgent:
         self._sweeper = asyncio.create_task(self._sweep_forever(), name="file-agent-sweeper")
 
     async def serve(self, stream: ByteStream) -> None:
-        """Carry out one operation on a stream, and return when it is done.
+        """Carry out an operation on a stream, and as many as follow it (FRM-9).
 
         What goes wrong is answered on the stream and not raised. If the
         caller is cancelled, the operation is ended and its resources freed
@@ -126,6 +127,8 @@ class FileAgent:
         if self._services is None:
             raise RuntimeError("the agent is not started")
         session = Session(self._services, stream)
+        if self._finishing:
+            session.finish()
         task = asyncio.create_task(session.run(), name="file-agent-session")
         self._sessions[task] = session
         try:
@@ -138,6 +141,12 @@ class FileAgent:
         if not task.cancelled():
             # Cancelled here means: by aclose. Anything else would be a bug.
             task.result()
+
+    def finish(self) -> None:
+        """Let streams end that wait for another operation, and others after the one they carry."""
+        self._finishing = True
+        for session in self._sessions.values():
+            session.finish()
 
     async def aclose(self) -> None:
         """End what is running and close everything; more than once is fine.

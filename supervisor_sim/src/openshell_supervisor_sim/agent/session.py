@@ -1,4 +1,4 @@
-"""One operation on one stream: the first frame, the operation, the last frame."""
+"""The operations on one stream, one after the other: the first frame, the operation, the last frame."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from functools import partial
+from typing import Final
 
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import PROTOCOL_VERSION
@@ -24,6 +25,7 @@ from openshell_supervisor_sim.agent.streams import (
     Inbound,
     Outbound,
     error_message,
+    is_open,
     parse_input,
     parse_open,
 )
@@ -31,6 +33,9 @@ from openshell_supervisor_sim.agent.upload_session import UploadSession, settled
 from openshell_supervisor_sim.agent.upload_status import Caller, Verifying
 
 _log = logging.getLogger(__name__)
+
+#: How long a next operation is waited for; gateways end a relay at rest much earlier.
+_REST_SECONDS: Final = 60.0
 
 _ACCEPTED = file_relay_pb2.FileRelayResponse(
     accepted=file_relay_pb2.FileRelayAccepted(protocol_version=PROTOCOL_VERSION)
@@ -55,10 +60,16 @@ class Session:
         self._inbound = Inbound(stream, idle)
         self._outbound = Outbound(stream, idle)
         self._transfer: UploadSession | DownloadSession | None = None
+        self._resting = False
+        self._finishing = asyncio.Event()
+        #: The next operation, if it began while the last one was still watched.
+        self._followed_by: memoryview | None = None
 
     @property
     def kind(self) -> str:
-        """`upload`, `download` or `other`."""
+        """`upload`, `download`, `other`, or `none` between two operations."""
+        if self._resting:
+            return "none"
         match self._transfer:
             case UploadSession():
                 return "upload"
@@ -74,38 +85,83 @@ class Session:
         return transfer + self._inbound.buffered + self._outbound.buffered
 
     async def run(self) -> None:
-        """Carry out the operation and send its last frame (FRM-3).
+        """Carry operations out, each to its last frame (FRM-3, FRM-9).
 
         Raises:
             CancelledError: only that.
         """
         try:
-            await self._operation()
-        except TransferError as error:
-            self._services.counters.operations_failed += 1
-            await self._send_error(error)
-        except (ConnectionError, _CancelledByPeer) as error:
-            _log.debug("the peer is gone: %r", error)
-        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
-            _log.exception("a file operation failed by a bug")
-            self._services.counters.operations_failed += 1
-            await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
+            keeps = await self._carry_out(self._inbound.frame())
+            while keeps and not self._finishing.is_set():
+                keeps = await self._carry_out(self._next_open())
         finally:
             self._services.counters.bytes_received += self._inbound.received
             self._services.counters.bytes_sent += self._outbound.sent
 
-    async def _send_error(self, error: TransferError) -> None:
+    def finish(self) -> None:
+        """Carry out no operation after this one."""
+        self._finishing.set()
+
+    async def _carry_out(self, first: Coroutine[object, object, memoryview | None]) -> bool:
+        """Carry out one operation; whether the stream may carry another."""
+        keeps = False
+        try:
+            frame = await first
+            if frame is None:
+                return False
+            opened = parse_open(frame)
+            keeps = opened.keep_relay
+            await self._operation(opened)
+        except TransferError as error:
+            self._services.counters.operations_failed += 1
+            return await self._send_error(error) and keeps
+        except (ConnectionError, _CancelledByPeer) as error:
+            _log.debug("the peer is gone: %r", error)
+            return False
+        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
+            _log.exception("a file operation failed by a bug")
+            self._services.counters.operations_failed += 1
+            await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
+            return False
+        finally:
+            self._transfer = None
+        return keeps
+
+    async def _next_open(self) -> memoryview | None:
+        """Wait for the next operation's first frame; None if there is none.
+
+        What the peer still sends of the last one's input is thrown away.
+        """
+        if self._followed_by is not None:
+            followed_by, self._followed_by = self._followed_by, None
+            return followed_by
+        self._resting = True
+        reading = asyncio.create_task(self._read_open(), name="file-agent-rest")
+        finishing = asyncio.create_task(self._finishing.wait(), name="file-agent-finishing")
+        try:
+            await asyncio.wait(
+                {reading, finishing}, timeout=_REST_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            return reading.result() if reading.done() else None
+        finally:
+            self._resting = False
+            await end_tasks(reading, finishing)
+
+    async def _read_open(self) -> memoryview | None:
+        while (frame := await self._inbound.frame(patient=True)) is not None and not is_open(frame):
+            pass
+        return frame
+
+    async def _send_error(self, error: TransferError) -> bool:
         try:
             await self._outbound.put_message(error_message(error))
             await self._outbound.flush()
         except (ConnectionError, TransferError) as gone:
             _log.debug("the peer does not take the error %s: %r", error, gone)
+            return False
+        return True
 
-    async def _operation(self) -> None:
-        frame = await self._inbound.frame()
-        if frame is None:
-            return
-        opened = parse_open(frame)
+    async def _operation(self, opened: file_relay_pb2.FileRelayOpen) -> None:
         if not 1 <= opened.protocol_version <= PROTOCOL_VERSION:
             raise TransferError(
                 Reason.FILES_UNSUPPORTED,
@@ -120,7 +176,7 @@ class Session:
             self._services.counters.uploads_published += not response.replayed
             await self._answer(file_relay_pb2.FileRelayResponse(upload=response))
         else:
-            await self._watched(self._without_input(opened, caller))
+            await self._watched(self._without_input(opened, caller), opened)
 
     async def _without_input(self, opened: file_relay_pb2.FileRelayOpen, caller: Caller) -> None:
         """Carry out an operation whose first frame says everything."""
@@ -208,10 +264,12 @@ class Session:
         info = await self._outbound.while_working(self._services.disk.run(look, interrupt=interrupt))
         return files_pb2.StatFileResponse(file=info, limits=caller.limits.message())
 
-    async def _watched(self, operation: Coroutine[object, object, None]) -> None:
+    async def _watched(
+        self, operation: Coroutine[object, object, None], opened: file_relay_pb2.FileRelayOpen
+    ) -> None:
         """Carry out an operation, and stop it if the peer cancels or breaks the order."""
         working = asyncio.create_task(operation, name="file-agent-operation")
-        watching = asyncio.create_task(self._watch(), name="file-agent-watch")
+        watching = asyncio.create_task(self._watch(followed=opened.keep_relay), name="file-agent-watch")
         try:
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done() and watching.exception() is None:
@@ -222,11 +280,19 @@ class Session:
             watching.result()
         working.result()
 
-    async def _watch(self) -> None:
-        """Read what a peer may still send; the end of its bytes means nothing (FRM-3)."""
+    async def _watch(self, *, followed: bool) -> None:
+        """Read what a peer may still send; the end of its bytes means nothing (FRM-3).
+
+        Args:
+            followed: the next operation may begin as soon as the last frame of
+                this one is sent.
+        """
         while True:
             frame = await self._inbound.frame(patient=True)
             if frame is None:
+                return
+            if followed and is_open(frame):
+                self._followed_by = frame
                 return
             match parse_input(frame):
                 case InputEnd(cancelled=True):

@@ -210,6 +210,16 @@ class Outbound:
         self.sent += size
 
 
+def is_open(frame: memoryview) -> bool:
+    """Tell whether a frame begins an operation."""
+    if embedded(frame) is not None:
+        return False
+    try:
+        return file_relay_pb2.FileRelayRequest.FromString(bytes(frame)).WhichOneof("frame") == "open"
+    except DecodeError:
+        return False
+
+
 def parse_open(frame: memoryview) -> file_relay_pb2.FileRelayOpen:
     """Read the first frame (FRM-2).
 
