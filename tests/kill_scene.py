@@ -230,7 +230,12 @@ def _digest(content: bytes | None) -> str:
 
 def gateway_log(root: Path) -> list[dict[str, object]]:
     """Return what the gateway of a stack has logged, whole lines only."""
-    lines = (root / "gateway.log").read_text("utf-8").split("\n")[:-1]
+    return process_log(root, "gateway")
+
+
+def process_log(root: Path, name: str) -> list[dict[str, object]]:
+    """Return what a process of a stack has logged: the gateway, or the supervisor of a sandbox's name."""
+    lines = (root / f"{name}.log").read_text("utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
 
 

@@ -18,7 +18,7 @@ from dev_command import STOP_SECONDS, command, dev_stack
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from kill_client import content_of
-from kill_scene import gateway_log
+from kill_scene import gateway_log, process_log
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -188,24 +188,37 @@ async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:
                 await client.stat(sandbox.id, "missing", transfer_id="the-question")
 
         names = {"the-upload": "UploadFile", "the-download": "DownloadFile", "the-question": "StatFile"}
+        outcomes = {"the-upload": "upload: OK", "the-download": "download: OK"}
 
-        def ended() -> set[tuple[object, object]]:
+        def calls() -> dict[object, dict[str, object]]:
+            ended = [line for line in gateway_log(root) if line["event"] == "call ended"]
             return {
-                (line.get("transfer_id"), line["method"])
-                for line in gateway_log(root)
-                if line["event"] == "call ended"
+                line["method"]: line for line in ended if line["method"] in {*names.values(), "RelayStream"}
             }
 
-        # The caller's call and the supervisor's, which is its relay.
-        expected = {
-            pair for name, method in names.items() for pair in ((name, method), (name, "RelayStream"))
-        }
-        block_until(lambda: ended() >= expected, lambda: f"both calls are logged: {ended()}")
+        def operations() -> dict[object, object]:
+            return {
+                line.get("transfer_id"): line["event"]
+                for line in process_log(root, sandbox.name)
+                if line["event"] in outcomes.values()
+                or str(line["event"]).startswith("operation failed: FILE_NOT")
+            }
+
+        block_until(
+            lambda: (
+                calls().keys() >= {*names.values(), "RelayStream"} and operations().keys() >= names.keys()
+            ),
+            lambda: f"all of it is logged: {calls()} {operations()}",
+        )
         assert stack.stop() == 0
     lines = gateway_log(root)
-    calls = [line for line in lines if "method" in line or "channel_id" in line or "sandbox_id" in line]
-    assert all(line.get("transfer_id") for line in calls), calls
+    said = [line for line in lines if "method" in line or "channel_id" in line or "sandbox_id" in line]
+    assert all(line.get("transfer_id") for line in said), said
     by_name = {str(line["transfer_id"]): line for line in lines if line.get("method") in names.values()}
+    assert {name: line["method"] for name, line in by_name.items()} == names
+    # The supervisor's call carries one operation after the other (FRM-9); each names it.
+    assert {line["channel_id"] for line in by_name.values()} == {calls()["RelayStream"]["channel_id"]}
+    assert operations().items() >= outcomes.items()
     _check_facts(by_name)
 
 

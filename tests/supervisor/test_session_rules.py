@@ -41,6 +41,9 @@ class Echo:
         finally:
             self.serving -= 1
 
+    def finish(self) -> None:
+        """It waits for nothing that could be ended."""
+
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> LogCapture:

@@ -198,6 +198,8 @@ class FileMethods:
             else:
                 channel, session = await self._broker.open_relay(sandbox.id, target)
                 relay = FileRelay(channel, activity.touch)
+            # A relay's own line has the id of the first transfer that it carried.
+            call.facts["channel_id"] = channel.channel_id
             operation: _Operation | None = None
             try:
                 files = session.files

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Final
 
+import structlog
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -111,9 +112,13 @@ class Session:
                 return False
             opened = parse_open(frame)
             keeps = opened.keep_relay
+            # A stream begins under its first operation's id.
+            structlog.contextvars.bind_contextvars(transfer_id=opened.transfer_id)
             await self._operation(opened)
+            _log.info("%s: OK", opened.WhichOneof("operation"))
         except TransferError as error:
             self._services.counters.operations_failed += 1
+            _log.info("operation failed: %s", error)
             return await self._send_error(error) and keeps
         except (ConnectionError, _CancelledByPeer) as error:
             _log.debug("the peer is gone: %r", error)
