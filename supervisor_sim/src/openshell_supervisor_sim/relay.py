@@ -31,7 +31,8 @@ class RelayByteStream:
     grpc.aio cancels the whole call when a task that waits in `read` is
     cancelled. The agent stops waiting for input as soon as it has its result,
     so reading is done by a task of its own, which outlives an impatient
-    `receive` and is picked up by the next one.
+    `receive` and is picked up by the next one. It is always one message
+    ahead: content is here when the disk is ready for it.
     """
 
     def __init__(self, call: StreamCall) -> None:
@@ -61,10 +62,11 @@ class RelayByteStream:
         Raises:
             RelayLostError: the call broke.
         """
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(), name="relay-read")
-        data = await asyncio.shield(self._reading)
+        reading = self._reading or self._read_on()
+        data = await asyncio.shield(reading)
         self._reading = None
+        if data:
+            self._read_on()
         return data
 
     async def send(self, *segments: bytes | memoryview) -> None:
@@ -108,6 +110,12 @@ class RelayByteStream:
         if self._reading is not None:
             self._reading.cancel()
         self._call.cancel()
+
+    def _read_on(self) -> asyncio.Task[bytes | memoryview]:
+        self._reading = asyncio.create_task(self._read(), name="relay-read")
+        # Nobody may ever ask for what it ends with.
+        self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
+        return self._reading
 
     async def _read(self) -> bytes | memoryview:
         while True:

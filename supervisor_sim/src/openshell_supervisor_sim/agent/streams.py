@@ -141,6 +141,8 @@ class Outbound:
         self._stream = stream
         self._gathered: list[bytes | memoryview] = []
         self._gathered_bytes = 0
+        #: Two tasks may flush; the stream takes one `send` at a time, in order.
+        self._sending = asyncio.Lock()
         self.idle_timeout = idle_timeout
         #: Bytes sent.
         self.sent = 0
@@ -169,7 +171,7 @@ class Outbound:
     async def while_working(self, work: Coroutine[object, object, T]) -> T:
         """Carry out long work and keep saying that it goes on (FRM-7).
 
-        Nobody else may send meanwhile. A device that hangs is not covered up
+        A device that hangs is not covered up
         for ever: after `_WORKING_TIMEOUTS` idle timeouts the agent falls
         silent, and the gateway ends the call.
 
@@ -201,7 +203,7 @@ class Outbound:
         if not segments:
             return
         try:
-            async with asyncio.timeout(self.idle_timeout):
+            async with asyncio.timeout(self.idle_timeout), self._sending:
                 await self._stream.send(*segments)
         except TimeoutError:
             raise TransferError(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -154,9 +155,9 @@ class UploadSession:
     ) -> files_pb2.UploadFileResponse:
         reader = asyncio.create_task(self._read(core), name="file-agent-upload-reader")
         reader.add_done_callback(self._reader_ended)
+        # Content may be there already; it is read and written while this is sent.
+        accepting = asyncio.create_task(self._accept(accepted), name="file-agent-upload-accepted")
         try:
-            # Content may be there already; it is read while this is written.
-            await self._accept(accepted)
             turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
             work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
             while True:
@@ -165,9 +166,15 @@ class UploadSession:
                     self._services.disk.run(work, interrupt=attempt.interrupt)
                 )
                 if response is not None:
+                    await accepting
                     return response
+        except TransferError:
+            # It is told on the same stream, so what is on its way there must not be cut off.
+            with suppress(TransferError, ConnectionError):
+                await accepting
+            raise
         finally:
-            await end_tasks(reader)
+            await end_tasks(reader, accepting)
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         """Wake the other task up if the reader died of a bug."""
