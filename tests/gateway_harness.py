@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,14 @@ AUDIENCE = "tests"
 FILES = file_relay_pb2.FileTransferCapability(protocol_version=1, max_chunk_bytes=MAX_CHUNK_BYTES)
 
 RawCall = Any
+
+
+async def pour(call: Any, message: bytes) -> None:
+    """Send a message again and again until the call is over."""
+    # Not `call.write`: when the gateway ends the call, that replaces its status by one of its own.
+    with suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+        while not call.done():
+            await call._cython_call.send_serialized_message(message)
 
 
 @dataclass

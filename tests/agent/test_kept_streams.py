@@ -66,6 +66,24 @@ async def test_what_breaks_the_protocol_ends_the_stream(agent: FileAgent) -> Non
         assert (await peer.error()).reason.name == "AGENT_PROTOCOL_ERROR"
 
 
+async def test_what_breaks_the_protocol_in_an_operation_ends_the_stream(agent: FileAgent) -> None:
+    """Behind it nobody knows what is content and what an open, and so who is asking."""
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=metadata("/file", 7), keep_relay=True))
+        await peer.accepted()
+        await peer.send_bytes(b"\xff" * 11)
+        await peer.send(stat("/"))
+        assert (await peer.error()).reason.name == "AGENT_PROTOCOL_ERROR"
+
+
+async def test_what_moved_is_counted_with_each_operation(agent: FileAgent) -> None:
+    async with peer_of(agent) as peer:
+        await upload(peer, "/file", b"content")
+        await peer.last_frame()
+        await until(lambda: agent.statistics().bytes_received > 7, "the upload is counted")
+        assert agent.statistics().bytes_sent > 0
+
+
 async def test_a_stream_at_rest_is_no_operation(agent: FileAgent) -> None:
     """And the agent lets go of it when the peer does."""
     async with peer_of(agent) as peer:

@@ -188,7 +188,7 @@ async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:
                 await client.stat(sandbox.id, "missing", transfer_id="the-question")
 
         names = {"the-upload": "UploadFile", "the-download": "DownloadFile", "the-question": "StatFile"}
-        outcomes = {"the-upload": "upload: OK", "the-download": "download: OK"}
+        outcomes = {"the-upload": "OK", "the-download": "OK", "the-question": "FILE_NOT_FOUND"}
 
         def calls() -> dict[object, dict[str, object]]:
             ended = [line for line in gateway_log(root) if line["event"] == "call ended"]
@@ -197,11 +197,9 @@ async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:
             }
 
         def operations() -> dict[object, object]:
+            lines = process_log(root, sandbox.name)
             return {
-                line.get("transfer_id"): line["event"]
-                for line in process_log(root, sandbox.name)
-                if line["event"] in outcomes.values()
-                or str(line["event"]).startswith("operation failed: FILE_NOT")
+                line["transfer_id"]: line["outcome"] for line in lines if line["event"] == "operation ended"
             }
 
         block_until(
@@ -218,7 +216,7 @@ async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:
     assert {name: line["method"] for name, line in by_name.items()} == names
     # The supervisor's call carries one operation after the other (FRM-9); each names it.
     assert {line["channel_id"] for line in by_name.values()} == {calls()["RelayStream"]["channel_id"]}
-    assert operations().items() >= outcomes.items()
+    assert operations() == outcomes
     _check_facts(by_name)
 
 

@@ -17,7 +17,15 @@ from typing import Any, cast
 import grpc
 import pytest
 from conditions import until
-from gateway_harness import OTHER_SANDBOX, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
+from gateway_harness import (
+    OTHER_SANDBOX,
+    SANDBOX,
+    FakeRelay,
+    FakeSupervisor,
+    GatewayHarness,
+    pour,
+    running_gateway,
+)
 from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
 from openshell_files_gateway.core.pace import Pace
 from openshell_files_protocol import methods
@@ -149,14 +157,6 @@ async def scene() -> AsyncGenerator[Scene, None]:
             await scene.end(one)
         statistics = harness.gateway.statistics
         await until(lambda: statistics().idle, lambda: f"nothing is held: {statistics()}")
-
-
-async def pour(call: Any, message: bytes) -> None:
-    """Send a message again and again until the call is over."""
-    # Not `call.write`: when the gateway ends the call, that replaces its status by one of its own.
-    with suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
-        while not call.done():
-            await call._cython_call.send_serialized_message(message)
 
 
 async def ignores_an_open(scene: Scene) -> list[str]:

@@ -22,6 +22,9 @@ class NoFiles:
     async def serve(self, stream: RelayByteStream, /) -> None:
         raise AssertionError(f"nobody should ask {stream}")
 
+    def finish(self) -> None:
+        """There is nothing to wait for."""
+
 
 class DyingCall:
     """A control stream on which reader and writer fail in the same turn of the loop."""

@@ -196,6 +196,7 @@ class AgentPort:
         Returns:
             How many were ended.
         """
+        self.agent.finish()
         if self._serving:
             await asyncio.wait(self._serving, timeout=seconds)
         left = list(self._serving)

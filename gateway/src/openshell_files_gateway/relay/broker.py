@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from openshell_files_gateway.core.relays import RelayStatistics
     from openshell_files_gateway.core.sessions import SessionStatistics
     from openshell_files_gateway.relay.channel import RelayChannel
+    from openshell_files_gateway.relay.kept import KeptRelay
     from openshell_files_gateway.relay.targets import RelayTarget
 
 
@@ -68,7 +69,7 @@ class RelayBroker:
         self._shut_down = False
         #: How fast supervisors may speak.
         self.paces = SupervisorPaces()
-        #: Relays that can be used again.
+        #: Relays that can be used again, and those that are.
         self.kept = KeptRelays()
         #: Set whenever a requester has its relay, or waits no longer.
         self._claimed = asyncio.Event()
@@ -85,6 +86,7 @@ class RelayBroker:
         superseded = self._sessions.register(session)
         if superseded is not None:
             superseded.end("superseded by a newer session")
+        self.kept.supersede(session.sandbox_id)
         for arrival in self._arrivals.pop(session.sandbox_id, ()):
             if not arrival.done():
                 arrival.set_result(session)
@@ -101,7 +103,10 @@ class RelayBroker:
 
     def disconnect(self, session: SupervisorSession) -> bool:
         """Forget a session that ended; says whether it was the current one."""
-        return self._sessions.remove(session)
+        was_current = self._sessions.remove(session)
+        if was_current:
+            self.kept.release(session.sandbox_id)
+        return was_current
 
     def session_of(self, sandbox_id: str) -> SupervisorSession | None:
         """Return the current session of a sandbox."""
@@ -113,6 +118,7 @@ class RelayBroker:
         def error() -> TransferError:
             return TransferError(Reason.SANDBOX_NOT_READY, f"sandbox is not ready: {reason}")
 
+        self.kept.release(sandbox_id)
         for relay in self._relays.waiting(sandbox_id):
             self._fail(relay.channel_id, error())
         for arrival in self._arrivals.get(sandbox_id, ()):
@@ -169,6 +175,28 @@ class RelayBroker:
             self._relays.abandon(channel_id)
             self._waiters.pop(channel_id, None)
             self._claimed.set()
+
+    def use_again(self, sandbox_id: str, target: RelayTarget) -> KeptRelay | None:
+        """Return a relay that has carried another operation, if one rests (FRM-9); `give_back` must follow.
+
+        Raises:
+            TransferError: as `open_relay` does without asking the supervisor.
+        """
+        if self._shut_down:
+            raise _shutting_down()
+        session = self._sessions.find(sandbox_id)
+        if session is None:
+            return None
+        target.require(session)
+        self.paces.require_patience(self.paces.of_relay(sandbox_id, target))
+        return self.kept.take(sandbox_id, session)
+
+    def give_back(self, sandbox_id: str, relay: KeptRelay, *, keep: bool) -> None:
+        """Let a relay rest for the next operation, or close it."""
+        if keep and self._sessions.find(sandbox_id) is relay.session:
+            self.kept.keep(sandbox_id, relay)
+        else:
+            self.kept.drop(sandbox_id, relay)
 
     def take(self, channel_id: str, sandbox_id: str) -> RelayTarget:
         """Claim a relay for its sandbox (RLY-3); `deliver` must follow.

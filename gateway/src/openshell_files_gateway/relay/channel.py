@@ -138,8 +138,12 @@ class RelayChannel:
         """Wait for another operation; whatever comes before `resume` ends the relay."""
         self._free = _FREE_PIECES
         self._resting = True
-        self._reading = asyncio.create_task(self._read(), name="relay-rest")
-        self._reading.add_done_callback(self._disturbed)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="relay-rest")
+            self._reading.add_done_callback(self._disturbed)
+        elif self._reading.done():
+            # The operation never read: it ended before it began.
+            self.close()
 
     async def _read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
         return await self._context.read()
@@ -148,6 +152,16 @@ class RelayChannel:
         """Begin another operation; False if the relay ended meanwhile."""
         self._resting = False
         return not self._closed.is_set() and self._reading is not None and not self._reading.done()
+
+    async def ended_in_order(self) -> bool:
+        """After an empty `receive`: whether the supervisor ended its side, and did not break off.
+
+        A cancelled call looks like the end of the stream first, and is
+        cancelled a turn of the loop later (grpc.aio).
+        """
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return not self._closed.is_set()
 
     def _disturbed(self, reading: asyncio.Task[Any]) -> None:
         if self._resting:

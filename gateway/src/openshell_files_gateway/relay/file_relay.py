@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol import chunks
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from openshell_files_gateway.relay.channel import RelayChannel
+    from openshell_files_gateway.relay.repeatable import RepeatableChannel
 
 
 class FileRelay:
@@ -32,7 +33,8 @@ class FileRelay:
     """
 
     def __init__(self, channel: RelayChannel, on_frame: Callable[[], None]) -> None:
-        self._channel = channel
+        self._channel: RelayChannel | RepeatableChannel = channel
+        self._repeatable: RepeatableChannel | None = None
         self._on_frame = on_frame
         self._decoder = FrameDecoder()
         # Cut as they are asked for: a message of empty frames would be a
@@ -42,15 +44,22 @@ class FileRelay:
         self._answered = False
 
     def rests(self) -> bool:
-        """Tell whether the agent gave the last frame of the operation, and not a byte more."""
+        """Tell whether the operation is over and the agent sent nothing behind its last frame; ask once."""
         try:
             return self._answered and next(self._frames, None) is None and self._decoder.at_boundary
         except FramingError:
             return False
 
-    def on_behalf_of(self, on_frame: Callable[[], None]) -> None:
-        """Begin another operation: somebody else is told of frames from now on."""
+    def begin(self, channel: RepeatableChannel, on_frame: Callable[[], None]) -> None:
+        """Make room for another operation (FRM-9).
+
+        Args:
+            channel: the same relay, or one in its place.
+            on_frame: called for every frame from now on.
+        """
+        self._channel = self._repeatable = channel
         self._on_frame = on_frame
+        self._answered = False
 
     async def authenticate(self, secret: bytes) -> None:
         """Prove both sides' knowledge of the secret, before anything else (FRM-8).
@@ -88,7 +97,8 @@ class FileRelay:
             raise invalid(
                 "request", f"too large: {frame.ByteSize()} bytes, at most {MAX_FRAME_BYTES} are allowed"
             )
-        self._answered = False
+        if self._repeatable is not None:
+            self._repeatable.idempotent = _is_idempotent(request)
         await self._send(frame)
 
     async def forward(self, messages: Sequence[bytes]) -> None:
@@ -126,15 +136,35 @@ class FileRelay:
                 raise self._not_an_agent(str(error)) from error
             kind = response.WhichOneof("frame")
             if kind == "error":
-                self._answered = True
-                raise error_of(response.error)
+                refusal = error_of(response.error)
+                # Who lost count of frames, or has a bug, may say more.
+                self._answered = refusal.reason not in {Reason.AGENT_PROTOCOL_ERROR, Reason.INTERNAL}
+                raise refusal
             if kind == "download":
                 return memoryview(response.download.SerializeToString())
             if kind not in {None, "accepted", "working"}:
-                self._answered = True
                 return response
             # One message can hold any number of these; others have a turn too.
             await asyncio.sleep(0)
+
+    def last(self, frame: memoryview | file_relay_pb2.FileRelayResponse, kind: str) -> Any:  # noqa: ANN401 - by kind
+        """Take a frame for the operation's last one.
+
+        Args:
+            frame: as `next_frame` returned it.
+            kind: the field that it must have.
+
+        Returns:
+            That field.
+
+        Raises:
+            TransferError: AGENT_PROTOCOL_ERROR if it has another one.
+        """
+        if isinstance(frame, memoryview) or frame.WhichOneof("frame") != kind:
+            got = "content" if isinstance(frame, memoryview) else frame.WhichOneof("frame")
+            raise TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent answered {got}, not {kind}")
+        self._answered = True
+        return getattr(frame, kind)
 
     async def _next_raw(self) -> memoryview:
         while True:
@@ -159,3 +189,12 @@ class FileRelay:
         if self._heard:
             return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
         return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
+
+
+def _is_idempotent(request: file_relay_pb2.FileRelayOpen) -> bool:
+    """Whether nobody can tell an operation that was carried out twice from one (RSM-1)."""
+    if request.WhichOneof("operation") == "start_upload":
+        return bool(request.start_upload.metadata.request_id)
+    if request.WhichOneof("operation") != "upload":
+        return True
+    return bool(request.upload.request_id or request.upload.upload_id)

@@ -30,7 +30,7 @@ from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.relay.kept import KeptRelay
+from openshell_files_gateway.relay.file_relays import FileRelays, Loan
 from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
 from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory, not_ready
@@ -54,16 +54,17 @@ _FAREWELL_SECONDS: Final = 1.0
 class _Operation:
     """One caller's relay and the time something last moved on it."""
 
-    relay: FileRelay
+    loan: Loan
     activity: Activity
     max_chunk_bytes: int
     transfer_id: str
     principal: str
-    #: Kept for the next operation if this one ends in order; None if the supervisor does not keep relays.
-    kept: KeptRelay | None = None
     content_bytes: int = field(default=0)
-    #: Nothing is on its way to the agent any more.
-    input_over: bool = True
+
+    @property
+    def relay(self) -> FileRelay:
+        """The file protocol on its relay."""
+        return self.loan.relay
 
 
 class FileMethods:
@@ -84,7 +85,7 @@ class FileMethods:
         limits: LimitSettings,
     ) -> None:
         self._directory = directory
-        self._broker = broker
+        self._relays = FileRelays(broker)
         self._transfers = transfers
         self._limits = limits
 
@@ -187,52 +188,29 @@ class FileMethods:
 
     @asynccontextmanager
     async def _operation(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
-        """Count a transfer, open its relay, and close it whatever happens."""
+        """Count a transfer, and have a relay for it."""
         self._transfers.begin(sandbox.id)
         try:
             target = self._target(sandbox, call)
             activity = Activity(self._limits.idle_timeout)
-            used = self._used_again(sandbox, activity)
-            if used is not None:
-                channel, session, relay = used.channel, used.session, used.relay
-            else:
-                channel, session = await self._broker.open_relay(sandbox.id, target)
-                relay = FileRelay(channel, activity.touch)
-            # A relay's own line has the id of the first transfer that it carried.
-            call.facts["channel_id"] = channel.channel_id
-            operation: _Operation | None = None
-            try:
-                files = session.files
+            # What listens on a port proves itself once for each relay (FRM-8).
+            again = sandbox.agent is None
+            async with self._relays.lend(sandbox.id, target, activity.touch, again=again) as loan:
+                # A relay's own line has the id of the first transfer that it carried.
+                call.facts["channel_id"] = loan.channel_id
                 if sandbox.agent is not None:
-                    await self._authenticate(relay, sandbox.agent)
-                elif used is None and files is not None and files.keeps_relays:
-                    used = self._broker.kept.begin(channel, session, relay)
+                    await self._authenticate(loan.relay, sandbox.agent)
+                files = loan.session.files
                 offered = files.max_chunk_bytes if files is not None else 0
-                operation = _Operation(
-                    relay,
+                yield _Operation(
+                    loan,
                     activity,
                     min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
                     call.transfer_id,
                     call.user.key,
-                    used,
                 )
-                yield operation
-            finally:
-                if used is not None and operation is not None and operation.input_over and relay.rests():
-                    self._broker.kept.keep(sandbox.id, used)
-                else:
-                    channel.close()
         finally:
             self._transfers.end(sandbox.id)
-
-    def _used_again(self, sandbox: Sandbox, activity: Activity) -> KeptRelay | None:
-        """Return a relay that has carried another operation, if one rests (FRM-9)."""
-        if sandbox.agent is not None:
-            return None
-        kept = self._broker.kept.take(sandbox.id, self._broker.session_of(sandbox.id))
-        if kept is not None:
-            kept.relay.on_behalf_of(activity.touch)
-        return kept
 
     async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
         """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
@@ -266,7 +244,7 @@ class FileMethods:
             transfer_id=operation.transfer_id,
             principal=operation.principal,
             max_chunk_bytes=operation.max_chunk_bytes,
-            keep_relay=operation.kept is not None,
+            keep_relay=operation.loan.keeps,
             limits=files_pb2.TransferLimits(
                 max_chunk_bytes=operation.max_chunk_bytes,
                 max_file_bytes=self._limits.max_file_bytes,
@@ -284,22 +262,23 @@ class FileMethods:
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
             frame = await self._watched(operation, operation.relay.next_frame())
-        answered: Message = _answer(frame, answer)
+            answered: Message = operation.relay.last(frame, answer)
         return answered.SerializeToString()
 
     async def _run_upload(self, operation: _Operation, call: Call) -> files_pb2.UploadFileResponse:
         """Forward the caller's stream until the agent answers (UPL-13)."""
-        operation.input_over = False
+        operation.loan.input_over = False
         pump = asyncio.create_task(self._pump(operation, call))
         try:
             frame = await self._watched(operation, operation.relay.next_frame())
-            operation.input_over = await _ends_soon(pump)
+            response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
+            if operation.loan.keeps:
+                operation.loan.input_over = await _ends_soon(pump)
         except asyncio.CancelledError:
             await self._farewell(operation, pump)
             raise
         finally:
             await _cancel(pump)
-        response: files_pb2.UploadFileResponse = _answer(frame, "upload")
         return response
 
     async def _pump(self, operation: _Operation, call: Call) -> None:
@@ -351,7 +330,7 @@ class FileMethods:
                 operation.content_bytes += len(frame)
         finally:
             await _cancel(following)
-        _answer(frame, "download_end")
+        operation.relay.last(frame, "download_end")
 
     @staticmethod
     async def _watched(operation: _Operation, work: Any) -> Any:  # noqa: ANN401 - returns what `work` does
@@ -364,14 +343,6 @@ class FileMethods:
         finally:
             await _cancel(watch)
             await _cancel(task)
-
-
-def _answer(frame: memoryview | file_relay_pb2.FileRelayResponse, kind: str) -> Any:  # noqa: ANN401 - by kind
-    """Return the field of the agent's last frame that was to come."""
-    if isinstance(frame, memoryview) or frame.WhichOneof("frame") != kind:
-        got = "content" if isinstance(frame, memoryview) else frame.WhichOneof("frame")
-        raise TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent answered {got}, not {kind}")
-    return getattr(frame, kind)
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -46,8 +46,8 @@ class AgentStatistics:
         uploads_published: files.
         downloads_completed: files or ranges.
         operations_failed: of any kind.
-        bytes_received: from peers, of streams that have ended.
-        bytes_sent: to peers, of streams that have ended.
+        bytes_received: from peers, of operations that have ended.
+        bytes_sent: to peers, of operations that have ended.
     """
 
     active_uploads: int

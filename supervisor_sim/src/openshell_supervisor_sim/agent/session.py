@@ -34,9 +34,13 @@ from openshell_supervisor_sim.agent.upload_session import UploadSession, settled
 from openshell_supervisor_sim.agent.upload_status import Caller, Verifying
 
 _log = logging.getLogger(__name__)
+log = structlog.get_logger("openshell_supervisor_sim.agent")
 
 #: How long a next operation is waited for; gateways end a relay at rest much earlier.
 _REST_SECONDS: Final = 60.0
+
+#: Of an error, in the log.
+_LOGGED_CHARACTERS: Final = 1000
 
 _ACCEPTED = file_relay_pb2.FileRelayResponse(
     accepted=file_relay_pb2.FileRelayAccepted(protocol_version=PROTOCOL_VERSION)
@@ -91,13 +95,9 @@ class Session:
         Raises:
             CancelledError: only that.
         """
-        try:
-            keeps = await self._carry_out(self._inbound.frame())
-            while keeps and not self._finishing.is_set():
-                keeps = await self._carry_out(self._next_open())
-        finally:
-            self._services.counters.bytes_received += self._inbound.received
-            self._services.counters.bytes_sent += self._outbound.sent
+        keeps = await self._carry_out(self._inbound.frame())
+        while keeps and not self._finishing.is_set():
+            keeps = await self._carry_out(self._next_open())
 
     def finish(self) -> None:
         """Carry out no operation after this one."""
@@ -115,10 +115,13 @@ class Session:
             # A stream begins under its first operation's id.
             structlog.contextvars.bind_contextvars(transfer_id=opened.transfer_id)
             await self._operation(opened)
-            _log.info("%s: OK", opened.WhichOneof("operation"))
+            log.info("operation ended", operation=opened.WhichOneof("operation"), outcome="OK")
         except TransferError as error:
             self._services.counters.operations_failed += 1
-            _log.info("operation failed: %s", error)
+            # As a value: paths can hold line ends, and a line of the log must stay one.
+            log.info("operation ended", outcome=error.reason.name, error=error.message[:_LOGGED_CHARACTERS])
+            # Where frames begin is not known any more, and with it who says what.
+            keeps = keeps and error.reason is not Reason.AGENT_PROTOCOL_ERROR
             return await self._send_error(error) and keeps
         except (ConnectionError, _CancelledByPeer) as error:
             _log.debug("the peer is gone: %r", error)
@@ -130,7 +133,14 @@ class Session:
             return False
         finally:
             self._transfer = None
+            self._count_bytes()
         return keeps
+
+    def _count_bytes(self) -> None:
+        counters = self._services.counters
+        counters.bytes_received += self._inbound.received
+        counters.bytes_sent += self._outbound.sent
+        self._inbound.received = self._outbound.sent = 0
 
     async def _next_open(self) -> memoryview | None:
         """Wait for the next operation's first frame; None if there is none.
@@ -153,9 +163,12 @@ class Session:
             await end_tasks(reading, finishing)
 
     async def _read_open(self) -> memoryview | None:
-        while (frame := await self._inbound.frame(patient=True)) is not None and not is_open(frame):
-            pass
-        return frame
+        while True:
+            frame = await self._inbound.frame(patient=True)
+            if frame is None or is_open(frame):
+                return frame
+            # A message holds any number of frames; others have a turn too.
+            await asyncio.sleep(0)
 
     async def _send_error(self, error: TransferError) -> bool:
         try:

@@ -41,7 +41,7 @@ class ByteStream(Protocol):
     async def receive(self) -> bytes | memoryview:
         """Return the next bytes, however they are cut; b"" when there are no more.
 
-        May be cancelled; then bytes may be lost and nothing more is received.
+        May be cancelled; nothing is lost, the next call returns it.
 
         Raises:
             ConnectionError: the peer is gone.
@@ -72,8 +72,9 @@ class Inbound:
         self._stream = stream
         self._decoder = FrameDecoder()
         self._frames: Iterator[memoryview] = iter(())
+        self._broken: FramingError | None = None
         self.idle_timeout = idle_timeout
-        #: Bytes received.
+        #: Bytes received; whoever counts them sets it back.
         self.received = 0
 
     @property
@@ -105,6 +106,8 @@ class Inbound:
     async def _next(self, most: int, *, patient: bool) -> list[memoryview]:
         while True:
             try:
+                if self._broken is not None:
+                    raise self._broken
                 if frames := list(islice(self._frames, most)):
                     return frames
                 data = await self._receive(patient=patient)
@@ -113,6 +116,7 @@ class Inbound:
                 self.received += len(data)
                 self._frames = self._decoder.feed(data)
             except FramingError as error:
+                self._broken = error
                 raise TransferError(
                     Reason.AGENT_PROTOCOL_ERROR, f"the bytes of the relay are not frames: {error}"
                 ) from error
@@ -144,7 +148,7 @@ class Outbound:
         #: Two tasks may flush; the stream takes one `send` at a time, in order.
         self._sending = asyncio.Lock()
         self.idle_timeout = idle_timeout
-        #: Bytes sent.
+        #: Bytes sent; whoever counts them sets it back.
         self.sent = 0
 
     @property
