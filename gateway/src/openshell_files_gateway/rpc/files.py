@@ -120,7 +120,7 @@ class FileMethods:
         call.facts["path"] = request.remote_path
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, download=request)
-            await self._watched(operation, self._run_download(operation, call))
+            await operation.activity.watched(self._run_download(operation, call))
         call.facts["content_bytes"] = operation.content_bytes
 
     async def start_upload(self, data: bytes, call: Call) -> bytes:
@@ -255,13 +255,13 @@ class FileMethods:
             **request,
         )
         # A supervisor that reads nothing blocks this, too.
-        await self._watched(operation, operation.relay.open(opened))
+        await operation.activity.watched(operation.relay.open(opened))
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
         """Ask the agent one question."""
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
-            frame = await self._watched(operation, operation.relay.next_frame())
+            frame = await operation.activity.watched(operation.relay.next_frame())
             answered: Message = operation.relay.last(frame, answer)
         return answered.SerializeToString()
 
@@ -270,7 +270,7 @@ class FileMethods:
         operation.loan.input_over = False
         pump = asyncio.create_task(self._pump(operation, call))
         try:
-            frame = await self._watched(operation, operation.relay.next_frame())
+            frame = await operation.activity.watched(operation.relay.next_frame())
             response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
             if operation.loan.keeps:
                 operation.loan.input_over = await _ends_soon(pump)
@@ -331,18 +331,6 @@ class FileMethods:
         finally:
             await _cancel(following)
         operation.relay.last(frame, "download_end")
-
-    @staticmethod
-    async def _watched(operation: _Operation, work: Any) -> Any:  # noqa: ANN401 - returns what `work` does
-        """Run `work` and end it when nothing moves any more."""
-        task = asyncio.ensure_future(work)
-        watch = asyncio.create_task(operation.activity.watch())
-        try:
-            await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-            return await (task if task.done() else watch)
-        finally:
-            await _cancel(watch)
-            await _cancel(task)
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:
