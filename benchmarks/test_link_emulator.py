@@ -11,6 +11,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -101,6 +102,23 @@ def test_rate(mbit: int, size: int) -> None:
         reached = [rate_through(link.endpoint, size) for _ in range(3)]
     assert max(reached) <= mbit * 1.03
     assert max(reached) >= mbit * 0.97
+
+
+def test_connections_share_the_rate() -> None:
+    """A caller with several connections has one line, as everybody."""
+    size, connections, mbit = 8 * MIB, 4, 200
+
+    def reached() -> float:
+        with ThreadPoolExecutor(connections) as pool:
+            began = time.perf_counter()
+            for moving in [pool.submit(rate_through, link.endpoint, size) for _ in range(connections)]:
+                moving.result()
+            return connections * size * 8 / (time.perf_counter() - began) / 1e6
+
+    with server(swallowing) as there, link_to(there, mbit=mbit) as link:
+        rates = [reached() for _ in range(3)]
+    assert max(rates) <= mbit * 1.03
+    assert max(rates) >= mbit * 0.97
 
 
 @pytest.mark.parametrize("mbit", [100, 0])

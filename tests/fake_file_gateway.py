@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
+from fake_lanes import FakeLanes
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -83,6 +84,9 @@ class FakeGateway:
         self.knows_blocks = True
         #: Whether it answers with that digest whatever was asked for.
         self.insists_on_blocks = False
+        #: How many streams an upload may have (UPL-15).
+        self.upload_lanes = 0
+        self.lanes = FakeLanes()
         self.files: dict[str, FakeFile] = {}
         self.uploads: dict[str, FakeUpload] = {}
         #: (method, request or first message), in order.
@@ -262,6 +266,35 @@ class FakeGateway:
         self, requests: Iterator[files_pb2.UploadFileRequest], context: Context
     ) -> files_pb2.UploadFileResponse:
         first = next(requests)
+        if first.WhichOneof("payload") == "lane":
+            return self._carry_lane(first, requests, context)
+        try:
+            return self._receive_upload(
+                first, self.lanes.merged(first.metadata, requests, self._gone(context)), context
+            )
+        finally:
+            self.lanes.end(first.metadata)
+
+    def _carry_lane(
+        self,
+        first: files_pb2.UploadFileRequest,
+        requests: Iterator[files_pb2.UploadFileRequest],
+        context: Context,
+    ) -> files_pb2.UploadFileResponse:
+        with self._lock:
+            self._admit("lane", first, context)
+        self.lanes.carry(first.lane, requests, self._gone(context))
+        return files_pb2.UploadFileResponse()
+
+    def _gone(self, context: Context) -> Callable[[], bool]:
+        return lambda: self.stopping.is_set() or not context.is_active()
+
+    def _receive_upload(
+        self,
+        first: files_pb2.UploadFileRequest,
+        requests: Iterator[files_pb2.UploadFileRequest],
+        context: Context,
+    ) -> files_pb2.UploadFileResponse:
         with self._lock:
             self._streams[methods.UPLOAD_FILE] += 1
             number = self._streams[methods.UPLOAD_FILE]
@@ -396,7 +429,7 @@ class FakeGateway:
         )
 
     def _limits(self) -> files_pb2.TransferLimits:
-        return files_pb2.TransferLimits(max_chunk_bytes=self.max_chunk_bytes)
+        return files_pb2.TransferLimits(max_chunk_bytes=self.max_chunk_bytes, upload_lanes=self.upload_lanes)
 
     # Downloads
 

@@ -1,11 +1,12 @@
 """A link between two programs of this machine that is as slow and as long as one wants.
 
-A TCP proxy in a process of its own. Each direction has a rate, a delay and a
-bounded queue, like a bottleneck router: bytes wait in the queue for their turn
-on the wire, and arrive the delay later. When the queue is full, or the far end
-does not take what arrived, the sender is not read from: nothing is lost, and
-what the link holds is bounded by its queue and its wire. The kernel's buffers
-on both sides of the proxy come on top; SO_RCVBUF and SO_SNDBUF bound them.
+A TCP proxy in a process of its own. Each direction has a rate that all
+connections share, a delay and a bounded queue, like a bottleneck router: bytes
+wait in the queue for their turn on the wire, and arrive the delay later. When
+the queue is full, or the far end does not take what arrived, the sender is not
+read from: nothing is lost, and what the link holds of each connection is
+bounded by its queue and its wire. The kernel's buffers on both sides of the
+proxy come on top; SO_RCVBUF and SO_SNDBUF bound them.
 
 Two threads for each direction that wait in system calls: a timer of the
 kernel is more exact than an event loop's, and the pieces are large, so that
@@ -76,11 +77,34 @@ class LinkSettings:
         return self.queue + int(wire)
 
 
-class Direction:
-    """Carries bytes from a socket to another, as late and as slowly as the settings say."""
+class Wire:
+    """One direction of a link, with a rate that all connections share."""
 
-    def __init__(self, settings: LinkSettings, source: socket.socket, target: socket.socket) -> None:
-        self._settings = settings
+    def __init__(self, settings: LinkSettings) -> None:
+        self.settings = settings
+        self._free_at = 0.0
+        self._turn = threading.Lock()
+
+    def until_room(self) -> float:
+        """Return the seconds until the queue has room for a piece: it drains at the wire's rate."""
+        settings = self.settings
+        if not settings.rate:
+            return 0.0
+        return self._free_at - (settings.queue - settings.piece) / settings.rate - _now()
+
+    def carry(self, size: int, began: float) -> float:
+        """Put bytes on the wire that were there at `began`; when they arrive."""
+        rate = self.settings.rate
+        with self._turn:
+            self._free_at = max(self._free_at, began) + (size / rate if rate else 0.0)
+            return self._free_at + self.settings.delay
+
+
+class Direction:
+    """Carries bytes from a socket to another, as late and as slowly as the wire."""
+
+    def __init__(self, wire: Wire, source: socket.socket, target: socket.socket) -> None:
+        self._wire = wire
         self._source = source
         self._target = target
         #: When each piece arrives; an empty one is the end.
@@ -91,28 +115,24 @@ class Direction:
 
     def take_off(self) -> None:
         """Read until the end of the stream, never more than the queue has room for."""
-        free_at = _now()
-        settings, piece = self._settings, self._settings.piece
+        holds, piece = self._wire.settings.holds, self._wire.settings.piece
+        came = _now()
         with suppress(OSError):
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._over or self._held + piece <= settings.holds)
+                    self._changed.wait_for(lambda: self._over or self._held + piece <= holds)
                     if self._over:
                         return
-                # The queue drains at the wire's rate: so long until there is room.
-                if (
-                    settings.rate
-                    and (wait := free_at - (settings.queue - piece) / settings.rate - _now()) > 0
-                ):
+                while (wait := self._wire.until_room()) > 0:
                     time.sleep(wait)
                 asked = _now()
                 data = self._source.recv(piece)
                 here = _now()
-                began = here - _LATE_SECONDS if here - asked < _AT_ONCE_SECONDS else here
-                free_at = max(free_at, began) + (len(data) / settings.rate if settings.rate else 0.0)
+                began = max(came, here - _LATE_SECONDS) if here - asked < _AT_ONCE_SECONDS else here
+                due = self._wire.carry(len(data), began)
                 with self._changed:
                     self._held += len(data)
-                    self._flying.append((free_at + settings.delay, data))
+                    self._flying.append((due, data))
                     self._changed.notify_all()
                 if not data:
                     return
@@ -151,7 +171,7 @@ class Link:
     """Listens on loopback and carries every connection to one address."""
 
     def __init__(self, settings: LinkSettings, host: str, port: int) -> None:
-        self._settings = settings
+        self._there, self._back = Wire(settings), Wire(settings)
         self._to = (host, port)
         self._connections: set[tuple[Direction, Direction]] = set()
         self._lock = threading.Lock()
@@ -198,7 +218,7 @@ class Link:
                 return
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            both = Direction(self._settings, near, far), Direction(self._settings, far, near)
+            both = Direction(self._there, near, far), Direction(self._back, far, near)
             with self._lock:
                 self._connections.add(both)
             threads = [

@@ -18,6 +18,7 @@ from openshell_files_gateway.compute.process_driver import ProcessDriver, Proces
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
+from openshell_files_gateway.core.lanes import LaneStatistics
 from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.core.sandbox_message import new_message
 from openshell_files_gateway.core.transfers import TransferLimits, TransferStatistics
@@ -28,6 +29,7 @@ from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
 from openshell_files_gateway.rpc.health import health
+from openshell_files_gateway.rpc.lanes import ARRIVAL_SECONDS, LaneTable
 from openshell_files_gateway.rpc.sandboxes import SandboxMethods
 from openshell_files_gateway.rpc.server import GatewayServer, authority
 from openshell_files_gateway.rpc.service import build_handlers
@@ -45,6 +47,7 @@ class GatewayStatistics:
     broker: BrokerStatistics
     transfers: TransferStatistics
     commands: TransferStatistics
+    lanes: LaneStatistics
 
     @property
     def idle(self) -> bool:
@@ -57,6 +60,8 @@ class GatewayStatistics:
             broker.waiting_for_claim,
             self.transfers.active,
             self.commands.active,
+            self.lanes.taken,
+            self.lanes.waiting,
         )
         return not any(held)
 
@@ -94,7 +99,10 @@ class Gateway:
             what="commands",
             reason=Reason.TOO_MANY_COMMANDS,
         )
-        files = FileMethods(directory, self._broker, self._transfers, settings.limits)
+        self._lanes = LaneTable(
+            settings.limits.max_upload_lanes, min(ARRIVAL_SECONDS, settings.limits.idle_timeout)
+        )
+        files = FileMethods(directory, self._broker, self._transfers, self._lanes, settings.limits)
         commands = CommandMethods(directory, self._broker, self._commands)
         store = SandboxStore(_database(settings))
         self._driver = (
@@ -195,7 +203,10 @@ class Gateway:
     def statistics(self) -> GatewayStatistics:
         """Return what is held now."""
         return GatewayStatistics(
-            self._broker.statistics(), self._transfers.statistics(), self._commands.statistics()
+            self._broker.statistics(),
+            self._transfers.statistics(),
+            self._commands.statistics(),
+            self._lanes.statistics(),
         )
 
     def _running(self) -> int:

@@ -600,6 +600,20 @@ class Reason(Enum):
         "As many transfers are running as may.",
         "Wait for one to end.",
     )
+    TOO_MANY_LANES = Row(
+        Code.RESOURCE_EXHAUSTED,
+        Retry.AGAIN,
+        Blame.CALLER,
+        "The upload asks for more streams than are free; nothing of it reached the sandbox.",
+        "Ask GetUpload how many there may be now, or use one.",
+    )
+    LANE_LOST = Row(
+        Code.UNAVAILABLE,
+        Retry.AGAIN,
+        Blame.NETWORK,
+        "One of the streams that an upload travels over broke or did not come.",
+        "Try again, with one stream if it happens again; the upload goes on where it stopped.",
+    )
     # Commands
     COMMAND_NOT_STARTED = Row(
         Code.UNAVAILABLE,

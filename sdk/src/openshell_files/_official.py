@@ -83,16 +83,20 @@ class _Guest(FilesClient):
 
 
 class _BorrowedConnection(Connection):
-    """A channel that somebody else opened and will close."""
+    """A channel that somebody else opened and will close. It is one connection."""
+
+    most_lanes = 1
 
     def __init__(self, channel: grpc.Channel) -> None:
         super().__init__("", None, ())
         self._channel = channel
         self._running: WeakSet[UploadCall | DownloadCall] = WeakSet()
 
-    def upload(self, path: str, metadata: Metadata, idle: float, timeout: float | None) -> UploadCall:
+    def upload(
+        self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
+    ) -> UploadCall:
         """Begin a call that takes many messages and gives one."""
-        return self._noted(super().upload(path, metadata, idle, timeout))
+        return self._noted(super().upload(path, metadata, idle, timeout, lane))
 
     def download(
         self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None

@@ -176,6 +176,10 @@ class LimitSettings(_Table):
     max_transfers_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS_PER_SANDBOX")] = 32
     """File operations at a time in one sandbox."""
 
+    max_upload_lanes: Annotated[int, Field(ge=0), Env("OPENSHELL_FILES_MAX_UPLOAD_LANES")] = 16
+    """Streams beyond the first of all uploads together (UPL-15). Each may hold 4 MiB of the gateway's memory; 0: one
+    stream for each upload."""
+
     max_commands: Annotated[Count, Env("OPENSHELL_EXEC_MAX_COMMANDS")] = 256
     """Commands at a time, all sandboxes together."""
 

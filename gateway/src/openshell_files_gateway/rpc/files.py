@@ -18,27 +18,26 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from openshell_files_protocol.agent_secret import SecretError, load_secret
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.framing import MAX_RELAY_PAYLOAD
 from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.core import phases
+from openshell_files_gateway.core.lanes import check_lane, lanes_of
 from openshell_files_gateway.core.transfers import TransferLimits
 from openshell_files_gateway.relay.activity import Activity
-from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.relay.file_relays import FileRelays, Loan
 from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
+from openshell_files_gateway.rpc.lanes import LaneKey, LaneTable, UploadLanes
+from openshell_files_gateway.rpc.tasks import cancel, ends_within
+from openshell_files_gateway.rpc.upload_input import UploadInput
 from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory, not_ready
 
 log = structlog.get_logger("openshell_files_gateway.files")
-
-#: Room for the headers that a message gets on its way into a relay frame.
-_HEADER_ROOM: Final = 64
 
 #: How long an agent behind a port may take to prove itself.
 _HANDSHAKE_SECONDS: Final = 5.0
@@ -74,6 +73,7 @@ class FileMethods:
         directory: finds sandboxes and hides other people's (AUT-5).
         broker: opens relays.
         transfers: bounds how many run at once.
+        lanes: brings the streams of an upload together.
         limits: told to agents, which enforce them.
     """
 
@@ -82,11 +82,13 @@ class FileMethods:
         directory: SandboxDirectory,
         broker: RelayBroker,
         transfers: TransferLimits,
+        lanes: LaneTable,
         limits: LimitSettings,
     ) -> None:
         self._directory = directory
         self._relays = FileRelays(broker)
         self._transfers = transfers
+        self._lanes = lanes
         self._limits = limits
 
     def implementations(self) -> dict[str, Implementation]:
@@ -102,16 +104,38 @@ class FileMethods:
         }
 
     async def upload_file(self, _: object, call: Call) -> bytes:
-        """UploadFile (UPL-1 to UPL-14): forwards until the agent gives a result."""
+        """UploadFile (UPL-1 to UPL-15): forwards until the agent gives a result."""
         first = await self._first_message(call)
+        if first.WhichOneof("payload") == "lane":
+            return await self._carry_lane(first.lane, call)
         metadata = first.metadata
         sandbox = self._sandbox_of_rfc_message(metadata, call)
         call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
-        async with self._operation(sandbox, call) as operation:
-            await self._open(operation, upload=metadata)
-            response = await self._run_upload(operation, call)
+        count = lanes_of(metadata)
+        if count > 1:
+            call.facts["lanes"] = count
+        # The agent gets one stream, however many there are here.
+        metadata.ClearField("lanes")
+        key = LaneKey(call.user.key, sandbox.id, metadata.upload_id, metadata.epoch)
+        with self._lanes.opened(key, count, call.transfer_id) as lanes:
+            async with (
+                UploadInput(call.context.read, lanes) as content,
+                self._operation(sandbox, call) as operation,
+            ):
+                await self._open(operation, upload=metadata)
+                response = await self._run_upload(operation, content, lanes)
         call.facts |= {"published_bytes": response.bytes_written, "content_bytes": operation.content_bytes}
         return response.SerializeToString()
+
+    async def _carry_lane(self, lane: files_pb2.UploadLane, call: Call) -> bytes:
+        """Carry one of the streams that an upload has beyond its first (UPL-15)."""
+        check_lane(lane)
+        sandbox = self._sandbox_of(lane.sandbox, call)
+        call.facts["lane"] = lane.index
+        upload = await self._lanes.find(LaneKey(call.user.key, sandbox.id, lane.upload_id, lane.epoch))
+        call.rename(upload.transfer_id)
+        await upload.carry(lane.index, call.context.read)
+        return files_pb2.UploadFileResponse().SerializeToString()
 
     async def download_file(self, data: bytes, call: Call) -> None:
         """DownloadFile (DWN-1 to DWN-7): forwards until the agent gives an end."""
@@ -128,14 +152,13 @@ class FileMethods:
         request: files_pb2.StartUploadRequest = parse_request(files_pb2.StartUploadRequest, data)
         sandbox = self._sandbox_of_rfc_message(request.metadata, call)
         call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
-        return await self._unary(sandbox, call, "start_upload", start_upload=request)
+        return self._with_lanes(await self._ask(sandbox, call, "start_upload", start_upload=request))
 
     async def get_upload(self, data: bytes, call: Call) -> bytes:
         """GetUpload (RSM-7)."""
         request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
-        return await self._unary(
-            self._sandbox_of(request.sandbox, call), call, "get_upload", get_upload=request
-        )
+        sandbox = self._sandbox_of(request.sandbox, call)
+        return self._with_lanes(await self._ask(sandbox, call, "get_upload", get_upload=request))
 
     async def list_uploads(self, data: bytes, call: Call) -> bytes:
         """ListUploads (RSM-8)."""
@@ -169,7 +192,7 @@ class FileMethods:
         if not isinstance(data, bytes):
             raise invalid("metadata", "the stream ended before the first message")
         request: files_pb2.UploadFileRequest = parse_request(files_pb2.UploadFileRequest, data)
-        if request.WhichOneof("payload") != "metadata":
+        if request.WhichOneof("payload") not in {"metadata", "lane"}:
             raise invalid("metadata", "must be the first message")
         return request
 
@@ -258,62 +281,46 @@ class FileMethods:
         await operation.activity.watched(operation.relay.open(opened))
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
+        """Ask the agent one question, and pass its answer on."""
+        answered: Message = await self._ask(sandbox, call, answer, **request)
+        return answered.SerializeToString()
+
+    async def _ask(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> Any:  # noqa: ANN401 - by `answer`
         """Ask the agent one question."""
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
             frame = await operation.activity.watched(operation.relay.next_frame())
-            answered: Message = operation.relay.last(frame, answer)
-        return answered.SerializeToString()
+            return operation.relay.last(frame, answer)
 
-    async def _run_upload(self, operation: _Operation, call: Call) -> files_pb2.UploadFileResponse:
-        """Forward the caller's stream until the agent answers (UPL-13)."""
+    def _with_lanes(self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse) -> bytes:
+        """Say in an agent's answer over how many streams the upload may travel: the gateway's to decide."""
+        answer.limits.upload_lanes = self._lanes.offer()
+        return answer.SerializeToString()
+
+    async def _run_upload(
+        self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None
+    ) -> files_pb2.UploadFileResponse:
+        """Forward the caller's streams until the agent answers (UPL-13)."""
         operation.loan.input_over = False
-        pump = asyncio.create_task(self._pump(operation, call))
+        forwarding = asyncio.create_task(content.forward(operation.relay, operation.activity))
+        answer = operation.relay.next_frame()
         try:
-            frame = await operation.activity.watched(operation.relay.next_frame())
+            frame = await operation.activity.watched(answer if lanes is None else lanes.unless_lost(answer))
             response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
             if operation.loan.keeps:
-                operation.loan.input_over = await _ends_soon(pump)
+                operation.loan.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
         except asyncio.CancelledError:
-            await self._farewell(operation, pump)
+            await self._farewell(operation, forwarding)
             raise
         finally:
-            await _cancel(pump)
+            await cancel(forwarding)
+            operation.content_bytes = content.content_bytes
         return response
 
-    async def _pump(self, operation: _Operation, call: Call) -> None:
-        """Carry the caller's messages to the agent.
-
-        Ends quietly when the relay breaks: whoever waits for the agent's
-        answer finds out, and may find a better reason than a broken relay.
-        """
-        batch = MessageBatch()
-        reader = asyncio.create_task(self._read_into(batch, operation, call))
-        try:
-            with suppress(TransferError):
-                while messages := await batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM):
-                    await operation.relay.forward(messages)
-                    operation.activity.touch()
-                # A cancelled call looks like the end of the stream first and
-                # is cancelled a turn of the loop later (grpc.aio).
-                for _ in range(3):
-                    await asyncio.sleep(0)
-                await operation.relay.end_input(cancelled=False)
-        finally:
-            await _cancel(reader)
-
     @staticmethod
-    async def _read_into(batch: MessageBatch, operation: _Operation, call: Call) -> None:
-        while isinstance(message := await call.context.read(), bytes):
-            operation.activity.touch()
-            operation.content_bytes += len(message)
-            await batch.put(message)
-        batch.end()
-
-    @staticmethod
-    async def _farewell(operation: _Operation, pump: asyncio.Task[None]) -> None:
+    async def _farewell(operation: _Operation, forwarding: asyncio.Task[None]) -> None:
         """Tell the agent that its caller is gone, if it can still be told."""
-        await _cancel(pump)
+        await cancel(forwarding)
         with suppress(TransferError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await operation.relay.end_input(cancelled=True)
@@ -329,7 +336,7 @@ class FileMethods:
                 operation.activity.touch()
                 operation.content_bytes += len(frame)
         finally:
-            await _cancel(following)
+            await cancel(following)
         operation.relay.last(frame, "download_end")
 
 
@@ -337,29 +344,3 @@ def _duration(seconds: float) -> duration_pb2.Duration:
     duration = duration_pb2.Duration()
     duration.FromNanoseconds(int(seconds * 1e9))
     return duration
-
-
-async def _ends_soon(task: asyncio.Future[Any]) -> bool:
-    """Give a task that has nothing left to do the time to notice; whether it ended in order."""
-    await asyncio.wait({task}, timeout=_LAST_WRITE_SECONDS)
-    return task.done() and not task.cancelled() and task.exception() is None
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel a task and wait until it is over; its result no longer matters.
-
-    Raises:
-        CancelledError: the caller was cancelled meanwhile; the task is over.
-    """
-    task.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        # Awaiting the task itself could not tell its cancellation from ours.
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not task.cancelled():
-        task.exception()
-    if cancelled is not None:
-        raise cancelled

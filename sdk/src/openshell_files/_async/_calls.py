@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -13,6 +14,7 @@ import grpc.aio
 
 from openshell_files._async._io import Ahead
 from openshell_files._core.error_mapping import error_from_status, idle_error
+from openshell_files._core.lanes import MOST_LANES
 from openshell_files.errors import FilesError
 
 Metadata = Sequence[tuple[str, str]]
@@ -25,13 +27,16 @@ class CallEndedError(Exception):
 
 
 class Connection:
-    """A channel that is opened by the first call.
+    """A channel that is opened by the first call, and one for each further lane of an upload.
 
     Args:
         target: as gRPC takes it.
         credentials: None for plaintext.
         options: channel options.
     """
+
+    #: Over how many streams an upload may travel here.
+    most_lanes = MOST_LANES
 
     def __init__(
         self,
@@ -43,21 +48,54 @@ class Connection:
         self._credentials = credentials
         self._options = options
         self._channel: grpc.aio.Channel | None = None
+        self._lanes: dict[int, grpc.aio.Channel] = {}
         self._closed = False
 
     def _opened(self) -> grpc.aio.Channel:
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._channel is None:
-            # Not earlier: the channel belongs to the event loop that runs now.
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._target, list(self._options))
-            else:
-                self._channel = grpc.aio.secure_channel(self._target, self._credentials, list(self._options))
+            self._channel = self._new_channel()
         return self._channel
 
-    async def unary(self, path: str, message: bytes, metadata: Metadata, timeout: float) -> bytes:
+    def _lane(self, index: int) -> grpc.aio.Channel:
+        """Return the channel of a lane. All streams of one connection would share its window (UPL-15)."""
+        channel = self._opened()
+        if index == 0:
+            return channel
+        if index not in self._lanes:
+            self._lanes[index] = self._new_channel()
+        return self._lanes[index]
+
+    def _new_channel(self) -> grpc.aio.Channel:
+        # Not earlier: the channel belongs to the event loop that runs now.
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, list(self._options))
+        return grpc.aio.secure_channel(self._target, self._credentials, list(self._options))
+
+    def _open_lanes(self) -> None:
+        """Begin to connect all lanes, so that they are there when an upload wants them."""
+        if not self._closed:
+            for index in range(1, self.most_lanes):
+                self._lane(index).get_state(try_to_connect=True)
+
+    async def unary(
+        self,
+        path: str,
+        message: bytes,
+        metadata: Metadata,
+        timeout: float,
+        lanes_after: float | None = None,
+    ) -> bytes:
         """Call a method that takes and gives one message.
+
+        Args:
+            path: of the method.
+            message: the request.
+            metadata: of the call.
+            timeout: in seconds.
+            lanes_after: connects lanes if no answer came for so long, in
+                seconds: it comes from afar. None for none.
 
         Raises:
             FilesError: the call failed.
@@ -65,15 +103,23 @@ class Connection:
         method = cast(
             "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]", self._opened().unary_unary(path, None, None)
         )
+        timer = None
+        if lanes_after is not None:
+            timer = asyncio.get_running_loop().call_later(lanes_after, self._open_lanes)
         try:
             return await method(message, metadata=tuple(metadata), timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise _mapped(error) from error
+        finally:
+            if timer is not None:
+                timer.cancel()
 
-    def upload(self, path: str, metadata: Metadata, idle: float, timeout: float | None) -> UploadCall:
-        """Begin a call that takes many messages and gives one."""
+    def upload(
+        self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
+    ) -> UploadCall:
+        """Begin a call that takes many messages and gives one, on the connection of a lane."""
         method = cast(
-            "grpc.aio.StreamUnaryMultiCallable[bytes, bytes]", self._opened().stream_unary(path, None, None)
+            "grpc.aio.StreamUnaryMultiCallable[bytes, bytes]", self._lane(lane).stream_unary(path, None, None)
         )
         return UploadCall(method(metadata=tuple(metadata), timeout=timeout), idle)
 
@@ -89,8 +135,12 @@ class Connection:
     async def close(self) -> None:
         """Close the channel; calls that are running are cancelled."""
         self._closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None:
+        channels = list(self._lanes.values())
+        if self._channel is not None:
+            channels.append(self._channel)
+        self._channel = None
+        self._lanes.clear()
+        for channel in channels:
             await channel.close()
 
 
@@ -115,6 +165,10 @@ class UploadCall:
     ) -> None:
         self._call.cancel()
         await self._over.wait()
+
+    def cancel(self) -> None:
+        """End the call."""
+        self._call.cancel()
 
     async def _open(self) -> None:
         """Wait until there is a connection."""
@@ -171,10 +225,35 @@ class UploadCall:
     async def finish(self, message: bytes) -> None:
         """Send the last message and half-close."""
         await self.write(message)
+        await self.half_close()
+
+    async def half_close(self) -> None:
+        """Say that no message follows.
+
+        Raises:
+            CallEndedError: the call is over already.
+        """
         try:
             await self._call.done_writing()
         except grpc.aio.InternalError:
             raise CallEndedError from None
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Wait until the call is over, at most so long; whether it is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        return self._over.is_set()
+
+    async def failure(self) -> FilesError | None:
+        """Return why the call failed; None if it runs, or ended in order."""
+        if not self._over.is_set() or await self._call.code() is grpc.StatusCode.OK:
+            return None
+        try:
+            await self.response()
+        except FilesError as error:
+            return error
+        return None
 
     async def response(self) -> bytes:
         """Return the answer.

@@ -13,7 +13,9 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files._async import _io
 from openshell_files._async._calls import Connection, DownloadCall, UploadCall
 from openshell_files._async.credentials import TokenSource
+from openshell_files._async.lanes import UploadLanes
 from openshell_files._core.error_mapping import timeout_error
+from openshell_files._core.lanes import LaneChoice, lane_messages
 from openshell_files._core.retrying import Acquaintance, RetryBudget
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
@@ -85,6 +87,7 @@ class Rpc:
         self._policy = policy
         self._gateway = Acquaintance()
         self.idle = idle
+        self.lanes = LaneChoice(connection.most_lanes)
 
     def budget(self) -> RetryBudget:
         """Return the tries of one transfer."""
@@ -104,7 +107,12 @@ class Rpc:
         """Call StartUpload once."""
         hashed = request.metadata.size_bytes if request.sha256 else 0
         return await self._unary(
-            methods.START_UPLOAD, request, files_pb2.StartUploadResponse.FromString, deadline, hashed
+            methods.START_UPLOAD,
+            request,
+            files_pb2.StartUploadResponse.FromString,
+            deadline,
+            hashed,
+            self.lanes.connect_after(request.metadata.size_bytes),
         )
 
     async def get_upload(
@@ -139,10 +147,16 @@ class Rpc:
             methods.STAT_FILE, request, files_pb2.StatFileResponse.FromString, deadline, hashed_bytes
         )
 
-    async def upload_file(self, deadline: Deadline) -> UploadCall:
-        """Begin UploadFile."""
-        metadata = await self._tokens.metadata()
-        return self._connection.upload(methods.UPLOAD_FILE, metadata, self.idle, deadline.left())
+    async def upload_file(
+        self, metadata: files_pb2.UploadFileMetadata, deadline: Deadline
+    ) -> UploadCall | UploadLanes:
+        """Begin UploadFile, over as many streams as the upload's metadata say."""
+        token = await self._tokens.metadata()
+        calls = [
+            self._connection.upload(methods.UPLOAD_FILE, token, self.idle, deadline.left(), lane)
+            for lane in range(max(1, metadata.lanes))
+        ]
+        return calls[0] if len(calls) == 1 else UploadLanes(calls, lane_messages(metadata), self.idle)
 
     async def download_file(self, request: files_pb2.DownloadFileRequest, deadline: Deadline) -> DownloadCall:
         """Begin DownloadFile."""
@@ -166,11 +180,17 @@ class Rpc:
         parse: Callable[[bytes], _Answer],
         deadline: Deadline,
         hashed_bytes: int = 0,
+        lanes_after: float | None = None,
     ) -> _Answer:
         metadata = await self._tokens.metadata()
         timeout = deadline.cap(self._timeout + hashed_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND)
-        answer = await self._connection.unary(path, request.SerializeToString(), metadata, timeout)
+        began = _io.monotonic()
+        answer = await self._connection.unary(
+            path, request.SerializeToString(), metadata, timeout, lanes_after
+        )
         self.answered()
+        if not hashed_bytes:
+            self.lanes.answered(_io.monotonic() - began)
         return parse(answer)
 
     async def recover(self, error: FilesError, budget: RetryBudget, deadline: Deadline) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
 from openshell_files._async import _io
 from openshell_files._async._calls import CallEndedError
@@ -89,6 +90,8 @@ class Upload:
             raise
         except FilesError as error:
             self._last_error = error
+            if error.reason == Reason.LANE_LOST.name:
+                self._rpc.lanes.lost()
             self._plan.on_error(error)
         else:
             report()
@@ -129,9 +132,10 @@ class Upload:
         self._complete = False
         self._begin_digest(self._plan.algorithm)
         messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes)
-        async with await self._rpc.upload_file(self._deadline) as call:
+        metadata = self._with_lanes(action)
+        async with await self._rpc.upload_file(metadata, self._deadline) as call:
             try:
-                await call.write(first_message(action.metadata))
+                await call.write(first_message(metadata))
                 self._report(action.offset)
                 async with _io.produced_ahead(messages) as ready:
                     async for message in ready:
@@ -152,6 +156,17 @@ class Upload:
             response = await call.response()
             self._rpc.answered()
             return files_pb2.UploadFileResponse.FromString(response)
+
+    def _with_lanes(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata:
+        """Return the metadata, with as many lanes as are allowed and pay (UPL-15)."""
+        left = None if self._content.size is None else self._content.size - action.offset
+        lanes = self._rpc.lanes.choose(action.lanes, left)
+        if lanes == 1:
+            return action.metadata
+        metadata = files_pb2.UploadFileMetadata()
+        metadata.CopyFrom(action.metadata)
+        metadata.lanes = lanes
+        return metadata
 
     def _begin_digest(self, algorithm: DigestAlgorithm) -> None:
         """Begin anew if what was hashed so far was for the other digest (DIG-3)."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
@@ -83,11 +84,19 @@ class HashSource:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Open UploadFile and send from `offset` to the finish, then `on_sent`."""
+    """Open UploadFile and send from `offset` to the finish, then `on_sent`.
+
+    Attributes:
+        metadata: the first message, for one stream.
+        offset: where to begin.
+        chunk_bytes: size of the chunks.
+        lanes: how many streams there may be (UPL-15).
+    """
 
     metadata: files_pb2.UploadFileMetadata
     offset: int
     chunk_bytes: int
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,9 @@ class Finished:
 
     response: files_pb2.UploadFileResponse
 
+
+#: After so many refusals of lanes an upload goes on without.
+_LANE_REFUSALS: Final = 2
 
 Action = Start | Look | ComparePrefix | CompareWhole | HashSource | Send | Wait | Abandon | Finished
 
@@ -160,6 +172,8 @@ class UploadPlan:
         self._upload_id = resume
         self._epoch = 0
         self._chunk_bytes = MIN_CHUNK_LIMIT_BYTES
+        self._lanes = 1
+        self._lane_refusals = 0
         self._taken_over = False
         self._finish_sent = False
         # Until the first answer about an upload of an earlier process, all
@@ -191,7 +205,7 @@ class UploadPlan:
 
     def on_started(self, answer: files_pb2.StartUploadResponse) -> None:
         """Take the answer to `Start`."""
-        self._chunk_bytes = answers.chunk_limit(answer.limits)
+        self._take_limits(answer.limits)
         self._upload_id = answer.upload.upload_id
         self._epoch = answer.upload.epoch
         self._taken_over = True
@@ -205,7 +219,7 @@ class UploadPlan:
                 "the digest of the staged bytes was asked for and is missing",
                 path=self._template.remote_path,
             )
-        self._chunk_bytes = answers.chunk_limit(answer.limits)
+        self._take_limits(answer.limits)
         state = answers.upload_state(answer.upload)
         if state not in {UploadState.UNKNOWN, UploadState.EXPIRED}:
             self._upload_id = answer.upload.upload_id or self._upload_id
@@ -279,6 +293,13 @@ class UploadPlan:
         if self._inherited and isinstance(error, UploadConflict):
             self._replace_upload()
             return
+        if error.reason == Reason.TOO_MANY_LANES.name and self._lane_refusals < _LANE_REFUSALS:
+            # Others were quicker. Nothing has reached the sandbox, and it is
+            # no try: with fewer lanes, one at last, it goes on at once. As a
+            # new attempt: lanes of this one may still be on their way.
+            self._lane_refusals += 1
+            self.action = Start(self._start_request())
+            return
         try:
             decision = self._decide(error)
         except OutcomeUnknown:
@@ -302,6 +323,10 @@ class UploadPlan:
             self._wait(decision, failed)
 
     # The rules
+
+    def _take_limits(self, limits: files_pb2.TransferLimits) -> None:
+        self._chunk_bytes = answers.chunk_limit(limits)
+        self._lanes = limits.upload_lanes if self._lane_refusals < _LANE_REFUSALS else 1
 
     def _judge(self, status: files_pb2.UploadStatus) -> None:
         """Go on from where the upload stands."""
@@ -439,7 +464,7 @@ class UploadPlan:
     def _sending(self, offset: int) -> Send:
         metadata = self._named()
         metadata.epoch = self._epoch
-        return Send(metadata, offset, self._chunk_bytes)
+        return Send(metadata, offset, self._chunk_bytes, 1 if self._inline else self._lanes)
 
     def _named(self) -> files_pb2.UploadFileMetadata:
         metadata = files_pb2.UploadFileMetadata()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, Protocol, Self, cast
@@ -12,8 +12,10 @@ from typing import Final, Protocol, Self, cast
 import grpc
 
 from openshell_files._core.error_mapping import error_from_status, idle_error
+from openshell_files._core.lanes import MOST_LANES
 from openshell_files._core.token_exchange import credentials_error
 from openshell_files._sync._io import Ahead
+from openshell_files.errors import FilesError
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -33,13 +35,18 @@ class CallEndedError(Exception):
 
 
 class Connection:
-    """A channel that is opened by the first call. Any thread may use it.
+    """A channel that is opened by the first call, and one for each further lane of an upload.
+
+    Any thread may use it.
 
     Args:
         target: as gRPC takes it.
         credentials: None for plaintext.
         options: channel options.
     """
+
+    #: Over how many streams an upload may travel here.
+    most_lanes = MOST_LANES
 
     def __init__(
         self,
@@ -52,6 +59,7 @@ class Connection:
         self._options = options
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
+        self._lanes: dict[int, grpc.Channel] = {}
         self._closed = False
 
     def _opened(self) -> grpc.Channel:
@@ -59,14 +67,53 @@ class Connection:
             if self._closed:
                 raise RuntimeError(CLOSED)
             if self._channel is None:
-                if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self._target, list(self._options))
-                else:
-                    self._channel = grpc.secure_channel(self._target, self._credentials, list(self._options))
+                self._channel = self._new_channel()
             return self._channel
 
-    def unary(self, path: str, message: bytes, metadata: Metadata, timeout: float) -> bytes:
+    def _lane(self, index: int) -> grpc.Channel:
+        """Return the channel of a lane. All streams of one connection would share its window (UPL-15)."""
+        channel = self._opened()
+        if index == 0:
+            return channel
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(CLOSED)
+            if index not in self._lanes:
+                self._lanes[index] = self._new_channel()
+            return self._lanes[index]
+
+    def _new_channel(self) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self._target, list(self._options))
+        return grpc.secure_channel(self._target, self._credentials, list(self._options))
+
+    def _open_lanes(self) -> None:
+        """Begin to connect all lanes, so that they are there when an upload wants them."""
+        with suppress(RuntimeError):
+            for index in range(1, self.most_lanes):
+                # The public method polls in a thread, which outlives the
+                # channel. Without the layer below a lane's first call connects.
+                below = getattr(self._lane(index), "_channel", None)
+                if below is not None:
+                    below.check_connectivity_state(True)
+
+    def unary(
+        self,
+        path: str,
+        message: bytes,
+        metadata: Metadata,
+        timeout: float,
+        lanes_after: float | None = None,
+    ) -> bytes:
         """Call a method that takes and gives one message.
+
+        Args:
+            path: of the method.
+            message: the request.
+            metadata: of the call.
+            timeout: in seconds.
+            lanes_after: connects lanes if no answer came for so long, in
+                seconds: it comes from afar. None for none.
 
         Raises:
             FilesError: the call failed.
@@ -74,13 +121,28 @@ class Connection:
         method = cast(
             "grpc.UnaryUnaryMultiCallable[bytes, bytes]", self._opened().unary_unary(path, None, None)
         )
-        with _failures_mapped():
+        with self._lanes_opened_after(lanes_after), _failures_mapped():
             return method(message, metadata=tuple(metadata), timeout=timeout)
 
-    def upload(self, path: str, metadata: Metadata, idle: float, timeout: float | None) -> UploadCall:
-        """Begin a call that takes many messages and gives one."""
+    @contextmanager
+    def _lanes_opened_after(self, seconds: float | None) -> Generator[None]:
+        if seconds is None:
+            yield
+            return
+        timer = threading.Timer(seconds, self._open_lanes)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def upload(
+        self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
+    ) -> UploadCall:
+        """Begin a call that takes many messages and gives one, on the connection of a lane."""
         method = cast(
-            "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._opened().stream_unary(path, None, None)
+            "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._lane(lane).stream_unary(path, None, None)
         )
         with _failures_mapped():
             return UploadCall(method, metadata, idle, timeout)
@@ -99,8 +161,12 @@ class Connection:
         """Close the channel; calls that are running are cancelled."""
         with self._lock:
             self._closed = True
-            channel, self._channel = self._channel, None
-        if channel is not None:
+            channels = list(self._lanes.values())
+            if self._channel is not None:
+                channels.append(self._channel)
+            self._channel = None
+            self._lanes.clear()
+        for channel in channels:
             channel.close()
 
 
@@ -203,7 +269,32 @@ class UploadCall:
     def finish(self, message: bytes) -> None:
         """Send the last message and half-close."""
         self.write(message)
+        self.half_close()
+
+    def half_close(self) -> None:
+        """Say that no message follows."""
         self._outbox.finish()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait until the call is over, at most so long; whether it is."""
+        try:
+            # Not in gRPC's own wait, which a signal can leave locked.
+            self._over.get(timeout=seconds)
+        except Empty:
+            return False
+        # For whoever asks next.
+        self._over.put(None)
+        return True
+
+    def failure(self) -> FilesError | None:
+        """Return why the call failed; None if it runs, or ended in order."""
+        if not self._call.done():
+            return None
+        try:
+            self.response()
+        except FilesError as error:
+            return error
+        return None
 
     def response(self) -> bytes:
         """Return the answer.
@@ -211,11 +302,8 @@ class UploadCall:
         Raises:
             FilesError: the call failed.
         """
-        try:
-            # Not in gRPC's own wait, which a signal can leave locked.
-            self._over.get(timeout=self._idle)
-        except Empty:
-            raise idle_error(self._idle, "answered") from None
+        if not self.ends_within(self._idle):
+            raise idle_error(self._idle, "answered")
         with _failures_mapped():
             return self._call.result()
 

@@ -418,10 +418,16 @@ class TransferLimits(_message.Message):
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
     MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
+    UPLOAD_LANES_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk`."""
     max_file_bytes: _builtins.int
     max_uploads_per_sandbox: _builtins.int
+    upload_lanes: _builtins.int
+    """How many streams one upload may travel over now (UPL-15). 0 and 1: one.
+    The gateway says it in the answers of StartUpload and GetUpload; what an
+    agent says means nothing.
+    """
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
         """A transfer in which nothing moves for so long is ended."""
@@ -438,10 +444,11 @@ class TransferLimits(_message.Message):
         idle_timeout: _duration_pb2.Duration | None = ...,
         upload_expiry: _duration_pb2.Duration | None = ...,
         max_uploads_per_sandbox: _builtins.int = ...,
+        upload_lanes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,6 +477,7 @@ class UploadFileMetadata(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     """Path of the file itself, never of a directory to put it into. Relative
@@ -507,6 +515,10 @@ class UploadFileMetadata(_message.Message):
     """What the agent computes and the finish carries. UploadStatus says whether
     the agent knows it (DIG-3).
     """
+    lanes: _builtins.int
+    """How many streams carry this upload's messages, this one included (UPL-15).
+    0 and 1: this one alone. More need upload_id and explicit_finish.
+    """
     @_builtins.property
     def condition(self) -> Global___UploadCondition: ...
     @_builtins.property
@@ -533,14 +545,50 @@ class UploadFileMetadata(_message.Message):
         durability: Global___Durability.ValueType = ...,
         epoch: _builtins.int = ...,
         digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
+        lanes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadFileMetadata: _TypeAlias = UploadFileMetadata  # noqa: Y015
+
+@_typing.final
+class UploadLane(_message.Message):
+    """First message of every further stream of an upload, and the only one that
+    is not content or the finish (UPL-15).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    upload_id: _builtins.str
+    epoch: _builtins.int
+    """As in the metadata of the upload's first stream."""
+    index: _builtins.int
+    """1 to metadata.lanes - 1, each once."""
+    @_builtins.property
+    def sandbox(self) -> Global___SandboxRef: ...
+    def __init__(
+        self,
+        *,
+        sandbox: Global___SandboxRef | None = ...,
+        upload_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "index", b"index", "sandbox", b"sandbox", "upload_id", b"upload_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadLane: _TypeAlias = UploadLane  # noqa: Y015
 
 @_typing.final
 class UploadFileRequest(_message.Message):
@@ -550,6 +598,7 @@ class UploadFileRequest(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    LANE_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Bytes that follow those already sent."""
     @_builtins.property
@@ -558,6 +607,8 @@ class UploadFileRequest(_message.Message):
     def data(self) -> Global___FileChunk: ...
     @_builtins.property
     def finish(self) -> Global___UploadFinish: ...
+    @_builtins.property
+    def lane(self) -> Global___UploadLane: ...
     def __init__(
         self,
         *,
@@ -565,12 +616,13 @@ class UploadFileRequest(_message.Message):
         chunk: _builtins.bytes = ...,
         data: Global___FileChunk | None = ...,
         finish: Global___UploadFinish | None = ...,
+        lane: Global___UploadLane | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["metadata", "chunk", "data", "finish"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["metadata", "chunk", "data", "finish", "lane"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
