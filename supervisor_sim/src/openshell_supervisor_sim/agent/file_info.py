@@ -107,13 +107,12 @@ def read_range(fs: FileSystem, fd: int, start: int, end: int, taker: TakesBytes,
     Returns:
         Where reading stopped: `end`, or the end of the file before it.
     """
-    buffer = memoryview(bytearray(min(_READ_BYTES, max(end - start, 1))))
     position = start
     while position < end:
         interrupt.check()
-        count = fs.preadv(fd, buffer[: min(len(buffer), end - position)], position)
-        if not count:
+        # Fresh bytes and not one buffer: a checksum takes nothing else, and would copy.
+        if not (data := fs.pread(fd, min(_READ_BYTES, end - position), position)):
             break
-        taker.update(buffer[:count])
-        position += count
+        taker.update(data)
+        position += len(data)
     return position

@@ -66,6 +66,10 @@ class FileSystem:
         """Write at a place; may write less than all."""
         return os.pwrite(fd, data, offset)
 
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read at a place; may return less than asked for, nothing at the end."""
+        return os.pread(fd, size, offset)
+
     def preadv(self, fd: int, buffer: memoryview, offset: int) -> int:
         """Read at a place; may read less than asked for, 0 at the end."""
         return os.preadv(fd, [buffer], offset)
