@@ -157,7 +157,7 @@ async def test_going_on_reads_nothing_again(agent: FileAgent, sandbox: Sandbox) 
     status = await start_upload(agent, "/file", len(content), upload_id=status.upload_id)
     assert status.staged_bytes == status.durable_bytes == PART
     assert status.staged_sha256 == hashlib.sha256(content[:PART]).digest()
-    assert sandbox.fs.calls.get("preadv", 0) == 0
+    assert sandbox.fs.calls.get("pread", 0) == 0
     answer = await finish(agent, status, content)
     assert answer.resumed_from == PART
     assert (sandbox.root / "file").read_bytes() == content
@@ -179,14 +179,14 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
         status = await start_upload(agent, "/file", len(content), request_id="r", mode=0o640)
         assert status.state == RECEIVING
         assert status.staged_sha256 == hashlib.sha256(content[:PART]).digest()
-    assert sandbox.fs.calls["preadv"] == 1
+    assert sandbox.fs.calls["pread"] == 1
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=going_on(status, request_id="r", mode=0o640)))
         await peer.data(PART, content[PART:])
         await peer.finish(content)
         assert (await peer.answer()).upload.file.mode == 0o640
     # Once for the prefix, once for everything before it was published.
-    assert sandbox.fs.calls["preadv"] == 2
+    assert sandbox.fs.calls["pread"] == 2
     assert (sandbox.root / "file").read_bytes() == content
 
 
