@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness.processes import Measured, Worker
+from harness.room import why_too_little
 from harness.rounds import Benchmark, Watched, alone, interleaved, place
 from harness.stack import Stack, own_stack
 from harness.tls_stack import with_tls
@@ -17,6 +18,7 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 
 KIB = 1 << 10
 MIB = 1 << 20
+GIB = 1 << 30
 
 DIRECTIONS = pytest.mark.parametrize("direction", ["upload", "download"])
 
@@ -40,9 +42,13 @@ def readable(size: int) -> str:
 def test_size(
     benchmark: Benchmark, transfers: Transfers, large: Path, rounds: int, direction: str, size: int
 ) -> None:
-    if size > large.stat().st_size:
-        pytest.skip(f"needs --large-mib {size // MIB}")
-    source = large if size == large.stat().st_size else transfers.here(f"sized-{size}", size)
+    most = large.stat().st_size
+    if size > (SIZES[-1] if most >= GIB else most):
+        pytest.skip(f"needs --large-mib {min(1024, size // MIB)} or more (MIB= of make)")
+    # The source, the file in the sandbox, and beside it what replaces it or what comes back.
+    if reason := why_too_little(transfers.stack.scratch, 3 * size):
+        pytest.skip(reason)
+    source = large if size == most else transfers.here(f"sized-{size}", size)
     transfers.up(source, "sized")
 
     def once() -> Measured:
@@ -52,6 +58,9 @@ def test_size(
     place(benchmark, "file size", direction, size)
     if source != large:
         source.unlink()
+    # What is left is not the next test's memory.
+    (transfers.stack.scratch / "got").unlink(missing_ok=True)
+    transfers.up(transfers.here("empty", 0), "sized")
 
 
 @pytest.fixture(scope="module")
@@ -106,34 +115,32 @@ def test_chunk_without_files(
     place(benchmark, "chunk size", "gRPC alone, two hops", chunk)
 
 
+@pytest.mark.parametrize(
+    "digests", [["CRC32C"], ["SHA-256"], ["CRC32C", "SHA-256"]], ids=["CRC32C", "SHA-256", "both"]
+)
 @DIRECTIONS
 @pytest.mark.benchmark(group="digests")
 def test_digests(
-    benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str
-) -> None:
-    """CRC32C for each chunk and SHA-256 of the whole, against a client that knows no digests; chunks alike."""
+    benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str,
+    digests: list[str],
+) -> None:  # fmt: skip
+    """CRC32C of each chunk, SHA-256 of the whole, and both as users have it, against neither; the client's part."""
     sandbox, size = transfers.stack.sandboxes[0], large.stat().st_size
     transfers.up(large)
+    # A download without digests has chunks of 256 KiB, whatever is asked for.
     chunk = MAX_CHUNK_BYTES if direction == "upload" else 256 * KIB
-    question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id}
+    question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id, "chunk": chunk}
     if direction == "upload":
-        question |= {"source": str(large), "remote": "digested", "chunk": chunk}
-        plain = question
+        question |= {"source": str(large), "remote": "digested"}
     else:
         question |= {"remote": "large", "target": str(transfers.stack.scratch / "digested")}
-        plain = dict(question)
-        question["chunk"] = chunk
-    with Worker("rfc_worker", environment=transfers.stack.environment) as rfc:
-        interleaved(
-            benchmark,
-            lambda: transfers.watched(
-                lambda: checked.ask(**question), {**transfers.processes, "client": [checked.pid]}
-            ),
-            lambda: transfers.watched(
-                lambda: rfc.ask(**plain), {**transfers.processes, "client": [rfc.pid]}
-            ),
-            rounds=rounds, size=size, against="no digests",
-        )  # fmt: skip
+    processes = {**transfers.processes, "client": [checked.pid]}
+    interleaved(
+        benchmark,
+        lambda: transfers.watched(lambda: checked.ask(**question, digests=digests), processes),
+        lambda: transfers.watched(lambda: checked.ask(**question, digests=[]), processes),
+        rounds=rounds, size=size, against="no digests",
+    )  # fmt: skip
 
 
 @DIRECTIONS

@@ -220,6 +220,10 @@ class Link:
         """Close every connection through it."""
         self.worker.say("cut")
 
+    def cut_after(self, count: int) -> None:
+        """Close every connection once so many more bytes were carried, both directions together."""
+        self.worker.say(f"cut-after {count}")
+
 
 @contextmanager
 def link_to(

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ROOT / "benchmarks"
-
-
-def run(*command: str, expected: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        check=False,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == expected, done.stdout + done.stderr
-    return done.stdout + done.stderr
+from harness.sshd import NoSshError, sshd
+from harness_command import benchmarks, run
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Result file and what was printed, of one pair."""
     result = tmp_path_factory.mktemp("results") / "result.json"
-    said = run(
-        "-m", "pytest", "-c", "benchmarks/pytest.ini", "benchmarks/test_against_limits.py", "-k", "cpu and upload",
-        "--large-mib", "4", "--rounds", "1", "-q", f"--benchmark-json={result}",
-    )  # fmt: skip
+    said = benchmarks(
+        "benchmarks/test_against_limits.py", "-k", "cpu and upload", f"--benchmark-json={result}", mib=4
+    )
     return result, said
 
 
@@ -76,3 +57,9 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, module: str) -> Non
     other.write_text("{}")
     said = run("-m", f"harness.{module}", str(other), str(other), expected=1)
     assert "is not a result" in said
+
+
+def test_without_ssh_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoSshError, match="apt install openssh-server openssh-client"), sshd():
+        pass
