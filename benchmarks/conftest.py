@@ -43,8 +43,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if reached:
         terminalreporter.section("targets")
         size, count = _number(config, "--large-mib"), _number(config, "--rounds")
-        terminalreporter.write_line(f"The large file has {size} MiB; medians of {count} rounds.")
-        terminalreporter.write_line(table(reached))
+        terminalreporter.write_line(
+            f"The large file has {size} MiB{'' if size >= 1024 else ', not the 1 GiB that targets are meant for'}; "
+            f"medians of {count} rounds."
+        )
+        terminalreporter.write_line(table(reached, size))
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:

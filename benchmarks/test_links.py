@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness.page import people_bytes
 from harness.processes import Measured, Worker, link_to
 from harness.rounds import Benchmark, Reach, Spread, alone, place
 from harness.stack import Stack
@@ -43,8 +44,12 @@ def measure(
         measured = alone(benchmark, once, rounds=rounds, size=source.stat().st_size, warm=False)
     share = [source.stat().st_size * 8 / one.seconds / (mbit * 1e6) * 100 for one in measured if mbit]
     benchmark.extra_info["share"] = share
+    width = f"{mbit} Mbit/s" if mbit else "no limit"
     place(
-        benchmark, f"round-trip time, {direction}", f"{mbit} Mbit/s" if mbit else "unlimited", round_trip_ms
+        benchmark,
+        f"round-trip time, {direction}",
+        f"{width}, {people_bytes(source.stat().st_size)}",
+        round_trip_ms,
     )
     return measured
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from harness.page import people_bytes
 from harness.processes import Measured, Worker
 from harness.room import why_too_little
 from harness.rounds import Benchmark, Watched, alone, interleaved, place
@@ -28,15 +29,8 @@ CHUNKS = [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MAX_CHU
 LARGER = [2 * MIB, 4 * MIB - 4 * KIB]
 
 
-def readable(size: int) -> str:
-    """Return a size for people."""
-    if size >= MIB and size % MIB == 0:
-        return f"{size // MIB} MiB"
-    return f"{size // KIB} KiB" if size >= KIB else f"{size} B"
-
-
 @pytest.mark.quick
-@pytest.mark.parametrize("size", SIZES, ids=readable)
+@pytest.mark.parametrize("size", SIZES, ids=people_bytes)
 @DIRECTIONS
 @pytest.mark.benchmark(group="sizes")
 def test_size(
@@ -70,7 +64,7 @@ def checked(transfers: Transfers) -> Generator[Worker]:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("chunk", CHUNKS, ids=readable)
+@pytest.mark.parametrize("chunk", CHUNKS, ids=people_bytes)
 @DIRECTIONS
 @pytest.mark.benchmark(group="chunks")
 def test_chunk(
@@ -94,7 +88,7 @@ def test_chunk(
     place(benchmark, "chunk size", direction, chunk)
 
 
-@pytest.mark.parametrize("chunk", [*CHUNKS, *LARGER], ids=readable)
+@pytest.mark.parametrize("chunk", [*CHUNKS, *LARGER], ids=people_bytes)
 @pytest.mark.benchmark(group="chunks")
 def test_chunk_without_files(
     benchmark: Benchmark, watched: Watched, large: Path, rounds: int, chunk: int

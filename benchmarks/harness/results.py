@@ -98,8 +98,15 @@ def read(path: Path) -> Results:
         OSError: it cannot be read.
         ValueError: it is not such a file.
     """
-    found: Any = json.loads(path.read_text("utf-8"))
-    if "benchmarks" not in found:
+    try:
+        found: Any = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: there is no such file; `make bench` and others write results"
+        ) from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "benchmarks" not in found:
         raise ValueError(f"{path} is not a result of pytest-benchmark; make one with `make bench`")
     return Results(
         tuple(

@@ -37,7 +37,7 @@ def test_the_report_is_one_file_with_everything(outcome: tuple[Path, str], tmp_p
     page = tmp_path / "report.html"
     run("-m", "harness.report", str(outcome[0]), str(page))
     text = page.read_text()
-    for title in ("Targets", "Ours beside each baseline", "Other figures", "The machine"):
+    for title in ("Targets", "Ours beside each baseline", "All benchmarks", "The machine and the settings"):
         assert f"<h2>{title}</h2>" in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("grpc.http2", "")
     for part in text.split("<svg")[1:]:
