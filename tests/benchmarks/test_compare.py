@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from harness.compare import Difference, compare, main
-from harness.results import Results, Test
+from harness.results import Results
+from harness.results import Test as Measurement
 
 
 def results(**seconds: Sequence[float]) -> Results:
-    tests = tuple(Test(name, "group", values, {}) for name, values in seconds.items())
+    tests = tuple(Measurement(name, "group", values, {}) for name, values in seconds.items())
     return Results(tests, {}, {}, {}, "")
 
 
