@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 
 
-def run(*command: str, expected: int = 0, environment: Mapping[str, str] | None = None) -> str:
+def run(
+    *command: str, expected: int = 0, environment: Mapping[str, str] | None = None, seconds: float = 110
+) -> str:
     """Run Python with arguments; return all it printed, and check how it ended."""
     path = os.pathsep.join(filter(None, [str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
@@ -22,17 +24,21 @@ def run(*command: str, expected: int = 0, environment: Mapping[str, str] | None 
         env=os.environ | {"PYTHONPATH": path} | dict(environment or {}),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=seconds,
     )
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def benchmarks(
-    *arguments: str, expected: int = 0, environment: Mapping[str, str] | None = None, mib: int = 1
+    *arguments: str,
+    expected: int = 0,
+    environment: Mapping[str, str] | None = None,
+    mib: int = 1,
+    seconds: float = 110,
 ) -> str:
     """Run benchmarks with one round."""
     return run(
         "-m", "pytest", "-c", "benchmarks/pytest.ini", "--large-mib", str(mib), "--rounds", "1", "-q",
-        *arguments, expected=expected, environment=environment,
+        *arguments, expected=expected, environment=environment, seconds=seconds,
     )  # fmt: skip

@@ -75,6 +75,8 @@ def baselines(tests: Sequence[Test]) -> str:
 
 def _pair(test: Test) -> str:
     """Name a pair by what it is against; what is in the test's name already is not said twice."""
+    if test.group == "durability":
+        return f"upload, fsync: {test.extra.get('against', '')}"
     direction = "download" if "download" in test.name else "upload"
     name = people_name(test.name).partition(",")[0]
     against = str(test.extra.get("against", "baseline"))

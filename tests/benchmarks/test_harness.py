@@ -63,3 +63,24 @@ def test_without_ssh_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoSshError, match="apt install openssh-server openssh-client"), sshd():
         pass
+
+
+@pytest.mark.long
+def test_everything_of_bench_quick_runs(tmp_path: Path) -> None:
+    """As `make bench-quick MIB=1 ROUNDS=1`; nothing is skipped but the files that are larger."""
+    said = benchmarks("benchmarks", "-m", "quick", f"--benchmark-json={tmp_path}/quick.json", seconds=600)
+    assert "failed" not in said
+    page = tmp_path / "quick.html"
+    run("-m", "harness.report", f"{tmp_path}/quick.json", str(page))
+    assert page.stat().st_size > 0
+
+
+def test_what_was_not_run_is_said_with_the_command_that_runs_it(
+    outcome: tuple[Path, str], tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    run("-m", "harness.report", str(outcome[0]), str(page))
+    assert (
+        "Nothing of this is in the result; <code>make bench K=test_memory</code> measures it."
+        in page.read_text()
+    )
