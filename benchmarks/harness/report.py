@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import cast
 
 from harness.page import STYLE, html_table
 from harness.report_charts import CHARTS, baselines, cpu, latencies, memory, throughput
@@ -110,7 +111,8 @@ def _machine(results: Results) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
-        return "<br>".join(f"{escape(str(name))} = {escape(str(one))}" for name, one in value.items())
+        several = cast("Mapping[str, object]", value)
+        return "<br>".join(f"{escape(name)} = {escape(str(one))}" for name, one in several.items())
     return escape(f"{value:.3g}" if isinstance(value, float) else str(value))
 
 
