@@ -11,7 +11,7 @@ import pytest
 from harness.page import people_bytes
 from harness.processes import Measured, Worker
 from harness.room import is_memory, why_too_little
-from harness.rounds import Benchmark, Watched, alone, interleaved, place
+from harness.rounds import Benchmark, Watched, alone, interleaved, latencies, place
 from harness.stack import Stack, own_stack
 from harness.tls_stack import with_tls
 from harness.transfers import Transfers, random_file
@@ -199,3 +199,31 @@ def test_durability(
         lambda: transfers.up(source, "durable", "rename"),
         rounds=rounds, size=size, against=f"rename, in {'memory' if where == 'memory' else 'a file system on disk'}",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.benchmark(group="durability")
+def test_durability_of_1_kib(
+    benchmark: Benchmark, request: pytest.FixtureRequest, own_transfers: Transfers, rounds: int, where: str
+) -> None:
+    """The same of a small file, of which a flush is a larger part."""
+    transfers: Transfers = request.getfixturevalue("on_disk") if where == "disk" else own_transfers
+
+    def calls(durable: str) -> list[float]:
+        answer = transfers.client.ask(
+            do="write_many",
+            sandbox=transfers.stack.sandboxes[0].name,
+            remote="small",
+            size=KIB,
+            count=50,
+            durable=durable,
+        )
+        return list(answer["each"])
+
+    latencies(
+        benchmark,
+        lambda: calls("fsync"),
+        lambda: calls("rename"),
+        rounds=rounds,
+        names=(f"write_bytes, 1 KiB, fsync, {where}", f"write_bytes, 1 KiB, rename, {where}"),
+    )
