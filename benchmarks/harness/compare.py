@@ -13,7 +13,8 @@ from harness.results import Results, Test, read
 
 _CAUTION: Final = (
     "The noise is what the rounds of one run differ by. A machine that was busier during the whole of one run moves "
-    "seconds by more than that: trust ratios to baselines first, and what two more runs show again."
+    "seconds by more than that, so they need five rounds to be judged (ROUNDS=5), and another pair of runs to be "
+    "believed; ratios to a baseline that was measured in turn need three."
 )
 
 
@@ -26,12 +27,15 @@ class Difference:
         before: its values, by round.
         after: the same, of the later run.
         more_is_better: whether growth is good.
+        paired: whether each value is a ratio of two that were measured side
+            by side, so that it holds on a busy machine too.
     """
 
     name: str
     before: Sequence[float]
     after: Sequence[float]
     more_is_better: bool
+    paired: bool = False
 
     @property
     def ratio(self) -> float:
@@ -45,14 +49,18 @@ class Difference:
 
         Three rounds and three others lie apart by chance once in ten times; so
         the medians have to differ by more than the rounds of either run do.
+        Two runs of the same code differ by so much in every eighth figure that
+        is no ratio, by what else the machine did during one of them: those
+        take more rounds, and are never laid to the code alone.
         """
-        if min(len(self.before), len(self.after)) < 3:
+        if min(len(self.before), len(self.after)) < (3 if self.paired else 5):
             return "too few rounds to tell"
         noise = max(max(values) - min(values) for values in (self.before, self.after))
         apart = max(self.before) < min(self.after) or max(self.after) < min(self.before)
         if not apart or abs(statistics.median(self.after) - statistics.median(self.before)) <= noise:
             return "inside the noise"
-        return "better" if (self.ratio > 1) == self.more_is_better else "WORSE"
+        verdict = "better" if (self.ratio > 1) == self.more_is_better else "WORSE"
+        return verdict if self.paired else f"{verdict}, or the machine was"
 
 
 def differences(before: Results, after: Results) -> Iterator[Difference]:
@@ -69,7 +77,9 @@ def differences(before: Results, after: Results) -> Iterator[Difference]:
 def _of(name: str, before: Test, after: Test) -> Iterator[Difference]:
     ratios = before.extra.get("speed_ratio"), after.extra.get("speed_ratio")
     if ratios[0] and ratios[1]:
-        yield Difference(f"{name}: ratio to the baseline", ratios[0], ratios[1], more_is_better=True)
+        yield Difference(
+            f"{name}: ratio to the baseline", ratios[0], ratios[1], more_is_better=True, paired=True
+        )
     yield Difference(f"{name}: seconds", before.seconds, after.seconds, more_is_better=False)
     if before.bytes and before.bytes == after.bytes:
         for process, cpu in before.extra.get("ours_cpu", {}).items():

@@ -30,11 +30,21 @@ def results(**seconds: Sequence[float]) -> Results:
 def test_only_what_is_beyond_the_noise_is_a_difference(
     before: list[float], after: list[float], verdict: str
 ) -> None:
-    assert Difference("seconds", before, after, more_is_better=False).verdict == verdict
+    assert Difference("ratio", before, after, more_is_better=False, paired=True).verdict == verdict
+
+
+def test_seconds_take_more_rounds_and_are_not_laid_to_the_code_alone() -> None:
+    before, after = [1.0, 1.1, 1.2], [2.0, 2.1, 2.2]
+    assert Difference("seconds", before, after, more_is_better=False).verdict == "too few rounds to tell"
+    longer = Difference("seconds", [*before, 1.1, 1.1], [*after, 2.1, 2.1], more_is_better=False)
+    assert longer.verdict == "WORSE, or the machine was"
 
 
 def test_more_of_a_ratio_is_better() -> None:
-    assert Difference("ratio", [1.0, 1.1, 1.2], [2.0, 2.1, 2.2], more_is_better=True).verdict == "better"
+    assert (
+        Difference("ratio", [1.0, 1.1, 1.2], [2.0, 2.1, 2.2], more_is_better=True, paired=True).verdict
+        == "better"
+    )
 
 
 def test_benchmarks_that_one_run_lacks_are_named() -> None:
