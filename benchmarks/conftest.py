@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("targets")
         size, count = _number(config, "--large-mib"), _number(config, "--rounds")
         terminalreporter.write_line(
-            f"The large file has {size} MiB{'' if size >= 1024 else ', not the 1 GiB that targets are meant for'}; "
+            f"The large file has {size} MiB{'' if size >= 1024 else ', so that targets of 1 GiB are not judged'}; "
             f"medians of {count} rounds."
         )
         terminalreporter.write_line(table(reached, size))

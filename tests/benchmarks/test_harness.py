@@ -7,7 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from harness.rounds import Spread
 from harness.sshd import NoSshError, sshd
+from harness.targets import table
 from harness_command import benchmarks, run
 
 
@@ -84,3 +86,11 @@ def test_what_was_not_run_is_said_with_the_command_that_runs_it(
         "Nothing of this is in the result; <code>make bench K=test_memory</code> measures it."
         in page.read_text()
     )
+
+
+def test_a_target_of_1_gib_is_not_judged_at_another_size() -> None:
+    reached = {"ssh-up": Spread(9.0, 9.0, 9.0, 1), "small-exec": Spread(9.0, 9.0, 9.0, 1)}
+    large, small = (table(reached, mib).splitlines() for mib in (1024, 64))
+    assert large[1].startswith("ok   1 GiB upload")
+    assert small[1].startswith("?    64 MiB upload")
+    assert any(line.startswith("ok   1 KiB: write_bytes") for line in small)
