@@ -65,7 +65,7 @@ bench-report: setup ## One HTML file of a result: FROM=a.json
 	@PYTHONPATH=benchmarks $(BIN)/python -m harness.report $(FROM) $(FROM:.json=.html)
 
 bench-compare: setup ## Two results side by side: BEFORE=a.json AFTER=b.json
-	@PYTHONPATH=benchmarks $(BIN)/python -m harness.compare $(BEFORE) $(AFTER)
+	@PYTHONPATH=benchmarks $(BIN)/python -m harness.compare $(if $(BEFORE),'$(BEFORE)') $(if $(AFTER),'$(AFTER)')
 
 bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
 	$(BIN)/python benchmarks/resume.py

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from harness.attached import AttachError, attached, is_wanted
 from harness.machine import machine_facts
 from harness.processes import Measured, Watch, Worker
+from harness.room import why_too_little
 from harness.rounds import Reach, Spread, Watched
 from harness.sshd import NoSshError, Ssh, sshd
-from harness.stack import Stack, attached, own_stack
+from harness.stack import Stack, own_stack
 from harness.targets import TARGETS, table
 from harness.transfers import Transfers, random_file
 
@@ -40,8 +43,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if reached:
         terminalreporter.section("targets")
         size, count = _number(config, "--large-mib"), _number(config, "--rounds")
-        terminalreporter.write_line(f"The large file has {size} MiB; medians of {count} rounds.")
-        terminalreporter.write_line(table(reached))
+        terminalreporter.write_line(
+            f"The large file has {size} MiB{'' if size >= 1024 else ', so that targets of 1 GiB are not judged'}; "
+            f"medians of {count} rounds."
+        )
+        terminalreporter.write_line(table(reached, size))
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
@@ -54,7 +60,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, o
     output_json["settings"] = {
         "large_mib": _number(config, "--large-mib"),
         "rounds": _number(config, "--rounds"),
-    }
+    } | ({"attached_to": os.environ["BENCH_ENDPOINT"]} if is_wanted() else {})
     output_json["targets"] = {
         name: {
             "text": TARGETS[name].text,
@@ -92,9 +98,13 @@ def reach(request: pytest.FixtureRequest) -> Reach:
 @pytest.fixture(scope="session")
 def stack() -> Generator[Stack]:
     """The gateway under test."""
-    there = attached()
-    if there is not None:
-        yield there
+    if is_wanted():
+        try:
+            with attached(os.environ) as there:
+                yield there
+        except AttachError as error:
+            # Every other benchmark would say the same.
+            pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
         return
     with own_stack(sandboxes=4) as running:
         yield running
@@ -111,9 +121,21 @@ def own(stack: Stack) -> Stack:
 
 
 @pytest.fixture(scope="session")
+def bare(stack: Stack) -> Stack:
+    """The gateway under test, if it serves without TLS: behind a link it has another address than its certificate."""
+    if "OPENSHELL_FILES_TLS_CA" in stack.environment:
+        pytest.skip("needs a gateway without TLS, since the link emulator has another address (BENCH_TLS_CA)")
+    return stack
+
+
+@pytest.fixture(scope="session")
 def large(stack: Stack, request: pytest.FixtureRequest) -> Path:
     """The large file: random bytes, so that nothing can be saved by compressing."""
-    return random_file(stack.scratch / "large", _number(request.config, "--large-mib") * MIB)
+    size = _number(request.config, "--large-mib") * MIB
+    # Itself, in the sandbox, what replaces it there, what came back, and as much of a baseline or in parts.
+    if reason := why_too_little(stack.scratch, 6 * size):
+        pytest.skip(reason)
+    return random_file(stack.scratch / "large", size)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ from harness.processes import link_to
 KIB = 1024
 MIB = 1024 * KIB
 
+#: At 1 Gbit/s a machine that is busy with something else needs a few.
+TRIES = 10
+
 
 def answering(connection: socket.socket) -> None:
     """Send everything back."""
@@ -99,7 +102,9 @@ def rate_through(endpoint: str, size: int) -> float:
 @pytest.mark.parametrize(("mbit", "size"), [(10, MIB), (100, 16 * MIB), (1000, 128 * MIB)])
 def test_rate(mbit: int, size: int) -> None:
     with server(swallowing) as there, link_to(there, mbit=mbit) as link:
-        reached = [rate_through(link.endpoint, size) for _ in range(3)]
+        reached = [rate_through(link.endpoint, size)]
+        while max(reached) < mbit * 0.97 and len(reached) < TRIES:
+            reached.append(rate_through(link.endpoint, size))
     assert max(reached) <= mbit * 1.03
     assert max(reached) >= mbit * 0.97
 
@@ -146,6 +151,26 @@ def test_queue_is_bounded(mbit: int) -> None:
         stalled.set()
     # The kernel takes twice what it is told, on three sockets; the receiver's grows by itself.
     assert queue_kib * KIB <= accepted <= queue_kib * KIB + wire + 8 * MIB
+
+
+def test_cut_after_so_many_bytes() -> None:
+    """What came before the cut may be lost on the wire; nothing passes behind it until the next connection."""
+    received = 0
+
+    def counting(connection: socket.socket) -> None:
+        nonlocal received
+        with suppress(ConnectionError):
+            while data := connection.recv(64 * KIB):
+                received += len(data)
+
+    with server(counting) as there, link_to(there) as link:
+        link.cut_after(4 * MIB)
+        with connect(link.endpoint) as end, pytest.raises(ConnectionError):  # noqa: PT012 - it breaks somewhere in it
+            for _ in range(1024):
+                end.sendall(bytes(64 * KIB))
+        with connect(link.endpoint) as end:
+            end.sendall(b"y")
+    assert received <= 4 * MIB + 256 * KIB + 1
 
 
 @pytest.mark.quick

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness.page import people_bytes
 from harness.processes import Measured, Worker, link_to
 from harness.rounds import Benchmark, Reach, Spread, alone, place
 from harness.stack import Stack
@@ -20,6 +22,7 @@ DIRECTIONS = pytest.mark.parametrize("direction", ["upload", "download"])
 
 def measure(
     benchmark: Benchmark,
+    bare: Stack,
     transfers: Transfers,
     source: Path,
     direction: str,
@@ -28,11 +31,10 @@ def measure(
     rounds: int,
 ) -> tuple[Measured, ...]:
     """Move a file over a link, each time with a client that has to connect first."""
-    stack = transfers.stack
     transfers.up(source, "far")
 
-    with link_to(stack.endpoint, round_trip_ms=round_trip_ms, mbit=mbit) as link:
-        far = Stack(link.endpoint, stack.through(link.endpoint), stack.sandboxes, stack.pids, stack.scratch)
+    with link_to(bare.endpoint, round_trip_ms=round_trip_ms, mbit=mbit) as link:
+        far = replace(bare, endpoint=link.endpoint, environment=bare.through(link.endpoint))
 
         def once() -> Measured:
             with Worker("sdk_worker", environment=far.environment) as client:
@@ -42,8 +44,12 @@ def measure(
         measured = alone(benchmark, once, rounds=rounds, size=source.stat().st_size, warm=False)
     share = [source.stat().st_size * 8 / one.seconds / (mbit * 1e6) * 100 for one in measured if mbit]
     benchmark.extra_info["share"] = share
+    width = f"{mbit} Mbit/s" if mbit else "no limit"
     place(
-        benchmark, f"round-trip time, {direction}", f"{mbit} Mbit/s" if mbit else "unlimited", round_trip_ms
+        benchmark,
+        f"round-trip time, {direction}",
+        f"{width}, {people_bytes(source.stat().st_size)}",
+        round_trip_ms,
     )
     return measured
 
@@ -54,6 +60,7 @@ def measure(
 @pytest.mark.benchmark(group="links")
 def test_link(
     benchmark: Benchmark,
+    bare: Stack,
     transfers: Transfers,
     large: Path,
     rounds: int,
@@ -63,17 +70,17 @@ def test_link(
 ) -> None:
     size = min(SIZES[mbit], large.stat().st_size)
     source = random_file(transfers.stack.scratch / f"far-{size}", size)
-    measure(benchmark, transfers, source, direction, round_trip_ms, mbit, min(rounds, 3))
+    measure(benchmark, bare, transfers, source, direction, round_trip_ms, mbit, min(rounds, 3))
 
 
 @pytest.mark.target
 @DIRECTIONS
 @pytest.mark.benchmark(group="links")
 def test_share_of_a_long_fat_link(
-    benchmark: Benchmark, transfers: Transfers, rounds: int, reach: Reach, direction: str
+    benchmark: Benchmark, bare: Stack, transfers: Transfers, rounds: int, reach: Reach, direction: str
 ) -> None:
     """256 MiB over 100 ms and 1 Gbit/s, which holds 12.5 MB at a time."""
     source = random_file(transfers.stack.scratch / f"far-{256 * MIB}", 256 * MIB)
-    measured = measure(benchmark, transfers, source, direction, 100, 1000, rounds)
+    measured = measure(benchmark, bare, transfers, source, direction, 100, 1000, rounds)
     share = Spread.of([256 * MIB * 8 / one.seconds / 1e9 * 100 for one in measured])
     reach("link-up" if direction == "upload" else "link-down", share)

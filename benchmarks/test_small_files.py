@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import ExitStack
 
 import pytest
+from harness.page import people_bytes
 from harness.processes import Worker
 from harness.rounds import Benchmark, Reach, Spread, Watched, alone, latencies, latencies_alone
 from harness.transfers import Transfers
@@ -77,7 +78,7 @@ def test_first_byte(benchmark: Benchmark, transfers: Transfers, rounds: int, siz
         benchmark,
         lambda: calls(transfers, do="first_byte", remote=f"first-{size}"),
         rounds=rounds,
-        name=f"first byte of {size >> 10} KiB",
+        name=f"first byte of {people_bytes(size)}",
     )
 
 

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from harness.page import people_bytes
 from harness.processes import Measured, Worker
-from harness.rounds import Benchmark, Watched, alone, interleaved, place
+from harness.room import is_memory, why_too_little
+from harness.rounds import Benchmark, Watched, alone, interleaved, latencies, place
 from harness.stack import Stack, own_stack
 from harness.tls_stack import with_tls
 from harness.transfers import Transfers, random_file
@@ -17,6 +19,7 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 
 KIB = 1 << 10
 MIB = 1 << 20
+GIB = 1 << 30
 
 DIRECTIONS = pytest.mark.parametrize("direction", ["upload", "download"])
 
@@ -26,23 +29,20 @@ CHUNKS = [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MAX_CHU
 LARGER = [2 * MIB, 4 * MIB - 4 * KIB]
 
 
-def readable(size: int) -> str:
-    """Return a size for people."""
-    if size >= MIB and size % MIB == 0:
-        return f"{size // MIB} MiB"
-    return f"{size // KIB} KiB" if size >= KIB else f"{size} B"
-
-
 @pytest.mark.quick
-@pytest.mark.parametrize("size", SIZES, ids=readable)
+@pytest.mark.parametrize("size", SIZES, ids=people_bytes)
 @DIRECTIONS
 @pytest.mark.benchmark(group="sizes")
 def test_size(
     benchmark: Benchmark, transfers: Transfers, large: Path, rounds: int, direction: str, size: int
 ) -> None:
-    if size > large.stat().st_size:
-        pytest.skip(f"needs --large-mib {size // MIB}")
-    source = large if size == large.stat().st_size else transfers.here(f"sized-{size}", size)
+    most = large.stat().st_size
+    if size > (SIZES[-1] if most >= GIB else most):
+        pytest.skip(f"needs --large-mib {min(1024, size // MIB)} or more (MIB= of make)")
+    # The source, the file in the sandbox, and beside it what replaces it or what comes back.
+    if reason := why_too_little(transfers.stack.scratch, 3 * size):
+        pytest.skip(reason)
+    source = large if size == most else transfers.here(f"sized-{size}", size)
     transfers.up(source, "sized")
 
     def once() -> Measured:
@@ -52,6 +52,9 @@ def test_size(
     place(benchmark, "file size", direction, size)
     if source != large:
         source.unlink()
+    # What is left is not the next test's memory.
+    (transfers.stack.scratch / "got").unlink(missing_ok=True)
+    transfers.up(transfers.here("empty", 0), "sized")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def checked(transfers: Transfers) -> Generator[Worker]:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("chunk", CHUNKS, ids=readable)
+@pytest.mark.parametrize("chunk", CHUNKS, ids=people_bytes)
 @DIRECTIONS
 @pytest.mark.benchmark(group="chunks")
 def test_chunk(
@@ -85,7 +88,7 @@ def test_chunk(
     place(benchmark, "chunk size", direction, chunk)
 
 
-@pytest.mark.parametrize("chunk", [*CHUNKS, *LARGER], ids=readable)
+@pytest.mark.parametrize("chunk", [*CHUNKS, *LARGER], ids=people_bytes)
 @pytest.mark.benchmark(group="chunks")
 def test_chunk_without_files(
     benchmark: Benchmark, watched: Watched, large: Path, rounds: int, chunk: int
@@ -106,34 +109,32 @@ def test_chunk_without_files(
     place(benchmark, "chunk size", "gRPC alone, two hops", chunk)
 
 
+@pytest.mark.parametrize(
+    "digests", [["CRC32C"], ["SHA-256"], ["CRC32C", "SHA-256"]], ids=["CRC32C", "SHA-256", "both"]
+)
 @DIRECTIONS
 @pytest.mark.benchmark(group="digests")
 def test_digests(
-    benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str
-) -> None:
-    """CRC32C for each chunk and SHA-256 of the whole, against a client that knows no digests; chunks alike."""
+    benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str,
+    digests: list[str],
+) -> None:  # fmt: skip
+    """CRC32C of each chunk, SHA-256 of the whole, and both as users have it, against neither; the client's part."""
     sandbox, size = transfers.stack.sandboxes[0], large.stat().st_size
     transfers.up(large)
+    # A download without digests has chunks of 256 KiB, whatever is asked for.
     chunk = MAX_CHUNK_BYTES if direction == "upload" else 256 * KIB
-    question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id}
+    question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id, "chunk": chunk}
     if direction == "upload":
-        question |= {"source": str(large), "remote": "digested", "chunk": chunk}
-        plain = question
+        question |= {"source": str(large), "remote": "digested"}
     else:
         question |= {"remote": "large", "target": str(transfers.stack.scratch / "digested")}
-        plain = dict(question)
-        question["chunk"] = chunk
-    with Worker("rfc_worker", environment=transfers.stack.environment) as rfc:
-        interleaved(
-            benchmark,
-            lambda: transfers.watched(
-                lambda: checked.ask(**question), {**transfers.processes, "client": [checked.pid]}
-            ),
-            lambda: transfers.watched(
-                lambda: rfc.ask(**plain), {**transfers.processes, "client": [rfc.pid]}
-            ),
-            rounds=rounds, size=size, against="no digests",
-        )  # fmt: skip
+    processes = {**transfers.processes, "client": [checked.pid]}
+    interleaved(
+        benchmark,
+        lambda: transfers.watched(lambda: checked.ask(**question, digests=digests), processes),
+        lambda: transfers.watched(lambda: checked.ask(**question, digests=[]), processes),
+        rounds=rounds, size=size, against="no digests",
+    )  # fmt: skip
 
 
 @DIRECTIONS
@@ -167,20 +168,62 @@ def test_tls(
 def on_disk(own: Stack, watched: Watched) -> Generator[Transfers]:
     """Sandbox and client on the file system of temporary files."""
     assert own.pids
+    where = Path(tempfile.gettempdir())
+    if is_memory(where):
+        pytest.skip(f"needs a disk, and {where} is in memory (set TMPDIR to a directory on a disk)")
     with (
-        own_stack(where=Path(tempfile.gettempdir())) as stack,
+        own_stack(where=where) as stack,
         Worker("sdk_worker", environment=stack.environment) as client,
     ):
         yield Transfers(stack, client, watched)
 
 
-@pytest.mark.parametrize("durable", ["rename", "fsync"])
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.benchmark(group="durability")
 def test_durability(
-    benchmark: Benchmark, own_transfers: Transfers, on_disk: Transfers, medium: Path, rounds: int, where: str, durable: str
-) -> None:  # fmt: skip
-    transfers = on_disk if where == "disk" else own_transfers
+    benchmark: Benchmark,
+    request: pytest.FixtureRequest,
+    own_transfers: Transfers,
+    medium: Path,
+    rounds: int,
+    where: str,
+) -> None:
+    """What it costs that a file survives a power loss, on a disk and where nothing does."""
+    # Asked for here, since it may skip.
+    transfers: Transfers = request.getfixturevalue("on_disk") if where == "disk" else own_transfers
     size = medium.stat().st_size
     source = random_file(transfers.stack.scratch / "medium", size)
-    alone(benchmark, lambda: transfers.up(source, "durable", durable), rounds=rounds, size=size)
+    interleaved(
+        benchmark,
+        lambda: transfers.up(source, "durable", "fsync"),
+        lambda: transfers.up(source, "durable", "rename"),
+        rounds=rounds, size=size, against=f"rename, in {'memory' if where == 'memory' else 'a file system on disk'}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.benchmark(group="durability")
+def test_durability_of_1_kib(
+    benchmark: Benchmark, request: pytest.FixtureRequest, own_transfers: Transfers, rounds: int, where: str
+) -> None:
+    """The same of a small file, of which a flush is a larger part."""
+    transfers: Transfers = request.getfixturevalue("on_disk") if where == "disk" else own_transfers
+
+    def calls(durable: str) -> list[float]:
+        answer = transfers.client.ask(
+            do="write_many",
+            sandbox=transfers.stack.sandboxes[0].name,
+            remote="small",
+            size=KIB,
+            count=50,
+            durable=durable,
+        )
+        return list(answer["each"])
+
+    latencies(
+        benchmark,
+        lambda: calls("fsync"),
+        lambda: calls("rename"),
+        rounds=rounds,
+        names=(f"write_bytes, 1 KiB, fsync, {where}", f"write_bytes, 1 KiB, rename, {where}"),
+    )

@@ -1,65 +1,76 @@
-"""A client process that speaks the wire with chunks of any size, each with its CRC32C, and SHA-256 of the whole.
+"""A client process that speaks the wire with chunks of any size, and with as many digests as it is told.
 
-The SDK takes the largest chunks that the gateway allows, and has no option
-for less: only a sweep wants that.
+The SDK takes the largest chunks that the gateway allows and every digest, and
+has no option for less: only a sweep wants that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 from openshell_files_protocol import methods
-from openshell_files_protocol.chunks import crc32c, decode_chunk, encode_chunk
+from openshell_files_protocol.chunks import crc32c, decode_chunk, encode_chunk, encode_plain
 from openshell_files_protocol.limits import STREAM_OPTIONS
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from harness.answering import serve
+from harness.connection import metadata, open_channel
 
-METADATA = (("authorization", f"Bearer {os.environ['OPENSHELL_FILES_TOKEN']}"),)
+CRC, SHA = "CRC32C", "SHA-256"
+METADATA = metadata()
 
-channel: Any = grpc.insecure_channel(os.environ["OPENSHELL_FILES_ENDPOINT"], STREAM_OPTIONS)
+channel = open_channel(STREAM_OPTIONS)
 
 
-def messages(sandbox_id: str, source: str, remote: str, chunk: int) -> Iterator[bytes]:
+def messages(
+    sandbox_id: str, source: str, remote: str, chunk: int, digests: Collection[str]
+) -> Iterator[bytes]:
     size, digest, offset = os.path.getsize(source), hashlib.sha256(), 0
     yield files_pb2.UploadFileRequest(
         metadata=files_pb2.UploadFileMetadata(
             sandbox_id=sandbox_id,
             remote_path=remote,
             size_bytes=size,
-            explicit_finish=True,
+            # Without SHA-256 there is nothing to finish with: the last byte publishes (UPL-2).
+            explicit_finish=SHA in digests,
             durability=files_pb2.DURABILITY_RENAME,
         )
     ).SerializeToString()
     with open(source, "rb", buffering=0) as file:
         while data := file.read(chunk):
-            digest.update(data)
-            yield b"".join(encode_chunk(offset, data, crc32c(data)))
+            if SHA in digests:
+                digest.update(data)
+            parts = encode_chunk(offset, data, crc32c(data)) if CRC in digests else encode_plain(data)
+            yield b"".join(parts)
             offset += len(data)
-    yield files_pb2.UploadFileRequest(
-        finish=files_pb2.UploadFinish(size_bytes=size, sha256=digest.digest())
-    ).SerializeToString()
+    if SHA in digests:
+        yield files_pb2.UploadFileRequest(
+            finish=files_pb2.UploadFinish(size_bytes=size, sha256=digest.digest())
+        ).SerializeToString()
 
 
-def upload(sandbox_id: str, source: str, remote: str, chunk: int) -> dict[str, Any]:
+def upload(
+    sandbox_id: str, source: str, remote: str, chunk: int, digests: Collection[str] = (CRC, SHA)
+) -> dict[str, Any]:
     call = channel.stream_unary(
         methods.UPLOAD_FILE, response_deserializer=files_pb2.UploadFileResponse.FromString
     )
-    answer = call(messages(sandbox_id, source, remote, chunk), metadata=METADATA)
+    answer = call(messages(sandbox_id, source, remote, chunk, digests), metadata=METADATA)
     return {"size": answer.bytes_written}
 
 
-def download(sandbox_id: str, remote: str, target: str, chunk: int) -> dict[str, Any]:
+def download(
+    sandbox_id: str, remote: str, target: str, chunk: int, digests: Collection[str] = (CRC, SHA)
+) -> dict[str, Any]:
     call = channel.unary_stream(
         methods.DOWNLOAD_FILE, request_serializer=files_pb2.DownloadFileRequest.SerializeToString
     )
     request = files_pb2.DownloadFileRequest(
-        sandbox_id=sandbox_id, remote_path=remote, checked=True, max_chunk_bytes=chunk
+        sandbox_id=sandbox_id, remote_path=remote, checked=bool(digests), max_chunk_bytes=chunk
     )
     Path(target).unlink(missing_ok=True)
     size, digest, expected = 0, hashlib.sha256(), b""
@@ -69,11 +80,12 @@ def download(sandbox_id: str, remote: str, target: str, chunk: int) -> dict[str,
             if piece is None:
                 expected = files_pb2.DownloadFileResponse.FromString(message).trailer.sha256
                 continue
-            if crc32c(piece.data) != piece.crc32c:
+            if CRC in digests and crc32c(piece.data) != piece.crc32c:
                 raise ValueError(f"the chunk at {piece.offset} arrived changed")
-            digest.update(piece.data)
+            if SHA in digests:
+                digest.update(piece.data)
             size += file.write(piece.data)
-    if digest.digest() != expected:
+    if SHA in digests and digest.digest() != expected:
         raise ValueError("the file arrived changed")
     return {"size": size}
 

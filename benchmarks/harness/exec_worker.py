@@ -13,12 +13,12 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from openshell import SandboxClient
+from openshell import SandboxClient, TlsConfig
 
 from harness.answering import serve
+from harness.connection import AUTHORITY, WORKSPACE
 
 SLICE = 512 * 1024
-WORKSPACE = os.environ.get("OPENSHELL_FILES_WORKSPACE", "default")
 
 _WRITE = "import base64,sys;open(sys.argv[1],sys.argv[2]).write(base64.b64decode(sys.stdin.buffer.read()))"
 _READ = (
@@ -27,7 +27,9 @@ _READ = (
 )
 
 client = SandboxClient(
-    os.environ["OPENSHELL_FILES_ENDPOINT"], bearer_token=os.environ["OPENSHELL_FILES_TOKEN"]
+    os.environ["OPENSHELL_FILES_ENDPOINT"],
+    tls=TlsConfig(ca_path=Path(AUTHORITY)) if AUTHORITY else None,
+    bearer_token=os.environ["OPENSHELL_FILES_TOKEN"],
 )
 
 

@@ -14,7 +14,8 @@ kernel is more exact than an event loop's, and the pieces are large, so that
 
 Usage: ``python -m harness.link --to HOST:PORT [--delay-ms 25] [--mbit 1000]
 [--queue-kib 256]``. It prints its own address, and on standard input takes
-``cut`` (close every connection), ``refuse`` and ``accept``.
+``cut`` (close every connection), ``cut-after BYTES`` (the same, once as many
+were carried from now on, both directions together), ``refuse`` and ``accept``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -103,8 +105,11 @@ class Wire:
 class Direction:
     """Carries bytes from a socket to another, as late and as slowly as the wire."""
 
-    def __init__(self, wire: Wire, source: socket.socket, target: socket.socket) -> None:
+    def __init__(
+        self, wire: Wire, source: socket.socket, target: socket.socket, carried: Callable[[int], None]
+    ) -> None:
         self._wire = wire
+        self._carried = carried
         self._source = source
         self._target = target
         #: When each piece arrives; an empty one is the end.
@@ -134,6 +139,7 @@ class Direction:
                     self._held += len(data)
                     self._flying.append((due, data))
                     self._changed.notify_all()
+                self._carried(len(data))
                 if not data:
                     return
         self.stop()
@@ -176,6 +182,8 @@ class Link:
         self._connections: set[tuple[Direction, Direction]] = set()
         self._lock = threading.Lock()
         self._refusing = False
+        #: Bytes until the next cut; None if none is planned.
+        self._until_cut: int | None = None
 
     def listen(self) -> int:
         """Listen, and return the port."""
@@ -195,9 +203,24 @@ class Link:
             for direction in both:
                 direction.stop()
 
+    def cut_after(self, count: int) -> None:
+        """Cut once so many more bytes were carried: at the same place of a transfer each time."""
+        with self._lock:
+            self._until_cut = count
+
     def refuse(self, *, refusing: bool) -> None:
         """Close new connections at once, or no longer."""
         self._refusing = refusing
+
+    def _carried(self, count: int) -> None:
+        with self._lock:
+            if self._until_cut is None:
+                return
+            self._until_cut -= count
+            if self._until_cut > 0:
+                return
+            self._until_cut = None
+        self.cut()
 
     def _accept(self, server: socket.socket) -> None:
         while True:
@@ -218,7 +241,10 @@ class Link:
                 return
             for one in (near, far):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            both = Direction(self._there, near, far), Direction(self._back, far, near)
+            both = (
+                Direction(self._there, near, far, self._carried),
+                Direction(self._back, far, near, self._carried),
+            )
             with self._lock:
                 self._connections.add(both)
             threads = [
@@ -255,16 +281,18 @@ def _main(settings: LinkSettings, to: str) -> None:
     link = Link(settings, host, int(port))
     print(json.dumps({"port": link.listen()}), flush=True)
     for line in sys.stdin:
-        match line.strip():
-            case "cut":
+        match line.split():
+            case ["cut"]:
                 link.cut()
-            case "refuse":
+            case ["cut-after", count]:
+                link.cut_after(int(count))
+            case ["refuse"]:
                 link.refuse(refusing=True)
                 link.cut()
-            case "accept":
+            case ["accept"]:
                 link.refuse(refusing=False)
-            case other:
-                raise SystemExit(f"link: no such command: {other}")
+            case _:
+                raise SystemExit(f"link: no such command: {line.strip()}")
         print(json.dumps({"done": line.strip()}), flush=True)
 
 

@@ -134,6 +134,14 @@ def _cpu_clock(pid: int) -> int:
     return (~pid << 3) | 2
 
 
+def _search_path() -> str:
+    """Return where programs of the harness find it, before what this process was told to search.
+
+    Replacing that would measure the installed packages while the tests here load others.
+    """
+    return os.pathsep.join(filter(None, [str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]))
+
+
 class Worker:
     """A program of the harness that answers one JSON line to each.
 
@@ -148,7 +156,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"harness.{module}", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=BENCHMARKS,
-            env=os.environ | {"PYTHONPATH": str(BENCHMARKS)} | dict(environment or {}),
+            env=os.environ | {"PYTHONPATH": _search_path()} | dict(environment or {}),
         )  # fmt: skip
         self.ready: dict[str, Any] = self._answer()
 
@@ -211,6 +219,10 @@ class Link:
     def cut(self) -> None:
         """Close every connection through it."""
         self.worker.say("cut")
+
+    def cut_after(self, count: int) -> None:
+        """Close every connection once so many more bytes were carried, both directions together."""
+        self.worker.say(f"cut-after {count}")
 
 
 @contextmanager

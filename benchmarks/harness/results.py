@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -98,7 +98,15 @@ def read(path: Path) -> Results:
         OSError: it cannot be read.
         ValueError: it is not such a file.
     """
-    found: Any = json.loads(path.read_text("utf-8"))
+    try:
+        document: Any = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: there is no such file; `make bench` and others write results"
+        ) from None
+    except ValueError:
+        document = None
+    found = cast("dict[str, Any]", document if isinstance(document, dict) else {})
     if "benchmarks" not in found:
         raise ValueError(f"{path} is not a result of pytest-benchmark; make one with `make bench`")
     return Results(

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from harness.answering import serve
+from harness.connection import metadata, open_channel
 
-channel: Any = grpc.insecure_channel(os.environ["OPENSHELL_FILES_ENDPOINT"])
-metadata = (("authorization", f"Bearer {os.environ['OPENSHELL_FILES_TOKEN']}"),)
+METADATA = metadata()
+
+channel = open_channel()
 
 
 def messages(sandbox_id: str, source: str, remote: str, chunk: int) -> Iterator[files_pb2.UploadFileRequest]:
@@ -34,7 +35,7 @@ def upload(sandbox_id: str, source: str, remote: str, chunk: int = 64 * 1024) ->
         request_serializer=files_pb2.UploadFileRequest.SerializeToString,
         response_deserializer=files_pb2.UploadFileResponse.FromString,
     )
-    answer = call(messages(sandbox_id, source, remote, chunk), metadata=metadata)
+    answer = call(messages(sandbox_id, source, remote, chunk), metadata=METADATA)
     return {"size": answer.bytes_written}
 
 
@@ -48,7 +49,7 @@ def download(sandbox_id: str, remote: str, target: str) -> dict[str, Any]:
     size = 0
     with open(target, "wb") as file:
         for message in call(
-            files_pb2.DownloadFileRequest(sandbox_id=sandbox_id, remote_path=remote), metadata=metadata
+            files_pb2.DownloadFileRequest(sandbox_id=sandbox_id, remote_path=remote), metadata=METADATA
         ):
             size += file.write(message.chunk)
     return {"size": size}

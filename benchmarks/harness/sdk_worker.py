@@ -12,13 +12,13 @@ from typing import Any
 from openshell_files import Durability, FilesClient, OidcAuth, TlsConfig
 
 from harness.answering import serve
+from harness.connection import AUTHORITY, WORKSPACE
 
-authority = os.environ.get("OPENSHELL_FILES_TLS_CA")
 client = FilesClient(
     os.environ["OPENSHELL_FILES_ENDPOINT"],
-    tls=TlsConfig(ca_path=authority) if authority else None,
+    tls=TlsConfig(ca_path=AUTHORITY) if AUTHORITY else None,
     auth=OidcAuth(os.environ["OPENSHELL_FILES_TOKEN"]),
-    workspace=os.environ.get("OPENSHELL_FILES_WORKSPACE", "default"),
+    workspace=WORKSPACE,
 )
 
 
@@ -28,13 +28,13 @@ def durability(name: str) -> Durability:
 
 def upload(sandbox: str, source: str, remote: str, durable: str = "rename") -> dict[str, Any]:
     result = client.sandbox(sandbox).upload_path(Path(source), remote, durability=durability(durable))
-    return {"size": result.size, "attempts": result.attempts}
+    return {"size": result.size, "attempts": result.attempts, "moved": result.bytes_sent}
 
 
 def download(sandbox: str, remote: str, target: str) -> dict[str, Any]:
     Path(target).unlink(missing_ok=True)
     result = client.sandbox(sandbox).download_path(remote, Path(target))
-    return {"size": result.size}
+    return {"size": result.size, "attempts": result.attempts, "moved": result.bytes_received}
 
 
 def write_many(sandbox: str, remote: str, size: int, count: int, durable: str = "rename") -> dict[str, Any]:

@@ -7,7 +7,6 @@ nothing in between is in a hurry.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES, STREAM_OPTIONS
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from harness.answering import serve
+from harness.connection import WORKSPACE, metadata, open_channel
 
-METADATA = (("authorization", f"Bearer {os.environ['OPENSHELL_FILES_TOKEN']}"),)
-WORKSPACE = os.environ.get("OPENSHELL_FILES_WORKSPACE", "default")
+METADATA = metadata()
 
 #: Between two messages of one transfer.
 PAUSE = 1.0
@@ -30,7 +29,7 @@ PAUSE = 1.0
 
 def channel() -> Any:  # noqa: ANN401 - grpc's channels are not typed
     options = [*STREAM_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-    return grpc.insecure_channel(os.environ["OPENSHELL_FILES_ENDPOINT"], options)
+    return open_channel(options)
 
 
 def all_at_once(count: int, seconds: float, one: Any) -> dict[str, Any]:  # noqa: ANN401

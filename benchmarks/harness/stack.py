@@ -1,4 +1,4 @@
-"""What is measured: our own processes, or somebody else's gateway."""
+"""What is measured: a gateway and its sandboxes, here our own processes (another's: `attached`)."""
 
 from __future__ import annotations
 
@@ -57,25 +57,6 @@ class Stack:
     def through(self, endpoint: str) -> Mapping[str, str]:
         """Return the environment of a client that comes over another address."""
         return dict(self.environment) | {"OPENSHELL_FILES_ENDPOINT": endpoint}
-
-
-def attached() -> Stack | None:
-    """Return the gateway that BENCH_ENDPOINT names, if it names one.
-
-    BENCH_TOKEN and BENCH_SANDBOX (a name) belong to it, and BENCH_SANDBOX_ID
-    for the RFC-only client.
-    """
-    endpoint = os.environ.get("BENCH_ENDPOINT")
-    if endpoint is None:
-        return None
-    environment = {
-        "OPENSHELL_FILES_ENDPOINT": endpoint,
-        "OPENSHELL_FILES_TOKEN": os.environ["BENCH_TOKEN"],
-        "OPENSHELL_FILES_WORKSPACE": os.environ.get("BENCH_WORKSPACE", "default"),
-    }
-    sandbox = Sandbox(os.environ["BENCH_SANDBOX"], os.environ.get("BENCH_SANDBOX_ID", ""), None, "/sandbox")
-    scratch = Path(tempfile.mkdtemp(prefix="openshell-bench-", dir=MEMORY if MEMORY.is_dir() else None))
-    return Stack(endpoint, environment, (sandbox,), {}, scratch, {"attached to": endpoint})
 
 
 @contextmanager

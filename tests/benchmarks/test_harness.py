@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ROOT / "benchmarks"
-
-
-def run(*command: str, expected: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        check=False,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == expected, done.stdout + done.stderr
-    return done.stdout + done.stderr
+from harness.rounds import Spread
+from harness.sshd import NoSshError, sshd
+from harness.targets import table
+from harness_command import benchmarks, run
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Result file and what was printed, of one pair."""
     result = tmp_path_factory.mktemp("results") / "result.json"
-    said = run(
-        "-m", "pytest", "-c", "benchmarks/pytest.ini", "benchmarks/test_against_limits.py", "-k", "cpu and upload",
-        "--large-mib", "4", "--rounds", "1", "-q", f"--benchmark-json={result}",
-    )  # fmt: skip
+    said = benchmarks(
+        "benchmarks/test_against_limits.py", "-k", "cpu and upload", f"--benchmark-json={result}", mib=4
+    )
     return result, said
 
 
@@ -56,7 +39,7 @@ def test_the_report_is_one_file_with_everything(outcome: tuple[Path, str], tmp_p
     page = tmp_path / "report.html"
     run("-m", "harness.report", str(outcome[0]), str(page))
     text = page.read_text()
-    for title in ("Targets", "Ours beside each baseline", "Other figures", "The machine"):
+    for title in ("Targets", "Ours beside each baseline", "All benchmarks", "The machine and the settings"):
         assert f"<h2>{title}</h2>" in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("grpc.http2", "")
     for part in text.split("<svg")[1:]:
@@ -76,3 +59,38 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, module: str) -> Non
     other.write_text("{}")
     said = run("-m", f"harness.{module}", str(other), str(other), expected=1)
     assert "is not a result" in said
+
+
+def test_without_ssh_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoSshError, match="apt install openssh-server openssh-client"), sshd():
+        pass
+
+
+@pytest.mark.long
+def test_everything_of_bench_quick_runs(tmp_path: Path) -> None:
+    """As `make bench-quick MIB=1 ROUNDS=1`; nothing is skipped but the files that are larger."""
+    said = benchmarks("benchmarks", "-m", "quick", f"--benchmark-json={tmp_path}/quick.json", seconds=600)
+    assert "failed" not in said
+    page = tmp_path / "quick.html"
+    run("-m", "harness.report", f"{tmp_path}/quick.json", str(page))
+    assert page.stat().st_size > 0
+
+
+def test_what_was_not_run_is_said_with_the_command_that_runs_it(
+    outcome: tuple[Path, str], tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    run("-m", "harness.report", str(outcome[0]), str(page))
+    assert (
+        "Nothing of this is in the result; <code>make bench K=test_memory</code> measures it."
+        in page.read_text()
+    )
+
+
+def test_a_target_of_1_gib_is_not_judged_at_another_size() -> None:
+    reached = {"ssh-up": Spread(9.0, 9.0, 9.0, 1), "small-exec": Spread(9.0, 9.0, 9.0, 1)}
+    large, small = (table(reached, mib).splitlines() for mib in (1024, 64))
+    assert large[1].startswith("ok   1 GiB upload")
+    assert small[1].startswith("?    64 MiB upload")
+    assert any(line.startswith("ok   1 KiB: write_bytes") for line in small)
