@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from openshell_files_protocol.limits import STREAM_OPTIONS
+from openshell_files_protocol.limits import MIB, STREAM_OPTIONS
 
 #: A connection on which nothing moves is probed more seldom than the least
 #: interval that servers take for granted (five minutes); a server that was
@@ -15,13 +15,15 @@ from openshell_files_protocol.limits import STREAM_OPTIONS
 _KEEPALIVE_MS: Final = 320_000
 _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 
-_PROBE: Final = "grpc.http2.bdp_probe"
+#: A caller is the one end that may be far away, and has few downloads at a
+#: time: 100 ms of 1 Gbit/s hold 12 MiB, and gRPC grants the second half of a
+#: window when the first has come. A probe of the path finds the size by itself,
+#: but takes round trips to find it, and has no bound.
+_LOOKAHEAD: Final = "grpc.http2.lookahead_bytes", 32 * MIB
 
 CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
-    *(option for option in STREAM_OPTIONS if option[0] != _PROBE),
-    # A caller is the one end that may be far away, and has few downloads at a
-    # time: the window follows what the path holds, 12 MiB for 100 ms of 1 Gbit/s.
-    (_PROBE, 1),
+    *(option for option in STREAM_OPTIONS if option[0] != _LOOKAHEAD[0]),
+    _LOOKAHEAD,
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
     # Attempts are decided by the error table; gRPC must not add its own,
