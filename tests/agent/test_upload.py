@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat as stat_module
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +31,8 @@ from agent.agent_harness import (
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent import FileAgent, publisher
+from openshell_supervisor_sim.agent.disk import DiskThreads
 
 SIZES = [0, 1, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, MAX_CHUNK_BYTES + 1, 3 * MIB]
 
@@ -239,6 +241,42 @@ async def test_mode(sandbox: Sandbox, mode: int, replaced: int | None, expected:
     finally:
         await agent.aclose()
         os.umask(previous)
+
+
+async def test_a_large_file_that_is_replaced_is_freed_by_somebody_else(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller does not wait until the space of the old one is free, and it is free soon."""
+    later: list[Callable[[], object]] = []
+    monkeypatch.setattr(publisher, "_LARGE_BYTES", 4096)
+
+    def put_off(_: DiskThreads, work: Callable[[], object]) -> None:
+        later.append(work)
+
+    monkeypatch.setattr(DiskThreads, "later", put_off)
+    path = sandbox.root / "file"
+    path.write_bytes(bytes(8192))
+
+    def held() -> list[str]:
+        links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd_is_open(fd)]
+        return [link for link in links if link.startswith(str(path))]
+
+    def fd_is_open(fd: str) -> bool:
+        return os.path.lexists(f"/proc/self/fd/{fd}")
+
+    agent = sandbox.agent()
+    try:
+        await agent.start()
+        await put(agent, "/file", b"new")
+        assert path.read_bytes() == b"new"
+        assert held() == [f"{path} (deleted)"]
+        for work in later:
+            await asyncio.to_thread(work)
+        assert held() == []
+        await put(agent, "/file", b"newer")
+        assert len(later) == 1, "a small one is not worth it"
+    finally:
+        await agent.aclose()
 
 
 @pytest.mark.parametrize("mode", [0o040755, 0o120777, 0o010644, 1 << 16, 0xFFFFFFFF])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from bit_flipper import flip_in_file
 from kill_client import content_of
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.limits import MIB
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
-from openshell_supervisor_sim.agent.staged_digest import StagedDigest, checksum_of_file
+from openshell_supervisor_sim.agent.staged_digest import SEGMENT_BYTES, StagedDigest, checksums_of_file
 
 
 @pytest.mark.parametrize("position", [0, MIB + 5, 5 * MIB, 6 * MIB - 1])
@@ -27,14 +29,56 @@ def test_the_checksum_of_a_file_with_holes(tmp_path: Path, position: int) -> Non
     digest = StagedDigest()
     digest.update(path.read_bytes())
 
-    def checksum() -> int | None:
+    def checksums() -> list[bytes] | None:
         with path.open("rb") as file:
-            return checksum_of_file(FileSystem(), file.fileno(), 6 * MIB, Interrupt())
+            return checksums_of_file(FileSystem(), file.fileno(), 6 * MIB, Interrupt())
 
-    assert checksum() == digest.crc32c == digest.copy().crc32c
+    assert checksums() == digest.checksums == digest.copy().checksums
     flip_in_file(path, position)
-    assert checksum() != digest.crc32c
+    assert checksums() != digest.checksums
     flip_in_file(path, position)
-    assert checksum() == digest.crc32c
+    assert checksums() == digest.checksums
     os.truncate(path, 3 * MIB + 200)
-    assert checksum() != digest.crc32c
+    assert checksums() != digest.checksums
+
+
+@pytest.mark.parametrize("size", [0, 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 3 * SEGMENT_BYTES - 5])
+@pytest.mark.parametrize("algorithm", DigestAlgorithm)
+def test_a_file_of_several_segments(tmp_path: Path, size: int, algorithm: DigestAlgorithm) -> None:
+    """UPL-3: however it came in pieces, what is read by several threads is compared with the right part."""
+    path = tmp_path / "large"
+    data = bytearray(size)
+    for offset in range(0, size, SEGMENT_BYTES // 2):
+        data[offset : offset + 1000] = content_of(f"at {offset}", len(data[offset : offset + 1000]))
+    path.write_bytes(data)
+    digest = StagedDigest(algorithm)
+    view, position, steps = memoryview(data), 0, cycle([1, MIB, 5 * MIB + 3, SEGMENT_BYTES + 7])
+    while position < size:
+        step = next(steps)
+        digest.update(view[position : position + step])
+        position += step
+
+    def checksums(length: int = size) -> list[bytes] | None:
+        with path.open("rb") as file:
+            return checksums_of_file(FileSystem(), file.fileno(), length, Interrupt(), algorithm)
+
+    assert checksums() == digest.checksums == digest.copy().checksums
+    assert checksums(size + 1) is None
+    if size:
+        flip_in_file(path, size - 1)
+        assert checksums() != digest.checksums
+
+
+def test_zeros_that_go_on_over_segments(tmp_path: Path) -> None:
+    """DIG-1: a hole counts as its zeros do."""
+    path = tmp_path / "hole"
+    with path.open("wb") as file:
+        file.write(b"x" * 10)
+        file.truncate(2 * SEGMENT_BYTES + 10)
+    digest = StagedDigest()
+    digest.update(b"x" * 10)
+    digest.zeros(2 * SEGMENT_BYTES)
+    with path.open("rb") as file:
+        read = checksums_of_file(FileSystem(), file.fileno(), 2 * SEGMENT_BYTES + 10, Interrupt())
+    assert read == digest.checksums
+    assert len(digest.checksums) == 3

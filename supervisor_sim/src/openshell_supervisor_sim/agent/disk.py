@@ -63,6 +63,14 @@ class DiskThreads:
         finally:
             self._asked -= 1
 
+    def later(self, work: Callable[[], object]) -> None:
+        """Run `work` when a thread is free; nobody waits for it. Any thread may ask."""
+        try:
+            self._pool.submit(work)
+        except RuntimeError:
+            # The agent is being closed; what runs may still finish.
+            work()
+
     async def close(self) -> None:
         """Wait for the threads to end; nothing may be run any more."""
         loop = asyncio.get_running_loop()

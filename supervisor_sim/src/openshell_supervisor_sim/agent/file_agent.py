@@ -243,6 +243,7 @@ class FileAgent:
                     umask=process_umask(),
                     clock=self._clock,
                     trace=self._trace,
+                    later=disk.later,
                 ),
                 fs=self._fs,
                 budget=budget,

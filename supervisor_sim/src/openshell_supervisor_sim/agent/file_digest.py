@@ -30,8 +30,10 @@ def digest_of_file(
     return Digest(algorithm, hasher.digest()), count
 
 
-def put_file(fs: FileSystem, fd: int, size: int, hasher: ContentHasher, interrupt: Interrupt) -> int:
-    """Put the first `size` bytes of a file into a digest.
+def put_file(
+    fs: FileSystem, fd: int, size: int, hasher: ContentHasher, interrupt: Interrupt, *, start: int = 0
+) -> int:
+    """Put the bytes of a file from `start` up to `size` into a digest.
 
     Returns:
         Where it ended: at `size`, or at the end of the file before it.
@@ -39,7 +41,7 @@ def put_file(fs: FileSystem, fd: int, size: int, hasher: ContentHasher, interrup
     Raises:
         OSError: the file cannot be read.
     """
-    position = 0
+    position = start
     while position < size:
         data_at, data_end = _next_data(fs, fd, position, size)
         hasher.zeros(data_at - position, interrupt.check)

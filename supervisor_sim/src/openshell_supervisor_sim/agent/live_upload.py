@@ -20,7 +20,7 @@ from openshell_supervisor_sim.agent.file_digest import put_file
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.journal import UploadRecord
-from openshell_supervisor_sim.agent.staged_digest import StagedDigest, checksum_of_file
+from openshell_supervisor_sim.agent.staged_digest import StagedDigest, checksums_of_file
 
 #: Zeros of a hole that are hashed one by one while the upload is locked.
 _HOLE_STEP: Final = 64 * MIB
@@ -254,10 +254,10 @@ class LiveUpload:
             OSError: it cannot be read.
         """
         with self.lock:
-            staged, expected = self.staged, self._require_hasher().crc32c
+            staged, expected = self.staged, self._require_hasher().checksums
         # Not interrupted: a finish that was taken is carried out.
         algorithm = self.request.digest_algorithm
-        return checksum_of_file(self._fs, fd, staged, Interrupt(), algorithm) == expected
+        return checksums_of_file(self._fs, fd, staged, Interrupt(), algorithm) == expected
 
     def release(self) -> None:
         """Give the bytes back to the budget; call with the lock held."""
