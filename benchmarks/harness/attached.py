@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from openshell import SandboxClient, TlsConfig
+from openshell_files_protocol import methods
+from openshell_files_protocol.pb.openshell.datamodel.v1 import datamodel_pb2
+from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
 
 from harness.stack import MEMORY, Sandbox, Stack
 
@@ -80,18 +82,30 @@ def _sandbox_id(settings: Mapping[str, str]) -> str:
             f"BENCH_ENDPOINT={endpoint} is not HOST:PORT. Set it to the gateway's address, as 127.0.0.1:8080, "
             "without http:// before it."
         )
-    client = SandboxClient(
-        endpoint,
-        tls=TlsConfig(ca_path=Path(authority)) if authority else None,
-        bearer_token=settings["BENCH_TOKEN"],
-        timeout=_PATIENCE_SECONDS,
+    request = sandboxes_pb2.GetSandboxRequest(
+        name=settings["BENCH_SANDBOX"],
+        workspace_scope=datamodel_pb2.WorkspaceSelector(workspace=_workspace(settings)),
     )
-    try:
-        return client.get(settings["BENCH_SANDBOX"], workspace=_workspace(settings)).id
-    except grpc.RpcError as error:
-        raise AttachError(_explained(error, settings)) from None
-    finally:
-        client.close()
+    with _channel(endpoint, authority) as channel:
+        ask = channel.unary_unary(
+            methods.GET_SANDBOX,
+            sandboxes_pb2.GetSandboxRequest.SerializeToString,
+            sandboxes_pb2.SandboxResponse.FromString,
+        )
+        bearer = ("authorization", f"Bearer {settings['BENCH_TOKEN']}")
+        try:
+            answer: sandboxes_pb2.SandboxResponse = ask(
+                request, metadata=(bearer,), timeout=_PATIENCE_SECONDS
+            )
+        except grpc.RpcError as error:
+            raise AttachError(_explained(error, settings)) from None
+    return answer.sandbox.metadata.id
+
+
+def _channel(endpoint: str, authority: str | None) -> grpc.Channel:
+    if not authority:
+        return grpc.insecure_channel(endpoint)
+    return grpc.secure_channel(endpoint, grpc.ssl_channel_credentials(Path(authority).read_bytes()))
 
 
 def _explained(error: grpc.RpcError, settings: Mapping[str, str]) -> str:

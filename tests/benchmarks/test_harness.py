@@ -67,7 +67,6 @@ def test_without_ssh_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
         pass
 
 
-@pytest.mark.long
 def test_everything_of_bench_quick_runs(tmp_path: Path) -> None:
     """As `make bench-quick MIB=1 ROUNDS=1`; nothing is skipped but the files that are larger."""
     said = benchmarks("benchmarks", "-m", "quick", f"--benchmark-json={tmp_path}/quick.json", seconds=600)
