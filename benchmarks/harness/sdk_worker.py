@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,23 @@ def download(sandbox: str, remote: str, target: str) -> dict[str, Any]:
     Path(target).unlink(missing_ok=True)
     result = client.sandbox(sandbox).download_path(remote, Path(target))
     return {"size": result.size, "attempts": result.attempts, "moved": result.bytes_received}
+
+
+def upload_tree(sandbox: str, tree: str, remote: str, packer: str) -> dict[str, Any]:
+    """Send a directory as a tar archive, through a program that packs it unless `packer` is "none"."""
+    archive = ["tar", "-C", tree, "--exclude=site-packages", "--exclude=__pycache__", "-c", "."]
+    with ExitStack() as running:
+        tar = last = running.enter_context(subprocess.Popen(archive, stdout=subprocess.PIPE))
+        if packer != "none":
+            last = running.enter_context(
+                subprocess.Popen([packer, "-c"], stdin=tar.stdout, stdout=subprocess.PIPE)
+            )
+        assert last.stdout is not None
+        result = client.sandbox(sandbox).upload(last.stdout, remote, durability=Durability.RENAME)
+        for program in (last, tar):
+            if program.wait():
+                raise RuntimeError(f"{program.args!r} failed with {program.returncode}")
+    return {"size": result.size}
 
 
 def write_many(sandbox: str, remote: str, size: int, count: int, durable: str = "rename") -> dict[str, Any]:
@@ -91,6 +109,7 @@ if __name__ == "__main__":
         {
             "upload": upload,
             "download": download,
+            "upload_tree": upload_tree,
             "write_many": write_many,
             "read_many": read_many,
             "first_byte": first_byte,
