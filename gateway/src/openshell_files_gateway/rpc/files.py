@@ -326,17 +326,12 @@ class FileMethods:
                 await operation.relay.end_input(cancelled=True)
 
     async def _run_download(self, operation: _Operation, call: Call) -> None:
-        """Forward the agent's messages, reading one ahead of the caller."""
-        following = asyncio.create_task(operation.relay.next_frame())
-        try:
-            while isinstance(frame := await following, memoryview):
-                following = asyncio.create_task(operation.relay.next_frame())
-                operation.activity.touch()
-                await call.context.write(bytes(frame))
-                operation.activity.touch()
-                operation.content_bytes += len(frame)
-        finally:
-            await cancel(following)
+        """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""
+        while isinstance(frame := await operation.relay.next_frame(), memoryview):
+            operation.activity.touch()
+            await call.context.write(bytes(frame))
+            operation.activity.touch()
+            operation.content_bytes += len(frame)
         operation.relay.last(frame, "download_end")
 
 
