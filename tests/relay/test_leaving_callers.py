@@ -58,5 +58,6 @@ async def test_a_caller_leaves_as_the_agent_is_opened(kind: str, turns: int) -> 
                     pass
             except grpc.aio.AioRpcError as gone:
                 # The supervisor knows that it claimed the relay a moment before the caller has it.
-                assert reason_of(gone) == "RELAY_REQUESTER_GONE"
+                if reason_of(gone) != "RELAY_REQUESTER_GONE":
+                    raise
         await asyncio.gather(calling, return_exceptions=True)
