@@ -114,11 +114,15 @@ class UploadLanes:
         except TimeoutError:
             self._lose(index, f"did not come within {self._arrival_seconds:g} s")
             raise self._lost() from None
-        message = await lane.next()
-        # What becomes of the other streams from here on means nothing, and
-        # neither does what they still hold.
-        self._input_over = self._input_over or message is None
-        return message
+        return await lane.next()
+
+    def input_over(self) -> None:
+        """Note that one of the streams has ended at its turn, be it the first.
+
+        What becomes of the other streams from here on means nothing, and
+        neither does what they still hold.
+        """
+        self._input_over = True
 
     async def unless_lost(self, work: Awaitable[_T]) -> _T:
         """Return what `work` gives, unless a stream is lost before.

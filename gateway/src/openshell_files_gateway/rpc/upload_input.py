@@ -81,6 +81,8 @@ class UploadInput:
             self.content_bytes += len(message)
             position += 1
             await self._batch.put(message)
+        if self._lanes is not None:
+            self._lanes.input_over()
         self._batch.end()
 
     async def _next(self, index: int) -> object:
