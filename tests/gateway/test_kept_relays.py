@@ -65,6 +65,18 @@ async def used_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> Fake
     return relay
 
 
+async def used_at_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> tuple[FakeRelay, FakeRelay]:
+    """Have two operations at the same time; their relays, the one that rests longer first."""
+    first, second = ask(harness), ask(harness)
+    relays = await supervisor.take_relay(), await supervisor.take_relay()
+    for relay in relays:
+        await relay.next_frame()
+    for relay in relays:
+        await relay.answer(ANSWER)
+    await asyncio.gather(first, second)
+    return relays
+
+
 async def test_the_next_operation_uses_the_relay_of_the_last(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
@@ -87,15 +99,8 @@ async def test_a_supervisor_that_does_not_keep_relays_is_not_asked_to(harness: G
 async def test_operations_at_the_same_time_have_relays_of_their_own(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    first, second = ask(harness), ask(harness)
-    relays = [await supervisor.take_relay(), await supervisor.take_relay()]
-    for relay in relays:
-        await relay.next_frame()
-    for relay in relays:
-        await relay.answer(ANSWER)
-    await asyncio.gather(first, second)
-    # The one that rested last is used first.
-    await served(relays[1], ask(harness))
+    _, last = await used_at_once(harness, supervisor)
+    await served(last, ask(harness))
 
 
 async def test_one_that_failed_in_order_can_be_used_again(
@@ -145,14 +150,9 @@ async def test_no_more_rest_than_may(
     harness: GatewayHarness, supervisor: FakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept, "MOST_RELAYS", 1)
-    first, second = ask(harness), ask(harness)
-    relays = [await supervisor.take_relay(), await supervisor.take_relay()]
-    for relay in relays:
-        await relay.next_frame()
-        await relay.answer(ANSWER)
-    await asyncio.gather(first, second)
-    assert await relays[1].next_frame() is None
-    await served(relays[0], ask(harness))
+    first, second = await used_at_once(harness, supervisor)
+    assert await second.next_frame() is None
+    await served(first, ask(harness))
 
 
 @pytest.mark.parametrize("how", ["ends", "cancels", "speaks"])
@@ -197,15 +197,10 @@ async def test_one_at_rest_ends_in_its_time_although_others_are_used(
 ) -> None:
     """Each has its own time, however busy the sandbox is."""
     monkeypatch.setattr(kept, "KEEP_SECONDS", 0.5)
-    first, second = ask(harness), ask(harness)
-    relays = [await supervisor.take_relay(), await supervisor.take_relay()]
-    for relay in relays:
-        await relay.next_frame()
-        await relay.answer(ANSWER)
-    await asyncio.gather(first, second)
-    ending = asyncio.create_task(relays[0].next_frame())
+    idle, busy = await used_at_once(harness, supervisor)
+    ending = asyncio.create_task(idle.next_frame())
     while not ending.done():
-        await served(relays[1], ask(harness))
+        await served(busy, ask(harness))
     assert ending.result() is None
 
 

@@ -135,15 +135,15 @@ class RelayChannel:
         return self._closed.is_set()
 
     def rest(self) -> None:
-        """Wait for another operation; whatever comes before `resume` ends the relay."""
+        """Wait for another operation; whatever comes before `resume` ends the relay.
+
+        Only after an operation that received its answer: a stream is read by
+        one at a time.
+        """
         self._free = _FREE_PIECES
         self._resting = True
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read(), name="relay-rest")
-            self._reading.add_done_callback(self._disturbed)
-        elif self._reading.done():
-            # The operation never read: it ended before it began.
-            self.close()
+        self._reading = asyncio.create_task(self._read(), name="relay-rest")
+        self._reading.add_done_callback(self._disturbed)
 
     async def _read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
         return await self._context.read()

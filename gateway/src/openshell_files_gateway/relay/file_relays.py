@@ -15,9 +15,10 @@ from openshell_files_gateway.relay.repeatable import RepeatableChannel
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from openshell_files_protocol.pb.openshell.v1.file_relay_pb2 import FileTransferCapability
+
     from openshell_files_gateway.relay.broker import RelayBroker
     from openshell_files_gateway.relay.channel import RelayChannel
-    from openshell_files_gateway.relay.session import SupervisorSession
     from openshell_files_gateway.relay.targets import RelayTarget
 
 
@@ -26,18 +27,29 @@ class Loan:
     """A relay for one operation.
 
     Attributes:
-        relay: the file protocol on it.
-        session: that it was opened in.
-        channel_id: as in RelayOpen.
+        kept: what is lent; another channel may take the place of a dead one.
         keeps: whether it is used again if the operation ends in order.
         input_over: whether nothing is on its way to the agent any more.
     """
 
-    relay: FileRelay
-    session: SupervisorSession
-    channel_id: str
+    kept: KeptRelay
     keeps: bool
     input_over: bool = True
+
+    @property
+    def relay(self) -> FileRelay:
+        """The file protocol on it."""
+        return self.kept.relay
+
+    @property
+    def files(self) -> FileTransferCapability | None:
+        """What its supervisor can do."""
+        return self.kept.session.files
+
+    @property
+    def channel_id(self) -> str:
+        """As in RelayOpen."""
+        return self.kept.channel.channel_id
 
 
 class FileRelays:
@@ -72,10 +84,7 @@ class FileRelays:
             used = KeptRelay(channel, session, FileRelay(channel, on_frame), until)
         else:
             self._begin(used, sandbox_id, target, on_frame)
-        files = used.session.files
-        keeps = again and files is not None and files.keeps_relays
-        loan = Loan(used.relay, used.session, used.channel.channel_id, keeps)
-        in_order = False
+        loan = Loan(used, again and used.session.files is not None and used.session.files.keeps_relays)
         try:
             yield loan
         finally:

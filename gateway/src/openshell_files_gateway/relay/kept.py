@@ -56,9 +56,6 @@ class KeptRelays:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
 
-    def __len__(self) -> int:
-        return sum(map(len, self._resting.values()))
-
     def take(self, sandbox_id: str, session: SupervisorSession) -> KeptRelay | None:
         """Lend a relay of a sandbox's current session, if one rests; `keep` or `drop` must follow."""
         now = asyncio.get_running_loop().time()

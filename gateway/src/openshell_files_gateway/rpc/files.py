@@ -219,19 +219,20 @@ class FileMethods:
             # What listens on a port proves itself once for each relay (FRM-8).
             again = sandbox.agent is None
             async with self._relays.lend(sandbox.id, target, activity.touch, again=again) as loan:
-                # A relay's own line has the id of the first transfer that it carried.
-                call.facts["channel_id"] = loan.channel_id
                 if sandbox.agent is not None:
                     await self._authenticate(loan.relay, sandbox.agent)
-                files = loan.session.files
-                offered = files.max_chunk_bytes if files is not None else 0
-                yield _Operation(
-                    loan,
-                    activity,
-                    min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
-                    call.transfer_id,
-                    call.user.key,
-                )
+                offered = loan.files.max_chunk_bytes if loan.files is not None else 0
+                try:
+                    yield _Operation(
+                        loan,
+                        activity,
+                        min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
+                        call.transfer_id,
+                        call.user.key,
+                    )
+                finally:
+                    # A relay's own line has the id of the first transfer that it carried.
+                    call.facts["channel_id"] = loan.channel_id
         finally:
             self._transfers.end(sandbox.id)
 

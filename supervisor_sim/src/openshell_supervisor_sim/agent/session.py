@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from functools import partial
 from typing import Final
@@ -33,7 +32,6 @@ from openshell_supervisor_sim.agent.streams import (
 from openshell_supervisor_sim.agent.upload_session import UploadSession, settled
 from openshell_supervisor_sim.agent.upload_status import Caller, Verifying
 
-_log = logging.getLogger(__name__)
 log = structlog.get_logger("openshell_supervisor_sim.agent")
 
 #: How long a next operation is waited for; gateways end a relay at rest much earlier.
@@ -105,29 +103,30 @@ class Session:
 
     async def _carry_out(self, first: Coroutine[object, object, memoryview | None]) -> bool:
         """Carry out one operation; whether the stream may carry another."""
-        keeps = False
+        keeps, kind = False, None
         try:
             frame = await first
             if frame is None:
                 return False
             opened = parse_open(frame)
-            keeps = opened.keep_relay
+            keeps, kind = opened.keep_relay, opened.WhichOneof("operation")
             # A stream begins under its first operation's id.
             structlog.contextvars.bind_contextvars(transfer_id=opened.transfer_id)
             await self._operation(opened)
-            log.info("operation ended", operation=opened.WhichOneof("operation"), outcome="OK")
+            log.info("operation ended", operation=kind, outcome="OK")
         except TransferError as error:
             self._services.counters.operations_failed += 1
             # As a value: paths can hold line ends, and a line of the log must stay one.
-            log.info("operation ended", outcome=error.reason.name, error=error.message[:_LOGGED_CHARACTERS])
+            told = error.message[:_LOGGED_CHARACTERS]
+            log.info("operation ended", operation=kind, outcome=error.reason.name, error=told)
             # Where frames begin is not known any more, and with it who says what.
             keeps = keeps and error.reason is not Reason.AGENT_PROTOCOL_ERROR
             return await self._send_error(error) and keeps
         except (ConnectionError, _CancelledByPeer) as error:
-            _log.debug("the peer is gone: %r", error)
+            log.debug("the peer is gone", reason=repr(error))
             return False
-        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
-            _log.exception("a file operation failed by a bug")
+        except Exception:
+            log.exception("a file operation failed by a bug", operation=kind)
             self._services.counters.operations_failed += 1
             await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
             return False
@@ -175,7 +174,7 @@ class Session:
             await self._outbound.put_message(error_message(error))
             await self._outbound.flush()
         except (ConnectionError, TransferError) as gone:
-            _log.debug("the peer does not take the error %s: %r", error, gone)
+            log.debug("the peer does not take the error", error=error.reason.name, reason=repr(gone))
             return False
         return True
 
