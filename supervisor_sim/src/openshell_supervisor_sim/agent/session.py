@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from functools import partial
 from typing import Final
@@ -32,7 +33,10 @@ from openshell_supervisor_sim.agent.streams import (
 from openshell_supervisor_sim.agent.upload_session import UploadSession, settled
 from openshell_supervisor_sim.agent.upload_status import Caller, Verifying
 
+#: The line of each operation, with its facts. What only an agent's developer
+#: wants to know goes to the standard log, as everywhere in the agent.
 log = structlog.get_logger("openshell_supervisor_sim.agent")
+_log = logging.getLogger(__name__)
 
 #: How long a next operation is waited for; gateways end a relay at rest much earlier.
 _REST_SECONDS: Final = 60.0
@@ -123,10 +127,10 @@ class Session:
             keeps = keeps and error.reason is not Reason.AGENT_PROTOCOL_ERROR
             return await self._send_error(error) and keeps
         except (ConnectionError, _CancelledByPeer) as error:
-            log.debug("the peer is gone", reason=repr(error))
+            _log.debug("the peer is gone: %r", error)
             return False
-        except Exception:
-            log.exception("a file operation failed by a bug", operation=kind)
+        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
+            _log.exception("a file operation failed by a bug: %s", kind)
             self._services.counters.operations_failed += 1
             await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
             return False
@@ -174,7 +178,7 @@ class Session:
             await self._outbound.put_message(error_message(error))
             await self._outbound.flush()
         except (ConnectionError, TransferError) as gone:
-            log.debug("the peer does not take the error", error=error.reason.name, reason=repr(gone))
+            _log.debug("the peer does not take the error %s: %r", error, gone)
             return False
         return True
 
