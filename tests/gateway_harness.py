@@ -72,15 +72,26 @@ class FakeRelay:
     async def next_frame(self) -> file_relay_pb2.FileRelayRequest | None:
         """Return the gateway's next frame; None when the relay is over."""
         while not self._frames:
-            message = await self.call.read()
-            if not isinstance(message, bytes):
+            frames = await self._read()
+            if frames is None:
                 return None
-            data = decode_relay_data(message)
-            assert data is not None
-            self._frames += [
-                file_relay_pb2.FileRelayRequest.FromString(bytes(frame)) for frame in self._decoder.feed(data)
-            ]
+            self._frames += frames
         return self._frames.pop(0)
+
+    async def next_write(self) -> list[file_relay_pb2.FileRelayRequest]:
+        """Return what the gateway sent in one piece; nothing may be left of the piece before."""
+        assert self._frames == []
+        return await self._read() or []
+
+    async def _read(self) -> list[file_relay_pb2.FileRelayRequest] | None:
+        message = await self.call.read()
+        if not isinstance(message, bytes):
+            return None
+        data = decode_relay_data(message)
+        assert data is not None
+        return [
+            file_relay_pb2.FileRelayRequest.FromString(bytes(frame)) for frame in self._decoder.feed(data)
+        ]
 
     async def answer(self, response: file_relay_pb2.FileRelayResponse) -> None:
         for message in encode_relay_data(frame_segments([response.SerializeToString()])):

@@ -131,15 +131,23 @@ class Peer:
     async def next(self) -> Response | None:
         """Return the agent's next frame; None at the end of its stream."""
         while not self._frames:
-            getting = asyncio.ensure_future(self.from_agent.get())
-            await asyncio.wait({getting, self.task}, return_when=asyncio.FIRST_COMPLETED)
-            if not getting.done():
-                self.from_agent.end()
-            data = await getting
-            if not data:
+            frames = await self._read()
+            if not frames:
                 return None
-            self._frames.extend(Response.FromString(bytes(frame)) for frame in self._decoder.feed(data))
+            self._frames.extend(frames)
         return self._frames.popleft()
+
+    async def next_write(self) -> list[Response]:
+        """Return what the agent sent in one piece; nothing may be left of the piece before."""
+        assert not self._frames
+        return await self._read()
+
+    async def _read(self) -> list[Response]:
+        getting = asyncio.ensure_future(self.from_agent.get())
+        await asyncio.wait({getting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
+            self.from_agent.end()
+        return [Response.FromString(bytes(frame)) for frame in self._decoder.feed(await getting)]
 
     async def accepted(self) -> None:
         """Wait for `accepted`; an error instead is raised."""

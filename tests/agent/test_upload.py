@@ -16,6 +16,7 @@ from agent.agent_harness import (
     Request,
     Sandbox,
     call,
+    data_message,
     finish_message,
     framed,
     get,
@@ -402,6 +403,19 @@ async def test_small_file_in_one_burst(agent: FileAgent, sandbox: Sandbox) -> No
         await peer.accepted()
         assert (await peer.answer()).upload.bytes_written == 3
     assert (sandbox.root / "file").read_bytes() == b"abc"
+
+
+async def test_a_small_file_is_answered_in_one_piece(agent: FileAgent) -> None:
+    """`accepted` goes with the answer if everything was here when it was admitted, and not later than at once else."""
+    async with peer_of(agent) as peer:
+        content, finish = data_message(0, b"abc"), finish_message(b"abc")
+        burst = [opened(upload=metadata("/file", 3)), Request(upload=content), Request(upload=finish)]
+        await peer.send_bytes(b"".join(map(framed, burst)))
+        assert [frame.WhichOneof("frame") for frame in await peer.next_write()] == ["accepted", "upload"]
+    for size in (3, MIB):
+        async with peer_of(agent) as peer:
+            await peer.send(opened(upload=metadata("/file", size)))
+            assert [frame.WhichOneof("frame") for frame in await peer.next_write()] == ["accepted"]
 
 
 async def test_memory_is_bounded(sandbox: Sandbox) -> None:

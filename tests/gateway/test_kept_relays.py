@@ -299,6 +299,17 @@ async def whole_upload(relay: FakeRelay) -> None:
     await relay.answer(file_relay_pb2.FileRelayResponse(upload=answer))
 
 
+async def test_a_small_file_goes_in_one_piece(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
+    """FRM-4, FRM-6: content and end, behind the `open` that the agent is busy with meanwhile."""
+    uploading = upload(harness)
+    relay = await supervisor.take_relay()
+    for kinds in (["open"], ["upload", "input_end"]):
+        assert [frame.WhichOneof("frame") for frame in await relay.next_write()] == kinds
+    answer = files_pb2.UploadFileResponse(bytes_written=3)
+    await relay.answer(file_relay_pb2.FileRelayResponse(upload=answer))
+    await uploading
+
+
 @pytest.mark.parametrize("kind", ["question", "upload"])
 async def test_one_that_ends_as_it_is_used_again_costs_nobody_the_operation(
     harness: GatewayHarness, supervisor: FakeSupervisor, kind: str

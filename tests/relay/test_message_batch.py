@@ -79,6 +79,20 @@ async def test_nobody_waits_for_more_than_comes(*, ends: bool) -> None:
     assert await asyncio.wait_for(taking, 10) == [b"second"]
 
 
+async def test_a_short_stream_is_taken_whole() -> None:
+    """Its first message, too, waits for the end."""
+    batch = MessageBatch(short=True)
+    await batch.put(b"content")
+    taking = asyncio.create_task(batch.take(1000))
+    await asyncio.sleep(0)
+    assert not taking.done()
+    await batch.put(b"finish")
+    batch.end()
+    assert not batch.over
+    assert await taking == [b"content", b"finish"]
+    assert batch.over
+
+
 async def test_the_consumer_waits_for_the_first_message() -> None:
     batch = MessageBatch()
     taking = asyncio.create_task(batch.take(1000))

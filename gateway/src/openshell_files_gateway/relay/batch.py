@@ -25,8 +25,7 @@ _JOINED_BYTES: Final = 512 * KIB
 #: or what comes in this time.
 _GATHER_SECONDS: Final = 0.005
 
-#: It flows if the last messages were taken no longer ago than this. A small
-#: file's messages are the first ones, and their end is known: they never wait.
+#: It flows if the last messages were taken no longer ago than this.
 _FLOWING_SECONDS: Final = 0.02
 
 #: What a message counts for at least: its objects and headers take up room
@@ -47,15 +46,20 @@ class MessageBatch:
 
     `put` waits while `max_bytes` or more are queued; `take` waits for the
     first message and returns all that fit together.
+
+    Args:
+        max_bytes: bytes that may wait.
+        short: whether the end is near: then the first messages wait for it,
+            too, and all of a small file goes in one write.
     """
 
-    def __init__(self, max_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(self, max_bytes: int = QUEUE_BYTES, *, short: bool = False) -> None:
         self._max = max_bytes
         self._messages: deque[bytes] = deque()
         self._size = self._peak = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
-        self._taken_at = -math.inf
+        self._taken_at = self._loop.time() if short else -math.inf
         #: How much the consumer waits for.
         self._wanted = 0
         self._enough = asyncio.Event()
@@ -97,6 +101,11 @@ class MessageBatch:
         self._taken_at = self._loop.time()
         self._room.set()
         return batch
+
+    @property
+    def over(self) -> bool:
+        """Whether everything was taken, and no message follows."""
+        return self._ended and not self._messages
 
     def statistics(self) -> BatchStatistics:
         """Return what waits."""

@@ -101,17 +101,23 @@ class FileRelay:
             self._repeatable.idempotent = _is_idempotent(request)
         await self._send(frame)
 
-    async def forward(self, messages: Sequence[bytes]) -> None:
-        """Send callers' messages as they came (FRM-4); joined into one write."""
+    async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
+        """Send callers' messages as they came (FRM-4); joined into one write.
+
+        Args:
+            messages: at least one, unless it is the end.
+            ended: whether the caller's stream is over (FRM-6).
+        """
         segments: list[bytes | memoryview] = []
         for message in messages:
             segments += frame_segments(chunks.embed([message]))
+        if ended:
+            segments += _input_end(cancelled=False)
         await self._channel.send(segments)
 
-    async def end_input(self, *, cancelled: bool) -> None:
-        """Say that the caller's stream is over (FRM-6)."""
-        end = file_relay_pb2.FileRelayInputEnd(cancelled=cancelled)
-        await self._send(file_relay_pb2.FileRelayRequest(input_end=end))
+    async def cancel_input(self) -> None:
+        """Say that nobody waits for an answer any more (FRM-6)."""
+        await self._channel.send(_input_end(cancelled=True))
 
     async def next_frame(self) -> memoryview | file_relay_pb2.FileRelayResponse:
         """Return the next frame of the agent.
@@ -189,6 +195,11 @@ class FileRelay:
         if self._heard:
             return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
         return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
+
+
+def _input_end(*, cancelled: bool) -> list[bytes | memoryview]:
+    end = file_relay_pb2.FileRelayInputEnd(cancelled=cancelled)
+    return frame_segments([file_relay_pb2.FileRelayRequest(input_end=end).SerializeToString()])
 
 
 def _is_idempotent(request: file_relay_pb2.FileRelayOpen) -> bool:

@@ -119,7 +119,7 @@ class FileMethods:
         key = LaneKey(call.user.key, sandbox.id, metadata.upload_id, metadata.epoch)
         with self._lanes.opened(key, count, call.transfer_id) as lanes:
             async with (
-                UploadInput(call.context.read, lanes) as content,
+                UploadInput(call.context.read, lanes, metadata.size_bytes) as content,
                 self._operation(sandbox, call) as operation,
             ):
                 await self._open(operation, upload=metadata)
@@ -324,7 +324,7 @@ class FileMethods:
         await cancel(forwarding)
         with suppress(TransferError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
-                await operation.relay.end_input(cancelled=True)
+                await operation.relay.cancel_input()
 
     async def _run_download(self, operation: _Operation, call: Call) -> None:
         """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import MAX_RELAY_PAYLOAD
+from openshell_files_protocol.limits import KIB
 
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
@@ -18,6 +19,10 @@ from openshell_files_gateway.rpc.tasks import cancel
 
 #: Room for the headers that a message gets on its way into a relay frame.
 _HEADER_ROOM: Final = 64
+
+#: A file up to this size is sent when all of it is here: content, finish and
+#: end come one right after the other, and the agent is busy with the admission.
+_SMALL_BYTES: Final = 64 * KIB
 
 
 class UploadInput:
@@ -29,12 +34,13 @@ class UploadInput:
     Args:
         read: reads the first stream, which has given the metadata.
         lanes: the other streams; None if there are none.
+        declared_bytes: size of the file as the caller says; 0 if it does not.
     """
 
-    def __init__(self, read: Read, lanes: UploadLanes | None) -> None:
+    def __init__(self, read: Read, lanes: UploadLanes | None, declared_bytes: int) -> None:
         self._read = read
         self._lanes = lanes
-        self._batch = MessageBatch()
+        self._batch = MessageBatch(short=0 < declared_bytes <= _SMALL_BYTES)
         self._activity: Activity | None = None
         self._reader: asyncio.Task[None] | None = None
         #: Read so far.
@@ -62,14 +68,19 @@ class UploadInput:
         """
         self._activity = activity
         with suppress(TransferError):
-            while messages := await self._batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM):
+            messages = await self._take()
+            while not self._batch.over:
                 await relay.forward(messages)
                 activity.touch()
+                messages = await self._take()
             # A cancelled call looks like the end of the stream first and
             # is cancelled a turn of the loop later (grpc.aio).
             for _ in range(3):
                 await asyncio.sleep(0)
-            await relay.end_input(cancelled=False)
+            await relay.forward(messages, ended=True)
+
+    async def _take(self) -> list[bytes]:
+        return await self._batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM)
 
     async def _read_on(self) -> None:
         """Read until the end. If a lane is lost the batch has none: whoever waits for the agent finds out."""

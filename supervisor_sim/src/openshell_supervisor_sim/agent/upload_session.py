@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from openshell_files_protocol.errors import TransferError
-from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -50,6 +50,11 @@ _LINGER_SECONDS: Final = 0.02
 #: Plain chunks are joined up to so many bytes before they are hashed and
 #: written: every one costs as many system calls as a large one.
 _JOIN_BYTES: Final = MIB
+
+#: A file up to this size is often all here when it is admitted. Then `accepted`
+#: goes out together with the answer; it waits at most so long for the input.
+_SMALL_BYTES: Final = 64 * KIB
+_TOGETHER_SECONDS: Final = 0.005
 
 
 class UploadSession:
@@ -90,18 +95,24 @@ class UploadSession:
         request = upload_request(metadata)
         attached = await self._attach(request, metadata.SerializeToString())
         if isinstance(attached, Published):
-            await self._accept(accepted)
+            await self._outbound.put_message(accepted)
+            await self._outbound.flush()
             return await self._replay(self._core(request, attached), attached)
         try:
-            return await self._receive(self._core(request, attached), attached, accepted)
+            await self._outbound.put_message(accepted)
+            small = request.size_bytes is not None and request.size_bytes <= _SMALL_BYTES
+            return await self._receive(self._core(request, attached), attached, small=small)
         finally:
             if not attached.ended:
                 attached.interrupt.set()
                 await self._services.disk.run(attached.end)
 
-    async def _accept(self, accepted: file_relay_pb2.FileRelayResponse) -> None:
-        await self._outbound.put_message(accepted)
-        await self._outbound.flush()
+    async def _tell_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
+        """Send `accepted`, or leave it to the answer's write if that comes next."""
+        if small:
+            await asyncio.wait({reader}, timeout=_TOGETHER_SECONDS)
+        if not reader.done():
+            await self._outbound.flush()
 
     async def _attach(self, request: UploadRequest, metadata: bytes) -> UploadAttempt | Published:
         interrupt = Interrupt()
@@ -151,12 +162,14 @@ class UploadSession:
                 return published.result
 
     async def _receive(
-        self, core: UploadCore, attempt: UploadAttempt, accepted: file_relay_pb2.FileRelayResponse
+        self, core: UploadCore, attempt: UploadAttempt, *, small: bool
     ) -> files_pb2.UploadFileResponse:
         reader = asyncio.create_task(self._read(core), name="file-agent-upload-reader")
         reader.add_done_callback(self._reader_ended)
         # Content may be there already; it is read and written while this is sent.
-        accepting = asyncio.create_task(self._accept(accepted), name="file-agent-upload-accepted")
+        accepting = asyncio.create_task(
+            self._tell_accepted(reader, small=small), name="file-agent-upload-accepted"
+        )
         try:
             turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
             work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
