@@ -78,6 +78,7 @@ class UploadInput:
             for _ in range(3):
                 await asyncio.sleep(0)
             await relay.forward(messages, ended=True)
+            activity.touch()
 
     async def _take(self) -> list[bytes]:
         return await self._batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM)
