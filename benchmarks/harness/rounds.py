@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harness.pages import take_before
 from harness.processes import Measured
 
 Work = Callable[[], Measured]
@@ -99,7 +100,8 @@ def interleaved(
     """Run both in turn; pytest-benchmark times ours, and its `extra_info` has the rest.
 
     One round of each goes before, unmeasured: pages, caches and connections
-    are there when the first pair begins.
+    are there when the first pair begins. Before each measurement the memory
+    for its files is taken and let go (`harness.pages`).
 
     Args:
         benchmark: of the test.
@@ -113,9 +115,13 @@ def interleaved(
     baseline()
     mine: list[Measured] = []
     theirs: list[Measured] = []
-    benchmark.pedantic(
-        lambda: mine.append(ours()), setup=lambda: theirs.append(baseline()), rounds=rounds, iterations=1
-    )
+
+    def before_ours() -> None:
+        take_before(size)
+        theirs.append(baseline())
+        take_before(size)
+
+    benchmark.pedantic(lambda: mine.append(ours()), setup=before_ours, rounds=rounds, iterations=1)
     pairs = Pairs(tuple(mine), tuple(theirs))
     _note(benchmark, mine, size)
     benchmark.extra_info |= {
@@ -142,7 +148,9 @@ def alone(
     if warm:
         work()
     measured: list[Measured] = []
-    benchmark.pedantic(lambda: measured.append(work()), rounds=rounds, iterations=1)
+    benchmark.pedantic(
+        lambda: measured.append(work()), setup=lambda: take_before(size), rounds=rounds, iterations=1
+    )
     _note(benchmark, measured, size)
     return tuple(measured)
 

@@ -51,7 +51,7 @@ def tune_allocator() -> bool:
     mallopt.restype = ctypes.c_int
     results = [
         mallopt(_M_MMAP_THRESHOLD, 32 * MIB),
-        mallopt(_M_TRIM_THRESHOLD, 8 * MIB),
+        mallopt(_M_TRIM_THRESHOLD, 32 * MIB),
         mallopt(_M_ARENA_MAX, 2),
     ]
     return all(results)

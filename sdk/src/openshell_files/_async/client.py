@@ -10,6 +10,7 @@ from openshell_files._async.credentials import TokenSource
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.sandbox import AsyncSandboxFiles
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent, parse_endpoint
+from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
 from openshell_files._local.tls import channel_credentials
 from openshell_files.auth import Auth
@@ -79,6 +80,7 @@ class AsyncFilesClient:
         """
         if timeout <= 0 or idle_timeout <= 0:
             raise ValueError("timeout and idle_timeout: must be positive")
+        keep_buffers()
         self._workspace = workspace
         self._rpc = Rpc(
             connection,

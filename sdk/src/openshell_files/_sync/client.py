@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent, parse_endpoint
+from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
 from openshell_files._local.tls import channel_credentials
 from openshell_files._sync._calls import Connection
@@ -80,6 +81,7 @@ class FilesClient:
         """
         if timeout <= 0 or idle_timeout <= 0:
             raise ValueError("timeout and idle_timeout: must be positive")
+        keep_buffers()
         self._workspace = workspace
         self._rpc = Rpc(
             connection,
