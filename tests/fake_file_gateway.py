@@ -86,6 +86,10 @@ class FakeGateway:
         self.insists_on_blocks = False
         #: How many streams an upload may have (UPL-15).
         self.upload_lanes = 0
+        #: Largest file that may come in its upload's first message (UPL-16).
+        self.max_whole_bytes = 0
+        #: Whether it knows such files although it did not say so, or not although it did.
+        self.knows_whole = True
         self.lanes = FakeLanes()
         self.files: dict[str, FakeFile] = {}
         self.uploads: dict[str, FakeUpload] = {}
@@ -309,7 +313,7 @@ class FakeGateway:
                 upload = self._new_upload(metadata)
                 upload.epoch = metadata.epoch
         received = len(upload.staged)
-        for request in requests:
+        for request in self._with_whole(metadata, requests):
             if self.keep_messages:
                 messages.append(request)
             if self.on_upload_message is not None:
@@ -324,6 +328,18 @@ class FakeGateway:
                     return response
                 received = self._stage(upload, request.data, received)
         raise TransferError(Reason.UPLOAD_INCOMPLETE, "the stream ended without a finish")
+
+    def _with_whole(
+        self, metadata: files_pb2.UploadFileMetadata, requests: Iterator[files_pb2.UploadFileRequest]
+    ) -> Iterator[files_pb2.UploadFileRequest]:
+        """Give the messages that a file in the metadata stands for (UPL-16)."""
+        if not self.knows_whole or not metadata.HasField("whole"):
+            return requests
+        whole = metadata.whole
+        messages = [files_pb2.UploadFileRequest(finish=whole.finish)]
+        if whole.HasField("data"):
+            messages.insert(0, files_pb2.UploadFileRequest(data=whole.data))
+        return iter(messages)
 
     def _stage(self, upload: FakeUpload, chunk: files_pb2.FileChunk, received: int) -> int:
         if chunk.offset != received:
@@ -426,10 +442,15 @@ class FakeGateway:
             file=_info(upload.metadata.remote_path, file, digest=True, blocks=upload.blocks),
             upload_id=upload.upload_id,
             durability=upload.metadata.durability,
+            limits=self._limits(),
         )
 
     def _limits(self) -> files_pb2.TransferLimits:
-        return files_pb2.TransferLimits(max_chunk_bytes=self.max_chunk_bytes, upload_lanes=self.upload_lanes)
+        return files_pb2.TransferLimits(
+            max_chunk_bytes=self.max_chunk_bytes,
+            upload_lanes=self.upload_lanes,
+            max_whole_bytes=self.max_whole_bytes,
+        )
 
     # Downloads
 
@@ -543,7 +564,7 @@ def _serialize(message: Message | bytes) -> bytes:
 def _anonymous(metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileMetadata:
     copy = files_pb2.UploadFileMetadata()
     copy.CopyFrom(metadata)
-    for name in ("request_id", "upload_id", "epoch", "digest_algorithm"):
+    for name in ("request_id", "upload_id", "epoch", "digest_algorithm", "whole"):
         copy.ClearField(name)
     return copy
 

@@ -155,6 +155,33 @@ def test_every_size(stack: DevStack, tmp_path: Path, carrier: Carrier, size: int
     _check_round_trip(stack, carrier, source, f"size-{size}", tmp_path / "target")
 
 
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_small_files_one_after_the_other(stack: DevStack, flavour: str) -> None:
+    """UPL-16: whichever way a client finds to send them, once it knows its gateway."""
+    sandbox = stack.sandboxes[1]
+    contents = [content_of("small", size) for size in SIZES if size <= MIN_CHUNK_LIMIT_BYTES + 1] * 2
+
+    async def carry() -> None:
+        async with AsyncFilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
+            files = client.sandbox(sandbox.name)
+            for content in contents:
+                check(await files.write_bytes("small", content), content)
+
+    def check(result: UploadResult, content: bytes) -> None:
+        assert (sandbox.directory / "small").read_bytes() == content
+        assert result.sha256 == hashlib.sha256(content).hexdigest()
+        assert (result.size, result.bytes_sent, result.attempts) == (len(content), len(content), 1)
+
+    if flavour == "async":
+        asyncio.run(carry())
+    else:
+        with FilesClient(stack.endpoint, auth=OidcAuth(stack.token)) as client:
+            files = client.sandbox(sandbox.name)
+            for content in contents:
+                check(files.write_bytes("small", content), content)
+    (sandbox.directory / "small").unlink()
+
+
 @pytest.mark.parametrize("size", CLI_SIZES)
 def test_every_size_by_command(stack: DevStack, tmp_path: Path, size: int) -> None:
     """The same with two commands."""

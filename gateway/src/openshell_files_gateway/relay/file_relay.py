@@ -85,8 +85,13 @@ class FileRelay:
         proof = gateway_proof(secret, nonce, challenge.nonce)
         await self._send(file_relay_pb2.FileRelayRequest(proof=file_relay_pb2.FileRelayProof(proof=proof)))
 
-    async def open(self, request: file_relay_pb2.FileRelayOpen) -> None:
-        """Send the first frame (FRM-2).
+    async def open(self, request: file_relay_pb2.FileRelayOpen, messages: Sequence[bytes] = ()) -> None:
+        """Send the first frame (FRM-2), and all of the input in the same write if it is here already.
+
+        Args:
+            request: the operation.
+            messages: the caller's messages that follow, all there will be
+                (FRM-6); none if they are to come, or nothing is to follow.
 
         Raises:
             TransferError: INVALID_REQUEST if the caller's request makes it
@@ -99,7 +104,10 @@ class FileRelay:
             )
         if self._repeatable is not None:
             self._repeatable.idempotent = _is_idempotent(request)
-        await self._send(frame)
+        segments = frame_segments([frame.SerializeToString()])
+        if messages:
+            segments += _forwarded(messages, ended=True)
+        await self._channel.send(segments)
 
     async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
         """Send callers' messages as they came (FRM-4); joined into one write.
@@ -108,12 +116,7 @@ class FileRelay:
             messages: at least one, unless it is the end.
             ended: whether the caller's stream is over (FRM-6).
         """
-        segments: list[bytes | memoryview] = []
-        for message in messages:
-            segments += frame_segments(chunks.embed([message]))
-        if ended:
-            segments += _input_end(cancelled=False)
-        await self._channel.send(segments)
+        await self._channel.send(_forwarded(messages, ended=ended))
 
     async def cancel_input(self) -> None:
         """Say that nobody waits for an answer any more (FRM-6)."""
@@ -195,6 +198,15 @@ class FileRelay:
         if self._heard:
             return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
         return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
+
+
+def _forwarded(messages: Sequence[bytes], *, ended: bool) -> list[bytes | memoryview]:
+    segments: list[bytes | memoryview] = []
+    for message in messages:
+        segments += frame_segments(chunks.embed([message]))
+    if ended:
+        segments += _input_end(cancelled=False)
+    return segments
 
 
 def _input_end(*, cancelled: bool) -> list[bytes | memoryview]:

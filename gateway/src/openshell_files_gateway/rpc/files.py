@@ -8,7 +8,7 @@ decided in the sandbox.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +26,7 @@ from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.core import phases
 from openshell_files_gateway.core.lanes import check_lane, lanes_of
 from openshell_files_gateway.core.transfers import TransferLimits
+from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES, take_whole
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.file_relay import FileRelay
@@ -104,13 +105,27 @@ class FileMethods:
         }
 
     async def upload_file(self, _: object, call: Call) -> bytes:
-        """UploadFile (UPL-1 to UPL-15): forwards until the agent gives a result."""
+        """UploadFile (UPL-1 to UPL-16): forwards until the agent gives a result."""
         first = await self._first_message(call)
         if first.WhichOneof("payload") == "lane":
             return await self._carry_lane(first.lane, call)
         metadata = first.metadata
         sandbox = self._sandbox_of_rfc_message(metadata, call)
         call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
+        whole = take_whole(metadata)
+        if whole is None:
+            response = await self._upload_streams(metadata, sandbox, call)
+        else:
+            response = await self._upload_whole(metadata, whole, sandbox, call)
+        call.facts["published_bytes"] = response.bytes_written
+        if metadata.explicit_finish:
+            response.limits.max_whole_bytes = MAX_WHOLE_BYTES
+        return response.SerializeToString()
+
+    async def _upload_streams(
+        self, metadata: files_pb2.UploadFileMetadata, sandbox: Sandbox, call: Call
+    ) -> files_pb2.UploadFileResponse:
+        """Forward what comes on the call's stream, and on the others of an upload that has several (UPL-15)."""
         count = lanes_of(metadata)
         if count > 1:
             call.facts["lanes"] = count
@@ -124,8 +139,23 @@ class FileMethods:
             ):
                 await self._open(operation, upload=metadata)
                 response = await self._run_upload(operation, content, lanes)
-        call.facts |= {"published_bytes": response.bytes_written, "content_bytes": operation.content_bytes}
-        return response.SerializeToString()
+        call.facts["content_bytes"] = operation.content_bytes
+        return response
+
+    async def _upload_whole(
+        self, metadata: files_pb2.UploadFileMetadata, messages: list[bytes], sandbox: Sandbox, call: Call
+    ) -> files_pb2.UploadFileResponse:
+        """Send the agent a file that came in one message (UPL-16); nothing else is read from the caller."""
+        call.facts["content_bytes"] = sum(map(len, messages))
+        async with self._operation(sandbox, call) as operation:
+            await self._open(operation, messages, upload=metadata)
+            try:
+                frame = await operation.activity.watched(operation.relay.next_frame())
+            except asyncio.CancelledError:
+                await self._farewell(operation)
+                raise
+            response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
+        return response
 
     async def _carry_lane(self, lane: files_pb2.UploadLane, call: Call) -> bytes:
         """Carry one of the streams that an upload has beyond its first (UPL-15)."""
@@ -150,15 +180,17 @@ class FileMethods:
     async def start_upload(self, data: bytes, call: Call) -> bytes:
         """StartUpload (RSM-1, RSM-5, RSM-9)."""
         request: files_pb2.StartUploadRequest = parse_request(files_pb2.StartUploadRequest, data)
+        if request.metadata.HasField("whole"):
+            raise invalid("metadata.whole", "is for UploadFile; nothing is sent with StartUpload")
         sandbox = self._sandbox_of_rfc_message(request.metadata, call)
         call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
-        return self._with_lanes(await self._ask(sandbox, call, "start_upload", start_upload=request))
+        return self._with_offers(await self._ask(sandbox, call, "start_upload", start_upload=request))
 
     async def get_upload(self, data: bytes, call: Call) -> bytes:
         """GetUpload (RSM-7)."""
         request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
         sandbox = self._sandbox_of(request.sandbox, call)
-        return self._with_lanes(await self._ask(sandbox, call, "get_upload", get_upload=request))
+        return self._with_offers(await self._ask(sandbox, call, "get_upload", get_upload=request))
 
     async def list_uploads(self, data: bytes, call: Call) -> bytes:
         """ListUploads (RSM-8)."""
@@ -261,8 +293,13 @@ class FileMethods:
             return PortTarget(call.transfer_id, sandbox.agent.port)
         return FileAgentTarget(call.transfer_id)
 
-    async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
-        """Send the agent its first frame."""
+    async def _open(
+        self,
+        operation: _Operation,
+        messages: Sequence[bytes] = (),
+        **request: Any,  # noqa: ANN401 - one field of a oneof
+    ) -> None:
+        """Send the agent its first frame, and all of the input with it if it is here."""
         opened = file_relay_pb2.FileRelayOpen(
             protocol_version=PROTOCOL_VERSION,
             transfer_id=operation.transfer_id,
@@ -279,7 +316,7 @@ class FileMethods:
             **request,
         )
         # A supervisor that reads nothing blocks this, too.
-        await operation.activity.watched(operation.relay.open(opened))
+        await operation.activity.watched(operation.relay.open(opened, messages))
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
         """Ask the agent one question, and pass its answer on."""
@@ -293,9 +330,10 @@ class FileMethods:
             frame = await operation.activity.watched(operation.relay.next_frame())
             return operation.relay.last(frame, answer)
 
-    def _with_lanes(self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse) -> bytes:
-        """Say in an agent's answer over how many streams the upload may travel: the gateway's to decide."""
+    def _with_offers(self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse) -> bytes:
+        """Say in an agent's answer what is the gateway's to decide: streams of an upload, files in one message."""
         answer.limits.upload_lanes = self._lanes.offer()
+        answer.limits.max_whole_bytes = MAX_WHOLE_BYTES
         return answer.SerializeToString()
 
     async def _run_upload(
@@ -311,7 +349,8 @@ class FileMethods:
             if operation.loan.keeps:
                 operation.loan.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
         except asyncio.CancelledError:
-            await self._farewell(operation, forwarding)
+            await cancel(forwarding)
+            await self._farewell(operation)
             raise
         finally:
             await cancel(forwarding)
@@ -319,9 +358,8 @@ class FileMethods:
         return response
 
     @staticmethod
-    async def _farewell(operation: _Operation, forwarding: asyncio.Task[None]) -> None:
+    async def _farewell(operation: _Operation) -> None:
         """Tell the agent that its caller is gone, if it can still be told."""
-        await cancel(forwarding)
         with suppress(TransferError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await operation.relay.cancel_input()

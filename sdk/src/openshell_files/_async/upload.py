@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
@@ -16,7 +16,7 @@ from openshell_files._async.content import Content, SourceFailedError, hash_up_t
 from openshell_files._async.rpc import Deadline, Rpc
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.outgoing import finish_message, first_message
+from openshell_files._core.outgoing import Span, finish_message, first_message, whole_file
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.upload_plan import UploadPlan
 from openshell_files._local import source_file
@@ -131,6 +131,9 @@ class Upload:
         self._resumed_from = action.offset
         self._complete = False
         self._begin_digest(self._plan.algorithm)
+        whole = await self._whole(action)
+        if whole is not None:
+            return await self._send_whole(whole)
         messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes)
         metadata = self._with_lanes(action)
         async with await self._rpc.upload_file(metadata, self._deadline) as call:
@@ -153,9 +156,33 @@ class Upload:
             except CallEndedError:
                 # The server has spoken before everything was sent: its words count.
                 pass
-            response = await call.response()
-            self._rpc.answered()
-            return files_pb2.UploadFileResponse.FromString(response)
+            return self._rpc.uploaded(await call.response())
+
+    async def _whole(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata | None:
+        """Return the metadata with the whole file in it, if the gateway takes that and it is one piece (UPL-16)."""
+        size = self._content.size
+        if size is None or size > self._rpc.max_whole_bytes or action.metadata.upload_id:
+            return None
+        pieces = list[Span]()
+        async with aclosing(self._content.spans(0, action.chunk_bytes)) as spans:
+            async for span in spans:
+                pieces.append(span)
+        if len(pieces) > 1 or not self._digest.rewind(0):
+            return None
+        return whole_file(action.metadata, self._digest, pieces)
+
+    async def _send_whole(self, metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileResponse:
+        """Send content and finish in the first message, which is the only one."""
+        self._report(0)
+        await self._content.check_unchanged()
+        if self._digest.position != self._content.size:
+            raise source_file.changed(self._content.name)
+        self._complete = True
+        self._plan.on_finish_sent()
+        self._bytes_sent += len(metadata.whole.data.data)
+        response = await self._rpc.upload_whole(metadata, self._deadline)
+        self._report(self._digest.position)
+        return response
 
     def _with_lanes(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata:
         """Return the metadata, with as many lanes as are allowed and pay (UPL-15)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from openshell_files_protocol.chunks import crc32c, encode_chunk, encode_hole
@@ -64,6 +64,33 @@ def finish_message(size: int, sha256: bytes, sha256_blocks: bytes = b"") -> byte
     """Serialize the one message that publishes, with one of the two digests (UPL-3, DIG-4)."""
     finish = files_pb2.UploadFinish(size_bytes=size, sha256=sha256, sha256_blocks=sha256_blocks)
     return files_pb2.UploadFileRequest(finish=finish).SerializeToString()
+
+
+def whole_file(
+    metadata: files_pb2.UploadFileMetadata, digest: ContentDigest, content: Sequence[Span]
+) -> files_pb2.UploadFileMetadata:
+    """Return an upload's metadata with all of its content, hashed, and its finish (UPL-16).
+
+    Args:
+        metadata: of the upload; it stays as it is.
+        digest: of nothing yet.
+        content: the one span of the file; none for an empty file.
+    """
+    whole = files_pb2.WholeFile()
+    for span in content:
+        if span.hole_bytes:
+            digest.update_zeros(span.hole_bytes)
+            whole.data.hole_bytes = span.hole_bytes
+        else:
+            digest.update(span.data)
+            whole.data.data = bytes(span.data)
+            whole.data.crc32c = crc32c(span.data)
+    named = digest.named
+    whole.finish.size_bytes = digest.position
+    whole.finish.sha256, whole.finish.sha256_blocks = named.sha256, named.sha256_blocks
+    carrier = files_pb2.UploadFileMetadata(whole=whole)
+    carrier.MergeFrom(metadata)
+    return carrier
 
 
 class Rechunker:

@@ -89,6 +89,8 @@ class Rpc:
         self._gateway = Acquaintance()
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
+        #: Largest file that the gateway takes in one message, as far as it has said so (UPL-16).
+        self.max_whole_bytes = 0
 
     def budget(self) -> RetryBudget:
         """Return the tries of one transfer."""
@@ -107,7 +109,7 @@ class Rpc:
     ) -> files_pb2.StartUploadResponse:
         """Call StartUpload once."""
         hashed = request.metadata.size_bytes if request.sha256 else 0
-        return self._unary(
+        answer = self._unary(
             methods.START_UPLOAD,
             request,
             files_pb2.StartUploadResponse.FromString,
@@ -115,14 +117,18 @@ class Rpc:
             hashed,
             self.lanes.connect_after(request.metadata.size_bytes),
         )
+        self.max_whole_bytes = answer.limits.max_whole_bytes
+        return answer
 
     def get_upload(
         self, request: files_pb2.GetUploadRequest, deadline: Deadline, *, hashed_bytes: int = 0
     ) -> files_pb2.GetUploadResponse:
         """Call GetUpload once."""
-        return self._unary(
+        answer = self._unary(
             methods.GET_UPLOAD, request, files_pb2.GetUploadResponse.FromString, deadline, hashed_bytes
         )
+        self.max_whole_bytes = answer.limits.max_whole_bytes
+        return answer
 
     def abort_upload(
         self, request: files_pb2.AbortUploadRequest, deadline: Deadline
@@ -154,6 +160,33 @@ class Rpc:
             for lane in range(max(1, metadata.lanes))
         ]
         return calls[0] if len(calls) == 1 else UploadLanes(calls, lane_messages(metadata), self.idle)
+
+    def upload_whole(
+        self, metadata: files_pb2.UploadFileMetadata, deadline: Deadline
+    ) -> files_pb2.UploadFileResponse:
+        """Call UploadFile with a file that is whole in its first message (UPL-16)."""
+        request = files_pb2.UploadFileRequest(metadata=metadata)
+        try:
+            return self.uploaded(
+                self._connection.unary(
+                    methods.UPLOAD_FILE,
+                    request.SerializeToString(),
+                    self._tokens.metadata(),
+                    deadline.cap(self.idle),
+                )
+            )
+        except FilesError:
+            # Another gateway, which does not know it, may have the address by
+            # now. The next answer tells.
+            self.max_whole_bytes = 0
+            raise
+
+    def uploaded(self, answer: bytes) -> files_pb2.UploadFileResponse:
+        """Parse the answer to UploadFile, and note what the gateway says in it."""
+        response = files_pb2.UploadFileResponse.FromString(answer)
+        self.answered()
+        self.max_whole_bytes = response.limits.max_whole_bytes
+        return response
 
     def download_file(self, request: files_pb2.DownloadFileRequest, deadline: Deadline) -> DownloadCall:
         """Begin DownloadFile."""

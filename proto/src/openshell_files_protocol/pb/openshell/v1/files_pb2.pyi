@@ -419,6 +419,7 @@ class TransferLimits(_message.Message):
     UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
     MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
     UPLOAD_LANES_FIELD_NUMBER: _builtins.int
+    MAX_WHOLE_BYTES_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk`."""
     max_file_bytes: _builtins.int
@@ -427,6 +428,10 @@ class TransferLimits(_message.Message):
     """How many streams one upload may travel over now (UPL-15). 0 and 1: one.
     The gateway says it in the answers of StartUpload and GetUpload; what an
     agent says means nothing.
+    """
+    max_whole_bytes: _builtins.int
+    """Largest content of a file that comes in its upload's first message
+    (UPL-16). 0: none may. The gateway says it, as upload_lanes.
     """
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
@@ -445,14 +450,43 @@ class TransferLimits(_message.Message):
         upload_expiry: _duration_pb2.Duration | None = ...,
         max_uploads_per_sandbox: _builtins.int = ...,
         upload_lanes: _builtins.int = ...,
+        max_whole_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferLimits: _TypeAlias = TransferLimits  # noqa: Y015
+
+@_typing.final
+class WholeFile(_message.Message):
+    """A small file in the first message of its upload (UPL-16)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data(self) -> Global___FileChunk:
+        """All of the content, from offset 0; unset for an empty file."""
+
+    @_builtins.property
+    def finish(self) -> Global___UploadFinish: ...
+    def __init__(
+        self,
+        *,
+        data: Global___FileChunk | None = ...,
+        finish: Global___UploadFinish | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finish", b"finish"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finish", b"finish"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WholeFile: _TypeAlias = WholeFile  # noqa: Y015
 
 @_typing.final
 class UploadFileMetadata(_message.Message):
@@ -478,6 +512,7 @@ class UploadFileMetadata(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     """Path of the file itself, never of a directory to put it into. Relative
@@ -525,6 +560,12 @@ class UploadFileMetadata(_message.Message):
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Unset: the time of publishing."""
 
+    @_builtins.property
+    def whole(self) -> Global___WholeFile:
+        """Content and finish; no message follows (UPL-16). Only to a gateway whose
+        limits have max_whole_bytes, and not in StartUpload.
+        """
+
     def __init__(
         self,
         *,
@@ -546,10 +587,11 @@ class UploadFileMetadata(_message.Message):
         epoch: _builtins.int = ...,
         digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
         lanes: _builtins.int = ...,
+        whole: Global___WholeFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time", "whole", b"whole"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "whole", b"whole", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -639,6 +681,7 @@ class UploadFileResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     ALREADY_IDENTICAL_FIELD_NUMBER: _builtins.int
     RESUMED_FROM_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     bytes_written: _builtins.int
     """Size of the published file."""
     upload_id: _builtins.str
@@ -654,6 +697,10 @@ class UploadFileResponse(_message.Message):
     def file(self) -> Global___FileInfo:
         """The published file with its digest, as computed in the sandbox."""
 
+    @_builtins.property
+    def limits(self) -> Global___TransferLimits:
+        """What the gateway takes in the next upload; for callers of explicit_finish."""
+
     def __init__(
         self,
         *,
@@ -664,10 +711,11 @@ class UploadFileResponse(_message.Message):
         replayed: _builtins.bool = ...,
         already_identical: _builtins.bool = ...,
         resumed_from: _builtins.int = ...,
+        limits: Global___TransferLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "bytes_written", b"bytes_written", "durability", b"durability", "file", b"file", "replayed", b"replayed", "resumed_from", b"resumed_from", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "bytes_written", b"bytes_written", "durability", b"durability", "file", b"file", "limits", b"limits", "replayed", b"replayed", "resumed_from", b"resumed_from", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
