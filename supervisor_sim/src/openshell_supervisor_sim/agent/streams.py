@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -102,6 +102,19 @@ class Inbound:
             TransferError: as `frame`.
         """
         return await self._next(_FRAMES_AT_ONCE, patient=False)
+
+    def all_input(self) -> list[memoryview] | None:
+        """Return all that follows of this operation if it is here already, to its `input_end` (FRM-6).
+
+        A caller whose file was whole in one message sends it so (UPL-16).
+        None leaves everything where it is.
+        """
+        frames = list(islice(self._frames, _FRAMES_AT_ONCE))
+        controls = [(number, kind) for number, frame in enumerate(frames, 1) if (kind := _kind(frame))]
+        if controls == [(len(frames), "input_end")]:
+            return frames
+        self._frames = chain(frames, self._frames)
+        return None
 
     async def _next(self, most: int, *, patient: bool) -> list[memoryview]:
         while True:
@@ -218,12 +231,17 @@ class Outbound:
 
 def is_open(frame: memoryview) -> bool:
     """Tell whether a frame begins an operation."""
+    return _kind(frame) == "open"
+
+
+def _kind(frame: memoryview) -> str | None:
+    """Return which frame it is; None for content and for what is no frame."""
     if embedded(frame) is not None:
-        return False
+        return None
     try:
-        return file_relay_pb2.FileRelayRequest.FromString(bytes(frame)).WhichOneof("frame") == "open"
+        return file_relay_pb2.FileRelayRequest.FromString(bytes(frame)).WhichOneof("frame")
     except DecodeError:
-        return False
+        return None
 
 
 def parse_open(frame: memoryview) -> file_relay_pb2.FileRelayOpen:

@@ -93,7 +93,14 @@ class UploadSession:
             ConnectionError: the peer is gone.
         """
         request = upload_request(metadata)
-        attached = await self._attach(request, metadata.SerializeToString())
+        recorded = metadata.SerializeToString()
+        if frames := self._inbound.all_input():
+            outcome = await self._at_once(request, recorded, frames)
+            await self._outbound.put_message(accepted)
+            if isinstance(outcome, Refuse):
+                raise outcome.error
+            return outcome
+        attached = await self._attach(request, recorded)
         if isinstance(attached, Published):
             await self._outbound.put_message(accepted)
             await self._outbound.flush()
@@ -106,6 +113,47 @@ class UploadSession:
             if not attached.ended:
                 attached.interrupt.set()
                 await self._services.disk.run(attached.end)
+
+    async def _at_once(
+        self, request: UploadRequest, metadata: bytes, frames: Sequence[memoryview]
+    ) -> files_pb2.UploadFileResponse | Refuse:
+        """Carry an upload out whose input is all here: the disk is visited once.
+
+        Returns:
+            The answer, or what ended the upload after it was admitted.
+
+        Raises:
+            TransferError: it was not admitted.
+        """
+        interrupt = Interrupt()
+        work = partial(self._admit_and_publish, request, metadata, frames, interrupt)
+        while True:
+            outcome = await self._outbound.while_working(self._services.disk.run(work, interrupt=interrupt))
+            if not isinstance(outcome, Verifying):
+                return outcome
+            await self._outbound.while_working(settled(self._services, outcome.upload))
+
+    def _admit_and_publish(
+        self, request: UploadRequest, metadata: bytes, frames: Sequence[memoryview], interrupt: Interrupt
+    ) -> files_pb2.UploadFileResponse | Refuse | Verifying:
+        """Do everything that an upload does, in a disk thread."""
+        attached = self._services.admission.attach(
+            request, metadata, self._caller, self._on_displaced, interrupt
+        )
+        if isinstance(attached, Verifying):
+            return attached
+        try:
+            actions, _, last = _decided(self._core(request, attached), frames)
+            if isinstance(attached, Published):
+                return _replayed(last, attached)
+            response = _carry_out(attached, actions if last is None else [*actions, last])
+        except TransferError as error:
+            return Refuse(error, keep=True)
+        finally:
+            _end(attached)
+        if response is None:
+            raise AssertionError("the end of the input decides at the latest")
+        return response
 
     async def _tell_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
         """Send `accepted`, or leave it to the answer's write if that comes next."""
@@ -155,11 +203,8 @@ class UploadSession:
         """Wait for the finish of what was published before (RSM-6)."""
         while True:
             _, _, last = await self._next(core)
-            if isinstance(last, Refuse):
-                raise last.error
-            if isinstance(last, Replay):
-                published.result.replayed = True
-                return published.result
+            if last is not None:
+                return _replayed(last, published)
 
     async def _receive(
         self, core: UploadCore, attempt: UploadAttempt, *, small: bool
@@ -213,23 +258,39 @@ class UploadSession:
 
     async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None]:
         """Return what to stage, its bytes, and the outcome if it is decided."""
-        actions, size = list[Action](), 0
         try:
             frames = await self._inbound.frames()
-            if not frames:
-                return actions, size, core.receive(StreamLost())
-            for frame in frames:
-                match action := core.receive(parse_input(frame)):
-                    case Stage() | StageHole():
-                        actions.append(action)
-                        size += len(frame)
-                    case Publish() | Replay() | Refuse():
-                        return actions, size, action
-                    case Skip():
-                        pass
         except TransferError as error:
-            return actions, size, Refuse(error, keep=True)
-        return actions, size, None
+            return [], 0, Refuse(error, keep=True)
+        if not frames:
+            return [], 0, core.receive(StreamLost())
+        return _decided(core, frames)
+
+
+def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Action], int, Action | None]:
+    """Return what to stage of some frames, its bytes, and the outcome if it is decided."""
+    actions, size = list[Action](), 0
+    try:
+        for frame in frames:
+            match action := core.receive(parse_input(frame)):
+                case Stage() | StageHole():
+                    actions.append(action)
+                    size += len(frame)
+                case Publish() | Replay() | Refuse():
+                    return actions, size, action
+                case Skip():
+                    pass
+    except TransferError as error:
+        return actions, size, Refuse(error, keep=True)
+    return actions, size, None
+
+
+def _replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:
+    """Answer the finish of what was published before, the outcome of its rules unless they refuse it (RSM-6)."""
+    if isinstance(last, Refuse):
+        raise last.error
+    published.result.replayed = True
+    return published.result
 
 
 def _work_off(
