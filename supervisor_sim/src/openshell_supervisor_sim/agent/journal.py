@@ -122,6 +122,9 @@ class UploadRecord:
 
 _COLUMNS: Final = tuple(field.name for field in fields(UploadRecord))
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM uploads"  # noqa: S608 - names of our own columns
+_BY_UPLOAD_ID: Final = f"{_SELECT} WHERE principal = ? AND upload_id = ?"
+#: SQLite takes a partial index only if it sees the index's condition in the query.
+_BY_REQUEST_ID: Final = f"{_SELECT} WHERE principal = ? AND request_id = ? AND request_id != ''"
 _CHANGES: Final = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS)
 _WRITE: Final = (
     f"INSERT INTO uploads ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of our own columns
@@ -142,6 +145,8 @@ class Journal:
 
     def __init__(self, state_dir: Path) -> None:
         self._lock = threading.Lock()
+        #: What the connection is set to; None until it was told.
+        self._durable: bool | None = None
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = state_dir / _FILE_NAME
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -196,9 +201,9 @@ class Journal:
         """Return a principal's upload by one of its names."""
         if not upload_id and not request_id:
             return None
-        column, value = ("upload_id", upload_id) if upload_id else ("request_id", request_id)
+        query, value = (_BY_UPLOAD_ID, upload_id) if upload_id else (_BY_REQUEST_ID, request_id)
         with self._reading() as db:
-            row = db.execute(f"{_SELECT} WHERE principal = ? AND {column} = ?", (principal, value)).fetchone()
+            row = db.execute(query, (principal, value)).fetchone()
         return _record(row) if row else None
 
     def in_states(self, *states: int) -> list[UploadRecord]:
@@ -244,7 +249,9 @@ class Journal:
     @contextmanager
     def _transaction(self, *, durable: bool) -> Generator[sqlite3.Connection]:
         with self._lock, _mapped():
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            if durable is not self._durable:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
