@@ -105,6 +105,28 @@ def test_gateway_cpu_against_one_hop(
 
 
 @pytest.mark.benchmark(group="limits")
+def test_gateway_cpu_against_a_bare_relay(
+    benchmark: Benchmark, own_transfers: Transfers, large: Path, rounds: int
+) -> None:
+    """What a process in the middle costs that passes messages on, and does nothing else."""
+    size = large.stat().st_size
+    with ExitStack() as running:
+        server = running.enter_context(Worker("one_hop", "server"))
+        relay = running.enter_context(Worker("one_hop", "relay", f"127.0.0.1:{server.ready['port']}"))
+        client = running.enter_context(Worker("one_hop", "client", f"127.0.0.1:{relay.ready['port']}"))
+        pairs = interleaved(
+            benchmark,
+            lambda: own_transfers.up(large),
+            lambda: own_transfers.watched(
+                lambda: client.ask(do="stream", size=size, chunk=MAX_CHUNK_BYTES),
+                {"client": [client.pid], "relay": [relay.pid], "server": [server.pid]},
+            ),
+            rounds=rounds, size=size, against="gRPC over two hops, no files",
+        )  # fmt: skip
+    benchmark.extra_info["cpu_ratio"] = pairs.cpu_ratio(["gateway"], ["relay"]).median
+
+
+@pytest.mark.benchmark(group="limits")
 def test_upload_against_copy(
     benchmark: Benchmark, own_transfers: Transfers, large: Path, rounds: int
 ) -> None:
