@@ -122,6 +122,18 @@ async def test_one_that_was_cancelled_before_its_finish(agent: FileAgent, sandbo
     assert not sandbox.leftovers()
 
 
+@pytest.mark.parametrize(
+    "behind", [b"", framed(Request(upload=data_message(0, b"abc")))], ids=["open", "content"]
+)
+async def test_bytes_that_are_no_frame_behind_it(agent: FileAgent, sandbox: Sandbox, behind: bytes) -> None:
+    """FRM-5: looked at early or late, they are what they are."""
+    async with peer_of(agent) as peer:
+        await peer.send_bytes(framed(opened(upload=metadata("/file", 3))) + behind + b"\xff" * 11)
+        assert (await peer.error()).reason is Reason.AGENT_PROTOCOL_ERROR
+    assert not (sandbox.root / "file").exists()
+    assert not sandbox.leftovers()
+
+
 @pytest.mark.parametrize(("content", "reason"), [(b"abc", None), (b"abd", Reason.FINISH_CONFLICT)])
 async def test_a_repeated_one(agent: FileAgent, content: bytes, reason: Reason | None) -> None:
     """RSM-6: gives the answer of the first, unless it is another."""

@@ -18,7 +18,7 @@ def keep_buffers() -> None:
     Every chunk is a buffer of about 1 MiB. glibc gives the top of its heap
     back to the kernel whenever more than twice the largest block that it has
     seen freed lies there unused, at first 128 KiB. So each chunk costs page
-    faults: up to 180 for a MiB of a download, a fifth of the client's CPU time
+    faults: up to 180 for a MiB of a download, a tenth of the client's CPU time
     and much more on a virtual machine whose host takes free memory back.
 
     Setting the thresholds with mallopt, as our servers do, is not for a

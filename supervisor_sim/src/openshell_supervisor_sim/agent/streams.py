@@ -106,15 +106,27 @@ class Inbound:
     def all_input(self) -> list[memoryview] | None:
         """Return all that follows of this operation if it is here already, to its `input_end` (FRM-6).
 
-        A caller whose file was whole in one message sends it so (UPL-16).
-        None leaves everything where it is.
+        A gateway sends it so if the caller's file was whole in one message
+        (UPL-16). None leaves everything where it is, also what is no frame.
         """
-        frames = list(islice(self._frames, _FRAMES_AT_ONCE))
+        frames = list[memoryview]()
+        try:
+            frames.extend(islice(self._frames, _FRAMES_AT_ONCE))
+        except FramingError as error:
+            self._broken_behind(frames, error)
+            return None
         controls = [(number, kind) for number, frame in enumerate(frames, 1) if (kind := _kind(frame))]
         if controls == [(len(frames), "input_end")]:
             return frames
         self._frames = chain(frames, self._frames)
         return None
+
+    def _broken_behind(self, frames: list[memoryview], error: FramingError) -> None:
+        def broken() -> Iterator[memoryview]:
+            raise error
+            yield
+
+        self._frames = chain(frames, broken())
 
     async def _next(self, most: int, *, patient: bool) -> list[memoryview]:
         while True:
