@@ -47,6 +47,10 @@ FOREIGN_SANDBOX = "33333333-3333-4333-8333-333333333333"
 AUDIENCE = "tests"
 
 FILES = file_relay_pb2.FileTransferCapability(protocol_version=1, max_chunk_bytes=MAX_CHUNK_BYTES)
+#: Of one that takes several operations on a relay (FRM-9).
+KEEPS = file_relay_pb2.FileTransferCapability(
+    protocol_version=1, max_chunk_bytes=MAX_CHUNK_BYTES, keeps_relays=True
+)
 
 RawCall = Any
 

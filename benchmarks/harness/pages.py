@@ -10,6 +10,7 @@ baseline as it came, and was larger than what was to be measured.
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from typing import Final
 
 import psutil
@@ -32,6 +33,8 @@ def take_before(size: int) -> None:
     if taken <= 0:
         return
     with mmap.mmap(-1, taken) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        # It is only quicker; not every kernel has large pages.
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
         for page in range(0, taken, mmap.PAGESIZE):
             memory[page] = 1

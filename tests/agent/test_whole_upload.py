@@ -193,3 +193,19 @@ async def test_the_stream_carries_the_next_operation(agent: FileAgent, sandbox: 
         peer.to_agent.end()
         await peer.over()
     assert (sandbox.root / "file").read_bytes() == b"second"
+
+
+async def test_one_that_takes_long_can_be_stopped(agent: FileAgent, sandbox: Sandbox) -> None:
+    """A hole is hashed for minutes; an agent that is to stop does not wait for it."""
+    size = 1 << 39
+    admitted = threading.Event()
+    sandbox.on_trace["upload.admitted"] = admitted.set
+    async with peer_of(agent) as peer:
+        hole, finish = data_message(0, b"", hole=size), finish_message(size=size, sha256=bytes(32))
+        await send_whole(peer, b"", hole, finish)
+        await until(admitted.is_set)
+        peer.task.cancel()
+        async with asyncio.timeout(20):
+            await asyncio.wait({peer.task})
+    assert not (sandbox.root / "file").exists()
+    assert not sandbox.leftovers()

@@ -11,16 +11,22 @@ from typing import Any, cast
 import grpc
 import pytest
 from conditions import until
-from gateway_harness import FILES, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, pour, running_gateway
+from gateway_harness import (
+    FILES,
+    KEEPS,
+    SANDBOX,
+    FakeRelay,
+    FakeSupervisor,
+    GatewayHarness,
+    pour,
+    running_gateway,
+)
 from openshell_files_gateway.relay import kept
 from openshell_files_protocol import methods
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
+from openshell_files_protocol.limits import MAX_MESSAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
 from stack_client import reason_of
 
-KEEPS = file_relay_pb2.FileTransferCapability(
-    protocol_version=1, max_chunk_bytes=MAX_CHUNK_BYTES, keeps_relays=True
-)
 ANSWER = file_relay_pb2.FileRelayResponse(
     stat_file=files_pb2.StatFileResponse(file=files_pb2.FileInfo(path="/f", size_bytes=5))
 )

@@ -11,19 +11,15 @@ from typing import Any
 import grpc
 import pytest
 from conditions import until
-from gateway_harness import SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
+from gateway_harness import KEEPS, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from stack_client import reason_of
 from status_details import field_in
 
-KEEPS = file_relay_pb2.FileTransferCapability(
-    protocol_version=1, max_chunk_bytes=MAX_CHUNK_BYTES, keeps_relays=True
-)
 ANSWER = file_relay_pb2.FileRelayResponse(upload=files_pb2.UploadFileResponse(bytes_written=3))
 
 

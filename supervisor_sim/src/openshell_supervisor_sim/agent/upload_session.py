@@ -143,6 +143,9 @@ class UploadSession:
         if isinstance(attached, Verifying):
             return attached
         try:
+            if isinstance(attached, UploadAttempt):
+                # Who cancels stops what follows, too: a condition may read a large destination.
+                attached.interrupt = interrupt
             actions, _, last = _decided(self._core(request, attached), frames)
             if isinstance(attached, Published):
                 return _replayed(last, attached)
