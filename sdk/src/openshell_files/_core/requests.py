@@ -232,10 +232,21 @@ def upload_metadata(
     if options.mode is not None:
         metadata.mode = options.mode & PERMISSIONS or _REGULAR
     if options.modified_ns is not None:
-        metadata.modified_time.FromNanoseconds(options.modified_ns)
+        _set_modified(metadata, options.modified_ns)
     if options.condition is not None:
         _set_condition(metadata.condition, options.condition)
     return metadata
+
+
+def _set_modified(metadata: files_pb2.UploadFileMetadata, modified_ns: int) -> None:
+    try:
+        metadata.modified_time.FromNanoseconds(modified_ns)
+    except ValueError:
+        raise error_from_reason(
+            Reason.INVALID_REQUEST,
+            f"modified time: {modified_ns} ns since 1970 is outside the years 1 to 9999, which the protocol carries; "
+            "leave the time out, or give another",
+        ) from None
 
 
 def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> None:

@@ -218,7 +218,13 @@ class Admission:
     ) -> UploadAttempt:
         with self._owned_location(request, caller) as location:
             self._check.examine(location, request, interrupt)
-            staging = create_transient(self._fs, location, self._journal, nameless=self._root.has_proc)
+            staging = create_transient(
+                self._fs,
+                location,
+                self._journal,
+                nameless=self._root.has_proc,
+                modified_ns=request.modified_ns,
+            )
             upload = self._new_live(request, location.path, None)
             attempt = self._attempt(upload, location, staging, on_displaced)
             upload.holder = attempt
@@ -377,7 +383,7 @@ class Admission:
             record = self._new_record(request, metadata, caller, location)
             self._journal.write(record, durable=request.fsync)
             try:
-                staging = create_named(self._fs, location, record.staging)
+                staging = create_named(self._fs, location, record.staging, modified_ns=request.modified_ns)
             except BaseException:
                 self._journal.delete(record.upload_id)
                 raise

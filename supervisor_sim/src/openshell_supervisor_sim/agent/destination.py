@@ -20,6 +20,7 @@ from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.file_info import Interrupt, version
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
+from openshell_supervisor_sim.agent.kept_times import keeps_time
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, require_regular
 
 
@@ -109,10 +110,13 @@ class DestinationCheck:
 
     def _apply(self, fd: int, request: UploadRequest) -> bool | None:
         try:
+            if request.modified_ns is not None:
+                if not keeps_time(self._fs, fd, request.modified_ns):
+                    # The staging file is where that is refused.
+                    return None
+                self._fs.set_modified(fd, request.modified_ns)
             if request.mode is not None:
                 self._fs.chmod(fd, request.mode)
-            if request.modified_ns is not None:
-                self._fs.set_modified(fd, request.modified_ns)
         except PermissionError:
             # Somebody else's file: replacing it is another matter.
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import struct
 import threading
 from typing import Final, Protocol
 
@@ -13,11 +12,10 @@ from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
+from openshell_supervisor_sim.agent.core.wire_numbers import set_time, unsigned
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 
 _READ_BYTES: Final = MIB
-_MIN_SECONDS: Final = -62_135_596_800
-_MAX_SECONDS: Final = 253_402_300_799
 
 
 class TakesBytes(Protocol):
@@ -51,18 +49,12 @@ class Interrupt:
 def version(status: os.stat_result) -> str:
     """Return the file's version: it changes when content or metadata change.
 
-    Device, inode, size, modified and changed time. A change within one tick
-    of the file system's clock that keeps the size can be missed.
+    Device, inode, size, modified and changed time, whatever numbers they are.
+    A change within one tick of the file system's clock that keeps the size can
+    be missed.
     """
-    packed = struct.pack(
-        "=QQqqq",
-        status.st_dev & 0xFFFF_FFFF_FFFF_FFFF,
-        status.st_ino & 0xFFFF_FFFF_FFFF_FFFF,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-    return hashlib.sha256(packed).hexdigest()[:32]
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return hashlib.sha256(repr(numbers).encode("ascii")).hexdigest()[:32]
 
 
 def same_file(before: os.stat_result, after: os.stat_result) -> bool:
@@ -88,16 +80,14 @@ def describe(status: os.stat_result, path: str, digest: Digest | None = None) ->
     info = files_pb2.FileInfo(
         path=path,
         type=kind,
-        size_bytes=status.st_size,
+        size_bytes=unsigned(status.st_size),
         mode=stat.S_IMODE(status.st_mode),
         version=version(status),
         sha256=digest.sha256 if digest is not None else b"",
         sha256_blocks=digest.sha256_blocks if digest is not None else b"",
-        allocated_bytes=status.st_blocks * 512,
+        allocated_bytes=unsigned(status.st_blocks * 512),
     )
-    seconds, nanos = divmod(status.st_mtime_ns, 1_000_000_000)
-    info.modified_time.seconds = min(max(seconds, _MIN_SECONDS), _MAX_SECONDS)
-    info.modified_time.nanos = nanos
+    set_time(info.modified_time, status.st_mtime_ns)
     return info
 
 

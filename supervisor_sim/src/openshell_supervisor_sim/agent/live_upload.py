@@ -16,6 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest
+from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.file_digest import put_file
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
@@ -286,9 +287,9 @@ class LiveUpload:
                 status.upload_id, status.request_id = record.upload_id, record.request_id
                 status.epoch = record.epoch
                 status.failure_reason = record.failure_reason
-                status.created_time.FromNanoseconds(round(record.created * 1e9))
-                status.expiration_time.FromNanoseconds(round((self.updated + record.expiry) * 1e9))
-            status.updated_time.FromNanoseconds(round(self.updated * 1e9))
+                set_clock_time(status.created_time, record.created)
+                set_clock_time(status.expiration_time, self.updated + record.expiry)
+            set_clock_time(status.updated_time, self.updated)
             return status
 
     def digest(self) -> Digest:

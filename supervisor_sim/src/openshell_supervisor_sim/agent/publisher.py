@@ -16,6 +16,7 @@ from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_supervisor_sim.agent.core.requests import Absent, UploadRequest
+from openshell_supervisor_sim.agent.core.wire_numbers import signed
 from openshell_supervisor_sim.agent.destination import DestinationCheck, publish_mode
 from openshell_supervisor_sim.agent.errno_reasons import mapped, transfer_error
 from openshell_supervisor_sim.agent.file_info import Interrupt, describe
@@ -170,7 +171,7 @@ class Publisher:
             upload.current_record()
             upload.record = replace(
                 upload.row,
-                inode=self._fs.fstat(staging.fd).st_ino,
+                inode=signed(self._fs.fstat(staging.fd).st_ino),
                 finish_size=content.size_bytes,
                 finish_digest=content.digest.value,
             )

@@ -12,6 +12,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import upload_request
+from openshell_supervisor_sim.agent.core.wire_numbers import signed
 from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_info import describe
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
@@ -92,7 +93,7 @@ class Recovery:
             and record.inode != 0
             and present is not None
             and is_regular(present)
-            and (present.st_ino, present.st_size) == (record.inode, record.finish_size)
+            and (signed(present.st_ino), present.st_size) == (record.inode, record.finish_size)
         )
         if renamed:
             self._published(record, location)

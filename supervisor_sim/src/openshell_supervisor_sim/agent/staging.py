@@ -21,6 +21,7 @@ from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
 from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.kept_times import require_time_kept
 from openshell_supervisor_sim.agent.paths import Location, sync_directory
 
 _log = logging.getLogger(__name__)
@@ -171,7 +172,14 @@ def _drop_name(journal: Journal, location: Location, name: bytes) -> None:
         _log.exception("a staging name beside %s stays in the journal", location.path)
 
 
-def create_named(fs: FileSystem, location: Location, name: bytes, journal: Journal | None = None) -> Staging:
+def create_named(
+    fs: FileSystem,
+    location: Location,
+    name: bytes,
+    journal: Journal | None = None,
+    *,
+    modified_ns: int | None = None,
+) -> Staging:
     """Make a staging file with a name that the journal already has.
 
     Args:
@@ -179,16 +187,34 @@ def create_named(fs: FileSystem, location: Location, name: bytes, journal: Journ
         location: the destination.
         name: of the staging file.
         journal: if the name is in its `names` and has to be dropped there.
+        modified_ns: time that the published file shall have, if any.
 
     Raises:
-        TransferError: ACCESS_DENIED, READ_ONLY_FILE_SYSTEM, DISK_FULL, ...
+        TransferError: ACCESS_DENIED, READ_ONLY_FILE_SYSTEM, DISK_FULL, ...;
+            INVALID_REQUEST for a time that the file system cannot keep. No
+            file is left.
     """
     with mapped(f"creating a file beside {location.path}", missing=Reason.PARENT_NOT_FOUND):
         fd = fs.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=location.parent_fd)
-    return Staging(fs, location, fd, name, journal)
+    return _of_lasting_time(fs, Staging(fs, location, fd, name, journal), location, modified_ns)
 
 
-def create_transient(fs: FileSystem, location: Location, journal: Journal, *, nameless: bool) -> Staging:
+def _of_lasting_time(
+    fs: FileSystem, staging: Staging, location: Location, modified_ns: int | None
+) -> Staging:
+    """Give a new staging file back if it can have the time; remove it if not."""
+    try:
+        with mapped(f"setting the time of a file beside {location.path}"):
+            require_time_kept(fs, staging.fd, location.path, modified_ns)
+    except BaseException:
+        staging.discard()
+        raise
+    return staging
+
+
+def create_transient(
+    fs: FileSystem, location: Location, journal: Journal, *, nameless: bool, modified_ns: int | None = None
+) -> Staging:
     """Make a staging file that is not needed after its stream.
 
     Args:
@@ -196,6 +222,7 @@ def create_transient(fs: FileSystem, location: Location, journal: Journal, *, na
         location: the destination.
         journal: notes the name, if the file has to have one.
         nameless: whether files without a name can be published (/proc is there).
+        modified_ns: time that the published file shall have, if any.
 
     Raises:
         TransferError: as `create_named`.
@@ -208,11 +235,12 @@ def create_transient(fs: FileSystem, location: Location, journal: Journal, *, na
                 if error.errno not in _NO_TMPFILE:
                     raise
             else:
-                return Staging(fs, location, fd, None, None)
+                nameless_file = Staging(fs, location, fd, None, None)
+                return _of_lasting_time(fs, nameless_file, location, modified_ns)
     name = staging_name(secrets.token_hex(16))
     journal.add_name(location.parent_path, name)
     try:
-        return create_named(fs, location, name, journal)
+        return create_named(fs, location, name, journal, modified_ns=modified_ns)
     except BaseException:
         _drop_name(journal, location, name)
         raise

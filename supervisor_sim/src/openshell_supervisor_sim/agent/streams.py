@@ -16,6 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, Misplaced
+from openshell_supervisor_sim.agent.core.wire_numbers import set_duration
 
 #: Frames are put together up to so many bytes, so that a small file goes out
 #: in one piece. Content of a larger piece is sent as it is.
@@ -337,5 +338,5 @@ def error_message(error: TransferError) -> file_relay_pb2.FileRelayResponse:
         ],
     )
     if error.retry_delay is not None:
-        frame.retry_delay.FromNanoseconds(round(error.retry_delay * 1e9))
+        set_duration(frame.retry_delay, error.retry_delay)
     return file_relay_pb2.FileRelayResponse(error=frame)

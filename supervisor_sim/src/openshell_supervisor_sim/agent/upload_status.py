@@ -10,6 +10,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.journal import UploadRecord
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
 
@@ -60,8 +61,8 @@ def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
         staged = record.finish
         status.staged_sha256, status.staged_sha256_blocks = staged.sha256, staged.sha256_blocks
         status.durable_bytes = size if status.result.durability == files_pb2.DURABILITY_FSYNC else 0
-    status.created_time.FromNanoseconds(round(record.created * 1e9))
-    status.updated_time.FromNanoseconds(round(record.updated * 1e9))
+    set_clock_time(status.created_time, record.created)
+    set_clock_time(status.updated_time, record.updated)
     return status
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
+from openshell_supervisor_sim.agent.core.wire_numbers import set_duration, unsigned
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -41,11 +43,11 @@ class Limits:
         """Return the limits as callers see them."""
         limits = files_pb2.TransferLimits(
             max_chunk_bytes=self.max_chunk_bytes,
-            max_file_bytes=self.max_file_bytes,
+            max_file_bytes=unsigned(self.max_file_bytes),
             max_uploads_per_sandbox=min(self.max_uploads, 0xFFFF_FFFF),
         )
-        limits.idle_timeout.FromNanoseconds(round(self.idle_timeout * 1e9))
-        limits.upload_expiry.FromNanoseconds(round(self.upload_expiry * 1e9))
+        set_duration(limits.idle_timeout, self.idle_timeout)
+        set_duration(limits.upload_expiry, self.upload_expiry)
         return limits
 
 

@@ -19,10 +19,13 @@ from openshell_files_protocol.limits import SHA256_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_supervisor_sim.agent.core.wire_numbers import (
+    MAX_TIMESTAMP_SECONDS,
+    MIN_TIMESTAMP_SECONDS,
+    NANOSECONDS,
+)
+
 _MAX_ID_CHARACTERS: Final = 128
-#: The range of google.protobuf.Timestamp: the years 1 to 9999.
-_MIN_TIMESTAMP: Final = -62_135_596_800
-_MAX_TIMESTAMP: Final = 253_402_300_799
 
 
 class LeafLink(Enum):
@@ -285,9 +288,13 @@ def _mode(mode: int) -> int | None:
 
 def _modified(metadata: files_pb2.UploadFileMetadata) -> int:
     time = metadata.modified_time
-    if not _MIN_TIMESTAMP <= time.seconds <= _MAX_TIMESTAMP or not 0 <= time.nanos < 1_000_000_000:
+    if not MIN_TIMESTAMP_SECONDS <= time.seconds <= MAX_TIMESTAMP_SECONDS:
         raise invalid("metadata.modified_time", "is outside the years 1 to 9999")
-    return time.seconds * 1_000_000_000 + time.nanos
+    if not 0 <= time.nanos < NANOSECONDS:
+        raise invalid(
+            "metadata.modified_time", f"has {time.nanos} nanos, a second has 0 to {NANOSECONDS - 1}"
+        )
+    return time.seconds * NANOSECONDS + time.nanos
 
 
 def _condition(condition: files_pb2.UploadCondition) -> Condition:

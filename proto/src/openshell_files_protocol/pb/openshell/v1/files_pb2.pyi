@@ -319,7 +319,9 @@ class FileInfo(_message.Message):
     """
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
-        """Nanosecond resolution."""
+        """Nanosecond resolution. A file of a time outside the years 1 to 9999 has
+        the first or the last moment of them.
+        """
 
     def __init__(
         self,
@@ -558,7 +560,9 @@ class UploadFileMetadata(_message.Message):
     def condition(self) -> Global___UploadCondition: ...
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
-        """Unset: the time of publishing."""
+        """Unset: the time of publishing. One that the sandbox's file system cannot
+        keep is refused (UPL-10).
+        """
 
     @_builtins.property
     def whole(self) -> Global___WholeFile:
