@@ -12,6 +12,7 @@ import pytest
 from gateway_harness import FOREIGN_SANDBOX, SANDBOX, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
+from openshell_files_protocol.limits import MIN_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
 
@@ -172,3 +173,34 @@ async def test_every_error_names_the_transfer() -> None:
             )
         details = dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"]
         assert b"my-call-17" in (details if isinstance(details, bytes) else details.encode())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (0, 0),
+        (1, MIN_CHUNK_BYTES),
+        (64, MIN_CHUNK_BYTES),
+        (MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES),
+        (MIN_CHUNK_BYTES, MIN_CHUNK_BYTES),
+        (MIN_CHUNK_BYTES + 1, MIN_CHUNK_BYTES + 1),
+    ],
+)
+async def test_a_caller_cannot_make_the_supervisor_flood(wanted: int, told: int) -> None:
+    """DWN-8: tiny pieces that a caller asks for would be counted as the supervisor's flood (RLY-10)."""
+    async with running_gateway() as harness:
+        supervisor = harness.supervisor()
+        await supervisor.connect()
+        request = files_pb2.DownloadFileRequest(
+            sandbox_id=SANDBOX, remote_path="/f", checked=True, max_chunk_bytes=wanted
+        )
+        call = cast("Any", harness.channel().unary_stream(methods.DOWNLOAD_FILE))(
+            request.SerializeToString(), metadata=harness.user()
+        )
+        relay = await supervisor.take_relay()
+        frame = await relay.next_frame()
+        assert frame is not None
+        assert frame.open.download.max_chunk_bytes == told
+        call.cancel()
+        while await relay.next_frame() is not None:
+            pass

@@ -22,6 +22,11 @@ MAX_CHUNK_BYTES: Final = MAX_MESSAGE_BYTES - 4 * KIB
 #: needs no question.
 MIN_CHUNK_LIMIT_BYTES: Final = 256 * KIB
 
+#: Least content of a full chunk that a caller can ask a download for (DWN-8).
+#: A gateway counts pieces with hardly any content as a supervisor's flood
+#: (RLY-10), and a caller must not be able to make an honest one flood.
+MIN_CHUNK_BYTES: Final = 16 * KIB
+
 #: Content of one `chunk` of an unchecked download: what a client that knows
 #: only the RFC's messages receives.
 RFC_CHUNK_BYTES: Final = 256 * KIB

@@ -18,7 +18,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from openshell_files_protocol.agent_secret import SecretError, load_secret
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.limits import PROTOCOL_VERSION
+from openshell_files_protocol.limits import MIN_CHUNK_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -168,10 +168,13 @@ class FileMethods:
         return files_pb2.UploadFileResponse().SerializeToString()
 
     async def download_file(self, data: bytes, call: Call) -> None:
-        """DownloadFile (DWN-1 to DWN-7): forwards until the agent gives an end."""
+        """DownloadFile (DWN-1 to DWN-8): forwards until the agent gives an end."""
         request: files_pb2.DownloadFileRequest = parse_request(files_pb2.DownloadFileRequest, data)
         sandbox = self._sandbox_of_rfc_message(request, call)
         call.facts["path"] = request.remote_path
+        if request.max_chunk_bytes:
+            # Pieces that a caller chose must not count as the supervisor's flood (RLY-10).
+            request.max_chunk_bytes = max(request.max_chunk_bytes, MIN_CHUNK_BYTES)
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, download=request)
             await operation.activity.watched(self._run_download(operation, call))
