@@ -422,6 +422,7 @@ class TransferLimits(_message.Message):
     MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
     UPLOAD_LANES_FIELD_NUMBER: _builtins.int
     MAX_WHOLE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk`."""
     max_file_bytes: _builtins.int
@@ -434,6 +435,12 @@ class TransferLimits(_message.Message):
     max_whole_bytes: _builtins.int
     """Largest content of a file that comes in its upload's first message
     (UPL-16). 0: none may. The gateway says it, as upload_lanes.
+    """
+    max_concurrent_transfers: _builtins.int
+    """How many file operations one caller may run at a time in this sandbox
+    (RLY-9). A caller that has more to do keeps the rest back: the gateway
+    lets a few wait for a moment, and refuses more with TOO_MANY_TRANSFERS.
+    The gateway says it, as upload_lanes. 0: it is not known.
     """
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
@@ -453,10 +460,11 @@ class TransferLimits(_message.Message):
         max_uploads_per_sandbox: _builtins.int = ...,
         upload_lanes: _builtins.int = ...,
         max_whole_bytes: _builtins.int = ...,
+        max_concurrent_transfers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -762,7 +770,10 @@ class DownloadFileRequest(_message.Message):
     on_change: Global___ChangePolicy.ValueType
     leaf_link: Global___LeafLinkPolicy.ValueType
     max_chunk_bytes: _builtins.int
-    """Largest piece the caller wants; 0 leaves it to the server."""
+    """Largest piece the caller wants; 0 leaves it to the server. A value below
+    16 KiB counts as 16 KiB (DWN-8): smaller pieces are work for everybody on
+    the way, and a gateway takes them for a flood of the supervisor (RLY-10).
+    """
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
         """Digests that the trailer may carry besides SHA-256 (DIG-6). Those that
