@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -172,6 +172,25 @@ def test_a_signal_ends_it(provider: DevelopmentIdentityProvider, number: signal.
     lines = [json.loads(line) for line in errors.splitlines()]
     assert [line["event"] for line in lines] == ["gateway listens", "gateway stops", "gateway stopped"]
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
+
+
+async def test_nobody_reads_its_errors(provider: DevelopmentIdentityProvider) -> None:
+    """A pipe that is full of log lines holds up no call, and no signal."""
+    with _serving(environment=_oidc_environment(provider)) as (endpoint, process):
+        async with grpc.aio.insecure_channel(endpoint) as channel:
+            health = cast("Any", channel.unary_unary(methods.HEALTH))
+            stat = cast("Any", channel.unary_unary(methods.STAT_FILE))
+            metadata = (("authorization", f"Bearer {provider.issue(my={'own': {'roles': ['mover']}})}"),)
+            # A line is at most a few thousand bytes, a pipe holds 64 KiB.
+            request = files_pb2.StatFileRequest(remote_path="x" * 1000).SerializeToString()
+            for _ in range(100):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stat(request, metadata=metadata, timeout=STOP_SECONDS)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            await health(b"", timeout=STOP_SECONDS)
+        process.terminate()
+        block_until(lambda: process.poll() is not None, "it has stopped")
+        assert process.returncode == 0
 
 
 async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final, Literal, TextIO
+from typing import Final, Literal, TextIO, cast
 
 import structlog
 
 from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.log_writer import LogWriter
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -69,17 +70,25 @@ def settle_heap() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
 
 
+#: Of this process, once its logs are configured.
+_log_writers: Final[list[LogWriter]] = []
+
+
 def configure_logs(log_format: LogFormat, level: str) -> None:
     """Write structured logs to standard error.
+
+    From `wait_for_stop` on, a standard error that takes nothing holds nobody
+    up: lines wait in a bounded queue, and what finds it full is counted.
 
     Args:
         log_format: lines for people, or one JSON object per line.
         level: least level, e.g. ``info``.
     """
+    stderr: TextIO | None = sys.stderr  # None if the process was started without
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(colors=stderr is not None and stderr.isatty())
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
@@ -89,15 +98,25 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
     ]
+
+    def left_out(count: int) -> str:
+        """Make the line about lines that found the queue full."""
+        event: structlog.typing.EventDict = {"event": "log lines were left out", "lines": count}
+        for processor in (structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso")):
+            event = processor(None, "warning", event)
+        return cast("str", renderer(None, "warning", event)) + "\n"
+
+    writer = LogWriter(stderr.fileno() if stderr is not None else None, left_out)
+    _log_writers[:] = [writer]
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", writer)),
         cache_logger_on_first_use=True,
     )
     # What libraries and the agent log through the standard library comes out
     # the same way, with the transfer id of the call it belongs to.
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -112,6 +131,9 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
 async def wait_for_stop(*, stdin_closes: bool = False) -> str:
     """Wait until the process is asked to stop.
 
+    From here on logs are written by a thread: a loop that is to hear a signal
+    must not wait for whoever reads standard error.
+
     Args:
         stdin_closes: also stop when standard input ends. Whoever started the
             process holds the other end, so it stops even if that one is
@@ -120,6 +142,8 @@ async def wait_for_stop(*, stdin_closes: bool = False) -> str:
     Returns:
         What asked: the name of the signal, or ``stdin``.
     """
+    for writer in _log_writers:
+        writer.start()
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[str] = loop.create_future()
 
