@@ -7,7 +7,7 @@ UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/py
 UV_VERSION := 0.13.9
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long fault-matrix bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long fault-matrix mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,10 @@ test-long: setup ## The tests that take minutes
 
 fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
 	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py
+
+mutants: setup ## Apply small wrong changes to a copy of the tree, and see the tests notice: ONLY, NAME, SAMPLE, SEED
+	@PYTHONPATH=tests $(BIN)/python -m mutants.run $(if $(ONLY),--only '$(ONLY)') $(if $(NAME),--name '$(NAME)') \
+	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 
 # RESULTS is where figures go. ROUNDS and MIB (of the large file) change what is run; K is a subset, as pytest's -k.
 RESULTS := benchmarks/results

@@ -13,6 +13,7 @@ from openshell_files_gateway.auth.jwks import JwksCache
 from openshell_files_gateway.auth.oidc import OidcVerifier
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier
 from openshell_files_gateway.auth.signing_key import generate_signing_key
+from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES, read_header
 from openshell_files_gateway.config.settings import OidcSettings
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
@@ -197,6 +198,7 @@ HOSTILE: dict[str, tuple[Callable[[], str], Reason]] = {
     "wrong_audience": (lambda: changed(aud="somebody-else"), Reason.TOKEN_WRONG_AUDIENCE),
     "wrong_audiences": (lambda: changed(aud=["somebody-else", "account"]), Reason.TOKEN_WRONG_AUDIENCE),
     "audience_as_part": (lambda: changed(aud=AUDIENCE + "-staging"), Reason.TOKEN_WRONG_AUDIENCE),
+    "audience_as_word": (lambda: changed(aud=f"account {AUDIENCE}"), Reason.TOKEN_WRONG_AUDIENCE),
     "wrong_issuer": (lambda: changed(iss="https://attacker.example"), Reason.TOKEN_WRONG_ISSUER),
     "issuer_with_slash": (lambda: changed(iss=ISSUER + "/"), Reason.TOKEN_WRONG_ISSUER),
     "issuer_in_capitals": (lambda: changed(iss=ISSUER.upper()), Reason.TOKEN_WRONG_ISSUER),
@@ -282,6 +284,14 @@ async def test_a_refusal_names_what_was_expected(
     """AUT-2: the message names the check and what would have passed."""
     error = await refusal_of(authenticator, [f"Bearer {changed(**changes)}"])
     assert expected in error.message
+
+
+def test_the_largest_token_is_read_and_a_larger_one_is_not() -> None:
+    """AUT-2: the limit is the last size that is read."""
+    largest = token(ES).ljust(MAX_TOKEN_BYTES, "A")
+    assert read_header(largest).algorithm == "ES256"
+    with pytest.raises(TransferError, match="larger"):
+        read_header(largest + "A")
 
 
 @pytest.mark.parametrize(

@@ -254,3 +254,8 @@ def test_segments_are_not_copied() -> None:
 )
 def test_size_is_what_the_chunk_covers(chunk: Chunk, size: int) -> None:
     assert chunk.size == size
+
+
+def test_crc32c_goes_on_behind_bytes_in_front() -> None:
+    """UPL-7: the checksum of two pieces is that of the whole."""
+    assert crc32c(b"6789", crc32c(b"12345")) == 0xE3069283
