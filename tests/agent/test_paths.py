@@ -442,3 +442,55 @@ def test_without_proc_a_leaf_is_compared(tmp_path: Path) -> None:
         assert refused.value.reason is Reason.FILE_CHANGED
     finally:
         root.close()
+
+
+async def test_a_path_holds_few_descriptors(either: FileAgent, both: Sandbox) -> None:
+    """PTH-3: however long links make it; the walk goes up and down 26 000 times."""
+    (both.root / "a").mkdir()
+    (both.root / "l0").symlink_to("/")
+    for index in range(1, 41):
+        (both.root / f"l{index}").symlink_to("a/../" * 650 + f"l{index - 1}")
+    held = [len(os.listdir("/proc/self/fd"))]
+    real = both.fs.open
+
+    def counted(name: bytes, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> int:
+        fd = real(name, flags, dir_fd=dir_fd, mode=mode)
+        held.append(fd)
+        return fd
+
+    both.fs.open = counted  # type: ignore[method-assign] - counts what the walk opens
+    before = held[0]
+    path = "/l40/f"
+    error = await refusal(put(either, path, b"x"))
+    assert error.reason is Reason.INVALID_PATH
+    await put(either, "/l39/f", b"x")
+    assert (both.root / "f").read_bytes() == b"x"
+    assert max(held) < before + 30
+
+
+async def test_a_directory_that_is_moved_during_the_walk(sandbox: Sandbox, tmp_path: Path) -> None:
+    """PTH-3: `..` leads back to where the walk came from, or nowhere; never out of the root."""
+    sandbox.settings = replace(sandbox.settings, use_openat2=False)
+    (sandbox.root / "a/b").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    (sandbox.root / "back").symlink_to("a/b/../secret-directory/..")
+    (sandbox.root / "a/secret-directory").mkdir()
+    agent = sandbox.agent()
+    await agent.start()
+    real = sandbox.fs.open
+    moved: list[bytes] = []
+
+    def moving(name: bytes, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> int:
+        if name == b".." and not moved:
+            moved.append(name)
+            (sandbox.root / "a/b").rename(outside / "b")
+        return real(name, flags, dir_fd=dir_fd, mode=mode)
+
+    sandbox.fs.open = moving  # type: ignore[method-assign] - moves a directory at the worst moment
+    try:
+        assert (await refusal(get(agent, "/back/secret"))).reason is Reason.PARENT_NOT_FOUND
+        assert moved
+    finally:
+        await agent.aclose()

@@ -6,10 +6,15 @@ import ast
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import openshell_supervisor_sim
 import pytest
+from agent.agent_harness import Refused, get, put, stat
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent import AgentSettings, FileAgent
 from openshell_supervisor_sim.commands.exec_host import ExecHostError, StartingHost
 from openshell_supervisor_sim.commands.host.messages import HostSettings
 from openshell_supervisor_sim.confinement import landlock
@@ -140,6 +145,66 @@ async def test_a_file_uploaded_over_a_mount_point(in_view: Scene, places: Sandbo
     staged.write_text("127.0.0.1 mine\n", "ascii")
     os.replace(staged, places.root / "etc/hosts")
     assert (await in_view.run("cat", "/etc/hosts")).stdout == b"127.0.0.1 mine\n"
+
+
+@pytest.fixture
+async def agent_in_view(in_view: Scene, places: SandboxPlaces) -> AsyncIterator[FileAgent]:
+    """The file agent of a sandbox whose commands have a view."""
+    assert in_view.host is not None
+    agent = FileAgent(
+        AgentSettings(root=places.root, state_dir=places.state, covered=tuple(in_view.host.covered))
+    )
+    await agent.start()
+    yield agent
+    await agent.aclose()
+
+
+#: What a path's file is for commands, and whether file methods agree.
+UPLOADED = {
+    "/usr/local/bin/tool": Reason.PATH_FORBIDDEN,
+    "/usr/tool": Reason.PATH_FORBIDDEN,
+    "/bin/tool": Reason.PATH_FORBIDDEN,
+    "/dev/shm/x": Reason.PATH_FORBIDDEN,
+    "/dev/null2": Reason.PATH_FORBIDDEN,
+    "/proc/x": Reason.PATH_FORBIDDEN,
+    f"{sys.prefix}/lib/x": Reason.PATH_FORBIDDEN,
+    "/sandbox/x": None,
+    "/etc/mine": None,
+    "/etc/hosts": None,
+    "/var/x": None,
+    "/lib/../usr/x": Reason.INVALID_PATH,
+}
+
+
+@pytest.mark.parametrize("path", UPLOADED)
+async def test_files_and_commands_agree(in_view: Scene, agent_in_view: FileAgent, path: str) -> None:
+    """EXE-7, PTH-8: what is uploaded is what commands see there, or the upload is refused."""
+    refused = UPLOADED[path]
+    if refused is None:
+        await put(agent_in_view, path, b"uploaded", parents=files_pb2.PARENT_POLICY_CREATE)
+        assert (await in_view.run("cat", path)).stdout == b"uploaded"
+        assert (await get(agent_in_view, path)).content == b"uploaded"
+        return
+    with pytest.raises(Refused) as caught:
+        await put(agent_in_view, path, b"uploaded", parents=files_pb2.PARENT_POLICY_CREATE)
+    assert caught.value.reason is refused
+    assert (await in_view.run("test", "-e", path)).exit_code == 1
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/hosts", "/usr/bin/env", "/bin/sh", "/dev/null"])
+async def test_what_only_commands_see_is_not_downloaded(
+    in_view: Scene, agent_in_view: FileAgent, places: SandboxPlaces, path: str
+) -> None:
+    """EXE-7, PTH-8: it is there for commands, so nothing, or an empty file, would be a lie."""
+    assert (await in_view.run("test", "-e", path)).exit_code == 0
+    for reading in (get(agent_in_view, path), stat(agent_in_view, path)):
+        with pytest.raises(Refused) as caught:
+            await reading
+        assert caught.value.reason is Reason.PATH_FORBIDDEN
+    (places.root / "sandbox/link").symlink_to(path)
+    with pytest.raises(Refused) as caught:
+        await get(agent_in_view, "/sandbox/link", leaf_link=files_pb2.LEAF_LINK_POLICY_FOLLOW)
+    assert caught.value.reason is Reason.PATH_FORBIDDEN
 
 
 async def test_hidden_state(places: SandboxPlaces) -> None:

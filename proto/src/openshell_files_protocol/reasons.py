@@ -435,8 +435,9 @@ class Reason(Enum):
         Code.PERMISSION_DENIED,
         Retry.NEVER,
         Blame.CALLER,
-        "The path leads to a place that is never transferred.",
-        "Use a path on an ordinary file system of the sandbox.",
+        "The path leads to a place that is never transferred: a kernel interface, a file of the supervisor, or a place "
+        "where commands see the machine's files instead.",
+        "Use a path on an ordinary file system of the sandbox, outside the place that `covered_by` names.",
     )
     ACCESS_DENIED = Row(
         Code.PERMISSION_DENIED,

@@ -147,7 +147,7 @@ def run(
             environment=variables,
         ),
     )
-    agent = _agent(places, faults) if files else None
+    agent = _agent(places, started, faults) if files else None
     asyncio.run(
         serve_sandbox(
             started,
@@ -204,7 +204,9 @@ def agent_behind_a_port(
         listener = listen(address, int(port))
     except (OSError, ValueError) as error:
         _refuse(f"--listen {listen_on}: {error}")
-    places = Places(root=root, workdir=workdir, state_dir=state_dir or root / STATE_IN_ROOT)
+    places = Places(
+        root=root, workdir=workdir, state_dir=state_dir or root / STATE_IN_ROOT, secrets=[secret_file]
+    )
     started = _start(
         places,
         Wanted(confine=_mode("--confine", confine), user=user, memory_bytes=_bytes(memory_limit)),
@@ -212,7 +214,7 @@ def agent_behind_a_port(
     asyncio.run(
         serve_agent(
             started,
-            _agent(places, faults),
+            _agent(places, started, faults),
             AgentRunSettings(
                 listener=listener,
                 secret=secret,
@@ -225,8 +227,14 @@ def agent_behind_a_port(
     )
 
 
-def _agent(places: Places, faults: list[Fault]) -> FileAgent:
-    settings = AgentSettings(root=places.root, workdir=places.workdir, state_dir=places.state_dir)
+def _agent(places: Places, started: Started, faults: list[Fault]) -> FileAgent:
+    settings = AgentSettings(
+        root=places.root,
+        workdir=places.workdir,
+        state_dir=places.state_dir,
+        private=places.secrets,
+        covered=started.covered,
+    )
     if faults:
         release_on_signal(faults)
     return FileAgent(settings, trace=partial(strike, faults) if faults else None)

@@ -46,7 +46,8 @@ class Places:
         root: directory that is the sandbox's `/`.
         workdir: absolute inside it.
         state_dir: of the file agent.
-        secrets: files that commands must not read: a token, a shared secret.
+        secrets: files that neither commands nor callers of file methods may
+            read: a token, a shared secret.
         readable: files that are read late, besides.
         renewed: the one of the secrets that this process replaces, or None.
     """
@@ -89,6 +90,8 @@ class Started:
         environment: that commands get.
         command_root: what precedes a path of the sandbox where commands see
             the machine's file system; empty where they see the sandbox's.
+        covered: places inside the root where commands see something else than
+            the sandbox's files, relative to it.
     """
 
     confinement: Confinement
@@ -96,6 +99,7 @@ class Started:
     host_reason: str
     command_root: str
     environment: Mapping[str, str]
+    covered: Sequence[str] = ()
 
     def described(self) -> dict[str, Any]:
         """Return it for the log and the JSON line."""
@@ -157,6 +161,7 @@ def start_confined(places: Places, wanted: Wanted) -> Started:
         host_reason=reason,
         environment=environment,
         command_root=command_root,
+        covered=() if host is None else tuple(host.state.covered),
     )
     _report(started)
     return started

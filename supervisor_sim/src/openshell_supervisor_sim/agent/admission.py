@@ -261,6 +261,7 @@ class Admission:
         record = upload.row
         location = self._root.reopen(record.parent, record.name)
         try:
+            self._root.refuse_location(location)
             staging = open_named(self._fs, location, record.staging)
         except TransferError as error:
             location.close()

@@ -46,10 +46,12 @@ class DestinationCheck:
 
         Raises:
             TransferError: FILE_EXISTS, CONDITION_FAILED, LEAF_IS_LINK,
-                IS_A_DIRECTORY, NOT_A_REGULAR_FILE.
+                IS_A_DIRECTORY, NOT_A_REGULAR_FILE, PATH_FORBIDDEN.
         """
         status = location.lstat()
         condition = request.condition
+        if status is not None:
+            self._root.refuse_replacing(status, location.path)
         if condition is not None and isinstance(condition, Absent):
             if status is not None:
                 raise TransferError(Reason.FILE_EXISTS, f"{location.path} exists")

@@ -16,6 +16,7 @@ from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.destination import DestinationCheck
 from openshell_supervisor_sim.agent.disk import DiskThreads, end_tasks
 from openshell_supervisor_sim.agent.filesystem import FileSystem, process_umask
+from openshell_supervisor_sim.agent.guard import Guard
 from openshell_supervisor_sim.agent.journal import Journal
 from openshell_supervisor_sim.agent.live_upload import StagedBudget
 from openshell_supervisor_sim.agent.paths import SandboxRoot
@@ -228,6 +229,13 @@ class FileAgent:
         root = SandboxRoot(settings.root, settings.workdir, use_openat2=settings.use_openat2, fs=self._fs)
         try:
             journal = self._journal = Journal(settings.state_dir)
+            root.guard = Guard(
+                self._fs,
+                root.descriptor,
+                state_dir=settings.state_dir,
+                private=settings.private,
+                covered=settings.covered,
+            )
             budget = StagedBudget(settings.max_staged_bytes)
             check = DestinationCheck(root, self._fs)
             uploads = Uploads(root=root, journal=journal, fs=self._fs, clock=self._clock)

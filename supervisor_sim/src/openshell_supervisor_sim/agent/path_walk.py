@@ -12,13 +12,16 @@ import os
 import stat
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from typing import Final
 
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 
 #: As in the kernel (MAXSYMLINKS).
 MAX_LINKS: Final = 40
+
+#: How often a walk begins anew because a directory was moved; as for openat2.
+_ATTEMPTS: Final = 64
 
 PROC_SUPER_MAGIC: Final = 0x9FA0
 #: Inode of procfs's own root. Links in it (/proc/self, /proc/mounts) are
@@ -33,8 +36,12 @@ class MagicLinkError(OSError):
         super().__init__(errno.ELOOP, "magic links are not followed")
 
 
+class _MovedError(Exception):
+    """A directory on the way was moved while the path was walked."""
+
+
 def walk(fs: FileSystem, root_fd: int, path: bytes) -> tuple[int, tuple[bytes, ...]]:
-    """Open a directory inside the root.
+    """Open a directory inside the root; holds three descriptors at most.
 
     Args:
         fs: system calls.
@@ -47,35 +54,107 @@ def walk(fs: FileSystem, root_fd: int, path: bytes) -> tuple[int, tuple[bytes, .
     Raises:
         OSError: as openat2 would; `MagicLinkError` for a magic link.
     """
-    todo = deque(_names(path))
-    links = 0
-    with ExitStack() as held:
-        fds = [root_fd]
-        names: list[bytes] = []
+    for _ in range(_ATTEMPTS):
+        walker = _Walker(fs, root_fd)
+        try:
+            walker.go(path)
+        except _MovedError:
+            walker.close()
+            continue
+        except BaseException:
+            walker.close()
+            raise
+        return walker.fd, tuple(walker.names)
+    raise OSError(errno.EAGAIN, "the path keeps changing while it is resolved")
+
+
+def walk_as_far(fs: FileSystem, root_fd: int, path: bytes) -> int:
+    """Open the last directory on the way that is there, wherever links lead.
+
+    Raises:
+        OSError: the root cannot be opened.
+    """
+    walker = _Walker(fs, root_fd)
+    with suppress(OSError, _MovedError):
+        walker.go(path)
+    return walker.fd
+
+
+class _Walker:
+    """Goes from directory to directory and holds only the one where it is.
+
+    `..` is asked of the kernel, and has to be the directory that the walk came
+    from: so a directory that is moved meanwhile leads nowhere, and above all
+    not out of the root.
+    """
+
+    def __init__(self, fs: FileSystem, root_fd: int) -> None:
+        self._fs = fs
+        self._root_fd = root_fd
+        self.fd = fs.duplicate(root_fd)
+        self.names: list[bytes] = []
+        #: Device and inode of each directory from the root to here.
+        self._above = [_identity(fs, self.fd)]
+        self._links = 0
+
+    def close(self) -> None:
+        self._fs.close(self.fd)
+
+    def go(self, path: bytes) -> None:
+        todo = deque(_names(path))
         while todo:
             name = todo.popleft()
             if name == b"..":
-                if names:
-                    names.pop()
-                    fds.pop()
-                continue
-            fd = fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=fds[-1])
-            held.callback(fs.close, fd)
-            mode = fs.fstat(fd).st_mode
-            if stat.S_ISLNK(mode):
-                links += 1
-                if links > MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                target = _target(fs, fd, fds[-1])
-                if target.startswith(b"/"):
-                    names, fds = [], [root_fd]
-                todo.extendleft(reversed(_names(target)))
-            elif stat.S_ISDIR(mode):
-                names.append(name)
-                fds.append(fd)
+                if self.names:
+                    self._up()
             else:
+                todo.extendleft(reversed(self._down(name)))
+
+    def _up(self) -> None:
+        fd = self._fs.open(b"..", os.O_PATH | os.O_DIRECTORY, dir_fd=self.fd)
+        self._replace(fd)
+        self.names.pop()
+        self._above.pop()
+        if _identity(self._fs, fd) != self._above[-1]:
+            raise _MovedError
+
+    def _down(self, name: bytes) -> Sequence[bytes]:
+        """Enter a directory; give the names of a link's target instead if it is one."""
+        fd = self._fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=self.fd)
+        try:
+            status = self._fs.fstat(fd)
+            if stat.S_ISLNK(status.st_mode):
+                return self._follow(fd)
+            if not stat.S_ISDIR(status.st_mode):
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        return fs.duplicate(fds[-1]), tuple(names)
+            fd, entered = -1, fd
+            self._replace(entered)
+            self.names.append(name)
+            self._above.append((status.st_dev, status.st_ino))
+            return ()
+        finally:
+            if fd >= 0:
+                self._fs.close(fd)
+
+    def _follow(self, link: int) -> Sequence[bytes]:
+        self._links += 1
+        if self._links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = _target(self._fs, link, self.fd)
+        if target.startswith(b"/"):
+            self._replace(self._fs.duplicate(self._root_fd))
+            self.names.clear()
+            del self._above[1:]
+        return _names(target)
+
+    def _replace(self, fd: int) -> None:
+        old, self.fd = self.fd, fd
+        self._fs.close(old)
+
+
+def _identity(fs: FileSystem, fd: int) -> tuple[int, int]:
+    status = fs.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _names(path: bytes) -> Sequence[bytes]:

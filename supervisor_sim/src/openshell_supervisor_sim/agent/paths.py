@@ -27,8 +27,9 @@ from openshell_supervisor_sim.agent.filesystem import (
     has_descriptor_paths,
     is_regular,
 )
+from openshell_supervisor_sim.agent.guard import Guard
 from openshell_supervisor_sim.agent.linux import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
-from openshell_supervisor_sim.agent.path_walk import MAX_LINKS, MagicLinkError, walk
+from openshell_supervisor_sim.agent.path_walk import MAX_LINKS, MagicLinkError, walk, walk_as_far
 
 #: Kernel interfaces by the magic number of their file system (PTH-5).
 FORBIDDEN_FILE_SYSTEMS: Final = {
@@ -110,6 +111,10 @@ class Location:
 class SandboxRoot:
     """The directory that callers see as `/`, held open.
 
+    Attributes:
+        guard: refuses places that are not the callers'; None while the agent
+            starts.
+
     Args:
         path: of the directory.
         workdir: where relative paths start, inside the root.
@@ -124,6 +129,7 @@ class SandboxRoot:
     def __init__(self, path: Path, workdir: str, *, use_openat2: bool, fs: FileSystem) -> None:
         self._fs = fs
         self._workdir = workdir
+        self.guard: Guard | None = None
         self._devtmpfs = devtmpfs_devices()
         self._has_proc = has_descriptor_paths()
         self._fd = fs.open(os.fsencode(path), os.O_PATH | os.O_DIRECTORY)
@@ -137,6 +143,11 @@ class SandboxRoot:
     def uses_openat2(self) -> bool:
         """Whether the kernel resolves the paths."""
         return self._openat2
+
+    @property
+    def descriptor(self) -> int:
+        """The open root."""
+        return self._fd
 
     @property
     def has_proc(self) -> bool:
@@ -168,7 +179,7 @@ class SandboxRoot:
         for _ in range(MAX_LINKS + 1):
             location = self._locate(names, field, create_parents=create_parents)
             try:
-                self.refuse_forbidden(location.parent_fd, location.path)
+                self.refuse_location(location)
                 if not follow:
                     return location
                 target = self._link_target(location)
@@ -203,29 +214,61 @@ class SandboxRoot:
         with mapped(f"opening {path}"):
             looking = self._fs.open(location.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=location.parent_fd)
             try:
-                status = self._fs.fstat(looking)
+                status = self.refuse_forbidden(looking, path)
                 require_regular(status, path)
-                self.refuse_forbidden(looking, path)
                 if self._has_proc:
                     return self._fs.reopen(looking, (flags | _LEAF_OPEN) & ~os.O_NOFOLLOW)
                 return self._open_same(location, flags, status)
             finally:
                 self._fs.close(looking)
 
-    def refuse_forbidden(self, fd: int, path: str) -> None:
-        """Refuse what lies on a kernel interface (PTH-5).
+    def refuse_location(self, location: Location) -> None:
+        """Refuse a directory or a name in it that no caller may use (PTH-5, PTH-7, PTH-8).
+
+        What is behind the name is refused where it is opened, described or
+        replaced, since it can change until then.
+
+        Raises:
+            TransferError: PATH_FORBIDDEN.
+        """
+        status = self.refuse_forbidden(location.parent_fd, location.path)
+        if self.guard is not None:
+            self.guard.refuse_name(status, location.name, location.path)
+
+    def refuse_replacing(self, status: os.stat_result, path: str) -> None:
+        """Refuse to replace a file of the supervisor's own (PTH-7).
+
+        Args:
+            status: of what is at the destination.
+            path: for the error.
+
+        Raises:
+            TransferError: PATH_FORBIDDEN.
+        """
+        if self.guard is not None:
+            self.guard.refuse_private(status, path)
+
+    def refuse_forbidden(self, fd: int, path: str) -> os.stat_result:
+        """Refuse what lies on a kernel interface, or is guarded (PTH-5, PTH-7, PTH-8).
+
+        Returns:
+            Description of what is there.
 
         Raises:
             TransferError: PATH_FORBIDDEN.
         """
         with mapped(f"looking at {path}"):
             kind = FORBIDDEN_FILE_SYSTEMS.get(self._fs.file_system_type(fd))
-            if kind is None and self._devtmpfs and self._fs.fstat(fd).st_dev in self._devtmpfs:
+            status = self._fs.fstat(fd)
+            if kind is None and status.st_dev in self._devtmpfs:
                 kind = "devtmpfs"
+            if kind is None and self.guard is not None:
+                self.guard.refuse_at(fd, status, path)
         if kind is not None:
             raise TransferError(
                 Reason.PATH_FORBIDDEN, f"{path} is on {kind}, whose files are not transferred", {"fs": kind}
             )
+        return status
 
     def _open_same(self, location: Location, flags: int, seen: os.stat_result) -> int:
         fd = self._fs.open(location.name, flags | _LEAF_OPEN, dir_fd=location.parent_fd)
@@ -240,6 +283,7 @@ class SandboxRoot:
         try:
             fd, path = self._open_directory(parents)
         except FileNotFoundError:
+            self._refuse_missing(parents)
             if not create_parents:
                 raise TransferError(
                     Reason.PARENT_NOT_FOUND,
@@ -254,6 +298,16 @@ class SandboxRoot:
                 error, f"{field}: resolving {_shown(parents)}", missing=Reason.PARENT_NOT_FOUND, field=field
             ) from error
         return Location(self._fs, fd, path, name)
+
+    def _refuse_missing(self, names: Sequence[bytes]) -> None:
+        """Refuse a directory that is missing where none may be made, so that nobody is told to make it."""
+        path = _shown(names)
+        with mapped(f"looking at {path}"):
+            fd = walk_as_far(self._fs, self._fd, b"/" + b"/".join(names))
+        try:
+            self.refuse_forbidden(fd, path)
+        finally:
+            self._fs.close(fd)
 
     def _open_directory(self, names: Sequence[bytes]) -> tuple[int, bytes]:
         """Open a directory inside the root; give its real path too."""

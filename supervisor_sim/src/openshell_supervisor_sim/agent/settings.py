@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,8 +20,11 @@ class AgentSettings:
     Attributes:
         root: directory that callers see as `/`.
         state_dir: directory for the journal of uploads; created with mode
-            0700. It should lie outside `root`, or where the sandbox's user
-            cannot write.
+            0700. No caller reaches what is in it, wherever it lies.
+        private: further files that are the supervisor's own, such as its
+            token; no caller reads or replaces them, wherever they lie.
+        covered: places inside the root, relative to it, where commands see
+            something else than the sandbox's files.
         workdir: where relative paths start, absolute inside the root.
         max_chunk_bytes: largest content of one chunk.
         max_file_bytes: largest file.
@@ -41,6 +45,8 @@ class AgentSettings:
 
     root: Path
     state_dir: Path
+    private: Sequence[Path] = ()
+    covered: Sequence[str] = ()
     workdir: str = "/"
     max_chunk_bytes: int = MAX_CHUNK_BYTES
     max_file_bytes: int = 1 << 40

@@ -35,8 +35,7 @@ def stat_file(
         with mapped(f"opening {found.path}"):
             fd = fs.open(found.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=found.parent_fd)
             try:
-                status = fs.fstat(fd)
-                root.refuse_forbidden(fd, found.path)
+                status = root.refuse_forbidden(fd, found.path)
             finally:
                 fs.close(fd)
         if stat.S_ISLNK(status.st_mode):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 #: Descriptors with a message: its text, and a command's standard streams.
@@ -48,6 +48,8 @@ class HostReady(NamedTuple):
         landlock: version in use; 0 if none.
         landlock_reason: why none.
         failed: why the host cannot serve at all.
+        covered: places where commands see something else than the sandbox's
+            files, relative to the root.
     """
 
     view: bool = False
@@ -55,6 +57,7 @@ class HostReady(NamedTuple):
     landlock: int = 0
     landlock_reason: str = ""
     failed: str = ""
+    covered: Sequence[str] = ()
 
 
 class Spawn(NamedTuple):

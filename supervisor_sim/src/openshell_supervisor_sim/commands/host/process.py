@@ -101,9 +101,9 @@ def _as_outer(connection: socket.socket, settings: HostSettings) -> int:
         return os.waitstatus_to_exitcode(status) & 0xFF
     code = 1
     try:
-        lacks = view.enter(settings.root, settings.prefixes, settings.hidden)
-        reason = f"without {', '.join(lacks)}" if lacks else ""
-        code = _serve(connection, settings, HostReady(view=True, reason=reason))
+        made = view.enter(settings.root, settings.prefixes, settings.hidden)
+        reason = f"without {', '.join(made.lacks)}" if made.lacks else ""
+        code = _serve(connection, settings, HostReady(view=True, reason=reason, covered=made.covered))
     except OSError as error:
         _send(connection, HostReady(failed=f"the view of the sandbox cannot be made: {error}"))
     finally:

@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from openshell_supervisor_sim.confinement import kernel
 from openshell_supervisor_sim.confinement.kernel import (
@@ -176,16 +176,27 @@ def _sources(points: MountPoints, prefixes: Iterable[str]) -> list[str]:
     return [*system, *_outside_of_system(prefixes)]
 
 
-def enter(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> list[str]:
+class Made(NamedTuple):
+    """The view that was made.
+
+    Attributes:
+        lacks: sources that could not be mounted, for people.
+        covered: where something is mounted, relative to the root. File methods
+            refuse these places, since commands do not see the sandbox's files
+            there (PTH-8). What is mounted is noted here and nowhere else.
+    """
+
+    lacks: list[str]
+    covered: list[str]
+
+
+def enter(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> Made:
     """Make the view and go into it; needs mount and process namespaces of one's own.
 
     Args:
         root: the sandbox's root.
         prefixes: directories that are mounted at their own path.
         hidden: paths below the root that commands must find empty.
-
-    Returns:
-        What the view lacks, for people.
 
     Raises:
         OSError: there is no view; the process is of no use any more.
@@ -195,21 +206,21 @@ def enter(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> list[str
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     kernel.mount_setattr(root, kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV)
     points = MountPoints(descriptor)
-    lacks: list[str] = []
+    made = Made([], [])
     own_system = _has_own_system(points)
     for source in _sources(points, prefixes):
-        _mount_directory(points, source, lacks)
+        _mount_directory(points, source, made)
     if not own_system:
         for name in _ETC:
-            _mount_either(points, f"/etc/{name}", lacks)
+            _mount_either(points, f"/etc/{name}", made)
     for path in hidden:
-        _hide(points, os.path.relpath(path, root))
-    _mount_proc(points, lacks)
-    _mount_dev(points)
+        _hide(points, os.path.relpath(path, root), made)
+    _mount_proc(points, made)
+    _mount_dev(points, made)
     os.fchdir(descriptor)
     os.close(descriptor)
     kernel.make_working_directory_the_root()
-    return lacks
+    return made
 
 
 def _outside_of_system(prefixes: Iterable[str]) -> list[str]:
@@ -218,31 +229,33 @@ def _outside_of_system(prefixes: Iterable[str]) -> list[str]:
     return [prefix for prefix in prefixes if not f"{prefix}/".startswith(system)]
 
 
-def _mount_directory(points: MountPoints, source: str, lacks: list[str]) -> None:
+def _mount_directory(points: MountPoints, source: str, made: Made) -> None:
     if not os.path.isdir(source):
         return
     try:
         descriptor = points.directory(source.lstrip("/"))
     except OSError as error:
-        lacks.append(f"{source} ({error.strerror})")
+        made.lacks.append(f"{source} ({error.strerror})")
         return
     _bind_read_only(source, descriptor)
+    made.covered.append(source.lstrip("/"))
 
 
-def _mount_either(points: MountPoints, source: str, lacks: list[str]) -> None:
+def _mount_either(points: MountPoints, source: str, made: Made) -> None:
     if os.path.isdir(source):
         if not points.exists(source.lstrip("/")) or _is_empty(points, source.lstrip("/")):
-            _mount_directory(points, source, lacks)
+            _mount_directory(points, source, made)
         return
     if not os.path.isfile(source):
         return
     try:
         descriptor = points.file(source.lstrip("/"))
     except OSError as error:
-        lacks.append(f"{source} ({error.strerror})")
+        made.lacks.append(f"{source} ({error.strerror})")
         return
     if descriptor is not None:
         _bind_read_only(source, descriptor)
+        made.covered.append(source.lstrip("/"))
 
 
 def _is_empty(points: MountPoints, path: str) -> bool:
@@ -271,35 +284,38 @@ def _bind_read_only(source: str, descriptor: int) -> None:
     kernel.mount_setattr(path, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV)
 
 
-def _hide(points: MountPoints, path: str) -> None:
+def _hide(points: MountPoints, path: str, made: Made) -> None:
     descriptor = points.directory(path)
     try:
         flags = kernel.MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
         kernel.mount("tmpfs", f"/proc/self/fd/{descriptor}", "tmpfs", flags, "size=4k,mode=0555")
+        made.covered.append(path)
     finally:
         os.close(descriptor)
 
 
-def _mount_proc(points: MountPoints, lacks: list[str]) -> None:
+def _mount_proc(points: MountPoints, made: Made) -> None:
     descriptor = points.directory("proc")
     try:
         target = f"/proc/self/fd/{descriptor}"
         flags = kernel.MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
         kernel.mount("proc", target, "proc", flags)
+        made.covered.append("proc")
     except OSError as error:
         # In a container whose own /proc is partly covered the kernel allows none.
         if error.errno != errno.EPERM:
             raise
-        lacks.append("/proc (the kernel allows none here)")
+        made.lacks.append("/proc (the kernel allows none here)")
     finally:
         os.close(descriptor)
 
 
-def _mount_dev(points: MountPoints) -> None:
+def _mount_dev(points: MountPoints, made: Made) -> None:
     descriptor = points.directory("dev")
     target = f"/proc/self/fd/{descriptor}"
     path = os.readlink(target)
     kernel.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=64k,mode=0755")
+    made.covered.append("dev")
     os.close(descriptor)
     for name in _DEVICES:
         with open(f"{path}/{name}", "xb"):
