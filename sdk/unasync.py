@@ -34,7 +34,7 @@ _NAMES: Final = {
     "_async": "_sync",
     "aclose": "close",
     "aclosing": "closing",
-    "aiter_bytes": "iter_bytes",
+    "aiter_raw": "iter_raw",
     "anext": "next",
 }
 

@@ -13,6 +13,7 @@ import pytest
 import trustme
 from openshell_files_gateway.auth.issuer_documents import IssuerDocumentError, IssuerDocuments
 from openshell_files_gateway.config.settings import OidcSettings
+from recording_proxy import EXCEPTIONS, VARIABLES, recording_proxy
 from scripted_issuer import DISCOVERY, JWKS, Reply, ScriptedIssuer
 from token_forge import signer
 
@@ -38,6 +39,35 @@ async def refusal(running: ScriptedIssuer, **changes: object) -> str:
     with pytest.raises(IssuerDocumentError) as caught:
         await fetch(running, **changes)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+async def test_a_proxy_is_not_asked_for_plain_documents(
+    issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """What a proxy answered in clear would be keys: nobody would notice that they are its own."""
+    for name in (*VARIABLES, *EXCEPTIONS):
+        monkeypatch.delenv(name, raising=False)
+    with recording_proxy() as proxy:
+        for name, value in proxy.variables(variable).items():
+            monkeypatch.setenv(name, value)
+        assert await fetch(issuer) == ["the-key"]
+    assert proxy.connections == 0
+
+
+async def test_plain_keys_of_an_issuer_elsewhere(
+    issuer: ScriptedIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration comes through the proxy by TLS, keys on loopback never do."""
+    for name in (*VARIABLES, *EXCEPTIONS):
+        monkeypatch.delenv(name, raising=False)
+    with recording_proxy() as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://{proxy.address}")
+        assert "cannot fetch" in await refusal(
+            issuer, issuer="https://issuer.example", jwks_allowed_origins=[issuer.issuer]
+        )
+        assert proxy.received[0].startswith(b"CONNECT issuer.example:443 ")
 
 
 async def test_keys_are_found_by_discovery(issuer: ScriptedIssuer) -> None:

@@ -16,6 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_supervisor_sim.confinement import landlock
 from openshell_supervisor_sim.confinement.own_process import interpreter_places
 from openshell_supervisor_sim.confinement.user import User, first_unreachable
+from recording_proxy import EXCEPTIONS, VARIABLES, recording_proxy
 from scripted_gateway import GatewaySession, ScriptedGateway, scripted_gateway
 from supervisor_scene import (
     SUPERVISOR,
@@ -39,6 +40,41 @@ def refused(*options: str) -> subprocess.CompletedProcess[str]:
 def status_of(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+async def test_no_proxy_gets_the_sandbox_s_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plaintext goes straight to the gateway, whatever the environment names."""
+    for name in EXCEPTIONS:
+        monkeypatch.delenv(name, raising=False)
+    places = lay_out(tmp_path)
+    with recording_proxy() as proxy:
+        for variable in VARIABLES:
+            for name, value in proxy.variables(variable).items():
+                monkeypatch.setenv(name, value)
+        async with scripted_gateway() as gateway:
+            port = gateway.endpoint.rpartition(":")[2]
+            for endpoint in (gateway.endpoint, f"http://localhost:{port}"):
+                gateway.endpoint = endpoint
+                async with supervisor_process(
+                    *run_options(places, gateway), log=tmp_path / "log", gateway=gateway
+                ) as (_, session):
+                    assert session is not None
+                    assert session.authorization == "Bearer secret-token"
+    assert (proxy.connections, proxy.received) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [("127.0.0.1:99999", "port"), ("::1:8082", "brackets"), ("https://gateway:1", "https needs --tls-ca")],
+)
+def test_an_endpoint_that_could_be_another(tmp_path: Path, endpoint: str, words: str) -> None:
+    places = lay_out(tmp_path)
+    result = refused(
+        "--endpoint", endpoint, "--sandbox-id", "sandbox", "--token-file", str(places.token), "--root", str(places.root)
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 async def stat_through(gateway: ScriptedGateway, session: GatewaySession, path: str) -> Any:

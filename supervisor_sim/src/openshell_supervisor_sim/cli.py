@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import grpc
 import typer
 from openshell_files_protocol.agent_secret import SecretError, load_secret
+from openshell_files_protocol.endpoints import Endpoint, parse_endpoint
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.server_process import LogFormat, configure_logs, tune_allocator
 
@@ -74,7 +75,9 @@ def supervisor() -> None:
 
 @app.command()
 def run(
-    endpoint: Annotated[str, typer.Option(help="Gateway as HOST:PORT.", envvar="OPENSHELL_ENDPOINT")],
+    endpoint: Annotated[
+        str, typer.Option(help="Gateway as HOST:PORT or its URL.", envvar="OPENSHELL_ENDPOINT")
+    ],
     sandbox_id: Annotated[
         str, typer.Option(help="Sandbox that the token is for.", envvar="OPENSHELL_SANDBOX_ID")
     ],
@@ -120,6 +123,7 @@ def run(
         variables = parse_variables(env or ())
     except ValueError as error:
         _refuse(f"--env: {error}")
+    gateway = _endpoint(endpoint, encrypted=tls_ca is not None)
     _check_root(root, workdir)
     tokens = TokenFile(token_file)
     try:
@@ -154,7 +158,7 @@ def run(
             agent,
             RunSettings(
                 places=places,
-                endpoint=endpoint,
+                endpoint=gateway,
                 sandbox_id=sandbox_id,
                 tokens=tokens,
                 credentials=credentials,
@@ -273,6 +277,18 @@ def _mode(option: str, text: str) -> Mode:
 
 def _bytes(mebibytes: int | None) -> int | None:
     return None if mebibytes is None else mebibytes * MIB
+
+
+def _endpoint(text: str, *, encrypted: bool) -> Endpoint:
+    try:
+        endpoint = parse_endpoint(text)
+    except ValueError as error:
+        _refuse(f"--endpoint: {error}")
+    if endpoint.tls is not None and endpoint.tls is not encrypted:
+        _refuse(
+            f"--endpoint {text}: " + ("https needs --tls-ca" if endpoint.tls else "http is without --tls-ca")
+        )
+    return endpoint
 
 
 def _check_root(root: Path, workdir: str) -> None:

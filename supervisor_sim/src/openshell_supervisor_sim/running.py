@@ -13,6 +13,7 @@ from typing import Final
 
 import grpc
 import structlog
+from openshell_files_protocol.endpoints import Endpoint
 from openshell_files_protocol.limits import STREAM_OPTIONS
 from openshell_files_protocol.server_process import settle_heap, wait_for_stop
 
@@ -49,7 +50,7 @@ class RunSettings:
 
     Attributes:
         places: root and working directory.
-        endpoint: gateway as HOST:PORT.
+        endpoint: of the gateway.
         sandbox_id: as the token says.
         tokens: attached to every call.
         credentials: of the connection; None is plain.
@@ -61,7 +62,7 @@ class RunSettings:
     """
 
     places: Places
-    endpoint: str
+    endpoint: Endpoint
     sandbox_id: str
     tokens: TokenFile
     credentials: grpc.ChannelCredentials | None
@@ -180,11 +181,12 @@ def _end_if_held(faults: Sequence[Fault]) -> None:
 
 @asynccontextmanager
 async def _channel(settings: RunSettings) -> AsyncGenerator[grpc.aio.Channel]:
-    options = [*STREAM_OPTIONS, *_KEEPALIVE]
+    encrypted = settings.credentials is not None
+    options = [*STREAM_OPTIONS, *_KEEPALIVE, *settings.endpoint.options(tls=encrypted)]
     if settings.credentials is None:
-        channel = grpc.aio.insecure_channel(settings.endpoint, options)
+        channel = grpc.aio.insecure_channel(settings.endpoint.target, options)
     else:
-        channel = grpc.aio.secure_channel(settings.endpoint, settings.credentials, options)
+        channel = grpc.aio.secure_channel(settings.endpoint.target, settings.credentials, options)
     try:
         yield channel
     finally:

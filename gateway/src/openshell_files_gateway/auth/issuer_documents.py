@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
 import httpx
+from openshell_files_protocol.endpoints import is_loopback, may_use_proxy
 
 from openshell_files_gateway.auth.issuer_keys import KeySet, KeySetError, read_key_set
 from openshell_files_gateway.auth.issuer_urls import (
     UnsafeUrlError,
     check_url,
     discovery_url,
-    is_loopback,
     origin,
 )
 from openshell_files_gateway.config.settings import OidcSettings
@@ -106,8 +107,7 @@ class IssuerDocuments:
             verify = ssl.create_default_context(cafile=str(settings.ca_file))
         return httpx.AsyncClient(
             verify=verify,
-            # Proxies of the environment are for issuers elsewhere.
-            trust_env=not is_loopback(httpx.URL(settings.issuer).host),
+            mounts=_past_proxies(httpx.AsyncHTTPTransport(verify=verify), settings),
             follow_redirects=False,
             timeout=settings.fetch_timeout,
             limits=httpx.Limits(max_connections=2, max_keepalive_connections=1),
@@ -140,6 +140,15 @@ class IssuerDocuments:
                 "nor listed in oidc.jwks_allowed_origins"
             )
         return parsed
+
+
+def _past_proxies(
+    direct: httpx.AsyncHTTPTransport, settings: OidcSettings
+) -> Mapping[str, httpx.AsyncHTTPTransport]:
+    """Return what is fetched without a proxy of the environment: plain http, and this machine."""
+    urls = map(httpx.URL, (settings.issuer, *settings.jwks_allowed_origins))
+    here = {origin(url) for url in urls if not may_use_proxy(tls=True, local=is_loopback(url.host))}
+    return dict.fromkeys(("http://", *here), direct)
 
 
 async def _get(client: httpx.AsyncClient, url: httpx.URL, what: str, max_bytes: int) -> bytes:

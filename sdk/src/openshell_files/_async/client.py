@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from openshell_files_protocol.endpoints import parse_endpoint
+
 from openshell_files._async._calls import Connection
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.sandbox import AsyncSandboxFiles
-from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent, parse_endpoint
+from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
 from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
 from openshell_files._local.tls import channel_credentials
@@ -61,7 +63,8 @@ class AsyncFilesClient:
             tls = TlsConfig()
         if auth is not None:
             check_token_may_be_sent(where, tls=tls is not None, allowed=allow_insecure_token)
-        connection = Connection(where.target, channel_credentials(tls) if tls else None, CHANNEL_OPTIONS)
+        options = (*CHANNEL_OPTIONS, *where.options(tls=tls is not None))
+        connection = Connection(where.target, channel_credentials(tls) if tls else None, options)
         self._use(connection, auth, workspace, timeout, idle_timeout, retry)
 
     def _use(

@@ -1,12 +1,10 @@
-"""Where the gateway is, and whether a token may be sent there."""
+"""How this client connects to a gateway, and whether a token may be sent there."""
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
+from openshell_files_protocol.endpoints import Endpoint
 from openshell_files_protocol.limits import MIB, STREAM_OPTIONS
 
 #: A connection on which nothing moves is probed more seldom than the least
@@ -38,52 +36,6 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int | str], ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A gRPC target.
-
-    Attributes:
-        target: as gRPC takes it.
-        tls: None if only the caller's settings decide, else what the URL's scheme says.
-        local: it is on this machine.
-    """
-
-    target: str
-    tls: bool | None
-    local: bool
-
-
-def parse_endpoint(text: str) -> Endpoint:
-    """Read `host:port`, `unix:/path`, `http://host:port` or `https://host:port`.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if text.startswith("unix:"):
-        return Endpoint(text, None, local=True)
-    if "://" in text:
-        parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
-            raise ValueError(f"endpoint {text!r}: give host:port, http://host:port or https://host:port")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return Endpoint(f"{host}:{port}", parts.scheme == "https", is_loopback(parts.hostname))
-    host, colon, port_text = text.rpartition(":")
-    if not colon or not host or not port_text.isdecimal():
-        raise ValueError(f"endpoint {text!r}: give host:port")
-    return Endpoint(text, None, is_loopback(host.strip("[]")))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address never leaves this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def check_token_may_be_sent(endpoint: Endpoint, *, tls: bool, allowed: bool) -> None:
     """Refuse to send tokens over a wire that anybody may read.
 
@@ -92,6 +44,6 @@ def check_token_may_be_sent(endpoint: Endpoint, *, tls: bool, allowed: bool) -> 
     """
     if not tls and not endpoint.local and not allowed:
         raise ValueError(
-            f"a token would go to {endpoint.target} without TLS: give tls=TlsConfig(), "
+            f"a token would go to {endpoint.address} without TLS: give tls=TlsConfig(), "
             "or allow_insecure_token=True if you know the network"
         )

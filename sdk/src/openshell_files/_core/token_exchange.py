@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus
 
-from openshell_files._core.endpoints import is_loopback
+from openshell_files_protocol.endpoints import Endpoint, is_loopback, may_use_proxy, parse_endpoint
+
 from openshell_files.auth import ClientCredentials
 from openshell_files.errors import CredentialsError, ErrorFacts, LocalReason
 
@@ -16,6 +22,40 @@ MAX_ANSWER_BYTES: Final = 1024 * 1024
 
 #: A token is replaced so many seconds before it expires.
 EXPIRY_MARGIN_SECONDS: Final = 30.0
+
+
+#: How long a token is used if the issuer does not say how long it lives. One
+#: that the gateway refuses earlier is replaced then.
+UNSAID_LIFETIME_SECONDS: Final = 300.0
+
+#: A token is asked for again after a day even if it is said to live longer.
+MAX_LIFETIME_SECONDS: Final = 86_400.0
+
+#: What a URL may consist of (RFC 3986).
+_URL: Final = re.compile(r"[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
+
+#: An error code of OAuth (RFC 6749 §5.2), of a sensible length.
+_ERROR_CODE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,63}")
+
+
+class SecretMethod(StrEnum):
+    """How a client secret is sent; the order is that of preference (RFC 6749 §2.3.1)."""
+
+    BASIC = "client_secret_basic"
+    POST = "client_secret_post"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEndpoint:
+    """Where and how tokens are asked for.
+
+    Attributes:
+        url: of the endpoint.
+        methods: how the secret may be sent, the better way first.
+    """
+
+    url: str
+    methods: tuple[SecretMethod, ...]
 
 
 def discovery_url(issuer: str) -> str:
@@ -31,63 +71,146 @@ def checked_url(url: str) -> str:
     """Return the URL if a secret may be sent there.
 
     Raises:
-        CredentialsError: it is neither https nor on loopback.
+        CredentialsError: it is neither https nor on loopback, or HTTP clients
+            could read its address in two ways.
     """
-    parts = urlsplit(url)
-    if parts.hostname and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
-    ):
-        return url
-    raise credentials_error(f"{url!r} is not an https URL", "Use the issuer's https URL.")
+    where = _where(url)
+    if where is None:
+        raise credentials_error(f"{_shown(url)} is not a URL of an issuer", "Use the issuer's https URL.")
+    if not where.tls and not where.local:
+        raise credentials_error(f"{_shown(url)} is not an https URL", "Use the issuer's https URL.")
+    return url
 
 
-def token_endpoint(status: int, body: bytes, issuer: str) -> str:
+def proxy_allowed(url: str) -> bool:
+    """Whether a request to a checked URL may go through a proxy of the environment."""
+    where = _where(url)
+    return where is not None and may_use_proxy(tls=where.tls is True, local=where.local)
+
+
+def dialled(url: str) -> tuple[tuple[str, str], ...]:
+    """Return the URLs that stand for a checked one, and the `Host` that each is asked as.
+
+    They differ for `http://localhost` only, which no resolver is asked for:
+    both loopback addresses are tried.
+    """
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    host, colon, port = authority.partition(":")
+    if scheme.lower() != "http" or not is_loopback(host) or host[:1].isdigit():
+        return ((url, authority),)
+    return tuple(
+        (f"{scheme}://{address}{colon}{port}{slash}{path}", authority) for address in ("127.0.0.1", "[::1]")
+    )
+
+
+def _where(url: str) -> Endpoint | None:
+    """Return the address in a URL; None if it is no URL that is read in one way only."""
+    scheme, separator, rest = url.partition("://")
+    if not _URL.fullmatch(url) or not separator or scheme.lower() not in {"http", "https"}:
+        return None
+    try:
+        return parse_endpoint(f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}")
+    except ValueError:
+        return None
+
+
+def token_endpoint(status: int, body: bytes, issuer: str) -> TokenEndpoint:
     """Return the token endpoint that a discovery document names.
 
     Raises:
-        CredentialsError: the document is not this issuer's, or unreadable.
+        CredentialsError: the document is not this issuer's, or unreadable, or
+            the issuer does not take a client secret.
     """
     document = _document(status, body, "the issuer's discovery document")
     if str(document.get("issuer", "")).rstrip("/") != issuer.rstrip("/"):
         raise credentials_error(
-            f"the discovery document is of issuer {document.get('issuer')!r}, not {issuer!r}",
+            f"the discovery document is of issuer {_shown(document.get('issuer'))}, not {issuer!r}",
             "Give the issuer exactly as it names itself.",
         )
     endpoint = document.get("token_endpoint")
     if not isinstance(endpoint, str):
         raise credentials_error("the discovery document names no token endpoint", "Look at the issuer.")
-    return checked_url(endpoint)
+    return TokenEndpoint(checked_url(endpoint), _methods(document))
 
 
-def token_form(credentials: ClientCredentials) -> dict[str, str]:
-    """Return the form that asks for a token."""
-    form = {
-        "grant_type": "client_credentials",
-        "client_id": credentials.client_id,
-        "client_secret": credentials.client_secret,
-    }
+def _methods(document: Mapping[str, object]) -> tuple[SecretMethod, ...]:
+    """Return how a client secret may be sent, the better way first."""
+    named = document.get("token_endpoint_auth_methods_supported")
+    if not isinstance(named, list) or not named:
+        # Basic is what a server without a word takes (Discovery 1.0 §3); not all do.
+        return tuple(SecretMethod)
+    found = tuple(method for method in SecretMethod if method.value in cast("list[object]", named))
+    if not found:
+        raise credentials_error(
+            "the issuer takes a client secret neither as client_secret_basic nor as client_secret_post",
+            "Give OidcAuth(token=...) a function that gets tokens another way.",
+        )
+    return found
+
+
+def token_request(
+    credentials: ClientCredentials, method: SecretMethod
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the form and the headers that ask for a token."""
+    form = {"grant_type": "client_credentials"}
+    headers = dict[str, str]()
+    if method is SecretMethod.POST:
+        form |= {"client_id": credentials.client_id, "client_secret": credentials.client_secret}
+    else:
+        # Each half is form-encoded before they are joined, so a colon or a
+        # percent sign in one stays there (RFC 6749 §2.3.1).
+        pair = f"{quote_plus(credentials.client_id)}:{quote_plus(credentials.client_secret)}"
+        headers["authorization"] = "Basic " + b64encode(pair.encode()).decode()
     if credentials.scope:
         form["scope"] = credentials.scope
     if credentials.audience:
         form["audience"] = credentials.audience
-    return form
+    return form, headers
+
+
+def secret_not_taken(status: int, body: bytes) -> bool:
+    """Whether an answer says that the client was not recognised, so that another way may be (RFC 6749 §5.2)."""
+    if status not in {400, 401}:
+        return False
+    return _fields(body).get("error") == "invalid_client" or status == 401
 
 
 def token_answer(status: int, body: bytes) -> tuple[str, float]:
-    """Return the token, and for how many seconds it is valid.
+    """Return the token, and for how many seconds it is used.
 
     Raises:
         CredentialsError: there is none, with the issuer's error code if it gave one.
     """
     document = _document(status, body, "the issuer's answer to the token request")
-    token, lifetime = document.get("access_token"), document.get("expires_in")
+    token, kind = document.get("access_token"), document.get("token_type", "Bearer")
     if not isinstance(token, str) or not token:
         raise credentials_error("the issuer's answer has no access_token", "Look at the issuer.")
-    if isinstance(lifetime, bool) or not isinstance(lifetime, int | float):
-        raise credentials_error("the issuer's answer has no expires_in", "Look at the issuer.")
-    if not math.isfinite(lifetime) or lifetime <= 0:
-        raise credentials_error(f"the issuer's expires_in is {lifetime}", "Look at the issuer.")
-    return token, float(lifetime)
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        raise credentials_error(
+            f"the issuer's token is of type {_shown(kind)}, and only Bearer can be sent",
+            "Look at the issuer.",
+        )
+    return token, _lifetime(document.get("expires_in"))
+
+
+def _lifetime(said: object) -> float:
+    """Return for how long a token is used; an issuer need not say (RFC 6749 §5.1), and some say it as text."""
+    if said is None:
+        return UNSAID_LIFETIME_SECONDS
+    seconds = math.nan
+    if isinstance(said, int | float | str) and not isinstance(said, bool):
+        try:
+            seconds = float(said)
+        except OverflowError:
+            seconds = MAX_LIFETIME_SECONDS
+        except ValueError:
+            pass
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise credentials_error(
+            f"the issuer's expires_in is {_shown(said)}, not a number of seconds", "Look at the issuer."
+        )
+    return min(seconds, MAX_LIFETIME_SECONDS)
 
 
 def credentials_error(message: str, fix: str) -> CredentialsError:
@@ -95,17 +218,33 @@ def credentials_error(message: str, fix: str) -> CredentialsError:
     return CredentialsError(message, ErrorFacts(LocalReason.CREDENTIALS, fix=fix))
 
 
-def _document(status: int, body: bytes, what: str) -> dict[str, object]:
-    try:
-        document: object = json.loads(body)
-    except ValueError:
-        document = None
-    fields = cast("dict[str, object]", document) if isinstance(document, dict) else {}
+def _document(status: int, body: bytes, what: str) -> Mapping[str, object]:
+    fields = _fields(body)
+    if 300 <= status < 400:
+        raise credentials_error(
+            f"{what} has status {status}, a redirect, which is not followed",
+            "Give the issuer exactly as it names itself.",
+        )
     if status != 200:
         # The error code is meant for programs; the description might repeat a secret.
         code = fields.get("error")
-        said = f" ({code})" if isinstance(code, str) and code.isascii() and len(code) < 64 else ""
+        said = f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
         raise credentials_error(f"{what} has status {status}{said}", "Check issuer, client id and secret.")
     if not fields:
         raise credentials_error(f"{what} is not a JSON object", "Look at the issuer.")
     return fields
+
+
+def _fields(body: bytes) -> Mapping[str, object]:
+    """Return the members of a JSON object; none if it is no such thing."""
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, object]", document) if isinstance(document, dict) else {}
+
+
+def _shown(value: object) -> str:
+    """Return what an issuer wrote, for a message: short, and without control characters."""
+    text = ascii(value)
+    return text if len(text) <= 200 else text[:200] + "..."

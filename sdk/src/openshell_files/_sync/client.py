@@ -6,7 +6,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent, parse_endpoint
+from openshell_files_protocol.endpoints import parse_endpoint
+
+from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
 from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
 from openshell_files._local.tls import channel_credentials
@@ -62,7 +64,8 @@ class FilesClient:
             tls = TlsConfig()
         if auth is not None:
             check_token_may_be_sent(where, tls=tls is not None, allowed=allow_insecure_token)
-        connection = Connection(where.target, channel_credentials(tls) if tls else None, CHANNEL_OPTIONS)
+        options = (*CHANNEL_OPTIONS, *where.options(tls=tls is not None))
+        connection = Connection(where.target, channel_credentials(tls) if tls else None, options)
         self._use(connection, auth, workspace, timeout, idle_timeout, retry)
 
     def _use(

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+
 import httpx
 
 from openshell_files._core import token_exchange
-from openshell_files._core.token_exchange import credentials_error
+from openshell_files._core.token_exchange import SecretMethod, TokenEndpoint, credentials_error
 from openshell_files._sync import _io
 from openshell_files.auth import Auth, ClientCredentials, OidcAuth, TokenProvider
 from openshell_files.errors import CredentialsError
@@ -76,7 +79,7 @@ class _TokenExchange:
     def __init__(self, credentials: ClientCredentials) -> None:
         self._credentials = credentials
         self._lock = _io.Lock()
-        self._endpoint = ""
+        self._endpoint: TokenEndpoint | None = None
         self._token = ""
         self._use_until = 0.0
 
@@ -93,31 +96,70 @@ class _TokenExchange:
 
     def _request(self) -> tuple[str, float]:
         credentials = self._credentials
-        with _io.HttpClient(timeout=credentials.timeout, follow_redirects=False) as client:
-            if not self._endpoint:
-                url = token_exchange.discovery_url(credentials.issuer)
-                status, body = _fetch(client, client.build_request("GET", url))
-                self._endpoint = token_exchange.token_endpoint(status, body, credentials.issuer)
-            form = token_exchange.token_form(credentials)
-            status, body = _fetch(client, client.build_request("POST", self._endpoint, data=form))
-            return token_exchange.token_answer(status, body)
+        if self._endpoint is None:
+            url = token_exchange.discovery_url(credentials.issuer)
+            status, body = _fetch("GET", url, credentials.timeout)
+            self._endpoint = token_exchange.token_endpoint(status, body, credentials.issuer)
+        endpoint = self._endpoint
+        *first, last = endpoint.methods
+        for method in first:
+            status, body = self._ask(endpoint, method)
+            if not token_exchange.secret_not_taken(status, body):
+                return token_exchange.token_answer(status, body)
+        return token_exchange.token_answer(*self._ask(endpoint, last))
+
+    def _ask(self, endpoint: TokenEndpoint, method: SecretMethod) -> tuple[int, bytes]:
+        form, headers = token_exchange.token_request(self._credentials, method)
+        return _fetch("POST", endpoint.url, self._credentials.timeout, form, headers)
 
 
-def _fetch(client: _io.HttpClient, request: httpx.Request) -> tuple[int, bytes]:
-    """Send a request and return status and body, within the limit of their size."""
+def _fetch(
+    method: str,
+    url: str,
+    timeout: float,
+    form: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, bytes]:
+    """Send a request and return status and body, within the limits of size and time."""
+    ends = _io.monotonic() + timeout
     try:
-        response = client.send(request, stream=True)
-        try:
-            body = b""
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > token_exchange.MAX_ANSWER_BYTES:
-                    raise credentials_error("the issuer's answer is too large", "Look at the issuer.")
-            return response.status_code, body
-        finally:
-            response.close()
-    except httpx.HTTPError as error:
+        with _io.HttpClient(
+            timeout=timeout, follow_redirects=False, trust_env=token_exchange.proxy_allowed(url)
+        ) as client:
+            *first, last = [
+                client.build_request(
+                    method,
+                    dialled,
+                    data=form,
+                    headers={"accept-encoding": "identity", "host": host, **(headers or {})},
+                )
+                for dialled, host in token_exchange.dialled(url)
+            ]
+            for request in first:
+                with suppress(httpx.ConnectError):
+                    return _answer(client, request, ends)
+            return _answer(client, last, ends)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
+        # Besides the network: certificates that SSL_CERT_FILE names and are
+        # not there, a proxy of the environment that cannot be used.
+        detail = "" if isinstance(error, httpx.HTTPError) else f": {error}"
         raise credentials_error(
-            f"the issuer at {request.url.host} cannot be reached: {type(error).__name__}",
+            f"the issuer at {url.partition('://')[2].partition('/')[0]} cannot be reached: "
+            f"{type(error).__name__}{detail}",
             "Check the issuer's URL and the network.",
         ) from error
+
+
+def _answer(client: _io.HttpClient, request: httpx.Request, ends: float) -> tuple[int, bytes]:
+    response = client.send(request, stream=True)
+    try:
+        body = b""
+        for piece in response.iter_raw():
+            body += piece
+            if len(body) > token_exchange.MAX_ANSWER_BYTES:
+                raise credentials_error("the issuer's answer is too large", "Look at the issuer.")
+            if _io.monotonic() > ends:
+                raise credentials_error("the issuer's answer takes too long", "Look at the issuer.")
+        return response.status_code, body
+    finally:
+        response.close()

@@ -1,0 +1,203 @@
+"""Where a gateway is, whether that is this machine, and what gRPC is told to dial.
+
+An endpoint is read once. The check whether a secret may be sent and the
+address that gRPC dials come from the same parsed value (ADR 0026), so no
+second parser can understand the text otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+ChannelOptions = tuple[tuple[str, int | str], ...]
+
+#: gRPC asks the environment for proxies twice: once for the name (`http_proxy`
+#: and its kin), once for the address (`GRPC_ADDRESS_HTTP_PROXY`).
+_NO_PROXY: Final[ChannelOptions] = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.address_http_proxy_enabled_addresses", ""),
+)
+
+#: Longest path of a UNIX socket (sun_path less its terminating NUL).
+_MAX_SOCKET_PATH_BYTES: Final = 107
+
+_MAX_NAME: Final = 253
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_PORT: Final = re.compile(r"[0-9]{1,8}")
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+
+#: gRPC's own schemes that name an address by themselves.
+_GRPC_SCHEMES: Final = ("dns:///", "dns:", "ipv4:", "ipv6:")
+
+_FORMS: Final = "give HOST:PORT, [IPV6]:PORT, unix:/PATH, http://HOST:PORT or https://HOST:PORT"
+
+_LOCAL_NAME: Final = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address to dial.
+
+    Attributes:
+        target: what gRPC dials; never read a second time by rules of its own.
+        tls: None if only the caller's settings decide, else what the URL's
+            scheme says.
+        local: the target never leaves this machine.
+        address: the same in words for people, and for the server as the
+            name that was called.
+    """
+
+    target: str
+    tls: bool | None
+    local: bool
+    address: str
+
+    def options(self, *, tls: bool) -> ChannelOptions:
+        """Return the channel options that belong to this endpoint.
+
+        Without TLS, or on this machine, no proxy of the environment is used:
+        it would read what was allowed only because the way is known.
+
+        Args:
+            tls: whether the channel is encrypted.
+        """
+        options = () if may_use_proxy(tls=tls, local=self.local) else _NO_PROXY
+        if "," in self.target:
+            # Of two addresses gRPC would make one strange name.
+            options += (("grpc.default_authority", self.address),)
+        return options
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: `localhost`, or a loopback address in digits, without brackets."""
+    if host.lower() == _LOCAL_NAME:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return False
+        return address.is_loopback or (address.ipv4_mapped is not None and address.ipv4_mapped.is_loopback)
+    return address.is_loopback
+
+
+def may_use_proxy(*, tls: bool, local: bool) -> bool:
+    """Whether a proxy that the environment names may stand between.
+
+    Args:
+        tls: the connection is encrypted up to its far end.
+        local: the far end is this machine.
+    """
+    return tls and not local
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `host:port`, `[ipv6]:port`, `unix:/path`, `http://host:port` or `https://host:port`.
+
+    gRPC's `dns:///`, `ipv4:` and `ipv6:` in front of one address are accepted.
+    `localhost` stands for 127.0.0.1 and ::1 and is never looked up.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is none of these, and gRPC or a resolver would guess.
+    """
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+        raise TypeError(f"endpoint: give a str, not {type(text).__name__}")
+    if text.startswith("unix:"):
+        return _socket_endpoint(text)
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(
+            f"endpoint {text!a}: use printable ASCII without spaces, an international name in its xn-- form"
+        )
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme.lower() in {"http", "https"}:
+        tls = scheme.lower() == "https"
+        return _network_endpoint(text, rest.removesuffix("/"), tls=tls, default_port=443 if tls else 80)
+    for prefix in _GRPC_SCHEMES:
+        if text.startswith(prefix):
+            found = _network_endpoint(text, text.removeprefix(prefix), tls=None)
+            if prefix in {"ipv4:", "ipv6:"} and not found.target.startswith(prefix):
+                raise ValueError(f"endpoint {text!r}: {prefix} needs one address of that kind")
+            return found
+    return _network_endpoint(text, text, tls=None)
+
+
+def _socket_endpoint(text: str) -> Endpoint:
+    path = text.removeprefix("unix:")
+    if path.startswith("//"):
+        path = path.removeprefix("//")
+        if not path.startswith("/"):
+            raise ValueError(f"endpoint {text!a}: unix:// takes an absolute path, as in unix:///run/gateway")
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"endpoint {text!a}: the path is not valid Unicode") from None
+    if not path or "\0" in path or size > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(
+            f"endpoint {text!a}: unix: takes a path of 1 to {_MAX_SOCKET_PATH_BYTES} bytes without NUL"
+        )
+    # gRPC reads the target as a URI, so "%", "?" and "#" must not mean anything.
+    return Endpoint("unix:" + quote(path), None, local=True, address=text)
+
+
+def _network_endpoint(text: str, address: str, *, tls: bool | None, default_port: int = 0) -> Endpoint:
+    host, port = _split(text, address, default_port)
+    if host.startswith("["):
+        return _ipv6_endpoint(text, host[1:-1], port, tls=tls)
+    if host.lower() == _LOCAL_NAME:
+        # Both families by number: what a resolver says is not what was checked.
+        both = f"ipv6:[::ffff:127.0.0.1]:{port},[::1]:{port}"
+        return Endpoint(both, tls, local=True, address=f"{_LOCAL_NAME}:{port}")
+    if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+        # Resolvers read 127.1, 2130706433 and 0x7f.1 as addresses, others as names.
+        try:
+            ipv4 = ipaddress.IPv4Address(host)
+        except ValueError:
+            raise ValueError(
+                f"endpoint {text!r}: write an IPv4 address as four decimal numbers, 127.0.0.1"
+            ) from None
+        return Endpoint(f"ipv4:{ipv4}:{port}", tls, ipv4.is_loopback, f"{ipv4}:{port}")
+    if len(host) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in _labels(host)):
+        raise ValueError(f"endpoint {text!r}: {host!r} is no host name; {_FORMS}")
+    return Endpoint(f"dns:///{host}:{port}", tls, local=False, address=f"{host}:{port}")
+
+
+def _ipv6_endpoint(text: str, host: str, port: int, *, tls: bool | None) -> Endpoint:
+    try:
+        ipv6 = ipaddress.IPv6Address(host)
+    except ValueError:
+        raise ValueError(f"endpoint {text!r}: {host!r} is no IPv6 address") from None
+    if ipv6.scope_id is not None:
+        raise ValueError(f"endpoint {text!r}: an address with a zone id is not supported")
+    return Endpoint(f"ipv6:[{ipv6}]:{port}", tls, is_loopback(str(ipv6)), f"[{ipv6}]:{port}")
+
+
+def _split(text: str, address: str, default_port: int) -> tuple[str, int]:
+    """Return the host, an IPv6 address in its brackets, and the port."""
+    if address.startswith("["):
+        inside, bracket, after = address.partition("]")
+        host = inside + bracket
+        if not bracket or (after and not after.startswith(":")):
+            raise ValueError(f"endpoint {text!r}: {_FORMS}")
+        colon, port_text = after[:1], after[1:]
+    else:
+        if address.count(":") > 1:
+            raise ValueError(f"endpoint {text!r}: write an IPv6 address in brackets, [::1]:8082")
+        host, colon, port_text = address.partition(":")
+    if not host or (not colon and not default_port):
+        raise ValueError(f"endpoint {text!r}: {_FORMS}")
+    if not colon:
+        return host, default_port
+    if not _PORT.fullmatch(port_text) or not 1 <= int(port_text) <= 65535:
+        raise ValueError(f"endpoint {text!r}: the port must be a number from 1 to 65535")
+    return host, int(port_text)
+
+
+def _labels(host: str) -> list[str]:
+    return host.removesuffix(".").split(".")
