@@ -17,12 +17,13 @@ import pytest
 import structlog
 from conditions import until
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
+from openshell_supervisor_sim import heartbeats
 from openshell_supervisor_sim import session as session_module
 from openshell_supervisor_sim.backoff import Backoff
 from openshell_supervisor_sim.relay import RelayByteStream
 from openshell_supervisor_sim.relay_targets import RelayTargets
 from openshell_supervisor_sim.session import SupervisorSession
-from scripted_gateway import ScriptedGateway, scripted_gateway
+from scripted_gateway import GatewaySession, ScriptedGateway, scripted_gateway
 from structlog.testing import LogCapture
 from supervisor_scene import SandboxPlaces, new_session
 
@@ -243,26 +244,94 @@ async def test_an_open_that_comes_again(connection: Connection, log: LogCapture)
 
 async def test_heartbeats(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every interval that the gateway announces, and not more often than the floor."""
-    monkeypatch.setattr(session_module, "HEARTBEAT_FLOOR_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeats, "SENDING_FLOOR_SECONDS", 0.05)
     session = await connection.gateway.accepted_session(heartbeat_seconds=0)
     for _ in range(3):
         message = await session.hear()
         assert message is not None
         assert message.WhichOneof("payload") == "heartbeat"
         await session.say(heartbeat=openshell_pb2.GatewayHeartbeat())
-    assert session_module.HEARTBEAT_FLOOR_SECONDS == 0.05
 
 
-def test_the_floor_is_upstreams() -> None:
-    """1.4.4: max(announced, 5 s)."""
-    assert session_module.HEARTBEAT_FLOOR_SECONDS == 5.0
+#: Serialized SessionAccepted, as both generations write them; what was announced; the supervisor's two times.
+ANNOUNCED = [
+    pytest.param(b"", None, 5, 45, id="nothing"),
+    pytest.param(b"\x10\x0f", 15, 15, 45, id="field 2: 15 s, as 0.0.x gateways"),
+    pytest.param(b"\x10\x01", 1, 5, 15, id="field 2: 1 s"),
+    pytest.param(b"\x10\x00", None, 5, 45, id="field 2: 0"),
+    pytest.param(b"\xb2\x06\x02\x08\x1e", 30, 30, 90, id="field 102: 30 s"),
+    pytest.param(b"\x10\x0f\xb2\x06\x02\x08\x1e", 30, 30, 90, id="both: the newer"),
+    pytest.param(b"\x10\x0f\xb2\x06\x00", 15, 15, 45, id="both, the newer empty"),
+    pytest.param(b"\x12\x01a", None, 5, 45, id="field 2 of another type"),
+    pytest.param(b"\x10\xff\xff\xff\xff\x0f", 3600, 3600, 10800, id="field 2: 136 years"),
+    pytest.param(
+        b"\xb2\x06\x0a\x08" + b"\xff" * 8 + b"\x7f", 3600, 3600, 10800, id="field 102: 292 billion years"
+    ),
+    pytest.param(b"\xb2\x06\x0b\x08" + b"\xff" * 9 + b"\x01", None, 5, 45, id="field 102: -1 s"),
+]
+
+
+@pytest.mark.parametrize(("accepted", "announced", "sending", "silence"), ANNOUNCED)
+def test_what_follows_from_what_was_announced(
+    accepted: bytes, announced: float | None, sending: float, silence: float
+) -> None:
+    """RLY-11: upstream's sending floor of 5 s never shortens the silence; 15 s stand for nothing announced."""
+    message = openshell_pb2.SessionAccepted.FromString(accepted)
+    assert heartbeats.announced_seconds(message) == announced
+    assert heartbeats.agreed(message) == heartbeats.Heartbeats(sending, silence)
+
+
+async def _beats(session: GatewaySession, count: int, seconds: float) -> None:
+    for _ in range(count):
+        await asyncio.sleep(seconds)
+        await session.say(heartbeat=openshell_pb2.GatewayHeartbeat())
+
+
+async def _holds(connection: Connection, log: LogCapture, accepted: bytes, beat_seconds: float) -> None:
+    """Hold a session for ten heartbeats while a relay is idle, then for ten while it transfers."""
+    session = await connection.gateway.sessions.get()
+    message = openshell_pb2.SessionAccepted.FromString(b"\x0a\x07session" + accepted)
+    await session.say(session_accepted=message)
+    relay = await connection.gateway.open_relay(session, file=FILE)
+    await _beats(session, 10, beat_seconds)
+    beating = asyncio.create_task(_beats(session, 10, beat_seconds))
+    while not beating.done():
+        await relay.send(b"x" * 10_000)
+        received = 0
+        while received < 10_000:
+            received += len(await relay.receive())
+    await beating
+    relay.end()
+    assert events(log, "session failed") == []
+    assert connection.gateway.sessions.empty()
+    assert session.hello.connection_epoch == 1
+
+
+async def test_a_gateway_of_the_first_generation(
+    connection: Connection, log: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RLY-11: ten heartbeats long, idle and under transfer; in hundredths of the real times."""
+    monkeypatch.setattr(heartbeats, "SENDING_FLOOR_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeats, "SILENCE_FLOOR_SECONDS", 0.15)
+    real = heartbeats.announced_seconds
+    monkeypatch.setattr(heartbeats, "announced_seconds", lambda accepted: (real(accepted) or 0) / 100)
+    await _holds(connection, log, b"\x10\x0f", 0.15)
+
+
+@pytest.mark.long
+async def test_a_gateway_of_the_first_generation_in_real_time(
+    connection: Connection, log: LogCapture
+) -> None:
+    """RLY-11: with the times of upstream, 15 s announced in field 2."""
+    await _holds(connection, log, b"\x10\x0f", 15)
 
 
 async def test_a_silent_gateway(
     connection: Connection, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RLY-7: three intervals without a word, and the supervisor connects again."""
-    monkeypatch.setattr(session_module, "HEARTBEAT_FLOOR_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeats, "SILENCE_FLOOR_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeats, "UNANNOUNCED_SECONDS", 0.05)
     await connection.gateway.accepted_session(heartbeat_seconds=0)
     await connection.gateway.accepted_session()
     assert events(log, "session failed")[0]["reason"] == "the gateway fell silent"

@@ -16,6 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
 from openshell_supervisor_sim.agent.disk import end_tasks
 from openshell_supervisor_sim.backoff import Backoff
+from openshell_supervisor_sim.heartbeats import Heartbeats, agreed
 from openshell_supervisor_sim.relay import RelayByteStream, RelayLostError, StreamCall, open_stream
 from openshell_supervisor_sim.relay_targets import (
     RelayServer,
@@ -27,12 +28,6 @@ from openshell_supervisor_sim.relay_targets import (
 from openshell_supervisor_sim.token_file import TokenFileError, TokenSource
 
 log = structlog.get_logger("openshell_supervisor_sim.session")
-
-#: Least time between heartbeats, whatever the gateway announces (upstream's).
-HEARTBEAT_FLOOR_SECONDS: Final = 5.0
-
-#: A gateway that missed so many heartbeats is taken for dead.
-_MISSED_HEARTBEATS: Final = 3
 
 #: Results that wait to be sent (upstream's queue).
 _OUTBOUND_MESSAGES: Final = 64
@@ -140,13 +135,13 @@ class SupervisorSession:
         self._outbound = asyncio.Queue(_OUTBOUND_MESSAGES)
         call = open_stream(self.channel, methods.CONNECT_SUPERVISOR, await self.token.metadata())
         try:
-            interval = await self._greet(call)
+            heartbeats = await self._greet(call)
             self.backoff.reset()
             self._attempt = 0
             self.connected.set()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._write(call, interval))
-                tasks.create_task(self._read(call, interval))
+                tasks.create_task(self._write(call, heartbeats.sending))
+                tasks.create_task(self._read(call, heartbeats.silence))
         except* (grpc.RpcError, asyncio.InvalidStateError, SessionError) as group:
             # One clause: what two of them raise comes out as a group, which
             # nobody outside expects. Reader and writer can fail together.
@@ -162,8 +157,8 @@ class SupervisorSession:
             self.connected.clear()
             call.cancel()
 
-    async def _greet(self, call: StreamCall) -> float:
-        """Send the hello and return the heartbeat interval in seconds."""
+    async def _greet(self, call: StreamCall) -> Heartbeats:
+        """Send the hello and return how often both sides speak."""
         hello = openshell_pb2.SupervisorHello(
             sandbox_id=self.sandbox_id,
             instance_id=self.instance_id,
@@ -185,8 +180,7 @@ class SupervisorSession:
             case "session_accepted":
                 accepted = answer.session_accepted
                 log.info("session accepted", sandbox_id=self.sandbox_id, session_id=accepted.session_id)
-                announced = accepted.heartbeat_interval.ToTimedelta().total_seconds()
-                return max(announced, HEARTBEAT_FLOOR_SECONDS)
+                return agreed(accepted)
             case "session_rejected":
                 raise SessionError(f"session rejected: {answer.session_rejected.reason}")
             case other:
@@ -213,11 +207,11 @@ class SupervisorSession:
                 message = heartbeat
             await call.write(message.SerializeToString())
 
-    async def _read(self, call: StreamCall, interval: float) -> None:
+    async def _read(self, call: StreamCall, silence: float) -> None:
         """Take the gateway's messages until its stream ends or falls silent."""
         while True:
             try:
-                async with asyncio.timeout(interval * _MISSED_HEARTBEATS):
+                async with asyncio.timeout(silence):
                     message = await self._receive(call)
             except TimeoutError:
                 raise SessionError("the gateway fell silent") from None

@@ -1,0 +1,71 @@
+"""How often a supervisor speaks, and how long it hears nothing before it takes the gateway for dead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.unknown_fields import UnknownFieldSet
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+
+#: Least time between heartbeats of the supervisor, whatever the gateway
+#: announces (upstream's).
+SENDING_FLOOR_SECONDS: Final = 5.0
+
+#: How often a gateway speaks that announces nothing (upstream's).
+UNANNOUNCED_SECONDS: Final = 15.0
+
+#: No gateway is taken for dead sooner, so that one that is busy for a moment is not.
+SILENCE_FLOOR_SECONDS: Final = 15.0
+
+#: A gateway that missed so many heartbeats is taken for dead.
+MISSED_HEARTBEATS: Final = 3
+
+#: A longer interval is not believed: a dead gateway would never be noticed.
+_MOST_SECONDS: Final = 3600.0
+
+#: `heartbeat_interval_secs`, a uint32: what gateways of the 0.0.x generation announce.
+_FIRST_GENERATION_FIELD: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeats:
+    """The two times of a session, in seconds.
+
+    Attributes:
+        sending: between two messages of the supervisor.
+        silence: without a message of the gateway.
+    """
+
+    sending: float
+    silence: float
+
+
+def agreed(accepted: openshell_pb2.SessionAccepted) -> Heartbeats:
+    """Return the times that follow from what the gateway announced.
+
+    The silence that is allowed follows from the interval at which the gateway
+    speaks, and never from the supervisor's own.
+    """
+    announced = announced_seconds(accepted)
+    interval = UNANNOUNCED_SECONDS if announced is None else announced
+    return Heartbeats(
+        sending=max(announced or 0.0, SENDING_FLOOR_SECONDS),
+        silence=max(interval * MISSED_HEARTBEATS, SILENCE_FLOOR_SECONDS),
+    )
+
+
+def announced_seconds(accepted: openshell_pb2.SessionAccepted) -> float | None:
+    """Return the interval of the gateway's heartbeats; None if it announced none.
+
+    Both generations are understood: a duration, and a number of seconds in a
+    field that is reserved by now.
+    """
+    seconds = accepted.heartbeat_interval.seconds + accepted.heartbeat_interval.nanos / 1e9
+    if seconds <= 0:
+        seconds = 0.0
+        fields = UnknownFieldSet(accepted)
+        for unknown in (fields[index] for index in range(len(fields))):
+            if unknown.field_number == _FIRST_GENERATION_FIELD and unknown.wire_type == 0:
+                seconds = float(unknown.data)
+    return min(seconds, _MOST_SECONDS) if seconds > 0 else None
