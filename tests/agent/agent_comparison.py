@@ -23,6 +23,7 @@ from agent.agent_harness import (
 from agent.agent_model import (
     EXPIRY,
     MAX_FILE,
+    MAX_OWN,
     MAX_STAGED,
     MAX_UPLOADS,
     TOMBSTONE,
@@ -75,6 +76,7 @@ class AgentComparison:
             max_file_bytes=MAX_FILE,
             max_staged_bytes=MAX_STAGED,
             max_uploads=MAX_UPLOADS,
+            max_uploads_per_principal=MAX_OWN,
             upload_expiry=EXPIRY,
             tombstone_seconds=TOMBSTONE,
             sweep_interval=10_000,

@@ -16,6 +16,7 @@ from openshell_files_protocol.reasons import Reason
 MAX_FILE: Final = 48
 MAX_STAGED: Final = 24
 MAX_UPLOADS: Final = 4
+MAX_OWN: Final = 3
 EXPIRY: Final = 100
 TOMBSTONE: Final = 900
 
@@ -293,7 +294,7 @@ class World:
         if not crc_ok:
             raise self._over(stream, Reason.CHUNK_CHECKSUM)
         if not hole and self.staged_bytes + size > MAX_STAGED:
-            raise self._over(stream, Reason.QUOTA_EXCEEDED)
+            raise self._over(stream, Reason.QUOTA_EXCEEDED, keep=False)
         stream.position += size
         upload.staged += data or bytes(hole)
         if upload.named:
@@ -383,11 +384,28 @@ class World:
     # -- rules that several of these share
 
     def _admit(self, wish: Wish) -> Upload:
-        if len(self.unfinished) >= MAX_UPLOADS:
-            raise Refusal(Reason.TOO_MANY_UPLOADS)
+        while self._full(wish.principal):
+            self._give_way(wish.principal)
         upload = Upload(wish, named=True, updated=self.now)
         self.uploads.append(upload)
         return upload
+
+    def _full(self, principal: str) -> bool:
+        own = [upload for upload in self.unfinished if upload.wish.principal == principal]
+        return len(own) >= MAX_OWN or len(self.unfinished) >= MAX_UPLOADS
+
+    def _give_way(self, principal: str) -> None:
+        """RSM-8: the caller's own that moved least recently, unless a stream has it."""
+        idle = [
+            upload
+            for upload in self.unfinished
+            if upload.wish.principal == principal and upload.holder is None
+        ]
+        if not idle:
+            raise Refusal(Reason.TOO_MANY_UPLOADS)
+        last = min(idle, key=lambda upload: (upload.updated, upload.upload_id))
+        self._end(last, "EXPIRED")
+        last.failure = Reason.TOO_MANY_UPLOADS.name
 
     def _require_staging(self, upload: Upload) -> None:
         """RSM-7: a program in the sandbox removed what was staged."""

@@ -21,11 +21,10 @@ from agent.agent_harness import (
     put,
     start_upload,
 )
-from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.journal import Journal, JournalError
 
 REASONS = {
     ENOSPC: Reason.DISK_FULL,
@@ -61,24 +60,31 @@ async def test_at_open(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any]
 @names_of_both
 @pytest.mark.parametrize("code", [ENOSPC, EDQUOT, EIO, errno.EFBIG])
 async def test_midway(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], code: int) -> None:
-    """RSM-10: what can be gone on with stays; the rest is freed."""
+    """RSM-10: what can be gone on with stays; the rest is freed, and so is what a full disk has no room for."""
     content = os.urandom(9)
     sandbox.fs.fail("pwrite", None, None, code)
     error = await refusal(put(agent, "/file", content, chunk_bytes=3, **names))
     assert error.reason is REASONS[code]
     assert error.metadata == {"errno": errno.errorcode[code]}
     assert not (sandbox.root / "file").exists()
-    assert len(sandbox.leftovers()) == len(names)
-    assert agent.statistics().staged_bytes == 6 * len(names)
+    kept = bool(names) and code not in {ENOSPC, EDQUOT}
+    assert len(sandbox.leftovers()) == kept
+    assert agent.statistics().staged_bytes == 6 * kept
+    assert agent.statistics().unfinished_uploads == kept
     sandbox.fs.fail("pwrite")
-    if names:
-        status = await get_upload(agent, request_id="r", digest=True)
-        assert (status.state, status.staged_bytes) == (RECEIVING, 6)
-        answer = await put(
-            agent, "/file", content, skip=6, upload_id=status.upload_id, epoch=status.epoch, **names
-        )
-        assert answer.resumed_from == 6
-        assert (sandbox.root / "file").read_bytes() == content
+    if not names:
+        return
+    status = await get_upload(agent, request_id="r", digest=True)
+    if not kept:
+        assert (status.state, status.staged_bytes) == (ABORTED, 0)
+        assert status.failure_reason == REASONS[code].name
+        return
+    assert (status.state, status.staged_bytes) == (RECEIVING, 6)
+    answer = await put(
+        agent, "/file", content, skip=6, upload_id=status.upload_id, epoch=status.epoch, **names
+    )
+    assert answer.resumed_from == 6
+    assert (sandbox.root / "file").read_bytes() == content
 
 
 async def test_short_writes(agent: FileAgent, sandbox: Sandbox) -> None:
@@ -92,7 +98,7 @@ async def test_short_writes(agent: FileAgent, sandbox: Sandbox) -> None:
 async def test_a_write_that_took_a_part(agent: FileAgent, sandbox: Sandbox) -> None:
     """RSM-4: what a failing disk took is staged, and told."""
     sandbox.fs.short_writes = True
-    sandbox.fs.fail("pwrite", None, ENOSPC)
+    sandbox.fs.fail("pwrite", None, EIO)
     content = os.urandom(99)
     await refusal(put(agent, "/file", content, request_id="r"))
     status = await get_upload(agent, request_id="r")
@@ -118,21 +124,25 @@ async def test_at_flush(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any
 
 
 @names_of_both
+@pytest.mark.parametrize("code", [EIO, ENOSPC])
 @pytest.mark.parametrize("call", ["chmod", "set_modified", "rename", "link_descriptor"])
 async def test_before_the_rename(
-    agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], call: str
+    agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], call: str, code: int
 ) -> None:
-    """RSM-10: what trying later can help is not a refused finish."""
+    """RSM-10: what trying later can help is not a refused finish, unless the disk is full."""
     (sandbox.root / "file").write_bytes(b"old")
-    sandbox.fs.fail(call, ENOSPC)
+    sandbox.fs.fail(call, code)
     if call == "link_descriptor" and names:
         await put(agent, "/file", b"new", **names)
         return
-    assert (await refusal(put(agent, "/file", b"new", **names))).reason is Reason.DISK_FULL
+    assert (await refusal(put(agent, "/file", b"new", **names))).reason is REASONS[code]
     assert (sandbox.root / "file").read_bytes() == b"old"
-    assert len(sandbox.leftovers()) == len(names)
+    assert len(sandbox.leftovers()) == (code == EIO and bool(names))
     sandbox.fs.fail(call)
-    if names:
+    if names and code == ENOSPC:
+        status = await get_upload(agent, request_id="r")
+        assert (status.state, status.failure_reason) == (ABORTED, "DISK_FULL")
+    elif names:
         status = await get_upload(agent, request_id="r")
         assert (status.state, status.staged_bytes) == (RECEIVING, 3)
         await put(agent, "/file", b"new", skip=3, upload_id=status.upload_id, epoch=1, **names)
@@ -217,13 +227,13 @@ class BrokenJournal(Journal):
 
     def drop_name(self, *args: Any, **kwargs: Any) -> None:
         if self.broken_names:
-            raise TransferError(Reason.DISK_FULL, "the agent's journal of uploads: disk full")
+            raise JournalError(Reason.DISK_FULL, "the agent's journal of uploads: disk full")
         super().drop_name(*args, **kwargs)
 
     def write(self, *args: Any, **kwargs: Any) -> None:
         self.writes += 1
         if self.broken_from is not None and self.writes >= self.broken_from:
-            raise TransferError(Reason.DISK_FULL, "the agent's journal of uploads: disk full")
+            raise JournalError(Reason.DISK_FULL, "the agent's journal of uploads: disk full")
         super().write(*args, **kwargs)
 
 

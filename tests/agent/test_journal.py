@@ -1,15 +1,20 @@
-"""The agent's journal: what it costs does not grow with what it holds."""
+"""The agent's journal: what it costs does not grow with what it holds, it stays small, and it never stops a start."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
-from openshell_supervisor_sim.agent.journal import Journal, UploadRecord
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent.journal import MAX_ROW_BYTES, Journal, UploadRecord
 
 #: As many small files as may have been written in the time in which their outcomes are kept.
 MANY = 2000
@@ -116,3 +121,197 @@ def test_each_write_is_as_durable_as_it_is_asked_for(journal: Journal, order: tu
         journal.write(record(number), durable=durable)
     normal, full = 1, 2
     assert Connection.commits == [full if durable else normal for durable in order]
+
+
+STATES = [
+    files_pb2.UPLOAD_STATE_RECEIVING,
+    files_pb2.UPLOAD_STATE_VERIFYING,
+    files_pb2.UPLOAD_STATE_PUBLISHED,
+    files_pb2.UPLOAD_STATE_ABORTED,
+    files_pb2.UPLOAD_STATE_EXPIRED,
+]
+
+
+def test_purging_forgets_old_outcomes_and_nothing_else(journal: Journal) -> None:
+    """RSM-3, RSM-6: never what is unfinished, however old it is."""
+    for age, updated in enumerate((1.0, 3.0)):
+        for number, state in enumerate(STATES):
+            journal.write(replace(record(10 * age + number), state=state, updated=updated), durable=False)
+    assert journal.purge(2.0) == 3
+    left = [number for number in range(20) if journal.get(f"upload-{number}") is not None]
+    assert left == [0, 1, 10, 11, 12, 13, 14]
+    assert journal.unfinished() == ["upload-0", "upload-1", "upload-10", "upload-11"]
+
+
+@pytest.mark.parametrize("name", ["upload_id", "request_id"])
+def test_nobody_finds_anothers_upload(journal: Journal, name: str) -> None:
+    """RSM-2: the id is not authority; both may use the same request_id."""
+    journal.write(record(1), durable=False)
+    value = f"{name.removesuffix('_id')}-1"
+    assert journal.find("bob", **{name: value}) is None
+    mine = replace(record(2), principal="bob", request_id="request-1")
+    journal.write(mine, durable=False)
+    assert journal.find("bob", request_id="request-1") == mine
+    assert journal.find("alice", request_id="request-1") == record(1)
+
+
+def test_a_row_in_the_way_of_a_request_id_is_replaced(journal: Journal) -> None:
+    """RSM-1: a lost upload whose row could not be deleted does not poison its request_id."""
+    journal.write(record(1), durable=False)
+    journal.write(record(2, request_id="request-1"), durable=False)
+    found = journal.find("alice", request_id="request-1")
+    assert found is not None
+    assert found.upload_id == "upload-2"
+    assert journal.get("upload-1") is None
+
+
+def file_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+def test_a_row_is_bounded(journal: Journal) -> None:
+    """RSM-6: what nobody can need is not kept."""
+    with pytest.raises(TransferError) as refused:
+        journal.write(replace(record(1), metadata=bytes(MAX_ROW_BYTES)), durable=False)
+    assert refused.value.reason is Reason.INVALID_REQUEST
+    assert journal.find("alice", upload_id="upload-1") is None
+
+
+def test_the_quota_is_kept_at_the_cost_of_who_fills_it(tmp_path: Path) -> None:
+    """RSM-3, RSM-6: outcomes of the principal with the most go first, unfinished uploads never; space is given back."""
+    quota = MIB
+    journal = Journal(tmp_path, quota)
+    try:
+        for number in range(20):
+            journal.write(replace(record(number), principal="bob"), durable=False)
+        unfinished = replace(record(20), state=files_pb2.UPLOAD_STATE_RECEIVING)
+        journal.write(unfinished, durable=False)
+        for number in range(100, 600):
+            journal.write(replace(record(number), updated=float(number), result=bytes(8192)), durable=False)
+        for number in range(2000):
+            journal.add_name(b"/" + bytes(1000), b"name-%d" % number)
+        assert journal.used <= quota
+        assert file_bytes(tmp_path) < quota + 4 * MIB + 64 * KIB
+        assert journal.get("upload-20") == unfinished
+        journal.purge(1e9)
+        # 2000 names of a kilobyte do not fit; the newest are kept.
+        assert journal.names()[-1][1] == b"name-1999"
+        for parent, name in journal.names():
+            journal.drop_name(parent, name)
+        journal.purge(1e9)
+        assert journal.used < 64 * KIB
+    finally:
+        journal.close()
+    assert file_bytes(tmp_path) < 128 * KIB
+
+
+def test_others_keep_their_outcomes(tmp_path: Path) -> None:
+    """RSM-6: who writes many small files makes its own outcomes go, not another's."""
+    journal = Journal(tmp_path, MIB)
+    try:
+        bob = [replace(record(number), principal="bob") for number in range(20)]
+        for one in bob:
+            journal.write(one, durable=False)
+        for number in range(100, 400):
+            journal.write(replace(record(number), updated=float(number), result=bytes(8192)), durable=False)
+        assert [journal.get(one.upload_id) for one in bob] == bob
+        assert journal.get("upload-399") is not None, "the newest of the one that fills it"
+        assert journal.get("upload-100") is None, "the oldest"
+    finally:
+        journal.close()
+
+
+@pytest.mark.usefixtures("journal")
+def test_nothing_is_spilled_to_temporary_files(connections: list[Connection]) -> None:
+    """RSM-3: a confined agent may write nowhere else."""
+    assert connections[0].execute("PRAGMA temp_store").fetchone() == (2,)
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1000)
+
+
+def _header(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(64))
+
+
+def _page(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(path.stat().st_size - 4096))
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2 + 100)
+
+
+def _other_tables(path: Path) -> None:
+    path.unlink()
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE uploads (a)")
+    db.close()
+
+
+def _link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage", [_garbage, _header, _page, _cut, _other_tables, _link, _directory], ids=lambda one: one.__name__
+)
+def test_a_damaged_journal_is_set_aside(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """RSM-3: the agent starts without it and says so; nothing of it is thrown away."""
+    journal = Journal(tmp_path)
+    for number in range(50):
+        journal.write(record(number), durable=False)
+    journal.close()
+    damage(tmp_path / "uploads.sqlite3")
+    journal = Journal(tmp_path)
+    try:
+        assert journal.unfinished() == []
+        journal.write(record(1), durable=True)
+        assert journal.get("upload-1") == record(1)
+    finally:
+        journal.close()
+    assert len(list(tmp_path.glob("uploads.sqlite3.damaged-*"))) == 1
+    assert "was renamed to" in caplog.text
+
+
+def test_a_journal_of_an_earlier_version_learns_to_shrink(tmp_path: Path) -> None:
+    """RSM-3: its unfinished uploads are kept; rows beyond the bound that say how one ended are not."""
+    Journal(tmp_path).close()
+    path = tmp_path / "uploads.sqlite3"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=DELETE")
+    db.execute("PRAGMA auto_vacuum=NONE")
+    db.execute("VACUUM")
+    columns = [field.name for field in fields(UploadRecord)]
+    marks = ", ".join("?" * len(columns))
+    for number in range(8):
+        state = STATES[0] if number < 4 else STATES[2]
+        row = replace(record(number), metadata=bytes(MIB), state=state)
+        values = [getattr(row, column) for column in columns]
+        db.execute(f"INSERT INTO uploads ({', '.join(columns)}) VALUES ({marks})", values)
+    db.execute("PRAGMA user_version=2")
+    db.close()
+    assert path.stat().st_size > 8 * MIB
+    journal = Journal(tmp_path)
+    try:
+        assert len(journal.unfinished()) == 4
+        assert journal.get("upload-7") is None
+        for number in range(4):
+            journal.write(record(number), durable=False)
+        journal.purge(0.0)
+        assert journal.used < 64 * KIB
+    finally:
+        journal.close()
+    assert path.stat().st_size < 64 * KIB

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from agent.agent_harness import (
     EACCES,
-    EIO,
     Peer,
     Refused,
     Sandbox,
@@ -54,21 +53,23 @@ def going_on(
     return metadata(path, status.size_bytes, upload_id=status.upload_id, epoch=status.epoch, **fields)
 
 
-async def stage(agent: FileAgent, status: files_pb2.UploadStatus, content: bytes, offset: int = 0) -> None:
+async def stage(
+    agent: FileAgent, status: files_pb2.UploadStatus, content: bytes, offset: int = 0, *, path: str = "/file"
+) -> None:
     """Send content and lose the stream."""
     async with peer_of(agent) as peer:
-        await peer.send(opened(upload=going_on(status)))
+        await peer.send(opened(upload=going_on(status, path)))
         await peer.data(offset, content)
         peer.to_agent.end()
         assert (await peer.error()).reason is Reason.UPLOAD_INCOMPLETE
 
 
 async def finish(
-    agent: FileAgent, status: files_pb2.UploadStatus, content: bytes
+    agent: FileAgent, status: files_pb2.UploadStatus, content: bytes, *, path: str = "/file"
 ) -> files_pb2.UploadFileResponse:
     """Send what is missing, and the finish."""
     async with peer_of(agent) as peer:
-        await peer.send(opened(upload=going_on(status)))
+        await peer.send(opened(upload=going_on(status, path)))
         if status.staged_bytes < len(content):
             await peer.data(status.staged_bytes, content[status.staged_bytes :])
         await peer.finish(content)
@@ -515,21 +516,33 @@ async def test_abort_needs_a_name(agent: FileAgent) -> None:
 async def test_a_directory_that_cannot_be_reached_at_the_start(
     restarted: list[FileAgent], sandbox: Sandbox
 ) -> None:
-    """RSM-3: its uploads wait for the next start; the others are served."""
-    (sandbox.root / "mount").mkdir()
+    """RSM-3, RSM-7: its uploads wait, and are found under their names; the others are served."""
+    mount, elsewhere = sandbox.root / "mount", sandbox.root / "elsewhere"
+    mount.mkdir()
     status = await start_upload(restarted[0], "/mount/file", 3, request_id="r")
-    sandbox.now[0] += 1
+    await stage(restarted[0], status, b"ab", path="/mount/file")
+    await start_upload(restarted[0], "/mount/other", 3, request_id="aborted")
     await start_upload(restarted[0], "/file", 3, request_id="other")
-    await restarted[0].aclose()
-    # The kernel is tried first, then the directories of the two uploads, oldest first.
-    sandbox.fs.fail("openat2", None, EIO, None)
-    restarted.append(sandbox.agent())
-    await restarted[-1].start()
-    assert (await get_upload(restarted[-1], request_id="r")).state == UNKNOWN
-    assert (await get_upload(restarted[-1], request_id="other")).state == RECEIVING
-    assert await reason_of(start_upload(restarted[-1], "/mount/file", 3, request_id="r")) is Reason.IO_ERROR
-    again = await get_upload(await restart(restarted, sandbox), request_id="r")
-    assert (again.state, again.upload_id) == (RECEIVING, status.upload_id)
+    mount.rename(elsewhere)
+    mount.symlink_to("mount")
+    agent = await restart(restarted, sandbox)
+    assert (await get_upload(agent, request_id="other")).state == RECEIVING
+    waiting = await get_upload(agent, request_id="r", digest=True)
+    assert (waiting.state, waiting.upload_id, waiting.staged_bytes) == (RECEIVING, status.upload_id, 2)
+    assert len((await call(agent, list_uploads=files_pb2.ListUploadsRequest())).list_uploads.uploads) == 3
+    for _ in range(2):
+        assert await reason_of(start_upload(agent, "/mount/file", 3, request_id="r")) is Reason.INVALID_PATH
+        assert await reason_of(finish(agent, status, b"abc", path="/mount/file")) is Reason.INVALID_PATH
+    aborted = await get_upload(agent, request_id="aborted")
+    assert (await abort_upload(agent, aborted.upload_id)).state == ABORTED
+    mount.unlink()
+    elsewhere.rename(mount)
+    again = await start_upload(agent, "/mount/file", 3, request_id="r")
+    assert (again.state, again.upload_id, again.staged_bytes) == (RECEIVING, status.upload_id, 2)
+    await finish(agent, again, b"abc", path="/mount/file")
+    assert (mount / "file").read_bytes() == b"abc"
+    await agent.sweep()
+    assert len(sandbox.leftovers()) == 1, "the other upload's"
 
 
 async def test_a_directory_that_was_removed(restarted: list[FileAgent], sandbox: Sandbox) -> None:

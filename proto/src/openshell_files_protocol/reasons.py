@@ -592,7 +592,7 @@ class Reason(Enum):
         Retry.LATER,
         Blame.CALLER,
         "The sandbox keeps as many unfinished uploads as it may.",
-        "Finish or abort some.",
+        "Look at them with `openshell-files uploads`, and end some with `openshell-files abort`.",
     )
     TOO_MANY_TRANSFERS = Row(
         Code.RESOURCE_EXHAUSTED,

@@ -167,8 +167,11 @@ class LimitSettings(_Table):
     upload_expiry: Annotated[Seconds, Env("OPENSHELL_FILES_UPLOAD_EXPIRY")] = 86_400.0
     """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
 
-    max_uploads_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_UPLOADS_PER_SANDBOX")] = 64
-    """Unfinished uploads that a sandbox keeps (RSM-8)."""
+    max_uploads_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_UPLOADS_PER_SANDBOX")] = 256
+    """Unfinished uploads that a sandbox keeps, of all callers (RSM-8)."""
+
+    max_uploads_per_principal: Annotated[Count, Env("OPENSHELL_FILES_MAX_UPLOADS_PER_PRINCIPAL")] = 64
+    """Unfinished uploads that a sandbox keeps of one caller (RSM-8)."""
 
     max_transfers: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS")] = 256
     """File operations at a time, all sandboxes together."""

@@ -315,6 +315,7 @@ class FileMethods:
                 idle_timeout=_duration(self._limits.idle_timeout),
                 upload_expiry=_duration(self._limits.upload_expiry),
                 max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
+                max_uploads_per_principal=self._limits.max_uploads_per_principal,
             ),
             **request,
         )

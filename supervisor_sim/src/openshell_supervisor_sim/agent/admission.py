@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError, invalid
@@ -43,6 +44,16 @@ from openshell_supervisor_sim.agent.upload_status import (
     unknown_upload,
 )
 from openshell_supervisor_sim.agent.uploads import Uploads
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A new upload, and its staging file, open."""
+
+    upload: LiveUpload
+    staging: Staging
 
 
 class Admission:
@@ -101,15 +112,18 @@ class Admission:
         """
         if request.upload_id:
             return self._continue(request, caller, interrupt)
-        with self._request_lock(caller, request):
-            found = self._find_request(caller, request)
-            if found is None:
-                return self._start_new(request, metadata, source, caller, interrupt)
-            self._require_same(request, fingerprint_of(found))
-            if isinstance(found, LiveUpload):
-                return self._status_with_digest(found, interrupt)
-            raise_if_ended(found)
-            return finished_status(found)
+        found = self._find_request(caller, request)
+        if found is None:
+            # Reads whole files, perhaps: not under the lock.
+            outcome = self._start_new(request, metadata, source, caller, interrupt)
+            if isinstance(outcome, files_pb2.UploadStatus):
+                return outcome
+            found = outcome
+        self._require_same(request, fingerprint_of(found))
+        if isinstance(found, LiveUpload):
+            return self._status_with_digest(found, interrupt)
+        raise_if_ended(found)
+        return finished_status(found)
 
     def _continue(
         self, request: UploadRequest, caller: Caller, interrupt: Interrupt
@@ -121,6 +135,8 @@ class Admission:
         if not isinstance(found, LiveUpload):
             raise_if_ended(found)
             return finished_status(found)
+        if found.unreachable is not None:
+            raise found.unreachable
         with found.lock:
             if found.state == files_pb2.UPLOAD_STATE_RECEIVING:
                 self._uploads.raise_epoch(found)
@@ -134,14 +150,17 @@ class Admission:
         source: Digest | None,
         caller: Caller,
         interrupt: Interrupt,
-    ) -> files_pb2.UploadStatus:
+    ) -> files_pb2.UploadStatus | LiveUpload | UploadRecord:
+        """Begin an upload; another of its request_id, if that began meanwhile."""
         with self._locate(request, caller) as location:
             replaced = self._check.examine(location, request, interrupt)
             if source is not None and replaced is not None:
                 adopted = self._check.adopt_identical(location, request, source, interrupt)
                 if adopted is not None:
                     status, flushed = adopted
-                    durable = flushed and sync_directory(self._fs, location.parent_fd)
+                    durable = (
+                        flushed and location.parents_flushed and sync_directory(self._fs, location.parent_fd)
+                    )
                     response = files_pb2.UploadFileResponse(
                         bytes_written=status.st_size,
                         file=describe(status, location.path, source),
@@ -149,10 +168,12 @@ class Admission:
                         already_identical=True,
                     )
                     return self._record_identical(request, metadata, source, caller, location, response)
-            upload, staging = self._admit(request, metadata, caller, location)
-            staging.close()
+            admitted = self._admit(request, metadata, caller, location)
+            if not isinstance(admitted, Admitted):
+                return admitted
+            admitted.staging.close()
         self._trace(TracePoint.UPLOAD_ADMITTED)
-        return upload.status(digest=True)
+        return admitted.upload.status(digest=True)
 
     def _record_identical(
         self,
@@ -162,7 +183,7 @@ class Admission:
         caller: Caller,
         location: Location,
         response: files_pb2.UploadFileResponse,
-    ) -> files_pb2.UploadStatus:
+    ) -> files_pb2.UploadStatus | LiveUpload | UploadRecord:
         record = self._new_record(request, metadata, caller, location)
         response.upload_id = record.upload_id
         record = replace(
@@ -172,7 +193,10 @@ class Admission:
             finish_digest=source.value,
             result=response.SerializeToString(),
         )
-        self._journal.write(record, durable=response.durability == files_pb2.DURABILITY_FSYNC)
+        with self._request_lock(caller, request):
+            if (found := self._find_request(caller, request)) is not None:
+                return found
+            self._journal.write(record, durable=response.durability == files_pb2.DURABILITY_FSYNC)
         return finished_status(record)
 
     def attach(
@@ -182,11 +206,22 @@ class Admission:
         caller: Caller,
         on_displaced: Callable[[TransferError], None],
         interrupt: Interrupt,
+        *,
+        at_once: bool = False,
     ) -> UploadAttempt | Published | Verifying:
         """Give a stream of UploadFile its upload.
 
         With an `upload_id` it goes on; with a `request_id` only it starts from
         the first byte, since that caller has not learnt an offset (RSM-4).
+
+        Args:
+            request: the metadata, checked.
+            metadata: the same, for the journal.
+            caller: who uploads.
+            on_displaced: see `UploadAttempt`.
+            interrupt: stops long computations.
+            at_once: all of the input is here: the upload takes no slot
+                unless it stays unfinished (RSM-8).
 
         Raises:
             TransferError: the stream is refused.
@@ -195,19 +230,22 @@ class Admission:
             found = self._uploads.find(caller.principal, UploadKey(request.upload_id, ""))
             if found is None:
                 raise unknown_upload(request.upload_id)
-            return self._attach_found(found, request, on_displaced, interrupt, restart=False)
+            return self._attach_found(found, request, caller, on_displaced, interrupt, restart=False)
         if not request.request_id:
             return self._attach_transient(request, caller, on_displaced, interrupt)
-        with self._request_lock(caller, request):
-            found = self._find_request(caller, request)
-            if found is not None:
-                return self._attach_found(found, request, on_displaced, interrupt, restart=True)
+        found = self._find_request(caller, request)
+        if found is None:
             with self._owned_location(request, caller) as location:
                 self._check.examine(location, request, interrupt)
-                upload, staging = self._admit(request, metadata, caller, location)
-                attempt = self._attempt(upload, location, staging, on_displaced)
-                upload.holder = attempt
-        return self._admitted(attempt)
+                admitted = self._admit(request, metadata, caller, location, at_once=at_once)
+                if isinstance(admitted, Admitted):
+                    attempt = self._attempt(admitted.upload, location, admitted.staging, caller, on_displaced)
+                    with admitted.upload.lock:
+                        admitted.upload.take_over(attempt, superseded())
+                    return self._admitted(attempt)
+            location.close()
+            found = admitted
+        return self._attach_found(found, request, caller, on_displaced, interrupt, restart=True)
 
     def _attach_transient(
         self,
@@ -225,8 +263,8 @@ class Admission:
                 nameless=self._root.has_proc,
                 modified_ns=request.modified_ns,
             )
-            upload = self._new_live(request, location.path, None)
-            attempt = self._attempt(upload, location, staging, on_displaced)
+            upload = self._new_live(request, location, None)
+            attempt = self._attempt(upload, location, staging, caller, on_displaced)
             upload.holder = attempt
         return self._admitted(attempt)
 
@@ -234,6 +272,7 @@ class Admission:
         self,
         found: LiveUpload | UploadRecord,
         request: UploadRequest,
+        caller: Caller,
         on_displaced: Callable[[TransferError], None],
         interrupt: Interrupt,
         *,
@@ -241,7 +280,7 @@ class Admission:
     ) -> UploadAttempt | Published | Verifying:
         self._require_same(request, fingerprint_of(found))
         if isinstance(found, LiveUpload):
-            return self._attach_live(found, request, on_displaced, interrupt, restart=restart)
+            return self._attach_live(found, request, caller, on_displaced, interrupt, restart=restart)
         raise_if_ended(found)
         return published(found)
 
@@ -249,6 +288,7 @@ class Admission:
         self,
         upload: LiveUpload,
         request: UploadRequest,
+        caller: Caller,
         on_displaced: Callable[[TransferError], None],
         interrupt: Interrupt,
         *,
@@ -271,9 +311,9 @@ class Admission:
             if other is not None:
                 return other
             if error.reason is Reason.UPLOAD_UNKNOWN:
-                self._uploads.forget(upload, error)
+                self._uploads.lose(upload, error)
             raise
-        attempt = self._attempt(upload, location, staging, on_displaced)
+        attempt = self._attempt(upload, location, staging, caller, on_displaced)
         try:
             taken = self._take_over(upload, attempt, request, interrupt, restart=restart)
         except BaseException:
@@ -312,6 +352,8 @@ class Admission:
 
     def _may_take(self, upload: LiveUpload, request: UploadRequest) -> Published | Verifying | None:
         record = upload.row
+        if upload.unreachable is not None and upload.unfinished:
+            raise upload.unreachable
         if upload.state == files_pb2.UPLOAD_STATE_VERIFYING:
             return Verifying(upload)
         if upload.state == files_pb2.UPLOAD_STATE_PUBLISHED:
@@ -377,20 +419,39 @@ class Admission:
             raise
 
     def _admit(
-        self, request: UploadRequest, metadata: bytes, caller: Caller, location: Location
-    ) -> tuple[LiveUpload, Staging]:
-        """Make a new upload that can be found again."""
-        with self._uploads.slot(caller):
-            record = self._new_record(request, metadata, caller, location)
-            self._journal.write(record, durable=request.fsync)
-            try:
-                staging = create_named(self._fs, location, record.staging, modified_ns=request.modified_ns)
-            except BaseException:
-                self._journal.delete(record.upload_id)
-                raise
-            upload = self._new_live(request, location.path, record)
-            self._uploads.adopt(upload)
-            return upload, staging
+        self,
+        request: UploadRequest,
+        metadata: bytes,
+        caller: Caller,
+        location: Location,
+        *,
+        at_once: bool = False,
+    ) -> Admitted | LiveUpload | UploadRecord:
+        """Make a new upload that can be found again; another of its request_id, if that was faster."""
+        with self._request_lock(caller, request):
+            if (found := self._find_request(caller, request)) is not None:
+                return found
+            with nullcontext() if at_once else self._uploads.slot(caller):
+                record = self._new_record(request, metadata, caller, location)
+                self._journal.write(record, durable=request.fsync)
+                try:
+                    staging = create_named(
+                        self._fs, location, record.staging, modified_ns=request.modified_ns
+                    )
+                except BaseException:
+                    self._unrecord(record)
+                    raise
+                upload = self._new_live(request, location, record)
+                upload.counted = not at_once
+                self._uploads.adopt(upload)
+                return Admitted(upload, staging)
+
+    def _unrecord(self, record: UploadRecord) -> None:
+        """Forget an upload that has no staging file; its row, should it stay, is found to be lost."""
+        try:
+            self._journal.delete(record.upload_id)
+        except TransferError:
+            _log.exception("an upload that was not admitted stays in the journal")
 
     def _new_record(
         self, request: UploadRequest, metadata: bytes, caller: Caller, location: Location
@@ -414,14 +475,21 @@ class Admission:
             digest_algorithm=request.digest_algorithm.wire,
         )
 
-    def _new_live(self, request: UploadRequest, path: str, record: UploadRecord | None) -> LiveUpload:
-        return LiveUpload(request, path, record, fs=self._fs, budget=self._budget, clock=self._clock)
+    def _new_live(
+        self, request: UploadRequest, location: Location, record: UploadRecord | None
+    ) -> LiveUpload:
+        upload = LiveUpload(
+            request, location.path, record, fs=self._fs, budget=self._budget, clock=self._clock
+        )
+        upload.parents_flushed = location.parents_flushed
+        return upload
 
     def _attempt(
         self,
         upload: LiveUpload,
         location: Location,
         staging: Staging,
+        caller: Caller,
         on_displaced: Callable[[TransferError], None],
     ) -> UploadAttempt:
         return UploadAttempt(
@@ -432,8 +500,8 @@ class Admission:
             fs=self._fs,
             trace=self._trace,
             on_displaced=on_displaced,
-            retire=self._uploads.retire,
-            save=self._uploads.save,
+            uploads=self._uploads,
+            caller=caller,
         )
 
     def _admitted(self, attempt: UploadAttempt) -> UploadAttempt:
@@ -445,5 +513,7 @@ class Admission:
         return attempt
 
     def _status_with_digest(self, upload: LiveUpload, interrupt: Interrupt) -> files_pb2.UploadStatus:
+        if upload.unreachable is not None:
+            raise upload.unreachable
         self._uploads.read_prefix(upload, interrupt)
         return upload.status(digest=True)

@@ -228,7 +228,7 @@ class FileAgent:
         settings = self._settings
         root = SandboxRoot(settings.root, settings.workdir, use_openat2=settings.use_openat2, fs=self._fs)
         try:
-            journal = self._journal = Journal(settings.state_dir)
+            journal = self._journal = Journal(settings.state_dir, settings.max_journal_bytes)
             root.guard = Guard(
                 self._fs,
                 root.descriptor,
@@ -238,7 +238,10 @@ class FileAgent:
             )
             budget = StagedBudget(settings.max_staged_bytes)
             check = DestinationCheck(root, self._fs)
-            uploads = Uploads(root=root, journal=journal, fs=self._fs, clock=self._clock)
+            recovery = Recovery(root=root, journal=journal, fs=self._fs, budget=budget, clock=self._clock)
+            uploads = Uploads(
+                root=root, journal=journal, recover=recovery.recover, fs=self._fs, clock=self._clock
+            )
             admission = Admission(
                 uploads=uploads,
                 root=root,
@@ -246,6 +249,7 @@ class FileAgent:
                 check=check,
                 publisher=Publisher(
                     check=check,
+                    root=root,
                     journal=journal,
                     fs=self._fs,
                     umask=process_umask(),
@@ -258,9 +262,7 @@ class FileAgent:
                 clock=self._clock,
                 trace=self._trace,
             )
-            Recovery(
-                root=root, journal=journal, uploads=uploads, fs=self._fs, budget=budget, clock=self._clock
-            ).run()
+            recovery.run(uploads)
         except BaseException:
             root.close()
             raise
@@ -268,6 +270,7 @@ class FileAgent:
             max_chunk_bytes=settings.max_chunk_bytes,
             max_file_bytes=settings.max_file_bytes,
             max_uploads=settings.max_uploads,
+            max_uploads_per_principal=settings.max_uploads_per_principal,
             upload_expiry=settings.upload_expiry,
             idle_timeout=settings.idle_timeout,
         )

@@ -16,6 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest
+from openshell_supervisor_sim.agent.core.upload_life import Event, State, UploadLife
 from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.file_digest import put_file
 from openshell_supervisor_sim.agent.file_info import Interrupt
@@ -77,6 +78,7 @@ class StagedBudget:
 class LiveUpload:
     """What is known of an upload while it is unfinished.
 
+    It alone changes the upload's state, by the table of `core.upload_life`.
     `lock` guards everything that changes. It is held for one write at a time,
     never while something is flushed, verified or hashed from the start.
 
@@ -84,14 +86,16 @@ class LiveUpload:
         request: what was asked for.
         path: of the destination, for people.
         record: its row in the journal; None if nobody can find it again.
-        state: RECEIVING, VERIFYING, or the end of it.
         staged: bytes in the staging file, from the start without a gap.
         hasher: checksums of exactly these; None until they are read again.
         occupied: bytes of them that are not holes.
         durable: bytes flushed to the device.
         updated: when the last byte came, seconds since 1970.
         holder: the stream that may write.
-        result: once published, if the journal could not take it.
+        counted: it takes one of its principal's slots (RSM-8).
+        unreachable: why a start-up could not look at its directory; until
+            that is possible nobody knows how far the upload is.
+        parents_flushed: each directory made on the way to it was flushed.
     """
 
     def __init__(
@@ -103,24 +107,39 @@ class LiveUpload:
         fs: FileSystem,
         budget: StagedBudget,
         clock: Callable[[], float],
+        state: State = files_pb2.UPLOAD_STATE_RECEIVING,
     ) -> None:
         self.lock = threading.Lock()
         self.request = request
         self.path = path
         self.record = record
-        self.state: files_pb2.UploadState.ValueType = files_pb2.UPLOAD_STATE_RECEIVING
         self.staged = 0
         self.hasher: StagedDigest | None = self._new_hasher()
         self.occupied = 0
         self.durable = 0
         self.updated = clock()
         self.holder: Holder | None = None
-        self.result: files_pb2.UploadFileResponse | None = None
+        self.counted = True
+        self.unreachable: TransferError | None = None
+        self.parents_flushed = True
+        self._life = UploadLife(state)
+        #: Rises whenever staged bytes are dropped: a flush counts for its content only.
+        self._edition = 0
         self._fs = fs
         self._budget = budget
         self._clock = clock
         self._hashing = threading.Lock()
         self._settled: list[Callable[[], object]] = []
+
+    @property
+    def state(self) -> State:
+        """RECEIVING, VERIFYING, or the end of it."""
+        return self._life.state
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it can still be published."""
+        return self._life.unfinished
 
     @property
     def row(self) -> UploadRecord:
@@ -132,6 +151,80 @@ class LiveUpload:
         if self.record is None:
             raise RuntimeError("an upload without a row cannot be found again")
         return self.record
+
+    def take_finish(self, holder: Holder) -> bool:
+        """Begin to carry a finish out: from here on nobody takes the upload over (RSM-7).
+
+        Returns:
+            False if the upload is another stream's by now, or over.
+        """
+        with self.lock:
+            return self.holder is holder and self._life.take(Event.FINISH_TAKEN)
+
+    def finish_failed(self) -> None:
+        """Take back a finish that could not be carried out: a later one may be."""
+        with self.lock:
+            self._life.take(Event.FINISH_FAILED)
+        self.tell_settled()
+
+    def publish(self, response: files_pb2.UploadFileResponse) -> None:
+        """Note that the destination is the new file. Nothing undoes that."""
+        with self.lock:
+            if not self._life.take(Event.PUBLISHED):
+                raise RuntimeError(f"an upload was published while {self.state}")
+            self.holder = None
+            self.updated = self._clock()
+            self._release()
+            if self.record is not None:
+                self.record = replace(
+                    self.record,
+                    state=self.state,
+                    updated=self.updated,
+                    durable=self.durable,
+                    result=response.SerializeToString(),
+                )
+
+    def end(
+        self,
+        event: Event,
+        error: TransferError,
+        *,
+        holder: Holder | None = None,
+        idle: bool = False,
+        failure_reason: str = "",
+    ) -> bool:
+        """End the upload without publishing it; its staged bytes count no more.
+
+        Args:
+            event: why it ends.
+            error: for a stream that still writes to it.
+            holder: only if this stream has it.
+            idle: only if no stream has it.
+            failure_reason: for GetUpload.
+
+        Returns:
+            False if it goes on: the event means nothing now, or one of the
+            conditions does not hold.
+        """
+        with self.lock:
+            if holder is not None and self.holder is not holder:
+                return False
+            if idle and self.holder is not None:
+                return False
+            if not self._life.take(event):
+                return False
+            if holder is None:
+                self.take_over(None, error)
+            self.holder = None
+            self.updated = self._clock()
+            self.staged = self.durable = 0
+            self._edition += 1
+            self._release()
+            if self.record is not None:
+                self.record = replace(
+                    self.record, state=self.state, updated=self.updated, failure_reason=failure_reason
+                )
+            return True
 
     def require_holder(self, holder: Holder) -> None:
         """Refuse a stream that has been displaced; call with the lock held.
@@ -147,6 +240,17 @@ class LiveUpload:
         previous, self.holder = self.holder, holder
         if previous is not None and previous is not holder:
             previous.displaced(error)
+
+    def content(self) -> tuple[int, int]:
+        """Return how much is staged, and of which edition, for `flushed`."""
+        with self.lock:
+            return self.staged, self._edition
+
+    def flushed(self, content: tuple[int, int]) -> None:
+        """Note that content is on the device, unless it was dropped meanwhile; call with the lock held."""
+        staged, edition = content
+        if edition == self._edition:
+            self.durable = max(self.durable, staged)
 
     def append(self, holder: Holder, fd: int, data: bytes | memoryview) -> None:
         """Put content behind what is staged.
@@ -202,10 +306,10 @@ class LiveUpload:
     def restart(self, fd: int) -> None:
         """Drop what is staged; call with the lock held."""
         self._fs.truncate(fd, 0)
+        self._edition += 1
         self.staged = self.durable = 0
         self.hasher = self._new_hasher()
-        self._budget.give(self.occupied)
-        self.occupied = 0
+        self._release()
 
     def matches_file(self, fd: int) -> bool:
         """Make memory and staging file agree; call with the lock held.
@@ -241,27 +345,41 @@ class LiveUpload:
     def _shortened(self, size: int, status: os.stat_result) -> None:
         """Take note that the file lost bytes inside the sandbox; call with the lock held."""
         self.staged = size
+        self._edition += 1
         self.durable = min(self.durable, size)
         occupied = min(self.occupied, occupied_bytes(status))
         self._budget.give(self.occupied - occupied)
         self.occupied = occupied
 
-    def holds_what_arrived(self, fd: int) -> bool:
+    def holds_what_arrived(self, fd: int, interrupt: Interrupt) -> bool:
         """Read the staging file again, and compare it with what was written to it.
 
         Call without the lock, while nobody may write.
 
         Raises:
             OSError: it cannot be read.
+            Interrupted: the stream that wants to know was ended.
         """
         with self.lock:
             staged, expected = self.staged, self._require_hasher().checksums
-        # Not interrupted: a finish that was taken is carried out.
         algorithm = self.request.digest_algorithm
-        return checksums_of_file(self._fs, fd, staged, Interrupt(), algorithm) == expected
+        return checksums_of_file(self._fs, fd, staged, interrupt, algorithm) == expected
+
+    def found(self, *, staged: int, occupied: int, updated: float) -> None:
+        """Take note of the staging file that a start-up found."""
+        self.staged = staged
+        self.durable = min(self.row.durable, staged)
+        self.updated = updated
+        self.hasher = None
+        self.occupied = occupied
+        self._budget.adopt(occupied)
 
     def release(self) -> None:
-        """Give the bytes back to the budget; call with the lock held."""
+        """Give the bytes back to the budget."""
+        with self.lock:
+            self._release()
+
+    def _release(self) -> None:
         self._budget.give(self.occupied)
         self.occupied = 0
 
@@ -276,7 +394,6 @@ class LiveUpload:
                 staged_bytes=self.staged,
                 durable_bytes=self.durable,
                 digest_algorithm=self.request.digest_algorithm.wire,
-                result=self.result,
             )
             if self.state == files_pb2.UPLOAD_STATE_PUBLISHED and record is not None:
                 status.result.ParseFromString(record.result)
@@ -296,10 +413,9 @@ class LiveUpload:
         """Return the digest of the staged bytes; call with the lock held."""
         return self._require_hasher().named
 
-    def current_record(self) -> UploadRecord | None:
+    def current_record(self) -> UploadRecord:
         """Return the row as it should be in the journal now; call with the lock held."""
-        if self.record is not None:
-            self.record = replace(self.record, state=self.state, updated=self.updated, durable=self.durable)
+        self.record = replace(self.row, state=self.state, updated=self.updated, durable=self.durable)
         return self.record
 
     def when_settled(self, callback: Callable[[], object]) -> bool:
@@ -314,10 +430,9 @@ class LiveUpload:
             self._settled.append(callback)
             return True
 
-    def settle(self, state: files_pb2.UploadState.ValueType) -> None:
-        """End verifying with a state, and tell whoever waits; call without the lock."""
+    def tell_settled(self) -> None:
+        """Tell whoever waits that a finish is over; call without the lock."""
         with self.lock:
-            self.state = state
             callbacks, self._settled = self._settled, []
         for callback in callbacks:
             callback()

@@ -72,12 +72,14 @@ class Location:
         parent_fd: O_PATH descriptor of the directory.
         parent_path: the directory's real path inside the root, as bytes.
         name: the last component.
+        parents_flushed: each directory that was made on the way was flushed.
     """
 
     fs: FileSystem
     parent_fd: int
     parent_path: bytes
     name: bytes
+    parents_flushed: bool = True
 
     @property
     def path(self) -> str:
@@ -280,6 +282,7 @@ class SandboxRoot:
 
     def _locate(self, names: Sequence[bytes], field: str, *, create_parents: bool = False) -> Location:
         *parents, name = names
+        flushed = True
         try:
             fd, path = self._open_directory(parents)
         except FileNotFoundError:
@@ -290,14 +293,14 @@ class SandboxRoot:
                     f"{field}: the directory {_shown(parents)} does not exist",
                     {"parent": _shown(parents)},
                 ) from None
-            fd, path = self._make_directories(parents, field)
+            fd, path, flushed = self._make_directories(parents, field)
         except MagicLinkError as error:
             raise _magic_link(field) from error
         except OSError as error:
             raise transfer_error(
                 error, f"{field}: resolving {_shown(parents)}", missing=Reason.PARENT_NOT_FOUND, field=field
             ) from error
-        return Location(self._fs, fd, path, name)
+        return Location(self._fs, fd, path, name, flushed)
 
     def _refuse_missing(self, names: Sequence[bytes]) -> None:
         """Refuse a directory that is missing where none may be made, so that nobody is told to make it."""
@@ -342,30 +345,58 @@ class SandboxRoot:
             raise FileNotFoundError(errno.ENOENT, "the directory was moved away")
         return path[len(root) :] or b"/"
 
-    def _make_directories(self, names: Sequence[bytes], field: str) -> tuple[int, bytes]:
-        """Open a directory; make what is missing of it, and flush what was made."""
+    def _make_directories(self, names: Sequence[bytes], field: str) -> tuple[int, bytes, bool]:
+        """Open a directory; make what is missing of it, and flush what was made.
+
+        Returns:
+            The descriptor, the real path, and whether everything was flushed.
+        """
+        flushed = True
         with mapped(f"{field}: creating {_shown(names)}", missing=Reason.PARENT_NOT_FOUND, field=field):
             fd, path = self._open_directory([])
             for depth in range(1, len(names) + 1):
                 try:
                     try:
                         self.refuse_forbidden(fd, _shown(names[: depth - 1]))
-                        self._make_directory(names[depth - 1], fd)
+                        flushed &= self._make_directory(names[depth - 1], fd)
                     finally:
                         self._fs.close(fd)
                     fd, path = self._open_directory(names[:depth])
                 except MagicLinkError as error:
                     raise _magic_link(field) from error
-            return fd, path
+            return fd, path, flushed
 
-    def _make_directory(self, name: bytes, parent_fd: int) -> None:
+    def _make_directory(self, name: bytes, parent_fd: int) -> bool:
+        """Make a directory unless it is there; whether its name is on the device, as far as it is ours to flush."""
         if self._fs.lstat(name, parent_fd) is not None:
-            return
+            return True
         try:
             self._fs.mkdir(name, parent_fd)
         except FileExistsError:
-            return
-        sync_directory(self._fs, parent_fd)
+            return True
+        return sync_directory(self._fs, parent_fd)
+
+    def flush_parents(self, path: bytes) -> bool:
+        """Flush the names of a directory and of those above it.
+
+        Args:
+            path: of the directory, real, inside the root.
+
+        Returns:
+            False if that cannot be done.
+        """
+        names = [name for name in path.split(b"/") if name]
+        for depth in range(len(names)):
+            try:
+                fd, _ = self._open_directory(names[:depth])
+            except OSError:
+                return False
+            try:
+                if not sync_directory(self._fs, fd):
+                    return False
+            finally:
+                self._fs.close(fd)
+        return True
 
     def _link_target(self, location: Location) -> bytes | None:
         status = location.lstat()

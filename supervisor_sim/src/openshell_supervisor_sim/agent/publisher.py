@@ -14,21 +14,25 @@ from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.requests import Absent, UploadRequest
+from openshell_supervisor_sim.agent.core.requests import Absent, HasDigest, UploadRequest
 from openshell_supervisor_sim.agent.core.wire_numbers import signed
 from openshell_supervisor_sim.agent.destination import DestinationCheck, publish_mode
 from openshell_supervisor_sim.agent.errno_reasons import mapped, transfer_error
-from openshell_supervisor_sim.agent.file_info import Interrupt, describe
+from openshell_supervisor_sim.agent.file_info import Interrupt, describe, version
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.journal import Journal
 from openshell_supervisor_sim.agent.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
-from openshell_supervisor_sim.agent.paths import Location
+from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, sync_directory
 from openshell_supervisor_sim.agent.staging import Staging
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 
 _log = logging.getLogger(__name__)
+
+#: How often a finish begins anew because the destination's mode changed meanwhile.
+_TRIES: Final = 16
 
 #: To free less takes no longer than to arrange that nobody waits for it.
 _LARGE_BYTES: Final = 16 * MIB
@@ -50,12 +54,29 @@ class Content:
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was published.
+
+    Attributes:
+        response: the answer to the finish.
+        durable: file and name are on the device, so the record has to be too.
+    """
+
+    response: files_pb2.UploadFileResponse
+    durable: bool
+
+
 class Publisher:
-    """Carries out finishes, one at a time for each destination (CND-2).
+    """Carries out finishes (CND-2).
+
+    No lock is held while something is flushed or hashed; the one for each
+    destination covers a last look at it and the rename.
 
     Args:
         check: compares destinations with conditions.
-        journal: takes the intent before the rename and the result after it.
+        root: the sandbox's root.
+        journal: takes the intent before the rename.
         fs: system calls.
         umask: for files without a mode.
         clock: seconds since 1970.
@@ -67,6 +88,7 @@ class Publisher:
         self,
         *,
         check: DestinationCheck,
+        root: SandboxRoot,
         journal: Journal,
         fs: FileSystem,
         umask: int,
@@ -75,6 +97,7 @@ class Publisher:
         later: Callable[[Callable[[], object]], object],
     ) -> None:
         self._check = check
+        self._root = root
         self._journal = journal
         self._fs = fs
         self._umask = umask
@@ -92,11 +115,8 @@ class Publisher:
         *,
         resumed_from: int,
         interrupt: Interrupt,
-    ) -> files_pb2.UploadFileResponse:
-        """Make the staging file the destination and record that.
-
-        Returns:
-            The answer to the finish.
+    ) -> Outcome:
+        """Make the staging file the destination. What fails after the rename lowers the promise, and no more.
 
         Raises:
             TransferError: the destination is as it was, and so is the upload.
@@ -104,33 +124,113 @@ class Publisher:
                 are lost.
         """
         request = upload.request
+        replaced = self._check.examine(location, replace(request, condition=_cheap(request)), interrupt)
+        # Before the file gets its time: a start-up reads from that, and from
+        # the journal, when the last byte came.
+        self._record_intent(upload, staging, content)
+        mode = publish_mode(request, replaced, self._umask)
+        flushed = self._finish_file(staging, location, request, mode)
+        self._trace(TracePoint.UPLOAD_FLUSHED)
+        for _ in range(_TRIES):
+            read = self._read_condition(location, request, interrupt)
+            with self._destination(location):
+                replaced = self._check.examine(location, _unread(request), interrupt)
+                wanted = publish_mode(request, replaced, self._umask)
+                if wanted == mode and read in {None, replaced and version(replaced)}:
+                    self._rename(staging, location, request, replaced)
+                    break
+            # Another upload to this path was published meanwhile.
+            if wanted != mode:
+                mode = wanted
+                flushed = self._finish_file(staging, location, request, mode)
+        else:
+            raise TransferError(Reason.CONDITION_FAILED, f"{location.path} changes all the time")
+        # Published. From here on nothing raises.
+        durable = flushed and self._flushed_names(upload, location)
+        response = files_pb2.UploadFileResponse(
+            bytes_written=content.size_bytes,
+            file=self._described(staging, location, content, mode),
+            upload_id=upload.record.upload_id if upload.record is not None else "",
+            durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
+            resumed_from=resumed_from,
+        )
+        return Outcome(response, durable)
+
+    def flush_names(self, upload: LiveUpload, location: Location) -> bool:
+        """Flush the destination's directory, and those above it that were made on the way and not flushed yet.
+
+        Returns:
+            False if one of them cannot be flushed.
+        """
+        if not upload.parents_flushed:
+            upload.parents_flushed = self._root.flush_parents(location.parent_path)
+        return upload.parents_flushed and sync_directory(self._fs, location.parent_fd)
+
+    def _flushed_names(self, upload: LiveUpload, location: Location) -> bool:
+        try:
+            self._trace(TracePoint.UPLOAD_RENAMED)
+            return self.flush_names(upload, location)
+        except Exception:  # noqa: BLE001 - the file is published: a bug must not undo that
+            _log.exception("the directory of %s could not be flushed", location.path)
+            return False
+
+    def _described(
+        self, staging: Staging, location: Location, content: Content, mode: int
+    ) -> files_pb2.FileInfo:
+        try:
+            return describe(self._fs.fstat(staging.fd), location.path, content.digest)
+        except Exception:  # noqa: BLE001 - the file is published: the answer says less about it
+            _log.exception("%s is published and cannot be described", location.path)
+            return files_pb2.FileInfo(
+                path=location.path,
+                type=files_pb2.FILE_TYPE_REGULAR,
+                size_bytes=content.size_bytes,
+                mode=mode,
+                sha256=content.digest.sha256,
+                sha256_blocks=content.digest.sha256_blocks,
+            )
+
+    @contextmanager
+    def _destination(self, location: Location) -> Generator[None]:
+        """Keep other finishes of the same destination out."""
         with mapped(f"looking at {location.path}"):
             parent = self._fs.fstat(location.parent_fd)
         with self._destinations.hold((parent.st_dev, parent.st_ino, location.name)):
-            replaced = self._check.examine(location, replace(request, condition=_cheap(request)), interrupt)
-            # Before the file gets its time: a start-up reads from that, and from
-            # the journal, when the last byte came.
-            self._record_intent(upload, staging, content)
-            flushed = self._finish_file(
-                staging, location, request, publish_mode(request, replaced, self._umask)
-            )
-            self._trace(TracePoint.UPLOAD_FLUSHED)
-            self._check.examine(location, request, interrupt)
-            with self._freed_later(location, replaced):
+            yield
+
+    def _read_condition(self, location: Location, request: UploadRequest, interrupt: Interrupt) -> str | None:
+        """Carry out a condition that reads the file; the version of what was read, None if nothing was."""
+        if not isinstance(request.condition, HasDigest):
+            return None
+        read = self._check.examine(location, request, interrupt)
+        return version(read) if read is not None else ""
+
+    def _rename(
+        self,
+        staging: Staging,
+        location: Location,
+        request: UploadRequest,
+        replaced: os.stat_result | None,
+    ) -> None:
+        """Give the staging file its name. Returns if it has it, whatever was raised on the way."""
+        with self._freed_later(location, replaced):
+            try:
                 staging.rename_into_place(
                     exclusive=isinstance(request.condition, Absent), journal=self._journal
                 )
-            self._trace(TracePoint.UPLOAD_RENAMED)
-            durable = flushed and staging.flush_directory()
-            response = files_pb2.UploadFileResponse(
-                bytes_written=content.size_bytes,
-                file=describe(self._fs.fstat(staging.fd), location.path, content.digest),
-                upload_id=upload.record.upload_id if upload.record is not None else "",
-                durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
-                resumed_from=resumed_from,
-            )
-            self._record_result(upload, response, durable=durable)
-        return response
+            except Exception:
+                if not self._has_its_name(staging, location):
+                    raise
+                _log.exception("%s is published, although renaming failed", location.path)
+
+    def _has_its_name(self, staging: Staging, location: Location) -> bool:
+        """Return whether a rename that failed happened, as a network file system may have it."""
+        try:
+            ours = self._fs.fstat(staging.fd)
+            there = self._fs.lstat(location.name, location.parent_fd)
+        except OSError:
+            return False
+        return there is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     @contextmanager
     def _freed_later(self, location: Location, replaced: os.stat_result | None) -> Generator[None]:
@@ -148,7 +248,11 @@ class Publisher:
             yield
         finally:
             if fd is not None:
-                self._later(partial(self._fs.close, fd))
+                self._later(partial(self._close, fd))
+
+    def _close(self, fd: int) -> None:
+        with suppress(OSError):
+            self._fs.close(fd)
 
     def _finish_file(self, staging: Staging, location: Location, request: UploadRequest, mode: int) -> bool:
         """Set mode and times on the descriptor, then flush."""
@@ -168,40 +272,20 @@ class Publisher:
             return
         with upload.lock:
             upload.updated = self._clock()
-            upload.current_record()
             upload.record = replace(
-                upload.row,
+                upload.current_record(),
                 inode=signed(self._fs.fstat(staging.fd).st_ino),
                 finish_size=content.size_bytes,
                 finish_digest=content.digest.value,
             )
             self._journal.write(upload.record, durable=upload.request.fsync)
 
-    def _record_result(
-        self, upload: LiveUpload, response: files_pb2.UploadFileResponse, *, durable: bool
-    ) -> None:
-        with upload.lock:
-            upload.result = response
-            upload.updated = self._clock()
-            upload.release()
-            if upload.record is None:
-                return
-            upload.record = replace(
-                upload.record,
-                state=files_pb2.UPLOAD_STATE_PUBLISHED,
-                updated=upload.updated,
-                result=response.SerializeToString(),
-            )
-            try:
-                self._journal.write(upload.record, durable=durable)
-            except TransferError:
-                # The file is published, and that is what the caller is told.
-                # The intent is in the journal: a restart finds the result.
-                _log.exception("the result of upload %s is not in the journal", upload.record.upload_id)
-            else:
-                upload.result = None
-
 
 def _cheap(request: UploadRequest) -> Absent | None:
     """The part of the condition that needs no reading; the rest comes after the flush."""
     return request.condition if isinstance(request.condition, Absent) else None
+
+
+def _unread(request: UploadRequest) -> UploadRequest:
+    """The request without a condition that reads the file."""
+    return replace(request, condition=None) if isinstance(request.condition, HasDigest) else request

@@ -14,7 +14,7 @@ from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.requests import start_digest, upload_key, upload_request
+from openshell_supervisor_sim.agent.core.requests import recorded, start_digest, upload_key, upload_request
 from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
 from openshell_supervisor_sim.agent.disk import end_tasks
 from openshell_supervisor_sim.agent.download_session import DownloadSession
@@ -236,7 +236,7 @@ class Session:
         start = partial(
             self._services.admission.start,
             upload_request(request.metadata, started=True),
-            request.metadata.SerializeToString(),
+            recorded(request.metadata),
             start_digest(request),
             caller,
             interrupt,

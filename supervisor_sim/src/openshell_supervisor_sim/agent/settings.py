@@ -9,8 +9,12 @@ from typing import Final
 
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
 
+from openshell_supervisor_sim.agent.journal import DEFAULT_QUOTA
+
 #: RSM-6: a published upload is remembered for at least so long.
 MIN_TOMBSTONE_SECONDS: Final = 15 * 60
+#: Below it, unfinished uploads alone could fill the journal.
+MIN_JOURNAL_BYTES: Final = MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +32,16 @@ class AgentSettings:
         workdir: where relative paths start, absolute inside the root.
         max_chunk_bytes: largest content of one chunk.
         max_file_bytes: largest file.
-        max_uploads: unfinished uploads that are kept.
+        max_uploads: unfinished uploads that are kept, of all callers.
+        max_uploads_per_principal: unfinished uploads of one caller. One more
+            makes the one that moved least recently give way (RSM-8).
         max_staged_bytes: content that all unfinished uploads may occupy.
         upload_expiry: seconds without a byte after which an unfinished upload
             is forgotten (RSM-8).
         tombstone_seconds: seconds for which the outcome of a finished upload
-            can be asked for (RSM-6); at least 900.
+            can be asked for (RSM-6); at least 900. The journal forgets
+            earlier only if it would outgrow `max_journal_bytes`.
+        max_journal_bytes: bytes that the journal of uploads may occupy.
         idle_timeout: seconds to wait for the peer to send or take something.
         sweep_interval: seconds between two looks for expired uploads.
         pipeline_bytes: content that one transfer may hold in memory between
@@ -50,10 +58,12 @@ class AgentSettings:
     workdir: str = "/"
     max_chunk_bytes: int = MAX_CHUNK_BYTES
     max_file_bytes: int = 1 << 40
-    max_uploads: int = 64
+    max_uploads: int = 256
+    max_uploads_per_principal: int = 64
     max_staged_bytes: int = 1 << 36
     upload_expiry: float = 24 * 3600
-    tombstone_seconds: float = 24 * 3600
+    tombstone_seconds: float = MIN_TOMBSTONE_SECONDS
+    max_journal_bytes: int = DEFAULT_QUOTA
     idle_timeout: float = 300
     sweep_interval: float = 60
     pipeline_bytes: int = 4 * MIB
@@ -69,7 +79,16 @@ class AgentSettings:
             raise ValueError(f"tombstone_seconds must be at least {MIN_TOMBSTONE_SECONDS} (RSM-6)")
         if not self.workdir.startswith("/"):
             raise ValueError("workdir must be absolute inside the root")
-        for name in ("max_file_bytes", "max_uploads", "max_staged_bytes", "pipeline_bytes", "disk_threads"):
+        if self.max_journal_bytes < MIN_JOURNAL_BYTES:
+            raise ValueError(f"max_journal_bytes must be at least {MIN_JOURNAL_BYTES}")
+        for name in (
+            "max_file_bytes",
+            "max_uploads",
+            "max_uploads_per_principal",
+            "max_staged_bytes",
+            "pipeline_bytes",
+            "disk_threads",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in ("upload_expiry", "idle_timeout", "sweep_interval"):

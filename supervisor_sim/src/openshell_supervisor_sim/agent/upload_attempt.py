@@ -12,21 +12,20 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
 
 from openshell_supervisor_sim.agent.core.upload import Publish, Stage, StageAction, checksum_error
+from openshell_supervisor_sim.agent.core.upload_life import Event
 from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.journal import JournalError
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
 from openshell_supervisor_sim.agent.paths import Location
-from openshell_supervisor_sim.agent.publisher import Content, FlushFailedError, Publisher
+from openshell_supervisor_sim.agent.publisher import Content, FlushFailedError, Outcome, Publisher
 from openshell_supervisor_sim.agent.staging import Staging
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
+from openshell_supervisor_sim.agent.upload_status import Caller
+from openshell_supervisor_sim.agent.uploads import Uploads
 
 _log = logging.getLogger(__name__)
-
-#: Ends an upload: its state, and why.
-Retire = Callable[[LiveUpload, files_pb2.UploadState.ValueType, str], None]
-#: Writes an upload's row to the journal; called with its lock held.
-Save = Callable[[LiveUpload], None]
 
 
 class UploadAttempt:
@@ -41,8 +40,8 @@ class UploadAttempt:
         trace: hook, see `TracePoint`.
         on_displaced: called, perhaps from another thread, when another stream
             took the upload over or it ended; must not block.
-        retire: ends the upload.
-        save: writes the upload's row.
+        uploads: records how the upload ends.
+        caller: whose stream it is.
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class UploadAttempt:
         fs: FileSystem,
         trace: Trace,
         on_displaced: Callable[[TransferError], None],
-        retire: Retire,
-        save: Save,
+        uploads: Uploads,
+        caller: Caller,
     ) -> None:
         self.upload = upload
         #: Bytes kept from earlier streams.
@@ -69,8 +68,8 @@ class UploadAttempt:
         self._fs = fs
         self._trace = trace
         self._on_displaced = on_displaced
-        self._retire = retire
-        self._save = save
+        self._uploads = uploads
+        self._caller = caller
         self._displaced_by: TransferError | None = None
         self._staged_chunks = 0
 
@@ -105,6 +104,9 @@ class UploadAttempt:
             try:
                 self._stage(action)
             except TransferError as error:
+                if _finds_no_room(error):
+                    # It holds what the disk has no room for, and cannot go on.
+                    self._refused(error)
                 raise self._displaced_by or error from None
             if self._staged_chunks == 0:
                 self._trace(TracePoint.UPLOAD_FIRST_CHUNK_STAGED)
@@ -132,31 +134,29 @@ class UploadAttempt:
         """
         upload = self.upload
         self._trace(TracePoint.UPLOAD_FINISH_RECEIVED)
-        with upload.lock:
-            if upload.holder is not self:
-                raise self._displaced_by or TransferError(Reason.SUPERSEDED, "the upload was taken over")
-            # From here on nobody takes it over; GetUpload says VERIFYING.
-            upload.state = files_pb2.UPLOAD_STATE_VERIFYING
+        if not upload.take_finish(self):
+            raise self._displaced_by or TransferError(Reason.SUPERSEDED, "the upload was taken over")
         try:
             self._trace(TracePoint.UPLOAD_VERIFYING)
-            response = self._verify_and_publish(finish)
+            outcome = self._verify_and_publish(finish)
         except TransferError as error:
-            if error.reason.row.retry in {Retry.NEVER, Retry.RESTART}:
+            if error.reason.row.retry in {Retry.NEVER, Retry.RESTART} or _finds_no_room(error):
                 self._refused(error)
             else:
-                upload.settle(files_pb2.UPLOAD_STATE_RECEIVING)
+                upload.finish_failed()
             raise
         except FlushFailedError as failure:
             self._refused(failure.error)
             raise failure.error from failure
         except BaseException:
-            upload.settle(files_pb2.UPLOAD_STATE_RECEIVING)
+            upload.finish_failed()
             raise
-        self._retire(upload, files_pb2.UPLOAD_STATE_PUBLISHED, "")
+        # The destination is the new file: nothing below may say otherwise.
+        self._uploads.published(upload, outcome.response, durable=outcome.durable)
         self._trace(TracePoint.UPLOAD_BEFORE_REPLY)
-        return response
+        return outcome.response
 
-    def _verify_and_publish(self, finish: Publish) -> files_pb2.UploadFileResponse:
+    def _verify_and_publish(self, finish: Publish) -> Outcome:
         upload = self.upload
         with upload.lock:
             content = Content(upload.staged, upload.digest())
@@ -181,7 +181,7 @@ class UploadAttempt:
                 Reason.SIZE_MISMATCH, f"the staging file was changed inside the sandbox: it has {size} bytes"
             )
         with mapped(f"reading the staging file of {self._location.path}"):
-            intact = upload.holds_what_arrived(self._staging.fd)
+            intact = upload.holds_what_arrived(self._staging.fd, self.interrupt)
         if not intact:
             raise TransferError(
                 Reason.DIGEST_MISMATCH,
@@ -196,59 +196,77 @@ class UploadAttempt:
             interrupt=self.interrupt,
         )
 
-    def _refused(self, error: TransferError) -> None:
-        self._staging.discard()
-        self._retire(self.upload, files_pb2.UPLOAD_STATE_ABORTED, error.reason.name)
-
     def refuse(self, error: TransferError, *, keep: bool) -> None:
         """Act on a refusal of the core: free what was staged unless it is kept."""
-        if keep:
-            return
-        with self.upload.lock:
-            if self.upload.holder is not self or self.upload.state != files_pb2.UPLOAD_STATE_RECEIVING:
-                return
-            self.upload.state = files_pb2.UPLOAD_STATE_ABORTED
-        self._refused(error)
+        if not keep:
+            self._refused(error)
+
+    def _refused(self, error: TransferError) -> None:
+        """End the upload, record that, and then free what it occupies as well as possible."""
+        if self._uploads.end(
+            self.upload, Event.REFUSED, error, holder=self, failure_reason=error.reason.name
+        ):
+            self._discard()
+
+    def _discard(self) -> None:
+        """Remove the staging file. One that cannot be removed now is removed later."""
+        name = self._staging.name
+        try:
+            self._staging.discard()
+        except (TransferError, OSError) as error:
+            if name is not None:
+                self._uploads.leave_behind(self._location.parent_path, name, error)
 
     def end(self) -> None:
         """Let go: keep what can be found again, flushed; free the rest.
 
-        Does nothing the second time.
+        Does nothing the second time. It never raises: how the stream ended is
+        decided, and a clean-up that fails must not hide it.
         """
         upload = self.upload
         if self.ended:
             return
         try:
             if upload.record is None:
-                self._staging.discard()
-                with upload.lock:
-                    upload.release()
+                self._discard()
+                upload.release()
             elif upload.holder is self and upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
                 self._leave()
         finally:
-            self._staging.close()
-            self._location.close()
+            for close in (self._staging.close, self._location.close):
+                try:
+                    close()
+                except OSError:
+                    _log.exception("closing what an upload to %s had open", self._location.path)
 
     def _leave(self) -> None:
         upload = self.upload
-        with upload.lock:
-            staged = upload.staged
-        flushed = False
+        if not self._uploads.keep(upload, self._caller):
+            self._refused(
+                TransferError(
+                    Reason.TOO_MANY_UPLOADS, "the upload stopped, and there is no slot to keep it in"
+                )
+            )
+            return
+        content = upload.content()
+        flushed = content[0] > upload.durable and self._flush()
+        self._uploads.leave(upload, self, content if flushed else None)
+
+    def _flush(self) -> bool:
+        """Flush what is staged, and the name that it is found by."""
         try:
-            if staged > upload.durable:
-                self._fs.fdatasync(self._staging.fd)
-                flushed = True
+            self._fs.fdatasync(self._staging.fd)
         except OSError:
             # Nothing was promised about these bytes, and durable_bytes does
             # not promise it either.
-            flushed = False
-        with upload.lock:
-            if flushed:
-                upload.durable = max(upload.durable, staged)
-            if upload.holder is self:
-                upload.holder = None
-                try:
-                    self._save(upload)
-                except TransferError:
-                    # The older row promises less, and the file tells the rest.
-                    _log.exception("the progress of an upload is not in the journal")
+            return False
+        return self._publisher.flush_names(self.upload, self._location)
+
+
+def _finds_no_room(error: TransferError) -> bool:
+    """Return whether the sandbox's disk, or a quota on it, is full.
+
+    What is staged is part of the cause, so it is freed (RSM-10). The agent's
+    journal lies elsewhere: its errors do not count.
+    """
+    return error.reason in {Reason.DISK_FULL, Reason.QUOTA_EXCEEDED} and not isinstance(error, JournalError)

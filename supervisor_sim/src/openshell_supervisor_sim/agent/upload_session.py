@@ -15,7 +15,7 @@ from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.requests import UploadRequest, upload_request
+from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
 from openshell_supervisor_sim.agent.core.upload import (
     Action,
     Publish,
@@ -93,14 +93,14 @@ class UploadSession:
             ConnectionError: the peer is gone.
         """
         request = upload_request(metadata)
-        recorded = metadata.SerializeToString()
+        kept = recorded(metadata)
         if frames := self._inbound.all_input():
-            outcome = await self._at_once(request, recorded, frames)
+            outcome = await self._at_once(request, kept, frames)
             await self._outbound.put_message(accepted)
             if isinstance(outcome, Refuse):
                 raise outcome.error
             return outcome
-        attached = await self._attach(request, recorded)
+        attached = await self._attach(request, kept)
         if isinstance(attached, Published):
             await self._outbound.put_message(accepted)
             await self._outbound.flush()
@@ -138,7 +138,7 @@ class UploadSession:
     ) -> files_pb2.UploadFileResponse | Refuse | Verifying:
         """Do everything that an upload does, in a disk thread."""
         attached = self._services.admission.attach(
-            request, metadata, self._caller, self._on_displaced, interrupt
+            request, metadata, self._caller, self._on_displaced, interrupt, at_once=True
         )
         if isinstance(attached, Verifying):
             return attached

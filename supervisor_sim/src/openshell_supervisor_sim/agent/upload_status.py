@@ -14,8 +14,6 @@ from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.journal import UploadRecord
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
 
-UNFINISHED = (files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_VERIFYING)
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -41,15 +39,19 @@ class Verifying:
     upload: LiveUpload
 
 
+def path_of(record: UploadRecord) -> str:
+    """Return the absolute path of an upload's destination, for people."""
+    return (record.parent.rstrip(b"/") + b"/" + record.name).decode("utf-8", "replace")
+
+
 def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
     """Return what is known of an upload that has ended."""
     size = record.finish_size
-    path = (record.parent.rstrip(b"/") + b"/" + record.name).decode("utf-8", "replace")
     status = files_pb2.UploadStatus(
         upload_id=record.upload_id,
         request_id=record.request_id,
         state=record.state,
-        path=path,
+        path=path_of(record),
         size_bytes=size,
         epoch=record.epoch,
         failure_reason=record.failure_reason,

@@ -18,6 +18,7 @@ class Limits:
         max_chunk_bytes: content of one chunk.
         max_file_bytes: size of a file.
         max_uploads: unfinished uploads in the sandbox.
+        max_uploads_per_principal: those of them that are one caller's.
         upload_expiry: seconds without a byte that an unfinished upload lives.
         idle_timeout: seconds without anything from the peer.
     """
@@ -25,6 +26,7 @@ class Limits:
     max_chunk_bytes: int = MAX_CHUNK_BYTES
     max_file_bytes: int
     max_uploads: int
+    max_uploads_per_principal: int
     upload_expiry: float
     idle_timeout: float
 
@@ -35,6 +37,9 @@ class Limits:
             max_chunk_bytes=_least(self.max_chunk_bytes, opened.max_chunk_bytes, theirs.max_chunk_bytes),
             max_file_bytes=_least(self.max_file_bytes, theirs.max_file_bytes),
             max_uploads=_least(self.max_uploads, theirs.max_uploads_per_sandbox),
+            max_uploads_per_principal=_least(
+                self.max_uploads_per_principal, theirs.max_uploads_per_principal
+            ),
             upload_expiry=_shortest(self.upload_expiry, _seconds(theirs, "upload_expiry")),
             idle_timeout=_shortest(self.idle_timeout, _seconds(theirs, "idle_timeout")),
         )
@@ -45,6 +50,7 @@ class Limits:
             max_chunk_bytes=self.max_chunk_bytes,
             max_file_bytes=unsigned(self.max_file_bytes),
             max_uploads_per_sandbox=min(self.max_uploads, 0xFFFF_FFFF),
+            max_uploads_per_principal=min(self.max_uploads_per_principal, 0xFFFF_FFFF),
         )
         set_duration(limits.idle_timeout, self.idle_timeout)
         set_duration(limits.upload_expiry, self.upload_expiry)

@@ -194,6 +194,16 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
     )
 
 
+def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
+    """Return the metadata as the journal keeps it: what a later start needs, and nothing that nobody checked."""
+    kept = files_pb2.UploadFileMetadata()
+    kept.CopyFrom(metadata)
+    kept.DiscardUnknownFields()
+    for field in ("sandbox_id", "sandbox", "workspace", "upload_id", "epoch", "lanes", "whole"):
+        kept.ClearField(field)
+    return kept.SerializeToString()
+
+
 def start_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
     """Return the source's digest from StartUpload, None if not given (RSM-9, DIG-4).
 
@@ -308,6 +318,8 @@ def _condition(condition: files_pb2.UploadCondition) -> Condition:
             return HasDigest(condition.sha256)
         case "sha256":
             raise invalid(f"{field}.sha256", f"has {len(condition.sha256)} bytes, not {SHA256_BYTES}")
+        case "version" if len(condition.version) > _MAX_ID_CHARACTERS:
+            raise invalid(f"{field}.version", f"is longer than {_MAX_ID_CHARACTERS} characters")
         case "version" if condition.version:
             return HasVersion(condition.version)
         case None:

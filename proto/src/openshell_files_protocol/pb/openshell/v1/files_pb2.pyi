@@ -423,6 +423,7 @@ class TransferLimits(_message.Message):
     UPLOAD_LANES_FIELD_NUMBER: _builtins.int
     MAX_WHOLE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk`."""
     max_file_bytes: _builtins.int
@@ -441,6 +442,10 @@ class TransferLimits(_message.Message):
     (RLY-9). A caller that has more to do keeps the rest back: the gateway
     lets a few wait for a moment, and refuses more with TOO_MANY_TRANSFERS.
     The gateway says it, as upload_lanes. 0: it is not known.
+    """
+    max_uploads_per_principal: _builtins.int
+    """Unfinished uploads of one caller in a sandbox; one more makes the one that
+    moved least recently give way (RSM-8).
     """
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
@@ -461,10 +466,11 @@ class TransferLimits(_message.Message):
         upload_lanes: _builtins.int = ...,
         max_whole_bytes: _builtins.int = ...,
         max_concurrent_transfers: _builtins.int = ...,
+        max_uploads_per_principal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -993,7 +999,10 @@ class UploadStatus(_message.Message):
     """SHA-256 of exactly the staged bytes; empty if not asked for."""
     epoch: _builtins.int
     failure_reason: _builtins.str
-    """Reason of the refusal when aborted at the finish."""
+    """Why it was ended: the reason of a refused finish, DISK_FULL or
+    QUOTA_EXCEEDED if its content found no room, TOO_MANY_UPLOADS if it gave
+    way to a newer one (RSM-8). Empty if its caller gave it up.
+    """
     digest_algorithm: Global___DigestAlgorithm.ValueType
     """The upload's digest. Unspecified is SHA-256, also from a server that does
     not know what the metadata asked for (DIG-3).
