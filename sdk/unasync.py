@@ -44,6 +44,7 @@ _HEADER: Final = "# Written by sdk/unasync.py from _async/{name}. Change that fi
 _PHRASES: Final = (
     (" | Iterable[bytes] | Iterable[bytes]", " | Iterable[bytes]"),
     ("Callable[[bytes], object | Awaitable[object]]", "Callable[[bytes], object]"),
+    ("Callable[[_Request, Deadline], Awaitable[_Answer]]", "Callable[[_Request, Deadline], _Answer]"),
 )
 
 

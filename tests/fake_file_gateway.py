@@ -42,6 +42,8 @@ class PlainStatus(Exception):
 
     code: grpc.StatusCode
     details: str = ""
+    #: Of the trailing metadata, as they are.
+    status: bytes = b""
 
 
 @dataclass
@@ -99,6 +101,8 @@ class FakeGateway:
         self.accepted_tokens: set[str] | None = None
         #: Per method: what the next calls fail with. None lets one pass.
         self.failures: dict[str, deque[Exception | None]] = defaultdict(deque)
+        #: Per method: what is answered instead of the truth.
+        self.answers: dict[str, bytes] = {}
         self.on_upload_message: UploadHook | None = None
         self.after_publish: Callable[[int], None] | None = None
         self.on_download: DownloadHook | None = None
@@ -189,10 +193,11 @@ class FakeGateway:
         behaviour: Callable[[_Request], Message],
         parse: Callable[[bytes], _Request],
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        def handler(request: _Request, context: Context) -> Message:
+        def handler(request: _Request, context: Context) -> Message | bytes:
             with self._failing(context), self._lock:
                 self._admit(method, request, context)
-                return behaviour(request)
+                truth = behaviour(request) if method not in self.answers else None
+                return self.answers[method] if truth is None else truth
             raise AssertionError
 
         return grpc.unary_unary_rpc_method_handler(handler, parse, _serialize)
@@ -261,9 +266,10 @@ class FakeGateway:
 
     def _upload(
         self, requests: Iterator[files_pb2.UploadFileRequest], context: Context
-    ) -> files_pb2.UploadFileResponse:
+    ) -> files_pb2.UploadFileResponse | bytes:
         with self._failing(context):
-            return self._receive(requests, context)
+            truth = self._receive(requests, context)
+            return self.answers.get(methods.UPLOAD_FILE, truth)
         raise AssertionError
 
     def _receive(
@@ -543,6 +549,8 @@ class _Failing:
             self._context.set_trailing_metadata((("grpc-status-details-bin", details_of(error)),))
             self._context.abort(_grpc_code(error.code), error.message)
         if isinstance(error, PlainStatus):
+            if error.status:
+                self._context.set_trailing_metadata((("grpc-status-details-bin", error.status),))
             self._context.abort(error.code, error.details)
         if isinstance(error, Stall):
             left = threading.Event()

@@ -96,6 +96,13 @@ class FilesError(Exception):
             if isinstance(self, OSError):
                 _fill_os_error(self, self.errno, self.message, path)
 
+    def reword(self, message: str) -> None:
+        """Replace the message by one that says more."""
+        self.message = message
+        self.args = (message,)
+        if isinstance(self, OSError):
+            _fill_os_error(self, self.errno, message, self.path)
+
     @property
     def reason(self) -> str:
         """Name in the error table; the same in every language."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -14,6 +13,8 @@ from openshell_files._async import _io
 from openshell_files._async._calls import Connection, DownloadCall, UploadCall
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.lanes import UploadLanes
+from openshell_files._core import answers
+from openshell_files._core.answer_check import parsed
 from openshell_files._core.error_mapping import timeout_error
 from openshell_files._core.lanes import LaneChoice, lane_messages
 from openshell_files._core.retrying import Acquaintance, RetryBudget
@@ -111,12 +112,12 @@ class Rpc:
         answer = await self._unary(
             methods.START_UPLOAD,
             request,
-            files_pb2.StartUploadResponse.FromString,
+            files_pb2.StartUploadResponse,
             deadline,
             hashed,
             self.lanes.connect_after(request.metadata.size_bytes),
         )
-        self.max_whole_bytes = answer.limits.max_whole_bytes
+        self.max_whole_bytes = answers.whole_limit(answer.limits)
         return answer
 
     async def get_upload(
@@ -124,33 +125,29 @@ class Rpc:
     ) -> files_pb2.GetUploadResponse:
         """Call GetUpload once."""
         answer = await self._unary(
-            methods.GET_UPLOAD, request, files_pb2.GetUploadResponse.FromString, deadline, hashed_bytes
+            methods.GET_UPLOAD, request, files_pb2.GetUploadResponse, deadline, hashed_bytes
         )
-        self.max_whole_bytes = answer.limits.max_whole_bytes
+        self.max_whole_bytes = answers.whole_limit(answer.limits)
         return answer
 
     async def abort_upload(
         self, request: files_pb2.AbortUploadRequest, deadline: Deadline
     ) -> files_pb2.AbortUploadResponse:
         """Call AbortUpload once."""
-        return await self._unary(
-            methods.ABORT_UPLOAD, request, files_pb2.AbortUploadResponse.FromString, deadline
-        )
+        return await self._unary(methods.ABORT_UPLOAD, request, files_pb2.AbortUploadResponse, deadline)
 
     async def list_uploads(
         self, request: files_pb2.ListUploadsRequest, deadline: Deadline
     ) -> files_pb2.ListUploadsResponse:
         """Call ListUploads once."""
-        return await self._unary(
-            methods.LIST_UPLOADS, request, files_pb2.ListUploadsResponse.FromString, deadline
-        )
+        return await self._unary(methods.LIST_UPLOADS, request, files_pb2.ListUploadsResponse, deadline)
 
     async def stat_file(
         self, request: files_pb2.StatFileRequest, deadline: Deadline, *, hashed_bytes: int = 0
     ) -> files_pb2.StatFileResponse:
         """Call StatFile once."""
         return await self._unary(
-            methods.STAT_FILE, request, files_pb2.StatFileResponse.FromString, deadline, hashed_bytes
+            methods.STAT_FILE, request, files_pb2.StatFileResponse, deadline, hashed_bytes
         )
 
     async def upload_file(
@@ -186,9 +183,9 @@ class Rpc:
 
     def uploaded(self, answer: bytes) -> files_pb2.UploadFileResponse:
         """Parse the answer to UploadFile, and note what the gateway says in it."""
-        response = files_pb2.UploadFileResponse.FromString(answer)
+        response = parsed(files_pb2.UploadFileResponse, answer, methods.UPLOAD_FILE)
         self.answered()
-        self.max_whole_bytes = response.limits.max_whole_bytes
+        self.max_whole_bytes = answers.whole_limit(response.limits)
         return response
 
     async def download_file(self, request: files_pb2.DownloadFileRequest, deadline: Deadline) -> DownloadCall:
@@ -210,7 +207,7 @@ class Rpc:
         self,
         path: str,
         request: Message,
-        parse: Callable[[bytes], _Answer],
+        kind: type[_Answer],
         deadline: Deadline,
         hashed_bytes: int = 0,
         lanes_after: float | None = None,
@@ -224,7 +221,7 @@ class Rpc:
         self.answered()
         if not hashed_bytes:
             self.lanes.answered(_io.monotonic() - began)
-        return parse(answer)
+        return parsed(kind, answer, path)
 
     async def recover(self, error: FilesError, budget: RetryBudget, deadline: Deadline) -> None:
         """Wait until an idempotent call may be tried again.

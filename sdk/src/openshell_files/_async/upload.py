@@ -16,11 +16,18 @@ from openshell_files._async.content import Content, SourceFailedError, hash_up_t
 from openshell_files._async.rpc import Deadline, Rpc
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
+from openshell_files._core.error_mapping import say_which_sandbox
 from openshell_files._core.outgoing import Span, finish_message, first_message, whole_file
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.upload_plan import UploadPlan
 from openshell_files._local import source_file
-from openshell_files.errors import FilesError, LocalFileError, SourceNotReplayable
+from openshell_files.errors import (
+    DeadlineExceeded,
+    FilesError,
+    LocalFileError,
+    SourceNotReplayable,
+    Unavailable,
+)
 from openshell_files.options import Durability
 from openshell_files.results import Progress, ProgressCallback, UploadResult
 
@@ -73,6 +80,11 @@ class Upload:
                 await self._step(self._plan.action)
         except SourceNotReplayable as error:
             await self._abandon(self._plan.upload_id)
+            if self._last_error is not None and not isinstance(
+                self._last_error, Unavailable | DeadlineExceeded
+            ):
+                # Nothing broke: the server refused it, and says why.
+                raise self._last_error from error
             raise error from self._last_error
         except SourceFailedError as failure:
             await self._abandon(self._plan.upload_id)
@@ -90,6 +102,7 @@ class Upload:
             raise
         except FilesError as error:
             self._last_error = error
+            say_which_sandbox(error, self._address.described())
             if error.reason == Reason.LANE_LOST.name:
                 self._rpc.lanes.lost()
             self._plan.on_error(error)

@@ -32,13 +32,17 @@ _DURABILITIES: Final[Mapping[int, Durability]] = {
 }
 
 
+#: Permission and set-id bits; a server has no others to say.
+_MODE_BITS: Final = 0o7777
+
+
 def file_info(message: files_pb2.FileInfo) -> FileInfo:
     """Convert the description of a file."""
     return FileInfo(
         path=message.path,
         type=_FILE_TYPES.get(message.type, FileType.UNKNOWN),
         size=message.size_bytes,
-        mode=message.mode,
+        mode=message.mode & _MODE_BITS,
         modified_ns=nanoseconds(message.modified_time) if message.HasField("modified_time") else None,
         version=message.version,
         sha256=message.sha256.hex() or None,
@@ -97,6 +101,14 @@ def chunk_limit(limits: files_pb2.TransferLimits) -> int:
     return min(MAX_CHUNK_BYTES, limits.max_chunk_bytes or MIN_CHUNK_LIMIT_BYTES)
 
 
+def whole_limit(limits: files_pb2.TransferLimits) -> int:
+    """Return how large a file may be that is sent in one message, in bytes (UPL-16); 0 if none may.
+
+    A larger file would be read into memory because a server says so.
+    """
+    return min(MIN_CHUNK_LIMIT_BYTES, limits.max_whole_bytes)
+
+
 def nanoseconds(time: Timestamp) -> int:
-    """Return nanoseconds since the epoch; does not refuse times that are out of range."""
+    """Return nanoseconds since the epoch of a time that was checked."""
     return time.seconds * 1_000_000_000 + time.nanos

@@ -19,7 +19,8 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
 
 from openshell_files._core import answers
-from openshell_files._core.error_mapping import error_from_reason
+from openshell_files._core.answer_check import fault_of
+from openshell_files._core.error_mapping import error_from_reason, say_which_sandbox
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, download_request
 from openshell_files._core.retrying import Decision, RetryBudget
 from openshell_files.errors import (
@@ -190,6 +191,8 @@ class DownloadCheck:
             parsed = files_pb2.DownloadFileResponse.FromString(message)
         except DecodeError:
             raise self._corrupt("a message is not one of the protocol") from None
+        if fault := fault_of(parsed):
+            raise self._corrupt(fault)
         match parsed.WhichOneof("payload"):
             case "header":
                 return self._header(parsed.header)
@@ -240,6 +243,7 @@ class DownloadCheck:
             FilesError: it must not be tried again, or not any more.
         """
         error.about(self._path)
+        say_which_sandbox(error, self._address.described())
         if self._advanced and error.retry is not Retry.RESTART:
             self._budget.progressed()
         resumed = self._position > 0

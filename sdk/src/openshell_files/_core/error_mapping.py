@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from openshell_files_protocol.errors import FieldViolation
 from openshell_files_protocol.reasons import ERROR_DOMAIN, Code, Reason, Retry, reason_named
@@ -19,6 +20,9 @@ from openshell_files import errors
 from openshell_files.errors import ErrorFacts, FilesError, LocalReason
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
+
+#: In seconds (duration.proto).
+_LONGEST_DURATION: Final = 315_576_000_000
 
 #: The class of each reason, those of calls that this SDK does not make too. A test holds that none is missing.
 CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
@@ -124,8 +128,20 @@ CLASS_BY_CODE: Final[Mapping[Code, tuple[type[FilesError], Retry, str]]] = {
     Code.UNAUTHENTICATED: (errors.Unauthenticated, Retry.NEVER, "Get a new token."),
 }
 
-#: How gRPC words a broken stream. It says INTERNAL, but nobody's code failed.
-_BROKEN_STREAM: Final = ("RST_STREAM", "Internal error from Core")
+#: How gRPC words a stream that broke, by the status that it gives it. The
+#: codes of RST_STREAM become statuses that mean something else when a server
+#: says them: 11 (calm down) RESOURCE_EXHAUSTED, 12 (security) PERMISSION_DENIED.
+_BROKEN_STREAM: Final[Mapping[Code, tuple[str, ...]]] = {
+    Code.INTERNAL: ("RST_STREAM", "Internal error from Core"),
+    Code.UNKNOWN: ("RST_STREAM",),
+    Code.RESOURCE_EXHAUSTED: ("RST_STREAM",),
+    Code.PERMISSION_DENIED: ("RST_STREAM",),
+}
+
+_DETAILS: Final[Mapping[str, type[Message]]] = {
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest)
+}
 
 
 def error_from_reason(
@@ -165,15 +181,15 @@ def error_from_status(
     violations: tuple[FieldViolation, ...] = ()
     delay: float | None = None
     for detail in _details(code, trailing):
-        kind_name = detail.TypeName()
-        if kind_name == "google.rpc.ErrorInfo":
-            info = error_details_pb2.ErrorInfo.FromString(detail.value)
-        elif kind_name == "google.rpc.RetryInfo":
-            wait = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
-            delay = wait.seconds + wait.nanos / 1e9
-        elif kind_name == "google.rpc.BadRequest":
-            bad = error_details_pb2.BadRequest.FromString(detail.value)
-            violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+        match _known_detail(detail):
+            case error_details_pb2.ErrorInfo() as info:
+                pass
+            case error_details_pb2.RetryInfo() as retry_info:
+                delay = delay_of(retry_info.retry_delay)
+            case error_details_pb2.BadRequest() as bad:
+                violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+            case _:
+                pass
     reason = reason_named(info.reason) if info.domain == ERROR_DOMAIN else None
     if reason is not None:
         return error_from_reason(
@@ -186,7 +202,7 @@ def error_from_status(
         )
     known = Code(code) if code in Code.__members__.values() else Code.UNKNOWN
     kind, retry, fix = CLASS_BY_CODE[known]
-    if known is Code.INTERNAL and any(words in message for words in _BROKEN_STREAM):
+    if any(words in message for words in _BROKEN_STREAM.get(known, ())):
         kind, retry, fix = CLASS_BY_CODE[Code.UNAVAILABLE]
     facts = ErrorFacts(info.reason or known.name, known, retry, fix, dict(info.metadata), violations, delay)
     return kind(message or "the call failed without a word", facts, path=path)
@@ -202,6 +218,28 @@ def _details(code: int, trailing: Iterable[tuple[str, str | bytes]]) -> list[Any
                 return []
             return list(status.details) if status.code == code else []
     return []
+
+
+def _known_detail(detail: AnyMessage) -> Message | None:
+    """Return a detail that is understood; None for others, and for one that is damaged: the status still counts."""
+    kind = _DETAILS.get(detail.TypeName())
+    try:
+        return None if kind is None else kind.FromString(detail.value)
+    except DecodeError:
+        return None
+
+
+def delay_of(duration: Duration) -> float | None:
+    """Return a pause that a server asks for, in seconds; None if it is no pause."""
+    if not 0 <= duration.seconds <= _LONGEST_DURATION or not 0 <= duration.nanos < 1_000_000_000:
+        return None
+    return duration.seconds + duration.nanos / 1e9
+
+
+def say_which_sandbox(error: FilesError, sandbox: str) -> None:
+    """Name the sandbox in an error that is about it, unless its words do."""
+    if isinstance(error, errors.SandboxNotFound | errors.SandboxNotReady) and sandbox not in error.message:
+        error.reword(f"{error.message}: {sandbox}")
 
 
 def idle_error(seconds: float, doing: str) -> FilesError:

@@ -57,6 +57,12 @@ class SandboxAddress:
     def __str__(self) -> str:
         return self.id or self.name
 
+    def described(self) -> str:
+        """Return the address in words, for an error."""
+        return (
+            f"sandbox id {self.id}" if self.id else f"sandbox {self.name!r} in workspace {self.workspace!r}"
+        )
+
 
 class NamedSandbox(Protocol):
     """What says where a sandbox is: the official SDK's `SandboxRef`."""

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
+from openshell_files._core import answers
+from openshell_files._core.answer_check import parsed
 from openshell_files._core.error_mapping import timeout_error
 from openshell_files._core.lanes import LaneChoice, lane_messages
 from openshell_files._core.retrying import Acquaintance, RetryBudget
@@ -112,43 +113,39 @@ class Rpc:
         answer = self._unary(
             methods.START_UPLOAD,
             request,
-            files_pb2.StartUploadResponse.FromString,
+            files_pb2.StartUploadResponse,
             deadline,
             hashed,
             self.lanes.connect_after(request.metadata.size_bytes),
         )
-        self.max_whole_bytes = answer.limits.max_whole_bytes
+        self.max_whole_bytes = answers.whole_limit(answer.limits)
         return answer
 
     def get_upload(
         self, request: files_pb2.GetUploadRequest, deadline: Deadline, *, hashed_bytes: int = 0
     ) -> files_pb2.GetUploadResponse:
         """Call GetUpload once."""
-        answer = self._unary(
-            methods.GET_UPLOAD, request, files_pb2.GetUploadResponse.FromString, deadline, hashed_bytes
-        )
-        self.max_whole_bytes = answer.limits.max_whole_bytes
+        answer = self._unary(methods.GET_UPLOAD, request, files_pb2.GetUploadResponse, deadline, hashed_bytes)
+        self.max_whole_bytes = answers.whole_limit(answer.limits)
         return answer
 
     def abort_upload(
         self, request: files_pb2.AbortUploadRequest, deadline: Deadline
     ) -> files_pb2.AbortUploadResponse:
         """Call AbortUpload once."""
-        return self._unary(methods.ABORT_UPLOAD, request, files_pb2.AbortUploadResponse.FromString, deadline)
+        return self._unary(methods.ABORT_UPLOAD, request, files_pb2.AbortUploadResponse, deadline)
 
     def list_uploads(
         self, request: files_pb2.ListUploadsRequest, deadline: Deadline
     ) -> files_pb2.ListUploadsResponse:
         """Call ListUploads once."""
-        return self._unary(methods.LIST_UPLOADS, request, files_pb2.ListUploadsResponse.FromString, deadline)
+        return self._unary(methods.LIST_UPLOADS, request, files_pb2.ListUploadsResponse, deadline)
 
     def stat_file(
         self, request: files_pb2.StatFileRequest, deadline: Deadline, *, hashed_bytes: int = 0
     ) -> files_pb2.StatFileResponse:
         """Call StatFile once."""
-        return self._unary(
-            methods.STAT_FILE, request, files_pb2.StatFileResponse.FromString, deadline, hashed_bytes
-        )
+        return self._unary(methods.STAT_FILE, request, files_pb2.StatFileResponse, deadline, hashed_bytes)
 
     def upload_file(
         self, metadata: files_pb2.UploadFileMetadata, deadline: Deadline
@@ -183,9 +180,9 @@ class Rpc:
 
     def uploaded(self, answer: bytes) -> files_pb2.UploadFileResponse:
         """Parse the answer to UploadFile, and note what the gateway says in it."""
-        response = files_pb2.UploadFileResponse.FromString(answer)
+        response = parsed(files_pb2.UploadFileResponse, answer, methods.UPLOAD_FILE)
         self.answered()
-        self.max_whole_bytes = response.limits.max_whole_bytes
+        self.max_whole_bytes = answers.whole_limit(response.limits)
         return response
 
     def download_file(self, request: files_pb2.DownloadFileRequest, deadline: Deadline) -> DownloadCall:
@@ -207,7 +204,7 @@ class Rpc:
         self,
         path: str,
         request: Message,
-        parse: Callable[[bytes], _Answer],
+        kind: type[_Answer],
         deadline: Deadline,
         hashed_bytes: int = 0,
         lanes_after: float | None = None,
@@ -219,7 +216,7 @@ class Rpc:
         self.answered()
         if not hashed_bytes:
             self.lanes.answered(_io.monotonic() - began)
-        return parse(answer)
+        return parsed(kind, answer, path)
 
     def recover(self, error: FilesError, budget: RetryBudget, deadline: Deadline) -> None:
         """Wait until an idempotent call may be tried again.

@@ -7,8 +7,9 @@ import os
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
+from google.protobuf.message import Message
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -16,6 +17,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files._core import answers
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.download_check import Piece
+from openshell_files._core.error_mapping import say_which_sandbox
 from openshell_files._core.requests import (
     DownloadOptions,
     SandboxAddress,
@@ -41,6 +43,9 @@ from openshell_files.results import (
     UploadInfo,
     UploadResult,
 )
+
+_Request = TypeVar("_Request", bound=Message)
+_Answer = TypeVar("_Answer", bound=Message)
 
 #: Seconds to wait for the verdict on a finish whose answer was lost.
 _VERDICT_PATIENCE: Final = 300.0
@@ -513,15 +518,8 @@ class SandboxFiles:
             FilesError: anything else, by the error table.
         """
         request = stat_request(self._address, remote, digest=digest, leaf_link=leaf_link)
-        deadline, budget = Deadline(timeout), self._rpc.budget()
-        while True:
-            try:
-                answer = self._rpc.stat_file(request, deadline)
-            except FilesError as error:
-                error.about(remote)
-                self._rpc.recover(error, budget, deadline)
-            else:
-                return answers.file_info(answer.file)
+        answer = self._asked(self._rpc.stat_file, request, timeout, remote)
+        return answers.file_info(answer.file)
 
     def uploads(self, *, timeout: float | None = None) -> list[UploadInfo]:
         """Return the caller's own unfinished uploads, oldest first (RSM-8).
@@ -530,14 +528,8 @@ class SandboxFiles:
             FilesError: by the error table.
         """
         request = files_pb2.ListUploadsRequest(sandbox=self._address.ref())
-        deadline, budget = Deadline(timeout), self._rpc.budget()
-        while True:
-            try:
-                answer = self._rpc.list_uploads(request, deadline)
-            except FilesError as error:
-                self._rpc.recover(error, budget, deadline)
-            else:
-                return [answers.upload_info(upload) for upload in answer.uploads]
+        answer = self._asked(self._rpc.list_uploads, request, timeout)
+        return [answers.upload_info(upload) for upload in answer.uploads]
 
     def upload_status(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
         """Say what became of an upload (RSM-7). Never takes it over.
@@ -546,14 +538,8 @@ class SandboxFiles:
             FilesError: by the error table.
         """
         request = files_pb2.GetUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
-        deadline, budget = Deadline(timeout), self._rpc.budget()
-        while True:
-            try:
-                answer = self._rpc.get_upload(request, deadline)
-            except FilesError as error:
-                self._rpc.recover(error, budget, deadline)
-            else:
-                return answers.upload_info(answer.upload)
+        answer = self._asked(self._rpc.get_upload, request, timeout)
+        return answers.upload_info(answer.upload)
 
     def abort_upload(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
         """Give an upload up, and free what is staged (RSM-10).
@@ -563,11 +549,22 @@ class SandboxFiles:
             FilesError: anything else, by the error table.
         """
         request = files_pb2.AbortUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
+        answer = self._asked(self._rpc.abort_upload, request, timeout)
+        return answers.upload_info(answer.upload)
+
+    def _asked(
+        self,
+        call: Callable[[_Request, Deadline], _Answer],
+        request: _Request,
+        timeout: float | None,
+        path: str = "",
+    ) -> _Answer:
+        """Call a method that changes nothing when it is called twice, as often as the policy allows."""
         deadline, budget = Deadline(timeout), self._rpc.budget()
         while True:
             try:
-                answer = self._rpc.abort_upload(request, deadline)
+                return call(request, deadline)
             except FilesError as error:
+                error.about(path)
+                say_which_sandbox(error, self._address.described())
                 self._rpc.recover(error, budget, deadline)
-            else:
-                return answers.upload_info(answer.upload)

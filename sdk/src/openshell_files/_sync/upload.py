@@ -13,6 +13,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
+from openshell_files._core.error_mapping import say_which_sandbox
 from openshell_files._core.outgoing import Span, finish_message, first_message, whole_file
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.upload_plan import UploadPlan
@@ -21,7 +22,13 @@ from openshell_files._sync import _io
 from openshell_files._sync._calls import CallEndedError
 from openshell_files._sync.content import Content, SourceFailedError, hash_up_to, sealed
 from openshell_files._sync.rpc import Deadline, Rpc
-from openshell_files.errors import FilesError, LocalFileError, SourceNotReplayable
+from openshell_files.errors import (
+    DeadlineExceeded,
+    FilesError,
+    LocalFileError,
+    SourceNotReplayable,
+    Unavailable,
+)
 from openshell_files.options import Durability
 from openshell_files.results import Progress, ProgressCallback, UploadResult
 
@@ -74,6 +81,11 @@ class Upload:
                 self._step(self._plan.action)
         except SourceNotReplayable as error:
             self._abandon(self._plan.upload_id)
+            if self._last_error is not None and not isinstance(
+                self._last_error, Unavailable | DeadlineExceeded
+            ):
+                # Nothing broke: the server refused it, and says why.
+                raise self._last_error from error
             raise error from self._last_error
         except SourceFailedError as failure:
             self._abandon(self._plan.upload_id)
@@ -91,6 +103,7 @@ class Upload:
             raise
         except FilesError as error:
             self._last_error = error
+            say_which_sandbox(error, self._address.described())
             if error.reason == Reason.LANE_LOST.name:
                 self._rpc.lanes.lost()
             self._plan.on_error(error)

@@ -1,0 +1,100 @@
+"""The one place where answers are parsed, and what every answer has to be before anything looks at it.
+
+A gateway, or a sandbox behind it, may be broken or hostile. What can be told
+from a message alone is told here, for every message and field of the protocol,
+so that no conversion further in meets a time without a calendar or a size that
+no file has. What needs more than the message is checked where that is known:
+a download's offsets and digests in `download_check`, an upload's in `upload_plan`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES, SHA256_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files._core.error_mapping import delay_of, error_from_reason
+
+_Answer = TypeVar("_Answer", bound=Message)
+
+#: The first and the last second of the calendar (timestamp.proto).
+FIRST_SECOND: Final = -62_135_596_800
+LAST_SECOND: Final = 253_402_300_799
+_NANOS: Final = 1_000_000_000
+
+#: Largest size or position that a file can have; also the largest that a kernel takes.
+LARGEST_SIZE: Final = (1 << 63) - 1
+
+_DIGEST_FIELDS: Final = frozenset({"sha256", "sha256_blocks", "staged_sha256", "staged_sha256_blocks"})
+
+
+def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
+    """Parse and check an answer.
+
+    Args:
+        kind: the message that it has to be.
+        data: as it came.
+        method: path of the method that answered, for the error.
+
+    Raises:
+        InternalError: it is not of the protocol.
+    """
+    try:
+        answer = kind.FromString(data)
+    except DecodeError:
+        answer, fault = kind(), "it is no such message"
+    else:
+        fault = fault_of(answer)
+    if fault:
+        name = method.rpartition("/")[2]
+        doubt = "; whether the file was published is not known" if name == "UploadFile" else ""
+        raise error_from_reason(
+            Reason.AGENT_PROTOCOL_ERROR, f"the answer to {name} breaks the protocol: {fault}{doubt}"
+        )
+    return answer
+
+
+def fault_of(message: Message) -> str:
+    """Return what of a message breaks the protocol; empty if nothing does."""
+    if fault := _own_fault(message):
+        return fault
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            # No message of an answer has a map.
+            for inner in value if field.is_repeated else (value,):
+                if fault := fault_of(inner):
+                    return f"{field.name}: {fault}"
+        elif field.type == FieldDescriptor.TYPE_UINT64 and value > LARGEST_SIZE:
+            return f"{field.name} is {value}, more than any file has"
+        elif field.name in _DIGEST_FIELDS and len(value) != SHA256_BYTES:
+            return f"{field.name} has {len(value)} bytes instead of {SHA256_BYTES}"
+    return ""
+
+
+def _own_fault(message: Message) -> str:
+    """Return what the rules of one kind of message forbid."""
+    match message:
+        case Timestamp():
+            if not FIRST_SECOND <= message.seconds <= LAST_SECOND or not 0 <= message.nanos < _NANOS:
+                return f"{message.seconds} s and {message.nanos} ns are no time of the years 1 to 9999"
+        case Duration():
+            if delay_of(message) is None:
+                return f"{message.seconds} s and {message.nanos} ns are no duration"
+        case files_pb2.TransferLimits():
+            if message.max_chunk_bytes and message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
+                return (
+                    f"max_chunk_bytes is {message.max_chunk_bytes}, "
+                    f"and every server takes {MIN_CHUNK_LIMIT_BYTES} (UPL-6)"
+                )
+        case files_pb2.DownloadFileHeader():
+            if message.is_archive:
+                return "an archive comes, which was not asked for"
+        case _:
+            pass
+    return ""

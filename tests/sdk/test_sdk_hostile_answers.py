@@ -1,0 +1,282 @@
+"""Answers that break the protocol: one check, for every message, field and method."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from fake_file_gateway import FakeFile, FakeGateway, PlainStatus, details_of
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from openshell_files import NO_RETRY, SandboxFiles, errors
+from openshell_files._core.answer_check import fault_of
+from openshell_files._core.error_mapping import error_from_status
+from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import KIB, MIB, MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Code, Reason, Retry
+from sdk_flavours import Connect, big_content
+
+#: Seconds and nanoseconds that are no time: year 5138 counted in milliseconds, year 0, nanos out of range.
+NO_TIMES = [
+    (253_402_300_800, 0), (-62_135_596_801, 0), ((1 << 63) - 1, 0), (-(1 << 63), 0),
+    (0, -1), (0, 1_000_000_000), (0, (1 << 31) - 1), (0, -(1 << 31)),
+]  # fmt: skip
+SIZES = [1 << 63, (1 << 64) - 1]
+
+#: A field of an answer, by its path, and values that it must not have.
+HOSTILE: list[tuple[str, list[Any]]] = [
+    ("file.modified_time", NO_TIMES),
+    ("file.size_bytes", SIZES),
+    ("file.allocated_bytes", SIZES),
+    ("file.sha256", [b"x", b"x" * 31, b"x" * 33, b"x" * 4096]),
+    ("file.sha256_blocks", [b"x" * 20]),
+    ("upload.created_time", NO_TIMES),
+    ("upload.updated_time", NO_TIMES),
+    ("upload.expiration_time", NO_TIMES),
+    ("upload.size_bytes", SIZES),
+    ("upload.staged_bytes", SIZES),
+    ("upload.durable_bytes", SIZES),
+    ("upload.epoch", SIZES),
+    ("upload.staged_sha256", [b"x"]),
+    ("upload.result.file.modified_time", NO_TIMES),
+    ("upload.result.bytes_written", SIZES),
+    ("limits.max_chunk_bytes", [1, 64, MIN_CHUNK_LIMIT_BYTES - 1]),
+    ("limits.max_file_bytes", SIZES),
+    ("limits.idle_timeout", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
+    ("limits.upload_expiry", [(-(1 << 63), 0)]),
+    ("bytes_written", SIZES),
+    ("resumed_from", SIZES),
+    ("staged_bytes", SIZES),
+    ("uploads.updated_time", NO_TIMES),
+]
+
+#: Every method with an answer of its own, and how a caller calls it.
+Call = Callable[[SandboxFiles], object]
+CALLS: dict[str, tuple[type[Message], Call]] = {
+    methods.STAT_FILE: (files_pb2.StatFileResponse, lambda demo: demo.stat("x")),
+    methods.LIST_UPLOADS: (files_pb2.ListUploadsResponse, lambda demo: demo.uploads()),
+    methods.GET_UPLOAD: (files_pb2.GetUploadResponse, lambda demo: demo.upload_status("u")),
+    methods.ABORT_UPLOAD: (files_pb2.AbortUploadResponse, lambda demo: demo.abort_upload("u")),
+    methods.START_UPLOAD: (files_pb2.StartUploadResponse, lambda demo: demo.write_bytes("y", big_content())),
+    methods.UPLOAD_FILE: (files_pb2.UploadFileResponse, lambda demo: demo.write_bytes("y", b"1")),
+}
+
+
+def set_field(message: Message, path: str, value: Any) -> bool:
+    """Set a field by its path, of the first element where it is repeated; False where there is no such field."""
+    target: Any = message
+    *way, name = path.split(".")
+    for step in way:
+        if step not in target.DESCRIPTOR.fields_by_name:
+            return False
+        target = getattr(target, step)
+        if not isinstance(target, Message):
+            target = target.add()
+    if name not in target.DESCRIPTOR.fields_by_name:
+        return False
+    if isinstance(value, tuple):
+        getattr(target, name).seconds, getattr(target, name).nanos = value
+    else:
+        setattr(target, name, value)
+    return True
+
+
+TABLE = [
+    pytest.param(method, path, value, id=f"{method.rpartition('/')[2]}-{path}-{str(value)[:40]}")
+    for method, (kind, _) in CALLS.items()
+    for path, values in HOSTILE
+    for value in values
+    if set_field(kind(), path, value)
+]
+
+
+def test_every_time_and_size_is_in_the_table() -> None:
+    """A field that is added to an answer needs a row."""
+    known = {path for path, _ in HOSTILE}
+    for kind, _ in CALLS.values():
+        for path in _checked_fields(kind.DESCRIPTOR, ""):
+            one = re.sub("^uploads[.]", "upload.", path)
+            assert {path, one, re.sub("^(upload[.])?result[.]", "", one)} & known, path
+
+
+def _checked_fields(descriptor: Any, prefix: str) -> Iterator[str]:
+    for field in descriptor.fields:
+        name = f"{prefix}{field.name}"
+        inner = field.message_type
+        if inner is not None and inner.full_name.startswith("google."):
+            yield name
+        elif inner is not None:
+            yield from _checked_fields(inner, f"{name}.")
+        elif field.type == field.TYPE_UINT64 or field.name.endswith(("sha256", "max_chunk_bytes")):
+            yield name
+
+
+@pytest.mark.parametrize(("method", "path", "value"), TABLE)
+def test_what_no_answer_may_say(method: str, path: str, value: Any) -> None:
+    """UPL-6 among others: a limit of chunks below 256 KiB would be one message a byte, for hours."""
+    kind, _ = CALLS[method]
+    answer = kind()
+    set_field(answer, path, value)
+    assert fault_of(answer).startswith(path.split(".", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("damage", ["a value", "no message"])
+def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, method: str, damage: str) -> None:
+    """One try, one error that names method and field, in both flavours and by every method."""
+    kind, call = CALLS[method]
+    answer = kind()
+    for path, values in HOSTILE:
+        if set_field(answer, path, values[0]):
+            break
+    data = answer.SerializeToString() if damage == "a value" else b"\xff\xff"
+    gateway.answers[method] = data
+    demo = connect(retry=NO_RETRY)
+    with pytest.raises(errors.InternalError, match="breaks the protocol") as caught:
+        call(demo)
+    assert caught.value.reason == "AGENT_PROTOCOL_ERROR"
+    assert method.rpartition("/")[2] in caught.value.message
+    assert ("is not known" in caught.value.message) is (method == methods.UPLOAD_FILE)
+
+
+def test_honest_extremes() -> None:
+    """The ends of each range are of the protocol."""
+    answer = files_pb2.StatFileResponse()
+    for seconds, nanos in ((253_402_300_799, 999_999_999), (-62_135_596_800, 0)):
+        answer.file.modified_time.seconds, answer.file.modified_time.nanos = seconds, nanos
+        answer.file.size_bytes = answer.file.allocated_bytes = (1 << 63) - 1
+        assert not fault_of(answer)
+    for limit in (0, MIN_CHUNK_LIMIT_BYTES, 4 * MIB):
+        assert not fault_of(
+            files_pb2.GetUploadResponse(limits=files_pb2.TransferLimits(max_chunk_bytes=limit))
+        )
+
+
+@pytest.mark.parametrize("lanes", [1 << 31, (1 << 32) - 1])
+def test_lanes_and_whole_files_without_end(sandbox: SandboxFiles, gateway: FakeGateway, lanes: int) -> None:
+    """What a server allows is not what a client does: no thousand streams, no gigabytes in one message."""
+    gateway.upload_lanes = gateway.max_whole_bytes = lanes
+    for name in ("a", "b"):
+        sandbox.write_bytes(name, big_content())
+        assert gateway.files[name].content == big_content()
+    assert all(not first[0].metadata.HasField("whole") for first in gateway.upload_messages)
+    sandbox.write_bytes("c", b"x" * 256 * KIB)
+    assert gateway.upload_messages[-1][0].metadata.HasField("whole")
+
+
+HeaderChange = Callable[[files_pb2.DownloadFileHeader], object]
+HEADERS: dict[str, HeaderChange] = {
+    "archive": lambda header: setattr(header, "is_archive", True),
+    "nanos": lambda header: setattr(header.file.modified_time, "nanos", -5),
+    "year": lambda header: setattr(header.file.modified_time, "seconds", 1 << 40),
+    "size": lambda header: setattr(header, "size_bytes", (1 << 64) - 1),
+    "start": lambda header: setattr(header, "start_offset", 1 << 63),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_headers(connect: Connect, gateway: FakeGateway, case: str) -> None:
+    gateway.files["x"] = FakeFile(b"content")
+
+    def change(_: int, messages: Iterator[Any]) -> list[Any]:
+        found = list(messages)
+        HEADERS[case](found[0].header)
+        return found
+
+    gateway.on_download = change
+    with pytest.raises(errors.IntegrityError) as caught:
+        connect(retry=NO_RETRY).read_bytes("x")
+    assert caught.value.reason == "DOWNLOAD_CORRUPT"
+
+
+# Details of errors
+
+
+def status_with(kind: str, value: bytes) -> bytes:
+    status = status_pb2.Status(code=int(Code.NOT_FOUND), message="gone")
+    detail = status.details.add()
+    detail.type_url, detail.value = f"type.googleapis.com/google.rpc.{kind}", value
+    return status.SerializeToString()
+
+
+@pytest.mark.parametrize("kind", ["ErrorInfo", "RetryInfo", "BadRequest"])
+@pytest.mark.parametrize(
+    "value",
+    [b"\xff", b"\x0a\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"],
+    ids=["no tag", "no length", "too short", "no text"],
+)
+def test_damaged_details(kind: str, value: bytes) -> None:
+    """Status and words survive."""
+    trailing = [("grpc-status-details-bin", status_with(kind, value))]
+    error = error_from_status(int(Code.NOT_FOUND), "gone", trailing)
+    assert isinstance(error, errors.FileNotFound)
+    assert (error.code, error.message, error.retry_delay) == (Code.NOT_FOUND, "gone", None)
+
+
+@pytest.mark.parametrize("kind", ["ErrorInfo", "RetryInfo", "BadRequest"])
+def test_damaged_details_over_the_wire(connect: Connect, gateway: FakeGateway, kind: str) -> None:
+    gateway.failures[methods.STAT_FILE].append(
+        PlainStatus(grpc.StatusCode.NOT_FOUND, "gone", status_with(kind, b"\xff"))
+    )
+    with pytest.raises(errors.FileNotFound, match="gone"):
+        connect().stat("x")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "delay"),
+    [(-1, 0, None), (0, -1, None), (0, 1 << 30, None), ((1 << 63) - 1, 0, None), (-(1 << 63), -1, None),
+     (0, 0, 0.0), (2, 500_000_000, 2.5), (315_576_000_000, 0, 315_576_000_000.0)],
+)  # fmt: skip
+def test_pauses(seconds: int, nanos: int, delay: float | None) -> None:
+    """A pause that is none is not kept, and the error is told all the same."""
+    pause = error_details_pb2.RetryInfo()
+    pause.retry_delay.seconds, pause.retry_delay.nanos = seconds, nanos
+    trailing = [("grpc-status-details-bin", status_with("RetryInfo", pause.SerializeToString()))]
+    assert error_from_status(int(Code.NOT_FOUND), "gone", trailing).retry_delay == delay
+
+
+@pytest.mark.parametrize(
+    "code", [Code.INTERNAL, Code.UNKNOWN, Code.RESOURCE_EXHAUSTED, Code.PERMISSION_DENIED]
+)
+def test_a_reset_stream_may_be_tried_again(code: Code) -> None:
+    """gRPC makes statuses of RST_STREAM's codes that no server said: 11 and 12, for two."""
+    error = error_from_status(int(code), "Received RST_STREAM with error code 11", ())
+    assert isinstance(error, errors.Unavailable)
+    assert error.retry is Retry.LATER
+    said = TransferError(Reason.TOO_MANY_UPLOADS, "RST_STREAM is only a word here")
+    error = error_from_status(int(said.code), said.message, [("grpc-status-details-bin", details_of(said))])
+    assert isinstance(error, errors.ResourceExhausted)
+
+
+# Words
+
+
+@pytest.mark.parametrize("method", [methods.STAT_FILE, methods.UPLOAD_FILE, methods.DOWNLOAD_FILE])
+def test_a_missing_sandbox_is_named(connect: Connect, gateway: FakeGateway, method: str) -> None:
+    gateway.failures[method].append(TransferError(Reason.SANDBOX_NOT_FOUND, "no such sandbox"))
+    demo = connect(workspace="team")
+    calls: dict[str, Callable[[], object]] = {
+        methods.STAT_FILE: lambda: demo.stat("x"),
+        methods.UPLOAD_FILE: lambda: demo.write_bytes("x", b""),
+        methods.DOWNLOAD_FILE: lambda: demo.read_bytes("x"),
+    }
+    with pytest.raises(errors.SandboxNotFound, match="sandbox 'demo' in workspace 'team'"):
+        calls[method]()
+
+
+@pytest.mark.parametrize("reason", [Reason.DISK_FULL, Reason.CHUNK_CHECKSUM])
+def test_a_refused_stream_says_why(sandbox: SandboxFiles, gateway: FakeGateway, reason: Reason) -> None:
+    """Not that the source cannot be read again, which would not have helped."""
+
+    def refuse(_number: int, _upload: object, request: files_pb2.UploadFileRequest) -> None:
+        if request.WhichOneof("payload") == "data":
+            raise TransferError(reason, "as the test wants it")
+
+    gateway.on_upload_message = refuse
+    with pytest.raises(errors.FilesError, match=reason.name):
+        sandbox.upload(iter([b"x" * MIB] * 3), "x")
