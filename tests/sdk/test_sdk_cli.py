@@ -274,9 +274,9 @@ REASONS = {
 def test_failures(cli: Cli, gateway: FakeGateway, reason: Reason) -> None:
     """One line, what and where and what to do, and a status of its own."""
     gateway.failures[methods.DOWNLOAD_FILE].extend([TransferError(reason, "as it happened")] * 2)
-    outcome = cli("download", "demo", "x", "out", "--attempts", "1")
-    failed(outcome, REASONS[reason], "x: as it happened", reason.name, reason.row.fix)
-    as_json = cli("download", "demo", "x", "out", "--attempts", "1", "--json")
+    outcome = cli("download", "demo", "f1", "out", "--attempts", "1")
+    failed(outcome, REASONS[reason], "f1: as it happened", reason.name, reason.row.fix)
+    as_json = cli("download", "demo", "f1", "out", "--attempts", "1", "--json")
     assert (as_json.status, as_json.err) == (REASONS[reason], "")
     assert as_json.json["error"]["reason"] == reason.name
     assert not as_json.json["ok"]
