@@ -30,7 +30,7 @@ ANSWER = file_relay_pb2.FileRelayResponse(upload=files_pb2.UploadFileResponse(by
 
 @pytest.fixture
 async def harness() -> AsyncGenerator[GatewayHarness]:
-    async with running_gateway() as running:
+    async with running_gateway(limits=LimitSettings(principal_share=1)) as running:
         yield running
         await until(lambda: running.gateway.statistics().lanes.taken == 0, "all lanes are given back")
 

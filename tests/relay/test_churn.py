@@ -170,7 +170,9 @@ async def transfers_while_others_churn(
 async def test_churn() -> None:
     """RLY-4, RLY-9: every transfer brings its own content, and nothing is left of anybody."""
     dice = random.Random(4)
-    limits = LimitSettings(max_transfers=TRANSFERS, max_transfers_per_sandbox=TRANSFERS // SERVING)
+    limits = LimitSettings(
+        max_transfers=TRANSFERS, max_transfers_per_sandbox=TRANSFERS // SERVING, principal_share=1
+    )
     sandboxes = [*map(churning_id, range(SANDBOXES)), *map(serving_id, range(SERVING))]
     relay = RelaySettings(max_pending=TRANSFERS, claim_timeout=60)
     async with running_gateway(relay=relay, limits=limits, more_sandboxes=sandboxes) as harness:

@@ -28,11 +28,13 @@ from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
 from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
+from openshell_files_gateway.rpc.first_message import FIRST_MESSAGE_SECONDS, FirstMessages
 from openshell_files_gateway.rpc.health import health
 from openshell_files_gateway.rpc.lanes import ARRIVAL_SECONDS, LaneTable
 from openshell_files_gateway.rpc.sandboxes import SandboxMethods
 from openshell_files_gateway.rpc.server import GatewayServer, authority
 from openshell_files_gateway.rpc.service import build_handlers
+from openshell_files_gateway.rpc.slots import Slots
 from openshell_files_gateway.rpc.supervisors import SupervisorMethods
 from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory
 from openshell_files_gateway.store import SandboxStore, StoreError
@@ -46,6 +48,7 @@ class GatewayStatistics:
 
     broker: BrokerStatistics
     transfers: TransferStatistics
+    silent: TransferStatistics
     commands: TransferStatistics
     lanes: LaneStatistics
 
@@ -59,6 +62,8 @@ class GatewayStatistics:
             broker.waiting_for_session,
             broker.waiting_for_claim,
             self.transfers.active,
+            self.transfers.waiting,
+            self.silent.active,
             self.commands.active,
             self.lanes.taken,
             self.lanes.waiting,
@@ -90,20 +95,46 @@ class Gateway:
             session_wait_seconds=relay.session_wait_timeout,
             claim_wait_seconds=relay.claim_timeout,
         )
-        self._transfers = TransferLimits(
-            max_total=settings.limits.max_transfers, max_per_sandbox=settings.limits.max_transfers_per_sandbox
+        limits = settings.limits
+        self._transfers = Slots(
+            TransferLimits(
+                max_total=limits.max_transfers,
+                max_per_sandbox=limits.max_transfers_per_sandbox,
+                share=limits.principal_share,
+                max_waiting=limits.max_transfers,
+            ),
+            limits.transfer_wait,
         )
-        self._commands = TransferLimits(
-            max_total=settings.limits.max_commands,
-            max_per_sandbox=settings.limits.max_commands_per_sandbox,
-            what="commands",
-            reason=Reason.TOO_MANY_COMMANDS,
+        self._silent = Slots(
+            TransferLimits(
+                max_total=limits.max_transfers,
+                max_per_sandbox=limits.max_transfers,
+                share=limits.principal_share,
+                what="uploads that have said nothing yet",
+            )
+        )
+        # A command may run for days, so nobody waits for its slot.
+        self._commands = Slots(
+            TransferLimits(
+                max_total=limits.max_commands,
+                max_per_sandbox=limits.max_commands_per_sandbox,
+                share=limits.principal_share,
+                what="commands",
+                reason=Reason.TOO_MANY_COMMANDS,
+            )
         )
         self._lanes = LaneTable(
-            settings.limits.max_upload_lanes, min(ARRIVAL_SECONDS, settings.limits.idle_timeout)
+            limits.max_upload_lanes, min(ARRIVAL_SECONDS, limits.idle_timeout), limits.principal_share
         )
-        files = FileMethods(directory, self._broker, self._transfers, self._lanes, settings.limits)
-        commands = CommandMethods(directory, self._broker, self._commands)
+        files = FileMethods(
+            directory,
+            self._broker,
+            self._transfers,
+            FirstMessages(self._silent, min(FIRST_MESSAGE_SECONDS, limits.idle_timeout)),
+            self._lanes,
+            limits,
+        )
+        commands = CommandMethods(directory, self._broker, self._commands, limits.idle_timeout)
         store = SandboxStore(_database(settings))
         self._driver = (
             ProcessDriver(
@@ -205,6 +236,7 @@ class Gateway:
         return GatewayStatistics(
             self._broker.statistics(),
             self._transfers.statistics(),
+            self._silent.statistics(),
             self._commands.statistics(),
             self._lanes.statistics(),
         )

@@ -179,6 +179,13 @@ class LimitSettings(_Table):
     max_transfers_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS_PER_SANDBOX")] = 32
     """File operations at a time in one sandbox."""
 
+    principal_share: Annotated[float, Field(gt=0, le=1), Env("OPENSHELL_FILES_PRINCIPAL_SHARE")] = 0.75
+    """Part of each limit of what runs at a time (transfers, commands, further streams of uploads) that one caller may take, in a
+    sandbox and in all (RLY-12). The rest is for others."""
+
+    transfer_wait: Annotated[float, Field(ge=0, le=60), Env("OPENSHELL_FILES_TRANSFER_WAIT")] = 5.0
+    """How long a file operation waits for its turn if as many run as may (RLY-9)."""
+
     max_upload_lanes: Annotated[int, Field(ge=0), Env("OPENSHELL_FILES_MAX_UPLOAD_LANES")] = 16
     """Streams beyond the first of all uploads together (UPL-15). Each may hold 4 MiB of the gateway's memory; 0: one
     stream for each upload."""

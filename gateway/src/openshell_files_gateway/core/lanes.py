@@ -6,12 +6,15 @@ of the gateway. So streams beyond an upload's first, its lanes, are counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.core.transfers import share_of
 
 #: Streams of one upload, the first included: eight windows of 4 MiB hold two
 #: and a half times what 100 ms of 1 Gbit/s do.
@@ -30,56 +33,77 @@ class LaneStatistics:
 class LaneBudget:
     """Counts the streams beyond the first of all uploads together.
 
+    One principal may have a share of them, but always those of one upload.
+
     Args:
         max_total: as many there may be; 0 for none.
+        share: part of them that one principal may have, above 0 and at most 1.
     """
 
-    def __init__(self, max_total: int) -> None:
+    def __init__(self, max_total: int, share: float = 1.0) -> None:
         self._max_total = max_total
+        self._max_of_principal = min(max_total, max(share_of(max_total, share), MOST_LANES - 1))
+        self._of_principal: Counter[str] = Counter()
+        self._waiting_of_principal: Counter[str] = Counter()
         self._taken = self._waiting = self._refused = 0
 
-    def offer(self) -> int:
-        """Return over how many streams one more upload may travel now, the first included."""
-        return 1 + min(MOST_LANES - 1, self._max_total - self._taken)
+    def offer(self, principal: str) -> int:
+        """Return over how many streams one more upload of a principal may travel now, the first included."""
+        free = min(self._max_total - self._taken, self._max_of_principal - self._of_principal[principal])
+        return 1 + min(MOST_LANES - 1, free)
 
-    def take(self, lanes: int) -> None:
+    def take(self, lanes: int, principal: str) -> None:
         """Count an upload over so many streams; `give_back` must follow.
 
         Raises:
             TransferError: TOO_MANY_LANES if so many are not free.
         """
-        if lanes > self.offer():
+        if lanes > (offer := self.offer(principal)):
             self._refused += 1
             raise TransferError(
-                Reason.TOO_MANY_LANES,
-                f"the upload asks for {lanes} streams, and may have {self.offer()} now",
+                Reason.TOO_MANY_LANES, f"the upload asks for {lanes} streams, and may have {offer} now"
             )
         self._taken += lanes - 1
+        self._of_principal[principal] += lanes - 1
 
-    def give_back(self, lanes: int) -> None:
+    def give_back(self, lanes: int, principal: str) -> None:
         """Count the end of an upload over so many streams."""
         self._taken -= lanes - 1
+        _subtract(self._of_principal, principal, lanes - 1)
 
-    def wait(self) -> None:
+    def wait(self, principal: str) -> None:
         """Count a stream that has come before its upload; `wait_no_more` must follow.
+
+        A principal has a waiting room of its own, as large as its share. All
+        rooms together hold twice as many streams as there may be.
 
         Raises:
             TransferError: TOO_MANY_LANES if as many wait as there may be.
         """
-        if self._waiting >= self._max_total:
+        own = self._waiting_of_principal[principal]
+        if own >= self._max_of_principal or self._waiting >= 2 * self._max_total:
             self._refused += 1
             raise TransferError(
-                Reason.TOO_MANY_LANES, f"{self._waiting} streams are waiting for their upload, as many as may"
+                Reason.TOO_MANY_LANES,
+                f"{self._waiting} streams are waiting for their upload, {own} of them this caller's: as many as may",
             )
         self._waiting += 1
+        self._waiting_of_principal[principal] += 1
 
-    def wait_no_more(self) -> None:
+    def wait_no_more(self, principal: str) -> None:
         """Count the end of a stream's waiting."""
         self._waiting -= 1
+        _subtract(self._waiting_of_principal, principal, 1)
 
     def statistics(self) -> LaneStatistics:
         """Return the counts."""
         return LaneStatistics(self._taken, self._waiting, self._refused)
+
+
+def _subtract(counter: Counter[str], key: str, count: int) -> None:
+    counter[key] -= count
+    if not counter[key]:
+        del counter[key]
 
 
 def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import aclosing
 
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2, exec_relay_pb2
 
 from openshell_files_gateway.core import phases
 from openshell_files_gateway.core.sandbox_requests import check_command, workspace_of
-from openshell_files_gateway.core.transfers import TransferLimits
+from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.command_relay import CommandRelay
 from openshell_files_gateway.relay.targets import CommandTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
+from openshell_files_gateway.rpc.slots import Slots
 from openshell_files_gateway.sandboxes import SandboxDirectory, not_ready
 
 #: Version of the command protocol.
@@ -26,12 +28,16 @@ class CommandMethods:
         directory: finds sandboxes and hides other people's (AUT-5).
         broker: opens relays.
         commands: bounds how many run at once.
+        idle_seconds: how long output may wait for a caller that takes none.
     """
 
-    def __init__(self, directory: SandboxDirectory, broker: RelayBroker, commands: TransferLimits) -> None:
+    def __init__(
+        self, directory: SandboxDirectory, broker: RelayBroker, commands: Slots, idle_seconds: float
+    ) -> None:
         self._directory = directory
         self._broker = broker
         self._commands = commands
+        self._idle_seconds = idle_seconds
 
     def implementations(self) -> dict[str, Implementation]:
         """Return the methods by name."""
@@ -59,18 +65,24 @@ class CommandMethods:
             principal=call.user.key,
             request=request,
         )
-        self._commands.begin(sandbox.id)
-        try:
+        async with self._commands.taken(sandbox.id, call.user.key):
             channel, _ = await self._broker.open_relay(sandbox.id, CommandTarget(call.transfer_id))
             try:
                 relay = CommandRelay(channel)
-                await relay.open(opened)
+                await self._in_time(relay.open(opened))
                 async with aclosing(relay.events()) as events:
                     async for event in events:
                         if event.WhichOneof("payload") == "exit":
                             call.facts["exit_code"] = event.exit.exit_code
-                        await call.context.write(event.SerializeToString())
+                        # A command may be silent for as long as it likes; a caller that takes nothing may not.
+                        await self._in_time(call.context.write(event.SerializeToString()))
             finally:
                 channel.close()
-        finally:
-            self._commands.end(sandbox.id)
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
+        """Send something, and give up if nobody takes it (EXE-4).
+
+        Raises:
+            TransferError: TRANSFER_IDLE, and what sending raises.
+        """
+        await Activity(self._idle_seconds).watched(sending)

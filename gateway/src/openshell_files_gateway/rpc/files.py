@@ -25,7 +25,6 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.core import phases
 from openshell_files_gateway.core.lanes import check_lane, lanes_of
-from openshell_files_gateway.core.transfers import TransferLimits
 from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES, take_whole
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.broker import RelayBroker
@@ -33,7 +32,9 @@ from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.relay.file_relays import FileRelays, Loan
 from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
+from openshell_files_gateway.rpc.first_message import FirstMessages
 from openshell_files_gateway.rpc.lanes import LaneKey, LaneTable, UploadLanes
+from openshell_files_gateway.rpc.slots import Slots
 from openshell_files_gateway.rpc.tasks import cancel, ends_within
 from openshell_files_gateway.rpc.upload_input import UploadInput
 from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory, not_ready
@@ -74,6 +75,7 @@ class FileMethods:
         directory: finds sandboxes and hides other people's (AUT-5).
         broker: opens relays.
         transfers: bounds how many run at once.
+        first_messages: waits for what an upload's stream begins with.
         lanes: brings the streams of an upload together.
         limits: told to agents, which enforce them.
     """
@@ -82,13 +84,15 @@ class FileMethods:
         self,
         directory: SandboxDirectory,
         broker: RelayBroker,
-        transfers: TransferLimits,
+        transfers: Slots,
+        first_messages: FirstMessages,
         lanes: LaneTable,
         limits: LimitSettings,
     ) -> None:
         self._directory = directory
         self._relays = FileRelays(broker)
         self._transfers = transfers
+        self._first_messages = first_messages
         self._lanes = lanes
         self._limits = limits
 
@@ -119,7 +123,7 @@ class FileMethods:
             response = await self._upload_whole(metadata, whole, sandbox, call)
         call.facts["published_bytes"] = response.bytes_written
         if metadata.explicit_finish:
-            response.limits.max_whole_bytes = MAX_WHOLE_BYTES
+            self._say_offers(response.limits)
         return response.SerializeToString()
 
     async def _upload_streams(
@@ -132,13 +136,15 @@ class FileMethods:
         # The agent gets one stream, however many there are here.
         metadata.ClearField("lanes")
         key = LaneKey(call.user.key, sandbox.id, metadata.upload_id, metadata.epoch)
-        with self._lanes.opened(key, count, call.transfer_id) as lanes:
-            async with (
-                UploadInput(call.context.read, lanes, metadata.size_bytes) as content,
-                self._operation(sandbox, call) as operation,
-            ):
-                await self._open(operation, upload=metadata)
-                response = await self._run_upload(operation, content, lanes)
+        # Nothing is taken or read ahead for a transfer that is not counted yet.
+        async with self._transfers.taken(sandbox.id, call.user.key):
+            with self._lanes.opened(key, count, call.transfer_id) as lanes:
+                async with (
+                    UploadInput(call.context.read, lanes, metadata.size_bytes) as content,
+                    self._relayed(sandbox, call) as operation,
+                ):
+                    await self._open(operation, upload=metadata)
+                    response = await self._run_upload(operation, content, lanes)
         call.facts["content_bytes"] = operation.content_bytes
         return response
 
@@ -187,13 +193,13 @@ class FileMethods:
             raise invalid("metadata.whole", "is for UploadFile; nothing is sent with StartUpload")
         sandbox = self._sandbox_of_rfc_message(request.metadata, call)
         call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
-        return self._with_offers(await self._ask(sandbox, call, "start_upload", start_upload=request))
+        return self._with_offers(await self._ask(sandbox, call, "start_upload", start_upload=request), call)
 
     async def get_upload(self, data: bytes, call: Call) -> bytes:
         """GetUpload (RSM-7)."""
         request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
         sandbox = self._sandbox_of(request.sandbox, call)
-        return self._with_offers(await self._ask(sandbox, call, "get_upload", get_upload=request))
+        return self._with_offers(await self._ask(sandbox, call, "get_upload", get_upload=request), call)
 
     async def list_uploads(self, data: bytes, call: Call) -> bytes:
         """ListUploads (RSM-8)."""
@@ -211,21 +217,14 @@ class FileMethods:
         """StatFile."""
         request: files_pb2.StatFileRequest = parse_request(files_pb2.StatFileRequest, data)
         call.facts["path"] = request.remote_path
-        return await self._unary(
-            self._sandbox_of(request.sandbox, call), call, "stat_file", stat_file=request
-        )
+        sandbox = self._sandbox_of(request.sandbox, call)
+        answer: files_pb2.StatFileResponse = await self._ask(sandbox, call, "stat_file", stat_file=request)
+        self._say_offers(answer.limits)
+        return answer.SerializeToString()
 
     async def _first_message(self, call: Call) -> files_pb2.UploadFileRequest:
         """Read the message that says what is uploaded (UPL-4)."""
-        try:
-            async with asyncio.timeout(self._limits.idle_timeout):
-                data = await call.context.read()
-        except TimeoutError:
-            raise TransferError(
-                Reason.TRANSFER_IDLE, f"no metadata within {self._limits.idle_timeout:g} s"
-            ) from None
-        if not isinstance(data, bytes):
-            raise invalid("metadata", "the stream ended before the first message")
+        data = await self._first_messages.read(call)
         request: files_pb2.UploadFileRequest = parse_request(files_pb2.UploadFileRequest, data)
         if request.WhichOneof("payload") not in {"metadata", "lane"}:
             raise invalid("metadata", "must be the first message")
@@ -247,29 +246,34 @@ class FileMethods:
     @asynccontextmanager
     async def _operation(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
         """Count a transfer, and have a relay for it."""
-        self._transfers.begin(sandbox.id)
-        try:
-            target = self._target(sandbox, call)
-            activity = Activity(self._limits.idle_timeout)
-            # What listens on a port proves itself once for each relay (FRM-8).
-            again = sandbox.agent is None
-            async with self._relays.lend(sandbox.id, target, activity.touch, again=again) as loan:
-                if sandbox.agent is not None:
-                    await self._authenticate(loan.relay, sandbox.agent)
-                offered = loan.files.max_chunk_bytes if loan.files is not None else 0
-                try:
-                    yield _Operation(
-                        loan,
-                        activity,
-                        min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
-                        call.transfer_id,
-                        call.user.key,
-                    )
-                finally:
-                    # A relay's own line has the id of the first transfer that it carried.
-                    call.facts["channel_id"] = loan.channel_id
-        finally:
-            self._transfers.end(sandbox.id)
+        async with (
+            self._transfers.taken(sandbox.id, call.user.key),
+            self._relayed(sandbox, call) as operation,
+        ):
+            yield operation
+
+    @asynccontextmanager
+    async def _relayed(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
+        """Have a relay for a transfer that is counted."""
+        target = self._target(sandbox, call)
+        activity = Activity(self._limits.idle_timeout)
+        # What listens on a port proves itself once for each relay (FRM-8).
+        again = sandbox.agent is None
+        async with self._relays.lend(sandbox.id, target, activity.touch, again=again) as loan:
+            if sandbox.agent is not None:
+                await self._authenticate(loan.relay, sandbox.agent)
+            offered = loan.files.max_chunk_bytes if loan.files is not None else 0
+            try:
+                yield _Operation(
+                    loan,
+                    activity,
+                    min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
+                    call.transfer_id,
+                    call.user.key,
+                )
+            finally:
+                # A relay's own line has the id of the first transfer that it carried.
+                call.facts["channel_id"] = loan.channel_id
 
     async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
         """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
@@ -334,11 +338,18 @@ class FileMethods:
             frame = await operation.activity.watched(operation.relay.next_frame())
             return operation.relay.last(frame, answer)
 
-    def _with_offers(self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse) -> bytes:
-        """Say in an agent's answer what is the gateway's to decide: streams of an upload, files in one message."""
-        answer.limits.upload_lanes = self._lanes.offer()
-        answer.limits.max_whole_bytes = MAX_WHOLE_BYTES
+    def _with_offers(
+        self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse, call: Call
+    ) -> bytes:
+        """Say in an agent's answer what is the gateway's to decide: streams of an upload, and what `_say_offers` says."""
+        answer.limits.upload_lanes = self._lanes.offer(call.user.key)
+        self._say_offers(answer.limits)
         return answer.SerializeToString()
+
+    def _say_offers(self, limits: files_pb2.TransferLimits) -> None:
+        """Say which files may come in one message, and how many transfers at a time (RLY-9)."""
+        limits.max_whole_bytes = MAX_WHOLE_BYTES
+        limits.max_concurrent_transfers = self._transfers.most_of_one_principal
 
     async def _run_upload(
         self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None

@@ -195,17 +195,18 @@ class LaneTable:
     Args:
         max_total: streams beyond the first of all uploads together.
         arrival_seconds: how long streams wait for each other.
+        share: part of the streams that one principal may have.
     """
 
-    def __init__(self, max_total: int, arrival_seconds: float) -> None:
-        self._budget = LaneBudget(max_total)
+    def __init__(self, max_total: int, arrival_seconds: float, share: float = 1.0) -> None:
+        self._budget = LaneBudget(max_total, share)
         self._arrival_seconds = arrival_seconds
         self._uploads: dict[LaneKey, UploadLanes] = {}
         self._waiting: defaultdict[LaneKey, set[asyncio.Future[UploadLanes]]] = defaultdict(set)
 
-    def offer(self) -> int:
-        """Return over how many streams one more upload may travel now, the first included."""
-        return self._budget.offer()
+    def offer(self, principal: str) -> int:
+        """Return over how many streams one more upload of a principal may travel now, the first included."""
+        return self._budget.offer(principal)
 
     @contextmanager
     def opened(self, key: LaneKey, count: int, transfer_id: str) -> Generator[UploadLanes | None]:
@@ -223,7 +224,7 @@ class LaneTable:
         if count <= 1:
             yield None
             return
-        self._budget.take(count)
+        self._budget.take(count, key.principal)
         lanes = self._uploads[key] = UploadLanes(count, transfer_id, self._arrival_seconds)
         for waiting in self._waiting.pop(key, ()):
             if not waiting.done():
@@ -234,7 +235,7 @@ class LaneTable:
             lanes.close()
             if self._uploads.get(key) is lanes:
                 del self._uploads[key]
-            self._budget.give_back(count)
+            self._budget.give_back(count, key.principal)
 
     async def find(self, key: LaneKey) -> UploadLanes:
         """Return the lanes of an upload; waits for its first stream.
@@ -245,7 +246,7 @@ class LaneTable:
         """
         if (lanes := self._uploads.get(key)) is not None:
             return lanes
-        self._budget.wait()
+        self._budget.wait(key.principal)
         coming: asyncio.Future[UploadLanes] = asyncio.get_running_loop().create_future()
         self._waiting[key].add(coming)
         try:
@@ -257,7 +258,7 @@ class LaneTable:
                 f"the first stream of the upload did not come within {self._arrival_seconds:g} s",
             ) from None
         finally:
-            self._budget.wait_no_more()
+            self._budget.wait_no_more(key.principal)
             self._forget(key, coming)
 
     def statistics(self) -> LaneStatistics:
