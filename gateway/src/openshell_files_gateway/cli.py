@@ -76,10 +76,15 @@ def dev(
     ] = None,
     sandboxes: Annotated[int, typer.Option(min=1, max=64, help="How many.")] = 1,
     json_line: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(help="Write the exports that a client needs into this file, for `. FILE` in a shell."),
+    ] = None,
 ) -> None:
     """Run identity provider, gateway and supervisors on loopback until SIGINT or SIGTERM."""
     configure_logs("console", "info")
-    raise typer.Exit(asyncio.run(run_dev(port=port, root=root, sandboxes=sandboxes, json_line=json_line)))
+    running = run_dev(port=port, root=root, sandboxes=sandboxes, json_line=json_line, env_file=env_file)
+    raise typer.Exit(asyncio.run(running))
 
 
 @app.command()

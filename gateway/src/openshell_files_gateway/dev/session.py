@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from openshell_files_protocol.server_process import wait_for_stop
 
 from openshell_files_gateway.dev.process import ChildFailedError
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackDescription, StackSettings
+from openshell_files_gateway.installed import command
 
 
-async def run_dev(*, port: int, root: Path | None, sandboxes: int, json_line: bool) -> int:
+async def run_dev(
+    *, port: int, root: Path | None, sandboxes: int, json_line: bool, env_file: Path | None = None
+) -> int:
     """Run the stack until it is told to stop.
+
+    Args:
+        port: of the gateway; 0 takes a free one.
+        root: where everything is kept; None takes a directory that is removed.
+        sandboxes: how many.
+        json_line: print one line of JSON instead of text.
+        env_file: a shell sources this file to use the stack. It is written
+            when the stack is ready, readable by its owner only, and removed
+            at the end.
 
     Returns:
         The exit status.
@@ -29,10 +45,7 @@ async def run_dev(*, port: int, root: Path | None, sandboxes: int, json_line: bo
         print(f"openshell-files-gateway dev: {error}", file=sys.stderr)
         return 1
     else:
-        description = stack.describe()
-        print(description.to_json() if json_line else _for_people(description, stack.root), flush=True)
-        await stopping
-        return 0
+        return await _serve_people(stack, stopping, json_line=json_line, env_file=env_file)
     finally:
         stopping.cancel()
         starting.cancel()
@@ -41,24 +54,83 @@ async def run_dev(*, port: int, root: Path | None, sandboxes: int, json_line: bo
             await results[0].stop()
 
 
+async def _serve_people(
+    stack: DevelopmentStack, stopping: asyncio.Task[str], *, json_line: bool, env_file: Path | None
+) -> int:
+    """Say what is needed to use the stack, and wait for the end."""
+    description = stack.describe()
+    with ExitStack() as cleanup:
+        if env_file is not None:
+            try:
+                cleanup.enter_context(_private_file(env_file, _exports(description)))
+            except OSError as error:
+                print(
+                    f"openshell-files-gateway dev: --env-file {env_file}: {error.strerror}; "
+                    "name a file that can be written",
+                    file=sys.stderr,
+                )
+                return 1
+        print(
+            description.to_json() if json_line else _for_people(description, stack.root, env_file), flush=True
+        )
+        await stopping
+    return 0
+
+
 async def _start(settings: StackSettings) -> DevelopmentStack:
     stack = DevelopmentStack(settings)
     await stack.start()
     return stack
 
 
-def _for_people(description: StackDescription, root: Path) -> str:
+def _exports(description: StackDescription) -> str:
+    """Return what a shell has to know: where the commands are, and how the stack is reached."""
+    commands = str(Path(command("openshell-files")).parent)
+    variables = {
+        "OPENSHELL_FILES_ENDPOINT": description.endpoint,
+        "OPENSHELL_FILES_WORKSPACE": description.workspace,
+        "OPENSHELL_FILES_TOKEN": description.token,
+    }
+    lines = [f'export PATH={shlex.quote(commands)}:"$PATH"']
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@contextmanager
+def _private_file(path: Path, text: str) -> Generator[None, None, None]:
+    """Keep a file that only its owner may read, even if a file was there before; remove it at the end.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
+    try:
+        yield
+    finally:
+        # Its token belongs to a stack that is gone.
+        with suppress(OSError):
+            path.unlink()
+
+
+def _for_people(description: StackDescription, root: Path, env_file: Path | None) -> str:
     sandboxes = "\n".join(
         f"  {sandbox.name}: / is {sandbox.root}, relative paths start in {sandbox.workdir}"
         for sandbox in description.sandboxes
     )
+    use = (
+        "".join(f"  {line}\n" for line in _exports(description).splitlines())
+        if env_file is None
+        else f"  . {shlex.quote(str(env_file.absolute()))}\n"
+    )
+    name = description.sandboxes[0].name
     return f"""The stack is ready. In another terminal:
 
-  export OPENSHELL_FILES_ENDPOINT={description.endpoint}
-  export OPENSHELL_FILES_WORKSPACE={description.workspace}
-  export OPENSHELL_FILES_TOKEN={description.token}
-  openshell-files upload {description.sandboxes[0].name} README.md
-  openshell-files download {description.sandboxes[0].name} README.md /tmp/
+{use}  echo hello > hello.txt
+  openshell-files upload {name} hello.txt
+  openshell-files download {name} hello.txt /tmp/
 
 Sandboxes:
 {sandboxes}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,7 @@ from openshell_files_protocol.endpoints import parse_endpoint
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
 from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
+from openshell_files._local.environment import surroundings
 from openshell_files._local.tls import channel_credentials
 from openshell_files._sync._calls import Connection
 from openshell_files._sync.credentials import TokenSource
@@ -67,6 +69,42 @@ class FilesClient:
         options = (*CHANNEL_OPTIONS, *where.options(tls=tls is not None))
         connection = Connection(where.target, channel_credentials(tls) if tls else None, options)
         self._use(connection, auth, workspace, timeout, idle_timeout, retry)
+
+    @classmethod
+    def from_env(
+        cls, *, timeout: float = 30.0, idle_timeout: float = 120.0, retry: RetryPolicy | None = None
+    ) -> Self:
+        """Return a client for the gateway that the environment describes.
+
+        It reads the variables of the command line: `OPENSHELL_FILES_ENDPOINT`;
+        one of `OPENSHELL_FILES_TOKEN`, `OPENSHELL_FILES_TOKEN_FILE` and
+        `OPENSHELL_FILES_OIDC_ISSUER` (with `..._OIDC_CLIENT_ID`,
+        `..._OIDC_CLIENT_SECRET`, `..._OIDC_AUDIENCE`, `..._OIDC_SCOPE`);
+        `OPENSHELL_FILES_WORKSPACE`; `OPENSHELL_FILES_TLS_CA`, `..._TLS_CERT`
+        and `..._TLS_KEY`.
+
+        Args:
+            timeout: for calls that carry no content, in seconds.
+            idle_timeout: seconds in which nothing moves before a transfer's
+                attempt is given up.
+            retry: how often to try.
+
+        Raises:
+            ValueError: `OPENSHELL_FILES_ENDPOINT` is unset or malformed,
+                variables contradict each other, or a token would be sent over
+                plaintext to another machine.
+            LocalFileError: a certificate's file cannot be read.
+        """
+        found = surroundings(os.environ)
+        return cls(
+            found.endpoint,
+            auth=found.auth,
+            workspace=found.workspace,
+            tls=found.tls,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            retry=retry,
+        )
 
     def _use(
         self,

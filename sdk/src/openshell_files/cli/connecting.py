@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolicy, TlsConfig
+from openshell_files._local.environment import FileToken
 from openshell_files.auth import Auth
 
 _GROUP = "Connection"
@@ -159,7 +160,7 @@ class Connecting:
         if sum(ways) > 1:
             raise ValueError("give one of --token, --token-file and --issuer")
         if self.token_file is not None:
-            return OidcAuth(token=_TokenFile(self.token_file))
+            return OidcAuth(token=FileToken(self.token_file))
         if self.issuer is not None:
             if not self.client_id or not self.client_secret:
                 raise ValueError("--issuer needs --client-id and OPENSHELL_FILES_OIDC_CLIENT_SECRET")
@@ -167,13 +168,3 @@ class Connecting:
                 self.issuer, self.client_id, self.client_secret, self.audience, self.scope
             )
         return None if self.token is None else OidcAuth(token=self.token)
-
-
-class _TokenFile:
-    """Reads a token for every call, so that whoever rotates it is heard."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self) -> str:
-        return self._path.read_text().strip()

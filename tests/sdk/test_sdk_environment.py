@@ -1,0 +1,88 @@
+"""A client from the environment: the variables that the command line reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from openshell_files import AsyncFilesClient, ClientCredentials, FilesClient, OidcAuth, TlsConfig
+from openshell_files._local.environment import FileToken, Surroundings, surroundings
+
+HERE = {"OPENSHELL_FILES_ENDPOINT": "127.0.0.1:1"}
+ISSUER = {
+    "OPENSHELL_FILES_OIDC_ISSUER": "https://issuer.example",
+    "OPENSHELL_FILES_OIDC_CLIENT_ID": "build",
+    "OPENSHELL_FILES_OIDC_CLIENT_SECRET": "s",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Surroundings("127.0.0.1:1", None, "default", None)),
+        ({"OPENSHELL_FILES_TOKEN": ""}, Surroundings("127.0.0.1:1", None, "default", None)),
+        ({"OPENSHELL_FILES_TOKEN": "t"}, Surroundings("127.0.0.1:1", OidcAuth(token="t"), "default", None)),
+        (
+            {"OPENSHELL_FILES_TOKEN_FILE": "/t"},
+            Surroundings("127.0.0.1:1", OidcAuth(token=FileToken(Path("/t"))), "default", None),
+        ),
+        (
+            ISSUER | {"OPENSHELL_FILES_OIDC_AUDIENCE": "a", "OPENSHELL_FILES_OIDC_SCOPE": "b c"},
+            Surroundings(
+                "127.0.0.1:1",
+                ClientCredentials("https://issuer.example", "build", "s", "a", "b c"),
+                "default",
+                None,
+            ),
+        ),
+        ({"OPENSHELL_FILES_WORKSPACE": "w"}, Surroundings("127.0.0.1:1", None, "w", None)),
+        (
+            {"OPENSHELL_FILES_TLS_CA": "/ca"},
+            Surroundings("127.0.0.1:1", None, "default", TlsConfig(Path("/ca"))),
+        ),
+    ],
+)
+def test_variables_describe_the_connection(variables: dict[str, str], expected: Surroundings) -> None:
+    assert surroundings(HERE | variables) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"OPENSHELL_FILES_ENDPOINT": ""}, ["OPENSHELL_FILES_ENDPOINT"]),
+        (
+            {"OPENSHELL_FILES_TOKEN": "t", "OPENSHELL_FILES_TOKEN_FILE": "/t"},
+            ["OPENSHELL_FILES_TOKEN", "OPENSHELL_FILES_TOKEN_FILE"],
+        ),
+        (ISSUER | {"OPENSHELL_FILES_TOKEN": "t"}, ["OPENSHELL_FILES_TOKEN", "OPENSHELL_FILES_OIDC_ISSUER"]),
+        (
+            {"OPENSHELL_FILES_OIDC_ISSUER": "https://issuer.example"},
+            ["OPENSHELL_FILES_OIDC_CLIENT_ID", "OPENSHELL_FILES_OIDC_CLIENT_SECRET"],
+        ),
+        ({"OPENSHELL_FILES_TLS_CERT": "/c"}, ["cert_path", "key_path"]),
+    ],
+)
+def test_variables_that_do_not_fit_are_named(variables: dict[str, str], named: list[str]) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 - the names are the point
+        surroundings(HERE | variables)
+    assert all(name in str(raised.value) for name in named)
+    assert "'t'" not in str(raised.value)
+
+
+@pytest.mark.parametrize("flavour", [FilesClient, AsyncFilesClient])
+def test_a_client_is_made_of_them(
+    flavour: type[FilesClient | AsyncFilesClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENSHELL_FILES_ENDPOINT", raising=False)
+    with pytest.raises(ValueError, match="OPENSHELL_FILES_ENDPOINT"):
+        flavour.from_env()
+    monkeypatch.setenv("OPENSHELL_FILES_ENDPOINT", "127.0.0.1:1")
+    assert type(flavour.from_env()) is flavour
+
+
+def test_a_token_file_is_read_for_every_call(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    token = FileToken(file)
+    for text in ("one\n", "two\n"):
+        file.write_text(text)
+        assert token() == text.strip()
