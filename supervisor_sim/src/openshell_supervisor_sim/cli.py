@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import grpc
 import typer
 from openshell_files_protocol.agent_secret import SecretError, load_secret
 from openshell_files_protocol.endpoints import Endpoint, parse_endpoint
@@ -20,6 +19,7 @@ from openshell_supervisor_sim.agent import AgentSettings, FileAgent
 from openshell_supervisor_sim.agent_port import listen
 from openshell_supervisor_sim.backoff import INITIAL_SECONDS, MAX_SECONDS, Backoff
 from openshell_supervisor_sim.commands.environment import parse_variables
+from openshell_supervisor_sim.connection_cause import trusting
 from openshell_supervisor_sim.faults import Fault, release_on_signal, strike
 from openshell_supervisor_sim.running import AgentRunSettings, RunSettings, serve_agent, serve_sandbox
 from openshell_supervisor_sim.startup import Mode, Places, Started, StartError, Wanted, start_confined
@@ -130,10 +130,7 @@ def run(
         tokens.read()
     except TokenFileError as error:
         _refuse(str(error))
-    try:
-        credentials = None if tls_ca is None else grpc.ssl_channel_credentials(tls_ca.read_bytes())
-    except OSError as error:
-        _refuse(f"--tls-ca {tls_ca}: {error}")
+    authority = None if tls_ca is None else _authority(tls_ca)
     places = Places(
         root=root,
         workdir=workdir,
@@ -161,7 +158,7 @@ def run(
                 endpoint=gateway,
                 sandbox_id=sandbox_id,
                 tokens=tokens,
-                credentials=credentials,
+                authority=authority,
                 backoff=Backoff(initial=min(INITIAL_SECONDS, max_backoff), maximum=max_backoff),
                 stdin_closes=exit_on_stdin_close,
                 json_line=json_line,
@@ -277,6 +274,17 @@ def _mode(option: str, text: str) -> Mode:
 
 def _bytes(mebibytes: int | None) -> int | None:
     return None if mebibytes is None else mebibytes * MIB
+
+
+def _authority(file: Path) -> bytes:
+    try:
+        authority = file.read_bytes()
+        trusting(authority)
+    except OSError as error:
+        _refuse(f"--tls-ca {file}: {error.strerror}")
+    except ValueError as error:
+        _refuse(f"--tls-ca {file}: {error}")
+    return authority
 
 
 def _endpoint(text: str, *, encrypted: bool) -> Endpoint:

@@ -22,6 +22,7 @@ from openshell_supervisor_sim.agent.disk import end_tasks
 from openshell_supervisor_sim.agent_port import AgentPort
 from openshell_supervisor_sim.backoff import Backoff
 from openshell_supervisor_sim.commands.session import CommandServer
+from openshell_supervisor_sim.connection_cause import ConnectionCause
 from openshell_supervisor_sim.faults import Fault
 from openshell_supervisor_sim.relay_targets import RelayTargets
 from openshell_supervisor_sim.session import SupervisorSession
@@ -53,7 +54,7 @@ class RunSettings:
         endpoint: of the gateway.
         sandbox_id: as the token says.
         tokens: attached to every call.
-        credentials: of the connection; None is plain.
+        authority: PEM certificates by which the gateway is known; None is plain.
         backoff: between attempts.
         stdin_closes: stop when standard input ends.
         json_line: print a line when first connected.
@@ -65,7 +66,7 @@ class RunSettings:
     endpoint: Endpoint
     sandbox_id: str
     tokens: TokenFile
-    credentials: grpc.ChannelCredentials | None
+    authority: bytes | None
     backoff: Backoff
     stdin_closes: bool
     json_line: bool
@@ -99,6 +100,7 @@ async def serve_sandbox(started: Started, agent: FileAgent | None, settings: Run
             token=settings.tokens,
             targets=RelayTargets(files=agent, commands=commands),
             backoff=settings.backoff,
+            cause=ConnectionCause(settings.endpoint.address, settings.authority).find,
         )
         settle_heap()
         running = asyncio.create_task(session.run())
@@ -181,12 +183,13 @@ def _end_if_held(faults: Sequence[Fault]) -> None:
 
 @asynccontextmanager
 async def _channel(settings: RunSettings) -> AsyncGenerator[grpc.aio.Channel]:
-    encrypted = settings.credentials is not None
+    encrypted = settings.authority is not None
     options = [*STREAM_OPTIONS, *_KEEPALIVE, *settings.endpoint.options(tls=encrypted)]
-    if settings.credentials is None:
+    if settings.authority is None:
         channel = grpc.aio.insecure_channel(settings.endpoint.target, options)
     else:
-        channel = grpc.aio.secure_channel(settings.endpoint.target, settings.credentials, options)
+        credentials = grpc.ssl_channel_credentials(settings.authority)
+        channel = grpc.aio.secure_channel(settings.endpoint.target, credentials, options)
     try:
         yield channel
     finally:

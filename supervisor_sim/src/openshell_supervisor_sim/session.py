@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,6 +60,7 @@ class SupervisorSession:
         max_chunk_bytes: announced in the hello.
         backoff: between attempts.
         instance_id: of this supervisor; random.
+        cause: looks why no gateway was reached, and says it in a sentence; "" if it found nothing.
     """
 
     channel: grpc.aio.Channel
@@ -68,9 +70,11 @@ class SupervisorSession:
     max_chunk_bytes: int = MAX_CHUNK_BYTES
     backoff: Backoff = field(default_factory=Backoff)
     instance_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    cause: Callable[[], Awaitable[str]] | None = None
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     _epoch: int = 0
     _attempt: int = 0
+    _greeted: bool = False
     _draining: bool = False
     _relays: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
     _outbound: asyncio.Queue[openshell_pb2.SupervisorMessage] = field(
@@ -93,7 +97,10 @@ class SupervisorSession:
                     self._attempt += 1
                     delay = self.backoff.next_delay()
                     log.warning(
-                        "session failed", reason=str(error), attempt=self._attempt, retry_in=round(delay, 2)
+                        "session failed",
+                        reason=await self._reason(error),
+                        attempt=self._attempt,
+                        retry_in=round(delay, 2),
                     )
                     await asyncio.sleep(delay)
         finally:
@@ -116,6 +123,12 @@ class SupervisorSession:
             await asyncio.wait(self._relays.values(), timeout=seconds)
         return len(self._relays)
 
+    async def _reason(self, error: SessionError | TokenFileError) -> str:
+        """Say why there is no session: gRPC does not tell TLS that failed from a gateway that is away."""
+        if self.cause is not None and isinstance(error, SessionClosedError) and not self._greeted:
+            return await self.cause() or str(error)
+        return str(error)
+
     async def _end_without_session(self, error: Exception) -> None:
         """Wait for the relays that still run: they are calls of their own and need no session."""
         if isinstance(error, SessionClosedError):
@@ -131,6 +144,7 @@ class SupervisorSession:
         Relays outlive it: they are calls of their own.
         """
         self._epoch += 1
+        self._greeted = False
         # What was said in the session before says nothing to this one.
         self._outbound = asyncio.Queue(_OUTBOUND_MESSAGES)
         call = open_stream(self.channel, methods.CONNECT_SUPERVISOR, await self.token.metadata())
@@ -138,6 +152,7 @@ class SupervisorSession:
             heartbeats = await self._greet(call)
             self.backoff.reset()
             self._attempt = 0
+            self._greeted = True
             self.connected.set()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(call, heartbeats.sending))
