@@ -8,6 +8,8 @@ before it says what a reader cannot guess from it:
     what follows is typed in another terminal.
 `<!-- saved as: FILE -->`
     The reader saves the block under that name.
+`<!-- added to: FILE -->`
+    The reader may add the block to a file that was saved.
 `<!-- yours: WHAT -->`
     The values are the reader's own, so that the test has others.
 `<!-- not run: WHY -->`
@@ -35,7 +37,7 @@ SHOWN: Final = frozenset({"text", "mermaid"})
 #: Languages of blocks that a reader runs.
 RUN: Final = frozenset({"console", "python"})
 
-_DIRECTIVE: Final = re.compile(r"<!-- (serves until|saved as|yours|not run): (.+) -->")
+_DIRECTIVE: Final = re.compile(r"<!-- (serves until|saved as|added to|yours|not run): (.+) -->")
 _FENCE: Final = re.compile(r"^( *)```(\S*) *$")
 _MAKE: Final = re.compile(r"make ((?:[\w.]+=\S+ )*)([a-z][a-z-]*)")
 
@@ -147,7 +149,7 @@ class Reader:
             AssertionError: a command failed; the message has the place and what was printed.
         """
         match block.directive:
-            case "not run":
+            case "not run" | "added to":
                 pass
             case "saved as":
                 (self.directory / block.value).write_text(block.text, "utf-8")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
+import socket
+import subprocess
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import trustme
+from dev_command import command
 from documents import RUN, SHOWN, Block, Reader, blocks, made_targets, reader
+from openshell_files_gateway.dev.identity_provider import DevelopmentClient, DevelopmentIdentityProvider
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,6 +22,7 @@ DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("d
 #: Documents that are followed one after the other, since each goes on where the one before it ended.
 FOLLOWED = {
     "the stack for development": ("README.md", "sdk/README.md"),
+    "serving for real": ("docs/operations.md",),
 }
 
 
@@ -24,7 +32,7 @@ def names(document: Path) -> str:
 
 def runnable(block: Block) -> bool:
     """Whether a reader does something with the block."""
-    return block.language not in SHOWN and block.directive != "not run"
+    return block.language not in SHOWN and block.directive not in {"not run", "added to"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names)
@@ -32,7 +40,7 @@ def test_every_block_says_what_it_is(document: Path) -> None:
     for block in blocks(document, ROOT):
         assert block.language, f"{block.place}: name a language; `text` if it only shows something"
         if block.language not in RUN | SHOWN:
-            assert block.directive in {"saved as", "not run"}, (
+            assert block.directive in {"saved as", "added to", "yours", "not run"}, (
                 f"{block.place}: say what a reader does with it"
             )
 
@@ -78,11 +86,73 @@ def anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def issuer() -> Generator[DevelopmentIdentityProvider]:
+    """An issuer that knows one caller."""
+    caller = DevelopmentClient("alice", "a secret for tests")
+    with DevelopmentIdentityProvider(audience="openshell-cli", clients=[caller]) as running:
+        yield running
+
+
+@pytest.fixture
+def yours(issuer: DevelopmentIdentityProvider) -> dict[str, str]:
+    """What a reader has that the documents cannot know."""
+    port = free_port()
+    site = {
+        "GATEWAY": f"localhost:{port}",
+        "OPENSHELL_BIND_ADDRESS": "127.0.0.1",
+        "OPENSHELL_SERVER_PORT": str(port),
+        "OPENSHELL_OIDC_ISSUER": issuer.issuer,
+        "OPENSHELL_OIDC_DANGEROUSLY_ALLOW_INSECURE_HTTP": "true",
+        "OPENSHELL_FILES_OIDC_CLIENT_ID": issuer.client_id,
+        "OPENSHELL_FILES_OIDC_CLIENT_SECRET": issuer.client_secret,
+    }
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in site.items()]
+    lines = ['export PATH="$PWD/.venv/bin:$PATH"', *exports]
+    return {
+        "site.env": "\n".join(["cat > site.env <<'END'", *lines, "END"]),
+        "the agent's port": f". ./site.env\nexport AGENT_PORT={free_port()}",
+    }
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("followed", FOLLOWED)
-def test_what_a_reader_copies_works(followed: str, tmp_path: Path) -> None:
-    with reader(tmp_path, ROOT) as typing:
+def test_what_a_reader_copies_works(followed: str, tmp_path: Path, yours: dict[str, str]) -> None:
+    with reader(tmp_path, ROOT, yours) as typing:
         follow(typing, FOLLOWED[followed])
+
+
+def test_what_may_be_added_to_the_settings_is_accepted(tmp_path: Path) -> None:
+    """Each addition of operations.md by itself, in the directory where the settings are."""
+    found = blocks(ROOT / "docs/operations.md", ROOT)
+    settings = next(
+        block.text for block in found if block.value == "gateway.toml" and block.directive == "saved as"
+    )
+    additions = [block for block in found if block.directive == "added to"]
+    assert additions
+    authority = trustme.CA()
+    certificate = authority.issue_cert("gateway.example.com")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "tls.key"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "tls.crt"))
+    (tmp_path / "demo-agent-secret").write_text("s" * 64, "ascii")
+    (tmp_path / "demo-agent-secret").chmod(0o600)
+    for block in additions:
+        (tmp_path / "gateway.toml").write_text(
+            settings + block.text.replace("/var/lib/openshell", str(tmp_path))
+        )
+        done = subprocess.run(
+            [command("openshell-files-gateway"), "sandbox-token", "5f1c9a52-5d0c-4b57-9f38-0c5f6e1f2a3b",
+             "--config", "gateway.toml"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block.place}: {done.stderr}"
 
 
 def follow(typing: Reader, documents: tuple[str, ...]) -> None:
