@@ -22,6 +22,7 @@ from openshell_files.options import (
     DigestChoice,
     Durability,
     LeafLink,
+    RemotePath,
     RetryPolicy,
     TlsConfig,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "LeafLink",
     "OidcAuth",
     "Progress",
+    "RemotePath",
     "RetryPolicy",
     "SandboxFiles",
     "TlsConfig",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from openshell_files._arguments import values
+
 #: Called for every RPC, so that it can hand out a fresh token each time. The
 #: asynchronous client takes a coroutine function too, and calls a plain
 #: function in a thread.
@@ -20,6 +22,11 @@ class OidcAuth:
     """
 
     token: str | TokenProvider = field(repr=False)
+
+    def __post_init__(self) -> None:
+        # What is wrong with a token is said by its use, without the token.
+        if not isinstance(self.token, str) and not callable(self.token):  # pyright: ignore[reportUnnecessaryComparison] - callers without types
+            values.wrong_type("token", "a str or a function that returns one", self.token)
 
     @staticmethod
     def client_credentials(
@@ -59,6 +66,18 @@ class ClientCredentials:
     audience: str = ""
     scope: str = ""
     timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        values.text("issuer", self.issuer, empty=False)
+        values.text("client_id", self.client_id, empty=False)
+        if not isinstance(self.client_secret, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+            values.wrong_type("client_secret", "a str", self.client_secret)
+        if any("\ud800" <= letter <= "\udfff" for letter in self.client_secret):
+            # Without the secret itself.
+            values.wrong_value("client_secret", "not valid Unicode")
+        values.text("audience", self.audience)
+        values.text("scope", self.scope)
+        values.seconds("timeout", self.timeout)
 
 
 Auth = OidcAuth | ClientCredentials

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from os import PathLike
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from openshell_files_protocol.limits import SHA256_BYTES
+from openshell_files._arguments import values
+
+#: In hexadecimal.
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 #: Which digest a transfer is compared by. "auto" is SHA-256, unless the file
 #: has holes of 64 MiB or more: then it is the digest that leaves zeros out
 #: (DIG-2), and `sha256` of the result is None. "sha256" is SHA-256 always, and
 #: takes the time of the file's size.
 DigestChoice = Literal["auto", "sha256"]
+
+
+#: A path in a sandbox.
+RemotePath = str | PurePosixPath
 
 
 class Durability(StrEnum):
@@ -50,6 +59,16 @@ class Condition:
     kind: str
     value: str = ""
 
+    def __post_init__(self) -> None:
+        values.text("condition", self.kind)
+        values.text("condition", self.value)
+        if self.kind not in {"absent", "present", "sha256", "version"}:
+            values.wrong_value("condition", f"there is none of kind {self.kind[:100]!a}")
+        if bool(self.value) is (self.kind in {"absent", "present"}):
+            values.wrong_value("condition", f"{self.kind} takes {'no value' if self.value else 'a value'}")
+        if self.kind == "sha256" and not _SHA256.fullmatch(self.value):
+            values.wrong_value("condition", "a SHA-256 has 32 bytes, 64 hexadecimal digits")
+
     @staticmethod
     def absent() -> Condition:
         """Publish only where nothing is; one of several concurrent callers wins."""
@@ -70,10 +89,9 @@ class Condition:
         Raises:
             ValueError: it is not a SHA-256.
         """
-        raw = bytes.fromhex(digest) if isinstance(digest, str) else digest
-        if len(raw) != SHA256_BYTES:
-            raise ValueError("a SHA-256 has 32 bytes, 64 hexadecimal digits")
-        return Condition("sha256", raw.hex())
+        if not isinstance(digest, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+            values.wrong_type("digest", "64 hexadecimal digits or 32 bytes", digest)
+        return Condition("sha256", digest.lower() if isinstance(digest, str) else digest.hex())
 
     @staticmethod
     def version(version: str) -> Condition:
@@ -82,8 +100,7 @@ class Condition:
         Raises:
             ValueError: the version is empty.
         """
-        if not version:
-            raise ValueError("the version must not be empty")
+        values.text("version", version, empty=False)
         return Condition("version", version)
 
 
@@ -122,10 +139,13 @@ class RetryPolicy:
     outage_attempts: int = 16
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError("attempts: at least 1")
-        if min(self.initial_delay, self.max_delay, self.max_server_delay) < 0 or self.multiplier < 1:
-            raise ValueError("delays must not be negative, multiplier not below 1")
+        values.number("attempts", self.attempts, least=1)
+        values.number("outage_attempts", self.outage_attempts)
+        values.seconds("initial_delay", self.initial_delay, zero=True)
+        values.seconds("max_delay", self.max_delay, zero=True)
+        values.seconds("max_server_delay", self.max_server_delay, zero=True)
+        if values.seconds("multiplier", self.multiplier) < 1:
+            values.wrong_value("multiplier", f"must not be below 1, and is {self.multiplier:g}")
 
 
 #: Try once; every failure is the caller's to handle.
@@ -142,10 +162,13 @@ class TlsConfig:
         key_path: its PEM key.
     """
 
-    ca_path: Path | str | None = None
-    cert_path: Path | str | None = None
-    key_path: Path | str | None = None
+    ca_path: str | PathLike[str] | None = None
+    cert_path: str | PathLike[str] | None = None
+    key_path: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if (self.cert_path is None) != (self.key_path is None):
-            raise ValueError("cert_path and key_path: give both or neither")
+            values.wrong_value("cert_path and key_path", "give both or neither")
+        for name in ("ca_path", "cert_path", "key_path"):
+            if (path := getattr(self, name)) is not None:
+                values.local_path(name, path)

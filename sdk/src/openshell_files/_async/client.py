@@ -8,6 +8,7 @@ from typing import Self
 
 from openshell_files_protocol.endpoints import parse_endpoint
 
+from openshell_files._arguments.rules import checked
 from openshell_files._async._calls import Connection
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.rpc import Rpc
@@ -46,6 +47,7 @@ class AsyncFilesClient:
         LocalFileError: a file of `tls` cannot be read.
     """
 
+    @checked
     def __init__(
         self,
         endpoint: str,
@@ -105,6 +107,7 @@ class AsyncFilesClient:
             retry=retry,
         )
 
+    @checked
     def _use(
         self,
         connection: Connection,
@@ -114,13 +117,7 @@ class AsyncFilesClient:
         idle_timeout: float,
         retry: RetryPolicy | None,
     ) -> None:
-        """Make this the client of a connection.
-
-        Raises:
-            ValueError: a time limit is not positive.
-        """
-        if timeout <= 0 or idle_timeout <= 0:
-            raise ValueError("timeout and idle_timeout: must be positive")
+        """Make this the client of a connection."""
         keep_buffers()
         self._workspace = workspace
         self._rpc = Rpc(

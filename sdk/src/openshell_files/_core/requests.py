@@ -10,8 +10,9 @@ from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files._arguments.values import remote_path, text, wrong_value
 from openshell_files._core.error_mapping import error_from_reason
-from openshell_files.options import Condition, DigestChoice, Durability, LeafLink
+from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
 
 #: File type bits of a regular file. They make a mode of no permission at all
 #: different from 0, which means "not given".
@@ -103,13 +104,19 @@ def sandbox_address(
             besides the one that `named` brings.
         TypeError: `named` brings no name and no workspace.
     """
+    text("id", sandbox_id)
+    if workspace is not None:
+        text("workspace", workspace)
     if isinstance(named, str):
+        text("name", named)
         chosen = default if workspace is None else workspace
         return SandboxAddress(sandbox_id, named, "" if sandbox_id else chosen)
     ref: object = getattr(named, "sandbox", named)
     name, brought = getattr(ref, "name", None), getattr(ref, "workspace", None)
     if not isinstance(name, str) or not isinstance(brought, str):
-        raise TypeError(f"sandbox: give a name or a SandboxRef, not {type(named).__name__}")
+        raise TypeError(f"name: give a sandbox's name or a SandboxRef, not {type(named).__name__}")
+    text("name", name)
+    text("workspace", brought)
     if workspace is not None and workspace != brought:
         raise ValueError(f"sandbox {name!r} is in workspace {brought!r}, not in {workspace!r}")
     return SandboxAddress(sandbox_id, name, brought)
@@ -161,31 +168,13 @@ class DownloadOptions:
     digest: DigestChoice = "auto"
 
     def __post_init__(self) -> None:
-        checked_choice(self.digest)
-        for name, value in (("offset", self.offset), ("length", self.length), ("max_bytes", self.max_bytes)):
-            if value is not None and value < 0:
-                raise error_from_reason(Reason.INVALID_REQUEST, f"{name}: must not be negative")
-        if self.tail is not None and (self.tail < 1 or self.offset or self.length is not None):
-            raise error_from_reason(
-                Reason.INVALID_REQUEST, "tail: at least 1, and neither offset nor length beside it"
-            )
-        if self.leaf_link is LeafLink.REPLACE:
-            raise error_from_reason(Reason.INVALID_REQUEST, "leaf_link: REPLACE is only for uploads")
+        if self.tail is not None and (self.offset or self.length is not None):
+            wrong_value("tail", "give neither offset nor length beside it")
 
     @property
     def everything(self) -> bool:
         """Whether the whole file is asked for."""
         return self.offset == 0 and self.length is None and self.tail is None
-
-
-def checked_choice(digest: str) -> None:
-    """Refuse a choice of digest that there is not.
-
-    Raises:
-        InvalidRequest: it is neither "auto" nor "sha256".
-    """
-    if digest not in {"auto", "sha256"}:
-        raise error_from_reason(Reason.INVALID_REQUEST, f'digest: {digest!r} is neither "auto" nor "sha256"')
 
 
 def upload_digest(choice: DigestChoice, hole_bytes: int) -> DigestAlgorithm:
@@ -195,40 +184,20 @@ def upload_digest(choice: DigestChoice, hole_bytes: int) -> DigestAlgorithm:
         choice: of the caller.
         hole_bytes: of the source, in sum.
     """
-    checked_choice(choice)
     if choice == "auto" and hole_bytes >= WORTHWHILE_ZEROS:
         return DigestAlgorithm.SHA256_BLOCKS
     return DigestAlgorithm.SHA256
 
 
-def checked_path(path: str) -> str:
-    """Return a remote path that can be put into a message.
-
-    The rest of PTH-2 is the server's to judge.
-
-    Raises:
-        InvalidPath: it is empty, or not text that UTF-8 can carry.
-    """
-    if not path:
-        raise error_from_reason(Reason.INVALID_PATH, "remote path: must not be empty")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise error_from_reason(
-            Reason.INVALID_PATH, f"remote path: not valid Unicode: {path!a}", path=ascii(path)
-        ) from None
-    return path
-
-
 def upload_metadata(
-    address: SandboxAddress, path: str, size: int | None, options: UploadOptions
+    address: SandboxAddress, path: RemotePath, size: int | None, options: UploadOptions
 ) -> files_pb2.UploadFileMetadata:
     """Return the first message of an upload, without names for it."""
     metadata = files_pb2.UploadFileMetadata(
         sandbox_id=address.id,
         sandbox=address.name,
         workspace=address.workspace if address.name else "",
-        remote_path=checked_path(path),
+        remote_path=remote_path("remote", path),
         size_bytes=size or 0,
         explicit_finish=True,
         parents=files_pb2.PARENT_POLICY_CREATE if options.parents else files_pb2.PARENT_POLICY_FAIL,
@@ -270,14 +239,14 @@ def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> 
 
 
 def download_request(
-    address: SandboxAddress, path: str, options: DownloadOptions, max_chunk_bytes: int
+    address: SandboxAddress, path: RemotePath, options: DownloadOptions, max_chunk_bytes: int
 ) -> files_pb2.DownloadFileRequest:
     """Return the request of a checked download."""
     request = files_pb2.DownloadFileRequest(
         sandbox_id=address.id,
         sandbox=address.name,
         workspace=address.workspace if address.name else "",
-        remote_path=checked_path(path),
+        remote_path=remote_path("remote", path),
         checked=True,
         offset=options.offset,
         tail_bytes=options.tail or 0,
@@ -294,7 +263,7 @@ def download_request(
 
 def stat_request(
     address: SandboxAddress,
-    path: str,
+    path: RemotePath,
     *,
     digest: bool,
     leaf_link: LeafLink,
@@ -303,7 +272,7 @@ def stat_request(
     """Return the request that describes a file."""
     return files_pb2.StatFileRequest(
         sandbox=address.ref(),
-        remote_path=checked_path(path),
+        remote_path=remote_path("remote", path),
         include_digest=digest,
         leaf_link=_LEAF_LINK[leaf_link],
         digest_algorithm=algorithm.wire,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 import grpc
@@ -23,10 +24,10 @@ def channel_credentials(config: TlsConfig) -> grpc.ChannelCredentials:
     )
 
 
-def _read(path: Path | str | None) -> bytes | None:
+def _read(path: str | PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise local_file_error(error, str(path), "cannot read") from error
+        raise local_file_error(error, str(Path(path)), "cannot read") from error

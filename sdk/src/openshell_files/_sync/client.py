@@ -9,6 +9,7 @@ from typing import Self
 
 from openshell_files_protocol.endpoints import parse_endpoint
 
+from openshell_files._arguments.rules import checked
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
 from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
@@ -47,6 +48,7 @@ class FilesClient:
         LocalFileError: a file of `tls` cannot be read.
     """
 
+    @checked
     def __init__(
         self,
         endpoint: str,
@@ -106,6 +108,7 @@ class FilesClient:
             retry=retry,
         )
 
+    @checked
     def _use(
         self,
         connection: Connection,
@@ -115,13 +118,7 @@ class FilesClient:
         idle_timeout: float,
         retry: RetryPolicy | None,
     ) -> None:
-        """Make this the client of a connection.
-
-        Raises:
-            ValueError: a time limit is not positive.
-        """
-        if timeout <= 0 or idle_timeout <= 0:
-            raise ValueError("timeout and idle_timeout: must be positive")
+        """Make this the client of a connection."""
         keep_buffers()
         self._workspace = workspace
         self._rpc = Rpc(

@@ -14,6 +14,7 @@ from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
+from openshell_files._arguments.rules import checked
 from openshell_files._core import answers
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.download_check import Piece
@@ -35,7 +36,7 @@ from openshell_files._sync.rpc import Deadline, Rpc
 from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink
 from openshell_files._sync.upload import Upload
 from openshell_files.errors import FilesError
-from openshell_files.options import Condition, DigestChoice, Durability, LeafLink
+from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
 from openshell_files.results import (
     DownloadResult,
     FileInfo,
@@ -60,12 +61,20 @@ DEFAULT_READ_LIMIT: Final = 64 * MIB
 class SandboxFiles:
     """Moves files in and out of one sandbox. Made by `FilesClient.sandbox`.
 
-    Every method raises a child of `FilesError`. What may be tried again by
+    Every method raises a child of `FilesError`, and a `TypeError` or
+    `ValueError` that names the argument before anything is sent if one is
+    none that can be. What may be tried again by
     the error table is tried again, within the client's `RetryPolicy`; an
     upload or download goes on where it stopped.
 
-    Remote paths name the file itself. Absolute ones start at the sandbox's
-    root, others at its working directory (PTH-1).
+    Remote paths name the file itself, as a `str` or a `PurePosixPath`.
+    Absolute ones start at the sandbox's root, others at its working directory
+    (PTH-1). `./x`, `a//b` and `a/./b` are simplified. `a/../b` is refused: if
+    `a` is a link, only the sandbox's disk knows where it leads.
+
+    An upload replaces the file at its path by a new one. It needs the right to
+    write to the directory, not to the old file: a read-only file is replaced.
+    `condition=Condition.absent()` refuses to replace anything.
     """
 
     def __init__(self, rpc: Rpc, address: SandboxAddress) -> None:
@@ -77,10 +86,11 @@ class SandboxFiles:
 
     # Uploading
 
+    @checked
     def upload_path(
         self,
         local: str | os.PathLike[str],
-        remote: str,
+        remote: RemotePath,
         *,
         mode: int | None = None,
         preserve_mtime: bool = True,
@@ -101,7 +111,7 @@ class SandboxFiles:
 
         Args:
             local: path of a regular file; a symbolic link is followed.
-            remote: path in the sandbox.
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
             mode: permission bits; None keeps the local file's.
             preserve_mtime: keep the modification time; else it is the time of publishing.
             parents: create missing directories.
@@ -155,10 +165,11 @@ class SandboxFiles:
         finally:
             file.close()
 
+    @checked
     def upload(
         self,
         source: bytes | bytearray | memoryview | BinaryIO | Iterable[bytes],
-        remote: str,
+        remote: RemotePath,
         *,
         mode: int | None = None,
         modified_ns: int | None = None,
@@ -179,7 +190,7 @@ class SandboxFiles:
 
         Args:
             source: the content.
-            remote: path in the sandbox.
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
             mode: permission bits; None keeps those of the file that is
                 replaced, or takes the sandbox's default.
             modified_ns: modification time, nanoseconds since the epoch.
@@ -216,9 +227,10 @@ class SandboxFiles:
             progress=progress,
         )
 
+    @checked
     def write_bytes(
         self,
-        remote: str,
+        remote: RemotePath,
         data: bytes | bytearray | memoryview,
         *,
         mode: int | None = None,
@@ -249,7 +261,7 @@ class SandboxFiles:
     def _upload(
         self,
         source: Content,
-        remote: str,
+        remote: RemotePath,
         options: UploadOptions,
         *,
         skip_identical: bool,
@@ -282,9 +294,10 @@ class SandboxFiles:
 
     # Downloading
 
+    @checked
     def download_path(
         self,
-        remote: str,
+        remote: RemotePath,
         local: str | os.PathLike[str],
         *,
         mode: int | None = None,
@@ -308,12 +321,13 @@ class SandboxFiles:
         older file at `local` is untouched. A symbolic link there is replaced.
 
         Args:
-            remote: path in the sandbox.
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
             local: path of the file itself; its directory must exist.
             mode: permission bits; None keeps the remote file's (never set-id bits).
             preserve_mtime: keep the modification time.
             fsync: flush the local file and its directory.
-            offset: first byte wanted.
+            offset: first byte wanted. At the end of the file the content is
+                empty; behind it the call fails with `RangeInvalid` (DWN-4).
             length: so many bytes at most; None reads to the end.
             tail: the last so many bytes; neither offset nor length beside it.
             if_version: refuse another version of the file.
@@ -356,9 +370,10 @@ class SandboxFiles:
         finally:
             _io.in_thread(target.close)
 
+    @checked
     def download(
         self,
-        remote: str,
+        remote: RemotePath,
         sink: BinaryIO | Callable[[bytes], object],
         *,
         offset: int = 0,
@@ -380,7 +395,7 @@ class SandboxFiles:
         error and not another try.
 
         Args:
-            remote: path in the sandbox.
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
             sink: takes the bytes in order.
             offset: as in `download_path`, like all that follow.
             length: as in `download_path`.
@@ -404,9 +419,10 @@ class SandboxFiles:
         )
         return self._download(remote, StreamSink(sink), options, timeout, progress)
 
+    @checked
     def iter_download(
         self,
-        remote: str,
+        remote: RemotePath,
         *,
         offset: int = 0,
         length: int | None = None,
@@ -428,7 +444,7 @@ class SandboxFiles:
         """
         options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
         transfer = Download(
-            self._rpc, self._address, remote, options, deadline=Deadline(timeout), restartable=False
+            self._rpc, self._address, str(remote), options, deadline=Deadline(timeout), restartable=False
         )
         with closing(transfer.events()) as events:
             for event in events:
@@ -441,11 +457,12 @@ class SandboxFiles:
                 if len(event.data):
                     yield bytes(event.data)
 
+    @checked
     def read_bytes(
         self,
-        remote: str,
+        remote: RemotePath,
         *,
-        max_bytes: int = DEFAULT_READ_LIMIT,
+        max_bytes: int | None = DEFAULT_READ_LIMIT,
         offset: int = 0,
         length: int | None = None,
         tail: int | None = None,
@@ -457,8 +474,9 @@ class SandboxFiles:
         """Return a file's content.
 
         Args:
-            remote: path in the sandbox.
-            max_bytes: refuse to receive more; a sandbox may send anything.
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
+            max_bytes: refuse to receive more, since it is kept in memory; 64 MiB unless
+                given. None is no limit, as for `download`.
             offset: as in `download_path`, like all that follow.
             length: as in `download_path`.
             tail: as in `download_path`.
@@ -478,7 +496,7 @@ class SandboxFiles:
 
     def _download(
         self,
-        remote: str,
+        remote: RemotePath,
         sink: Sink,
         options: DownloadOptions,
         timeout: float | None,
@@ -487,7 +505,7 @@ class SandboxFiles:
         transfer = Download(
             self._rpc,
             self._address,
-            remote,
+            str(remote),
             options,
             deadline=Deadline(timeout),
             restartable=sink.restartable,
@@ -496,9 +514,10 @@ class SandboxFiles:
 
     # Looking
 
+    @checked
     def stat(
         self,
-        remote: str,
+        remote: RemotePath,
         *,
         digest: bool = False,
         leaf_link: LeafLink = LeafLink.REFUSE,
@@ -507,7 +526,7 @@ class SandboxFiles:
         """Describe what is at a path.
 
         Args:
-            remote: path in the sandbox.
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
             digest: compute the SHA-256; costs a read of the file. Give a
                 `timeout` that suits its size.
             leaf_link: REFUSE or FOLLOW a symbolic link at `remote`.
@@ -518,9 +537,10 @@ class SandboxFiles:
             FilesError: anything else, by the error table.
         """
         request = stat_request(self._address, remote, digest=digest, leaf_link=leaf_link)
-        answer = self._asked(self._rpc.stat_file, request, timeout, remote)
+        answer = self._asked(self._rpc.stat_file, request, timeout, str(remote))
         return answers.file_info(answer.file)
 
+    @checked
     def uploads(self, *, timeout: float | None = None) -> list[UploadInfo]:
         """Return the caller's own unfinished uploads, oldest first (RSM-8).
 
@@ -531,6 +551,7 @@ class SandboxFiles:
         answer = self._asked(self._rpc.list_uploads, request, timeout)
         return [answers.upload_info(upload) for upload in answer.uploads]
 
+    @checked
     def upload_status(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
         """Say what became of an upload (RSM-7). Never takes it over.
 
@@ -541,6 +562,7 @@ class SandboxFiles:
         answer = self._asked(self._rpc.get_upload, request, timeout)
         return answers.upload_info(answer.upload)
 
+    @checked
     def abort_upload(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
         """Give an upload up, and free what is staged (RSM-10).
 

@@ -1,0 +1,1 @@
+"""What callers may give: checked once, before anything else happens."""

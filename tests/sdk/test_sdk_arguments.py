@@ -1,0 +1,320 @@
+"""Wrong arguments: refused before anything is sent, by a TypeError or ValueError that names the argument."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, ClassVar, cast
+
+import pytest
+from fake_file_gateway import FakeFile, FakeGateway
+from openshell_files import (
+    AsyncFilesClient,
+    AsyncSandboxFiles,
+    ClientCredentials,
+    Condition,
+    FilesClient,
+    LeafLink,
+    OidcAuth,
+    RetryPolicy,
+    SandboxFiles,
+    TlsConfig,
+)
+from openshell_files.errors import InvalidPath, InvalidRequest
+from openshell_files_protocol.limits import MIB
+from sdk_flavours import BlockingView
+
+NO_TEXT = [None, 1, b"x", ["x"]]
+NO_FLAG = [None, 0, 1, "yes"]
+NO_NUMBER = [True, "1", 1.0, b"1", -1, 1 << 63, -(1 << 70), 1 << 200]
+NO_TIME = [True, "1", b"1", 0, -1, -0.5, float("nan"), float("inf"), 1e300, 10**12]
+SURROGATE = "\udcff"
+
+
+class Closed(io.BytesIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.close()
+
+
+class WriteOnly(io.BytesIO):
+    def readable(self) -> bool:
+        return False
+
+
+class ReadOnly(io.BytesIO):
+    def writable(self) -> bool:
+        return False
+
+
+class WrappedText:
+    """As `tempfile` wraps a text file: no child of `TextIOBase`."""
+
+    encoding, errors = "utf-8", "strict"
+
+    def read(self, _: int) -> str:
+        return ""
+
+    def write(self, _: str) -> int:
+        return 0
+
+
+class AwaitedFile:
+    async def write(self, _: bytes) -> int:
+        return 0
+
+
+async def coroutine(_: object) -> None:
+    """Nobody would await it."""
+
+
+WRONG: dict[str, list[Any]] = {
+    "local": [None, 1, b"x", "", "a\0b", object()],
+    "remote": [None, 1, b"x", "", "a\0b", SURROGATE, "..", "../x", "a/../b", "a/..", "/x/../y", PureWindowsPath("x"),
+               PurePosixPath("a/../b"), object()],
+    "source": [None, 1, 1.5, True, "text", Path("x"), PurePosixPath("x"), {b"a": 1}, [1, 2], ["a"], (b"a", "b"), object(),
+               io.StringIO("x"), WrappedText(), Closed(), WriteOnly(), coroutine],
+    "data": [None, 1, "text", [b"x"], io.BytesIO(), Path("x")],
+    "sink": [None, 1, "path", b"path", Path("x"), object(), io.StringIO(), WrappedText(), Closed(), ReadOnly(), AwaitedFile()],
+    "mode": [True, "644", 0.5, -1, 0o200000, 1 << 64, "rw"],
+    "modified_ns": [True, "1", 1.5, 1 << 80, 10**30, -(10**30)],
+    "preserve_mtime": NO_FLAG,
+    "parents": NO_FLAG,
+    "skip_identical": NO_FLAG,
+    "fsync": NO_FLAG,
+    "allow_changes": NO_FLAG,
+    "leaf_link": [None, 1, "nofollow", "REFUSE", True, ""],
+    "durability": [None, 1, "never", True],
+    "condition": ["absent", True, 1, Condition, {"absent": True}],
+    "digest": [None, 1, "md5", b"sha256", True],
+    "upload_id": [*NO_TEXT, SURROGATE],
+    "if_version": [*NO_TEXT, SURROGATE],
+    "timeout": NO_TIME,
+    "progress": [1, "bar", coroutine, object()],
+    "offset": [None, *NO_NUMBER],
+    "length": NO_NUMBER,
+    "tail": [*NO_NUMBER, 0],
+    "max_bytes": NO_NUMBER,
+}  # fmt: skip
+#: In one method a value may be right that is wrong in others.
+SPECIAL: dict[tuple[str, str], list[Any]] = {
+    ("stat", "digest"): NO_FLAG,
+    ("upload_status", "upload_id"): [*NO_TEXT, SURROGATE, ""],
+    ("abort_upload", "upload_id"): [*NO_TEXT, SURROGATE, ""],
+    ("download", "leaf_link"): [*WRONG["leaf_link"], LeafLink.REPLACE, "replace"],
+    ("download_path", "leaf_link"): [*WRONG["leaf_link"], LeafLink.REPLACE],
+    ("iter_download", "leaf_link"): [*WRONG["leaf_link"], LeafLink.REPLACE],
+    ("read_bytes", "leaf_link"): [*WRONG["leaf_link"], LeafLink.REPLACE],
+}
+#: Right values of the parameters that have to be there.
+RIGHT: dict[str, Any] = {
+    "local": "/dev/null", "remote": "x", "source": b"", "data": b"", "sink": io.BytesIO(), "upload_id": "u",
+}  # fmt: skip
+METHODS = [
+    name
+    for name, method in inspect.getmembers(SandboxFiles, inspect.isfunction)
+    if not name.startswith("_") and name != "open"
+]
+
+
+def rows() -> list[Any]:
+    found = list[Any]()
+    for method in METHODS:
+        for name in list(inspect.signature(getattr(SandboxFiles, method)).parameters)[1:]:
+            for index, value in enumerate(SPECIAL.get((method, name), WRONG[name])):
+                found.append(pytest.param(method, name, value, id=f"{method}-{name}-{index}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def nobody() -> Iterator[Callable[[str], Any]]:
+    """Return a sandbox of each flavour behind an endpoint where nobody listens."""
+    runner = asyncio.Runner()
+    blocking = FilesClient("127.0.0.1:1").sandbox("demo")
+    awaiting = BlockingView(runner, AsyncFilesClient("127.0.0.1:1").sandbox("demo"))
+    yield lambda flavour: blocking if flavour == "sync" else awaiting
+    runner.close()
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+@pytest.mark.parametrize(("method", "name", "value"), rows())
+def test_wrong_arguments(
+    nobody: Callable[[str], Any], flavour: str, method: str, name: str, value: Any
+) -> None:
+    """Nothing is sent: there is nobody, and that would be another error."""
+    call = getattr(nobody(flavour), method)
+    given = {
+        parameter.name: RIGHT[parameter.name]
+        for parameter in list(inspect.signature(getattr(SandboxFiles, method)).parameters.values())[1:]
+        if parameter.default is inspect.Parameter.empty
+    }
+    with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{name}\b") as caught:
+        call(**(given | {name: value}))
+    assert isinstance(caught.value, TypeError | InvalidRequest), "a ValueError is one of ours"
+    if isinstance(caught.value, InvalidRequest):
+        assert caught.value.field_violations[0].field == name
+
+
+def test_both_flavours_have_the_same_parameters() -> None:
+    for method in METHODS:
+        ours, theirs = (
+            list(inspect.signature(getattr(kind, method)).parameters)
+            for kind in (SandboxFiles, AsyncSandboxFiles)
+        )
+        assert ours == theirs
+
+
+def test_what_only_one_flavour_can_do(nobody: Callable[[str], Any]) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    with pytest.raises(TypeError, match="source: the blocking client cannot"):
+        nobody("sync").upload(pieces(), "x")
+    with pytest.raises(TypeError, match="sink: the blocking client cannot"):
+        nobody("sync").download("x", coroutine)
+
+
+# Who and where
+
+
+@pytest.mark.parametrize("kind", [FilesClient, AsyncFilesClient])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("endpoint", value) for value in (None, 1, b"x:1", "", SURROGATE)),
+        *(("auth", value) for value in ("token", 1, {"token": "x"}, OidcAuth)),
+        *(("workspace", value) for value in (*NO_TEXT, SURROGATE)),
+        *(("tls", value) for value in (True, "ca.pem", TlsConfig)),
+        *(("timeout", value) for value in (None, *NO_TIME)),
+        *(("idle_timeout", value) for value in (None, *NO_TIME)),
+        *(("retry", value) for value in (3, False, "never", RetryPolicy)),
+        *(("allow_insecure_token", value) for value in NO_FLAG),
+    ],
+    ids=str,
+)
+def test_wrong_clients(kind: Any, name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{name}\b"):
+        kind(**({"endpoint": "127.0.0.1:1"} | {name: value}))
+
+
+@pytest.mark.parametrize("kind", [FilesClient, AsyncFilesClient])
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"name": SURROGATE}, "name"), ({"name": 1}, "name"), ({"name": None}, "name"), ({"name": b"x"}, "name"),
+        ({"id": SURROGATE}, "id"), ({"id": 1}, "id"), ({"name": "x", "workspace": SURROGATE}, "workspace"),
+        ({"name": "x", "workspace": 1}, "workspace"), ({}, "give"), ({"name": "x", "id": "y"}, "give"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_sandboxes(kind: Any, given: dict[str, Any], named: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{named}\b"):
+        kind("127.0.0.1:1").sandbox(**given)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        *((lambda v=v: RetryPolicy(attempts=v), "attempts") for v in (0, -1, True, 1.5, "3", None)),
+        *((lambda v=v: RetryPolicy(outage_attempts=v), "outage_attempts") for v in (-1, 1.5)),
+        *((lambda v=v: RetryPolicy(initial_delay=v), "initial_delay") for v in (-1, NAN, INFINITE, "1", None)),
+        *((lambda v=v: RetryPolicy(max_delay=v), "max_delay") for v in (-1, NAN, True)),
+        *((lambda v=v: RetryPolicy(max_server_delay=v), "max_server_delay") for v in (-1, NAN)),
+        *((lambda v=v: RetryPolicy(multiplier=v), "multiplier") for v in (0.5, 0, NAN, INFINITE, "2")),
+        *((lambda v=v: TlsConfig(ca_path=v), "ca_path") for v in (1, b"x", "")),
+        *((lambda v=v: OidcAuth(v), "token") for v in (None, 1, b"x")),
+        *((lambda v=v: ClientCredentials(v, "me", "s"), "issuer") for v in (None, 1, "", SURROGATE)),
+        *((lambda v=v: ClientCredentials("https://x", v, "s"), "client_id") for v in (None, "", SURROGATE)),
+        *((lambda v=v: ClientCredentials("https://x", "me", v), "client_secret") for v in (None, b"s", SURROGATE)),
+        *((lambda v=v: ClientCredentials("https://x", "me", "s", timeout=v), "timeout") for v in (0, NAN, "1")),
+        *((lambda v=v: Condition.sha256(v), "digest|condition") for v in (None, 1, "", "zz", "0" * 63, b"x")),
+        *((lambda v=v: Condition.version(v), "version") for v in (None, 1, "", SURROGATE)),
+        (lambda: Condition("absent", "x"), "condition"),
+        (lambda: Condition("sha256"), "condition"),
+        (lambda: Condition("newer"), "condition"),
+    ],
+)  # fmt: skip
+def test_wrong_options(make: Callable[[], object], named: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?({named})\b"):
+        make()
+
+
+# What is right
+
+
+@pytest.mark.parametrize(
+    ("remote", "sent"),
+    [
+        ("x", "x"), ("./x", "x"), ("a//b", "a/b"), ("a/./b", "a/b"), ("././a", "a"), ("/x", "/x"), ("//x", "/x"),
+        ("/../x", "/x"), ("/./../../x", "/x"), ("x/", "x/"), ("x//", "x/"), ("x/.", "x/"), (".", "."), ("./", "."),
+        ("/", "/"), ("//", "/"), ("/..", "/"), ("...", "..."), ("..x/y", "..x/y"), (" ", " "), ("é\n*", "é\n*"),
+        (PurePosixPath("a/b"), "a/b"), (PurePosixPath("/a"), "/a"), (Path("a/./b"), "a/b"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_remote_paths(
+    sandbox: SandboxFiles, gateway: FakeGateway, remote: str | PurePosixPath, sent: str
+) -> None:
+    """PTH-2: what needs no disk is written as the protocol wants it (ADR 0026)."""
+    gateway.files[sent] = FakeFile(b"content")
+    assert sandbox.stat(remote).size == 7
+    assert sandbox.read_bytes(remote) == b"content"
+    sandbox.write_bytes(remote, b"new")
+    assert gateway.files[sent].content == b"new"
+
+
+@pytest.mark.parametrize("remote", ["a/../b", "..", "a/b/../../c"])
+def test_a_path_that_needs_the_disk(nobody: Callable[[str], Any], remote: str) -> None:
+    with pytest.raises(InvalidPath, match="name the file directly") as caught:
+        nobody("sync").stat(remote)
+    assert caught.value.path == remote
+
+
+class Number:
+    """As numpy's integers."""
+
+    def __index__(self) -> int:
+        return 2
+
+
+class Somewhere:
+    """As py.path's: no child of `Path`."""
+
+    directory: ClassVar[Path]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __fspath__(self) -> str:
+        return str(self.directory / self.name)
+
+
+def test_right_values_of_other_kinds(sandbox: SandboxFiles, gateway: FakeGateway, tmp_path: Path) -> None:
+    Somewhere.directory = tmp_path
+    sandbox.upload(memoryview(b"a-b-c")[::2], "x")
+    assert gateway.files["x"].content == b"abc"
+    sandbox.upload(cast("Any", __import__("array").array("B", b"array")), "x", leaf_link=LeafLink.FOLLOW)
+    assert gateway.files["x"].content == b"array"
+    sandbox.upload(
+        cast("Any", [b"a", bytearray(b"b"), memoryview(b"c")]), "x", leaf_link=cast("Any", "follow")
+    )
+    assert gateway.files["x"].content == b"abc"
+    assert sandbox.read_bytes("x", offset=cast("Any", Number())) == b"c"
+    sandbox.download_path("x", Somewhere("y"), mode=0o100600)
+    assert (tmp_path / "y").read_bytes() == b"abc"
+    sandbox.upload_path(Somewhere("y"), "z", timeout=3_000_000_000)
+    assert gateway.files["z"].content == b"abc"
+    with tempfile.NamedTemporaryFile() as file:
+        sandbox.download("x", cast("Any", file))
+        file.seek(0)
+        sandbox.upload(cast("Any", file), "w")
+    assert gateway.files["w"].content == b"abc"
+    sandbox.upload(iter([b"x" * MIB]), "v", mode=0o100755)
+    assert len(gateway.files["v"].content) == MIB
