@@ -14,6 +14,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest, download_request
 from openshell_supervisor_sim.agent.disk import end_tasks
 from openshell_supervisor_sim.agent.download_source import Content, DownloadSource, Hole
+from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.services import Services
 from openshell_supervisor_sim.agent.streams import Outbound
 from openshell_supervisor_sim.agent.upload_status import Caller
@@ -55,9 +56,13 @@ class DownloadSession:
             ConnectionError: the peer is gone.
         """
         request = download_request(message)
-        source, pieces = await self._services.disk.run(
-            partial(self._open, request), discard=lambda opened: opened[0].close()
+        interrupt = Interrupt()
+        opening = self._services.disk.run(
+            partial(self._open, request, interrupt),
+            interrupt=interrupt,
+            discard=lambda opened: opened[0].close(),
         )
+        source, pieces = await self._outbound.while_working(opening)
         try:
             await self._outbound.put_message(accepted)
             await self._put_download(files_pb2.DownloadFileResponse(header=source.header()))
@@ -72,9 +77,11 @@ class DownloadSession:
         await self._outbound.put_message(file_relay_pb2.FileRelayResponse(download_end=end))
         await self._outbound.flush()
 
-    def _open(self, request: DownloadRequest) -> tuple[DownloadSource, Pieces]:
+    def _open(self, request: DownloadRequest, interrupt: Interrupt) -> tuple[DownloadSource, Pieces]:
         services = self._services
-        source = DownloadSource(services.root, request, self._caller.limits, services.fs, services.trace)
+        source = DownloadSource(
+            services.root, request, self._caller.limits, services.fs, services.trace, interrupt
+        )
         try:
             return source, source.read(_BATCH_BYTES)
         except BaseException:

@@ -61,19 +61,26 @@ class DownloadSource:
         limits: of this operation.
         fs: system calls.
         trace: hook, see `TracePoint`.
+        interrupt: ends long computations, from the first piece on.
 
     Raises:
         TransferError: the file cannot be sent.
     """
 
     def __init__(
-        self, root: SandboxRoot, request: DownloadRequest, limits: Limits, fs: FileSystem, trace: Trace
+        self,
+        root: SandboxRoot,
+        request: DownloadRequest,
+        limits: Limits,
+        fs: FileSystem,
+        trace: Trace,
+        interrupt: Interrupt,
     ) -> None:
         self._fs = fs
         self._request = request
         self._trace = trace
         self._piece_bytes = piece_bytes(request, limits)
-        self.interrupt = Interrupt()
+        self.interrupt = interrupt
         self._pieces = 0
         self._data_from = self._data_to = 0
         with root.locate(request.path, "remote_path", follow=request.follow_link) as location:
