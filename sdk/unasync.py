@@ -45,6 +45,7 @@ _PHRASES: Final = (
     (" | Iterable[bytes] | Iterable[bytes]", " | Iterable[bytes]"),
     ("Callable[[bytes], object | Awaitable[object]]", "Callable[[bytes], object]"),
     ("Callable[[_Request, Deadline], Awaitable[_Answer]]", "Callable[[_Request, Deadline], _Answer]"),
+    ("Callable[[], Awaitable[None]]", "Callable[[], None]"),
 )
 
 

@@ -139,6 +139,56 @@ class FilesError(Exception):
         return self.facts.retry_delay
 
 
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload that an interrupted call left in the sandbox.
+
+    Attributes:
+        upload_id: goes on with it, or aborts it.
+        staged: bytes that the sandbox said it keeps; None if it has not said.
+        outcome_known: False if the finish had left: the file may be published,
+            and `Sandbox.upload_status(upload_id)` tells.
+    """
+
+    upload_id: str
+    staged: int | None
+    outcome_known: bool
+
+
+def unfinished_upload(error: BaseException) -> UnfinishedUpload | None:
+    """Return the upload that the interrupted call behind an error left, if it can be gone on with.
+
+    For errors that are not this SDK's, such as `asyncio.CancelledError`, the
+    `TimeoutError` of `asyncio.wait_for`, or `KeyboardInterrupt`; a `FilesError` has `upload_id`.
+
+    Args:
+        error: what the call raised, or what was made of it; causes are looked at too.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        left: object = getattr(found, "openshell_upload", None)
+        if isinstance(left, UnfinishedUpload):
+            return left
+        if isinstance(found, FilesError) and found.upload_id:
+            return UnfinishedUpload(found.upload_id, found.staged, not isinstance(found, OutcomeUnknown))
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def note_upload(error: BaseException, upload_id: str, staged: int | None, *, outcome_known: bool) -> None:
+    """Tell with an error that is not this SDK's which upload can be gone on with."""
+    left = UnfinishedUpload(upload_id, staged, outcome_known)
+    error.openshell_upload = left  # type: ignore[attr-defined]  # the one place where an exception carries more
+    kept = f", {staged} bytes are kept" if staged else ""
+    error.add_note(
+        f"upload {upload_id} can be gone on with{kept}"
+        if outcome_known
+        else f"upload {upload_id} was sent completely; whether it was published is not known{kept}"
+    )
+
+
 def _fill_os_error(error: OSError, number: int | None, message: str, path: str) -> None:
     """Give an error that is an `OSError` as well what handlers of those look at."""
     error.errno, error.strerror, error.filename = number, message, path or None

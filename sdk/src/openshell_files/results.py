@@ -132,6 +132,9 @@ class UploadResult:
         already_identical: the file was there already.
         replayed: the answer belongs to a finish that had been carried out before.
         upload_id: the upload's name.
+        started_over: the unfinished upload that the caller named could not be gone
+            on with (it is gone, or the source is another one by now), so all was
+            sent anew.
     """
 
     path: str
@@ -149,6 +152,7 @@ class UploadResult:
     already_identical: bool
     replayed: bool
     upload_id: str
+    started_over: bool = False
 
     @property
     def modified_time(self) -> datetime | None:
@@ -229,6 +233,7 @@ class Progress:
     upload_id: str = ""
 
 
-#: Called in the caller's thread or event loop; it must return quickly. What
-#: it raises ends the transfer.
+#: Called in the caller's thread or event loop; it must return quickly. An
+#: exception that it raises ends the transfer, and frees what an upload has staged
+#: unless the caller named the upload by `upload_id`.
 ProgressCallback = Callable[[Progress], None]

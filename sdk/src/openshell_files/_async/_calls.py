@@ -51,6 +51,11 @@ class Connection:
         self._lanes: dict[int, grpc.aio.Channel] = {}
         self._closed = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be sent at once."""
+        return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
     def _opened(self) -> grpc.aio.Channel:
         if self._closed:
             raise RuntimeError("the client is closed")
@@ -155,6 +160,8 @@ class UploadCall:
         self._idle = idle
         self._opened = False
         self._over = asyncio.Event()
+        #: Whether the last message can have left this process: a connection may have taken it.
+        self.finish_left = False
         call.add_done_callback(lambda _: self._over.set())
 
     async def __aenter__(self) -> Self:
@@ -194,8 +201,12 @@ class UploadCall:
         else:
             await below.send_serialized_message(message)
 
-    async def write(self, message: bytes) -> None:
+    async def write(self, message: bytes, *, last: bool = False) -> None:
         """Send a message; returns when the connection has taken it.
+
+        Args:
+            message: serialized.
+            last: it is the finish, and `finish_left` depends on it.
 
         Raises:
             CallEndedError: the call is over already (UPL-13).
@@ -205,6 +216,8 @@ class UploadCall:
             await self._open()
         if self._over.is_set():
             raise CallEndedError
+        # There is a connection, so from here on it can be on its way.
+        self.finish_left = last
         # Servers end a call without reading on. Not all of them reset the
         # stream then, so the write alone might wait for ever.
         writing = asyncio.ensure_future(self._send(message))
@@ -224,7 +237,7 @@ class UploadCall:
 
     async def finish(self, message: bytes) -> None:
         """Send the last message and half-close."""
-        await self.write(message)
+        await self.write(message, last=True)
         await self.half_close()
 
     async def half_close(self) -> None:

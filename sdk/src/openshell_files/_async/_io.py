@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import BinaryIO, Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 import aiofiles
 import httpx
 
+from openshell_files._local.byte_streams import Reading, Writing, as_bytes
 from openshell_files._local.source_file import open_for_reading
 from openshell_files.auth import TokenProvider
 
@@ -24,6 +28,15 @@ READ_AHEAD: Final = 2
 Lock = asyncio.Lock
 HttpClient = httpx.AsyncClient
 monotonic = time.monotonic
+
+#: Pieces of an iterable that are taken together at most.
+_MOST_PIECES: Final = 1024
+
+#: Says how many seconds are left (None: no limit), and raises when none are.
+Left = Callable[[], float | None]
+
+#: Which of a caller's objects may be asynchronous.
+ASYNCHRONOUS: Final = True
 
 
 class SourceHandle(Protocol):
@@ -128,6 +141,28 @@ async def close(handle: SourceHandle) -> None:
     await settled(handle.close())
 
 
+class Errands:
+    """What goes on without anybody who waits for it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, errand: Callable[[], Awaitable[None]]) -> None:
+        """Begin an errand; it must end by itself."""
+
+        async def run() -> None:
+            await errand()
+
+        task = asyncio.get_running_loop().create_task(run(), name="openshell-files-errand")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def done(self, seconds: float) -> None:
+        """Wait until all have ended, at most so long."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+
 async def call_token(provider: TokenProvider) -> str:
     """Ask a token provider."""
     if inspect.iscoroutinefunction(provider):
@@ -143,38 +178,101 @@ async def call_sink(sink: Callable[[bytes], object], data: bytes) -> None:
         await answer
 
 
-async def pieces_of(
-    source: BinaryIO | Iterable[bytes] | AsyncIterable[bytes], size: int
-) -> AsyncIterator[bytes]:
-    """Yield what a stream of any kind gives.
+async def put(writing: Writing, data: bytes) -> None:
+    """Write bytes into a caller's file object, which may be an asynchronous one."""
+    writing.begin(data)
+    while not writing.done:
+        # A stream of the event loop belongs to its thread.
+        answer = writing.put() if writing.asynchronous else await in_thread(writing.put)
+        if inspect.isawaitable(answer):
+            writing.took(await answer)
+        if writing.drain is not None:
+            await cast("Callable[[], Awaitable[object]]", writing.drain)()
+
+
+async def pieces_of(source: object, size: int, left: Left) -> AsyncIterator[bytes]:
+    """Yield what a stream of any kind gives, as bytes of our own.
 
     Args:
-        source: a binary file, or an iterable of bytes.
+        source: a binary file, or an iterable of bytes; `check_source` let it pass.
         size: how much to read from a file at once.
+        left: says how many seconds are left, and raises when none are.
+
+    Raises:
+        TypeError: it gives something else.
+        DeadlineExceeded: by `left`.
     """
-    if isinstance(source, AsyncIterable):
-        async for piece in source:
-            yield piece
-        return
     if hasattr(source, "read"):
-        file = cast("BinaryIO", source)
-        while data := await in_thread(file.read, size):
-            yield data
-        return
-    iterator = iter(source)
-    while pieces := await in_thread(_take, iterator, size):
-        for piece in pieces:
+        reading = Reading(source, size)
+        while True:
+            answer = await _in_time(left, pulled(reading.take))
+            if inspect.isawaitable(answer):
+                answer = await _in_time(left, answer)
+            if answer is None:
+                continue
+            if not (piece := as_bytes(answer)):
+                return
             yield piece
+    elif isinstance(source, AsyncIterable):
+        iterator = aiter(cast("AsyncIterable[bytes]", source))
+        while (given := await _in_time(left, anext(iterator, _END))) is not _END:
+            yield as_bytes(given)
+    else:
+        pieces = iter(cast("Iterable[bytes]", source))
+        while taken := await _in_time(left, pulled(_take, pieces, size)):
+            for piece in taken:
+                yield piece
+
+
+_END: Final = object()
+
+
+async def _in_time(left: Left, work: Awaitable[_T]) -> _T:
+    limit = asyncio.timeout(left())
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            left()
+        raise
+
+
+async def pulled(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run a caller's own code that may wait for ever, such as a generator, in a thread.
+
+    When cancelled the thread is left behind: it uses nothing but the caller's object.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def work() -> None:
+        try:
+            settle = partial(future.set_result, function(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            settle = partial(future.set_exception, error)
+
+        def deliver() -> None:
+            if not future.done():
+                settle()
+
+        # The loop may be closed by now; then nobody waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(deliver)
+
+    threading.Thread(target=work, name="openshell-files-source", daemon=True).start()
+    return await future
 
 
 def _take(iterator: Iterator[bytes], size: int) -> list[bytes]:
     """Return pieces of at least `size` bytes together, so that small ones do not cost a thread each."""
     taken: list[bytes] = []
     held = 0
-    for piece in iterator:
-        taken.append(piece)
-        held += len(piece)
-        if held >= size:
+    for given in iterator:
+        # A copy, before the iterator can fill the same buffer anew.
+        taken.append(as_bytes(given))
+        held += len(taken[-1])
+        if held >= size or len(taken) >= _MOST_PIECES:
             break
     return taken
 

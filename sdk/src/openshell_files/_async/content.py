@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 from openshell_files._async import _io
+from openshell_files._async.deadline import Deadline
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
 from openshell_files._local import source_file
+from openshell_files._local.byte_streams import Reading, as_bytes, check_source, flat, seeks
 from openshell_files._local.source_file import SourceFile
-from openshell_files.errors import SourceNotReplayable, local_file_error
+from openshell_files.errors import DeadlineExceeded, FilesError, local_file_error
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -27,6 +30,11 @@ class Content(Protocol):
     name: str
     #: None for a stream whose end is not known.
     size: int | None
+
+    @property
+    def spent(self) -> bool:
+        """Whether bytes were taken that cannot be given again."""
+        ...
 
     def spans(self, start: int, chunk_bytes: int) -> AsyncGenerator[Span, None]:
         """Yield everything from `start` on, in chunks and holes.
@@ -58,13 +66,18 @@ class FileContent:
     def __init__(self, path: str, handle: _io.SourceHandle, file: SourceFile) -> None:
         self.name = path
         self.size: int | None = file.size
-        self.file = file
+        self._file = file
         self._handle = handle
+
+    @property
+    def spent(self) -> bool:
+        """Never: a file can be read again."""
+        return False
 
     async def spans(self, start: int, chunk_bytes: int) -> AsyncGenerator[Span, None]:
         """Yield everything from `start` on."""
         descriptor = self._handle.fileno()
-        extents = source_file.extents(descriptor, start, self.file)
+        extents = source_file.extents(descriptor, start, self._file)
         while (extent := await _io.in_thread(next, extents, None)) is not None:
             if extent.hole:
                 yield Span(hole_bytes=extent.size)
@@ -81,7 +94,7 @@ class FileContent:
 
     async def check_unchanged(self) -> None:
         """Check size and modification time of the descriptor."""
-        await _io.in_thread(source_file.check_unchanged, self._handle.fileno(), self.name, self.file)
+        await _io.in_thread(source_file.check_unchanged, self._handle.fileno(), self.name, self._file)
 
     async def _seek(self, offset: int) -> None:
         try:
@@ -95,13 +108,35 @@ class FileContent:
         except OSError as error:
             raise local_file_error(error, self.name, "cannot read") from error
 
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A local file that is open, and what is uploaded of it.
+
+    Attributes:
+        content: its bytes.
+        file: what its descriptor said.
+        handle: the open file.
+    """
+
+    content: Content
+    file: SourceFile
+    handle: _io.SourceHandle
+
     async def close(self) -> None:
-        """Close the file."""
-        await _io.close(self._handle)
+        """Close the file. It was only read, so a failure changes nothing, and hides no other error."""
+        with suppress(OSError):
+            await _io.close(self.handle)
 
 
-async def open_file(path: str) -> FileContent:
+async def open_file(path: str, small: int, deadline: Deadline) -> OpenFile:
     """Open a local file as content.
+
+    Args:
+        path: of the file.
+        small: a file whose size is invented and that ends within so many bytes
+            is taken as bytes.
+        deadline: when to give up.
 
     Raises:
         LocalFileError: it cannot be opened, or is not a regular file.
@@ -112,10 +147,30 @@ async def open_file(path: str) -> FileContent:
         raise local_file_error(error, path, "cannot read") from error
     try:
         file = await _io.in_thread(source_file.inspect, handle.fileno(), path)
+        if file.size_may_be_invented:
+            return OpenFile(await _real_content(path, handle, file, small, deadline), file, handle)
+    except OSError as error:
+        await _io.close(handle)
+        raise (
+            error if isinstance(error, FilesError) else local_file_error(error, path, "cannot read")
+        ) from error
     except BaseException:
         await _io.close(handle)
         raise
-    return FileContent(path, handle, file)
+    return OpenFile(FileContent(path, handle, file), file, handle)
+
+
+async def _real_content(
+    path: str, handle: _io.SourceHandle, file: SourceFile, small: int, deadline: Deadline
+) -> Content:
+    """Return what a file has whose size cannot be trusted: it is read to its real end."""
+    held = await _io.read(handle, small + 1)
+    if len(held) == file.size:
+        await _io.seek(handle, 0)
+        return FileContent(path, handle, file)
+    if len(held) <= small:
+        return BytesContent(held)
+    return StreamContent([held], _io.pieces_of(handle, small, deadline.left), path)
 
 
 class BytesContent:
@@ -125,10 +180,15 @@ class BytesContent:
         data: they must not change while they are sent.
     """
 
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self.name = "bytes"
-        self._data = memoryview(data).cast("B")
+        self._data = memoryview(data)
         self.size: int | None = len(self._data)
+
+    @property
+    def spent(self) -> bool:
+        """Never: bytes stay."""
+        return False
 
     async def spans(self, start: int, chunk_bytes: int) -> AsyncGenerator[Span, None]:
         """Yield everything from `start` on."""
@@ -154,27 +214,48 @@ class SeekableContent:
         self._file = file
         self._origin = origin
 
+    @property
+    def spent(self) -> bool:
+        """Never: it can go back."""
+        return False
+
     async def spans(self, start: int, chunk_bytes: int) -> AsyncGenerator[Span, None]:
         """Yield everything from `start` on."""
         left = (self.size or 0) - start
         await self._calling(self._file.seek, self._origin + start)
         while left:
-            data = await self._calling(self._file.read, min(left, chunk_bytes))
+            asked = min(left, chunk_bytes)
+            data = await self._read(asked)
             if not data:
                 raise source_file.changed(self.name)
+            if len(data) > asked:
+                raise SourceFailedError from ValueError(
+                    f"source: read({asked}) returned {len(data)} bytes, more than it was asked for"
+                )
             left -= len(data)
             yield Span(data)
 
     async def check_unchanged(self) -> None:
         """Check that the file object still ends where it did."""
-        end = await self._calling(self._file.seek, 0, 2)
-        if end != self._origin + (self.size or 0):
+        end = self._origin + (self.size or 0)
+        if await self._calling(_seek_end, self._file) != end:
             raise source_file.changed(self.name)
+        await self._calling(self._file.seek, end)
+        if await self._read(1):
+            raise source_file.changed(self.name)
+
+    async def _read(self, size: int) -> bytes:
+        """Read some bytes; none at the end. A file that has nothing yet is waited for."""
+        reading = Reading(self._file, size)
+        while True:
+            answer = await self._calling(reading.take)
+            if answer is not None:
+                return await self._calling(as_bytes, answer)
 
     async def _calling(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
             return await _io.in_thread(function, *args, **kwargs)
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:
             # A file object says ValueError when it was closed meanwhile.
             raise SourceFailedError from error
 
@@ -189,25 +270,27 @@ class StreamContent:
     They can be sent again only as long as none was taken.
 
     Args:
-        source: a binary file object or an iterable.
-        held: what was taken from it before.
+        held: what was taken before.
+        source: gives what follows.
+        name: for messages.
     """
 
-    def __init__(self, held: list[bytes], source: AsyncIterator[bytes]) -> None:
-        self.name = "stream"
+    def __init__(self, held: list[bytes], source: AsyncIterator[bytes], name: str = "stream") -> None:
+        self.name = name
         self.size: int | None = None
         self._held = held
         self._source = source
         self._taken = False
 
+    @property
+    def spent(self) -> bool:
+        """Whether anything was taken."""
+        return self._taken
+
     async def spans(self, start: int, chunk_bytes: int) -> AsyncGenerator[Span, None]:
         """Yield everything, once."""
         if self._taken or start:
-            raise SourceNotReplayable(
-                "the connection broke, and the stream that is sent cannot be read again",
-                source_file.not_replayable_facts(),
-                path=self.name,
-            )
+            raise source_file.not_replayable(self.name)
         self._taken = True
         chunks = Rechunker(chunk_bytes)
         for piece in self._held:
@@ -225,7 +308,10 @@ class StreamContent:
         while True:
             try:
                 piece = await anext(self._source, None)
-            except Exception as error:
+            except DeadlineExceeded:
+                raise
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                # Of a generator's own; in a task of the event loop the last two would end the loop.
                 raise SourceFailedError from error
             if piece is None:
                 return
@@ -238,6 +324,7 @@ class StreamContent:
 async def content_of(
     source: bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
     small: int,
+    deadline: Deadline,
 ) -> Content:
     """Return the content that a caller's object stands for.
 
@@ -245,19 +332,19 @@ async def content_of(
         source: bytes, a binary file object, or an iterable of bytes.
         small: a stream that ends within so many bytes is taken as bytes, and
             can then be sent again.
+        deadline: when to give up.
+
+    Raises:
+        TypeError: it is of no kind that gives bytes.
+        ValueError: it is a file that is closed, or open for writing only.
+        DeadlineExceeded: a stream gave nothing until then.
     """
-    if isinstance(source, bytes | bytearray | memoryview):
-        return BytesContent(cast("bytes | bytearray | memoryview", source))
-    if isinstance(source, str):
-        raise TypeError("a str is not content: encode it, or use upload_path for a file")
-    seekable = getattr(source, "seekable", None)
-    if seekable is not None and await _io.in_thread(seekable):
-        file = cast("BinaryIO", source)
-        origin = await _io.in_thread(file.tell)
-        end = await _io.in_thread(file.seek, 0, 2)
-        await _io.in_thread(file.seek, origin)
-        return SeekableContent(file, origin, max(0, end - origin))
-    stream = _io.pieces_of(source, small)
+    if not hasattr(source, "read") and (data := flat(source)) is not None:
+        return BytesContent(data)
+    check_source(source, asynchronous=_io.ASYNCHRONOUS)
+    if (seekable := await _seekable(source)) is not None:
+        return seekable
+    stream = _io.pieces_of(source, small, deadline.left)
     held: list[bytes] = []
     size = 0
     async for piece in stream:
@@ -268,8 +355,29 @@ async def content_of(
     return BytesContent(b"".join(held))
 
 
+async def _seekable(source: object) -> SeekableContent | None:
+    """Return a file object as content that can be read again; None if it cannot."""
+    try:
+        if not await _io.in_thread(seeks, source):
+            return None
+        file = cast("BinaryIO", source)
+        origin = await _io.in_thread(file.tell)
+        end = await _io.in_thread(_seek_end, file)
+        await _io.in_thread(file.seek, origin)
+    except OSError:
+        # It says that it can, and cannot: it is read once, from where it is.
+        return None
+    return SeekableContent(file, origin, max(0, end - origin))
+
+
+def _seek_end(file: BinaryIO) -> int:
+    """Go to a file's end and return where that is; not every `seek` does."""
+    file.seek(0, 2)
+    return file.tell()
+
+
 async def sealed(
-    content: Content, digest: ContentDigest, start: int, chunk_bytes: int
+    content: Content, digest: ContentDigest, start: int, chunk_bytes: int, deadline: Deadline
 ) -> AsyncGenerator[Sealed, None]:
     """Yield the messages that carry the content from `start` on.
 
@@ -278,22 +386,29 @@ async def sealed(
         digest: of what comes before; it is brought to `start` first.
         start: first byte.
         chunk_bytes: largest content of a message.
+        deadline: when to give up.
     """
     if not digest.rewind(start):
-        await hash_up_to(content, digest, start)
+        await hash_up_to(content, digest, start, deadline)
     if digest.position != start:
         raise source_file.changed(content.name)
     async with aclosing(content.spans(start, chunk_bytes)) as spans:
         async for span in spans:
+            deadline.left()
             yield await _io.in_thread(seal, digest, span)
 
 
-async def hash_up_to(content: Content, digest: ContentDigest, end: int) -> None:
-    """Hash the content from where the digest is to `end`, or to the content's end if that comes first."""
+async def hash_up_to(content: Content, digest: ContentDigest, end: int, deadline: Deadline) -> None:
+    """Hash the content from where the digest is to `end`, or to the content's end if that comes first.
+
+    Raises:
+        DeadlineExceeded: the caller's time is used up.
+    """
     if digest.position >= end:
         return
     async with aclosing(content.spans(digest.position, _HASH_READ_BYTES)) as spans:
         async for span in spans:
+            deadline.left()
             left = end - digest.position
             if span.hole_bytes:
                 await _io.in_thread(digest.update_zeros, min(left, span.hole_bytes))

@@ -7,7 +7,8 @@ from contextlib import aclosing
 
 from openshell_files._async import _io
 from openshell_files._async._calls import received_ahead
-from openshell_files._async.rpc import Deadline, Rpc
+from openshell_files._async.deadline import Deadline
+from openshell_files._async.rpc import Rpc
 from openshell_files._async.sinks import Sink
 from openshell_files._core import answers
 from openshell_files._core.download_check import DownloadCheck, Event, Piece, Restarted

@@ -49,8 +49,17 @@ class UploadLanes:
         for call in self._calls:
             await call.__aexit__(kind, error, trace)
 
-    async def write(self, message: bytes) -> None:
+    @property
+    def finish_left(self) -> bool:
+        """Whether the finish can have left this process."""
+        return any(call.finish_left for call in self._calls)
+
+    async def write(self, message: bytes, *, last: bool = False) -> None:
         """Send a message on the stream whose turn it is; the first one opens the others, too.
+
+        Args:
+            message: serialized.
+            last: it is the finish.
 
         Raises:
             CallEndedError: a call is over already; `response` tells why.
@@ -64,11 +73,11 @@ class UploadLanes:
             return
         call = self._calls[self._position % len(self._calls)]
         self._position += 1
-        await call.write(message)
+        await call.write(message, last=last)
 
     async def finish(self, message: bytes) -> None:
         """Send the last message, and half-close all streams."""
-        await self.write(message)
+        await self.write(message, last=True)
         for call in self._calls:
             await call.half_close()
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from functools import partial
+from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
-from openshell_files_protocol.reasons import Reason
+from openshell_files_protocol.reasons import Reason, Retry, reason_named
 
 from openshell_files._async import _io
-from openshell_files._async._calls import CallEndedError
+from openshell_files._async._calls import CallEndedError, UploadCall
 from openshell_files._async.content import Content, SourceFailedError, hash_up_to, sealed
-from openshell_files._async.rpc import Deadline, Rpc
+from openshell_files._async.deadline import Deadline
+from openshell_files._async.lanes import UploadLanes
+from openshell_files._async.rpc import Rpc
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.error_mapping import say_which_sandbox
+from openshell_files._core.giving_up import (
+    ERRAND_SECONDS,
+    FREEING_SECONDS,
+    GRACE_SECONDS,
+    Remains,
+    is_lost,
+    is_to_be_freed,
+)
 from openshell_files._core.outgoing import Span, finish_message, first_message, whole_file
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.upload_plan import UploadPlan
@@ -25,11 +36,16 @@ from openshell_files.errors import (
     DeadlineExceeded,
     FilesError,
     LocalFileError,
+    LocalReason,
+    OutcomeUnknown,
     SourceNotReplayable,
-    Unavailable,
+    note_upload,
 )
 from openshell_files.options import Durability
-from openshell_files.results import Progress, ProgressCallback, UploadResult
+from openshell_files.results import Progress, ProgressCallback, UploadResult, UploadState
+
+#: Pause before another try to free an upload, in seconds.
+_FREE_AGAIN_SECONDS: Final = 0.1
 
 
 class Upload:
@@ -43,6 +59,7 @@ class Upload:
         plan: what to do.
         deadline: when to give up.
         progress: told how far it is.
+        id_given: the caller named the upload that is to be gone on with.
     """
 
     def __init__(
@@ -55,6 +72,7 @@ class Upload:
         *,
         deadline: Deadline,
         progress: ProgressCallback | None,
+        id_given: bool = False,
     ) -> None:
         self._rpc = rpc
         self._address = address
@@ -63,6 +81,8 @@ class Upload:
         self._plan = plan
         self._deadline = deadline
         self._progress = progress
+        self._id_given = id_given
+        self._id_told = ""
         self._bytes_sent = 0
         self._resumed_from = 0
         self._complete = False
@@ -76,24 +96,108 @@ class Upload:
         """
         began = _io.monotonic()
         try:
-            while not isinstance(self._plan.action, upload_plan.Finished):
-                await self._step(self._plan.action)
-        except SourceNotReplayable as error:
-            await self._abandon(self._plan.upload_id)
-            if self._last_error is not None and not isinstance(
-                self._last_error, Unavailable | DeadlineExceeded
-            ):
-                # Nothing broke: the server refused it, and says why.
-                raise self._last_error from error
-            raise error from self._last_error
-        except SourceFailedError as failure:
-            await self._abandon(self._plan.upload_id)
-            raise failure.__cause__ or failure from None
-        except LocalFileError:
-            await self._abandon(self._plan.upload_id)
-            raise
-        response = self._plan.action.response
+            response = await self._carried_out()
+        except BaseException as error:
+            shown = self._shown(error)
+            found = await self._late_answer(shown)
+            if found is None:
+                # A cancelled caller waits for nothing, and one whose time is up no longer.
+                waits = isinstance(error, Exception) and not isinstance(shown, DeadlineExceeded)
+                await self._leave(shown, waits=waits)
+                if shown is error:
+                    raise
+                raise shown from shown.__cause__
+            response = found
         return self._result(response, _io.monotonic() - began)
+
+    async def _carried_out(self) -> files_pb2.UploadFileResponse:
+        """Do what the plan wants until the file is published."""
+        while not isinstance(self._plan.action, upload_plan.Finished):
+            await self._step(self._plan.action)
+        return self._plan.action.response
+
+    def _shown(self, error: BaseException) -> BaseException:
+        """Return the error that the caller gets: the first one, not what followed from it."""
+        if isinstance(error, SourceFailedError):
+            return error.__cause__ or error
+        if isinstance(error, SourceNotReplayable) and (first := self._last_error) is not None:
+            if not is_lost(first):
+                # That the source is gone is why it was not tried again. Why it failed is another thing.
+                first.about(self._plan.path)
+                return first
+            error.__cause__ = first
+        return error
+
+    async def _late_answer(self, error: BaseException) -> files_pb2.UploadFileResponse | None:
+        """Ask what became of the finish, if only the caller's time ran out behind it (RSM-7)."""
+        cause = error.__cause__
+        if not (
+            isinstance(error, OutcomeUnknown)
+            and isinstance(cause, FilesError)
+            and cause.reason == LocalReason.TIMEOUT
+        ):
+            return None
+        self._deadline = Deadline(GRACE_SECONDS)
+        self._plan.last_question(cause)
+        try:
+            return await self._carried_out()
+        except OutcomeUnknown:
+            return None
+        except FilesError as known:
+            # Nothing was published, and nothing will be: the plain error is the true one.
+            raise known from None
+
+    async def _leave(self, error: BaseException, *, waits: bool) -> None:
+        """Free what nobody can go on with; tell the caller of what is kept."""
+        plan = self._plan
+        remains = Remains(
+            upload_id=plan.upload_id,
+            announced=plan.announced,
+            inline=plan.inline,
+            replayable=self._content.size is not None,
+            id_given=self._id_given,
+            id_told=plan.upload_id != "" and self._id_told == plan.upload_id,
+        )
+        if is_to_be_freed(remains, error):
+            if isinstance(error, FilesError) and not isinstance(error, OutcomeUnknown):
+                error.upload_id, error.staged = "", None
+            if waits:
+                await self._free(FREEING_SECONDS)
+            else:
+                self._rpc.in_background(partial(self._free, ERRAND_SECONDS))
+        elif plan.upload_id and not isinstance(error, FilesError):
+            note_upload(error, plan.upload_id, plan.staged, outcome_known=not plan.finish_sent)
+
+    async def _free(self, seconds: float) -> None:
+        """Free what is staged, as far as that can be done in so many seconds; otherwise it expires (RSM-8)."""
+        deadline = Deadline(seconds)
+        while True:
+            try:
+                await self._free_once(deadline)
+            except FilesError as error:
+                # Without a reason it is the connection that is gone. Who has another one may ask.
+                again = reason_named(error.reason) is not None and error.retry in {Retry.AGAIN, Retry.LATER}
+                if not again or deadline.over():
+                    return
+            except RuntimeError:
+                # The client was closed.
+                return
+            else:
+                return
+            await _io.sleep(_FREE_AGAIN_SECONDS)
+
+    async def _free_once(self, deadline: Deadline) -> None:
+        plan, ref = self._plan, self._address.ref()
+        upload_id = plan.upload_id
+        if not upload_id:
+            answer = await self._rpc.start_upload(plan.claim(), deadline)
+            upload_id = answer.upload.upload_id
+        if plan.finish_sent:
+            request = files_pb2.GetUploadRequest(sandbox=ref, upload_id=upload_id)
+            status = await self._rpc.get_upload(request, deadline)
+            if answers.upload_state(status.upload) is not UploadState.RECEIVING:
+                return
+        await self._rpc.abort_upload(files_pb2.AbortUploadRequest(sandbox=ref, upload_id=upload_id), deadline)
 
     async def _step(self, action: upload_plan.Action) -> None:
         try:
@@ -105,6 +209,11 @@ class Upload:
             say_which_sandbox(error, self._address.described())
             if error.reason == Reason.LANE_LOST.name:
                 self._rpc.lanes.lost()
+            late = isinstance(error, DeadlineExceeded) and error.reason != Reason.TRANSFER_IDLE.name
+            failed = isinstance(action, upload_plan.Send) and not self._plan.finish_sent
+            if failed and self._content.spent and not late:
+                # It cannot be sent again, so nothing is waited for.
+                raise source_file.not_replayable(self._content.name) from error
             self._plan.on_error(error)
         else:
             report()
@@ -116,6 +225,7 @@ class Upload:
         plan = self._plan
         match action:
             case upload_plan.Start(request):
+                plan.on_asking()
                 return partial(plan.on_started, await self._rpc.start_upload(request, self._deadline))
             case upload_plan.Look(request, hashed_bytes):
                 status = await self._rpc.get_upload(request, self._deadline, hashed_bytes=hashed_bytes)
@@ -129,7 +239,8 @@ class Upload:
             case upload_plan.HashSource():
                 return partial(plan.on_source_hashed, await self._source_digest())
             case upload_plan.Abandon(request):
-                await self._abandon(request.upload_id)
+                with suppress(FilesError):
+                    await self._rpc.abort_upload(request, self._deadline)
                 return plan.on_abandoned
             case upload_plan.Wait(seconds, refresh_token):
                 if refresh_token:
@@ -147,34 +258,47 @@ class Upload:
         whole = await self._whole(action)
         if whole is not None:
             return await self._send_whole(whole)
-        messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes)
         metadata = self._with_lanes(action)
-        async with await self._rpc.upload_file(metadata, self._deadline) as call:
-            try:
-                await call.write(first_message(metadata))
-                self._report(action.offset)
-                async with _io.produced_ahead(messages) as ready:
-                    async for message in ready:
-                        await call.write(message.message)
-                        self._bytes_sent += message.content
-                        self._report(message.end)
-                await self._content.check_unchanged()
-                size = self._digest.position
-                if self._content.size is not None and size != self._content.size:
-                    raise source_file.changed(self._content.name)
-                self._complete = True
+        call = await self._rpc.upload_file(metadata, self._deadline)
+        self._plan.on_asking()
+        try:
+            async with call:
+                with suppress(CallEndedError):
+                    # The server may speak before everything was sent: its words count.
+                    await self._send_over(call, action, metadata)
+                return self._rpc.uploaded(await call.response())
+        finally:
+            # Whatever ended it, and behind the call's end: nothing leaves any more.
+            if call.finish_left:
                 self._plan.on_finish_sent()
-                digest = self._digest.named
-                await call.finish(finish_message(size, digest.sha256, digest.sha256_blocks))
-            except CallEndedError:
-                # The server has spoken before everything was sent: its words count.
-                pass
-            return self._rpc.uploaded(await call.response())
+
+    async def _send_over(
+        self, call: UploadCall | UploadLanes, action: upload_plan.Send, metadata: files_pb2.UploadFileMetadata
+    ) -> None:
+        """Send everything up to the finish."""
+        messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes, self._deadline)
+        await call.write(first_message(metadata))
+        self._report(action.offset)
+        async with _io.produced_ahead(messages) as ready:
+            async for message in ready:
+                await call.write(message.message)
+                self._bytes_sent += message.content
+                self._report(message.end)
+        await self._content.check_unchanged()
+        size = self._digest.position
+        if self._content.size is not None and size != self._content.size:
+            raise source_file.changed(self._content.name)
+        self._complete = True
+        digest = self._digest.named
+        await call.finish(finish_message(size, digest.sha256, digest.sha256_blocks))
 
     async def _whole(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata | None:
         """Return the metadata with the whole file in it, if the gateway takes that and it is one piece (UPL-16)."""
         size = self._content.size
         if size is None or size > self._rpc.max_whole_bytes or action.metadata.upload_id:
+            return None
+        if not self._rpc.connected:
+            # The finish would be in gRPC's hands without a connection, and whether it left could not be told.
             return None
         pieces = list[Span]()
         async with aclosing(self._content.spans(0, action.chunk_bytes)) as spans:
@@ -191,6 +315,7 @@ class Upload:
         if self._digest.position != self._content.size:
             raise source_file.changed(self._content.name)
         self._complete = True
+        self._plan.on_asking()
         self._plan.on_finish_sent()
         self._bytes_sent += len(metadata.whole.data.data)
         response = await self._rpc.upload_whole(metadata, self._deadline)
@@ -215,14 +340,14 @@ class Upload:
 
     async def _source_digest(self) -> Digest:
         self._begin_digest(self._plan.algorithm)
-        await hash_up_to(self._content, self._digest, self._content.size or 0)
+        await hash_up_to(self._content, self._digest, self._content.size or 0, self._deadline)
         return self._digest.named
 
     async def _prefix_matches(self, length: int, digest: Digest) -> bool:
         """Whether the source begins with what is staged (RSM-4)."""
         self._begin_digest(digest.algorithm)
         if not self._digest.rewind(length):
-            await hash_up_to(self._content, self._digest, length)
+            await hash_up_to(self._content, self._digest, length, self._deadline)
         return self._digest.position == length and self._digest.named == digest
 
     async def _whole_matches(self, size: int, digest: Digest) -> bool:
@@ -237,21 +362,14 @@ class Upload:
             if own_size != size:
                 return False
             self._begin_digest(digest.algorithm)
-            await hash_up_to(self._content, self._digest, own_size)
+            await hash_up_to(self._content, self._digest, own_size, self._deadline)
         return self._digest.position == size and self._digest.named == digest
-
-    async def _abandon(self, upload_id: str) -> None:
-        """Free what is staged, if that can be done now; otherwise it expires (RSM-8)."""
-        if not upload_id:
-            return
-        request = files_pb2.AbortUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
-        with suppress(FilesError):
-            await self._rpc.abort_upload(request, self._deadline)
 
     def _report(self, transferred: int) -> None:
         if self._progress is None:
             return
         plan = self._plan
+        self._id_told = plan.upload_id
         self._progress(
             Progress(
                 transferred=transferred,
@@ -287,4 +405,5 @@ class Upload:
             already_identical=response.already_identical,
             replayed=response.replayed or (self._plan.attempts == 0 and not response.already_identical),
             upload_id=response.upload_id,
+            started_over=self._plan.started_over,
         )

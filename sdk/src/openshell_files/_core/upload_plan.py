@@ -31,8 +31,13 @@ from openshell_files.errors import (
     ErrorFacts,
     FilesError,
     IntegrityError,
+    InternalError,
     LocalReason,
     OutcomeUnknown,
+    PermissionDenied,
+    SandboxNotReady,
+    StorageError,
+    Unauthenticated,
     Unavailable,
     UploadConflict,
     UploadInterrupted,
@@ -121,6 +126,22 @@ class Finished:
     response: files_pb2.UploadFileResponse
 
 
+#: With these the gateway ends a call before the sandbox hears of it.
+_AT_THE_DOOR: Final = frozenset(
+    reason.name
+    for reason in (
+        Reason.FILES_UNSUPPORTED,
+        Reason.ISSUER_UNAVAILABLE,
+        Reason.METHOD_UNSUPPORTED,
+        Reason.RELAY_REFUSED,
+        Reason.SANDBOX_NOT_FOUND,
+        Reason.SANDBOX_NOT_READY,
+        Reason.SUPERVISOR_NOT_CONNECTED,
+        Reason.TOO_MANY_LANES,
+        Reason.TOO_MANY_TRANSFERS,
+    )
+)
+
 #: After so many refusals of lanes an upload goes on without.
 _LANE_REFUSALS: Final = 2
 
@@ -176,6 +197,8 @@ class UploadPlan:
         self._lane_refusals = 0
         self._taken_over = False
         self._finish_sent = False
+        self._finish_sent_before = False
+        self._announced = False
         # Until the first answer about an upload of an earlier process, all
         # that speaks against going on with it means a new upload, not an error.
         self._inherited = bool(resume)
@@ -187,6 +210,8 @@ class UploadPlan:
         self._response = files_pb2.UploadFileResponse()
         self._after_wait: Action
         self.attempts = 0
+        #: An upload that was to be gone on with could not be: another one was begun.
+        self.started_over = False
         self.staged: int | None = None
         self.durable: int | None = None
         self.action: Action = self._look() if resume else self._begin()
@@ -201,7 +226,51 @@ class UploadPlan:
         """The upload's name, once it can be found by it."""
         return self._upload_id
 
+    @property
+    def path(self) -> str:
+        """The destination."""
+        return self._template.remote_path
+
+    @property
+    def finish_sent(self) -> bool:
+        """Whether the file may be published although nobody has said so."""
+        return self._finish_sent
+
+    @property
+    def announced(self) -> bool:
+        """Whether the sandbox may know the upload."""
+        return self._announced or bool(self._upload_id)
+
+    @property
+    def inline(self) -> bool:
+        """Whether it is begun without StartUpload."""
+        return self._inline
+
+    def claim(self) -> files_pb2.StartUploadRequest:
+        """Return the request that takes the upload over, or makes it, so that no older call can go on with it.
+
+        It is found by its name or its request id (RSM-1, RSM-5).
+        """
+        return files_pb2.StartUploadRequest(metadata=self._named())
+
+    def last_question(self, error: FilesError) -> None:
+        """Ask once more what became of the finish, after all time is used up.
+
+        Taking the upload over makes the answer final: an older stream cannot
+        publish any more.
+
+        Args:
+            error: what ended the last try; it is raised if nothing was published.
+        """
+        self._last_word = error
+        self._taken_over = False
+        self.action = Start(self.claim())
+
     # What came of an action
+
+    def on_asking(self) -> None:
+        """Note that a request which names the upload goes out."""
+        self._announced = True
 
     def on_started(self, answer: files_pb2.StartUploadResponse) -> None:
         """Take the answer to `Start`."""
@@ -269,7 +338,8 @@ class UploadPlan:
         self._published(response)
 
     def on_finish_sent(self) -> None:
-        """Note that the finish is on its way: from here on a failure may hide a success."""
+        """Note that the finish may have left this process: from here on a failure may hide a success."""
+        self._finish_sent_before = self._finish_sent
         self._finish_sent = True
 
     def on_waited(self) -> None:
@@ -287,6 +357,8 @@ class UploadPlan:
             FilesError: it must not be tried again, or not any more.
         """
         failed = self.action
+        if isinstance(failed, Send) and _at_the_door(error):
+            self._finish_sent = self._finish_sent_before
         if isinstance(failed, Look) and isinstance(error, UploadUnknown):
             self._gone(error)
             return
@@ -303,7 +375,7 @@ class UploadPlan:
         try:
             decision = self._decide(error)
         except OutcomeUnknown:
-            if not isinstance(failed, Send):
+            if not isinstance(failed, Send) or error.reason == LocalReason.TIMEOUT:
                 raise
             # All tries are used up, but one question costs nothing.
             self._last_word = error
@@ -380,6 +452,10 @@ class UploadPlan:
 
     def _receive(self, status: files_pb2.UploadStatus) -> None:
         if self._last_word is not None:
+            if not self._taken_over:
+                # The finish may be on its way yet. Nothing publishes behind a newer epoch.
+                self.action = Start(self.claim())
+                return
             self._finish_sent = False
             raise self._final(self._last_word)
         if status.staged_bytes > self._best_staged:
@@ -416,6 +492,7 @@ class UploadPlan:
         if self._inherited:
             self._new_upload()
             return
+        self._finish_sent = False
         reason = reason_named(status.failure_reason) or Reason.UPLOAD_ABORTED
         error = error_from_reason(reason, f"the upload was ended: {reason.row.meaning}")
         decision = self._decide(error)
@@ -429,15 +506,19 @@ class UploadPlan:
             raise self._final(self._last_word)
         if self._inherited or (self._inline and not self._upload_id):
             # Nothing of ours was ever admitted: begin, with the same request id.
+            self.started_over = self.started_over or self._inherited
             self._upload_id = ""
             self._inherited = False
             self.action = self._begin()
             return
+        self._finish_sent = False
         decision = self._decide(error)
         self._new_upload()
         self._wait(decision, self.action)
 
     def _new_upload(self) -> None:
+        self.started_over = self.started_over or self._inherited
+        self._announced = False
         self._request_id = self._new_id()
         self._upload_id = ""
         self._algorithm = self._new_algorithm
@@ -499,22 +580,23 @@ class UploadPlan:
         try:
             return self._budget.decide(error)
         except FilesError:
-            raise self._final(error) from error.__cause__
+            final = self._final(error)
+            raise final from final.__cause__ or error.__cause__
 
     def _final(self, error: FilesError) -> FilesError:
         """Return what the caller gets to see: the error, and what became of the upload."""
-        lost = isinstance(error, Unavailable | DeadlineExceeded) and error.retry is not Retry.NEVER
-        if lost and self._finish_sent:
+        if self._finish_sent and not _says_of_finish(error):
             unknown = self._outcome_unknown(error.message)
             unknown.__cause__ = error
             return unknown
-        if isinstance(error, Unavailable) and lost and self._upload_id:
+        if isinstance(error, Unavailable) and error.retry is not Retry.NEVER and self._upload_id:
             kept = f"; {self.staged} bytes are kept" if self.staged else ""
             error = UploadInterrupted(f"{error.message}{kept}", error.facts, path=self._template.remote_path)
-        kept_on = error.retry in {Retry.AGAIN, Retry.LATER} or error.code in {
-            Code.UNAUTHENTICATED,
-            Code.PERMISSION_DENIED,
-        }
+        kept_on = (
+            error.retry in {Retry.AGAIN, Retry.LATER}
+            or error.code in {Code.UNAUTHENTICATED, Code.PERMISSION_DENIED}
+            or error.reason == LocalReason.TIMEOUT
+        )
         if self._upload_id and kept_on:
             error.upload_id = self._upload_id
             error.staged = self.staged
@@ -531,7 +613,34 @@ class UploadPlan:
             path=self._template.remote_path,
         )
         error.upload_id = self._upload_id
+        error.staged = self.staged
         return error
+
+
+def _at_the_door(error: FilesError) -> bool:
+    """Whether a call was refused before it reached the sandbox (AUT-1)."""
+    return error.reason in _AT_THE_DOOR or isinstance(error, Unauthenticated | PermissionDenied)
+
+
+def _says_of_finish(error: FilesError) -> bool:
+    """Whether an error after the finish is the sandbox's word on it.
+
+    Statuses without a reason are made by gRPC or a proxy. Of the reasons, those
+    of the way there, of the token and of bugs leave open what was done.
+    """
+    open_ended = (
+        DeadlineExceeded,
+        InternalError,
+        PermissionDenied,
+        SandboxNotReady,
+        StorageError,
+        Unauthenticated,
+        Unavailable,
+    )
+    if error.reason == Reason.AGENT_PROTOCOL_ERROR.name:
+        # Whoever breaks the protocol is not asked again; the error says what is not known.
+        return True
+    return reason_named(error.reason) is not None and not isinstance(error, open_ended)
 
 
 def _says_digest(status: files_pb2.UploadStatus) -> bool:

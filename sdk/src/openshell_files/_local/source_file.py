@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from openshell_files.errors import ErrorFacts, LocalFileChanged, LocalFileError, LocalReason
+from openshell_files._local.byte_streams import size_may_be_invented
+from openshell_files.errors import (
+    ErrorFacts,
+    LocalFileChanged,
+    LocalFileError,
+    LocalReason,
+    SourceNotReplayable,
+)
 
 #: Smaller holes are sent as the zeros they read as: a message costs more.
 MIN_HOLE_BYTES: Final = 256 * 1024
@@ -28,12 +35,14 @@ class SourceFile:
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
         hole_bytes: what is missing in blocks to the size.
+        size_may_be_invented: a kernel interface may have made the size up.
     """
 
     size: int
     mode: int
     modified_ns: int
     hole_bytes: int
+    size_may_be_invented: bool = False
 
     @property
     def sparse(self) -> bool:
@@ -73,6 +82,7 @@ def inspect(descriptor: int, path: str) -> SourceFile:
         mode=stat.S_IMODE(found.st_mode) & 0o777,
         modified_ns=found.st_mtime_ns,
         hole_bytes=max(0, found.st_size - getattr(found, "st_blocks", found.st_size) * 512),
+        size_may_be_invented=size_may_be_invented(found),
     )
 
 
@@ -83,7 +93,9 @@ def check_unchanged(descriptor: int, path: str, before: SourceFile) -> None:
         LocalFileChanged: size or modification time differ.
     """
     now = os.fstat(descriptor)
-    if (now.st_size, now.st_mtime_ns) != (before.size, before.modified_ns):
+    # Not every file system tells a size that is its content's.
+    more = os.pread(descriptor, 1, before.size)
+    if more or (now.st_size, now.st_mtime_ns) != (before.size, before.modified_ns):
         raise changed(path)
 
 
@@ -93,6 +105,15 @@ def changed(path: str) -> LocalFileChanged:
         f"{path} changed while it was sent; nothing was published",
         ErrorFacts(LocalReason.LOCAL_FILE_CHANGED, fix="Upload it again when nothing writes to it."),
         path=path,
+    )
+
+
+def not_replayable(name: str) -> SourceNotReplayable:
+    """Make the error for a stream that would have to be sent again."""
+    return SourceNotReplayable(
+        "the connection broke, and the stream that is sent cannot be read again",
+        not_replayable_facts(),
+        path=name,
     )
 
 

@@ -100,6 +100,8 @@ class TargetFile:
             self._calling(os.utime, self._file, ns=(modified_ns, modified_ns))
         if fsync:
             self._calling(os.fsync, self._file)
+        # A network file system may say only here that it could not keep the content.
+        self._calling(self._close_file)
         self._calling(
             os.replace,
             self._temporary,
@@ -112,17 +114,25 @@ class TargetFile:
             self._calling(os.fsync, self._directory)
 
     def close(self) -> None:
-        """Release everything; removes the temporary file unless it was published."""
-        if self._file >= 0:
-            descriptor, self._file = self._file, -1
-            os.close(descriptor)
+        """Release everything; removes the temporary file unless it was published.
+
+        Raises nothing: after a failure that one is the error, and after
+        `publish` there is nothing left that could be lost.
+        """
+        with suppress(OSError):
+            self._close_file()
         if self._temporary:
             name, self._temporary = self._temporary, ""
-            # If somebody else cleaned up, it is gone all the same.
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(name, dir_fd=self._directory)
         if self._directory >= 0:
             descriptor, self._directory = self._directory, -1
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            descriptor, self._file = self._file, -1
             os.close(descriptor)
 
     def _calling(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

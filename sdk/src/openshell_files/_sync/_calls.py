@@ -24,6 +24,9 @@ _OUTBOX: Final = 2
 
 _CANCELLED: Final = 1
 
+#: gRPC's number for a channel with a connection.
+_READY: Final = grpc.ChannelConnectivity.READY.value[0]
+
 CLOSED: Final = "the client is closed, or the one whose connection it uses"
 
 #: How gRPC's `ValueError` for a call on a closed channel begins.
@@ -61,6 +64,13 @@ class Connection:
         self._channel: grpc.Channel | None = None
         self._lanes: dict[int, grpc.Channel] = {}
         self._closed = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be sent at once; True if a channel of somebody else does not tell."""
+        below = getattr(self._opened(), "_channel", None)
+        look = getattr(below, "check_connectivity_state", None)
+        return look is None or look(False) == _READY
 
     def _opened(self) -> grpc.Channel:
         with self._lock:
@@ -181,11 +191,20 @@ class Outbox(Iterator[bytes]):
         self._messages: SimpleQueue[bytes | None] = SimpleQueue()
         self._room: SimpleQueue[bool] = SimpleQueue()
         self._closed = False
+        self._last: bytes | None = None
+        #: Whether the last message can have left this process. gRPC asks for a
+        #: message when a connection has taken the one before.
+        self.last_left = False
         for _ in range(_OUTBOX):
             self._room.put(True)
 
-    def put(self, message: bytes, timeout: float) -> bool:
+    def put(self, message: bytes, timeout: float, *, last: bool = False) -> bool:
         """Wait for room and add a message.
+
+        Args:
+            message: serialized.
+            timeout: seconds to wait.
+            last: `last_left` depends on it.
 
         Returns:
             False if there was no room in time.
@@ -199,6 +218,8 @@ class Outbox(Iterator[bytes]):
             return False
         if self._closed:
             raise CallEndedError
+        if last:
+            self._last = message
         self._messages.put(message)
         return True
 
@@ -214,7 +235,10 @@ class Outbox(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         message = None if self._closed else self._messages.get()
-        if message is None:
+        if message is not None and message is self._last:
+            # Before the look at `_closed`: whoever closes and then sees it unset knows that it stays here.
+            self.last_left = True
+        if message is None or self._closed:
             raise StopIteration
         self._room.put(True)
         return message
@@ -256,19 +280,28 @@ class UploadCall:
         self._outbox.close()
         self._call.cancel()
 
-    def write(self, message: bytes) -> None:
+    @property
+    def finish_left(self) -> bool:
+        """Whether the last message can have left this process: a connection may have taken it."""
+        return self._outbox.last_left
+
+    def write(self, message: bytes, *, last: bool = False) -> None:
         """Send a message; returns when the sending thread has room for it.
+
+        Args:
+            message: serialized.
+            last: it is the finish, and `finish_left` depends on it.
 
         Raises:
             CallEndedError: the call is over already (UPL-13).
             DeadlineExceeded: nothing moved for the idle time.
         """
-        if not self._outbox.put(message, self._idle):
+        if not self._outbox.put(message, self._idle, last=last):
             raise idle_error(self._idle, "sent")
 
     def finish(self, message: bytes) -> None:
         """Send the last message and half-close."""
-        self.write(message)
+        self.write(message, last=True)
         self.half_close()
 
     def half_close(self) -> None:

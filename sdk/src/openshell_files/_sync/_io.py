@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import BinaryIO, Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 import httpx
 
 from openshell_files._core.error_mapping import idle_error
+from openshell_files._local.byte_streams import Reading, Writing, as_bytes
 from openshell_files._local.source_file import open_for_reading
 from openshell_files.auth import TokenProvider
 from openshell_files.errors import CredentialsError, ErrorFacts, LocalReason
@@ -26,6 +27,12 @@ Lock = threading.Lock
 HttpClient = httpx.Client
 monotonic = time.monotonic
 sleep = time.sleep
+
+#: Says how many seconds are left (None: no limit), and raises when none are.
+Left = Callable[[], float | None]
+
+#: Which of a caller's objects may be asynchronous.
+ASYNCHRONOUS: Final = False
 
 
 class SourceHandle(Protocol):
@@ -85,6 +92,29 @@ def close(handle: SourceHandle) -> None:
     handle.close()
 
 
+class Errands:
+    """What goes on without anybody who waits for it, each in a thread of its own.
+
+    Python waits for such threads at its end, so an errand must end by itself.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+
+    def start(self, errand: Callable[[], None]) -> None:
+        """Begin an errand."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=errand, name="openshell-files-errand")
+        self._threads.append(thread)
+        thread.start()
+
+    def done(self, seconds: float) -> None:
+        """Wait until all have ended, at most so long."""
+        end = monotonic() + seconds
+        for thread in list(self._threads):
+            thread.join(max(0.0, end - monotonic()))
+
+
 def call_token(provider: TokenProvider) -> str:
     """Ask a token provider.
 
@@ -105,22 +135,57 @@ def call_token(provider: TokenProvider) -> str:
 
 def call_sink(sink: Callable[[bytes], object], data: bytes) -> None:
     """Hand content to a caller's function."""
-    sink(data)
+    _blocking(sink(data), "sink")
 
 
-def pieces_of(source: BinaryIO | Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield what a stream of any kind gives.
+def put(writing: Writing, data: bytes) -> None:
+    """Write bytes into a caller's file object.
+
+    Raises:
+        TypeError: it is asynchronous.
+    """
+    writing.begin(data)
+    while not writing.done:
+        _blocking(writing.put(), "sink")
+
+
+def _blocking(answer: object, argument: str) -> object:
+    """Return what a caller's object answered, unless that has to be awaited."""
+    if hasattr(answer, "__await__"):
+        if isinstance(answer, Coroutine):
+            # It was never started, and would complain when it is collected.
+            answer.close()
+        raise TypeError(f"{argument}: it is asynchronous; use AsyncFilesClient")
+    return answer
+
+
+def pieces_of(source: object, size: int, left: Left) -> Iterator[bytes]:
+    """Yield what a stream of any kind gives, as bytes of our own.
 
     Args:
-        source: a binary file, or an iterable of bytes.
+        source: a binary file, or an iterable of bytes; `check_source` let it pass.
         size: how much to read from a file at once.
+        left: raises when no time is left. It is looked at between two pieces:
+            nothing interrupts a caller's object that blocks.
+
+    Raises:
+        TypeError: it gives something else.
+        DeadlineExceeded: by `left`.
     """
     if hasattr(source, "read"):
-        file = cast("BinaryIO", source)
-        while data := file.read(size):
-            yield data
-        return
-    yield from source
+        reading = Reading(source, size)
+        while True:
+            left()
+            answer = _blocking(reading.take(), "source")
+            if answer is None:
+                continue
+            if not (piece := as_bytes(answer)):
+                return
+            yield piece
+    else:
+        for given in cast("Iterable[bytes]", source):
+            left()
+            yield as_bytes(given)
 
 
 class Ahead(Generic[_T]):

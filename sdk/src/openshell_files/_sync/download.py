@@ -11,7 +11,8 @@ from openshell_files._core.download_check import DownloadCheck, Event, Piece, Re
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
 from openshell_files._sync import _io
 from openshell_files._sync._calls import received_ahead
-from openshell_files._sync.rpc import Deadline, Rpc
+from openshell_files._sync.deadline import Deadline
+from openshell_files._sync.rpc import Rpc
 from openshell_files._sync.sinks import Sink
 from openshell_files.errors import FilesError
 from openshell_files.options import LeafLink

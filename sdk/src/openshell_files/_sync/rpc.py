@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -12,12 +13,13 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
-from openshell_files._core.error_mapping import timeout_error
+from openshell_files._core.giving_up import ERRAND_SECONDS
 from openshell_files._core.lanes import LaneChoice, lane_messages
 from openshell_files._core.retrying import Acquaintance, RetryBudget
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
 from openshell_files._sync.credentials import TokenSource
+from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.lanes import UploadLanes
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
@@ -27,40 +29,6 @@ _Answer = TypeVar("_Answer", bound=Message)
 #: How fast a sandbox reads and hashes at the very least: a digest of n bytes
 #: gets n / this more seconds.
 _SLOWEST_DIGEST_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
-
-
-class Deadline:
-    """The end of a transfer that its caller set.
-
-    Args:
-        timeout: seconds from now; None for no end.
-    """
-
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout = timeout
-        self._end = None if timeout is None else _io.monotonic() + timeout
-
-    def left(self) -> float | None:
-        """Return the seconds that are left; None for no end.
-
-        Raises:
-            DeadlineExceeded: none are.
-        """
-        if self._end is None or self._timeout is None:
-            return None
-        left = self._end - _io.monotonic()
-        if left <= 0:
-            raise timeout_error(self._timeout)
-        return left
-
-    def cap(self, seconds: float) -> float:
-        """Return `seconds`, or less if less is left.
-
-        Raises:
-            DeadlineExceeded: nothing is.
-        """
-        left = self.left()
-        return seconds if left is None else min(seconds, left)
 
 
 class Rpc:
@@ -88,10 +56,20 @@ class Rpc:
         self._timeout = timeout
         self._policy = policy
         self._gateway = Acquaintance()
+        self._errands = _io.Errands()
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
         #: Largest file that the gateway takes in one message, as far as it has said so (UPL-16).
         self.max_whole_bytes = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment, as far as it can be told."""
+        return self._connection.ready
+
+    def in_background(self, errand: Callable[[], None]) -> None:
+        """Begin something that nobody waits for; `close` waits for its end."""
+        self._errands.start(errand)
 
     def budget(self) -> RetryBudget:
         """Return the tries of one transfer."""
@@ -197,7 +175,8 @@ class Rpc:
             _io.sleep(deadline.cap(seconds))
 
     def close(self) -> None:
-        """Close the channel."""
+        """Close the channel, when the errands in the background are done."""
+        self._errands.done(ERRAND_SECONDS)
         self._connection.close()
 
     def _unary(

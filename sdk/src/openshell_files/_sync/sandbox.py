@@ -31,8 +31,9 @@ from openshell_files._core.upload_plan import UploadPlan
 from openshell_files._local.target_file import TargetFile
 from openshell_files._sync import _io, content
 from openshell_files._sync.content import Content
+from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.download import Download
-from openshell_files._sync.rpc import Deadline, Rpc
+from openshell_files._sync.rpc import Rpc
 from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink
 from openshell_files._sync.upload import Upload
 from openshell_files.errors import FilesError
@@ -140,7 +141,8 @@ class SandboxFiles:
             OutcomeUnknown: it cannot be known whether it was published.
             FilesError: anything else, by the error table.
         """
-        file = content.open_file(os.fspath(local))
+        deadline = Deadline(timeout)
+        file = content.open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
         try:
             algorithm = upload_digest(digest, file.file.hole_bytes)
             options = UploadOptions(
@@ -152,12 +154,12 @@ class SandboxFiles:
                 durability=durability,
             )
             return self._upload(
-                file,
+                file.content,
                 remote,
                 options,
                 skip_identical=skip_identical,
                 upload_id=upload_id,
-                timeout=timeout,
+                deadline=deadline,
                 progress=progress,
                 algorithm=algorithm,
                 only_sha256=digest == "sha256",
@@ -217,13 +219,14 @@ class SandboxFiles:
             condition=condition,
             durability=durability,
         )
+        deadline = Deadline(timeout)
         return self._upload(
-            content.content_of(source, MIN_CHUNK_LIMIT_BYTES),
+            content.content_of(source, MIN_CHUNK_LIMIT_BYTES, deadline),
             remote,
             options,
             skip_identical=skip_identical,
             upload_id=upload_id,
-            timeout=timeout,
+            deadline=deadline,
             progress=progress,
         )
 
@@ -266,16 +269,15 @@ class SandboxFiles:
         *,
         skip_identical: bool,
         upload_id: str,
-        timeout: float | None,
+        deadline: Deadline,
         progress: ProgressCallback | None,
         algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
         only_sha256: bool = False,
     ) -> UploadResult:
-        deadline = Deadline(timeout)
         digest = ContentDigest(algorithm)
         source_digest: Digest | None = None
         if skip_identical and source.size is not None:
-            content.hash_up_to(source, digest, source.size)
+            content.hash_up_to(source, digest, source.size, deadline)
             source_digest = digest.named
         plan = UploadPlan(
             self._address,
@@ -289,7 +291,16 @@ class SandboxFiles:
             algorithm=algorithm,
             only_sha256=only_sha256,
         )
-        upload = Upload(self._rpc, self._address, source, digest, plan, deadline=deadline, progress=progress)
+        upload = Upload(
+            self._rpc,
+            self._address,
+            source,
+            digest,
+            plan,
+            deadline=deadline,
+            progress=progress,
+            id_given=bool(upload_id),
+        )
         return upload.run()
 
     # Downloading

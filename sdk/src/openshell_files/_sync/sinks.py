@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from openshell_files._core.download_check import Piece
+from openshell_files._local.byte_streams import Writing, check_sink
 from openshell_files._local.target_file import TargetFile
 from openshell_files._sync import _io
-from openshell_files.errors import local_file_error
+from openshell_files.errors import FilesError, local_file_error
 
 #: Holes are written out in pieces of this size where the sink has no holes.
 _ZEROS = bytes(1024 * 1024)
@@ -70,12 +71,19 @@ class MemorySink:
 
 
 class StreamSink:
-    """A binary file object, or a function that takes bytes. What it got, it keeps."""
+    """A binary file object, or a function that takes bytes. What it got, it keeps.
+
+    Raises:
+        TypeError: it takes no bytes.
+        ValueError: it is closed, or open for reading only.
+    """
 
     restartable = False
 
     def __init__(self, target: BinaryIO | Callable[[bytes], object]) -> None:
+        check_sink(target)
         self._target = target
+        self._writing = Writing(target) if hasattr(target, "write") else None
 
     def write(self, piece: Piece) -> None:
         """Hand content on; a hole as the zeros it stands for."""
@@ -92,15 +100,13 @@ class StreamSink:
         raise AssertionError("a stream cannot start over")
 
     def _put(self, data: bytes) -> None:
-        if callable(self._target):
-            _io.call_sink(self._target, data)
+        if self._writing is None:
+            _io.call_sink(cast("Callable[[bytes], object]", self._target), data)
             return
-        view = memoryview(data)
-        while view:
-            try:
-                written = _io.in_thread(self._target.write, view)
-            except OSError as error:
-                name = str(getattr(self._target, "name", "stream"))
-                raise local_file_error(error, name, "cannot write") from error
-            # Unbuffered files may take less than all.
-            view = view[written:]
+        try:
+            _io.put(self._writing, data)
+        except OSError as error:
+            if isinstance(error, FilesError):
+                raise
+            name = str(getattr(self._target, "name", "stream"))
+            raise local_file_error(error, name, "cannot write") from error

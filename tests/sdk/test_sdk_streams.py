@@ -1,0 +1,410 @@
+"""Sources and sinks that are something else than a regular file: one table per direction."""
+
+from __future__ import annotations
+
+import array
+import codecs
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fake_file_gateway import FakeFile, FakeGateway
+from openshell_files import AsyncFilesClient
+from openshell_files.errors import DeadlineExceeded, LocalFileChanged, LocalFileError, LocalIsADirectory
+from sdk_flavours import big_content
+
+CONTENT = big_content()
+
+
+# Sources
+
+
+class Reader:
+    """A file object with only what the test gives it."""
+
+    def __init__(self, read: Callable[[int], object], **more: object) -> None:
+        self.read = read
+        self.__dict__.update(more)
+
+
+def lazy_read() -> Callable[[int], object]:
+    """Return a read that has nothing every second time."""
+    file, calls = io.BytesIO(CONTENT), iter(range(1_000_000))
+    return lambda size: None if next(calls) % 2 else file.read(size)
+
+
+def blocking_error_read() -> Callable[[int], object]:
+    file, calls = io.BytesIO(CONTENT), iter(range(1_000_000))
+
+    def read(size: int) -> bytes:
+        if next(calls) % 2:
+            raise BlockingIOError
+        return file.read(min(size, 100_000))
+
+    return read
+
+
+def reading(answer: Callable[[io.BytesIO, int], object]) -> Callable[[], Any]:
+    """Return what makes a reader that answers from a file in its own way."""
+
+    def make() -> Reader:
+        file = io.BytesIO(CONTENT)
+        return Reader(lambda size: answer(file, size))
+
+    return make
+
+
+def one_buffer(kind: Callable[[bytearray], object]) -> Iterator[object]:
+    """Yield one buffer again and again, filled anew."""
+    file, buffer = io.BytesIO(CONTENT), bytearray(70_001)
+    while count := file.readinto(buffer):
+        piece = kind(buffer)
+        yield piece if count == len(buffer) else bytes(buffer[:count])
+        buffer[:] = bytes(len(buffer))
+
+
+def slow_pipe(*, blocking: bool, buffered: bool) -> Any:
+    """Return the reading end of a pipe whose writer makes pauses."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, blocking)
+
+    def write() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as file:
+            for start in range(0, len(CONTENT), 500_000):
+                view = memoryview(CONTENT)[start : start + 500_000]
+                while view:
+                    view = view[file.write(view) or 0 :]
+                time.sleep(0.02)
+
+    threading.Thread(target=write, daemon=True).start()
+    return os.fdopen(reading, "rb", buffering=-1 if buffered else 0)
+
+
+def socket_file() -> Any:
+    left, right = socket.socketpair()
+
+    def send() -> None:
+        with right:
+            right.sendall(CONTENT)
+
+    threading.Thread(target=send, daemon=True).start()
+    file = left.makefile("rb")
+    left.close()
+    return file
+
+
+class ShortSeekable(io.BytesIO):
+    """Reads less than it is asked for."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size or 0, 10_007))
+
+
+class SilentSeek(io.BytesIO):
+    """Its `seek` returns nothing, as those of many file-like objects."""
+
+    def seek(self, *args: int) -> None:  # type: ignore[override]  # that is the point
+        super().seek(*args)
+
+
+SOURCES: dict[str, Callable[[], Any]] = {
+    "read gives None": lambda: Reader(lazy_read()),
+    "read raises BlockingIOError": lambda: Reader(blocking_error_read()),
+    "non-blocking pipe": lambda: slow_pipe(blocking=False, buffered=False),
+    "non-blocking pipe, buffered": lambda: slow_pipe(blocking=False, buffered=True),
+    "blocking pipe": lambda: slow_pipe(blocking=True, buffered=True),
+    "socket file": socket_file,
+    "generator of one bytearray": lambda: one_buffer(lambda buffer: buffer),
+    "generator of one memoryview": lambda: one_buffer(memoryview),
+    "read gives bytearray": reading(lambda file, size: bytearray(file.read(size))),
+    "read gives more than asked": reading(lambda file, size: file.read(size * 3 + 1)),
+    "seekable with short reads": lambda: ShortSeekable(CONTENT),
+    "seek that returns nothing": lambda: SilentSeek(CONTENT),
+    "array": lambda: array.array("B", CONTENT),
+    "memoryview that is not in one row": lambda: memoryview(bytes(b for byte in CONTENT for b in (byte, 0)))[
+        ::2
+    ],
+    "seekable that lies": lambda: Reader(
+        io.BytesIO(CONTENT).read, seekable=lambda: True, tell=lambda: _raise(OSError("no"))
+    ),
+    "empty pieces between": lambda: iter([b"", CONTENT[:5], b"", CONTENT[5:], b""]),
+}
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_is_read_to_its_end(gateway: FakeGateway, sandbox: Any, kind: str) -> None:
+    """UPL-3: what arrives is what the source gave, whole."""
+    source = SOURCES[kind]()
+    result = sandbox.upload(source, "x")
+    assert gateway.files["x"].content == CONTENT
+    assert result.size == len(CONTENT)
+    if hasattr(source, "close"):
+        source.close()
+
+
+async def _answer(value: object) -> object:
+    return value
+
+
+class NoSource:
+    """Nothing that gives bytes."""
+
+
+WRONG_SOURCES: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
+    "str": (lambda _: "text", TypeError, "source: a str"),
+    "path": (lambda path: path, TypeError, "source: a path.*upload_path"),
+    "text file": (lambda path: path.open("w+"), TypeError, "source: the file gives str"),
+    "text in memory": (lambda _: io.StringIO("x"), TypeError, "source: the file gives str"),
+    "read gives str": (lambda _: Reader(lambda _size: "x"), TypeError, "source: gives str"),
+    "iterable of str": (lambda _: ["x"], TypeError, "source: gives str"),
+    "iterable of int": (lambda _: [1], TypeError, "source: gives int"),
+    "number": (lambda _: 5, TypeError, "source: give bytes.*not int"),
+    "None": (lambda _: None, TypeError, "source: give bytes.*not NoneType"),
+    "nothing": (lambda _: NoSource(), TypeError, "source: give bytes.*not NoSource"),
+    "socket": (lambda _: socket.socket(), TypeError, "source: give bytes.*makefile"),
+    "closed": (lambda _: _closed(io.BytesIO(b"1")), ValueError, "source: the file is closed"),
+    "write-only": (lambda path: path.open("wb"), ValueError, "source: .* not open for reading"),
+}
+
+
+def _closed(file: Any) -> Any:
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize("kind", WRONG_SOURCES)
+def test_what_is_no_source_is_named(gateway: FakeGateway, sandbox: Any, tmp_path: Path, kind: str) -> None:
+    make, error, words = WRONG_SOURCES[kind]
+    source = make(tmp_path / "file")
+    with pytest.raises(error, match=words):
+        sandbox.upload(source, "x")
+    assert not gateway.calls
+    if hasattr(source, "close"):
+        source.close()
+
+
+def test_a_seekable_file_that_gives_too_much_is_refused(gateway: FakeGateway, sandbox: Any) -> None:
+    class Greedy(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read((size or 0) + 1)
+
+    with pytest.raises(ValueError, match=r"source: read.*more than it was asked for"):
+        sandbox.upload(Greedy(CONTENT), "x")
+    assert "x" not in gateway.files
+
+
+@pytest.mark.parametrize("change", [b"", CONTENT + b"1"])
+def test_a_file_object_that_changes_is_refused(gateway: FakeGateway, sandbox: Any, change: bytes) -> None:
+    """It grows or shrinks while it is read."""
+    file = io.BytesIO(CONTENT)
+
+    def resize(progress: Any) -> None:
+        if progress.transferred:
+            at = file.tell()
+            file.seek(0)
+            file.truncate()
+            file.write(change)
+            file.seek(at)
+
+    with pytest.raises(LocalFileChanged):
+        sandbox.upload(file, "x", progress=resize)
+    assert "x" not in gateway.files
+
+
+@pytest.mark.parametrize(
+    "source", ["/proc/cpuinfo", "/proc/self/cmdline", "/sys/kernel/mm/transparent_hugepage/enabled"]
+)
+@pytest.mark.parametrize("way", ["path", "buffered", "unbuffered"])
+def test_sizes_that_are_made_up(gateway: FakeGateway, sandbox: Any, source: str, way: str) -> None:
+    """The kernel's files say 0 bytes, or a page, and are read to their real end."""
+    expected = Path(source).read_bytes()
+    if way == "path":
+        result = sandbox.upload_path(source, "x")
+    else:
+        with open(source, "rb", buffering=-1 if way == "buffered" else 0) as file:
+            result = sandbox.upload(file, "x")
+    sent = gateway.files["x"].content
+    assert result.size == len(sent)
+    if source == "/proc/cpuinfo":
+        # Its clock rates change from one read to the next.
+        assert sent.count(b"processor") == expected.count(b"processor")
+    else:
+        assert sent == expected
+
+
+def test_a_device_that_says_it_can_seek(gateway: FakeGateway, sandbox: Any) -> None:
+    with open("/dev/null", "rb") as file:
+        sandbox.upload(file, "x")
+    assert gateway.files["x"].content == b""
+    with open("/dev/zero", "rb") as file, pytest.raises(DeadlineExceeded):
+        sandbox.upload(file, "y", timeout=0.5)
+
+
+def test_a_directory_is_no_source(sandbox: Any, tmp_path: Path) -> None:
+    with pytest.raises(LocalIsADirectory):
+        sandbox.upload_path(tmp_path, "x")
+
+
+@pytest.mark.parametrize("given", [b"", b"x" * 300_000])
+def test_a_pipe_that_gives_nothing_heeds_the_timeout(
+    gateway: FakeGateway, sandbox: Any, given: bytes
+) -> None:
+    """K11: a source that waits is a long local step, too."""
+    reading, writing = os.pipe()
+    threading.Thread(target=os.write, args=(writing, given), daemon=True).start()
+    with os.fdopen(reading, "rb") as file, pytest.raises(DeadlineExceeded):
+        sandbox.upload(file, "x", timeout=0.5)
+    os.close(writing)
+    assert all(not upload.staged for upload in gateway.uploads.values())
+
+
+async def test_an_asynchronous_reader(gateway: FakeGateway) -> None:
+    """A `read` that has to be awaited, also where `read` is no coroutine function."""
+    file = io.BytesIO(CONTENT)
+    async with AsyncFilesClient(gateway.address) as client:
+        await client.sandbox("demo").upload(cast("Any", Reader(lambda size: _answer(file.read(size)))), "x")
+    assert gateway.files["x"].content == CONTENT
+
+
+# Sinks
+
+
+class Writer:
+    """A file object with only a `write`, which answers as the test says."""
+
+    def __init__(self, answer: Callable[[int], object]) -> None:
+        self.taken = bytearray()
+        self._answer = answer
+
+    def write(self, data: bytes) -> object:
+        answer = self._answer(len(data))
+        self.taken += data if answer is None else data[: cast("int", answer)]
+        return answer
+
+
+class LazyRaw(io.RawIOBase):
+    """Takes nothing every second time, as a non-blocking descriptor does."""
+
+    def __init__(self) -> None:
+        self.taken = bytearray()
+        self._calls = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        self._calls += 1
+        if self._calls % 2:
+            return None
+        self.taken += bytes(data)[:50_000]
+        return min(len(data), 50_000)
+
+
+class Full(Writer):
+    """Raises BlockingIOError after a part, as a BufferedWriter does."""
+
+    def write(self, data: bytes) -> object:
+        if len(data) > 100:
+            self.taken += data[:100_00]
+            error = BlockingIOError(11, "full")
+            error.characters_written = min(len(data), 100_00)
+            raise error
+        return super().write(data)
+
+
+SINKS: dict[str, Callable[[], Any]] = {
+    "all at once": lambda: Writer(lambda size: size),
+    "a part": lambda: Writer(lambda size: min(size, 9_973)),
+    "no count": lambda: Writer(lambda _: None),
+    "raw and not ready": LazyRaw,
+    "BlockingIOError": lambda: Full(lambda size: size),
+}
+
+
+@pytest.mark.parametrize("kind", SINKS)
+def test_every_sink_gets_everything_once(gateway: FakeGateway, sandbox: Any, kind: str) -> None:
+    """DWN-2."""
+    gateway.files["x"] = FakeFile(CONTENT)
+    sink = SINKS[kind]()
+    assert sandbox.download("x", sink).size == len(CONTENT)
+    assert sink.taken == CONTENT
+
+
+def test_a_codec_writer(gateway: FakeGateway, sandbox: Any) -> None:
+    """The `StreamWriter` of codecs answers nothing."""
+    gateway.files["x"] = FakeFile(CONTENT)
+    below = io.BytesIO()
+    sandbox.download("x", codecs.lookup("hex").streamwriter(below))
+    assert bytes.fromhex(below.getvalue().decode()) == CONTENT
+
+
+@pytest.mark.parametrize("answer", [0, -1, 1 << 40, "all"])
+def test_a_sink_that_takes_nothing_is_an_error(gateway: FakeGateway, sandbox: Any, answer: object) -> None:
+    gateway.files["x"] = FakeFile(CONTENT)
+
+    class Liar:
+        def write(self, _data: bytes) -> object:
+            return answer
+
+    with pytest.raises(LocalFileError, match="write answered"):
+        sandbox.download("x", Liar())
+
+
+WRONG_SINKS: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
+    "str": (lambda _: "text", TypeError, "sink: a path"),
+    "path": (lambda path: path, TypeError, "sink: a path.*download_path"),
+    "text file": (lambda path: path.open("w"), TypeError, "sink: the file takes str"),
+    "number": (lambda _: 5, TypeError, "sink: give a binary file object"),
+    "None": (lambda _: None, TypeError, "sink: give a binary file object"),
+    "closed": (lambda _: _closed(io.BytesIO()), ValueError, "sink: the file is closed"),
+    "read-only": (lambda _: io.FileIO("/dev/null", "r"), ValueError, "sink: .* not open for writing"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_SINKS)
+def test_what_is_no_sink_is_named(gateway: FakeGateway, sandbox: Any, tmp_path: Path, kind: str) -> None:
+    gateway.files["x"] = FakeFile(CONTENT)
+    make, error, words = WRONG_SINKS[kind]
+    sink = make(tmp_path / "file")
+    with pytest.raises(error, match=words):
+        sandbox.download("x", sink)
+    assert not gateway.calls
+    if hasattr(sink, "close"):
+        sink.close()
+
+
+async def test_an_asynchronous_writer(gateway: FakeGateway) -> None:
+    """A `write` that has to be awaited, and one whose room is waited for by `drain`."""
+    gateway.files["x"] = FakeFile(CONTENT)
+
+    class Draining:
+        def __init__(self) -> None:
+            self.taken = bytearray()
+            self.drained = 0
+
+        def write(self, data: bytes) -> None:
+            self.taken += data
+
+        async def drain(self) -> None:
+            self.drained += 1
+
+    class Awaited(Draining):
+        async def write(self, data: bytes) -> int:  # type: ignore[override]  # the other kind
+            self.taken += data
+            return len(data)
+
+    async with AsyncFilesClient(gateway.address) as client:
+        for sink in (Draining(), Awaited()):
+            await client.sandbox("demo").download("x", cast("Any", sink))
+            assert sink.taken == CONTENT
+            assert sink.drained
