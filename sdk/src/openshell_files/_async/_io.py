@@ -35,9 +35,6 @@ _MOST_PIECES: Final = 1024
 #: Says how many seconds are left (None: no limit), and raises when none are.
 Left = Callable[[], float | None]
 
-#: Which of a caller's objects may be asynchronous.
-ASYNCHRONOUS: Final = True
-
 
 class SourceHandle(Protocol):
     """An open local file."""
@@ -194,7 +191,7 @@ async def pieces_of(source: object, size: int, left: Left) -> AsyncIterator[byte
     """Yield what a stream of any kind gives, as bytes of our own.
 
     Args:
-        source: a binary file, or an iterable of bytes; `check_source` let it pass.
+        source: a binary file, or an iterable of bytes.
         size: how much to read from a file at once.
         left: says how many seconds are left, and raises when none are.
 

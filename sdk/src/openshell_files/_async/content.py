@@ -12,7 +12,7 @@ from openshell_files._async.deadline import Deadline
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
 from openshell_files._local import source_file
-from openshell_files._local.byte_streams import Reading, as_bytes, check_source, flat, seeks
+from openshell_files._local.byte_streams import Reading, as_bytes, flat, seeks
 from openshell_files._local.source_file import SourceFile
 from openshell_files.errors import DeadlineExceeded, FilesError, local_file_error
 
@@ -335,13 +335,11 @@ async def content_of(
         deadline: when to give up.
 
     Raises:
-        TypeError: it is of no kind that gives bytes.
-        ValueError: it is a file that is closed, or open for writing only.
+        TypeError: a stream gives something else than bytes.
         DeadlineExceeded: a stream gave nothing until then.
     """
     if not hasattr(source, "read") and (data := flat(source)) is not None:
         return BytesContent(data)
-    check_source(source, asynchronous=_io.ASYNCHRONOUS)
     if (seekable := await _seekable(source)) is not None:
         return seekable
     stream = _io.pieces_of(source, small, deadline.left)

@@ -7,7 +7,7 @@ from typing import BinaryIO, Protocol, cast
 
 from openshell_files._async import _io
 from openshell_files._core.download_check import Piece
-from openshell_files._local.byte_streams import Writing, check_sink
+from openshell_files._local.byte_streams import Writing
 from openshell_files._local.target_file import TargetFile
 from openshell_files.errors import FilesError, local_file_error
 
@@ -70,17 +70,11 @@ class MemorySink:
 
 
 class StreamSink:
-    """A binary file object, or a function that takes bytes. What it got, it keeps.
-
-    Raises:
-        TypeError: it takes no bytes.
-        ValueError: it is closed, or open for reading only.
-    """
+    """A binary file object, or a function that takes bytes. What it got, it keeps."""
 
     restartable = False
 
     def __init__(self, target: BinaryIO | Callable[[bytes], object | Awaitable[object]]) -> None:
-        check_sink(target)
         self._target = target
         self._writing = Writing(target) if hasattr(target, "write") else None
 

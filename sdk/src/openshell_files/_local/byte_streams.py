@@ -13,7 +13,6 @@ import os
 import select
 import stat
 import time
-from collections.abc import AsyncIterable, Iterable
 from typing import Final
 
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason
@@ -28,65 +27,6 @@ _NAP_SECONDS: Final = 0.02
 #: Sizes that kernel interfaces give for files whose content they make when it is read.
 _INVENTED_SIZE_STEP: Final = 4096
 _INVENTED_SIZE_LIMIT: Final = 64 * 1024
-
-
-def check_source(source: object, *, asynchronous: bool) -> None:
-    """Check that an object can be the source of an upload.
-
-    Args:
-        source: anything.
-        asynchronous: asynchronous objects are possible.
-
-    Raises:
-        TypeError: it is of no kind that gives bytes.
-        ValueError: it is closed, or open for writing only.
-    """
-    if isinstance(source, str):
-        raise TypeError("source: a str is not content; encode it, or use upload_path for a file")
-    if isinstance(source, os.PathLike):
-        raise TypeError("source: a path is not content; use upload_path for a file")
-    if isinstance(source, io.TextIOBase):
-        raise TypeError("source: the file gives str; open it in binary mode")
-    if hasattr(source, "read"):
-        _check_open(source, "source", "readable", "reading")
-        return
-    if isinstance(source, AsyncIterable):
-        if not asynchronous:
-            raise TypeError("source: an asynchronous iterable; use AsyncFilesClient")
-        return
-    if not isinstance(source, Iterable):
-        hint = "; use its makefile('rb')" if hasattr(source, "makefile") else ""
-        raise TypeError(
-            "source: give bytes, a binary file object or an iterable of bytes, "
-            f"not {type(source).__name__}{hint}"
-        )
-
-
-def check_sink(sink: object) -> None:
-    """Check that an object can be the sink of a download.
-
-    Raises:
-        TypeError: it is of no kind that takes bytes.
-        ValueError: it is closed, or open for reading only.
-    """
-    if isinstance(sink, str | os.PathLike):
-        raise TypeError("sink: a path is no file object; use download_path for a file")
-    if isinstance(sink, io.TextIOBase):
-        raise TypeError("sink: the file takes str; open it in binary mode")
-    if hasattr(sink, "write"):
-        _check_open(sink, "sink", "writable", "writing")
-    elif not callable(sink):
-        raise TypeError(
-            f"sink: give a binary file object or a function that takes bytes, not {type(sink).__name__}"
-        )
-
-
-def _check_open(file: object, argument: str, ability: str, doing: str) -> None:
-    if getattr(file, "closed", False) is True:
-        raise ValueError(f"{argument}: the file is closed")
-    able = getattr(file, ability, None)
-    if isinstance(file, io.IOBase) and able is not None and not able():
-        raise ValueError(f"{argument}: the file is not open for {doing}")
 
 
 def as_bytes(piece: object, argument: str = "source") -> bytes:
@@ -240,7 +180,7 @@ class Writing:
     def put(self) -> object:
         """Write some; return what `write` answered if that is to be awaited first."""
         try:
-            answer: object = self._file.write(self._left)  # type: ignore[attr-defined]  # checked by check_sink
+            answer: object = self._file.write(self._left)  # type: ignore[attr-defined]  # the caller's `sink` is checked to have one
         except BlockingIOError as error:
             self._left = self._left[error.characters_written :]
             wait_for(self._descriptor, select.POLLOUT)

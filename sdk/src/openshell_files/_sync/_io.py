@@ -31,9 +31,6 @@ sleep = time.sleep
 #: Says how many seconds are left (None: no limit), and raises when none are.
 Left = Callable[[], float | None]
 
-#: Which of a caller's objects may be asynchronous.
-ASYNCHRONOUS: Final = False
-
 
 class SourceHandle(Protocol):
     """An open local file."""
@@ -163,7 +160,7 @@ def pieces_of(source: object, size: int, left: Left) -> Iterator[bytes]:
     """Yield what a stream of any kind gives, as bytes of our own.
 
     Args:
-        source: a binary file, or an iterable of bytes; `check_source` let it pass.
+        source: a binary file, or an iterable of bytes.
         size: how much to read from a file at once.
         left: raises when no time is left. It is looked at between two pieces:
             nothing interrupts a caller's object that blocks.

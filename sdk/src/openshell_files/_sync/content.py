@@ -11,7 +11,7 @@ from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
 from openshell_files._local import source_file
-from openshell_files._local.byte_streams import Reading, as_bytes, check_source, flat, seeks
+from openshell_files._local.byte_streams import Reading, as_bytes, flat, seeks
 from openshell_files._local.source_file import SourceFile
 from openshell_files._sync import _io
 from openshell_files._sync.deadline import Deadline
@@ -336,13 +336,11 @@ def content_of(
         deadline: when to give up.
 
     Raises:
-        TypeError: it is of no kind that gives bytes.
-        ValueError: it is a file that is closed, or open for writing only.
+        TypeError: a stream gives something else than bytes.
         DeadlineExceeded: a stream gave nothing until then.
     """
     if not hasattr(source, "read") and (data := flat(source)) is not None:
         return BytesContent(data)
-    check_source(source, asynchronous=_io.ASYNCHRONOUS)
     if (seekable := _seekable(source)) is not None:
         return seekable
     stream = _io.pieces_of(source, small, deadline.left)
