@@ -443,7 +443,7 @@ class Admission:
                     raise
                 upload = self._new_live(request, location, record)
                 upload.counted = not at_once
-                self._uploads.adopt(upload)
+                self._uploads.adopt(upload, location)
                 return Admitted(upload, staging)
 
     def _unrecord(self, record: UploadRecord) -> None:

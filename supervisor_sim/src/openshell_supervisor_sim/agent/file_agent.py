@@ -168,6 +168,7 @@ class FileAgent:
         if self._disk is None:
             return
         if services is not None:
+            await self._disk.run(services.uploads.close)
             await self._disk.run(services.root.close)
         journal, self._journal = self._journal, None
         if journal is not None:

@@ -77,7 +77,7 @@ class Recovery:
             TransferError: the journal cannot be read.
         """
         for parent, name in self._journal.names():
-            self._remove_orphan(parent, name)
+            self._remove_orphan(parent, name, uploads)
         for upload_id in self._journal.unfinished():
             try:
                 record = self._journal.get(upload_id)
@@ -123,14 +123,14 @@ class Recovery:
             self._best_effort(lambda: self._journal.set_aside(record.upload_id))
             return None
 
-    def _remove_orphan(self, parent: bytes, name: bytes) -> None:
+    def _remove_orphan(self, parent: bytes, name: bytes, uploads: Uploads) -> None:
         try:
             with self._root.reopen(parent, name) as location, mapped("removing a staging file"):
                 self._fs.unlink(name, location.parent_fd)
         except TransferError as error:
-            if error.reason not in _GONE:
-                _log.warning("a staging file of an earlier agent stays: %s", error)
-                return
+            # A directory that is gone may be one that was moved, and may come back.
+            uploads.leave_behind(parent, name, error)
+            return
         self._best_effort(lambda: self._journal.drop_name(parent, name))
 
     def _decide(self, record: UploadRecord, request: UploadRequest, location: Location) -> LiveUpload | None:

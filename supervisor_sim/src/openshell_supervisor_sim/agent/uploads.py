@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from openshell_files_protocol.errors import TransferError
@@ -23,10 +23,11 @@ from openshell_supervisor_sim.agent.core.upload_life import UNFINISHED, Event
 from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.held_directories import HeldDirectories
 from openshell_supervisor_sim.agent.journal import Journal, UploadRecord
 from openshell_supervisor_sim.agent.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.live_upload import Holder, LiveUpload
-from openshell_supervisor_sim.agent.paths import SandboxRoot
+from openshell_supervisor_sim.agent.paths import Location, SandboxRoot
 from openshell_supervisor_sim.agent.staging import open_named
 from openshell_supervisor_sim.agent.upload_status import (
     Caller,
@@ -73,6 +74,11 @@ class Uploads:
         #: Staging files whose unlink failed, by directory and name.
         self._left_behind: set[tuple[bytes, bytes]] = set()
         self._reaching = KeyedLocks()
+        self._directories = HeldDirectories(fs)
+
+    def close(self) -> None:
+        """Close the directories of unfinished uploads; more than once is fine."""
+        self._directories.close()
 
     @property
     def unfinished(self) -> int:
@@ -80,10 +86,22 @@ class Uploads:
         with self._lock:
             return sum(upload.unfinished for upload in self._live.values())
 
-    def adopt(self, upload: LiveUpload) -> None:
-        """Know an upload: a new one, or one that an earlier agent left behind."""
+    def adopt(self, upload: LiveUpload, location: Location | None = None) -> None:
+        """Know an upload: a new one, or one that an earlier agent left behind.
+
+        Args:
+            upload: it.
+            location: where its staging file is; looked up if not given.
+        """
+        record = upload.row
         with self._lock:
-            self._live[upload.row.upload_id] = upload
+            self._live[record.upload_id] = upload
+        if location is not None:
+            self._directories.hold(record.upload_id, location.parent_fd)
+            return
+        # Where it cannot be reached now, whoever asks for it tries again.
+        with suppress(TransferError), self._root.reopen(record.parent, record.staging) as found:
+            self._directories.hold(record.upload_id, found.parent_fd)
 
     # Asking
 
@@ -125,11 +143,12 @@ class Uploads:
             except TransferError as error:
                 upload.unreachable = error
                 return
+            if found is not None:
+                self.adopt(found)
+                return
             with self._lock:
-                if found is None:
-                    del self._live[record.upload_id]
-                else:
-                    self._live[record.upload_id] = found
+                del self._live[record.upload_id]
+            self._directories.let_go(record.upload_id)
 
     def status(
         self, caller: Caller, key: UploadKey, *, digest: bool, interrupt: Interrupt
@@ -205,6 +224,8 @@ class Uploads:
                 with self._lock:
                     self._live.pop(upload.record.upload_id, None)
         finally:
+            if upload.record is not None:
+                self._directories.let_go(upload.record.upload_id)
             upload.tell_settled()
 
     def _recorded(self, upload: LiveUpload, *, durable: bool) -> bool:
@@ -250,31 +271,51 @@ class Uploads:
         failure_reason: str = "",
     ) -> bool:
         """End an upload from outside its stream, and remove its staging file."""
-        ended = self.end(upload, event, error, idle=idle, failure_reason=failure_reason)
-        if ended:
-            self._remove(upload.row.parent, upload.row.staging)
-        return ended
+        record = upload.row
+        directory = self._directories.borrow(record.upload_id)
+        try:
+            ended = self.end(upload, event, error, idle=idle, failure_reason=failure_reason)
+            if ended and directory is not None:
+                self._remove_from(directory, record.parent, record.staging)
+            elif ended:
+                self._remove(record.parent, record.staging)
+            return ended
+        finally:
+            if directory is not None:
+                self._fs.close(directory)
 
     def lose(self, upload: LiveUpload, error: TransferError) -> None:
-        """End an upload whose staging file is gone: what became of it cannot be known."""
-        self.end(upload, Event.LOST, error)
+        """End an upload whose staging file is not where it was: what became of it cannot be known.
+
+        If its directory was moved, the file is removed there.
+        """
+        self._end_and_free(upload, Event.LOST, error)
+
+    def _remove_from(self, directory: int, parent: bytes, name: bytes) -> None:
+        """Remove a staging file from a directory that is open, wherever it was moved to."""
+        try:
+            with mapped("removing a staging file"):
+                self._fs.unlink(name, directory)
+        except TransferError as error:
+            self.leave_behind(parent, name, error)
 
     def _remove(self, parent: bytes, name: bytes) -> bool:
-        """Remove a staging file that no stream has open; one that stays is tried again."""
+        """Remove a staging file by its path; one that stays, or may come back, is tried again."""
         try:
             with self._root.reopen(parent, name) as location, mapped("removing a staging file"):
                 self._fs.unlink(name, location.parent_fd)
         except TransferError as error:
-            if error.reason not in {Reason.PARENT_NOT_FOUND, Reason.NOT_A_DIRECTORY}:
-                self.leave_behind(parent, name, error)
-                return False
+            self.leave_behind(parent, name, error)
+            return False
         return True
 
     def leave_behind(self, parent: bytes, name: bytes, error: Exception) -> None:
         """Note a staging file that could not be removed: the sweeper and the next start try again."""
-        _log.warning("a staging file stays: %s", error)
         with self._lock:
+            if (parent, name) in self._left_behind:
+                return
             self._left_behind.add((parent, name))
+        _log.warning("a staging file stays: %s", error)
         try:
             self._journal.add_name(parent, name)
         except TransferError:
