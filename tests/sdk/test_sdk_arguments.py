@@ -6,16 +6,17 @@ import asyncio
 import inspect
 import io
 import tempfile
+from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, cast
 
+import openshell_files
 import pytest
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files import (
     AsyncFilesClient,
     AsyncSandboxFiles,
-    ClientCredentials,
     Condition,
     FilesClient,
     LeafLink,
@@ -116,7 +117,7 @@ RIGHT: dict[str, Any] = {
 }  # fmt: skip
 METHODS = [
     name
-    for name, method in inspect.getmembers(SandboxFiles, inspect.isfunction)
+    for name, _ in inspect.getmembers(SandboxFiles, inspect.isfunction)
     if not name.startswith("_") and name != "open"
 ]
 
@@ -219,26 +220,30 @@ def test_wrong_sandboxes(kind: Any, given: dict[str, Any], named: str) -> None:
 NAN, INFINITE = float("nan"), float("inf")
 
 
+#: The same classes for wrong values, which type checkers would refuse.
+UNTYPED: Any = openshell_files
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        *((lambda v=v: RetryPolicy(attempts=v), "attempts") for v in (0, -1, True, 1.5, "3", None)),
-        *((lambda v=v: RetryPolicy(outage_attempts=v), "outage_attempts") for v in (-1, 1.5)),
-        *((lambda v=v: RetryPolicy(initial_delay=v), "initial_delay") for v in (-1, NAN, INFINITE, "1", None)),
-        *((lambda v=v: RetryPolicy(max_delay=v), "max_delay") for v in (-1, NAN, True)),
-        *((lambda v=v: RetryPolicy(max_server_delay=v), "max_server_delay") for v in (-1, NAN)),
-        *((lambda v=v: RetryPolicy(multiplier=v), "multiplier") for v in (0.5, 0, NAN, INFINITE, "2")),
-        *((lambda v=v: TlsConfig(ca_path=v), "ca_path") for v in (1, b"x", "")),
-        *((lambda v=v: OidcAuth(v), "token") for v in (None, 1, b"x")),
-        *((lambda v=v: ClientCredentials(v, "me", "s"), "issuer") for v in (None, 1, "", SURROGATE)),
-        *((lambda v=v: ClientCredentials("https://x", v, "s"), "client_id") for v in (None, "", SURROGATE)),
-        *((lambda v=v: ClientCredentials("https://x", "me", v), "client_secret") for v in (None, b"s", SURROGATE)),
-        *((lambda v=v: ClientCredentials("https://x", "me", "s", timeout=v), "timeout") for v in (0, NAN, "1")),
-        *((lambda v=v: Condition.sha256(v), "digest|condition") for v in (None, 1, "", "zz", "0" * 63, b"x")),
-        *((lambda v=v: Condition.version(v), "version") for v in (None, 1, "", SURROGATE)),
-        (lambda: Condition("absent", "x"), "condition"),
-        (lambda: Condition("sha256"), "condition"),
-        (lambda: Condition("newer"), "condition"),
+        *((lambda v=v: UNTYPED.RetryPolicy(attempts=v), "attempts") for v in (0, -1, True, 1.5, "3", None)),
+        *((lambda v=v: UNTYPED.RetryPolicy(outage_attempts=v), "outage_attempts") for v in (-1, 1.5)),
+        *((lambda v=v: UNTYPED.RetryPolicy(initial_delay=v), "initial_delay") for v in (-1, NAN, INFINITE, "1", None)),
+        *((lambda v=v: UNTYPED.RetryPolicy(max_delay=v), "max_delay") for v in (-1, NAN, True)),
+        *((lambda v=v: UNTYPED.RetryPolicy(max_server_delay=v), "max_server_delay") for v in (-1, NAN)),
+        *((lambda v=v: UNTYPED.RetryPolicy(multiplier=v), "multiplier") for v in (0.5, 0, NAN, INFINITE, "2")),
+        *((lambda v=v: UNTYPED.TlsConfig(ca_path=v), "ca_path") for v in (1, b"x", "")),
+        *((lambda v=v: UNTYPED.OidcAuth(v), "token") for v in (None, 1, b"x")),
+        *((lambda v=v: UNTYPED.ClientCredentials(v, "me", "s"), "issuer") for v in (None, 1, "", SURROGATE)),
+        *((lambda v=v: UNTYPED.ClientCredentials("https://x", v, "s"), "client_id") for v in (None, "", SURROGATE)),
+        *((lambda v=v: UNTYPED.ClientCredentials("https://x", "me", v), "client_secret") for v in (None, b"s", SURROGATE)),
+        *((lambda v=v: UNTYPED.ClientCredentials("https://x", "me", "s", timeout=v), "timeout") for v in (0, NAN, "1")),
+        *((lambda v=v: UNTYPED.Condition.sha256(v), "digest|condition") for v in (None, 1, "", "zz", "0" * 63, b"x")),
+        *((lambda v=v: UNTYPED.Condition.version(v), "version") for v in (None, 1, "", SURROGATE)),
+        (lambda: UNTYPED.Condition("absent", "x"), "condition"),
+        (lambda: UNTYPED.Condition("sha256"), "condition"),
+        (lambda: UNTYPED.Condition("newer"), "condition"),
     ],
 )  # fmt: skip
 def test_wrong_options(make: Callable[[], object], named: str) -> None:
@@ -300,7 +305,7 @@ def test_right_values_of_other_kinds(sandbox: SandboxFiles, gateway: FakeGateway
     Somewhere.directory = tmp_path
     sandbox.upload(memoryview(b"a-b-c")[::2], "x")
     assert gateway.files["x"].content == b"abc"
-    sandbox.upload(cast("Any", __import__("array").array("B", b"array")), "x", leaf_link=LeafLink.FOLLOW)
+    sandbox.upload(cast("Any", array("B", b"array")), "x", leaf_link=LeafLink.FOLLOW)
     assert gateway.files["x"].content == b"array"
     sandbox.upload(
         cast("Any", [b"a", bytearray(b"b"), memoryview(b"c")]), "x", leaf_link=cast("Any", "follow")

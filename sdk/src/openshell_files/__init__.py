@@ -10,9 +10,8 @@
 `AsyncFilesClient` is the same with `await`.
 """
 
-from openshell_files._async.client import AsyncFilesClient
 from openshell_files._async.sandbox import AsyncSandboxFiles
-from openshell_files._official import FilesClient
+from openshell_files._official import AsyncFilesClient, FilesClient
 from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.auth import ClientCredentials, OidcAuth
 from openshell_files.errors import FilesError

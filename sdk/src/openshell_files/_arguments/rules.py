@@ -69,6 +69,7 @@ def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
 
 def _source(name: str, value: object, may_await: bool) -> object:  # noqa: FBT001 - a rule
     """Check content: what can be told before the first byte is read."""
+    given = value
     if isinstance(value, bytes | bytearray):
         return value
     if isinstance(value, str):
@@ -77,7 +78,7 @@ def _source(name: str, value: object, may_await: bool) -> object:  # noqa: FBT00
         raise TypeError(f"{name}: a path is not content: use upload_path")
     _check_file(name, value, "read", "readable")
     if hasattr(value, "read") or (may_await and isinstance(value, AsyncIterable)):
-        return value
+        return given
     if isinstance(value, AsyncIterable):
         raise TypeError(f"{name}: the blocking client cannot wait for an asynchronous iterable")
     try:
@@ -88,7 +89,7 @@ def _source(name: str, value: object, may_await: bool) -> object:  # noqa: FBT00
         return view if view.c_contiguous else view.tobytes()
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         awaited = " or an asynchronous iterable" if may_await else ""
-        wrong_type(name, f"bytes, a binary file or an iterable of bytes{awaited}", value)
+        wrong_type(name, f"bytes, a binary file or an iterable of bytes{awaited}", given)
     if isinstance(value, list | tuple):
         for index, piece in enumerate(cast("list[object]", value)):
             if not isinstance(piece, bytes | bytearray | memoryview):

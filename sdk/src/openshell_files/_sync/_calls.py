@@ -11,9 +11,9 @@ from typing import Final, Protocol, Self, cast
 
 import grpc
 
+from openshell_files._core.borrowed import CLOSED, owners_failure
 from openshell_files._core.error_mapping import error_from_status, idle_error
 from openshell_files._core.lanes import MOST_LANES
-from openshell_files._core.token_exchange import credentials_error
 from openshell_files._sync._io import Ahead
 from openshell_files.errors import FilesError
 
@@ -26,11 +26,6 @@ _CANCELLED: Final = 1
 
 #: gRPC's number for a channel with a connection.
 _READY: Final = grpc.ChannelConnectivity.READY.value[0]
-
-CLOSED: Final = "the client is closed, or the one whose connection it uses"
-
-#: How gRPC's `ValueError` for a call on a closed channel begins.
-_ON_CLOSED_CHANNEL: Final = "Cannot invoke RPC"
 
 
 class CallEndedError(Exception):
@@ -394,10 +389,5 @@ def _failures_mapped() -> Generator[None]:
         trailing = cast("Sequence[tuple[str, str | bytes]]", error.trailing_metadata() or ())
         raise error_from_status(error.code().value[0], error.details() or "", trailing) from error
     except Exception as error:
-        if isinstance(error, ValueError) and str(error).startswith(_ON_CLOSED_CHANNEL):
-            raise RuntimeError(CLOSED) from error
         # Nothing else of this is foreign code: whoever owns the channel gets a token in it.
-        raise credentials_error(
-            f"the channel's owner gave no token: {type(error).__name__}: {error}",
-            "Look at where it gets tokens.",
-        ) from error
+        raise owners_failure(error) from error
