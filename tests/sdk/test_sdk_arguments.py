@@ -83,6 +83,7 @@ WRONG: dict[str, list[Any]] = {
     "sink": [None, 1, "path", b"path", Path("x"), object(), io.StringIO(), WrappedText(), Closed(), ReadOnly(), AwaitedFile()],
     "mode": [True, "644", 0.5, -1, 0o200000, 1 << 64, "rw"],
     "modified_ns": [True, "1", 1.5, 1 << 80, 10**30, -(10**30)],
+    "preserve_mode": NO_FLAG,
     "preserve_mtime": NO_FLAG,
     "parents": NO_FLAG,
     "skip_identical": NO_FLAG,

@@ -218,6 +218,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "modified_ns": _optional(lambda name, value: values.number(name, value, least=-(1 << 70), most=1 << 70)),
     "offset": _plain(values.number),
     "parents": _plain(values.flag),
+    "preserve_mode": _plain(values.flag),
     "preserve_mtime": _plain(values.flag),
     "progress": _progress,
     "remote": _plain(values.remote_path),

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 from openshell_files._async import _io
+from openshell_files._async.deadline import Deadline
 from openshell_files._core.download_check import Piece
 from openshell_files._local.byte_streams import Writing
+from openshell_files._local.special_file import open_for_writing
 from openshell_files._local.target_file import TargetFile
 from openshell_files.errors import FilesError, local_file_error
 
 #: Holes are written out in pieces of this size where the sink has no holes.
 _ZEROS = bytes(1024 * 1024)
+
+
+#: How often it is tried to open a FIFO that nobody reads.
+_LOOK_FOR_READER_SECONDS: Final = 0.05
 
 
 class Sink(Protocol):
@@ -28,6 +35,18 @@ class Sink(Protocol):
     async def restart(self) -> None:
         """Drop everything taken so far."""
         ...
+
+
+async def open_special(path: str, deadline: Deadline) -> io.FileIO:
+    """Open a device or FIFO, when somebody reads the latter.
+
+    Raises:
+        LocalFileError: it cannot be opened.
+        DeadlineExceeded: nobody reads.
+    """
+    while (file := await _io.in_thread(open_for_writing, path)) is None:
+        await _io.sleep(deadline.cap(_LOOK_FOR_READER_SECONDS))
+    return file
 
 
 class FileSink:

@@ -11,6 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from openshell_files_protocol.limits import MAX_NAME_BYTES
 
+from openshell_files._local.special_file import not_replaced
 from openshell_files.errors import ErrorFacts, LocalIsADirectory, LocalReason, local_file_error
 
 _P = ParamSpec("_P")
@@ -63,6 +64,9 @@ class TargetFile:
         else:
             if stat.S_ISDIR(present.st_mode):
                 raise _is_a_directory(self._path)
+            if not (stat.S_ISREG(present.st_mode) or stat.S_ISLNK(present.st_mode)):
+                # It came after `is_written_into` had looked.
+                raise not_replaced(self._path, "no regular file")
         stem = os.fsdecode(os.fsencode(self._name)[: MAX_NAME_BYTES - _DECORATION])
         self._temporary = f".{stem}.openshell-{secrets.token_hex(8)}.part"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

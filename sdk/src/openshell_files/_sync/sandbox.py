@@ -28,13 +28,15 @@ from openshell_files._core.requests import (
     upload_metadata,
 )
 from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import TargetFile
+from openshell_files._local.umask import current_umask
 from openshell_files._sync import _io, content
 from openshell_files._sync.content import Content
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.download import Download
 from openshell_files._sync.rpc import Rpc
-from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink
+from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
 from openshell_files._sync.upload import Upload
 from openshell_files.errors import FilesError
 from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
@@ -312,6 +314,7 @@ class SandboxFiles:
         local: str | os.PathLike[str],
         *,
         mode: int | None = None,
+        preserve_mode: bool = False,
         preserve_mtime: bool = True,
         fsync: bool = True,
         offset: int = 0,
@@ -330,11 +333,17 @@ class SandboxFiles:
         The content is received into a temporary file beside `local`, checked
         to the last byte, and renamed. Until then, and after any failure, an
         older file at `local` is untouched. A symbolic link there is replaced.
+        A device of characters or a FIFO there, or a link to one, is written
+        into, as by `download`; mode, time and flush do not apply to it. A
+        block device or a socket is refused.
 
         Args:
             remote: path in the sandbox, a `str` or a `PurePosixPath`.
             local: path of the file itself; its directory must exist.
-            mode: permission bits; None keeps the remote file's (never set-id bits).
+            mode: permission bits, exactly; None takes the remote file's less the
+                umask, as for every new file.
+            preserve_mode: take the remote file's permission bits as they are,
+                whatever the umask (never set-id bits).
             preserve_mtime: keep the modification time.
             fsync: flush the local file and its directory.
             offset: first byte wanted. At the end of the file the content is
@@ -366,14 +375,20 @@ class SandboxFiles:
         options = DownloadOptions(
             offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
         )
-        target = TargetFile(os.fspath(local))
+        path = os.fsdecode(local)
+        if _io.in_thread(is_written_into, path):
+            deadline = Deadline(timeout)
+            with open_special(path, deadline) as file:
+                return self._download(remote, StreamSink(file), options, deadline.left(), progress)
+        target = TargetFile(path)
         try:
             _io.in_thread(target.open)
             result = self._download(remote, FileSink(target), options, timeout, progress)
+            masked = result.mode if preserve_mode else result.mode & ~_io.in_thread(current_umask)
             _io.in_thread(
                 target.publish,
                 result.size,
-                mode=result.mode if mode is None else mode,
+                mode=masked if mode is None else mode,
                 modified_ns=result.modified_ns if preserve_mtime else None,
                 fsync=fsync,
             )
