@@ -5,6 +5,7 @@ All of them block; they are called from disk threads only.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -28,8 +29,16 @@ class FileSystem:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
-        """Close a descriptor."""
-        os.close(fd)
+        """Close a descriptor. Only one that is not open raises.
+
+        Linux closes it whatever it answers, and content is flushed before
+        anybody relies on it: an error here would only hide another.
+        """
+        try:
+            os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
 
     def duplicate(self, fd: int) -> int:
         """Return a second descriptor, closed on exec."""

@@ -91,11 +91,12 @@ class _Walker:
     def __init__(self, fs: FileSystem, root_fd: int) -> None:
         self._fs = fs
         self._root_fd = root_fd
-        self.fd = fs.duplicate(root_fd)
         self.names: list[bytes] = []
         #: Device and inode of each directory from the root to here.
-        self._above = [_identity(fs, self.fd)]
+        self._above = [_identity(fs, root_fd)]
         self._links = 0
+        # Last: what fails before has nothing to close.
+        self.fd = fs.duplicate(root_fd)
 
     def close(self) -> None:
         self._fs.close(self.fd)

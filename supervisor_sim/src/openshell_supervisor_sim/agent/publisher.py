@@ -248,11 +248,7 @@ class Publisher:
             yield
         finally:
             if fd is not None:
-                self._later(partial(self._close, fd))
-
-    def _close(self, fd: int) -> None:
-        with suppress(OSError):
-            self._fs.close(fd)
+                self._later(partial(self._fs.close, fd))
 
     def _finish_file(self, staging: Staging, location: Location, request: UploadRequest, mode: int) -> bool:
         """Set mode and times on the descriptor, then flush."""
@@ -270,11 +266,13 @@ class Publisher:
         """Let a start-up after a crash find out whether the rename happened."""
         if upload.record is None:
             return
+        with mapped("looking at a staging file"):
+            inode = signed(self._fs.fstat(staging.fd).st_ino)
         with upload.lock:
             upload.updated = self._clock()
             upload.record = replace(
                 upload.current_record(),
-                inode=signed(self._fs.fstat(staging.fd).st_ino),
+                inode=inode,
                 finish_size=content.size_bytes,
                 finish_digest=content.digest.value,
             )

@@ -279,7 +279,12 @@ def open_named(fs: FileSystem, location: Location, name: bytes) -> Staging:
             if error.errno in {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO}:
                 raise lost from error
             raise
-        if not is_regular(fs.fstat(fd)):
+        try:
+            regular = is_regular(fs.fstat(fd))
+        except BaseException:
+            fs.close(fd)
+            raise
+        if not regular:
             fs.close(fd)
             raise lost
     return Staging(fs, location, fd, name, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 from collections.abc import Callable, Sequence
 
 from openshell_files_protocol.chunks import crc32c
@@ -24,8 +23,6 @@ from openshell_supervisor_sim.agent.staging import Staging
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 from openshell_supervisor_sim.agent.upload_status import Caller
 from openshell_supervisor_sim.agent.uploads import Uploads
-
-_log = logging.getLogger(__name__)
 
 
 class UploadAttempt:
@@ -213,7 +210,7 @@ class UploadAttempt:
         name = self._staging.name
         try:
             self._staging.discard()
-        except (TransferError, OSError) as error:
+        except TransferError as error:
             if name is not None:
                 self._uploads.leave_behind(self._location.parent_path, name, error)
 
@@ -233,11 +230,8 @@ class UploadAttempt:
             elif upload.holder is self and upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
                 self._leave()
         finally:
-            for close in (self._staging.close, self._location.close):
-                try:
-                    close()
-                except OSError:
-                    _log.exception("closing what an upload to %s had open", self._location.path)
+            self._staging.close()
+            self._location.close()
 
     def _leave(self) -> None:
         upload = self.upload
