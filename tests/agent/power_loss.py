@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -228,8 +228,13 @@ class Leaving:
     commits: int
 
 
-def leavings(recorder: Recorder) -> Iterator[tuple[str, Leaving]]:
-    """Give every state in which the disk may be found, with the name of the last call before it."""
+def leavings(recorder: Recorder, promises: Sequence[int]) -> Iterator[tuple[str, Leaving]]:
+    """Give every state in which the disk may be found, with the name of the last call before it.
+
+    Args:
+        recorder: what was done.
+        promises: moments from which on more was promised: the same state is another case then.
+    """
     seen = set[object]()
     for index, moment in enumerate(recorder._moments):
         directories = [inode for inode in moment.inodes.values() if inode.directory]
@@ -245,7 +250,8 @@ def leavings(recorder: Recorder) -> Iterator[tuple[str, Leaving]]:
                     _apply(there, change)
                 names.append((inode.number, tuple(sorted(there.items()))))
             leaving = Leaving(index, tuple(names), flushed_only, count)
-            state = (leaving.names, count, _contents(moment, leaving))
+            promised = sum(promise <= index for promise in promises)
+            state = (promised, leaving.names, count, _contents(moment, leaving))
             if state not in seen:
                 seen.add(state)
                 yield moment.after, leaving
