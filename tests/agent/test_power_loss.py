@@ -51,6 +51,11 @@ class Story:
     named: bool = True
     fields: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def flushes(self) -> bool:
+        """Whether the upload can be asked for, and is flushed in every step."""
+        return self.named and "durability" not in self.fields
+
     def tell(self, kind: str, value: Any = None) -> None:
         self.told.append((len(self.recorder._moments) - 1, kind, value))
 
@@ -72,6 +77,12 @@ async def named(agent: FileAgent, story: Story) -> None:
     assert answer.durability == FSYNC
     story.tell("published", NEW)
     story.tell("answer")
+
+
+async def renamed(agent: FileAgent, story: Story) -> None:
+    """CRS-10: the old file or the new one, PUBLISHED or UNKNOWN."""
+    story.fields["durability"] = files_pb2.DURABILITY_RENAME
+    await put(agent, "/file", NEW, request_id="r", **story.fields)
 
 
 async def replaced(agent: FileAgent, story: Story) -> None:
@@ -138,6 +149,7 @@ async def left_without_flush(agent: FileAgent, story: Story) -> None:
 STORIES: list[Callable[[FileAgent, Story], Awaitable[None]]] = [
     transient,
     named,
+    renamed,
     replaced,
     absent,
     parents,
@@ -159,7 +171,7 @@ async def found(story: Story, leaving: Leaving, root: Path, settings: Any, now: 
     await agent.start()
     try:
         status = await get_upload(agent, request_id="r", digest=True)
-        if "answer" in _kinds(story, leaving) or (content == NEW and story.named):
+        if "answer" in _kinds(story, leaving) or (content == NEW and story.flushes):
             assert status.state == PUBLISHED
         if status.state == PUBLISHED:
             assert content in {NEW, NEWER}
@@ -223,5 +235,5 @@ async def run(
 async def test_power_is_lost(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, story: Any
 ) -> None:
-    """UPL-8, UPL-9, RSM-3, RSM-4, RSM-7, CRS-9."""
+    """UPL-8, UPL-9, RSM-3, RSM-4, RSM-7, CRS-9, CRS-10."""
     await run(story, sandbox, monkeypatch, tmp_path)
