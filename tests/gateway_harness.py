@@ -232,7 +232,7 @@ async def running_gateway(
     await asyncio.to_thread(provider.start)
     settings = GatewaySettings(
         gateway_id=f"tests-{uuid.uuid4()}",
-        server=ServerSettings.model_validate({"port": 0, "drain_timeout": 0.2} | dict(server or {})),
+        server=ServerSettings.model_validate({"port": 0, "stop_timeout": 0.2} | dict(server or {})),
         sandbox_tokens=sandbox_tokens or SandboxTokenSettings(),
         tls=TlsSettings(disabled=True),
         oidc=OidcSettings(issuer=provider.issuer, audience=AUDIENCE, dangerously_allow_insecure_http=True),

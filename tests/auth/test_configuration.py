@@ -290,6 +290,18 @@ def test_a_bad_setting_is_refused_by_name(tmp_path: Path, case: str) -> None:
     assert problem.fix
 
 
+NO_ROLES = "[oidc]\nuser_role = ''\nadmin_role = ''\n"
+
+
+def test_no_roles_would_overrule_the_members_of_workspaces(tmp_path: Path) -> None:
+    """Both empty makes every user an administrator: what members say would mean nothing."""
+    members = "[[workspaces]]\nname = 'default'\nmembers = [{ subject = 'alice' }]\n"
+    (problem,) = problems_of(write(tmp_path, NO_ROLES + members), MINIMAL)
+    assert problem.key == "oidc.user_role (OPENSHELL_OIDC_USER_ROLE)"
+    assert "makes every user of the issuer a platform administrator" in problem.fault
+    assert load_settings(write(tmp_path, NO_ROLES), MINIMAL).oidc is not None
+
+
 def test_nobody_could_log_in() -> None:
     """AUT-1: anonymous access is never a default."""
     (problem,) = problems_of(None, {"OPENSHELL_DISABLE_TLS": "true"})

@@ -31,6 +31,21 @@ def test_no_more_than_the_bound_in_any_time(pauses: list[float], at_once: int, p
             assert last - first + 1 <= allowed + 1 + 1e-6
 
 
+@pytest.mark.parametrize(("per_second", "cost"), [(500.0, 10.0), (200.0, 1.0), (1000.0, 1e9)])
+def test_nobody_waits_longer_than_the_other_bans(per_second: float, cost: float) -> None:
+    """RLY-10: whatever was taken, the debt ends after half a minute."""
+    pace = Pace(per_second=per_second, at_once=500)
+    waits = [pace.take(100.0, cost) for _ in range(20_000)]
+    assert max(waits) <= BAN_SECONDS
+    assert pace.take(100.0 + BAN_SECONDS) <= 1 / per_second + 1e-9
+
+
+def test_what_may_not_come_now_costs_nothing() -> None:
+    pace = Pace(per_second=10, at_once=2)
+    assert [pace.spare(100.0) for _ in range(50)] == [True, True, *[False] * 48]
+    assert [pace.spare(100.15), pace.spare(100.15)] == [True, False]
+
+
 def test_it_forgets() -> None:
     pace = Pace(per_second=10, at_once=5)
     pace.take(0.0)

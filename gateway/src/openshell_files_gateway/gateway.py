@@ -29,8 +29,9 @@ from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
 from openshell_files_gateway.rpc.first_message import FIRST_MESSAGE_SECONDS, FirstMessages
-from openshell_files_gateway.rpc.health import health
+from openshell_files_gateway.rpc.health import health_method
 from openshell_files_gateway.rpc.lanes import ARRIVAL_SECONDS, LaneTable
+from openshell_files_gateway.rpc.public_services import PublicServices
 from openshell_files_gateway.rpc.sandboxes import SandboxMethods
 from openshell_files_gateway.rpc.server import GatewayServer, authority
 from openshell_files_gateway.rpc.service import build_handlers
@@ -157,15 +158,16 @@ class Gateway:
             heartbeat_seconds=relay.heartbeat_interval,
             silence_seconds=relay.silence_timeout,
         )
+        self._public = PublicServices()
         handlers = build_handlers(
             CallGuard(access.authenticator, access.policy),
-            {"Health": health}
+            {"Health": health_method(lambda: self._public.serving)}
             | sandboxes.implementations()
             | commands.implementations()
             | files.implementations()
             | supervisors.implementations(),
         )
-        self._server = GatewayServer(settings.server, settings.tls, handlers)
+        self._server = GatewayServer(settings.server, settings.tls, handlers, self._public)
 
     async def start(self) -> str:
         """Listen and serve.
@@ -198,29 +200,38 @@ class Gateway:
             issuer=self._settings.oidc.issuer if self._settings.oidc else None,
             sandboxes=len(self._settings.sandboxes),
         )
+        if self._settings.oidc is not None and not self._settings.oidc.user_role:
+            log.warning(
+                "every user of the issuer is a platform administrator",
+                because="oidc.admin_role and oidc.user_role are empty",
+            )
         return endpoint
 
     async def stop(self) -> None:
-        """Refuse what is new, let what runs finish within the drain timeout, end (RLY-8).
+        """Refuse what is new, let what runs finish, end; all within the stop timeout (RLY-8).
 
         Relays are calls of their own, so transfers go on although the
         sessions have ended. What is cut at the end can be resumed.
         """
-        drain = self._settings.server.drain_timeout
+        loop = asyncio.get_running_loop()
+        budget = self._settings.server.stop_timeout
+        deadline = loop.time() + budget
         running, cut = self._running(), 0
 
         def count() -> None:
             nonlocal cut
             cut = self._running()
 
-        log.info("gateway stops", drain_timeout=drain, running=running)
+        log.info("gateway stops", stop_timeout=budget, running=running)
+        # Before the first refusal, so that who looks at health sends no call into it.
+        self._public.refuse_soon()
         # Callers are told why they are refused as long as somebody is left who
         # waits for a supervisor.
-        await self._broker.drain(min(drain, self._settings.relay.claim_timeout))
+        await self._broker.drain(min(budget / 2, self._settings.relay.claim_timeout))
         # Before the server's own timer, which is made after this one.
-        timer = asyncio.get_running_loop().call_later(drain, count)
+        timer = loop.call_at(deadline, count)
         try:
-            await self._server.stop(drain)
+            await self._server.stop(max(0.0, deadline - loop.time()))
         finally:
             timer.cancel()
             await self._lifecycle.aclose()

@@ -601,6 +601,13 @@ class Reason(Enum):
         "As many transfers are running as may.",
         "Wait for one to end.",
     )
+    TOO_MANY_CALLS = Row(
+        Code.RESOURCE_EXHAUSTED,
+        Retry.LATER,
+        Blame.CALLER,
+        "More calls than the gateway takes from callers whom it does not know yet.",
+        "Wait for some to end.",
+    )
     TOO_MANY_LANES = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.AGAIN,

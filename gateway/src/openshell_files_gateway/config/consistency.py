@@ -138,6 +138,13 @@ def _oidc(oidc: OidcSettings) -> Iterator[Problem]:
 
 
 def _workspaces(settings: GatewaySettings) -> Iterator[Problem]:
+    if settings.oidc is not None and settings.workspaces and not settings.oidc.user_role:
+        yield Problem(
+            "oidc.user_role",
+            "and oidc.admin_role are empty, which makes every user of the issuer a platform administrator, whatever the members "
+            "of workspaces are",
+            "name both roles, or remove workspaces if every user may do everything",
+        )
     for name in _repeated(workspace.name for workspace in settings.workspaces):
         yield Problem("workspaces.name", f"'{name}' is listed twice", "list each workspace once")
     for workspace in settings.workspaces:

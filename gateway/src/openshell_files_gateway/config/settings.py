@@ -52,8 +52,9 @@ class ServerSettings(_Table):
     port: Annotated[int, Field(ge=0, le=65535), Env("OPENSHELL_SERVER_PORT")] = 17670
     """Port to listen on; 0 takes a free one."""
 
-    drain_timeout: Annotated[Seconds, Env("OPENSHELL_DRAIN_TIMEOUT")] = 30.0
-    """How long transfers may go on after the gateway was told to stop."""
+    stop_timeout: Annotated[Seconds, Env("OPENSHELL_STOP_TIMEOUT")] = 25.0
+    """How long the gateway takes to stop at most: calls that wait for a supervisor get half of it or `relay.claim_timeout`, transfers and
+    commands the rest. Kubernetes kills after 30 s."""
 
     keepalive_interval: Annotated[Seconds, Env("OPENSHELL_KEEPALIVE_INTERVAL")] = 20.0
     """Between HTTP/2 pings to a peer."""
@@ -125,10 +126,11 @@ class OidcSettings(_Table):
     """Claim with the list of roles, as a path with dots."""
 
     admin_role: Annotated[str, Env("OPENSHELL_OIDC_ADMIN_ROLE")] = DEFAULT_ADMIN_ROLE
-    """Role of platform administrators; empty, together with `user_role`, if roles do not matter."""
+    """Role of platform administrators. Empty, together with `user_role`, makes every user of the issuer one; that is refused beside
+    `workspaces`, and said at the start."""
 
     user_role: Annotated[str, Env("OPENSHELL_OIDC_USER_ROLE")] = DEFAULT_USER_ROLE
-    """Role that every user needs; empty, together with `admin_role`, if roles do not matter."""
+    """Role that every user needs. Empty, together with `admin_role`, makes every user of the issuer a platform administrator."""
 
     scopes_claim: Annotated[str, Env("OPENSHELL_OIDC_SCOPES_CLAIM")] = ""
     """Claim with the scopes. Scopes are enforced exactly if it is named."""

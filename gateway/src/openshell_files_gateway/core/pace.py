@@ -24,16 +24,36 @@ class Pace:
         per_second: how many may come in the long run.
         at_once: how many may come together after a pause.
         patience: seconds above the pace without a break that are no flood yet.
+        longest_wait: seconds that anybody waits, however much was taken.
     """
 
-    def __init__(self, *, per_second: float, at_once: int, patience: float = math.inf) -> None:
+    def __init__(
+        self,
+        *,
+        per_second: float,
+        at_once: int,
+        patience: float = math.inf,
+        longest_wait: float = BAN_SECONDS,
+    ) -> None:
         self._per_second = per_second
         self._at_once = at_once
         self._patience = patience
+        self._most_owed = longest_wait * per_second
         self._left = float(at_once)
         self._seen = 0.0
         self._above_since: float | None = None
         self._banned_until = -math.inf
+
+    def spare(self, now: float) -> bool:
+        """Count one if it may come now; what may not is not counted either.
+
+        Args:
+            now: seconds on a monotonic clock.
+        """
+        if self._left + (now - self._seen) * self._per_second < 1:
+            return False
+        self.take(now)
+        return True
 
     def take(self, now: float, cost: float = 1.0) -> float:
         """Count one.
@@ -46,7 +66,7 @@ class Pace:
             Seconds to wait before it is looked at; 0 if there is no hurry.
         """
         left = min(self._at_once, self._left + (now - self._seen) * self._per_second)
-        self._left = min(self._at_once, left - cost)
+        self._left = max(-self._most_owed, min(self._at_once, left - cost))
         self._seen = now
         if left >= self._at_once / 2:
             self._above_since = None

@@ -14,9 +14,9 @@ import structlog
 
 log = structlog.get_logger("openshell_files_gateway.dev")
 
-#: How long a child may take to stop before it is killed; more than a supervisor
-#: waits for transfers to end.
-STOP_SECONDS: Final = 20.0
+#: How long a child may take to stop before it is killed; more than supervisor
+#: and gateway wait for transfers to end.
+STOP_SECONDS: Final = 30.0
 
 #: Between the death of a child and its restart.
 _RESTART_SECONDS: Final = 0.2

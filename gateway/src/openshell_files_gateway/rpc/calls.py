@@ -19,6 +19,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
 from openshell_files_gateway.core.pace import PaceTable
 from openshell_files_gateway.rpc.status import abort
+from openshell_files_gateway.rpc.strangers import Strangers
 
 log = structlog.get_logger("openshell_files_gateway.calls")
 
@@ -122,6 +123,7 @@ class CallGuard:
     def __init__(self, authenticator: Authenticator, policy: Policy) -> None:
         self._authenticator = authenticator
         self._policy = policy
+        self._strangers = Strangers()
         #: Of sandboxes that called lately; they run code that nobody trusts.
         self._paces = PaceTable(per_second=_SANDBOX_CALLS_PER_SECOND, at_once=_SANDBOX_CALLS_AT_ONCE)
 
@@ -165,7 +167,8 @@ class CallGuard:
             return
         metadata = call.context.invocation_metadata() or ()
         values = [value for key, value in metadata if key == "authorization"]
-        call.principal = await self._authenticator.authenticate([_text(value) for value in values])
+        with self._strangers.authenticating():
+            call.principal = await self._authenticator.authenticate([_text(value) for value in values])
         self._policy.authorize(call.path, call.principal)
         if isinstance(call.principal, SandboxPrincipal):
             await self._keep_pace(call.principal.sandbox_id)
@@ -190,6 +193,11 @@ class CallGuard:
             facts["user"] = who.key
         elif who is not None:
             facts["sandbox_id"] = who.sandbox_id
+        if who is None and outcome != Reason.INTERNAL.name:
+            left_out = self._strangers.line(asyncio.get_running_loop().time())
+            if left_out is None:
+                return
+            facts |= left_out
         level = log.error if outcome == Reason.INTERNAL.name else log.info
         level("call ended", outcome=outcome, **facts)
 

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-from openshell_files_protocol.limits import MAX_MESSAGE_BYTES, STREAM_OPTIONS
-from openshell_files_protocol.methods import SERVICE
+from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES, STREAM_OPTIONS
 
+from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.settings import ServerSettings, TlsSettings
+from openshell_files_gateway.rpc.public_services import PublicServices
+
+#: All metadata of a call: the largest token that is looked at, and as much as gRPC allows by itself for the rest.
+#: What is larger gets RESOURCE_EXHAUSTED from gRPC itself, always.
+MAX_METADATA_BYTES: Final = MAX_TOKEN_BYTES + 8 * KIB
 
 
 class GatewayServer:
-    """Listens and serves until stopped."""
+    """Listens and serves until stopped.
 
-    def __init__(self, settings: ServerSettings, tls: TlsSettings, handlers: grpc.GenericRpcHandler) -> None:
+    Args:
+        settings: where.
+        tls: with what certificate.
+        handlers: of the service.
+        public: what is served beside it, to anybody.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        tls: TlsSettings,
+        handlers: grpc.GenericRpcHandler,
+        public: PublicServices,
+    ) -> None:
         self._settings = settings
         self._tls = tls
         self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers((handlers,))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        self._server.add_generic_rpc_handlers((handlers, *public.handlers()))
+        self._public = public
 
     async def start(self) -> int:
         """Listen and serve.
@@ -50,14 +64,17 @@ class GatewayServer:
                 "server.port", f"cannot listen on {target}", "stop what listens there, or choose another port"
             ) from error
         await self._server.start()
-        for service in ("", SERVICE):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._public.begin()
         return port
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, let running ones finish for a while, cut the rest."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        stopping = asyncio.ensure_future(self._server.stop(grace_seconds))
+        try:
+            # After nothing new is taken; who watches would use up the time for the rest.
+            await self._public.aclose()
+        finally:
+            await stopping
 
 
 def authority(address: IPv4Address | IPv6Address, port: int) -> str:
@@ -75,6 +92,9 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Real supervisors ping every 10 s, also while idle; the default would
         # send them away.
         "grpc.http2.min_ping_interval_without_data_ms": int(settings.min_ping_interval * 1000),
+        # One limit, not gRPC's pair of 8 and 16 KiB, between which it refuses at random.
+        "grpc.max_metadata_size": MAX_METADATA_BYTES,
+        "grpc.absolute_max_metadata_size": MAX_METADATA_BYTES,
         # Two gateways on one port would share its connections silently.
         "grpc.so_reuseport": 0,
     }
