@@ -55,6 +55,7 @@ class Block:
         text: without the fences.
         directive: what the comment before it says, or "".
         value: behind the directive.
+        section: the heading that it stands under.
     """
 
     place: str
@@ -62,6 +63,7 @@ class Block:
     text: str
     directive: str = ""
     value: str = ""
+    section: str = ""
 
     @property
     def commands(self) -> list[str]:
@@ -93,8 +95,10 @@ def blocks(document: Path, root: Path) -> list[Block]:
     """
     lines = document.read_text("utf-8").splitlines()
     found: list[Block] = []
-    number = 0
+    number, section = 0, ""
     while number < len(lines):
+        if lines[number].startswith("#"):
+            section = lines[number].lstrip("# ")
         opened = _FENCE.match(lines[number])
         if not opened:
             number += 1
@@ -108,7 +112,8 @@ def blocks(document: Path, root: Path) -> list[Block]:
             raise ValueError(f"{place}: the block has no end")
         indent = len(opened[1])
         text = "".join(f"{line[indent:]}\n" for line in lines[number + 1 : begin])
-        found.append(Block(place, opened[2], text, *(said.groups() if said else ("", ""))))
+        directive, value = said.groups() if said else ("", "")
+        found.append(Block(place, opened[2], text, directive, value, section))
         number = begin + 1
     return found
 
@@ -126,21 +131,25 @@ class Reader:
         directory: where the terminals are opened.
         clean: the environment of a new terminal.
         yours: shell lines of the test instead of blocks that are marked so, by their value.
+        patience: seconds for one block.
     """
 
     directory: Path
     clean: Mapping[str, str]
     yours: Mapping[str, str] = field(default_factory=dict[str, str])
+    patience: float = _SECONDS
     _environment: dict[str, str] = field(default_factory=dict[str, str])
     _serving: list[subprocess.Popen[bytes]] = field(default_factory=list[subprocess.Popen[bytes]])
+    _at: Path = Path()
     _count: int = 0
 
     def __post_init__(self) -> None:
         self.open_terminal()
 
     def open_terminal(self) -> None:
-        """Forget what was exported."""
+        """Forget what was exported, and be where the checkout is."""
         self._environment = dict(self.clean)
+        self._at = self.directory
 
     def follow(self, block: Block) -> None:
         """Do what a block says.
@@ -166,7 +175,7 @@ class Reader:
             case _ if block.language == "python":
                 script = self.directory / f"block-{self._next()}.py"
                 script.write_text(block.text, "utf-8")
-                self._run(block, f"python {script.name}")
+                self._run(block, f"python {script}")
             case _:
                 raise AssertionError(f"{block.place}: nothing says what a reader does with this block")
 
@@ -183,17 +192,18 @@ class Reader:
 
     def _run(self, block: Block, script: str) -> str:
         """Run shell lines, and keep what they exported."""
-        state = self.directory.parent / "state"
+        state, place = self.directory.parent / "state", self.directory.parent / "place"
         # Line by line like a terminal, but the first failure is the end.
-        whole = f"set -eo pipefail\n{script}\nset +e\nenv -0 > {state}\n"
+        whole = f"set -eo pipefail\n{script}\nset +e\npwd > {place}\nenv -0 > {state}\n"
         done = subprocess.run(
-            ["bash", "-c", whole], cwd=self.directory, env=self._environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_SECONDS, check=False,
+            ["bash", "-c", whole], cwd=self._at, env=self._environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=self.patience, check=False,
         )  # fmt: skip
         printed = done.stdout.decode(errors="replace")
         assert done.returncode == 0, f"{block.place}: exit status {done.returncode} of\n{script}\n{printed}"
         pairs = (pair.partition("=") for pair in state.read_text("utf-8").split("\0") if pair)
         self._environment = {name: value for name, _, value in pairs}
+        self._at = Path(place.read_text("utf-8").rstrip("\n"))
         return printed
 
     def _serve(self, block: Block, command: str) -> None:
@@ -221,13 +231,16 @@ def _checked(command: str) -> str:
 
 
 @contextmanager
-def reader(parent: Path, root: Path, yours: Mapping[str, str] | None = None) -> Generator[Reader, None, None]:
+def reader(
+    parent: Path, root: Path, yours: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None
+) -> Generator[Reader, None, None]:
     """Give somebody with a fresh home and a checkout, whose files are links, so that nothing is written into ours.
 
     Args:
         parent: an empty directory.
         root: of the repository.
         yours: as in `Reader`.
+        tools: variables that a reader has who has further tools; `PATH` is put before the common one.
     """
     checkout, home = parent / "checkout", parent / "home"
     checkout.mkdir()
@@ -243,7 +256,9 @@ def reader(parent: Path, root: Path, yours: Mapping[str, str] | None = None) -> 
         "LANG": "C.UTF-8",
         "TMPDIR": os.environ.get("TMPDIR", "/tmp"),
     }
-    typing = Reader(checkout, clean, yours or {})
+    further = dict(tools or {})
+    clean["PATH"] = ":".join([*([further.pop("PATH")] if "PATH" in further else []), clean["PATH"]])
+    typing = Reader(checkout, clean | further, yours or {})
     try:
         yield typing
     finally:

@@ -336,9 +336,11 @@ async def test_abort(agent: FileAgent, sandbox: Sandbox) -> None:
         await peer.send(opened(upload=going_on(status)))
         await peer.data(0, b"abc")
         await until(lambda: "upload.chunk_staged" in sandbox.traced)
-        assert (await abort_upload(agent, status.upload_id)).state == ABORTED
+        aborted = await abort_upload(agent, status.upload_id)
+        assert (aborted.state, aborted.staged_bytes, aborted.durable_bytes) == (ABORTED, 0, 0)
         assert (await peer.error()).reason is Reason.UPLOAD_ABORTED
-    assert (await abort_upload(agent, status.upload_id)).state == ABORTED
+    again = await abort_upload(agent, status.upload_id)
+    assert (again.state, again.staged_bytes) == (ABORTED, 0)
     assert not sandbox.leftovers()
     assert agent.statistics().staged_bytes == 0
     assert (await get_upload(agent, request_id="r")).state == ABORTED

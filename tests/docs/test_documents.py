@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 from collections.abc import Generator
@@ -23,6 +25,17 @@ DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("d
 FOLLOWED = {
     "the stack for development": ("README.md", "sdk/README.md"),
     "serving for real": ("docs/operations.md",),
+}
+
+#: Its sections are followed one by one, each with the tools of its language.
+LANGUAGES = "proto/README.md"
+
+#: By section: the program that its reader has, and where that keeps what it once fetched.
+TOOLS: dict[str, tuple[str, dict[str, str]]] = {
+    "Go": ("go", {"GOMODCACHE": "pkg/mod", "GOCACHE": "cache"}),
+    "TypeScript": ("npm", {"NPM_CONFIG_USERCONFIG": ".npmrc", "NPM_CONFIG_CACHE": ".npm"}),
+    "Rust": ("cargo", {"CARGO_HOME": ".cargo", "RUSTUP_HOME": ".rustup"}),
+    "Python": ("python3", {}),
 }
 
 
@@ -47,7 +60,7 @@ def test_every_block_says_what_it_is(document: Path) -> None:
 
 def test_every_document_with_something_to_run_is_followed() -> None:
     with_commands = {names(path) for path in DOCUMENTS if any(map(runnable, blocks(path, ROOT)))}
-    assert with_commands == {name for some in FOLLOWED.values() for name in some}
+    assert with_commands == {name for some in FOLLOWED.values() for name in some} | {LANGUAGES}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=names)
@@ -153,6 +166,33 @@ def test_what_may_be_added_to_the_settings_is_accepted(tmp_path: Path) -> None:
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{block.place}: {done.stderr}"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("language", TOOLS)
+def test_a_client_in_another_language(language: str, tmp_path: Path) -> None:
+    """Generated, compiled and run as proto/README.md says; needs the language's registry."""
+    program, kept = TOOLS[language]
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"needs {program}")
+    home = Path.home()
+    tools = {"PATH": str(Path(found).parent)} | {
+        name: os.environ.get(name, str(home / place))
+        for name, place in kept.items()
+        if (home / place).exists()
+    }
+    with reader(tmp_path, ROOT, tools=tools) as typing:
+        typing.patience = 600
+        serving = next(
+            block for block in blocks(ROOT / "README.md", ROOT) if block.directive == "serves until"
+        )
+        typing.follow(serving)
+        typing.follow(Block("the terminal", "console", "$ . ./dev.env\n"))
+        for block in blocks(ROOT / LANGUAGES, ROOT):
+            if block.section in {"A compiler", language}:
+                typing.follow(block)
 
 
 def follow(typing: Reader, documents: tuple[str, ...]) -> None:

@@ -122,7 +122,7 @@ class FileMethods:
         else:
             response = await self._upload_whole(metadata, whole, sandbox, call)
         call.facts["published_bytes"] = response.bytes_written
-        if metadata.explicit_finish:
+        if metadata.explicit_finish or metadata.upload_id:
             self._say_offers(response.limits)
         return response.SerializeToString()
 

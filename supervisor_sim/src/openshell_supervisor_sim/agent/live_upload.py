@@ -387,12 +387,14 @@ class LiveUpload:
         """Return the state as callers see it; `digest` needs `read_prefix` before."""
         with self.lock:
             record = self.record
+            # What was given up, or expired, is freed.
+            kept = self.unfinished or self.state == files_pb2.UPLOAD_STATE_PUBLISHED
             status = files_pb2.UploadStatus(
                 state=self.state,
                 path=self.path,
                 size_bytes=self.request.size_bytes or 0,
-                staged_bytes=self.staged,
-                durable_bytes=self.durable,
+                staged_bytes=self.staged if kept else 0,
+                durable_bytes=self.durable if kept else 0,
                 digest_algorithm=self.request.digest_algorithm.wire,
             )
             if self.state == files_pb2.UPLOAD_STATE_PUBLISHED and record is not None:

@@ -26,13 +26,14 @@ from openshell_files_protocol.pb.openshell.v1 import exec_pb2 as openshell_dot_v
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2 as openshell_dot_v1_dot_file__relay__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopenshell/v1/exec_relay.proto\x12\x0copenshell.v1\x1a\x17openshell/v1/exec.proto\x1a\x1dopenshell/v1/file_relay.proto\"&\n\x0f\x45xecRelayTarget\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"*\n\x0e\x45xecCapability\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\x84\x01\n\rExecRelayOpen\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x31\n\x07request\x18\x04 \x01(\x0b\x32 .openshell.v1.ExecSandboxRequest\"H\n\x10\x45xecRelayRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.openshell.v1.ExecRelayOpenH\x00\x42\x07\n\x05\x66rame\"|\n\x11\x45xecRelayResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.openshell.v1.ExecSandboxEventH\x00\x12-\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x1c.openshell.v1.FileRelayErrorH\x00\x42\x07\n\x05\x66rameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopenshell/v1/exec_relay.proto\x12\x0copenshell.v1\x1a\x17openshell/v1/exec.proto\x1a\x1dopenshell/v1/file_relay.proto\"&\n\x0f\x45xecRelayTarget\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"*\n\x0e\x45xecCapability\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"\x84\x01\n\rExecRelayOpen\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x31\n\x07request\x18\x04 \x01(\x0b\x32 .openshell.v1.ExecSandboxRequest\"H\n\x10\x45xecRelayRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.openshell.v1.ExecRelayOpenH\x00\x42\x07\n\x05\x66rame\"|\n\x11\x45xecRelayResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1e.openshell.v1.ExecSandboxEventH\x00\x12-\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x1c.openshell.v1.FileRelayErrorH\x00\x42\x07\n\x05\x66rameBt\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openshell.v1.exec_relay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\027com.nvidia.openshell.v1P\001ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\252\002\023Nvidia.OpenShell.V1'
   _globals['_EXECRELAYTARGET']._serialized_start=103
   _globals['_EXECRELAYTARGET']._serialized_end=141
   _globals['_EXECCAPABILITY']._serialized_start=143

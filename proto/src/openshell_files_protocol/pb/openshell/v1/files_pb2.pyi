@@ -411,7 +411,15 @@ Global___UploadFinish: _TypeAlias = UploadFinish  # noqa: Y015
 
 @_typing.final
 class TransferLimits(_message.Message):
-    """What a server lets a caller do."""
+    """What a server lets a caller do. Zero or unset means that the answer does not
+    say it:
+
+      answer of      fields
+      StartUpload    all
+      GetUpload      all
+      StatFile       all but upload_lanes
+      UploadFile     max_whole_bytes and max_concurrent_transfers
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -554,14 +562,26 @@ class UploadFileMetadata(_message.Message):
     explicit_finish: _builtins.bool
     """The caller will send UploadFinish."""
     upload_id: _builtins.str
-    """Continues an upload that StartUpload announced."""
+    """Continues an upload that StartUpload announced, and implies
+    explicit_finish (metadata.lanes and metadata.whole want that set
+    nevertheless). The sandbox is named again. Path, size, mode, condition,
+    modified time, policies, durability and digest algorithm are repeated as
+    StartUpload had them: one that differs, or is left out, is UPLOAD_CONFLICT
+    (RSM-1). request_id need not be repeated.
+    """
     request_id: _builtins.str
-    """UUID chosen by the caller, by which a lost answer is found again."""
+    """Chosen by the caller, by which a lost answer is found again: any text of at
+    most 128 characters that this caller uses for one upload in this sandbox.
+    A UUID is a good one; the server does not ask for that form.
+    """
     parents: Global___ParentPolicy.ValueType
     leaf_link: Global___LeafLinkPolicy.ValueType
     durability: Global___Durability.ValueType
     epoch: _builtins.int
-    """As StartUpload answered. A newer attempt has a higher one."""
+    """As the last StartUpload answered; UploadFile with upload_id needs it
+    (INVALID_REQUEST for metadata.epoch if it is 0), StartUpload ignores it. A
+    newer attempt has a higher one, and the older is SUPERSEDED (RSM-5).
+    """
     digest_algorithm: Global___DigestAlgorithm.ValueType
     """What the agent computes and the finish carries. UploadStatus says whether
     the agent knows it (DIG-3).
@@ -717,7 +737,9 @@ class UploadFileResponse(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___TransferLimits:
-        """What the gateway takes in the next upload; for callers of explicit_finish."""
+        """What the gateway takes next; only for callers of explicit_finish, and only
+        the fields that say so (see TransferLimits).
+        """
 
     def __init__(
         self,
@@ -948,7 +970,10 @@ class StartUploadRequest(_message.Message):
     """Instead of sha256, if the metadata's digest_algorithm is SHA256_BLOCKS."""
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata:
-        """explicit_finish is implied; upload_id is set to continue."""
+        """explicit_finish is implied. upload_id is set to continue, and takes the
+        upload over from whoever sends to it (RSM-5); all else is repeated as it
+        was. lanes has no meaning here, and whole is INVALID_REQUEST.
+        """
 
     def __init__(
         self,
@@ -987,16 +1012,23 @@ class UploadStatus(_message.Message):
     STAGED_SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     request_id: _builtins.str
+    """As the caller chose it; empty if it chose none."""
     state: Global___UploadState.ValueType
     path: _builtins.str
     size_bytes: _builtins.int
     """Zero if not known yet."""
     staged_bytes: _builtins.int
-    """Bytes in the staging file, from the start without a gap."""
+    """Bytes in the staging file, from the start without a gap; the file's size
+    once it is published, 0 once the upload was aborted or has expired.
+    """
     durable_bytes: _builtins.int
     """Bytes flushed to the device."""
     staged_sha256: _builtins.bytes
-    """SHA-256 of exactly the staged bytes; empty if not asked for."""
+    """SHA-256 of exactly the staged bytes. StartUpload answers it unasked, since
+    its caller has to compare it before going on (RSM-4), and so does GetUpload
+    of an upload that was published. GetUpload of another computes it
+    with include_digest; ListUploads never does. Empty otherwise.
+    """
     epoch: _builtins.int
     failure_reason: _builtins.str
     """Why it was ended: the reason of a refused finish, DISK_FULL or
@@ -1085,7 +1117,9 @@ class GetUploadRequest(_message.Message):
     request_id: _builtins.str
     """Instead of upload_id."""
     include_digest: _builtins.bool
-    """Compute the upload's digest of the staged bytes. Costs one read of them."""
+    """Compute the digest of the staged bytes of an upload that is not finished.
+    Costs one read of them.
+    """
     @_builtins.property
     def sandbox(self) -> Global___SandboxRef: ...
     def __init__(
@@ -1203,7 +1237,9 @@ class AbortUploadResponse(_message.Message):
 
     UPLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def upload(self) -> Global___UploadStatus: ...
+    def upload(self) -> Global___UploadStatus:
+        """ABORTED, or the state in which the upload had ended before."""
+
     def __init__(
         self,
         *,

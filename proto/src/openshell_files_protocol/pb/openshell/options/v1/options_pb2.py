@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"openshell/options/v1/options.proto\x12\x14openshell.options.v1\x1a google/protobuf/descriptor.proto\"b\n\x11\x41uthorizationRule\x12\x11\n\tauth_mode\x18\x01 \x01(\t\x12\x16\n\x0eworkspace_role\x18\x02 \x01(\t\x12\x13\n\x0bglobal_role\x18\x03 \x01(\t\x12\r\n\x05scope\x18\x04 \x01(\t:`\n\rauthorization\x12\x1e.google.protobuf.MethodOptions\x18\xd0\x86\x03 \x01(\x0b\x32\'.openshell.options.v1.AuthorizationRule:/\n\x06secret\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"openshell/options/v1/options.proto\x12\x14openshell.options.v1\x1a google/protobuf/descriptor.proto\"b\n\x11\x41uthorizationRule\x12\x11\n\tauth_mode\x18\x01 \x01(\t\x12\x16\n\x0eworkspace_role\x18\x02 \x01(\t\x12\x13\n\x0bglobal_role\x18\x03 \x01(\t\x12\r\n\x05scope\x18\x04 \x01(\t:`\n\rauthorization\x12\x1e.google.protobuf.MethodOptions\x18\xd0\x86\x03 \x01(\x0b\x32\'.openshell.options.v1.AuthorizationRule:/\n\x06secret\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x08\x42\x8a\x01\n\x1f\x63om.nvidia.openshell.options.v1P\x01ZGgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/options/v1;optionsv1\xaa\x02\x1bNvidia.OpenShell.Options.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openshell.options.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\037com.nvidia.openshell.options.v1P\001ZGgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/options/v1;optionsv1\252\002\033Nvidia.OpenShell.Options.V1'
   _globals['_AUTHORIZATIONRULE']._serialized_start=94
   _globals['_AUTHORIZATIONRULE']._serialized_end=192
 # @@protoc_insertion_point(module_scope)
