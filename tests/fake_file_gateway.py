@@ -90,6 +90,8 @@ class FakeGateway:
         self.upload_lanes = 0
         #: Largest file that may come in its upload's first message (UPL-16).
         self.max_whole_bytes = 0
+        #: How many transfers one caller may run (RLY-9); 0 says nothing.
+        self.max_concurrent_transfers = 0
         #: Whether it knows such files although it did not say so, or not although it did.
         self.knows_whole = True
         self.lanes = FakeLanes()
@@ -456,6 +458,7 @@ class FakeGateway:
             max_chunk_bytes=self.max_chunk_bytes,
             upload_lanes=self.upload_lanes,
             max_whole_bytes=self.max_whole_bytes,
+            max_concurrent_transfers=self.max_concurrent_transfers,
         )
 
     # Downloads

@@ -7,7 +7,8 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
@@ -136,6 +137,30 @@ async def seek(handle: SourceHandle, offset: int) -> None:
 async def close(handle: SourceHandle) -> None:
     """Close a local file."""
     await settled(handle.close())
+
+
+#: Nothing else runs between two waits of an event loop.
+Guard = nullcontext
+
+#: Set while a progress callback runs.
+REPORTING: Final = ContextVar("openshell-files-reporting", default=False)
+
+
+class Flag:
+    """Something that one waits for and another one sets, once."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Let whoever waits go on."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is set, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
 
 
 class Errands:

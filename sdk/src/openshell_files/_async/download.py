@@ -55,22 +55,40 @@ class Download:
             FilesError: it was refused, or all attempts are used up. What the
                 sink got is not to be trusted then.
         """
-        async with aclosing(self.events()) as events:
+        async with aclosing(self.events(paced=not sink.restartable)) as events:
             async for event in events:
                 if isinstance(event, Piece):
                     await sink.write(event)
                 elif isinstance(event, Restarted):
                     await sink.restart()
                 if progress is not None:
-                    progress(self.progress())
+                    inside = _io.REPORTING.set(True)
+                    try:
+                        progress(self.progress())
+                    finally:
+                        _io.REPORTING.reset(inside)
         return self.result()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self, *, paced: bool = True) -> AsyncGenerator[Event, None]:
         """Yield what comes, verified, until everything is here.
+
+        Args:
+            paced: the caller's own code decides how fast it is taken.
 
         Raises:
             FilesError: it was refused, or all attempts are used up.
         """
+        gate = self._rpc.gate(self._address)
+        held = await gate.enter(self._deadline, paced=paced)
+        try:
+            async with aclosing(self._attempts()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if held:
+                gate.leave(paced=paced)
+
+    async def _attempts(self) -> AsyncGenerator[Event, None]:
         check = self._check
         while True:
             try:

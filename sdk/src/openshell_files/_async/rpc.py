@@ -14,11 +14,13 @@ from openshell_files._async import _io
 from openshell_files._async._calls import Connection, DownloadCall, UploadCall
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.deadline import Deadline
+from openshell_files._async.gate import Gate
 from openshell_files._async.lanes import UploadLanes
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.giving_up import ERRAND_SECONDS
 from openshell_files._core.lanes import LaneChoice, lane_messages
+from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Acquaintance, RetryBudget
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
@@ -58,8 +60,13 @@ class Rpc:
         self._errands = _io.Errands()
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
+        self._gates: dict[SandboxAddress, Gate] = {}
         #: Largest file that the gateway takes in one message, as far as it has said so (UPL-16).
         self.max_whole_bytes = 0
+
+    def gate(self, sandbox: SandboxAddress) -> Gate:
+        """Return what holds transfers of this client in a sandbox back."""
+        return self._gates.setdefault(sandbox, Gate())
 
     @property
     def connected(self) -> bool:

@@ -609,10 +609,16 @@ class AsyncSandboxFiles:
     ) -> _Answer:
         """Call a method that changes nothing when it is called twice, as often as the policy allows."""
         deadline, budget = Deadline(timeout), self._rpc.budget()
-        while True:
-            try:
-                return await call(request, deadline)
-            except FilesError as error:
-                error.about(path)
-                say_which_sandbox(error, self._address.described())
-                await self._rpc.recover(error, budget, deadline)
+        gate = self._rpc.gate(self._address)
+        held = await gate.enter(deadline, paced=False)
+        try:
+            while True:
+                try:
+                    return await call(request, deadline)
+                except FilesError as error:
+                    error.about(path)
+                    say_which_sandbox(error, self._address.described())
+                    await self._rpc.recover(error, budget, deadline)
+        finally:
+            if held:
+                gate.leave(paced=False)

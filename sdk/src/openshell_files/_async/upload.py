@@ -95,8 +95,19 @@ class Upload:
             FilesError: it was refused, or all attempts are used up.
         """
         began = _io.monotonic()
+        gate, paced = self._rpc.gate(self._address), self._content.size is None
+        held = await gate.enter(self._deadline, paced=paced)
         try:
-            response = await self._carried_out()
+            response = await self._published()
+        finally:
+            if held:
+                gate.leave(paced=paced)
+        return self._result(response, _io.monotonic() - began)
+
+    async def _published(self) -> files_pb2.UploadFileResponse:
+        """Carry the plan out, and end in order if that fails."""
+        try:
+            return await self._carried_out()
         except BaseException as error:
             shown = self._shown(error)
             found = await self._late_answer(shown)
@@ -107,8 +118,7 @@ class Upload:
                 if shown is error:
                     raise
                 raise shown from shown.__cause__
-            response = found
-        return self._result(response, _io.monotonic() - began)
+            return found
 
     async def _carried_out(self) -> files_pb2.UploadFileResponse:
         """Do what the plan wants until the file is published."""
@@ -226,7 +236,9 @@ class Upload:
         match action:
             case upload_plan.Start(request):
                 plan.on_asking()
-                return partial(plan.on_started, await self._rpc.start_upload(request, self._deadline))
+                started = await self._rpc.start_upload(request, self._deadline)
+                self._rpc.gate(self._address).heard(started.limits.max_concurrent_transfers)
+                return partial(plan.on_started, started)
             case upload_plan.Look(request, hashed_bytes):
                 status = await self._rpc.get_upload(request, self._deadline, hashed_bytes=hashed_bytes)
                 return partial(plan.on_status, status)
@@ -370,7 +382,7 @@ class Upload:
             return
         plan = self._plan
         self._id_told = plan.upload_id
-        self._progress(
+        self._tell(
             Progress(
                 transferred=transferred,
                 total=self._content.size,
@@ -381,14 +393,22 @@ class Upload:
             )
         )
 
+    def _tell(self, progress: Progress) -> None:
+        if self._progress is not None:
+            inside = _io.REPORTING.set(True)
+            try:
+                self._progress(progress)
+            finally:
+                _io.REPORTING.reset(inside)
+
     def _result(self, response: files_pb2.UploadFileResponse, seconds: float) -> UploadResult:
         file = answers.file_info(response.file)
         durability = answers.durability(response.durability)
-        if self._progress is not None:
-            durable = file.size if durability is Durability.FSYNC else None
-            self._progress(
-                Progress(file.size, file.size, file.size, durable, self._plan.attempts, self._plan.upload_id)
-            )
+        durable = file.size if durability is Durability.FSYNC else None
+        self._tell(
+            Progress(file.size, file.size, file.size, durable, self._plan.attempts, self._plan.upload_id)
+        )
+        self._rpc.gate(self._address).heard(response.limits.max_concurrent_transfers)
         return UploadResult(
             path=file.path,
             size=response.bytes_written,

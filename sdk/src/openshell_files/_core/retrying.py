@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from openshell_files_protocol.reasons import Code, Retry
+from openshell_files_protocol.reasons import Code, Reason, Retry
 
 from openshell_files.errors import CredentialsError, FilesError, Unavailable
 from openshell_files.options import RetryPolicy
@@ -104,7 +104,9 @@ class RetryBudget:
     def _attempts(self, error: FilesError) -> int:
         """Return how many tries may end like this."""
         attempts = self._policy.attempts
-        if attempts > 1 and self._gateway.answered and isinstance(error, Unavailable):
+        # A gateway that has no place now is as good as away: others need theirs for a while.
+        crowded = error.reason == Reason.TOO_MANY_TRANSFERS.name
+        if attempts > 1 and self._gateway.answered and (crowded or isinstance(error, Unavailable)):
             return max(attempts, self._policy.outage_attempts)
         return attempts
 

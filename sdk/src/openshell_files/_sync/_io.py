@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
+from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
@@ -87,6 +89,29 @@ def seek(handle: SourceHandle, offset: int) -> None:
 def close(handle: SourceHandle) -> None:
     """Close a local file."""
     handle.close()
+
+
+Guard = threading.Lock
+
+#: Set while a progress callback runs.
+REPORTING: Final = ContextVar("openshell-files-reporting", default=False)
+
+
+class Flag:
+    """Something that one waits for and another one sets, once."""
+
+    def __init__(self) -> None:
+        # A signal cannot leave it locked, as it can an Event.
+        self._set: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Let whoever waits go on."""
+        self._set.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is set, at most so long."""
+        with suppress(Empty):
+            self._set.get(timeout=seconds)
 
 
 class Errands:

@@ -56,22 +56,39 @@ class Download:
             FilesError: it was refused, or all attempts are used up. What the
                 sink got is not to be trusted then.
         """
-        with closing(self.events()) as events:
+        with closing(self.events(paced=not sink.restartable)) as events:
             for event in events:
                 if isinstance(event, Piece):
                     sink.write(event)
                 elif isinstance(event, Restarted):
                     sink.restart()
                 if progress is not None:
-                    progress(self.progress())
+                    inside = _io.REPORTING.set(True)
+                    try:
+                        progress(self.progress())
+                    finally:
+                        _io.REPORTING.reset(inside)
         return self.result()
 
-    def events(self) -> Generator[Event, None, None]:
+    def events(self, *, paced: bool = True) -> Generator[Event, None, None]:
         """Yield what comes, verified, until everything is here.
+
+        Args:
+            paced: the caller's own code decides how fast it is taken.
 
         Raises:
             FilesError: it was refused, or all attempts are used up.
         """
+        gate = self._rpc.gate(self._address)
+        held = gate.enter(self._deadline, paced=paced)
+        try:
+            with closing(self._attempts()) as events:
+                yield from events
+        finally:
+            if held:
+                gate.leave(paced=paced)
+
+    def _attempts(self) -> Generator[Event, None, None]:
         check = self._check
         while True:
             try:

@@ -15,11 +15,13 @@ from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.giving_up import ERRAND_SECONDS
 from openshell_files._core.lanes import LaneChoice, lane_messages
+from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Acquaintance, RetryBudget
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
 from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
+from openshell_files._sync.gate import Gate
 from openshell_files._sync.lanes import UploadLanes
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
@@ -59,8 +61,13 @@ class Rpc:
         self._errands = _io.Errands()
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
+        self._gates: dict[SandboxAddress, Gate] = {}
         #: Largest file that the gateway takes in one message, as far as it has said so (UPL-16).
         self.max_whole_bytes = 0
+
+    def gate(self, sandbox: SandboxAddress) -> Gate:
+        """Return what holds transfers of this client in a sandbox back."""
+        return self._gates.setdefault(sandbox, Gate())
 
     @property
     def connected(self) -> bool:
