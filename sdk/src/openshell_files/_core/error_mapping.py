@@ -99,6 +99,7 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.SUPERVISOR_FLOODS: errors.ResourceExhausted,
     Reason.TOO_MANY_UPLOADS: errors.ResourceExhausted,
     Reason.TOO_MANY_TRANSFERS: errors.ResourceExhausted,
+    Reason.TOO_MANY_CALLS: errors.ResourceExhausted,
     Reason.TOO_MANY_LANES: errors.ResourceExhausted,
     Reason.LANE_LOST: errors.Unavailable,
     Reason.COMMAND_NOT_STARTED: errors.Unavailable,
