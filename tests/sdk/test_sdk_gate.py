@@ -130,7 +130,11 @@ def test_a_thousand_writes_of_many_threads(gateway: FakeGateway) -> None:
     with FilesClient(gateway.address) as client, ThreadPoolExecutor(50) as threads:
         files = client.sandbox("demo")
         files.write_bytes("first", b"1")
-        list(threads.map(lambda number: files.write_bytes(f"f{number}", b"12"), range(300)))
+
+        def write(number: int) -> None:
+            files.write_bytes(f"f{number}", b"12")
+
+        list(threads.map(write, range(300)))
     assert len(gateway.files) == 301
     assert crowd.most <= 8
 

@@ -52,8 +52,12 @@ def test_modes_and_the_umask(
 @pytest.mark.parametrize("told", [True, False])
 def test_the_umask_is_known(monkeypatch: pytest.MonkeyPatch, mask: Any, umask: int, *, told: bool) -> None:
     mask(umask)
+
+    def untold(*_: object) -> None:
+        raise FileNotFoundError
+
     if not told:
-        monkeypatch.setattr("builtins.open", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
+        monkeypatch.setattr("builtins.open", untold)
     assert current_umask() == umask
     assert os.umask(umask) == umask, "it is as it was"
 

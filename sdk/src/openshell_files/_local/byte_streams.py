@@ -13,7 +13,8 @@ import os
 import select
 import stat
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason
 
@@ -156,6 +157,7 @@ class Writing:
 
     def __init__(self, file: object) -> None:
         self._file = file
+        self._write = cast("Callable[[bytes], object]", getattr(file, "write"))  # noqa: B009 - of any object
         self._name = str(getattr(file, "name", "stream"))
         self._descriptor = descriptor_of(file)
         self._left = b""
@@ -180,7 +182,7 @@ class Writing:
     def put(self) -> object:
         """Write some; return what `write` answered if that is to be awaited first."""
         try:
-            answer: object = self._file.write(self._left)  # type: ignore[attr-defined]  # the caller's `sink` is checked to have one
+            answer = self._write(self._left)
         except BlockingIOError as error:
             self._left = self._left[error.characters_written :]
             wait_for(self._descriptor, select.POLLOUT)
