@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import statistics
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from harness.attached import AttachError, attached, is_wanted
 from harness.machine import machine_facts
+from harness.page import people_name
 from harness.processes import Measured, Watch, Worker
 from harness.room import why_too_little
 from harness.rounds import Reach, Spread, Watched
@@ -20,6 +23,9 @@ from harness.transfers import Transfers, random_file
 MIB = 1 << 20
 
 REACHED = pytest.StashKey[dict[str, Spread]]()
+
+#: Lines about the benchmarks, as they ran: median of ours, and by how much it is faster than its baseline.
+MEASURED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,18 +42,42 @@ def _number(config: pytest.Config, option: str) -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[REACHED] = {}
+    config.stash[MEASURED] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print a line for each benchmark that fits a terminal; pytest-benchmark's own tables do not (`--benchmark-quiet`)."""
+    lines = config.stash[MEASURED]
+    if lines:
+        terminalreporter.section("benchmarks")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print the targets behind everything else, where they are looked for."""
     reached = config.stash[REACHED]
     if reached:
-        terminalreporter.section("targets")
         size, count = _number(config, "--large-mib"), _number(config, "--rounds")
-        terminalreporter.write_line(
-            f"The large file has {size} MiB{'' if size >= 1024 else ', so that targets of 1 GiB are not judged'}; "
-            f"medians of {count} rounds."
-        )
-        terminalreporter.write_line(table(reached, size))
+        judged = "" if size >= 1024 else ", so that targets of 1 GiB are not judged"
+        print(f"\nTargets. The large file has {size} MiB{judged}; medians of {count} rounds.")
+        print(table(reached, size, shutil.get_terminal_size((100, 24)).columns))
+
+
+@pytest.fixture(autouse=True)
+def line_for_the_terminal(request: pytest.FixtureRequest) -> Generator[None]:
+    """Note what a benchmark came to, once it has run."""
+    yield
+    found: object = request.node.funcargs.get("benchmark")
+    seconds = getattr(getattr(found, "stats", None), "stats", None)
+    if seconds is None:
+        return
+    median = float(seconds.median)
+    ratios: Sequence[float] = getattr(found, "extra_info", {}).get("speed_ratio", ())
+    ratio = f"{statistics.median(ratios):.2f} x" if ratios else ""
+    name = people_name(request.node.name)
+    request.config.stash[MEASURED].append(f"{median * 1e3:>10.4g} ms {ratio:>9}  {name}")
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:

@@ -32,7 +32,13 @@ td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }} td.n {{ w
 td:first-child {{ white-space: nowrap }} svg {{ max-width: 100%; height: auto }} svg text {{ font: 11px system-ui, sans-serif }}
 .ok {{ color: var(--ok) }} .miss {{ color: var(--miss); font-weight: 600 }} .key {{ margin-right: 1rem; white-space: nowrap }}
 .key i {{ display: inline-block; width: .7rem; height: .7rem; margin-right: .3rem }}
-h2 {{ margin-top: 2.5rem }} h3 {{ margin-bottom: .3rem }} .none {{ font-style: italic }}
+h2 {{ margin-top: 2.5rem }} h3 {{ margin-bottom: .3rem }} summary {{ cursor: pointer }} code {{ overflow-wrap: anywhere }}
+@media (max-width: 45rem) {{ body {{ margin: 1rem auto; padding: 0 .6rem; font-size: 14px }} h1 {{ font-size: 1.5rem }}
+.wide svg {{ max-width: none }} tr:has(th) {{ display: none }} table, tbody {{ display: block }}
+tr {{ display: block; padding: .4rem 0; border-bottom: 1px solid var(--rule) }}
+td, td.n {{ display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; text-align: right; white-space: normal }}
+td:empty {{ display: none }} td::before {{ content: attr(data-head); text-align: left; opacity: .7 }}
+td:first-child {{ font-weight: 600; text-align: left; white-space: normal }} td:first-child::before {{ content: none }} }}
 """
 
 
@@ -51,7 +57,11 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, text_colum
     kind = ["" if column < text_columns else ' class="n"' for column in range(len(head))]
     top = "".join(f"<th{kind[column]}>{escape(head[column])}</th>" for column in shown)
     body = "".join(
-        "<tr>" + "".join(f"<td{kind[column]}>{row[column]}</td>" for column in shown) + "</tr>"
+        "<tr>"
+        + "".join(
+            f'<td{kind[column]} data-head="{escape(head[column])}">{row[column]}</td>' for column in shown
+        )
+        + "</tr>"
         for row in rows
     )
     return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'

@@ -13,8 +13,8 @@ from harness.page import html_table, people_bytes, people_name
 from harness.results import MIB, Test
 from harness.svg import Point, bars, lines
 
-#: Their pairs are in charts of their own.
-_ELSEWHERE: Final = frozenset({"many at once"})
+#: Below this, throughput is the price of a call and says nothing of bytes.
+_LEAST_FOR_RATE: Final = 64 << 10
 
 #: What CPU is shown of: the others are the same transfers over something slow.
 _CPU_GROUPS: Final = frozenset(
@@ -52,11 +52,45 @@ CHARTS: Final[Mapping[str, Chart]] = {
 }
 
 
-def baselines(tests: Sequence[Test]) -> str:
-    """Return ours beside each baseline."""
-    compared = [test for test in tests if test.bytes and test.baseline_rate and test.group not in _ELSEWHERE]
+@dataclass(frozen=True)
+class Compared:
+    """A chart of pairs. What people would use instead, what nobody can fall below, and ours without something are not one scale.
+
+    Attributes:
+        title: of the section.
+        groups: of the benchmarks in it.
+        expression: chooses the tests that feed it, for `K=`.
+        other: what the second bar of each pair is called.
+    """
+
+    title: str
+    groups: frozenset[str]
+    expression: str
+    other: str
+
+
+COMPARED: Final = (
+    Compared(
+        "Ours beside what people use today",
+        frozenset({"against ssh", "against exec", "RFC-only client"}),
+        '"against and not bare and not cpu and not copy"',
+        "the other",
+    ),
+    Compared("Ours beside its floors", frozenset({"limits"}), '"bare or cpu or copy"', "the floor"),
+    Compared(
+        "Ours with and without",
+        frozenset({"TLS", "digests", "durability", "resume", "archives"}),
+        '"tls or digests or durability or cut_at_half or packed"',
+        "without",
+    ),
+)
+
+
+def baselines(tests: Sequence[Test], kind: Compared) -> str:
+    """Return ours beside each baseline of one kind; nothing if none was run."""
+    compared = [test for test in tests if test.bytes and test.baseline_rate and test.group in kind.groups]
     chart = bars(
-        {_pair(test): {"ours": test.rate, "baseline": test.baseline_rate or 0.0} for test in compared},
+        {_pair(test): {"ours": test.rate, kind.other: test.baseline_rate or 0.0} for test in compared},
         x_label="MiB/s",
     )
     rows = [
@@ -67,7 +101,7 @@ def baselines(tests: Sequence[Test]) -> str:
         for test in compared
     ]  # fmt: skip
     return chart + html_table(
-        ["test", "against", "ours, MiB/s", "baseline, MiB/s", "ratio of pairs", "least to most"],
+        ["test", "against", "ours, MiB/s", f"{kind.other}, MiB/s", "ratio of pairs", "least to most"],
         rows,
         text_columns=2,
     )
@@ -103,12 +137,16 @@ def throughput(tests: Sequence[Test], name: str) -> str:
     for test in placed:
         point: Mapping[str, Any] = test.extra["point"]
         rates = [test.bytes / seconds / MIB for seconds in test.seconds]
-        series.setdefault(point["series"], []).append(Point(point["x"], test.rate, min(rates), max(rates)))
+        tells = test.bytes >= _LEAST_FOR_RATE
+        if tells:
+            series.setdefault(point["series"], []).append(
+                Point(point["x"], test.rate, min(rates), max(rates))
+            )
         share = test.share
         rows.append(
             [
-                escape(point["series"]), escape(chart.written(point["x"])), f"{test.median * 1e3:.4g}", f"{test.rate:.3g}",
-                f"{min(rates):.3g} to {max(rates):.3g}", f"{statistics.median(share):.0f} %" if share else "",
+                escape(point["series"]), escape(chart.written(point["x"])), f"{test.median * 1e3:.4g}",
+                f"{test.rate:.3g}" if tells else "", f"{min(rates):.3g} to {max(rates):.3g}" if tells else "", f"{statistics.median(share):.0f} %" if share else "",
                 *(_cpu_figure(test, process) for process in processes),
             ]
         )  # fmt: skip

@@ -82,6 +82,7 @@ class Results:
         machine: the facts that figures depend on.
         settings: options of the run.
         when: it began.
+        commit: of the code that was measured, with a word if it was changed; "" if it is not known.
     """
 
     tests: tuple[Test, ...]
@@ -89,6 +90,7 @@ class Results:
     machine: Mapping[str, Any]
     settings: Mapping[str, Any]
     when: str
+    commit: str = ""
 
 
 def read(path: Path) -> Results:
@@ -123,4 +125,13 @@ def read(path: Path) -> Results:
         found.get("machine_info", {}),
         found.get("settings", {}),
         found.get("datetime", ""),
+        _commit(found.get("commit_info") or {}),
     )
+
+
+def _commit(info: Mapping[str, Any]) -> str:
+    """Return what git said when the run began."""
+    identity = str(info.get("id") or "")
+    if not identity or identity == "unknown":
+        return ""
+    return identity[:12] + (", with changes that are not committed" if info.get("dirty") else "")

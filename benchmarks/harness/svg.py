@@ -200,8 +200,8 @@ def _key(names: Sequence[str]) -> str:
 
 def _svg(parts: Sequence[str], height: float, label: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" '
-        f'height="{height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<div class="wide"><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" '
+        f'height="{height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg></div>'
     )
 
 

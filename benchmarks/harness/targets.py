@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -72,26 +73,30 @@ TARGETS: Final[Mapping[str, Target]] = {
 }
 
 
-def table(reached: Mapping[str, Spread], large_mib: int = 1024) -> str:
-    """Return the table of all targets, as text.
+def table(reached: Mapping[str, Spread], large_mib: int = 1024, width: int = 100) -> str:
+    """Return the table of the targets that were run, as text.
 
     Args:
         reached: by key.
         large_mib: of the run's large file.
+        width: columns of the terminal; a figure's name goes on below itself.
     """
-    lines = [f"{'':4} {'figure':<74} {'must':>10} {'aim':>7} {'median':>9}   least to most, rounds"]
+    lines = [f"{'':4} {'median':>8} {'must':>10} {'aim':>5} {'least to most':>16}  figure"]
     for name, target in TARGETS.items():
-        bound = f"{'>=' if target.at_least else '<='} {target.bound:g}{target.unit.strip() and target.unit}"
-        aim = "" if target.aim is None else f"{target.aim:g}"
         if name not in reached:
-            lines.append(f"{'-':4} {target.text_at(large_mib):<74} {bound:>10} {aim:>7} {'not run':>9}")
             continue
         spread = reached[name]
+        bound = f"{'>=' if target.at_least else '<='} {target.bound:g}{target.unit}"
+        aim = "" if target.aim is None else f"{target.aim:g}"
         verdict = "ok" if target.met(spread.median) else "MISS"
         if not target.is_judged_at(large_mib):
             verdict = "?"
-        lines.append(
-            f"{verdict:4} {target.text_at(large_mib):<74} {bound:>10} {aim:>7} {spread.median:>9.2f}   "
-            f"{spread.least:.2f} to {spread.most:.2f}, {spread.count}"
-        )
+        between = f"{spread.least:.2f} to {spread.most:.2f}"
+        figures = f"{verdict:4} {spread.median:>8.2f} {bound:>10} {aim:>5} {between:>16}  "
+        name_width = max(20, width - len(figures))
+        first, *rest = textwrap.wrap(target.text_at(large_mib), name_width)
+        lines += [figures + first, *(" " * len(figures) + line for line in rest)]
+    missing = len(TARGETS) - len(reached)
+    if missing:
+        lines.append(f"{missing} more figures were not run; `make bench-targets` runs them all.")
     return "\n".join(lines)

@@ -7,9 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from harness import results
+from harness.report_charts import throughput
 from harness.rounds import Spread
 from harness.sshd import NoSshError, sshd
-from harness.targets import table
+from harness.targets import TARGETS, table
 from harness_command import benchmarks, run
 
 
@@ -39,8 +41,10 @@ def test_the_report_is_one_file_with_everything(outcome: tuple[Path, str], tmp_p
     page = tmp_path / "report.html"
     run("-m", "harness.report", str(outcome[0]), str(page))
     text = page.read_text()
-    for title in ("Targets", "Ours beside each baseline", "All benchmarks", "The machine and the settings"):
+    for title in ("Targets", "Ours beside its floors", "All benchmarks", "The machine and the settings"):
         assert f"<h2>{title}</h2>" in text
+    document = json.loads(outcome[0].read_text())
+    assert document["commit_info"]["id"][:12] in text
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "").replace("grpc.http2", "")
     for part in text.split("<svg")[1:]:
         ET.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
@@ -81,15 +85,57 @@ def test_what_was_not_run_is_said_with_the_command_that_runs_it(
 ) -> None:
     page = tmp_path / "report.html"
     run("-m", "harness.report", str(outcome[0]), str(page))
-    assert (
-        "Nothing of this is in the result; <code>make bench K=test_memory</code> measures it."
-        in page.read_text()
+    text = page.read_text()
+    assert "<li>Memory over time: <code>make bench K=test_memory</code></li>" in text
+    assert "<h2>Memory over time</h2>" not in text
+    assert "<h2>Ours beside what people use today</h2>" not in text
+    assert "not run</td>" not in text
+    titles, bodies = zip(*(part.split("</h2>", 1) for part in text.split("<h2>")[1:]), strict=True)
+    assert [
+        title for title, body in zip(titles, bodies, strict=True) if "<td" not in body and "<svg" not in body
+    ] == []
+
+
+def test_no_throughput_is_shown_of_a_byte() -> None:
+    small, large = (
+        results.Test(
+            f"test_size[upload-{size}]",
+            "sizes",
+            [0.1],
+            {"bytes": size, "point": {"chart": "file size", "series": "upload", "x": size}},
+        )
+        for size in (1, 1 << 20)
     )
+    both, only = throughput([small, large], "file size"), throughput([small], "file size")
+    assert "<circle" in both
+    assert both.count("<circle") == 1
+    assert "<svg" not in only
+    assert "100" in only
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_targets_fit_the_terminal(width: int) -> None:
+    reached = dict.fromkeys(TARGETS, Spread(9.0, 9.0, 9.0, 1))
+    assert max(map(len, table(reached, 1024, width).splitlines())) <= max(width, 72)
+
+
+def test_targets_that_were_not_run_are_counted_and_not_listed() -> None:
+    said = table({"ssh-up": Spread(9.0, 9.0, 9.0, 1)})
+    assert f"{len(TARGETS) - 1} more figures were not run" in said
+    assert "not run" not in said.replace("were not run", "")
+
+
+def test_the_targets_are_the_last_that_is_printed(outcome: tuple[Path, str]) -> None:
+    _, said = outcome
+    assert said.rstrip().splitlines()[-1].endswith("`make bench-targets` runs them all.")
+    assert "Rounds" not in said
 
 
 def test_a_target_of_1_gib_is_not_judged_at_another_size() -> None:
     reached = {"ssh-up": Spread(9.0, 9.0, 9.0, 1), "small-exec": Spread(9.0, 9.0, 9.0, 1)}
     large, small = (table(reached, mib).splitlines() for mib in (1024, 64))
-    assert large[1].startswith("ok   1 GiB upload")
-    assert small[1].startswith("?    64 MiB upload")
-    assert any(line.startswith("ok   1 KiB: write_bytes") for line in small)
+    assert large[1].startswith("ok ")
+    assert "1 GiB upload" in large[1]
+    assert small[1].startswith("? ")
+    assert "64 MiB upload" in small[1]
+    assert any(line.startswith("ok ") and "1 KiB: write_bytes" in line for line in small)

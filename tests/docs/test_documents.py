@@ -38,6 +38,17 @@ TOOLS: dict[str, tuple[str, dict[str, str]]] = {
     "Python": ("python3", {}),
 }
 
+#: How this machine reaches the registries, if it has to be told.
+NETWORK = (
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "CARGO_HTTP_CAINFO",
+)
+
 
 def names(document: Path) -> str:
     return document.relative_to(ROOT).as_posix()
@@ -183,6 +194,7 @@ def test_a_client_in_another_language(language: str, tmp_path: Path) -> None:
         for name, place in kept.items()
         if (home / place).exists()
     }
+    tools |= {name: os.environ[name] for name in NETWORK if name in os.environ}
     with reader(tmp_path, ROOT, tools=tools) as typing:
         typing.patience = 600
         serving = next(
