@@ -7,7 +7,7 @@ UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/py
 UV_VERSION := 0.13.9
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long fault-matrix mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long cancel-check fault-matrix mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: setup ## The whole test suite
 
 test-long: setup ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout=1800 --hypothesis-profile=search
+
+cancel-check: setup ## Break uploads of RFC-only callers off on a busy machine, and count what was published
+	PYTHONPATH=tests $(BIN)/python tests/cancellation/check.py
 
 fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
 	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py

@@ -9,6 +9,7 @@ import pytest
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.rpc.upload_input import UploadInput
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 
 
 class Recorder:
@@ -33,8 +34,9 @@ async def test_a_write_that_the_sandbox_took_is_movement(declared: int) -> None:
     async def read() -> object:
         return next(messages)
 
-    async with UploadInput(read, None, declared) as content:
-        await content.forward(cast("FileRelay", recorder), cast("Activity", recorder))
+    content = UploadInput(read, None, declared, MAX_CHUNK_BYTES)
+    await content.read_on()
+    await content.forward(cast("FileRelay", recorder), cast("Activity", recorder))
     assert recorder.seen[-1] == "touch"
     writes = [number for number, what in enumerate(recorder.seen) if what.startswith("forward")]
     assert recorder.seen[writes[-1]].endswith("and end")

@@ -16,6 +16,8 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS
 from openshell_files_gateway.relay.paces import floods
+from openshell_files_gateway.stream_end import let_reset_come
+from openshell_files_gateway.tasks import report_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,18 +158,16 @@ class RelayChannel:
     async def ended_in_order(self) -> bool:
         """After an empty `receive`: whether the supervisor ended its side, and did not break off.
 
-        A cancelled call looks like the end of the stream first, and is
-        cancelled a turn of the loop later (grpc.aio).
+        Takes as long as `let_reset_come`, and is asked only if a relay ended under an operation.
+        There may be a write under way, so a break cannot be found by another.
         """
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await let_reset_come()
         return not self._closed.is_set()
 
     def _disturbed(self, reading: asyncio.Task[Any]) -> None:
         if self._resting:
             self.close()
-        if not reading.cancelled():
-            reading.exception()
+        report_failure(reading)
 
     def close(self) -> None:
         """Let the RelayStream call end. May be called more than once."""

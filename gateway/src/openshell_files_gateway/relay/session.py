@@ -9,6 +9,8 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.tasks import cancel, first_of
+
 #: Control messages that may wait for a slow supervisor; upstream's bound.
 OUTBOUND_MESSAGES: Final = 64
 
@@ -82,13 +84,11 @@ class SupervisorSession:
             )
 
     async def _send_when_room(self, message: openshell_pb2.GatewayMessage) -> None:
-        put = asyncio.create_task(self._outbound.put(message))
         ended = asyncio.create_task(self._ended.wait())
         try:
-            await asyncio.wait({put, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(self._outbound.put(message), ended)
         finally:
-            put.cancel()
-            ended.cancel()
+            await cancel(ended)
 
     async def next_outbound(self) -> openshell_pb2.GatewayMessage:
         """Return the next message for the supervisor."""

@@ -38,6 +38,9 @@ _SANDBOX_CALLS_AT_ONCE: Final = 500
 #: in the log.
 _REFUSED_CALL_COST: Final = 10.0
 
+#: Outcome of a call whose caller cancelled it, went away or let its deadline pass.
+_CANCELLED: Final = "CANCELLED"
+
 TRANSFER_ID_METADATA: Final = "x-request-id"
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -80,6 +83,7 @@ class Call:
         context: of grpc.aio.
         path: of the method.
         transfer_id: on every log line of every party, and in every error.
+        peer: the caller's address. gRPC forgets it when the call is cancelled.
         principal: the caller; None for a public method.
         facts: for the line that is logged at the end.
     """
@@ -87,6 +91,7 @@ class Call:
     context: Context
     path: str
     transfer_id: str
+    peer: str
     principal: Principal | None = None
     facts: dict[str, object] = field(default_factory=dict[str, object])
 
@@ -131,9 +136,9 @@ class CallGuard:
         """Return the handler of a method."""
 
         async def handle(request: Any, context: Context) -> Any:  # noqa: ANN401 - request type varies by method
-            call = Call(context, path, _transfer_id(context))
+            call = Call(context, path, _transfer_id(context), context.peer())
             started = time.monotonic()
-            outcome = "CANCELLED"
+            outcome = _CANCELLED
             with structlog.contextvars.bound_contextvars(
                 transfer_id=call.transfer_id, method=path.rpartition("/")[2]
             ):
@@ -141,24 +146,25 @@ class CallGuard:
                     await self._admit(call)
                     response = await implementation(request, call)
                     outcome = "OK"
+                    return response  # noqa: TRY300 - an else would hide what the finally logs
                 except TransferError as error:
                     outcome = error.reason.name
                     call.facts["error"] = error.message
                     self._count_refusal(call)
-                    await abort(context, error, call.transfer_id)
+                    if not await _refused(call, error):
+                        outcome = _CANCELLED
+                        raise asyncio.CancelledError from error
                 except asyncio.CancelledError:
                     raise
-                except Exception:
+                except Exception as error:
+                    if _shows_cancellation(error):
+                        raise asyncio.CancelledError from error
                     outcome = Reason.INTERNAL.name
                     log.exception("call failed unexpectedly")
-                    await abort(
-                        context,
-                        TransferError(Reason.INTERNAL, "internal error of the gateway"),
-                        call.transfer_id,
-                    )
+                    await _refused(call, TransferError(Reason.INTERNAL, "internal error of the gateway"))
+                    raise asyncio.CancelledError from error
                 finally:
                     self._log_end(call, outcome, time.monotonic() - started)
-            return response
 
         return handle
 
@@ -188,7 +194,7 @@ class CallGuard:
     def _log_end(self, call: Call, outcome: str, seconds: float) -> None:
         who = call.principal
         told = {key: _bounded(value) for key, value in call.facts.items()}
-        facts = told | {"seconds": round(seconds, 3), "peer": call.context.peer()}
+        facts = told | {"seconds": round(seconds, 3), "peer": call.peer}
         if isinstance(who, User):
             facts["user"] = who.key
         elif who is not None:
@@ -200,6 +206,28 @@ class CallGuard:
             facts |= left_out
         level = log.error if outcome == Reason.INTERNAL.name else log.info
         level("call ended", outcome=outcome, **facts)
+
+
+async def _refused(call: Call, error: TransferError) -> bool:
+    """End a call with an error; False if its caller is gone and hears nothing.
+
+    Raises:
+        AbortError: the call has ended with the error; grpc.aio wants to see it.
+    """
+    try:
+        await abort(call.context, error, call.transfer_id)
+    except grpc.aio.InternalError:
+        return False
+
+
+def _shows_cancellation(error: Exception) -> bool:
+    """Tell whether gRPC refused something because the call is over.
+
+    A caller that goes away makes reads and writes fail first; the task of the
+    call is cancelled a moment later. What the gateway does wrong is a
+    UsageError, and no sign of that.
+    """
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
 
 
 def parse_request(message_type: Callable[[], Message], data: bytes) -> Any:  # noqa: ANN401 - as asked for

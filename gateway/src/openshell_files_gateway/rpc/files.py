@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -24,6 +25,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.core import phases
+from openshell_files_gateway.core.content_count import ContentCount
 from openshell_files_gateway.core.lanes import check_lane, lanes_of
 from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES, take_whole
 from openshell_files_gateway.relay.activity import Activity
@@ -35,9 +37,10 @@ from openshell_files_gateway.rpc.calls import Call, Implementation, parse_reques
 from openshell_files_gateway.rpc.first_message import FirstMessages
 from openshell_files_gateway.rpc.lanes import LaneKey, LaneTable, UploadLanes
 from openshell_files_gateway.rpc.slots import Slots
-from openshell_files_gateway.rpc.tasks import cancel, ends_within
 from openshell_files_gateway.rpc.upload_input import UploadInput
 from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory, not_ready
+from openshell_files_gateway.stream_end import ended_for_good
+from openshell_files_gateway.tasks import Helpers, ends_within, with_helpers
 
 log = structlog.get_logger("openshell_files_gateway.files")
 
@@ -60,7 +63,6 @@ class _Operation:
     max_chunk_bytes: int
     transfer_id: str
     principal: str
-    content_bytes: int = field(default=0)
 
     @property
     def relay(self) -> FileRelay:
@@ -136,23 +138,34 @@ class FileMethods:
         # The agent gets one stream, however many there are here.
         metadata.ClearField("lanes")
         key = LaneKey(call.user.key, sandbox.id, metadata.upload_id, metadata.epoch)
+        send = partial(call.context.send_initial_metadata, ())
+        confirm_end = None if metadata.explicit_finish else partial(ended_for_good, send)
         # Nothing is taken or read ahead for a transfer that is not counted yet.
         async with self._transfers.taken(sandbox.id, call.user.key):
             with self._lanes.opened(key, count, call.transfer_id) as lanes:
-                async with (
-                    UploadInput(call.context.read, lanes, metadata.size_bytes) as content,
-                    self._relayed(sandbox, call) as operation,
-                ):
-                    await self._open(operation, upload=metadata)
-                    response = await self._run_upload(operation, content, lanes)
-        call.facts["content_bytes"] = operation.content_bytes
-        return response
+                content = UploadInput(
+                    call.context.read, lanes, metadata.size_bytes, self._limits.max_chunk_bytes, confirm_end
+                )
+
+                async def carried(helpers: Helpers) -> files_pb2.UploadFileResponse:
+                    helpers.start(content.read_on(), "upload-read")
+                    async with self._relayed(sandbox, call) as operation:
+                        await self._open(operation, upload=metadata)
+                        return await self._run_upload(operation, content, lanes, helpers)
+
+                try:
+                    return await with_helpers(carried)
+                finally:
+                    call.facts |= content.count.facts()
 
     async def _upload_whole(
         self, metadata: files_pb2.UploadFileMetadata, messages: list[bytes], sandbox: Sandbox, call: Call
     ) -> files_pb2.UploadFileResponse:
         """Send the agent a file that came in one message (UPL-16); nothing else is read from the caller."""
-        call.facts["content_bytes"] = sum(map(len, messages))
+        count = ContentCount(files_pb2.UploadFileRequest)
+        for message in messages:
+            count.add(message)
+        call.facts |= count.facts()
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, messages, upload=metadata)
             try:
@@ -170,7 +183,7 @@ class FileMethods:
         call.facts["lane"] = lane.index
         upload = await self._lanes.find(LaneKey(call.user.key, sandbox.id, lane.upload_id, lane.epoch))
         call.rename(upload.transfer_id)
-        await upload.carry(lane.index, call.context.read)
+        await upload.carry(lane.index, call.context.read, partial(call.context.send_initial_metadata, ()))
         return files_pb2.UploadFileResponse().SerializeToString()
 
     async def download_file(self, data: bytes, call: Call) -> None:
@@ -181,10 +194,13 @@ class FileMethods:
         if request.max_chunk_bytes:
             # Pieces that a caller chose must not count as the supervisor's flood (RLY-10).
             request.max_chunk_bytes = max(request.max_chunk_bytes, MIN_CHUNK_BYTES)
-        async with self._operation(sandbox, call) as operation:
-            await self._open(operation, download=request)
-            await operation.activity.watched(self._run_download(operation, call))
-        call.facts["content_bytes"] = operation.content_bytes
+        count = ContentCount(files_pb2.DownloadFileResponse)
+        try:
+            async with self._operation(sandbox, call) as operation:
+                await self._open(operation, download=request)
+                await operation.activity.watched(self._run_download(operation, call, count))
+        finally:
+            call.facts |= count.facts()
 
     async def start_upload(self, data: bytes, call: Call) -> bytes:
         """StartUpload (RSM-1, RSM-5, RSM-9)."""
@@ -352,11 +368,11 @@ class FileMethods:
         limits.max_concurrent_transfers = self._transfers.most_of_one_principal
 
     async def _run_upload(
-        self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None
+        self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None, helpers: Helpers
     ) -> files_pb2.UploadFileResponse:
         """Forward the caller's streams until the agent answers (UPL-13)."""
         operation.loan.input_over = False
-        forwarding = asyncio.create_task(content.forward(operation.relay, operation.activity))
+        forwarding = helpers.start(content.forward(operation.relay, operation.activity), "upload-forward")
         answer = operation.relay.next_frame()
         try:
             frame = await operation.activity.watched(answer if lanes is None else lanes.unless_lost(answer))
@@ -364,12 +380,11 @@ class FileMethods:
             if operation.loan.keeps:
                 operation.loan.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
         except asyncio.CancelledError:
-            await cancel(forwarding)
+            await helpers.stop(forwarding)
             await self._farewell(operation)
             raise
         finally:
-            await cancel(forwarding)
-            operation.content_bytes = content.content_bytes
+            await helpers.stop(forwarding)
         return response
 
     @staticmethod
@@ -379,13 +394,13 @@ class FileMethods:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await operation.relay.cancel_input()
 
-    async def _run_download(self, operation: _Operation, call: Call) -> None:
+    async def _run_download(self, operation: _Operation, call: Call, count: ContentCount) -> None:
         """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""
         while isinstance(frame := await operation.relay.next_frame(), memoryview):
             operation.activity.touch()
             await call.context.write(bytes(frame))
             operation.activity.touch()
-            operation.content_bytes += len(frame)
+            count.add(frame)
         operation.relay.last(frame, "download_end")
 
 

@@ -20,7 +20,8 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.lanes import LaneBudget, LaneStatistics
-from openshell_files_gateway.rpc.tasks import cancel
+from openshell_files_gateway.stream_end import Write, was_reset
+from openshell_files_gateway.tasks import cancel, first_of
 
 _T = TypeVar("_T")
 
@@ -30,10 +31,6 @@ Read = Callable[[], Awaitable[Any]]
 #: All streams of an upload are opened in one breath. One that does not come
 #: for so long has gone to another gateway, or was refused on its way.
 ARRIVAL_SECONDS: Final = 10.0
-
-#: A cancelled call looks like the end of the stream first, and is cancelled a
-#: turn of the loop later (grpc.aio).
-_TURNS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +144,13 @@ class UploadLanes:
 
     # The calls of the further streams
 
-    async def carry(self, index: int, read: Read) -> None:
+    async def carry(self, index: int, read: Read, write: Write) -> None:
         """Hand a stream's messages over until the first stream's call is over.
+
+        Args:
+            index: of the stream, from 1.
+            read: reads it.
+            write: as for `was_reset`.
 
         Raises:
             TransferError: INVALID_REQUEST if the upload has no such stream, or
@@ -163,15 +165,17 @@ class UploadLanes:
         arrival.set_result(lane)
         over = asyncio.create_task(self._over.wait())
         try:
-            while await _first(lane.wanted(), over):
-                reading = asyncio.ensure_future(read())
-                if not await _first(reading, over):
+            while not (await first_of(lane.wanted(), over)).cancelled():
+                reading = await first_of(read(), over)
+                if reading.cancelled():
                     break
                 message = reading.result()
                 if not isinstance(message, bytes):
-                    for _ in range(_TURNS):
-                        await asyncio.sleep(0)
-                    lane.give(None)
+                    # Publishes nothing, so nobody waits for a reset behind an end (UPL-15).
+                    if await was_reset(write):
+                        self._lose(index, "broke off")
+                    else:
+                        lane.give(None)
                     break
                 lane.give(message)
             await asyncio.wait({over})
@@ -270,13 +274,3 @@ class LaneTable:
             waiting.discard(coming)
             if not waiting:
                 del self._waiting[key]
-
-
-async def _first(work: Awaitable[Any], over: asyncio.Future[Any]) -> bool:
-    """Wait for `work`, and give it up if `over` comes first; whether it was done."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
-        return task.done()
-    finally:
-        await cancel(task)

@@ -20,6 +20,7 @@ from openshell_files_gateway.relay.paces import SupervisorPaces, floods
 from openshell_files_gateway.relay.session import SupervisorSession
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
 from openshell_files_gateway.sandboxes import SandboxDirectory
+from openshell_files_gateway.tasks import Helpers, with_helpers
 
 log = structlog.get_logger("openshell_files_gateway.supervisors")
 
@@ -79,35 +80,31 @@ class SupervisorMethods:
         # overtakes it (upstream's supervisor takes that as fatal).
         session.send_first(openshell_pb2.GatewayMessage(session_accepted=accepted))
         call.facts |= {"session_id": session.session_id, "instance_id": hello.instance_id}
-        tasks = {
-            asyncio.create_task(self._write(session, call)),
-            asyncio.create_task(self._read(session, call)),
-            asyncio.create_task(session.wait_ended()),
-        }
-        try:
-            await self._broker.connect(session)
-            log.info(
-                "supervisor connected",
-                sandbox_id=session.sandbox_id,
-                session_id=session.session_id,
-                serves_files=session.files is not None,
-                serves_commands=session.commands is not None,
-            )
-            await self._lifecycle.connected(session.sandbox_id, session.instance_id)
-            done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            session.end("the stream ended")
-            was_current = self._broker.disconnect(session)
-            call.facts |= {"end_reason": session.end_reason, "was_current": was_current}
-            for task in tasks:
-                task.cancel()
+
+        async def connected(helpers: Helpers) -> None:
+            helpers.start(self._write(session, call), "session-write")
+            helpers.start(self._read(session, call), "session-read")
             try:
+                await self._broker.connect(session)
+                log.info(
+                    "supervisor connected",
+                    sandbox_id=session.sandbox_id,
+                    session_id=session.session_id,
+                    serves_files=session.files is not None,
+                    serves_commands=session.commands is not None,
+                )
+                await self._lifecycle.connected(session.sandbox_id, session.instance_id)
+                await session.wait_ended()
+                # The reader ends the session, and may have a reason for it.
+                helpers.check()
+            finally:
+                session.end("the stream ended")
+                was_current = self._broker.disconnect(session)
+                call.facts |= {"end_reason": session.end_reason, "was_current": was_current}
                 if was_current:
                     await self._lifecycle.disconnected(session.sandbox_id)
-            finally:
-                await asyncio.gather(*tasks, return_exceptions=True)
+
+        await with_helpers(connected)
 
     async def relay_stream(self, _: object, call: Call) -> None:
         """RelayStream: the bytes of one relay (RLY-2, RLY-3)."""

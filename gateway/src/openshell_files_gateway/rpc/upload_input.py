@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import MAX_RELAY_PAYLOAD
-from openshell_files_protocol.limits import KIB
+from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.core.content_count import ContentCount
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.rpc.lanes import Read, UploadLanes
-from openshell_files_gateway.rpc.tasks import cancel
 
 #: Room for the headers that a message gets on its way into a relay frame.
 _HEADER_ROOM: Final = 64
@@ -28,36 +29,62 @@ _SMALL_BYTES: Final = 64 * KIB
 class UploadInput:
     """Reads the caller's messages in their order, and forwards them as they came (FRM-4).
 
-    Inside the context it reads ahead, as much as a `MessageBatch` holds, also
-    while there is no relay yet: a small file is all there when the relay is.
+    `read_on` reads ahead, as much as a `MessageBatch` holds, even if there is
+    no relay yet: a small file is all there when the relay is.
 
     Args:
         read: reads the first stream, which has given the metadata.
         lanes: the other streams; None if there are none.
         declared_bytes: size of the file as the caller says; 0 if it does not.
+        max_chunk_bytes: largest chunk, for the refusal of a larger one.
+        confirm_end: asked whether the caller ended its stream, and did not
+            cancel; None if it makes no difference, since only a finish
+            publishes (UPL-3).
     """
 
-    def __init__(self, read: Read, lanes: UploadLanes | None, declared_bytes: int) -> None:
+    def __init__(
+        self,
+        read: Read,
+        lanes: UploadLanes | None,
+        declared_bytes: int,
+        max_chunk_bytes: int,
+        confirm_end: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
         self._read = read
         self._lanes = lanes
         self._batch = MessageBatch(short=0 < declared_bytes <= _SMALL_BYTES)
+        self._max_chunk_bytes = max_chunk_bytes
+        self._confirm_end = confirm_end
         self._activity: Activity | None = None
-        self._reader: asyncio.Task[None] | None = None
-        #: Read so far.
-        self.content_bytes = 0
+        #: Of what came from the caller.
+        self.count = ContentCount(files_pb2.UploadFileRequest)
 
-    async def __aenter__(self) -> Self:
-        self._reader = asyncio.create_task(self._read_on(), name="upload-input")
-        return self
+    async def read_on(self) -> None:
+        """Read until the end, in a task of its own.
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._reader is not None:
-            await cancel(self._reader)
+        Ends quietly if a lane is lost: whoever waits for the agent finds out.
+
+        Raises:
+            TransferError: CHUNK_TOO_LARGE, or INVALID_REQUEST for another
+                message above 1 MiB (UPL-6).
+        """
+        count = self._lanes.count if self._lanes is not None else 1
+        position = 0
+        while isinstance(message := await self._next(position % count), bytes):
+            if self._activity is not None:
+                self._activity.touch()
+            content_bytes = self.count.add(message)
+            if len(message) > MAX_MESSAGE_BYTES:
+                raise self._too_large(message, content_bytes)
+            position += 1
+            await self._batch.put(message)
+        if message is not _LOST:
+            if self._lanes is not None:
+                self._lanes.input_over()
+            self._batch.end()
 
     async def forward(self, relay: FileRelay, activity: Activity) -> None:
-        """Carry everything, and say when it is over.
+        """Carry everything, and say when it is over, in a task of its own.
 
         Ends quietly when the relay breaks: whoever waits for the agent's
         answer finds out, and may find a better reason than a broken relay.
@@ -73,32 +100,35 @@ class UploadInput:
                 await relay.forward(messages)
                 activity.touch()
                 messages = await self._take()
-            # A cancelled call looks like the end of the stream first and
-            # is cancelled a turn of the loop later (grpc.aio).
-            for _ in range(3):
-                await asyncio.sleep(0)
-            await relay.forward(messages, ended=True)
+            if self._confirm_end is None or await self._confirm_end():
+                await relay.forward(messages, ended=True)
+            else:
+                await relay.cancel_input()
             activity.touch()
 
     async def _take(self) -> list[bytes]:
         return await self._batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM)
 
-    async def _read_on(self) -> None:
-        """Read until the end. If a lane is lost the batch has none: whoever waits for the agent finds out."""
-        count = self._lanes.count if self._lanes is not None else 1
-        position = 0
-        while isinstance(message := await self._next(position % count), bytes):
-            if self._activity is not None:
-                self._activity.touch()
-            self.content_bytes += len(message)
-            position += 1
-            await self._batch.put(message)
-        if self._lanes is not None:
-            self._lanes.input_over()
-        self._batch.end()
-
     async def _next(self, index: int) -> object:
-        """Return the next message of a stream, or something else at its end."""
+        """Return the next message of a stream, `_LOST` if it is lost, or something else at its end."""
         if self._lanes is None or index == 0:
             return await self._read()
-        return await self._lanes.next(index)
+        try:
+            return await self._lanes.next(index)
+        except TransferError:
+            return _LOST
+
+    def _too_large(self, message: bytes, content_bytes: int) -> TransferError:
+        if not content_bytes:
+            return invalid(
+                "payload", f"the message has {len(message)} bytes, at most {MAX_MESSAGE_BYTES} are allowed"
+            )
+        return TransferError(
+            Reason.CHUNK_TOO_LARGE,
+            f"a chunk has {content_bytes} bytes, at most {self._max_chunk_bytes} are allowed",
+            {"max_chunk_bytes": str(self._max_chunk_bytes)},
+        )
+
+
+#: Instead of a message: the stream that was to give it did not come, or broke off.
+_LOST: Final = object()

@@ -115,8 +115,19 @@ class Publisher:
         *,
         resumed_from: int,
         interrupt: Interrupt,
+        last_look: Callable[[], None],
     ) -> Outcome:
         """Make the staging file the destination. What fails after the rename lowers the promise, and no more.
+
+        Args:
+            upload: what is published.
+            location: the destination.
+            staging: the content.
+            content: what the staging file holds, as computed.
+            resumed_from: bytes of earlier streams, for the answer.
+            interrupt: stops a condition that reads a large file.
+            last_look: called immediately before the rename; raises
+                TransferError if the caller has cancelled meanwhile (UPL-2).
 
         Raises:
             TransferError: the destination is as it was, and so is the upload.
@@ -137,6 +148,7 @@ class Publisher:
                 replaced = self._check.examine(location, _unread(request), interrupt)
                 wanted = publish_mode(request, replaced, self._umask)
                 if wanted == mode and read in {None, replaced and version(replaced)}:
+                    last_look()
                     self._rename(staging, location, request, replaced)
                     break
             # Another upload to this path was published meanwhile.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import threading
 from collections.abc import Callable, Sequence
 
 from openshell_files_protocol.chunks import crc32c
@@ -59,6 +60,7 @@ class UploadAttempt:
         self.resumed_from = 0
         #: Stops long computations of this stream.
         self.interrupt = Interrupt()
+        self._withdrawn = threading.Event()
         self._location = location
         self._staging = staging
         self._publisher = publisher
@@ -191,7 +193,19 @@ class UploadAttempt:
             content,
             resumed_from=self.resumed_from,
             interrupt=self.interrupt,
+            last_look=self._still_wanted,
         )
+
+    def withdraw(self) -> None:
+        """Learn that the caller has cancelled although the end of its stream came; any thread may call."""
+        self._withdrawn.set()
+
+    def _still_wanted(self) -> None:
+        if self._withdrawn.is_set():
+            raise TransferError(
+                Reason.UPLOAD_INCOMPLETE,
+                "the caller cancelled before the file was published; nothing was published",
+            )
 
     def refuse(self, error: TransferError, *, keep: bool) -> None:
         """Act on a refusal of the core: free what was staged unless it is kept."""

@@ -18,6 +18,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
 from openshell_supervisor_sim.agent.core.upload import (
     Action,
+    InputEnd,
     Publish,
     Refuse,
     Replay,
@@ -94,7 +95,8 @@ class UploadSession:
         """
         request = upload_request(metadata)
         kept = recorded(metadata)
-        if frames := self._inbound.all_input():
+        # A stream whose end publishes may still be cancelled, and has to be listened to meanwhile.
+        if request.explicit_finish and (frames := self._inbound.all_input()):
             outcome = await self._at_once(request, kept, frames)
             await self._outbound.put_message(accepted)
             if isinstance(outcome, Refuse):
@@ -214,6 +216,9 @@ class UploadSession:
     ) -> files_pb2.UploadFileResponse:
         reader = asyncio.create_task(self._read(core), name="file-agent-upload-reader")
         reader.add_done_callback(self._reader_ended)
+        listening = asyncio.create_task(
+            self._listen_for_cancellation(core, reader, attempt), name="file-agent-upload-cancellation"
+        )
         # Content may be there already; it is read and written while this is sent.
         accepting = asyncio.create_task(
             self._tell_accepted(reader, small=small), name="file-agent-upload-accepted"
@@ -235,7 +240,24 @@ class UploadSession:
                 await accepting
             raise
         finally:
-            await end_tasks(reader, accepting)
+            await end_tasks(reader, listening, accepting)
+
+    async def _listen_for_cancellation(
+        self, core: UploadCore, reader: asyncio.Task[None], attempt: UploadAttempt
+    ) -> None:
+        """Go on reading behind an end that publishes (UPL-2): the caller may have cancelled after all (FRM-6)."""
+        await asyncio.wait({reader})
+        if core.explicit_finish:
+            return
+        # What else comes means nothing any more, and neither does the end of the relay (FRM-3).
+        with suppress(TransferError):
+            while (frame := await self._inbound.frame(patient=True)) is not None:
+                match parse_input(frame):
+                    case InputEnd(cancelled=True):
+                        attempt.withdraw()
+                        return
+                    case _:
+                        continue
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         """Wake the other task up if the reader died of a bug."""

@@ -154,6 +154,11 @@ class UploadCore:
         return self._phase
 
     @property
+    def explicit_finish(self) -> bool:
+        """Whether only an UploadFinish publishes (UPL-3), and not the end of the stream (UPL-2)."""
+        return self._terms.explicit_finish
+
+    @property
     def position(self) -> int:
         """Where the next chunk has to begin."""
         return self._position
