@@ -13,9 +13,8 @@ import pytest
 from kill_client import content_of
 from openshell_files import NO_RETRY, AsyncFilesClient, AsyncSandboxFiles, OidcAuth, RetryPolicy
 from openshell_files.errors import DiskFull, ReadOnlyFileSystem, ResourceExhausted
-from openshell_files.results import UploadState
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB
+from openshell_files_protocol.limits import MIB
 
 DISK = 6 * MIB
 OLD = b"the file that was there"
@@ -64,42 +63,24 @@ async def small_disk(root: Path, retry: RetryPolicy = NO_RETRY) -> AsyncGenerato
             _unmount(directory)
 
 
-async def test_full_midway(tmp_path: Path) -> None:
-    """UPL-8, RSM-10: nothing is published; what found room stays and is gone on with once there is more."""
-    async with small_disk(tmp_path) as disk:
-        with pytest.raises(DiskFull) as caught:
-            await disk.sandbox.upload(CONTENT, "/disk/file")
-        assert isinstance(caught.value, ResourceExhausted)
-        assert caught.value.reason == "DISK_FULL"
-        assert (disk.directory / "file").read_bytes() == OLD
-        upload_id = caught.value.upload_id
-        (known,) = await disk.sandbox.uploads()
-        assert (known.upload_id, known.state) == (upload_id, UploadState.RECEIVING)
-        assert DISK - MAX_CHUNK_BYTES < known.staged < DISK
-
-        # Still full: still refused, and nothing is lost.
-        with pytest.raises(DiskFull):
-            await disk.sandbox.upload(CONTENT, "/disk/file", upload_id=upload_id)
-        assert (disk.directory / "file").read_bytes() == OLD
-
-        disk.remount(f"size={4 * DISK}")
-        result = await disk.sandbox.upload(CONTENT, "/disk/file", upload_id=upload_id)
-        assert result.resumed_from >= known.staged
-        assert result.bytes_sent == len(CONTENT) - result.resumed_from
-        assert (disk.directory / "file").read_bytes() == CONTENT
-        assert disk.hidden() == []
-
-
-async def test_full_and_given_up(tmp_path: Path) -> None:
-    """RSM-10: giving up frees the space, and the next upload finds it."""
-    async with small_disk(tmp_path) as disk:
-        with pytest.raises(DiskFull) as caught:
-            await disk.sandbox.upload(CONTENT, "/disk/file")
-        await disk.sandbox.abort_upload(caught.value.upload_id)
-        assert disk.hidden() == []
+@pytest.mark.parametrize("retry", [NO_RETRY, RetryPolicy(attempts=3)], ids=["once", "again"])
+async def test_full_midway(tmp_path: Path, retry: RetryPolicy) -> None:
+    """UPL-8, RSM-10: nothing is published, and the disk is free again when the caller has its answer."""
+    async with small_disk(tmp_path, retry) as disk:
+        for _ in range(3):
+            with pytest.raises(DiskFull) as caught:
+                await disk.sandbox.upload(CONTENT, "/disk/file")
+            assert isinstance(caught.value, ResourceExhausted)
+            assert caught.value.reason == "DISK_FULL"
+            assert (disk.directory / "file").read_bytes() == OLD
+            assert await disk.sandbox.uploads() == []
+            assert disk.hidden() == []
         small = CONTENT[: DISK // 2]
-        await disk.sandbox.upload(small, "/disk/file")
-        assert (disk.directory / "file").read_bytes() == small
+        await disk.sandbox.upload(small, "/disk/small")
+        assert (disk.directory / "small").read_bytes() == small
+        disk.remount(f"size={4 * DISK}")
+        await disk.sandbox.upload(CONTENT, "/disk/file")
+        assert (disk.directory / "file").read_bytes() == CONTENT
 
 
 async def test_read_only(tmp_path: Path) -> None:

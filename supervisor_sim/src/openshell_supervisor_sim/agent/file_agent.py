@@ -282,7 +282,7 @@ class FileAgent:
             uploads=uploads,
             admission=admission,
             budget=budget,
-            disk=disk,
+            disk=disk.of(""),
             fs=self._fs,
             trace=self._trace,
         )

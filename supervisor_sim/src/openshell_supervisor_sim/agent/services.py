@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from openshell_supervisor_sim.agent.admission import Admission
 from openshell_supervisor_sim.agent.core.limits import Limits
-from openshell_supervisor_sim.agent.disk import DiskThreads
+from openshell_supervisor_sim.agent.disk import DiskShare
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.live_upload import StagedBudget
 from openshell_supervisor_sim.agent.paths import SandboxRoot
@@ -37,7 +37,11 @@ class Services:
     uploads: Uploads
     admission: Admission
     budget: StagedBudget
-    disk: DiskThreads
+    disk: DiskShare
     fs: FileSystem
     trace: Trace
     counters: Counters = field(default_factory=Counters)
+
+    def for_principal(self, principal: str) -> Services:
+        """Return the same parts, with the disk's threads as one principal has them."""
+        return replace(self, disk=self.disk.of(principal))

@@ -189,6 +189,7 @@ class Session:
                 f"open.protocol_version is {opened.protocol_version}, the agent speaks 1 to {PROTOCOL_VERSION}",
                 {"protocol_version": str(PROTOCOL_VERSION)},
             )
+        self._services = self._services.for_principal(opened.principal)
         caller = Caller(opened.principal, self._services.limits.stricter(opened))
         self._inbound.idle_timeout = self._outbound.idle_timeout = caller.limits.idle_timeout
         if opened.WhichOneof("operation") == "upload":

@@ -46,7 +46,9 @@ class AgentSettings:
         sweep_interval: seconds between two looks for expired uploads.
         pipeline_bytes: content that one transfer may hold in memory between
             stream and disk.
-        disk_threads: transfers that can touch the disk at the same time.
+        disk_threads: transfers that can touch the disk at the same time. A
+            caller that has less than a quarter of them gets more while others
+            have the rest, up to twice as many in all.
         use_openat2: whether the kernel's openat2 resolves paths, where it has
             it; otherwise the agent walks them itself.
     """

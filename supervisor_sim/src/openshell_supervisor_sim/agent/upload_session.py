@@ -30,9 +30,9 @@ from openshell_supervisor_sim.agent.core.upload import (
     UploadCore,
     UploadTerms,
 )
-from openshell_supervisor_sim.agent.disk import DiskThreads, end_tasks
+from openshell_supervisor_sim.agent.disk import DiskShare, end_tasks
 from openshell_supervisor_sim.agent.disk_queue import DiskQueue
-from openshell_supervisor_sim.agent.file_info import Interrupt
+from openshell_supervisor_sim.agent.file_info import Interrupt, Interrupted
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
 from openshell_supervisor_sim.agent.services import Services
 from openshell_supervisor_sim.agent.streams import Inbound, Outbound, parse_input
@@ -51,6 +51,10 @@ _LINGER_SECONDS: Final = 0.02
 #: Plain chunks are joined up to so many bytes before they are hashed and
 #: written: every one costs as many system calls as a large one.
 _JOIN_BYTES: Final = MIB
+
+#: How long the disk may be busy with what came before a refusal. Only hashing a
+#: hole takes longer without being told to stop.
+_PATIENCE_SECONDS: Final = 1.0
 
 #: A file up to this size is often all here when it is admitted. Then `accepted`
 #: goes out together with the answer; it waits at most so long for the input.
@@ -78,6 +82,8 @@ class UploadSession:
         self._outbound = outbound
         self._queue: DiskQueue[Action] = DiskQueue(services.settings.pipeline_bytes)
         self._loop = asyncio.get_running_loop()
+        #: What ended the input while the disk was busy with something long.
+        self._left_off: Refuse | None = None
 
     @property
     def buffered(self) -> int:
@@ -214,7 +220,7 @@ class UploadSession:
     async def _receive(
         self, core: UploadCore, attempt: UploadAttempt, *, small: bool
     ) -> files_pb2.UploadFileResponse:
-        reader = asyncio.create_task(self._read(core), name="file-agent-upload-reader")
+        reader = asyncio.create_task(self._read(core, attempt), name="file-agent-upload-reader")
         reader.add_done_callback(self._reader_ended)
         listening = asyncio.create_task(
             self._listen_for_cancellation(core, reader, attempt), name="file-agent-upload-cancellation"
@@ -234,6 +240,12 @@ class UploadSession:
                 if response is not None:
                     await accepting
                     return response
+        except Interrupted:
+            if self._left_off is None:
+                raise
+            error, keep = self._left_off.error, self._left_off.keep
+            await self._services.disk.run(partial(attempt.refuse, error, keep=keep))
+            raise error from None
         except TransferError:
             # It is told on the same stream, so what is on its way there must not be cut off.
             with suppress(TransferError, ConnectionError):
@@ -267,7 +279,7 @@ class UploadSession:
         error = TransferError(Reason.INTERNAL, "the file agent has a bug; see its log")
         self._queue.put_last(Refuse(error, keep=True))
 
-    async def _read(self, core: UploadCore) -> None:
+    async def _read(self, core: UploadCore, attempt: UploadAttempt) -> None:
         """Turn frames into actions until the outcome is decided.
 
         What came together goes to the disk together: a thread that is woken
@@ -279,6 +291,11 @@ class UploadSession:
                 await self._queue.put(actions, size)
             if last is not None:
                 self._queue.put_last(last)
+                if isinstance(last, Refuse):
+                    # What came before is still staged, unless a hole is being hashed for minutes.
+                    await asyncio.sleep(_PATIENCE_SECONDS)
+                    self._left_off = last
+                    attempt.interrupt.set()
                 return
 
     async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None]:
@@ -319,7 +336,7 @@ def _replayed(last: Action | None, published: Published) -> files_pb2.UploadFile
 
 
 def _work_off(
-    attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskThreads, seconds: float
+    attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskShare, seconds: float
 ) -> files_pb2.UploadFileResponse | None:
     """Do what comes, in a disk thread, while it comes; return the answer if it was the end."""
     turn_ends = time.monotonic() + seconds
@@ -330,7 +347,7 @@ def _work_off(
     return None
 
 
-def _linger(threads: DiskThreads, turn_ends: float) -> float:
+def _linger(threads: DiskShare, turn_ends: float) -> float:
     return 0.0 if threads.crowded else min(_LINGER_SECONDS, turn_ends - time.monotonic())
 
 
