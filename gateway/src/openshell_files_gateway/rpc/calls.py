@@ -17,6 +17,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
+from openshell_files_gateway.core.older_sdk import refusal_of_older_sdk
 from openshell_files_gateway.core.pace import PaceTable
 from openshell_files_gateway.rpc.status import abort
 from openshell_files_gateway.rpc.strangers import Strangers
@@ -136,7 +137,7 @@ class CallGuard:
         """Return the handler of a method."""
 
         async def handle(request: Any, context: Context) -> Any:  # noqa: ANN401 - request type varies by method
-            call = Call(context, path, _transfer_id(context), context.peer())
+            call = Call(context, path, transfer_id_of(context), context.peer())
             started = time.monotonic()
             outcome = _CANCELLED
             with structlog.contextvars.bound_contextvars(
@@ -234,9 +235,12 @@ def parse_request(message_type: Callable[[], Message], data: bytes) -> Any:  # n
     """Parse a caller's message.
 
     Raises:
-        TransferError: INVALID_REQUEST if it is no such message.
+        TransferError: INVALID_REQUEST if it is no such message, or one of an
+            SDK before 0.1.
     """
     message = message_type()
+    if (refusal := refusal_of_older_sdk(message, data)) is not None:
+        raise refusal
     try:
         message.ParseFromString(data)
     except DecodeError as error:
@@ -244,7 +248,8 @@ def parse_request(message_type: Callable[[], Message], data: bytes) -> Any:  # n
     return message
 
 
-def _transfer_id(context: Context) -> str:
+def transfer_id_of(context: Context) -> str:
+    """Return the name that the caller gave its call, or a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == TRANSFER_ID_METADATA and _CALLER_ID.fullmatch(_text(value)):
             return _text(value)

@@ -14,10 +14,14 @@ from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.settings import ServerSettings, TlsSettings
 from openshell_files_gateway.rpc.public_services import PublicServices
+from openshell_files_gateway.rpc.service import UnknownMethods
 
 #: All metadata of a call: the largest token that is looked at, and as much as gRPC allows by itself for the rest.
 #: What is larger gets RESOURCE_EXHAUSTED from gRPC itself, always.
 MAX_METADATA_BYTES: Final = MAX_TOKEN_BYTES + 8 * KIB
+
+#: Messages that are larger than allowed by less than this are refused with a reason, and not by gRPC (UPL-6).
+_REFUSED_BYTES: Final = 64 * KIB
 
 
 class GatewayServer:
@@ -40,7 +44,7 @@ class GatewayServer:
         self._settings = settings
         self._tls = tls
         self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers((handlers, *public.handlers()))
+        self._server.add_generic_rpc_handlers((handlers, *public.handlers(), UnknownMethods()))
         self._public = public
 
     async def start(self) -> int:
@@ -84,7 +88,7 @@ def authority(address: IPv4Address | IPv6Address, port: int) -> str:
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     merged = dict(STREAM_OPTIONS) | {
-        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES + _REFUSED_BYTES,
         "grpc.keepalive_time_ms": int(settings.keepalive_interval * 1000),
         "grpc.keepalive_timeout_ms": int(settings.keepalive_timeout * 1000),
         "grpc.keepalive_permit_without_calls": 1,

@@ -7,9 +7,12 @@ from typing import Any, Final
 
 import grpc
 from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.rpc.calls import CallGuard, Implementation
+from openshell_files_gateway.rpc.calls import CallGuard, Context, Implementation, transfer_id_of
+from openshell_files_gateway.rpc.status import abort
 
 _SERVICE: Final = openshell_pb2.DESCRIPTOR.services_by_name["OpenShell"]
 
@@ -45,3 +48,24 @@ def build_handlers(guard: CallGuard, implementations: Mapping[str, Implementatio
         else:
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(behaviour)
     return grpc.method_handlers_generic_handler(methods.SERVICE, handlers)
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers every method that no other handler has with METHOD_UNSUPPORTED; the last handler of a server.
+
+    gRPC's own answer has no ErrorInfo.
+    """
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of any method."""
+        # Paths have no bound of their own, and the message is cut.
+        error = TransferError(
+            Reason.METHOD_UNSUPPORTED, f"this gateway has no method {handler_call_details.method}"
+        )
+
+        async def refuse(_: object, context: Context) -> None:
+            await abort(context, error, transfer_id_of(context))
+
+        # A stream of any length in both directions: nothing is read.
+        behaviour: Any = refuse
+        return grpc.stream_stream_rpc_method_handler(behaviour)
