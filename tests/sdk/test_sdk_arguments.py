@@ -88,6 +88,7 @@ WRONG: dict[str, list[Any]] = {
     "parents": NO_FLAG,
     "skip_identical": NO_FLAG,
     "fsync": NO_FLAG,
+    "keep_read_only": NO_FLAG,
     "allow_changes": NO_FLAG,
     "leaf_link": [None, 1, "nofollow", "REFUSE", True, ""],
     "durability": [None, 1, "never", True],
@@ -105,6 +106,7 @@ WRONG: dict[str, list[Any]] = {
 #: In one method a value may be right that is wrong in others.
 SPECIAL: dict[tuple[str, str], list[Any]] = {
     ("stat", "digest"): NO_FLAG,
+    ("stat", "leaf_link"): [None, 1, "NOFOLLOW", True, "", LeafLink.REPLACE],
     ("upload_status", "upload_id"): [*NO_TEXT, SURROGATE, ""],
     ("abort_upload", "upload_id"): [*NO_TEXT, SURROGATE, ""],
     ("download", "leaf_link"): [*WRONG["leaf_link"], LeafLink.REPLACE, "replace"],

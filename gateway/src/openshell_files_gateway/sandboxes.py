@@ -16,6 +16,9 @@ from openshell_files_gateway.core import phases
 
 DEFAULT_WORKSPACE: Final = "default"
 
+#: Of what a caller sent, in an error.
+_TOLD_CHARACTERS: Final = 100
+
 
 @dataclass(frozen=True, slots=True)
 class AgentPort:
@@ -183,5 +186,19 @@ class SandboxDirectory:
         else:
             sandbox = self._by_name.get((workspace or DEFAULT_WORKSPACE, name))
         if sandbox is None or not self._membership.may(user, sandbox.workspace):
-            raise TransferError(Reason.SANDBOX_NOT_FOUND, "sandbox not found")
+            raise _not_found(sandbox_id=sandbox_id, name=name, workspace=workspace)
         return sandbox
+
+
+def _not_found(*, sandbox_id: str, name: str, workspace: str) -> TransferError:
+    """Make the error for a sandbox that is not there, or not this caller's; it tells what was asked and no more."""
+    if sandbox_id:
+        return TransferError(
+            Reason.SANDBOX_NOT_FOUND, f"there is no sandbox with the id {sandbox_id[:_TOLD_CHARACTERS]!r}"
+        )
+    place = (workspace or DEFAULT_WORKSPACE)[:_TOLD_CHARACTERS]
+    return TransferError(
+        Reason.SANDBOX_NOT_FOUND,
+        f"there is no sandbox {name[:_TOLD_CHARACTERS]!r} in the workspace {place!r}",
+        {"workspace": place},
+    )

@@ -43,6 +43,8 @@ class LeafLink(StrEnum):
     FOLLOW = "follow"
     #: Replace the link itself. Only for uploads.
     REPLACE = "replace"
+    #: Describe the link itself. Only for `stat`, without a digest.
+    NOFOLLOW = "nofollow"
 
 
 @dataclass(frozen=True, slots=True)

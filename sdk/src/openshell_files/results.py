@@ -54,6 +54,9 @@ class FileInfo:
         sha256_blocks: the digest that leaves zeros out (DIG-2), hexadecimal;
             None if it was not computed.
         allocated: bytes that occupy storage.
+        link_target: where a symbolic link leads, as it stands in the link;
+            None for anything else. Bytes that are not UTF-8 are surrogates,
+            as `os.fsdecode` makes them.
     """
 
     path: str
@@ -65,6 +68,7 @@ class FileInfo:
     sha256: str | None
     sha256_blocks: str | None
     allocated: int
+    link_target: str | None = None
 
     @property
     def modified_time(self) -> datetime | None:

@@ -179,11 +179,19 @@ def _optional(check: Callable[[str, object], object]) -> _Rule:
     return lambda name, value, _: None if value is None else check(name, value)
 
 
-def _leaf_link(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
-    found = values.choice(name, value, LeafLink)
-    if found is LeafLink.REPLACE:
-        wrong_value(name, "REPLACE is only for uploads: give LeafLink.REFUSE or LeafLink.FOLLOW")
-    return found
+def _leaf_link(other: LeafLink | None = None) -> _Rule:
+    """Make the rule of a method that refuses or follows links, and perhaps does another thing."""
+
+    def rule(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
+        found = values.choice(name, value, LeafLink)
+        allowed = [LeafLink.REFUSE, LeafLink.FOLLOW, *([] if other is None else [other])]
+        if found not in allowed:
+            use = "uploads" if found is LeafLink.REPLACE else "stat"
+            names = " or ".join(f"LeafLink.{link.name}" for link in allowed)
+            wrong_value(name, f"{LeafLink(found).name} is only for {use}: give {names}")
+        return found
+
+    return rule
 
 
 def _whatever(_name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
@@ -209,7 +217,8 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "fsync": _plain(values.flag),
     "idle_timeout": _plain(values.seconds),
     "if_version": _plain(values.text),
-    "leaf_link": _plain(lambda name, value: values.choice(name, value, LeafLink)),
+    "keep_read_only": _plain(values.flag),
+    "leaf_link": _leaf_link(LeafLink.REPLACE),
     "length": _optional(values.number),
     "local": _plain(values.local_path),
     "max_bytes": _optional(values.number),
@@ -236,8 +245,9 @@ _RULES: Final[Mapping[str, _Rule]] = {
 #: The same name with another meaning in one method.
 _SPECIAL: Final[Mapping[tuple[str, str], _Rule]] = {
     ("stat", "digest"): _plain(values.flag),
+    ("stat", "leaf_link"): _leaf_link(LeafLink.NOFOLLOW),
     **{
-        (method, "leaf_link"): _leaf_link
+        (method, "leaf_link"): _leaf_link()
         for method in ("download_path", "download", "iter_download", "read_bytes")
     },
     ("upload_status", "upload_id"): _id,

@@ -101,6 +101,7 @@ class AsyncSandboxFiles:
         leaf_link: LeafLink = LeafLink.REFUSE,
         condition: Condition | None = None,
         durability: Durability = Durability.FSYNC,
+        keep_read_only: bool = False,
         skip_identical: bool = False,
         digest: DigestChoice = "auto",
         upload_id: str = "",
@@ -121,6 +122,9 @@ class AsyncSandboxFiles:
             leaf_link: what to do with a symbolic link at `remote`.
             condition: what must be true of `remote`.
             durability: what has to survive a power loss.
+            keep_read_only: refuse with `AccessDenied` to replace a file that
+                the sandbox's user may not write. Without it only the
+                directory has to be writable, as for `mv` (UPL-17).
             skip_identical: hash first, and send nothing if the same content
                 is there already (RSM-9).
             digest: "auto" takes the digest that leaves zeros out for a file
@@ -154,6 +158,7 @@ class AsyncSandboxFiles:
                 leaf_link=leaf_link,
                 condition=condition,
                 durability=durability,
+                keep_read_only=keep_read_only,
             )
             return await self._upload(
                 file.content,
@@ -181,6 +186,7 @@ class AsyncSandboxFiles:
         leaf_link: LeafLink = LeafLink.REFUSE,
         condition: Condition | None = None,
         durability: Durability = Durability.FSYNC,
+        keep_read_only: bool = False,
         skip_identical: bool = False,
         upload_id: str = "",
         timeout: float | None = None,
@@ -202,6 +208,7 @@ class AsyncSandboxFiles:
             leaf_link: as in `upload_path`.
             condition: as in `upload_path`.
             durability: as in `upload_path`.
+            keep_read_only: as in `upload_path`.
             skip_identical: as in `upload_path`; not for streams.
             upload_id: as in `upload_path`; not for streams.
             timeout: as in `upload_path`.
@@ -220,6 +227,7 @@ class AsyncSandboxFiles:
             leaf_link=leaf_link,
             condition=condition,
             durability=durability,
+            keep_read_only=keep_read_only,
         )
         deadline = Deadline(timeout)
         return await self._upload(
@@ -243,6 +251,7 @@ class AsyncSandboxFiles:
         leaf_link: LeafLink = LeafLink.REFUSE,
         condition: Condition | None = None,
         durability: Durability = Durability.FSYNC,
+        keep_read_only: bool = False,
         skip_identical: bool = False,
         timeout: float | None = None,
     ) -> UploadResult:
@@ -259,6 +268,7 @@ class AsyncSandboxFiles:
             leaf_link=leaf_link,
             condition=condition,
             durability=durability,
+            keep_read_only=keep_read_only,
             skip_identical=skip_identical,
             timeout=timeout,
         )
@@ -549,13 +559,15 @@ class AsyncSandboxFiles:
         leaf_link: LeafLink = LeafLink.REFUSE,
         timeout: float | None = None,
     ) -> FileInfo:
-        """Describe what is at a path.
+        """Describe what is at a path: a file, a directory, `/`, `.`, or a link (PTH-9).
 
         Args:
             remote: path in the sandbox, a `str` or a `PurePosixPath`.
             digest: compute the SHA-256; costs a read of the file. Give a
                 `timeout` that suits its size.
-            leaf_link: REFUSE or FOLLOW a symbolic link at `remote`.
+            leaf_link: REFUSE or FOLLOW a symbolic link at `remote`, or
+                describe the link itself with NOFOLLOW; its target is then
+                in `FileInfo.link_target`.
             timeout: seconds for everything; None takes the client's for each try.
 
         Raises:

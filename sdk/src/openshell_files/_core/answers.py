@@ -48,6 +48,7 @@ def file_info(message: files_pb2.FileInfo) -> FileInfo:
         sha256=message.sha256.hex() or None,
         sha256_blocks=message.sha256_blocks.hex() or None,
         allocated=message.allocated_bytes,
+        link_target=message.link_target.decode("utf-8", "surrogateescape") or None,
     )
 
 

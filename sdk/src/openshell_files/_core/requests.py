@@ -28,6 +28,7 @@ _LEAF_LINK: Final[Mapping[LeafLink, files_pb2.LeafLinkPolicy.ValueType]] = {
     LeafLink.REFUSE: files_pb2.LEAF_LINK_POLICY_REFUSE,
     LeafLink.FOLLOW: files_pb2.LEAF_LINK_POLICY_FOLLOW,
     LeafLink.REPLACE: files_pb2.LEAF_LINK_POLICY_REPLACE,
+    LeafLink.NOFOLLOW: files_pb2.LEAF_LINK_POLICY_NOFOLLOW,
 }
 
 
@@ -133,6 +134,7 @@ class UploadOptions:
         leaf_link: what to do with a symbolic link at the destination.
         condition: what must be true of the destination.
         durability: what has to survive a power loss.
+        keep_read_only: do not replace a file that may not be written.
     """
 
     mode: int | None = None
@@ -141,6 +143,7 @@ class UploadOptions:
     leaf_link: LeafLink = LeafLink.REFUSE
     condition: Condition | None = None
     durability: Durability = Durability.FSYNC
+    keep_read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,7 @@ def upload_metadata(
         parents=files_pb2.PARENT_POLICY_CREATE if options.parents else files_pb2.PARENT_POLICY_FAIL,
         leaf_link=_LEAF_LINK[options.leaf_link],
         durability=_DURABILITY[options.durability],
+        keep_read_only=options.keep_read_only,
     )
     if options.mode is not None:
         metadata.mode = options.mode & PERMISSIONS or _REGULAR

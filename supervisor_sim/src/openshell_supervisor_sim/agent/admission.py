@@ -37,10 +37,10 @@ from openshell_supervisor_sim.agent.upload_status import (
     Caller,
     Published,
     Verifying,
-    fingerprint_of,
     finished_status,
     published,
     raise_if_ended,
+    require_same,
     unknown_upload,
 )
 from openshell_supervisor_sim.agent.uploads import Uploads
@@ -119,7 +119,7 @@ class Admission:
             if isinstance(outcome, files_pb2.UploadStatus):
                 return outcome
             found = outcome
-        self._require_same(request, fingerprint_of(found))
+        require_same(request, found)
         if isinstance(found, LiveUpload):
             return self._status_with_digest(found, interrupt)
         raise_if_ended(found)
@@ -131,7 +131,7 @@ class Admission:
         found = self._uploads.find(caller.principal, UploadKey(request.upload_id, ""))
         if found is None:
             raise unknown_upload(request.upload_id)
-        self._require_same(request, fingerprint_of(found))
+        require_same(request, found)
         if not isinstance(found, LiveUpload):
             raise_if_ended(found)
             return finished_status(found)
@@ -278,7 +278,7 @@ class Admission:
         *,
         restart: bool,
     ) -> UploadAttempt | Published | Verifying:
-        self._require_same(request, fingerprint_of(found))
+        require_same(request, found)
         if isinstance(found, LiveUpload):
             return self._attach_live(found, request, caller, on_displaced, interrupt, restart=restart)
         raise_if_ended(found)
@@ -379,13 +379,6 @@ class Admission:
             return
         with self._requests.hold((caller.principal, request.request_id)):
             yield
-
-    def _require_same(self, request: UploadRequest, fingerprint: bytes) -> None:
-        if request.fingerprint != fingerprint:
-            raise TransferError(
-                Reason.UPLOAD_CONFLICT,
-                "metadata: path, size, mode, time, condition, digest or policy differ from those that started the upload",
-            )
 
     def _locate(self, request: UploadRequest, caller: Caller) -> Location:
         limit = caller.limits.max_file_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Final
 
 from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
@@ -22,6 +23,9 @@ from openshell_supervisor_sim.agent.file_info import Interrupt, version
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
 from openshell_supervisor_sim.agent.kept_times import keeps_time
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, require_regular
+
+#: The permission of anybody to write. Root has the right without it.
+_ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 class DestinationCheck:
@@ -65,11 +69,25 @@ class DestinationCheck:
                 raise _failed(location, "it is a symbolic link")
             return status
         require_regular(status, location.path)
+        if request.keep_read_only:
+            self._require_writable(location, status)
         if isinstance(condition, HasVersion) and condition.version != version(status):
             raise _failed(location, "its version is another", version(status))
         if isinstance(condition, HasDigest) and condition.sha256 != self.digest(location, interrupt):
             raise _failed(location, "its SHA-256 is another", version(status))
         return status
+
+    def _require_writable(self, location: Location, status: os.stat_result) -> None:
+        """Refuse to replace a file that may not be written: by nobody, or not by the agent (UPL-17)."""
+        with mapped(f"looking at {location.path}"):
+            writable = status.st_mode & _ANY_WRITE and self._fs.may_write(location.name, location.parent_fd)
+        if not writable:
+            raise TransferError(
+                Reason.ACCESS_DENIED,
+                f"{location.path} is read-only (mode {stat.S_IMODE(status.st_mode):04o}), and "
+                "metadata.keep_read_only asks that it stays as it is",
+                {"mode": f"{stat.S_IMODE(status.st_mode):04o}"},
+            )
 
     def digest(self, location: Location, interrupt: Interrupt) -> bytes:
         """Return the SHA-256 of the file at a location."""

@@ -55,6 +55,10 @@ class FileSystem:
         except FileNotFoundError:
             return None
 
+    def may_write(self, name: bytes, dir_fd: int) -> bool:
+        """Return whether this process may write a file; the name is not followed."""
+        return os.access(name, os.W_OK, dir_fd=dir_fd, effective_ids=True, follow_symlinks=False)
+
     def readlink(self, name: bytes, dir_fd: int) -> bytes:
         """Read a symbolic link; an empty name reads the link behind `dir_fd`."""
         return os.readlink(name, dir_fd=dir_fd)

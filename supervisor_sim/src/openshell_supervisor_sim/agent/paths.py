@@ -163,7 +163,13 @@ class SandboxRoot:
             self._fs.close(fd)
 
     def locate(
-        self, path: str, field: str, *, follow: bool = False, create_parents: bool = False
+        self,
+        path: str,
+        field: str,
+        *,
+        follow: bool = False,
+        create_parents: bool = False,
+        directories: bool = False,
     ) -> Location:
         """Find the directory and the name that a path of a request means.
 
@@ -172,12 +178,13 @@ class SandboxRoot:
             field: of the request, for errors.
             follow: where the last component is a link, go on to what it names.
             create_parents: make directories that are missing.
+            directories: the path may be written as that of a directory.
 
         Raises:
             TransferError: INVALID_PATH, PARENT_NOT_FOUND, NOT_A_DIRECTORY,
                 PATH_FORBIDDEN, ACCESS_DENIED and what else resolving gives.
         """
-        names: Sequence[bytes] = absolute_components(path, self._workdir, field)
+        names: Sequence[bytes] = absolute_components(path, self._workdir, field, directories=directories)
         for _ in range(MAX_LINKS + 1):
             location = self._locate(names, field, create_parents=create_parents)
             try:
@@ -193,6 +200,31 @@ class SandboxRoot:
             location.close()
             names = self._target_names(location, target, field)
         raise invalid(field, "leads over too many symbolic links", Reason.INVALID_PATH)
+
+    def locate_directory(self, path: str, field: str) -> tuple[int, str] | None:
+        """Open the directory that a path to be described means, over links; None if it means none.
+
+        Args:
+            path: as the caller gave it; `/` and `.` too (PTH-9).
+            field: of the request, for errors.
+
+        Returns:
+            An O_PATH descriptor for the caller to close, and the real path.
+
+        Raises:
+            TransferError: INVALID_PATH, PATH_FORBIDDEN, ACCESS_DENIED and what
+                else resolving gives.
+        """
+        names = absolute_components(path, self._workdir, field, directories=True)
+        try:
+            fd, real = self._open_directory(names)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except MagicLinkError as error:
+            raise _magic_link(field) from error
+        except OSError as error:
+            raise transfer_error(error, f"{field}: resolving {_shown(names)}", field=field) from error
+        return fd, real.decode("utf-8", "replace")
 
     def reopen(self, parent_path: bytes, name: bytes) -> Location:
         """Open a location again that was resolved before.

@@ -103,13 +103,27 @@ class Staging:
         with mapped(f"publishing {location.path}", missing=Reason.PARENT_NOT_FOUND):
             if self.name is None:
                 self._link_into_place(exclusive=exclusive, journal=journal)
-            elif exclusive:
-                self._rename_exclusively(self.name, journal)
             else:
-                self._fs.rename(location.parent_fd, self.name, location.name)
+                try:
+                    self._rename(self.name, exclusive=exclusive, journal=journal)
+                except FileNotFoundError:
+                    if self._is_lost(self.name):
+                        raise _lost(location) from None
+                    raise
         if self.name is not None and self._journal is not None:
             _drop_name(self._journal, location, self.name)
         self.name = None
+
+    def _is_lost(self, name: bytes) -> bool:
+        """Return whether the staging file is gone and its directory is not."""
+        directory = self._location.parent_fd
+        return self._fs.fstat(directory).st_nlink > 0 and self._fs.lstat(name, directory) is None
+
+    def _rename(self, name: bytes, *, exclusive: bool, journal: Journal) -> None:
+        if exclusive:
+            self._rename_exclusively(name, journal)
+        else:
+            self._fs.rename(self._location.parent_fd, name, self._location.name)
 
     def _rename_exclusively(self, name: bytes, journal: Journal) -> None:
         directory, destination = self._location.parent_fd, self._location.name
@@ -246,6 +260,14 @@ def create_transient(
         raise
 
 
+def _lost(location: Location) -> TransferError:
+    """Make the error for a staging file that a command of the sandbox removed."""
+    return TransferError(
+        Reason.UPLOAD_UNKNOWN,
+        f"the staging file of {location.path} was removed inside the sandbox; send the file again",
+    )
+
+
 def _open_writable(fs: FileSystem, location: Location, name: bytes) -> int:
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -269,9 +291,7 @@ def open_named(fs: FileSystem, location: Location, name: bytes) -> Staging:
     Raises:
         TransferError: UPLOAD_UNKNOWN if it is gone.
     """
-    lost = TransferError(
-        Reason.UPLOAD_UNKNOWN, f"the staging file of {location.path} was removed inside the sandbox"
-    )
+    lost = _lost(location)
     with mapped(f"opening the staging file of {location.path}"):
         try:
             fd = _open_writable(fs, location, name)

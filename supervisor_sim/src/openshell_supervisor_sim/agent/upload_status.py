@@ -10,6 +10,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.core.requests import UploadRequest, upload_request
 from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.journal import UploadRecord
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
@@ -90,9 +91,28 @@ def raise_if_ended(record: UploadRecord) -> None:
             return
 
 
-def fingerprint_of(found: LiveUpload | UploadRecord) -> bytes:
-    """Return the fingerprint of the request that started an upload (RSM-1)."""
-    return found.fingerprint if isinstance(found, UploadRecord) else found.row.fingerprint
+def require_same(request: UploadRequest, found: LiveUpload | UploadRecord) -> None:
+    """Refuse a request that differs from the one that started an upload (RSM-1).
+
+    Raises:
+        TransferError: UPLOAD_CONFLICT, with the fields that differ.
+    """
+    record = found if isinstance(found, UploadRecord) else found.row
+    if request.fingerprint == record.fingerprint:
+        return
+    fields = [f"metadata.{field}" for field in request.differences(_first_request(record))]
+    told = ", ".join(fields) or "metadata"
+    raise TransferError(
+        Reason.UPLOAD_CONFLICT,
+        f"{told}: the upload was started with another value; repeat the request unchanged, or start a new upload "
+        "without its upload_id and request_id",
+        {"fields": ",".join(fields)},
+    )
+
+
+def _first_request(record: UploadRecord) -> UploadRequest:
+    metadata = files_pb2.UploadFileMetadata.FromString(record.metadata)
+    return upload_request(metadata, started=True)
 
 
 def published(record: UploadRecord) -> Published:

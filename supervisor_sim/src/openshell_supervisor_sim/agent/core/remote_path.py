@@ -12,13 +12,17 @@ from openshell_files_protocol.reasons import Reason
 STAGING_PREFIX: Final = b".openshell-upload-"
 
 
-def absolute_components(path: str, workdir: str, field: str) -> tuple[bytes, ...]:
+def absolute_components(
+    path: str, workdir: str, field: str, *, directories: bool = False
+) -> tuple[bytes, ...]:
     """Split a path of a request into names, starting at the sandbox's root.
 
     Args:
         path: as the caller gave it.
         workdir: where relative paths start.
         field: name of the request's field, for the error.
+        directories: the path may name a directory: `/`, which has no names,
+            `.`, and what ends with a slash (PTH-9).
 
     Raises:
         TransferError: INVALID_PATH (PTH-2).
@@ -28,9 +32,9 @@ def absolute_components(path: str, workdir: str, field: str) -> tuple[bytes, ...
         raise invalid(field, "is empty", Reason.INVALID_PATH)
     if b"\0" in raw:
         raise invalid(field, "contains a NUL byte", Reason.INVALID_PATH)
-    if raw.endswith(b"/"):
+    if raw.endswith(b"/") and not directories:
         raise invalid(field, "ends with a slash; name the file itself", Reason.INVALID_PATH)
-    given = [name for name in raw.split(b"/") if name]
+    given = [name for name in raw.split(b"/") if name and not (directories and name == b".")]
     for name in given:
         if name in {b".", b".."}:
             raise invalid(field, f"has the component {name.decode()!r}", Reason.INVALID_PATH)

@@ -34,6 +34,7 @@ class LeafLink(Enum):
     REFUSE = files_pb2.LEAF_LINK_POLICY_REFUSE
     FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
     REPLACE = files_pb2.LEAF_LINK_POLICY_REPLACE
+    NOFOLLOW = files_pb2.LEAF_LINK_POLICY_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class UploadRequest:
         fsync: flush before answering.
         epoch: attempt, as StartUpload answered; 0 if not given.
         digest_algorithm: which digest the upload has (DIG-3).
+        keep_read_only: do not replace a file that may not be written (UPL-17).
     """
 
     path: str
@@ -96,6 +98,7 @@ class UploadRequest:
     fsync: bool
     epoch: int
     digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
+    keep_read_only: bool = False
 
     @property
     def resumable(self) -> bool:
@@ -105,20 +108,33 @@ class UploadRequest:
     @property
     def fingerprint(self) -> bytes:
         """Digest of everything that has to stay the same between attempts (RSM-1)."""
-        same: tuple[object, ...] = (
-            self.path,
-            self.size_bytes,
-            self.mode,
-            repr(self.condition),
-            self.modified_ns,
-            self.create_parents,
-            self.leaf_link.name,
-            self.fsync,
-        )
-        if self.digest_algorithm is not DigestAlgorithm.SHA256:
-            # The default takes no part: uploads of an agent that knew no other go on.
-            same += (self.digest_algorithm.name,)
+        same = tuple(self._terms.values())
         return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).digest()
+
+    def differences(self, first: UploadRequest) -> list[str]:
+        """Return the fields of the metadata that differ from those that started the upload."""
+        terms, others = self._terms, first._terms
+        return [field for field in {**others, **terms} if terms.get(field) != others.get(field)]
+
+    @property
+    def _terms(self) -> dict[str, object]:
+        """What has to stay the same, by the field of the metadata."""
+        terms: dict[str, object] = {
+            "remote_path": self.path,
+            "size_bytes": self.size_bytes,
+            "mode": self.mode,
+            "condition": repr(self.condition),
+            "modified_time": self.modified_ns,
+            "parents": self.create_parents,
+            "leaf_link": self.leaf_link.name,
+            "durability": self.fsync,
+        }
+        # Defaults take no part: uploads that an older agent began go on.
+        if self.digest_algorithm is not DigestAlgorithm.SHA256:
+            terms["digest_algorithm"] = self.digest_algorithm.name
+        if self.keep_read_only:
+            terms["keep_read_only"] = "keep_read_only"
+        return terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,10 +203,11 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
         condition=_condition(metadata.condition) if metadata.HasField("condition") else None,
         modified_ns=_modified(metadata) if metadata.HasField("modified_time") else None,
         create_parents=metadata.parents == files_pb2.PARENT_POLICY_CREATE,
-        leaf_link=_leaf_link("metadata.leaf_link", metadata.leaf_link),
+        leaf_link=_upload_leaf_link(metadata.leaf_link),
         fsync=metadata.durability != files_pb2.DURABILITY_RENAME,
         epoch=metadata.epoch,
         digest_algorithm=DigestAlgorithm.of(metadata.digest_algorithm),
+        keep_read_only=metadata.keep_read_only,
     )
 
 
@@ -269,7 +286,21 @@ def follows(field: str, policy: int) -> bool:
     link = _leaf_link(field, policy)
     if link is LeafLink.REPLACE:
         raise invalid(field, "LEAF_LINK_POLICY_REPLACE is only for uploads")
+    if link is LeafLink.NOFOLLOW:
+        raise invalid(field, "LEAF_LINK_POLICY_NOFOLLOW is only for StatFile, without a digest")
     return link is LeafLink.FOLLOW
+
+
+def stat_leaf_link(request: files_pb2.StatFileRequest) -> LeafLink:
+    """Return what to do with a link that is to be described.
+
+    Raises:
+        TransferError: INVALID_REQUEST for the policy of uploads, and for a
+            digest of a link.
+    """
+    if request.leaf_link == files_pb2.LEAF_LINK_POLICY_NOFOLLOW and not request.include_digest:
+        return LeafLink.NOFOLLOW
+    return LeafLink.FOLLOW if follows("leaf_link", request.leaf_link) else LeafLink.REFUSE
 
 
 def _check_id(field: str, value: str) -> None:
@@ -285,6 +316,13 @@ def _check_enum(field: str, value: int, known: Sequence[int]) -> None:
 def _leaf_link(field: str, policy: int) -> LeafLink:
     _check_enum(field, policy, files_pb2.LeafLinkPolicy.values())
     return LeafLink(policy or files_pb2.LEAF_LINK_POLICY_REFUSE)
+
+
+def _upload_leaf_link(policy: int) -> LeafLink:
+    link = _leaf_link("metadata.leaf_link", policy)
+    if link is LeafLink.NOFOLLOW:
+        raise invalid("metadata.leaf_link", "LEAF_LINK_POLICY_NOFOLLOW is only for StatFile")
+    return link
 
 
 def _mode(mode: int) -> int | None:
