@@ -75,16 +75,16 @@ class OddFileSystem(StrictFileSystem):
 
 def odd_stat(found: os.stat_result, **odd: int) -> os.stat_result:
     """Return a description with other numbers."""
+
+    def number(name: str) -> int:
+        return odd[name] if name in odd else int(getattr(found, name))
+
     names = ("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size")
-    numbers = [odd.get(name, getattr(found, name)) for name in names] + [0, 0, 0]
-    extra = {
-        name: odd.get(name, getattr(found, name))
-        for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blocks")
-    }
-    extra |= {
-        name.removesuffix("_ns"): value / SECOND for name, value in extra.items() if name.endswith("_ns")
-    }
-    return os.stat_result(tuple(numbers), extra)
+    times = ("st_atime", "st_mtime", "st_ctime")
+    extra: dict[str, float] = {f"{name}_ns": number(f"{name}_ns") for name in times}
+    extra |= {name: number(f"{name}_ns") / SECOND for name in times}
+    extra["st_blocks"] = number("st_blocks")
+    return os.stat_result([*map(number, names), 0, 0, 0], extra)
 
 
 def _nanoseconds(time: Timestamp) -> int:

@@ -314,7 +314,11 @@ async def test_a_gateway_of_the_first_generation(
     monkeypatch.setattr(heartbeats, "SENDING_FLOOR_SECONDS", 0.05)
     monkeypatch.setattr(heartbeats, "SILENCE_FLOOR_SECONDS", 0.15)
     real = heartbeats.announced_seconds
-    monkeypatch.setattr(heartbeats, "announced_seconds", lambda accepted: (real(accepted) or 0) / 100)
+
+    def in_hundredths(accepted: openshell_pb2.SessionAccepted) -> float:
+        return (real(accepted) or 0) / 100
+
+    monkeypatch.setattr(heartbeats, "announced_seconds", in_hundredths)
     await _holds(connection, log, b"\x10\x0f", 0.15)
 
 

@@ -68,6 +68,10 @@ class _LeafLinkPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeafLi
     """Use the file that the link names, resolved inside the sandbox's root."""
     LEAF_LINK_POLICY_REPLACE: _LeafLinkPolicy.ValueType  # 3
     """Replace the link itself by the file. Only for uploads."""
+    LEAF_LINK_POLICY_NOFOLLOW: _LeafLinkPolicy.ValueType  # 4
+    """Describe the link itself, with its target. Only for StatFile, and without
+    a digest.
+    """
 
 class LeafLinkPolicy(_LeafLinkPolicy, metaclass=_LeafLinkPolicyEnumTypeWrapper):
     """What to do when the last component of a path is a symbolic link. Links in
@@ -82,6 +86,10 @@ LEAF_LINK_POLICY_FOLLOW: LeafLinkPolicy.ValueType  # 2
 """Use the file that the link names, resolved inside the sandbox's root."""
 LEAF_LINK_POLICY_REPLACE: LeafLinkPolicy.ValueType  # 3
 """Replace the link itself by the file. Only for uploads."""
+LEAF_LINK_POLICY_NOFOLLOW: LeafLinkPolicy.ValueType  # 4
+"""Describe the link itself, with its target. Only for StatFile, and without
+a digest.
+"""
 Global___LeafLinkPolicy: _TypeAlias = LeafLinkPolicy  # noqa: Y015
 
 class _Durability:
@@ -301,6 +309,7 @@ class FileInfo(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
+    LINK_TARGET_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Absolute path inside the sandbox, as resolved."""
     type: Global___FileType.ValueType
@@ -317,6 +326,8 @@ class FileInfo(_message.Message):
     """SHA256_BLOCKS digest of the content, 32 bytes; empty if it was not
     computed.
     """
+    link_target: _builtins.bytes
+    """Where a symbolic link leads, as it stands in the link. Not always UTF-8."""
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Nanosecond resolution. A file of a time outside the years 1 to 9999 has
@@ -335,10 +346,11 @@ class FileInfo(_message.Message):
         sha256: _builtins.bytes = ...,
         allocated_bytes: _builtins.int = ...,
         sha256_blocks: _builtins.bytes = ...,
+        link_target: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "mode", b"mode", "modified_time", b"modified_time", "path", b"path", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "size_bytes", b"size_bytes", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "link_target", b"link_target", "mode", b"mode", "modified_time", b"modified_time", "path", b"path", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "size_bytes", b"size_bytes", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,6 +549,7 @@ class UploadFileMetadata(_message.Message):
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
+    KEEP_READ_ONLY_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     """Path of the file itself, never of a directory to put it into. Relative
@@ -590,6 +603,10 @@ class UploadFileMetadata(_message.Message):
     """How many streams carry this upload's messages, this one included (UPL-15).
     0 and 1: this one alone. More need upload_id and explicit_finish.
     """
+    keep_read_only: _builtins.bool
+    """Refuse with ACCESS_DENIED to replace a file that the sandbox's user may
+    not write. Without it only the directory has to be writable (UPL-17).
+    """
     @_builtins.property
     def condition(self) -> Global___UploadCondition: ...
     @_builtins.property
@@ -626,10 +643,11 @@ class UploadFileMetadata(_message.Message):
         digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
         lanes: _builtins.int = ...,
         whole: Global___WholeFile | None = ...,
+        keep_read_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time", "whole", b"whole"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "whole", b"whole", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "keep_read_only", b"keep_read_only", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "whole", b"whole", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1263,6 +1281,9 @@ class StatFileRequest(_message.Message):
     LEAF_LINK_FIELD_NUMBER: _builtins.int
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     remote_path: _builtins.str
+    """Also `/`, `.` for the working directory, and a directory with a slash at
+    its end (PTH-9).
+    """
     include_digest: _builtins.bool
     """Compute the digest. Costs one read of the file."""
     leaf_link: Global___LeafLinkPolicy.ValueType
