@@ -56,11 +56,11 @@ class Recorder(StrictFileSystem):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self._inodes: dict[int, Inode] = {}
-        self._commits: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.commits: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self._durable = 0
-        self._moments: list[Moment] = []
+        self.moments: list[Moment] = []
         self._see(root)
-        self._root = os.stat(root).st_ino
+        self.root = os.stat(root).st_ino
 
     def _see(self, path: Path) -> None:
         status = path.stat()
@@ -145,10 +145,10 @@ class Recorder(StrictFileSystem):
     def _named(self, dir_fd: int, change: dict[bytes, int | None]) -> None:
         self._inodes[os.fstat(dir_fd).st_ino].changes.append(change)
 
-    def _committed(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._commits.append((method, args, kwargs))
+    def committed(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.commits.append((method, args, kwargs))
         if kwargs.get("durable"):
-            self._durable = len(self._commits)
+            self._durable = len(self.commits)
         self._moment(f"journal.{method}")
 
     def _moment(self, after: str) -> None:
@@ -165,7 +165,7 @@ class Recorder(StrictFileSystem):
             )
             for number, inode in self._inodes.items()
         }
-        self._moments.append(Moment(after, inodes, len(self._commits), self._durable))
+        self.moments.append(Moment(after, inodes, len(self.commits), self._durable))
 
 
 def journal_of(recorder: Recorder) -> type[Journal]:
@@ -179,7 +179,7 @@ def journal_of(recorder: Recorder) -> type[Journal]:
 
             def noted(*args: Any, **kwargs: Any) -> Any:
                 result = value(*args, **kwargs)
-                recorder._committed(name, args, kwargs)
+                recorder.committed(name, args, kwargs)
                 return result
 
             return noted
@@ -190,7 +190,7 @@ def journal_of(recorder: Recorder) -> type[Journal]:
 def noted_names(recorder: Recorder, leaving: Leaving) -> set[bytes]:
     """Return the staging names that a start-up on a leaving has heard of."""
     names = set[bytes]()
-    for method, args, _ in recorder._commits[: leaving.commits]:
+    for method, args, _ in recorder.commits[: leaving.commits]:
         match method:
             case "add_name":
                 names.add(args[1])
@@ -236,14 +236,14 @@ def leavings(recorder: Recorder, promises: Sequence[int]) -> Iterator[tuple[str,
         promises: moments from which on more was promised: the same state is another case then.
     """
     seen = set[object]()
-    for index, moment in enumerate(recorder._moments):
+    for index, moment in enumerate(recorder.moments):
         directories = [inode for inode in moment.inodes.values() if inode.directory]
         prefixes = [range(len(inode.changes) + 1) for inode in directories]
         commits = range(moment.durable, moment.commits + 1)
         for chosen, count, flushed_only in itertools.product(
             itertools.product(*prefixes), commits, (True, False)
         ):
-            names = []
+            names: list[tuple[int, tuple[tuple[bytes, int], ...]]] = []
             for inode, prefix in zip(directories, chosen, strict=True):
                 there = dict(inode.names)
                 for change in inode.changes[:prefix]:
@@ -268,7 +268,7 @@ def _contents(moment: Moment, leaving: Leaving) -> tuple[object, ...]:
 
 def restore(recorder: Recorder, leaving: Leaving, root: Path, state: Path) -> None:
     """Make a root and a state directory as the disk is found. Inode numbers in the journal follow."""
-    moment = recorder._moments[leaving.moment]
+    moment = recorder.moments[leaving.moment]
     names = dict(leaving.names)
     numbers = dict[int, int]()
 
@@ -288,10 +288,10 @@ def restore(recorder: Recorder, leaving: Leaving, root: Path, state: Path) -> No
             numbers[number] = child.stat().st_ino
 
     root.mkdir(parents=True)
-    build(recorder._root, root)
+    build(recorder.root, root)
     journal = Journal(state)
     try:
-        for method, args, kwargs in recorder._commits[: leaving.commits]:
+        for method, args, kwargs in recorder.commits[: leaving.commits]:
             if method == "write" and args[0].inode in numbers:
                 journal.write(replace(args[0], inode=numbers[args[0].inode]), **kwargs)
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -152,7 +152,7 @@ class Stage:
         self._number = 0
 
     @asynccontextmanager
-    async def agent(self, scenario: Scenario, fs: FailingFileSystem) -> AsyncIterator[FileAgent]:
+    async def agent(self, scenario: Scenario, fs: FailingFileSystem) -> AsyncGenerator[FileAgent]:
         self._number += 1
         root = self.sandbox.root / str(self._number)
         root.mkdir()

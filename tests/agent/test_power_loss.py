@@ -57,7 +57,7 @@ class Story:
         return self.named and "durability" not in self.fields
 
     def tell(self, kind: str, value: Any = None) -> None:
-        self.told.append((len(self.recorder._moments) - 1, kind, value))
+        self.told.append((len(self.recorder.moments) - 1, kind, value))
 
     def knows(self, leaving: Leaving, kind: str) -> Any:
         """Return the last promise of a kind that was given before the power was lost, None if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -49,7 +49,7 @@ async def harness() -> AsyncGenerator[GatewayHarness]:
 @pytest.mark.parametrize("case", THEN)
 async def test_it_is_told_its_age(harness: GatewayHarness, case: str) -> None:
     method, request, name = THEN[case]
-    call: Any = harness.channel().unary_unary(methods.path(method))
+    call = cast("Any", harness.channel()).unary_unary(methods.path(method))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(request, metadata=harness.user())
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
