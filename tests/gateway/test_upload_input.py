@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from conditions import until
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.rpc.lanes import Read, UploadLanes
 from openshell_files_gateway.rpc.upload_input import UploadInput
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_gateway.tasks import cancel
+from openshell_files_protocol.chunks import encode_plain
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
+from openshell_files_protocol.reasons import Reason
 
 
 class Recorder:
@@ -41,3 +48,76 @@ async def test_a_write_that_the_sandbox_took_is_movement(declared: int) -> None:
     writes = [number for number, what in enumerate(recorder.seen) if what.startswith("forward")]
     assert recorder.seen[writes[-1]].endswith("and end")
     assert all(recorder.seen[number + 1] == "touch" for number in writes)
+
+
+class Relay(Recorder):
+    """Notes the end of the input, too."""
+
+    async def cancel_input(self) -> None:
+        self.seen.append("cancelled")
+
+
+class Lanes:
+    """Two streams, of which the second is lost."""
+
+    count = 2
+
+    async def next(self, _: int) -> bytes | None:
+        raise TransferError(Reason.LANE_LOST, "gone")
+
+    def input_over(self) -> None:
+        raise AssertionError("a lost lane is no end")
+
+
+def reading(*messages: bytes | None) -> Read:
+    given = iter(messages)
+
+    async def read() -> object:
+        return next(given)
+
+    return read
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_an_end_that_is_a_cancellation_is_passed_on_as_one(*, ended: bool) -> None:
+    """UPL-2, FRM-6."""
+
+    async def confirm() -> bool:
+        return ended
+
+    relay = Relay()
+    content = UploadInput(reading(None), None, 0, MAX_CHUNK_BYTES, confirm)
+    await content.read_on()
+    await content.forward(cast("FileRelay", relay), cast("Activity", relay))
+    assert relay.seen == ["forward  and end" if ended else "cancelled", "touch"]
+
+
+@pytest.mark.parametrize("size", [MAX_MESSAGE_BYTES - 1, MAX_MESSAGE_BYTES])
+async def test_the_largest_message_passes(size: int) -> None:
+    """UPL-6."""
+    head = 4
+    message = b"".join(encode_plain(bytes(size - head)))
+    assert len(message) == size
+    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES)
+    async with asyncio.timeout(30):
+        await content.read_on()
+
+
+async def test_a_larger_message_does_not() -> None:
+    """UPL-6: whatever gRPC lets through, the agent's frames have no room for it."""
+    message = b"".join(encode_plain(bytes(MAX_MESSAGE_BYTES - 3)))
+    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES)
+    with pytest.raises(TransferError) as refused:
+        await content.read_on()
+    assert refused.value.reason is Reason.CHUNK_TOO_LARGE
+
+
+async def test_a_lost_lane_does_not_end_the_input() -> None:
+    """UPL-15: whoever waits for the agent says what happened."""
+    relay = Relay()
+    content = UploadInput(reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES)
+    await content.read_on()
+    forwarding = asyncio.create_task(content.forward(cast("FileRelay", relay), cast("Activity", relay)))
+    await until(lambda: "forward abc" in relay.seen, "what came is passed on")
+    await cancel(forwarding)
+    assert not [what for what in relay.seen if what.endswith("end") or what == "cancelled"]

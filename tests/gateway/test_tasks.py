@@ -1,0 +1,153 @@
+"""Every task of a call has an owner: none outlives it, and no error is lost."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import grpc
+import pytest
+from conditions import until
+import structlog
+from openshell_files_gateway.rpc.calls import _shows_cancellation
+from openshell_files_gateway.tasks import Helpers, cancel, first_of, report_failure, with_helpers
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.reasons import Reason
+
+BUG = ValueError("a bug")
+REFUSAL = TransferError(Reason.CHUNK_TOO_LARGE, "too large")
+
+
+async def fail(error: Exception) -> None:
+    raise error
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("error", [BUG, REFUSAL], ids=["a bug", "a refusal"])
+async def test_a_helpers_error_ends_the_call(error: Exception) -> None:
+    """At once, although the call itself would wait for ever; its clean-up is waited for."""
+    cleaned_up = False
+
+    async def main(helpers: Helpers) -> None:
+        nonlocal cleaned_up
+        helpers.start(fail(error), "helper")
+        try:
+            await for_ever()
+        finally:
+            await asyncio.sleep(0)
+            cleaned_up = True
+
+    with pytest.raises(type(error)) as raised:
+        await with_helpers(main)
+    assert raised.value is error
+    assert cleaned_up
+
+
+async def test_helpers_end_with_their_call() -> None:
+    """Also if it fails, or is cancelled; one that has not begun never begins."""
+    helpers: list[asyncio.Task[None]] = []
+    begun: list[str] = []
+
+    async def late() -> None:
+        begun.append("late")
+
+    async def main(owner: Helpers) -> int:
+        helpers.append(owner.start(for_ever(), "helper"))
+        await asyncio.sleep(0)
+        helpers.append(owner.start(late(), "late"))
+        return 1
+
+    assert await with_helpers(main) == 1
+    assert all(task.cancelled() for task in helpers)
+    assert begun == []
+
+    async def waiting(owner: Helpers) -> None:
+        helpers.append(owner.start(for_ever(), "helper"))
+        await for_ever()
+
+    calling = asyncio.create_task(with_helpers(waiting))
+    await until(lambda: len(helpers) == 3, "its helper began")
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert helpers[-1].cancelled()
+
+
+async def test_an_outcome_stands_and_a_later_bug_is_logged() -> None:
+    """What was answered is true, whatever a helper does as it is ended."""
+
+    async def stubborn() -> None:
+        try:
+            await for_ever()
+        finally:
+            raise BUG
+
+    async def main(helpers: Helpers) -> str:
+        helpers.start(stubborn(), "stubborn")
+        await asyncio.sleep(0)
+        return "published"
+
+    with structlog.testing.capture_logs() as logs:
+        assert await with_helpers(main) == "published"
+    assert [line["exc_info"] for line in logs] == [BUG]
+
+
+async def test_check_raises_what_a_helper_raised() -> None:
+    async def main(helpers: Helpers) -> None:
+        task = helpers.start(fail(REFUSAL), "reader")
+        await asyncio.wait({task})
+        helpers.check()
+
+    with pytest.raises(TransferError):
+        await with_helpers(main)
+
+
+async def test_a_bug_of_a_task_that_is_cancelled_is_logged() -> None:
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await for_ever()
+        raise BUG
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    with structlog.testing.capture_logs() as logs:
+        await cancel(task)
+    assert [line["exc_info"] for line in logs] == [BUG]
+
+
+@pytest.mark.parametrize(
+    "error", [BUG, REFUSAL, grpc.aio.InternalError()], ids=lambda one: type(one).__name__
+)
+async def test_only_a_bug_is_logged(error: Exception) -> None:
+    """A refusal, or a call that is over, is an outcome."""
+    task = asyncio.create_task(fail(error))
+    await asyncio.wait({task})
+    with structlog.testing.capture_logs() as logs:
+        report_failure(task)
+    assert bool(logs) is (error is BUG)
+
+
+async def test_the_first_of_two() -> None:
+    other: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    assert (await first_of(asyncio.sleep(0, "done"), other)).result() == "done"
+    other.set_result(None)
+    assert (await first_of(for_ever(), other)).cancelled()
+
+
+@pytest.mark.parametrize(
+    ("error", "over"),
+    [
+        (grpc.aio.InternalError("Failed execute_batch"), True),
+        (grpc.aio.BaseError(), True),
+        (grpc.aio.UsageError("RPC already finished."), False),
+        (BUG, False),
+    ],
+)
+def test_what_shows_that_a_call_is_over(error: Exception, *, over: bool) -> None:
+    """A caller's cancellation is no bug, and a wrong use of gRPC is."""
+    assert _shows_cancellation(error) is over
