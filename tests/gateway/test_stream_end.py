@@ -62,7 +62,7 @@ async def test_a_crowded_machine_waits_longer(monkeypatch: pytest.MonkeyPatch) -
         steps += 1
         await sleep(0 * seconds)
 
-    monkeypatch.setattr(stream_end.asyncio, "sleep", counted)
+    monkeypatch.setattr(asyncio, "sleep", counted)
     counts: list[int] = []
     for crowded in (False, True):
         steps = 0

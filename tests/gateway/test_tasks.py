@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import grpc
 import pytest
-from conditions import until
 import structlog
+from conditions import until
 from openshell_files_gateway.rpc.calls import _shows_cancellation
 from openshell_files_gateway.tasks import Helpers, cancel, first_of, report_failure, with_helpers
 from openshell_files_protocol.errors import TransferError
