@@ -7,7 +7,7 @@ UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/py
 UV_VERSION := 0.13.9
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long cancel-check fault-matrix mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long cancel-check fault-matrix flood-check mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at 
 
 bench-liar: setup ## What a supervisor that lies costs the transfers of other sandboxes
 	$(BIN)/python benchmarks/liar.py
+
+flood-check: setup ## What strangers who flood the gateway with streams cost a caller that it knows
+	$(BIN)/python benchmarks/floods.py
 
 bench-sparse: setup ## What the zeros of a sparse file of 4 GiB cost
 	$(BIN)/python benchmarks/sparse.py

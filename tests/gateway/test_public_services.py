@@ -14,6 +14,7 @@ from gateway_harness import SANDBOX, FakeSupervisor, GatewayHarness, running_gat
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
+from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.rpc.public_services import MAX_STREAMS, REFLECTION_SERVICES
 from openshell_files_gateway.rpc.strangers import LINES_AT_ONCE, MAX_AUTHENTICATING, Strangers
 from openshell_files_protocol import methods
@@ -211,6 +212,44 @@ def test_calls_in_authentication_are_bounded() -> None:
     held[0].__exit__(None, None, None)
     with strangers.authenticating():
         pass
+
+
+async def _greeting(port: int) -> bytes:
+    """Connect as HTTP/2 does, and return what the gateway says first; nothing if it hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    try:
+        with suppress(ConnectionError):
+            return await reader.read(4096)
+        return b""
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("limits", "streams"),
+    [(None, 128), (LimitSettings(max_transfers_per_sandbox=500), 500 + 32 + 32 + 8 + 2)],
+)
+async def test_a_connection_has_a_bound_of_streams(limits: LimitSettings | None, streams: int) -> None:
+    """The gateway says it in its SETTINGS (3 is MAX_CONCURRENT_STREAMS); a supervisor's relays all fit in."""
+    async with running_gateway(limits=limits) as harness:
+        said = await _greeting(int(harness.endpoint.rpartition(":")[2]))
+    assert bytes((0, 3)) + streams.to_bytes(4, "big") in said
+
+
+async def test_connections_are_bounded() -> None:
+    async with running_gateway(server={"max_connections": 2}) as harness:
+        port = int(harness.endpoint.rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _, writer in held:
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        assert all([await reader.read(9) for reader, _ in held])
+        assert await _greeting(port) == b""
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def _silent_upload(harness: GatewayHarness, _: FakeSupervisor) -> Any:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Final
 
 import structlog
 from openshell_files_protocol.reasons import Reason
@@ -25,6 +26,7 @@ from openshell_files_gateway.core.transfers import TransferLimits, TransferStati
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
+from openshell_files_gateway.relay.kept import MOST_RELAYS
 from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
@@ -41,6 +43,9 @@ from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirecto
 from openshell_files_gateway.store import SandboxStore, StoreError
 
 log = structlog.get_logger("openshell_files_gateway")
+
+#: Calls that any connection may have open; RFC 9113 §6.5.2 advises no fewer than 100.
+_LEAST_STREAMS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,9 @@ class Gateway:
             | files.implementations()
             | supervisors.implementations(),
         )
-        self._server = GatewayServer(settings.server, settings.tls, handlers, self._public)
+        self._server = GatewayServer(
+            settings.server, settings.tls, handlers, self._public, _streams_per_connection(settings)
+        )
 
     async def start(self) -> str:
         """Listen and serve.
@@ -258,6 +265,18 @@ class Gateway:
 
     def _supervisor_failed(self, sandbox_id: str, why: str) -> None:
         self._lifecycle.failed(sandbox_id, why)
+
+
+def _streams_per_connection(settings: GatewaySettings) -> int:
+    """Return how many calls one connection may have open: all of a supervisor's, and as many as callers are used to.
+
+    A supervisor has its session, a relay for whatever runs or waits in its sandbox, and relays at rest.
+    """
+    limits, relay = settings.limits, settings.relay
+    needed = (
+        limits.max_transfers_per_sandbox + limits.max_commands_per_sandbox + relay.max_pending_per_sandbox
+    )
+    return max(_LEAST_STREAMS, needed + MOST_RELAYS + 2)
 
 
 def _configured(settings: SandboxSettings) -> Sandbox:

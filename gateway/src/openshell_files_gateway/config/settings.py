@@ -56,6 +56,9 @@ class ServerSettings(_Table):
     """How long the gateway takes to stop at most: calls that wait for a supervisor get half of it or `relay.claim_timeout`, transfers and
     commands the rest. Kubernetes kills after 30 s."""
 
+    max_connections: Annotated[Count, Env("OPENSHELL_MAX_CONNECTIONS")] = 1000
+    """Connections at a time, those of supervisors included; one more is closed at once. Each may cost 1 MiB before it is known whose it is."""
+
     keepalive_interval: Annotated[Seconds, Env("OPENSHELL_KEEPALIVE_INTERVAL")] = 20.0
     """Between HTTP/2 pings to a peer."""
 

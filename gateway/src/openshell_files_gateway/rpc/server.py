@@ -32,6 +32,7 @@ class GatewayServer:
         tls: with what certificate.
         handlers: of the service.
         public: what is served beside it, to anybody.
+        streams_per_connection: calls that one connection may have open.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class GatewayServer:
         tls: TlsSettings,
         handlers: grpc.GenericRpcHandler,
         public: PublicServices,
+        streams_per_connection: int,
     ) -> None:
         self._settings = settings
         self._tls = tls
-        self._server = grpc.aio.server(options=_options(settings))
+        self._server = grpc.aio.server(options=_options(settings, streams_per_connection))
         self._server.add_generic_rpc_handlers((handlers, *public.handlers(), UnknownMethods()))
         self._public = public
 
@@ -86,7 +88,7 @@ def authority(address: IPv4Address | IPv6Address, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+def _options(settings: ServerSettings, streams_per_connection: int) -> list[tuple[str, int]]:
     merged = dict(STREAM_OPTIONS) | {
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES + _REFUSED_BYTES,
         "grpc.keepalive_time_ms": int(settings.keepalive_interval * 1000),
@@ -99,6 +101,10 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # One limit, not gRPC's pair of 8 and 16 KiB, between which it refuses at random.
         "grpc.max_metadata_size": MAX_METADATA_BYTES,
         "grpc.absolute_max_metadata_size": MAX_METADATA_BYTES,
+        # What anybody may hold before it is known who it is. Streams that were reset are counted until they are
+        # dealt with in part only, so a flood of them costs less with fewer (docs/adr/0020).
+        "grpc.max_concurrent_streams": streams_per_connection,
+        "grpc.max_allowed_incoming_connections": settings.max_connections,
         # Two gateways on one port would share its connections silently.
         "grpc.so_reuseport": 0,
     }
