@@ -5,8 +5,8 @@
     python sdk/unasync.py --check    # fail if it is not up to date
 
 Every module of `_async` has a twin in `_sync` in which `await` is gone and
-names are exchanged. The seam (`_io.py`, `_calls.py`) is written twice by hand
-and left alone.
+names are exchanged. The seam (`_io.py`, `_calls.py`) and what is a file object
+in one flavour only (`file_objects.py`) are written twice by hand and left alone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Final
 
 _PACKAGE: Final = Path(__file__).parent / "src" / "openshell_files"
-_BY_HAND: Final = frozenset({"__init__.py", "_io.py", "_calls.py"})
+_BY_HAND: Final = frozenset({"__init__.py", "_io.py", "_calls.py", "file_objects.py"})
 
 _NAMES: Final = {
     "AsyncFilesClient": "FilesClient",
+    "AsyncRemoteReader": "RemoteReader",
+    "AsyncRemoteWriter": "RemoteWriter",
     "AsyncSandboxFiles": "SandboxFiles",
     "AsyncGenerator": "Generator",
     "AsyncIterable": "Iterable",
@@ -44,6 +46,8 @@ _HEADER: Final = "# Written by sdk/unasync.py from _async/{name}. Change that fi
 _PHRASES: Final = (
     (" | Iterable[bytes] | Iterable[bytes]", " | Iterable[bytes]"),
     ("Callable[[bytes], object | Awaitable[object]]", "Callable[[bytes], object]"),
+    ("-> Awaitable[bytes]:", "-> bytes:"),
+    ("-> Awaitable[FileInfo]:", "-> FileInfo:"),
     ("Callable[[_Request, Deadline], Awaitable[_Answer]]", "Callable[[_Request, Deadline], _Answer]"),
     ("Callable[[], Awaitable[None]]", "Callable[[], None]"),
 )

@@ -10,8 +10,10 @@
 `AsyncFilesClient` is the same with `await`.
 """
 
+from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
 from openshell_files._async.sandbox import AsyncSandboxFiles
 from openshell_files._official import AsyncFilesClient, FilesClient
+from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
 from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.auth import ClientCredentials, OidcAuth
 from openshell_files.errors import FilesError
@@ -38,6 +40,8 @@ from openshell_files.results import (
 __all__ = [
     "NO_RETRY",
     "AsyncFilesClient",
+    "AsyncRemoteReader",
+    "AsyncRemoteWriter",
     "AsyncSandboxFiles",
     "ClientCredentials",
     "Condition",
@@ -52,6 +56,8 @@ __all__ = [
     "OidcAuth",
     "Progress",
     "RemotePath",
+    "RemoteReader",
+    "RemoteWriter",
     "RetryPolicy",
     "SandboxFiles",
     "TlsConfig",

@@ -179,6 +179,15 @@ def _optional(check: Callable[[str, object], object]) -> _Rule:
     return lambda name, value, _: None if value is None else check(name, value)
 
 
+def _file_mode(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
+    allowed = '"rb", "wb" or "xb"'
+    if not isinstance(value, str):
+        wrong_type(name, allowed, value)
+    if value not in {"rb", "wb", "xb"}:
+        wrong_value(name, f"give {allowed}, not {value[:20]!a}; for text wrap the file in io.TextIOWrapper")
+    return value
+
+
 def _leaf_link(other: LeafLink | None = None) -> _Rule:
     """Make the rule of a method that refuses or follows links, and perhaps does another thing."""
 
@@ -228,6 +237,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "offset": _plain(values.number),
     "parents": _plain(values.flag),
     "preserve_mode": _plain(values.flag),
+    "permissions": _plain(values.mode),
     "preserve_mtime": _plain(values.flag),
     "progress": _progress,
     "remote": _plain(values.remote_path),
@@ -244,6 +254,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
 
 #: The same name with another meaning in one method.
 _SPECIAL: Final[Mapping[tuple[str, str], _Rule]] = {
+    ("open", "mode"): _file_mode,
     ("stat", "digest"): _plain(values.flag),
     ("stat", "leaf_link"): _leaf_link(LeafLink.NOFOLLOW),
     **{

@@ -7,7 +7,8 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import BinaryIO, Final, TypeVar
+from functools import partial
+from typing import BinaryIO, Final, Literal, TypeVar, overload
 
 from google.protobuf.message import Message
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
@@ -15,10 +16,12 @@ from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_files._arguments.rules import checked
-from openshell_files._async import _io, content
+from openshell_files._arguments.values import wrong_value
+from openshell_files._async import _io, content, file_objects
 from openshell_files._async.content import Content
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.download import Download
+from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
 from openshell_files._async.upload import Upload
@@ -43,6 +46,7 @@ from openshell_files.options import Condition, DigestChoice, Durability, LeafLin
 from openshell_files.results import (
     DownloadResult,
     FileInfo,
+    FileType,
     ProgressCallback,
     UploadInfo,
     UploadResult,
@@ -547,6 +551,123 @@ class AsyncSandboxFiles:
             restartable=sink.restartable,
         )
         return await transfer.into(sink, progress)
+
+    # As a file object
+
+    @overload
+    def open(
+        self,
+        remote: RemotePath,
+        mode: Literal["rb"] = "rb",
+        *,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        if_version: str = "",
+        timeout: float | None = None,
+    ) -> AsyncRemoteReader: ...
+
+    @overload
+    def open(
+        self,
+        remote: RemotePath,
+        mode: Literal["wb", "xb"],
+        *,
+        permissions: int | None = None,
+        parents: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        condition: Condition | None = None,
+        durability: Durability = Durability.FSYNC,
+        timeout: float | None = None,
+    ) -> AsyncRemoteWriter: ...
+
+    @checked
+    def open(
+        self,
+        remote: RemotePath,
+        mode: Literal["rb", "wb", "xb"] = "rb",
+        *,
+        permissions: int | None = None,
+        parents: bool = False,
+        leaf_link: LeafLink = LeafLink.REFUSE,
+        condition: Condition | None = None,
+        durability: Durability = Durability.FSYNC,
+        if_version: str = "",
+        timeout: float | None = None,
+    ) -> AsyncRemoteReader | AsyncRemoteWriter:
+        """Return a file object, for programs that want one.
+
+        A file that is written appears when it is closed, whole or not at all;
+        an exception in its `with` block publishes nothing. A file that is read
+        can be sought in, and every byte is verified before it is handed out.
+
+        Args:
+            remote: path in the sandbox, a `str` or a `PurePosixPath`.
+            mode: "rb" reads; "wb" writes; "xb" writes only where nothing is.
+            permissions: of a file that is written; None as for `upload`.
+            parents: as in `upload_path`; for writing.
+            leaf_link: as in `upload_path` or `download_path`.
+            condition: as in `upload_path`; for writing.
+            durability: as in `upload_path`; for writing.
+            if_version: refuse another version of the file; for reading.
+            timeout: seconds for the whole of what is written, or for each part
+                that is read; None for no limit.
+
+        Raises:
+            FileNotFound: there is no file to read. The asynchronous flavour
+                says so when the file is entered or first read.
+            FilesError: as in `upload` and `download`, from the file object too.
+        """
+        if mode == "rb":
+            if permissions is not None or parents or condition is not None:
+                wrong_value("mode", '"rb" takes no permissions, parents or condition, which are for writing')
+
+            def fetch(version: str, offset: int, length: int) -> Awaitable[bytes]:
+                return self.read_bytes(
+                    remote,
+                    offset=offset,
+                    length=length,
+                    if_version=if_version or version,
+                    leaf_link=leaf_link,
+                    max_bytes=length,
+                    timeout=timeout,
+                )
+
+            def look() -> Awaitable[FileInfo]:
+                return self._file_to_read(remote, if_version, leaf_link, timeout)
+
+            return file_objects.reader(look, fetch, str(remote))
+        if if_version:
+            wrong_value("if_version", "is for reading; for writing give condition=Condition.version(...)")
+        if mode == "xb":
+            if condition is not None:
+                wrong_value("condition", '"xb" is one already: nothing may be there')
+            condition = Condition.absent()
+        uploading = partial(
+            self.upload,
+            remote=remote,
+            mode=permissions,
+            parents=parents,
+            leaf_link=leaf_link,
+            condition=condition,
+            durability=durability,
+            timeout=timeout,
+        )
+        return file_objects.writer(uploading, str(remote), mode)
+
+    async def _file_to_read(
+        self, remote: RemotePath, if_version: str, leaf_link: LeafLink, timeout: float | None
+    ) -> FileInfo:
+        """Look at a file before its first byte is read, and refuse what has none.
+
+        Raises:
+            FilesError: as `download` would.
+        """
+        info = await self.stat(remote, leaf_link=leaf_link, timeout=timeout)
+        if info.type is not FileType.REGULAR or (if_version and info.version != if_version):
+            # A download of nothing has the right words.
+            await self.read_bytes(
+                remote, length=0, if_version=if_version, leaf_link=leaf_link, timeout=timeout
+            )
+        return info
 
     # Looking
 
