@@ -73,6 +73,13 @@ def test_refused(text: str) -> None:
         parse_endpoint(text)
 
 
+@pytest.mark.parametrize("text", ["::1:8082", "::1", "2001:db8::1:443", "http://::1:80"])
+def test_an_address_without_brackets_says_so(text: str) -> None:
+    """Nobody can tell where such an address ends and its port begins."""
+    with pytest.raises(ValueError, match="in brackets"):
+        parse_endpoint(text)
+
+
 @pytest.mark.parametrize("wrong", [None, b"localhost:1", 8082, ("localhost", 1)])
 def test_what_is_no_text(wrong: object) -> None:
     with pytest.raises(TypeError, match="endpoint: give a str"):

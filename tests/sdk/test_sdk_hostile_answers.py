@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from openshell_files import NO_RETRY, SandboxFiles, errors
 from openshell_files._core.answer_check import fault_of
+from openshell_files._core.answers import whole_limit
 from openshell_files._core.error_mapping import error_from_status
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
@@ -167,6 +168,15 @@ def test_lanes_and_whole_files_without_end(sandbox: SandboxFiles, gateway: FakeG
     assert all(not first[0].metadata.HasField("whole") for first in gateway.upload_messages)
     sandbox.write_bytes("c", b"x" * 256 * KIB)
     assert gateway.upload_messages[-1][0].metadata.HasField("whole")
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [(0, 0), (1, 1), (256 * KIB, 256 * KIB), (256 * KIB + 1, 256 * KIB), ((1 << 32) - 1, 256 * KIB)],
+)
+def test_how_much_is_read_for_one_message(said: int, taken: int) -> None:
+    """UPL-16: a file is read into memory only as far as the protocol allows, whatever the server says."""
+    assert whole_limit(files_pb2.TransferLimits(max_whole_bytes=said)) == taken
 
 
 HeaderChange = Callable[[files_pb2.DownloadFileHeader], object]
