@@ -5,7 +5,7 @@
     python sdk/unasync.py --check    # fail if it is not up to date
 
 Every module of `_async` has a twin in `_sync` in which `await` is gone and
-names are exchanged. The seam (`_io.py`, `_calls.py`) and what is a file object
+names are exchanged. The seam (`_io.py`, `_calls.py`, `patience.py`) and what is a file object
 in one flavour only (`file_objects.py`) are written twice by hand and left alone.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 _PACKAGE: Final = Path(__file__).parent / "src" / "openshell_files"
-_BY_HAND: Final = frozenset({"__init__.py", "_io.py", "_calls.py", "file_objects.py"})
+_BY_HAND: Final = frozenset({"__init__.py", "_io.py", "_calls.py", "file_objects.py", "patience.py"})
 
 _NAMES: Final = {
     "AsyncFilesClient": "FilesClient",

@@ -92,6 +92,9 @@ class FakeGateway:
         self.max_whole_bytes = 0
         #: How many transfers one caller may run (RLY-9); 0 says nothing.
         self.max_concurrent_transfers = 0
+        #: How long a caller may say `waiting`, and how soon standing still ends an upload (UPL-18), in seconds.
+        self.max_pause = 0.0
+        self.idle_timeout = 0.0
         #: Whether it knows such files although it did not say so, or not although it did.
         self.knows_whole = True
         self.lanes = FakeLanes()
@@ -334,6 +337,8 @@ class FakeGateway:
                     if self.after_publish is not None:
                         self.after_publish(number)
                     return response
+                if request.HasField("waiting"):
+                    continue
                 received = self._stage(upload, request.data, received)
         raise TransferError(Reason.UPLOAD_INCOMPLETE, "the stream ended without a finish")
 
@@ -454,12 +459,15 @@ class FakeGateway:
         )
 
     def _limits(self) -> files_pb2.TransferLimits:
-        return files_pb2.TransferLimits(
+        told = files_pb2.TransferLimits(
             max_chunk_bytes=self.max_chunk_bytes,
             upload_lanes=self.upload_lanes,
             max_whole_bytes=self.max_whole_bytes,
             max_concurrent_transfers=self.max_concurrent_transfers,
         )
+        told.max_pause.FromNanoseconds(round(self.max_pause * 1e9))
+        told.idle_timeout.FromNanoseconds(round(self.idle_timeout * 1e9))
+        return told
 
     # Downloads
 

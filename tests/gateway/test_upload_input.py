@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 from conditions import until
+from openshell_files_gateway.core.pauses import Pauses
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.rpc.lanes import Read, UploadLanes
@@ -41,7 +42,7 @@ async def test_a_write_that_the_sandbox_took_is_movement(declared: int) -> None:
     async def read() -> object:
         return next(messages)
 
-    content = UploadInput(read, None, declared, MAX_CHUNK_BYTES)
+    content = UploadInput(read, None, declared, MAX_CHUNK_BYTES, Pauses(0))
     await content.read_on()
     await content.forward(cast("FileRelay", recorder), cast("Activity", recorder))
     assert recorder.seen[-1] == "touch"
@@ -86,7 +87,7 @@ async def test_an_end_that_is_a_cancellation_is_passed_on_as_one(*, ended: bool)
         return ended
 
     relay = Relay()
-    content = UploadInput(reading(None), None, 0, MAX_CHUNK_BYTES, confirm)
+    content = UploadInput(reading(None), None, 0, MAX_CHUNK_BYTES, Pauses(0), confirm)
     await content.read_on()
     await content.forward(cast("FileRelay", relay), cast("Activity", relay))
     assert relay.seen == ["forward  and end" if ended else "cancelled", "touch"]
@@ -98,7 +99,7 @@ async def test_the_largest_message_passes(size: int) -> None:
     head = 4
     message = b"".join(encode_plain(bytes(size - head)))
     assert len(message) == size
-    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES)
+    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES, Pauses(0))
     async with asyncio.timeout(30):
         await content.read_on()
 
@@ -106,7 +107,7 @@ async def test_the_largest_message_passes(size: int) -> None:
 async def test_a_larger_message_does_not() -> None:
     """UPL-6: whatever gRPC lets through, the agent's frames have no room for it."""
     message = b"".join(encode_plain(bytes(MAX_MESSAGE_BYTES - 3)))
-    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES)
+    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES, Pauses(0))
     with pytest.raises(TransferError) as refused:
         await content.read_on()
     assert refused.value.reason is Reason.CHUNK_TOO_LARGE
@@ -115,7 +116,7 @@ async def test_a_larger_message_does_not() -> None:
 async def test_a_lost_lane_does_not_end_the_input() -> None:
     """UPL-15: whoever waits for the agent says what happened."""
     relay = Relay()
-    content = UploadInput(reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES)
+    content = UploadInput(reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES, Pauses(0))
     await content.read_on()
     forwarding = asyncio.create_task(content.forward(cast("FileRelay", relay), cast("Activity", relay)))
     await until(lambda: "forward abc" in relay.seen, "what came is passed on")

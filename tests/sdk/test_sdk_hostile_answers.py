@@ -49,6 +49,7 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("limits.max_chunk_bytes", [1, 64, MIN_CHUNK_LIMIT_BYTES - 1]),
     ("limits.max_file_bytes", SIZES),
     ("limits.idle_timeout", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
+    ("limits.max_pause", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
     ("limits.upload_expiry", [(-(1 << 63), 0)]),
     ("bytes_written", SIZES),
     ("resumed_from", SIZES),

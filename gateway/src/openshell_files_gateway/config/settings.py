@@ -169,6 +169,9 @@ class LimitSettings(_Table):
     idle_timeout: Annotated[Seconds, Env("OPENSHELL_FILES_IDLE_TIMEOUT")] = 60.0
     """A transfer in which nothing moves for so long is ended."""
 
+    max_pause: Annotated[float, Field(ge=0, allow_inf_nan=False), Env("OPENSHELL_FILES_MAX_PAUSE")] = 3600.0
+    """How long an upload may wait for its source while its caller says so (UPL-18). 0: `idle_timeout` is the only bound."""
+
     upload_expiry: Annotated[Seconds, Env("OPENSHELL_FILES_UPLOAD_EXPIRY")] = 86_400.0
     """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
 

@@ -27,6 +27,7 @@ from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.core import phases
 from openshell_files_gateway.core.content_count import ContentCount
 from openshell_files_gateway.core.lanes import check_lane, lanes_of
+from openshell_files_gateway.core.pauses import Pauses
 from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES, take_whole
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.broker import RelayBroker
@@ -111,7 +112,7 @@ class FileMethods:
         }
 
     async def upload_file(self, _: object, call: Call) -> bytes:
-        """UploadFile (UPL-1 to UPL-16): forwards until the agent gives a result."""
+        """UploadFile (UPL-1 to UPL-18): forwards until the agent gives a result."""
         first = await self._first_message(call)
         if first.WhichOneof("payload") == "lane":
             return await self._carry_lane(first.lane, call)
@@ -144,7 +145,12 @@ class FileMethods:
         async with self._transfers.taken(sandbox.id, call.user.key):
             with self._lanes.opened(key, count, call.transfer_id) as lanes:
                 content = UploadInput(
-                    call.context.read, lanes, metadata.size_bytes, self._limits.max_chunk_bytes, confirm_end
+                    call.context.read,
+                    lanes,
+                    metadata.size_bytes,
+                    self._limits.max_chunk_bytes,
+                    Pauses(self._limits.max_pause),
+                    confirm_end,
                 )
 
                 async def carried(helpers: Helpers) -> files_pb2.UploadFileResponse:
@@ -334,6 +340,7 @@ class FileMethods:
                 max_file_bytes=self._limits.max_file_bytes,
                 idle_timeout=_duration(self._limits.idle_timeout),
                 upload_expiry=_duration(self._limits.upload_expiry),
+                max_pause=_duration(self._limits.max_pause),
                 max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
                 max_uploads_per_principal=self._limits.max_uploads_per_principal,
             ),

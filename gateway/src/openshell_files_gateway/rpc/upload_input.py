@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 from openshell_files_protocol.errors import TransferError, invalid
@@ -13,6 +14,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.content_count import ContentCount
+from openshell_files_gateway.core.pauses import Pauses
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.file_relay import FileRelay
@@ -37,6 +39,7 @@ class UploadInput:
         lanes: the other streams; None if there are none.
         declared_bytes: size of the file as the caller says; 0 if it does not.
         max_chunk_bytes: largest chunk, for the refusal of a larger one.
+        pauses: bounds how long the caller may say that it waits (UPL-18).
         confirm_end: asked whether the caller ended its stream, and did not
             cancel; None if it makes no difference, since only a finish
             publishes (UPL-3).
@@ -48,12 +51,14 @@ class UploadInput:
         lanes: UploadLanes | None,
         declared_bytes: int,
         max_chunk_bytes: int,
+        pauses: Pauses,
         confirm_end: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._read = read
         self._lanes = lanes
         self._batch = MessageBatch(short=0 < declared_bytes <= _SMALL_BYTES)
         self._max_chunk_bytes = max_chunk_bytes
+        self._pauses = pauses
         self._confirm_end = confirm_end
         self._activity: Activity | None = None
         #: Of what came from the caller.
@@ -66,7 +71,8 @@ class UploadInput:
 
         Raises:
             TransferError: CHUNK_TOO_LARGE, or INVALID_REQUEST for another
-                message above 1 MiB (UPL-6).
+                message above 1 MiB (UPL-6); TRANSFER_IDLE if the caller waits
+                too long for its source (UPL-18).
         """
         count = self._lanes.count if self._lanes is not None else 1
         position = 0
@@ -76,6 +82,7 @@ class UploadInput:
             content_bytes = self.count.add(message)
             if len(message) > MAX_MESSAGE_BYTES:
                 raise self._too_large(message, content_bytes)
+            self._pauses.check(message, monotonic())
             position += 1
             await self._batch.put(message)
         if message is not _LOST:

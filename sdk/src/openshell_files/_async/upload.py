@@ -16,6 +16,7 @@ from openshell_files._async._calls import CallEndedError, UploadCall
 from openshell_files._async.content import Content, SourceFailedError, hash_up_to, sealed
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.lanes import UploadLanes
+from openshell_files._async.patience import Patient
 from openshell_files._async.rpc import Rpc
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
@@ -291,9 +292,9 @@ class Upload:
         messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes, self._deadline)
         await call.write(first_message(metadata))
         self._report(action.offset)
-        async with _io.produced_ahead(messages) as ready:
+        async with _io.produced_ahead(messages) as ready, Patient(call, action.waiting) as patient:
             async for message in ready:
-                await call.write(message.message)
+                await patient.write(message.message)
                 self._bytes_sent += message.content
                 self._report(message.end)
         await self._content.check_unchanged()

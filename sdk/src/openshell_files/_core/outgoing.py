@@ -66,6 +66,11 @@ def finish_message(size: int, sha256: bytes, sha256_blocks: bytes = b"") -> byte
     return files_pb2.UploadFileRequest(finish=finish).SerializeToString()
 
 
+def waiting_message() -> bytes:
+    """Serialize the message that says that the source gives nothing for the time being (UPL-18)."""
+    return files_pb2.UploadFileRequest(waiting=files_pb2.UploadWaiting()).SerializeToString()
+
+
 def whole_file(
     metadata: files_pb2.UploadFileMetadata, digest: ContentDigest, content: Sequence[Span]
 ) -> files_pb2.UploadFileMetadata:

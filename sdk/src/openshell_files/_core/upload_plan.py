@@ -96,12 +96,15 @@ class Send:
         offset: where to begin.
         chunk_bytes: size of the chunks.
         lanes: how many streams there may be (UPL-15).
+        waiting: seconds after which to say that the source gives nothing
+            (UPL-18); None if the server did not offer that.
     """
 
     metadata: files_pb2.UploadFileMetadata
     offset: int
     chunk_bytes: int
     lanes: int = 1
+    waiting: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,7 @@ class UploadPlan:
         self._epoch = 0
         self._chunk_bytes = MIN_CHUNK_LIMIT_BYTES
         self._lanes = 1
+        self._waiting: float | None = None
         self._lane_refusals = 0
         self._taken_over = False
         self._finish_sent = False
@@ -398,6 +402,7 @@ class UploadPlan:
 
     def _take_limits(self, limits: files_pb2.TransferLimits) -> None:
         self._chunk_bytes = answers.chunk_limit(limits)
+        self._waiting = answers.waiting_interval(limits)
         self._lanes = limits.upload_lanes if self._lane_refusals < _LANE_REFUSALS else 1
 
     def _judge(self, status: files_pb2.UploadStatus) -> None:
@@ -545,7 +550,7 @@ class UploadPlan:
     def _sending(self, offset: int) -> Send:
         metadata = self._named()
         metadata.epoch = self._epoch
-        return Send(metadata, offset, self._chunk_bytes, 1 if self._inline else self._lanes)
+        return Send(metadata, offset, self._chunk_bytes, 1 if self._inline else self._lanes, self._waiting)
 
     def _named(self) -> files_pb2.UploadFileMetadata:
         metadata = files_pb2.UploadFileMetadata()

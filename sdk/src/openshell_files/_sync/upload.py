@@ -32,6 +32,7 @@ from openshell_files._sync._calls import CallEndedError, UploadCall
 from openshell_files._sync.content import Content, SourceFailedError, hash_up_to, sealed
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.lanes import UploadLanes
+from openshell_files._sync.patience import Patient
 from openshell_files._sync.rpc import Rpc
 from openshell_files.errors import (
     DeadlineExceeded,
@@ -292,9 +293,9 @@ class Upload:
         messages = sealed(self._content, self._digest, action.offset, action.chunk_bytes, self._deadline)
         call.write(first_message(metadata))
         self._report(action.offset)
-        with _io.produced_ahead(messages) as ready:
+        with _io.produced_ahead(messages) as ready, Patient(call, action.waiting) as patient:
             for message in ready:
-                call.write(message.message)
+                patient.write(message.message)
                 self._bytes_sent += message.content
                 self._report(message.end)
         self._content.check_unchanged()

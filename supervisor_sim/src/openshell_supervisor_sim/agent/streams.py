@@ -15,7 +15,7 @@ from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, Misplaced
+from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, Misplaced, Waiting
 from openshell_supervisor_sim.agent.core.wire_numbers import set_duration
 
 #: Frames are put together up to so many bytes, so that a small file goes out
@@ -317,6 +317,8 @@ def _upload_input(message: files_pb2.UploadFileRequest) -> Input:
         case "finish":
             finish = message.finish
             return Finish(finish.size_bytes, finish.sha256, finish.sha256_blocks)
+        case "waiting":
+            return Waiting()
         case "metadata":
             return Misplaced("metadata", "must be the first message and the only one (UPL-4)")
         case _:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from google.protobuf.duration_pb2 import Duration
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
@@ -21,6 +23,7 @@ class Limits:
         max_uploads_per_principal: those of them that are one caller's.
         upload_expiry: seconds without a byte that an unfinished upload lives.
         idle_timeout: seconds without anything from the peer.
+        max_pause: seconds that the gateway lets a caller say `waiting` (UPL-18); 0 for none.
     """
 
     max_chunk_bytes: int = MAX_CHUNK_BYTES
@@ -29,6 +32,7 @@ class Limits:
     max_uploads_per_principal: int
     upload_expiry: float
     idle_timeout: float
+    max_pause: float = 0.0
 
     def stricter(self, opened: file_relay_pb2.FileRelayOpen) -> Limits:
         """Return these limits, made stricter by what the gateway sent; 0 means it has none."""
@@ -42,6 +46,7 @@ class Limits:
             ),
             upload_expiry=_shortest(self.upload_expiry, _seconds(theirs, "upload_expiry")),
             idle_timeout=_shortest(self.idle_timeout, _seconds(theirs, "idle_timeout")),
+            max_pause=max(0.0, _seconds(theirs, "max_pause")),
         )
 
     def message(self) -> files_pb2.TransferLimits:
@@ -54,6 +59,9 @@ class Limits:
         )
         set_duration(limits.idle_timeout, self.idle_timeout)
         set_duration(limits.upload_expiry, self.upload_expiry)
+        if self.max_pause:
+            # It is the gateway's. That it is repeated says that this agent knows `waiting`.
+            set_duration(limits.max_pause, self.max_pause)
         return limits
 
 
@@ -65,6 +73,8 @@ def _shortest(own: float, other: float) -> float:
     return min(own, other) if other > 0 else own
 
 
-def _seconds(limits: files_pb2.TransferLimits, field: str) -> float:
-    duration = limits.idle_timeout if field == "idle_timeout" else limits.upload_expiry
+def _seconds(
+    limits: files_pb2.TransferLimits, field: Literal["idle_timeout", "upload_expiry", "max_pause"]
+) -> float:
+    duration: Duration = getattr(limits, field)
     return duration.seconds + duration.nanos / 1e9

@@ -59,7 +59,12 @@ class Misplaced:
     description: str
 
 
-Input = Chunk | Finish | InputEnd | StreamLost | Misplaced
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The caller waits for its source (UPL-18)."""
+
+
+Input = Chunk | Finish | Waiting | InputEnd | StreamLost | Misplaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class StageHole:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do nothing: the content is there already."""
+    """Do nothing: there is no content, or it is there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +196,8 @@ class UploadCore:
                 return self._input_end(end)
             case ((Phase.RECEIVING | Phase.REPLAYING), StreamLost()):
                 raise self._incomplete("was lost")
+            case ((Phase.RECEIVING | Phase.REPLAYING), Waiting()):
+                return Skip()
             case Phase.FINISHED, (InputEnd() | StreamLost()):
                 return Skip()
             case Phase.FINISHED, _:
@@ -358,6 +365,8 @@ def _name(event: Input) -> str:
             return "chunk" if event.offset is None else "data"
         case Finish():
             return "finish"
+        case Waiting():
+            return "waiting"
         case Misplaced():
             return event.field
         case InputEnd() | StreamLost():

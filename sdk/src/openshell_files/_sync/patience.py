@@ -1,0 +1,91 @@
+"""Says for an upload that its source gives nothing for the time being (UPL-18)."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import monotonic
+from types import TracebackType
+from typing import Protocol, Self
+
+from openshell_files._core.outgoing import waiting_message
+from openshell_files._sync._calls import CallEndedError
+from openshell_files.errors import FilesError
+
+
+class _Call(Protocol):
+    """What a thread of its own may write to as well: one stream of an upload, or several in turn."""
+
+    def write(self, message: bytes) -> None: ...
+
+
+class Patient:
+    """Writes content to a call, and `waiting` while there is none.
+
+    The source runs in the caller's thread, so another one watches the time.
+    After the context nothing is written any more, so the finish may follow.
+
+    Args:
+        call: what is written to.
+        interval: seconds without content after which `waiting` is due; None
+            if the server did not offer it.
+    """
+
+    def __init__(self, call: _Call, interval: float | None) -> None:
+        self._call = call
+        self._interval = interval
+        # A mutex and an event that a signal cannot leave locked, as it can a Condition. The thread never
+        # waits for its turn: if it is not there, the caller writes or has left.
+        self._turn: SimpleQueue[None] = SimpleQueue()
+        self._turn.put(None)
+        self._left: SimpleQueue[None] = SimpleQueue()
+        self._written_at = monotonic()
+
+    def __enter__(self) -> Self:
+        if self._interval is not None:
+            threading.Thread(
+                target=self._run, args=(self._interval,), name="openshell-files-waiting", daemon=True
+            ).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.put(None)
+        if error is None:
+            # Never given back. The thread may be writing; the call bounds how long.
+            self._turn.get()
+
+    def write(self, message: bytes) -> None:
+        """Write content; see `UploadCall.write`."""
+        self._turn.get()
+        try:
+            self._call.write(message)
+            self._written_at = monotonic()
+        finally:
+            self._turn.put(None)
+
+    def _run(self, interval: float) -> None:
+        # The content's own write finds out what ended the call.
+        with suppress(CallEndedError, FilesError):
+            while not self._told_to_leave(max(0.0, self._written_at + interval - monotonic())):
+                try:
+                    self._turn.get_nowait()
+                except Empty:
+                    # The caller writes, which is movement.
+                    self._written_at = monotonic()
+                    continue
+                try:
+                    if monotonic() >= self._written_at + interval:
+                        self._call.write(waiting_message())
+                        self._written_at = monotonic()
+                finally:
+                    self._turn.put(None)
+
+    def _told_to_leave(self, seconds: float) -> bool:
+        try:
+            self._left.get(timeout=seconds)
+        except Empty:
+            return False
+        return True

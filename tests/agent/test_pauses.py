@@ -1,0 +1,73 @@
+"""What the agent does with a caller that waits for its source."""
+
+from __future__ import annotations
+
+import pytest
+from openshell_files_protocol.chunks import Chunk
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.core.upload import (
+    Finish,
+    Publish,
+    Refuse,
+    Skip,
+    Stage,
+    UploadCore,
+    UploadTerms,
+    Waiting,
+)
+
+SHA = bytes(32)
+OWN = Limits(
+    max_file_bytes=1, max_uploads=1, max_uploads_per_principal=1, upload_expiry=60.0, idle_timeout=60.0
+)
+
+
+def core(published: tuple[int, bytes] | None = None) -> UploadCore:
+    return UploadCore(
+        UploadTerms(
+            declared_size=None,
+            explicit_finish=True,
+            resumable=True,
+            staged=0,
+            max_chunk_bytes=100,
+            max_file_bytes=1000,
+            published=published,
+        )
+    )
+
+
+def test_waiting_changes_nothing() -> None:
+    """UPL-18: before, between and behind chunks, until the finish."""
+    machine = core()
+    assert machine.receive(Waiting()) == Skip()
+    assert machine.receive(Chunk(0, b"abc", 1)) == Stage(0, b"abc", 1)
+    assert machine.receive(Waiting()) == Skip()
+    assert machine.position == 3
+    assert machine.receive(Finish(3, SHA)) == Publish(3, SHA)
+
+
+def test_waiting_before_a_finish_that_is_replayed() -> None:
+    """UPL-18, RSM-6"""
+    assert core((3, SHA)).receive(Waiting()) == Skip()
+
+
+def test_nothing_is_waited_for_behind_the_finish() -> None:
+    """UPL-4, UPL-18"""
+    machine = core()
+    machine.receive(Finish(0, SHA))
+    action = machine.receive(Waiting())
+    assert isinstance(action, Refuse)
+    assert action.error.reason is Reason.INVALID_REQUEST
+    assert action.error.field_violations[0].field == "waiting"
+
+
+@pytest.mark.parametrize("seconds", [0, 90])
+def test_the_agent_repeats_what_the_gateway_offers(seconds: int) -> None:
+    """UPL-18: that it is repeated says that the agent knows `waiting`; it offers nothing of its own."""
+    opened = file_relay_pb2.FileRelayOpen(limits=files_pb2.TransferLimits())
+    opened.limits.max_pause.seconds = seconds
+    told = OWN.stricter(opened).message()
+    assert told.HasField("max_pause") is (seconds > 0)
+    assert told.max_pause.seconds == seconds
