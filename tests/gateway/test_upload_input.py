@@ -116,7 +116,9 @@ async def test_a_larger_message_does_not() -> None:
 async def test_a_lost_lane_does_not_end_the_input() -> None:
     """UPL-15: whoever waits for the agent says what happened."""
     relay = Relay()
-    content = UploadInput(reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES, Pauses(0))
+    content = UploadInput(
+        reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES, Pauses(0)
+    )
     await content.read_on()
     forwarding = asyncio.create_task(content.forward(cast("FileRelay", relay), cast("Activity", relay)))
     await until(lambda: "forward abc" in relay.seen, "what came is passed on")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cli_scene import Cli
 from fake_file_gateway import FakeGateway
 from openshell_files import AsyncFilesClient, FilesClient, OidcAuth, SandboxFiles
 from sdk_flavours import QUICK, BlockingView, Connect, big_content
@@ -70,3 +71,11 @@ def big(tmp_path: Path) -> Path:
     path.write_bytes(big_content())
     path.chmod(0o640)
     return path
+
+
+@pytest.fixture
+def cli(gateway: FakeGateway, tmp_path: Path) -> Cli:
+    """Return the command line, with a home of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Cli(gateway, home)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_scene import COMMAND, Cli, failed
 from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
 from naive_digests import blocks_of
-from openshell_files.cli import main
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
@@ -27,90 +24,6 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import big_content
-
-COMMAND = [sys.executable, "-W", "error", "-c", "from openshell_files.cli import main; main()"]
-
-
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.out.count("\n") == 1, "exactly one line"
-        return json.loads(self.out)
-
-
-class Cli:
-    """Runs the command against the fake gateway, with a home of its own."""
-
-    def __init__(self, gateway: FakeGateway, home: Path) -> None:
-        self.home = home
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(home),
-            "XDG_STATE_HOME": str(home / "state"),
-            "OPENSHELL_FILES_ENDPOINT": gateway.address,
-            "OPENSHELL_FILES_TOKEN": "token",
-        }
-
-    def __call__(self, *args: str | Path) -> Outcome:
-        """Run in this process, which is quicker."""
-        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "environ", self.env)
-            patch.chdir(self.home)
-            patch.setattr(sys, "argv", ["openshell-files", *map(str, args)])
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            with pytest.raises(SystemExit) as exit_info:
-                main()
-        signal.signal(signal.SIGTERM, before)
-        code = exit_info.value.code
-        assert isinstance(code, int)
-        return Outcome(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
-
-    def process(self, *args: str | Path, stdin: bytes = b"") -> Outcome:
-        """Run as users do."""
-        done = subprocess.run(
-            [*COMMAND, *map(str, args)],
-            cwd=self.home,
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        return Outcome(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
-
-    def start(self, *args: str | Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*COMMAND, *map(str, args)],
-            cwd=self.home,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
-
-
-@pytest.fixture
-def cli(gateway: FakeGateway, tmp_path: Path) -> Cli:
-    home = tmp_path / "home"
-    home.mkdir()
-    return Cli(gateway, home)
-
-
-def failed(outcome: Outcome, code: ExitCode, *words: str) -> None:
-    assert outcome.status == code, outcome
-    assert outcome.err.count("\n") == 1, "one line"
-    assert outcome.err.startswith("openshell-files: error: ")
-    for word in words:
-        assert word in outcome.err
-    assert outcome.out == ""
 
 
 def break_uploads(gateway: FakeGateway, after: int, streams: int = 1, error: Exception | None = None) -> None:
@@ -130,7 +43,8 @@ def test_up_and_down(cli: Cli, gateway: FakeGateway) -> None:
     up = cli.process("upload", "demo", "a.txt")
     assert (up.status, up.err) == (0, "")
     digest = hashlib.sha256(b"hello").hexdigest()
-    assert up.out == f"a.txt -> /a.txt (5 bytes, sha256 {digest})\n"
+    pace = r"in \d+\.\d\d s, [0-9.]+ k?B/s"
+    assert re.fullmatch(rf"a\.txt -> /a\.txt \(5 bytes {pace}, sha256 {digest}\)\n", up.out)
     assert gateway.files["a.txt"].content == b"hello"
     assert gateway.tokens == ["Bearer token"]
     down = cli.process("download", "demo", "a.txt", "b.txt")
@@ -269,13 +183,28 @@ REASONS = {
     Reason.FILES_UNSUPPORTED: ExitCode.UNSUPPORTED,
 }
 
+#: What an error is about, where that is not the file.
+SUBJECTS = {
+    Reason.SANDBOX_NOT_FOUND: "sandbox demo in workspace default",
+    Reason.FILES_UNSUPPORTED: "sandbox demo in workspace default",
+    Reason.TOKEN_EXPIRED: "gateway 127.0.0.1:",
+}
+#: What to do, where the command line has words of its own.
+FIXES = {
+    Reason.SANDBOX_NOT_FOUND: "--workspace",
+    Reason.FILE_CHANGED: "--allow-changes",
+}
+
 
 @pytest.mark.parametrize("reason", REASONS, ids=lambda r: r.name)
 def test_failures(cli: Cli, gateway: FakeGateway, reason: Reason) -> None:
     """One line, what and where and what to do, and a status of its own."""
     gateway.failures[methods.DOWNLOAD_FILE].extend([TransferError(reason, "as it happened")] * 2)
     outcome = cli("download", "demo", "f1", "out", "--attempts", "1")
-    failed(outcome, REASONS[reason], "f1: as it happened", reason.name, reason.row.fix)
+    subject = SUBJECTS.get(reason, "f1")
+    failed(
+        outcome, REASONS[reason], subject, ": as it happened", reason.name, FIXES.get(reason, reason.row.fix)
+    )
     as_json = cli("download", "demo", "f1", "out", "--attempts", "1", "--json")
     assert (as_json.status, as_json.err) == (REASONS[reason], "")
     assert as_json.json["error"]["reason"] == reason.name
@@ -392,7 +321,9 @@ def test_abort(cli: Cli, gateway: FakeGateway, big: Path) -> None:
     failed(cli("abort", "demo", "other"), ExitCode.NOT_FOUND, "UPLOAD_UNKNOWN")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_interrupted_upload_says_how_to_go_on(
     cli: Cli, gateway: FakeGateway, big: Path, number: signal.Signals, status: int
 ) -> None:
@@ -416,7 +347,17 @@ def test_interrupted_upload_says_how_to_go_on(
     assert resumed.json["resumed_from"] == MAX_CHUNK_BYTES
 
 
-def test_interrupted_download_leaves_nothing(cli: Cli, gateway: FakeGateway) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [
+        (signal.SIGINT, 130, b"interrupted"),
+        (signal.SIGTERM, 143, b"terminated"),
+        (signal.SIGHUP, 129, b"hung up"),
+    ],
+)
+def test_interrupted_download_leaves_nothing(
+    cli: Cli, gateway: FakeGateway, number: signal.Signals, status: int, word: bytes
+) -> None:
     gateway.files["x"] = FakeFile(big_content())
     (cli.home / "x").write_bytes(b"old")
     reached = threading.Event()
@@ -433,10 +374,10 @@ def test_interrupted_download_leaves_nothing(cli: Cli, gateway: FakeGateway) -> 
     gateway.on_download = hook
     process = cli.start("download", "demo", "x")
     assert reached.wait(30)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == b"openshell-files: error: interrupted; nothing was changed here\n"
+    assert process.returncode == status
+    assert err == b"openshell-files: error: " + word + b"; nothing was changed here\n"
     assert (cli.home / "x").read_bytes() == b"old"
     assert [p.name for p in cli.home.iterdir() if p.name.endswith(".part")] == []
 
@@ -452,7 +393,8 @@ def test_progress_on_a_terminal(cli: Cli, gateway: FakeGateway, big: Path) -> No
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert b"big.bin" in shown
-    assert b"iB" in shown
+    assert b"MB of" in shown
+    assert b"100%" in shown
     assert out.count(b"\n") == 1
     assert gateway.files["x"].content == big.read_bytes()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from pathlib import Path
 
 from fake_file_gateway import FakeGateway, FakeUpload
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +13,6 @@ from openshell_files import RetryPolicy
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.outgoing import Rechunker, Span, finish_message, first_message, seal
 from openshell_files._local import source_file
-from openshell_files.cli.destinations import download_destination, upload_destination
 from openshell_files.cli.report import printable
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
@@ -133,14 +131,6 @@ def test_random_breaks(
     assert gateway.files.pop("x").content == big_content()
     assert result.sha256 == hashlib.sha256(big_content()).hexdigest()
     assert len(gateway.uploads) == 1
-
-
-def test_destinations(tmp_path: Path) -> None:
-    assert upload_destination("/a/b.txt", None) == "b.txt"
-    assert upload_destination("/a/b.txt", "") == "b.txt"
-    assert upload_destination("-", "x") == "x"
-    assert download_destination("/a/b", str(tmp_path)) == str(tmp_path / "b")
-    assert download_destination("/a/b", "-") == "-"
 
 
 @QUICK

@@ -10,32 +10,36 @@
 `AsyncFilesClient` is the same with `await`.
 """
 
-from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
-from openshell_files._async.sandbox import AsyncSandboxFiles
-from openshell_files._official import AsyncFilesClient, FilesClient
-from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
-from openshell_files._sync.sandbox import SandboxFiles
-from openshell_files.auth import ClientCredentials, OidcAuth
-from openshell_files.errors import FilesError
-from openshell_files.options import (
-    NO_RETRY,
-    Condition,
-    DigestChoice,
-    Durability,
-    LeafLink,
-    RemotePath,
-    RetryPolicy,
-    TlsConfig,
-)
-from openshell_files.results import (
-    DownloadResult,
-    FileInfo,
-    FileType,
-    Progress,
-    UploadInfo,
-    UploadResult,
-    UploadState,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
+    from openshell_files._async.sandbox import AsyncSandboxFiles
+    from openshell_files._official import AsyncFilesClient, FilesClient
+    from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
+    from openshell_files._sync.sandbox import SandboxFiles
+    from openshell_files.auth import ClientCredentials, OidcAuth
+    from openshell_files.errors import FilesError
+    from openshell_files.options import (
+        NO_RETRY,
+        Condition,
+        DigestChoice,
+        Durability,
+        LeafLink,
+        RemotePath,
+        RetryPolicy,
+        TlsConfig,
+    )
+    from openshell_files.results import (
+        DownloadResult,
+        FileInfo,
+        FileType,
+        Progress,
+        UploadInfo,
+        UploadResult,
+        UploadState,
+    )
 
 __all__ = [
     "NO_RETRY",
@@ -65,3 +69,50 @@ __all__ = [
     "UploadResult",
     "UploadState",
 ]
+
+#: Where each name comes from.
+_HOMES: Final = {
+    "AsyncRemoteReader": "openshell_files._async.file_objects",
+    "AsyncRemoteWriter": "openshell_files._async.file_objects",
+    "RemoteReader": "openshell_files._sync.file_objects",
+    "RemoteWriter": "openshell_files._sync.file_objects",
+    "AsyncFilesClient": "openshell_files._official",
+    "AsyncSandboxFiles": "openshell_files._async.sandbox",
+    "ClientCredentials": "openshell_files.auth",
+    "Condition": "openshell_files.options",
+    "DigestChoice": "openshell_files.options",
+    "DownloadResult": "openshell_files.results",
+    "Durability": "openshell_files.options",
+    "FileInfo": "openshell_files.results",
+    "FileType": "openshell_files.results",
+    "FilesClient": "openshell_files._official",
+    "FilesError": "openshell_files.errors",
+    "LeafLink": "openshell_files.options",
+    "NO_RETRY": "openshell_files.options",
+    "OidcAuth": "openshell_files.auth",
+    "Progress": "openshell_files.results",
+    "RemotePath": "openshell_files.options",
+    "RetryPolicy": "openshell_files.options",
+    "SandboxFiles": "openshell_files._sync.sandbox",
+    "TlsConfig": "openshell_files.options",
+    "UploadInfo": "openshell_files.results",
+    "UploadResult": "openshell_files.results",
+    "UploadState": "openshell_files.results",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562; the types are those of the imports above
+    """Import a name when it is first used.
+
+    gRPC and what belongs to it take half a second to import. The command line
+    handles signals before that, and it is a part of this package.
+    """
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

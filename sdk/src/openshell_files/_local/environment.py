@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from openshell_files._core.token_exchange import credentials_error
 from openshell_files.auth import Auth, ClientCredentials, OidcAuth
 from openshell_files.options import TlsConfig
 
 PREFIX: Final = "OPENSHELL_FILES_"
+
+#: No token is larger; a device would never end.
+_MAX_TOKEN_FILE_BYTES: Final = 64 * 1024
+_FIX: Final = "Check the path of the token file, and its permissions."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,21 @@ class FileToken:
         """Return the token.
 
         Raises:
-            OSError: the file cannot be read.
+            CredentialsError: the file cannot be read, is empty, or is larger
+                than a token can be (64 KiB).
         """
-        return self.path.read_text().strip()
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(_MAX_TOKEN_FILE_BYTES + 1)
+        except OSError as error:
+            raise credentials_error(
+                f"cannot read the token file {self.path}: {error.strerror or error}", _FIX
+            ) from error
+        token = content.decode("ascii", "replace").strip()
+        if not token or len(content) > _MAX_TOKEN_FILE_BYTES:
+            what = "is empty" if not token else "is too large for a token"
+            raise credentials_error(f"the token file {self.path} {what}", _FIX)
+        return token
 
 
 @dataclass(frozen=True, slots=True)

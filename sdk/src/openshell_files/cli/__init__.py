@@ -1,5 +1,9 @@
-"""The command `openshell-files`."""
+"""The command `openshell-files`.
 
-from openshell_files.cli.app import main
+`process` handles signals and descriptors, and imports the rest only then:
+what it needs has to be light.
+"""
+
+from openshell_files.cli.process import main
 
 __all__ = ["main"]

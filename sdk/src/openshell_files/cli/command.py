@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import math
+import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, Final, ParamSpec, cast
 
 import typer
 
 from openshell_files.cli import connecting as options
-from openshell_files.cli.connecting import Connecting
-from openshell_files.cli.exit_codes import ExitCode, exit_code
-from openshell_files.cli.report import Report, failure_words
+from openshell_files.cli.connecting import Connecting, UsageMistake
+from openshell_files.cli.exit_codes import exit_code
+from openshell_files.cli.leaving import Told
+from openshell_files.cli.report import Report
+from openshell_files.cli.text import as_unicode
+from openshell_files.cli.wording import Where, failure_words, fix_of
 from openshell_files.errors import FilesError, local_file_error
 
 _P = ParamSpec("_P")
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+#: Parameters that are no options.
+ARGUMENTS: Final = frozenset({"name", "path"})
 
 
 def connecting(
@@ -75,6 +80,7 @@ def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Cal
     bound = cast("Callable[..., None]", command)
 
     def run(**values: Any) -> None:  # noqa: ANN401 - typer has checked the values against the signature
+        values = {name: checked(name, value) for name, value in values.items()}
         given = {parameter.name: values.pop(parameter.name) for parameter in shared}
         bound(connecting(**given), **values)
 
@@ -87,27 +93,57 @@ def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Cal
     return run
 
 
+def checked(name: str, value: object) -> object:
+    """Return a value that a message can carry.
+
+    Args:
+        name: the parameter's name.
+        value: what typer made of it. A path on this side may have any bytes;
+            those of the list of an upload are looked at where their meaning
+            is known.
+
+    Raises:
+        UsageMistake: it is text that is not Unicode, or a number that is none.
+    """
+    if isinstance(value, str) and type(value) is str:
+        text = as_unicode(value)
+        if text is None:
+            raise UsageMistake(f"{option_name(name)}: the value is not valid UTF-8")
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageMistake(f"{option_name(name)}: give a finite number of seconds")
+    return value
+
+
+def option_name(name: str) -> str:
+    """Return a parameter's name as the command line writes it."""
+    return name.upper() if name in ARGUMENTS else f"--{name.replace('_', '-')}"
+
+
 class Failing:
     """Turns what goes wrong inside into one line and an exit status.
 
     Args:
         out: where the line goes.
-        where: sandbox and path, for messages that name none.
+        where: what the command is about.
         on_interrupt: what to say about the state after an interruption.
-        on_failure: told of the error first.
+        on_failure: told of the error first; returns what to add to the line.
+        more: further fields of the JSON line.
     """
 
     def __init__(
         self,
         out: Report,
-        where: str,
-        on_interrupt: Callable[[], str] = lambda: "nothing was changed",
-        on_failure: Callable[[FilesError], None] | None = None,
+        where: Where,
+        on_interrupt: Callable[[BaseException], str] = lambda _told: "nothing was changed",
+        on_failure: Callable[[FilesError], str] | None = None,
+        more: Callable[[], dict[str, object]] = dict,
     ) -> None:
         self._out = out
         self._where = where
         self._on_interrupt = on_interrupt
         self._on_failure = on_failure
+        self._more = more
 
     def __enter__(self) -> None:
         pass
@@ -116,24 +152,29 @@ class Failing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         match error:
-            case None | typer.Exit():
-                return
             case FilesError():
                 self._fail(error)
             case KeyboardInterrupt():
-                self._out.failure(f"interrupted; {self._on_interrupt()}", ExitCode.INTERRUPTED)
-                raise typer.Exit(ExitCode.INTERRUPTED) from None
-            case Terminated():
-                self._out.failure(f"terminated; {self._on_interrupt()}", ExitCode.TERMINATED)
-                raise typer.Exit(ExitCode.TERMINATED) from None
+                self._leave(Told(signal.SIGINT), error)
+            case Told():
+                self._leave(error, error)
             case OSError():
                 self._fail(local_file_error(error, str(error.filename or "file"), "cannot use"))
+            case ValueError():
+                # The SDK refuses an argument that its own checks find wrong.
+                raise UsageMistake(str(error)) from error
             case _:
                 return
 
+    def _leave(self, told: Told, error: BaseException) -> None:
+        self._out.failure(f"{told.words}; {self._on_interrupt(error)}", told.status, more=self._more())
+        raise typer.Exit(told.status) from None
+
     def _fail(self, error: FilesError) -> None:
-        if self._on_failure is not None:
-            self._on_failure(error)
+        hint = "" if self._on_failure is None else self._on_failure(error)
         code = exit_code(error)
-        self._out.failure(failure_words(error, self._where), code, error)
+        words = failure_words(error, self._where)
+        self._out.failure(
+            f"{words} {hint}" if hint else words, code, error, self._more(), fix_of(error, self._where)
+        )
         raise typer.Exit(code) from None

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from openshell_files_protocol.endpoints import parse_endpoint
 
 from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolicy, TlsConfig
 from openshell_files._local.environment import FileToken
 from openshell_files.auth import Auth
+from openshell_files.cli.wording import Where
 
 _GROUP = "Connection"
 
@@ -141,12 +143,11 @@ class Connecting:
             LocalFileError: a PEM file cannot be read.
         """
         with reading_options():
-            tls = None
-            if self.tls_ca or self.tls_cert or self.tls_key:
-                tls = TlsConfig(self.tls_ca, self.tls_cert, self.tls_key)
+            tls = self._tls()
+            auth = self._auth()
             return FilesClient(
                 self.endpoint,
-                auth=self._auth(),
+                auth=auth,
                 workspace=self.workspace,
                 tls=tls,
                 timeout=self.call_timeout,
@@ -154,6 +155,50 @@ class Connecting:
                 retry=RetryPolicy(attempts=self.attempts),
                 allow_insecure_token=self.allow_insecure_token,
             )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+        return self.endpoint.lower().startswith("https://") or self.tls_ca is not None
+
+    def where(self, sandbox: str, path: str = "", *, by_id: bool, uploading: bool = False) -> Where:
+        """Return what a command is about, for its messages."""
+        return Where(
+            sandbox,
+            by_id,
+            self.workspace,
+            self.endpoint,
+            path,
+            uploading=uploading,
+            encrypted=self.encrypted,
+        )
+
+    def _tls(self) -> TlsConfig | None:
+        """Return how the gateway is recognised; None for plaintext.
+
+        Raises:
+            ValueError: the options do not fit together. What the SDK would
+                say of them is for programmers.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("give both of --tls-cert and --tls-key, or neither")
+        endpoint = parse_endpoint(self.endpoint)
+        given = self.tls_ca or self.tls_cert or self.tls_key
+        if given and endpoint.tls is False:
+            raise ValueError("--tls-ca and its like need an endpoint with https:// or without a scheme")
+        authenticated = self.token is not None or self.token_file is not None or self.issuer is not None
+        if (
+            authenticated
+            and not given
+            and not endpoint.tls
+            and not endpoint.local
+            and not self.allow_insecure_token
+        ):
+            raise ValueError(
+                f"the token would go to {endpoint.address} without TLS: use https:// or --tls-ca, or "
+                "--allow-insecure-token if you know the network"
+            )
+        return TlsConfig(self.tls_ca, self.tls_cert, self.tls_key) if given else None
 
     def _auth(self) -> Auth | None:
         ways = [self.token is not None, self.token_file is not None, self.issuer is not None]

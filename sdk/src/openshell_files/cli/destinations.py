@@ -3,14 +3,19 @@
 The protocol names files, never directories to put them into (PTH-1), so that
 a server never has to guess. These are the rules:
 
-Upload LOCAL [DEST]
-    no DEST: LOCAL's name, in the sandbox's working directory
-    DEST ends with `/`: LOCAL's name in that directory
-    otherwise: DEST is the file
+Upload LOCAL... [DEST]
+    one word: LOCAL's name, in the sandbox's working directory
+    two words: LOCAL and DEST, unless DEST could be a second source by mistake
+    more words: the last is DEST, a directory
+    --to DEST: every word is a LOCAL
+    DEST ends with `/`, or is `.`: LOCAL's name in that directory
+    otherwise: DEST is the file, and there is one LOCAL
     LOCAL `-` is standard input; DEST has to name the file
 
-Download SRC [DEST]
-    no DEST: SRC's name in the current directory
+Download SRC... [DEST]
+    one word: SRC's name in the current directory
+    two words: SRC and DEST
+    more words: the last is DEST, a directory
     DEST ends with `/`, or is a directory that exists: SRC's name in it
     otherwise: DEST is the file
     DEST `-` is standard output
@@ -19,29 +24,173 @@ Download SRC [DEST]
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-STANDARD_STREAM = "-"
+from openshell_files.cli.text import as_unicode
+
+STANDARD_STREAM: Final = "-"
+
+#: How scp and kubectl name a file elsewhere.
+_ELSEWHERE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
 
 
-def upload_destination(local: str, destination: str | None) -> str:
-    """Return the remote path of an upload.
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One file to move.
+
+    Attributes:
+        source: where it is.
+        destination: where it will be; names the file itself.
+    """
+
+    source: str
+    destination: str
+
+
+def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy]:
+    """Return what is to be uploaded where.
+
+    Args:
+        name: the sandbox.
+        words: LOCAL... [DEST].
+        to: DEST if given as an option; every word is a LOCAL then.
+
+    Raises:
+        ValueError: no name can be told, or two readings are possible.
+    """
+    _check_name(name, f"openshell-files upload {_elsewhere(name)[0]} LOCAL {_elsewhere(name)[1]}".rstrip())
+    if to is not None:
+        locals_, destination = list(words), to
+    elif len(words) == 1:
+        locals_, destination = list(words), None
+    else:
+        locals_, destination = list(words[:-1]), words[-1]
+    if destination == "":
+        raise ValueError("DEST: must not be empty")
+    for local in locals_:
+        if not os.path.lexists(local) and _ELSEWHERE.fullmatch(local):
+            sandbox, path = _elsewhere(local)
+            raise ValueError(
+                f"LOCAL: there is no file {local!r}; write the sandbox first: "
+                f"openshell-files upload {sandbox} {name} {path}".rstrip()
+            )
+    directory = _directory_in_sandbox(destination)
+    if len(locals_) > 1:
+        if directory is None:
+            raise ValueError(
+                f"DEST: several sources need a directory, and {destination!r} does not end with `/`; for a "
+                "directory write it with `/`, for the sandbox's working directory write `./`"
+            )
+        if STANDARD_STREAM in locals_:
+            raise ValueError("LOCAL: standard input cannot be one of several sources")
+    elif (
+        to is None
+        and destination is not None
+        and directory is None
+        and locals_[0] != STANDARD_STREAM
+        and os.path.isfile(destination)
+        and os.path.isfile(locals_[0])
+        and os.path.abspath(destination) != os.path.abspath(locals_[0])
+    ):
+        raise ValueError(
+            f"DEST: {destination!r} is also a file here, so this could mean one file or two; write `--to "
+            f"{destination}` to upload only {locals_[0]} under that name, or end with `./` to upload both"
+        )
+    copies = [Copy(local, _in_sandbox(local, destination, directory)) for local in locals_]
+    _check_distinct(copies)
+    return copies
+
+
+def downloads(name: str, words: Sequence[str]) -> list[Copy]:
+    """Return what is to be downloaded where.
+
+    Args:
+        name: the sandbox.
+        words: SRC... [DEST].
 
     Raises:
         ValueError: no name can be told.
     """
-    if destination and not destination.endswith("/"):
-        return destination
-    if local == STANDARD_STREAM:
+    _check_name(name, f"openshell-files download {' '.join(_elsewhere(name))} {words[0]}")
+    sources, destination = (list(words), None) if len(words) == 1 else (list(words[:-1]), words[-1])
+    if "" in words:
+        raise ValueError("SRC and DEST: must not be empty")
+    if len(sources) > 1 and not (
+        destination is not None and (destination.endswith(os.sep) or os.path.isdir(destination))
+    ):
+        raise ValueError(
+            f"DEST: several sources need a directory, and {destination!r} is none; end it with `/`"
+        )
+    copies = [Copy(_read_from(source), _here(source, destination)) for source in sources]
+    _check_distinct(copies)
+    return copies
+
+
+def remote_path(name: str, path: str, command: str) -> str:
+    """Return the path of a command that only looks.
+
+    Raises:
+        ValueError: it is empty, or the sandbox's name is of another tool's form.
+    """
+    _check_name(name, f"openshell-files {command} {' '.join(_elsewhere(name))}")
+    if not path:
+        raise ValueError("PATH: must not be empty")
+    return path
+
+
+def is_elsewhere(word: str) -> bool:
+    """Whether a word has the form NAME:PATH of scp and kubectl."""
+    return _ELSEWHERE.fullmatch(word) is not None
+
+
+def _check_name(name: str, instead: str) -> None:
+    if not name:
+        raise ValueError("NAME: must not be empty")
+    if ":" in name:
+        raise ValueError(
+            f"NAME: {name!r} is no sandbox; write sandbox and path as two words, the sandbox first: {instead}"
+        )
+
+
+def _elsewhere(word: str) -> tuple[str, str]:
+    sandbox, _, path = word.partition(":")
+    return sandbox, path
+
+
+def _directory_in_sandbox(destination: str | None) -> str | None:
+    """Return the directory that a destination names, as a prefix of paths in it; None if it names a file."""
+    if destination in {".", "./"}:
+        return ""
+    if destination is None or not destination.endswith("/"):
+        return None
+    return destination.removeprefix("./") if destination != "./" else ""
+
+
+def _in_sandbox(local: str, destination: str | None, directory: str | None) -> str:
+    if destination is not None and directory is None:
+        remote = destination
+    elif local == STANDARD_STREAM:
         raise ValueError("DEST: standard input has no name, so give the path of the file")
-    return f"{destination or ''}{_name(local, 'LOCAL')}"
+    else:
+        remote = f"{directory or ''}{_name(local, 'LOCAL')}"
+    text = as_unicode(remote)
+    if text is None:
+        what = "LOCAL: the file's name" if destination is None or directory is not None else "DEST: the path"
+        raise ValueError(f"{what} is not valid UTF-8, so give a DEST that is")
+    return text
 
 
-def download_destination(source: str, destination: str | None) -> str:
-    """Return the local path of a download, or `-`.
+def _read_from(source: str) -> str:
+    text = as_unicode(source)
+    if text is None:
+        raise ValueError("SRC: the path is not valid UTF-8")
+    return text
 
-    Raises:
-        ValueError: no name can be told.
-    """
+
+def _here(source: str, destination: str | None) -> str:
     if destination == STANDARD_STREAM:
         return STANDARD_STREAM
     if destination is None:
@@ -49,6 +198,16 @@ def download_destination(source: str, destination: str | None) -> str:
     if destination.endswith(os.sep) or os.path.isdir(destination):
         return os.path.join(destination, _name(source, "SRC"))
     return destination
+
+
+def _check_distinct(copies: Sequence[Copy]) -> None:
+    seen = set[str]()
+    for copy in copies:
+        if copy.destination in seen:
+            raise ValueError(
+                f"several sources would become {copy.destination!r}: give them one by one, with names of their own"
+            )
+        seen.add(copy.destination)
 
 
 def _name(path: str, argument: str) -> str:

@@ -3,7 +3,7 @@
 | status | meaning | what a script can do |
 |---|---|---|
 | 0 | done, and verified | go on |
-| 1 | a bug in this command | report it |
+| 1 | a bug in this command | report it, with OPENSHELL_FILES_TRACEBACK=1 |
 | 2 | wrong usage | change the command line |
 | 3 | a local file cannot be read or written, or changed meanwhile | look at this side |
 | 4 | sandbox, file, directory or upload not found | check the names |
@@ -17,6 +17,8 @@
 | 12 | a time limit was reached | try again, or allow more time |
 | 13 | gateway or sandbox failed | look at their logs |
 | 14 | the other side cannot do this | update it |
+| 15 | done, and verified, but the report could not be written | do not send it again |
+| 129 | hung up (SIGHUP) | an upload goes on with `--resume` |
 | 130 | interrupted (SIGINT) | an upload goes on with `--resume` |
 | 143 | terminated (SIGTERM) | an upload goes on with `--resume` |
 """
@@ -33,6 +35,7 @@ class ExitCode(IntEnum):
     """See the table in this module's docstring."""
 
     OK = 0
+    BUG = 1
     USAGE = 2
     LOCAL_FILE = 3
     NOT_FOUND = 4
@@ -46,6 +49,8 @@ class ExitCode(IntEnum):
     TIME_LIMIT = 12
     FAILED = 13
     UNSUPPORTED = 14
+    REPORT_LOST = 15
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -1,49 +1,186 @@
-"""Bytes, speed and time left, on a terminal."""
+"""Bytes, speed and time left, and what is waited for, on a terminal."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
+import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as Bar
+from typing import Final, TextIO
 
 from openshell_files.cli.report import printable
+from openshell_files.cli.results_in_words import seconds_words, size_words
+from openshell_files.cli.wording import Where
 from openshell_files.results import Progress, ProgressCallback
+
+#: After so many seconds in which nothing moves, the line says what is waited for.
+_PATIENCE_SECONDS: Final = 2.0
+
+#: How much of a line the bar may take, and from which width on there is one.
+_BAR_WIDTH: Final = 20
+_WIDTH_WITH_BAR: Final = 72
+_WIDTH_WITH_NAME: Final = 48
+
+#: How often the line is drawn.
+_DRAW_SECONDS: Final = 0.1
+
+_CLEAR: Final = "\r\x1b[K"
+
+
+class Line:
+    """What the one line on the terminal says at a moment.
+
+    Args:
+        label: what is moved; empty for a call that moves nothing.
+        where: what the command is about.
+        width: columns of the terminal.
+        now: the time.
+    """
+
+    def __init__(self, label: str, where: Where, width: int, now: float) -> None:
+        self._label = printable(label)
+        self._where = where
+        self._width = max(1, width - 1)
+        self._moved = self._began = now
+        self._progress: Progress | None = None
+        self._first: tuple[float, int] | None = None
+
+    def update(self, progress: Progress, now: float) -> None:
+        """Note how far it is."""
+        if self._progress is None or progress.transferred != self._progress.transferred:
+            self._moved = now
+        if self._first is None or progress.transferred < self._first[1]:
+            self._first = now, progress.transferred
+        self._progress = progress
+
+    def text(self, now: float) -> str:
+        """Return the line; empty if there is nothing to say."""
+        idle = now - self._moved
+        words = self._waiting(idle) if idle >= _PATIENCE_SECONDS else self._moving(now)
+        return shortened(words, self._width)
+
+    def _waiting(self, idle: float) -> str:
+        attempt = self._progress.attempt if self._progress is not None else 0
+        tries = f"try {attempt}, " if attempt else ""
+        what = f"waiting for {self._where.sandbox_words()} ({tries}{idle:.0f} s)"
+        if len(what) > self._width:
+            what = f"waiting ({tries}{idle:.0f} s)"
+        return what
+
+    def _moving(self, now: float) -> str:
+        progress = self._progress
+        if progress is None:
+            return self._label
+        rate = self._rate(now)
+        facts = list[str]()
+        if progress.total:
+            facts.append(f"{min(100, progress.transferred * 100 // progress.total):3d}%")
+            sizes = f"{size_words(progress.transferred)} of {size_words(progress.total)}"
+        else:
+            sizes = size_words(progress.transferred)
+        facts.append(sizes)
+        if rate:
+            facts.append(f"{size_words(rate)}/s")
+            if progress.total:
+                facts.append(f"{_clock((progress.total - progress.transferred) / rate)} left")
+        # What matters least goes first where there is little room.
+        while len(facts) > 1 and len("  ".join(facts)) > self._width:
+            facts.remove(sizes) if sizes in facts else facts.pop()
+        words = "  ".join(facts)
+        if self._width >= _WIDTH_WITH_BAR and progress.total:
+            filled = min(_BAR_WIDTH, progress.transferred * _BAR_WIDTH // progress.total)
+            words = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {words}"
+        room = self._width - len(words) - 2
+        if self._width >= _WIDTH_WITH_NAME and room >= 8:
+            words = f"{shortened(self._label, room)}  {words}"
+        return words
+
+    def _rate(self, now: float) -> float:
+        if self._progress is None or self._first is None or now <= self._first[0]:
+            return 0.0
+        return (self._progress.transferred - self._first[1]) / (now - self._first[0])
+
+
+def _clock(seconds: float) -> str:
+    return seconds_words(seconds) if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def shortened(text: str, columns: int) -> str:
+    """Return text that fits into so many columns of a terminal."""
+    if sum(_columns(c) for c in text) <= columns:
+        return text
+    ellipsis_, used, kept = "..." if columns > 3 else "", 0, ""
+    for c in text:
+        used += _columns(c)
+        if used > columns - len(ellipsis_):
+            break
+        kept += c
+    return kept + ellipsis_
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 @contextmanager
-def progress_bar(label: str, *, shown: bool) -> Generator[ProgressCallback | None]:
-    """Show a bar on standard error while the context lasts.
+def progress_bar(label: str, where: Where, *, shown: bool) -> Generator[ProgressCallback | None]:
+    """Show a line on standard error while the context lasts.
 
     Args:
-        label: what is moved.
-        shown: False shows nothing; neither does a standard error that is no terminal.
+        label: what is moved; empty for a call that moves nothing.
+        where: what the command is about.
+        shown: False shows nothing; neither does a standard error that is no
+            terminal, or one that cannot erase a line.
     """
-    if not shown or not sys.stderr.isatty():
+    if not shown or not _can_draw(sys.stderr):
         yield None
         return
-    bar = Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(printable(label), total=None)
+    line = Line(label, where, terminal_width(sys.stderr), time.monotonic())
+    over = threading.Event()
+    drawing = threading.Thread(target=_draw, args=(line, sys.stderr, over), daemon=True)
+    drawing.start()
+    try:
+        yield lambda progress: line.update(progress, time.monotonic())
+    finally:
+        over.set()
+        drawing.join()
 
-        def update(progress: Progress) -> None:
-            bar.update(task, completed=progress.transferred, total=progress.total)
 
-        yield update
+def _draw(line: Line, terminal: TextIO, over: threading.Event) -> None:
+    drawn = ""
+    try:
+        ending = False
+        while not ending:
+            # The last state is drawn too: a short transfer is over before the first interval.
+            ending = over.wait(_DRAW_SECONDS)
+            text = line.text(time.monotonic())
+            if text != drawn:
+                terminal.write(_CLEAR + text)
+                terminal.flush()
+                drawn = text
+        if drawn:
+            terminal.write(_CLEAR)
+            terminal.flush()
+    except (OSError, ValueError):
+        # The terminal is gone. What is moved does not depend on it.
+        return
+
+
+def _can_draw(terminal: TextIO) -> bool:
+    return terminal.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+
+
+def terminal_width(terminal: TextIO) -> int:
+    """Return the columns of a terminal; 80 if they are not known."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdecimal() and 0 < len(given) < 6 and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -30,34 +31,40 @@ class ResumeStore:
     def __init__(self, endpoint: str, workspace: str, sandbox: str, remote: str, local: str) -> None:
         key = json.dumps([endpoint, workspace, sandbox, remote, os.path.abspath(local)])
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-        self._path = _state_home() / "openshell-files" / "uploads" / f"{name}.json"
+        self._state = _state_home()
+        self._path = (self._state or Path()) / "openshell-files" / "uploads" / f"{name}.json"
         self._key = key
 
-    def load(self) -> str:
-        """Return the upload's id; empty if none is remembered."""
+    def load(self) -> list[str]:
+        """Return the ids of the unfinished uploads, the newest first; none if none is remembered."""
         try:
-            entry: object = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+            entry: object = json.loads(self._path.read_bytes()) if self._state else None
+        except (OSError, ValueError, RecursionError):
             # Not there, or not readable: a new upload begins, which is never wrong.
-            return ""
+            return []
         if not isinstance(entry, dict):
-            return ""
+            return []
         fields = cast("dict[str, object]", entry)
-        upload_id = fields.get("upload_id")
-        return upload_id if isinstance(upload_id, str) and fields.get("key") == self._key else ""
+        if fields.get("key") != self._key:
+            return []
+        older = fields.get("older")
+        ids = [fields.get("upload_id"), *(cast("list[object]", older) if isinstance(older, list) else [])]
+        return [upload_id for upload_id in ids if isinstance(upload_id, str) and _is_id(upload_id)]
 
-    def save(self, upload_id: str) -> None:
-        """Remember an upload.
+    def save(self, upload_id: str, older: Sequence[str] = ()) -> None:
+        """Remember an upload, and those before it that it does not go on with.
 
         Raises:
-            OSError: the state directory cannot be written to.
+            OSError: the state directory cannot be written to, or there is none.
         """
+        if self._state is None:
+            raise OSError("there is no home directory; set XDG_STATE_HOME")
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._path.with_suffix(f".{secrets.token_hex(4)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "w") as file:
-                json.dump({"key": self._key, "upload_id": upload_id}, file)
+                json.dump({"key": self._key, "upload_id": upload_id, "older": list(older)}, file)
             temporary.replace(self._path)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -70,10 +77,21 @@ class ResumeStore:
         Raises:
             OSError: the entry is there and cannot be removed.
         """
-        self._path.unlink(missing_ok=True)
+        if self._state is not None:
+            self._path.unlink(missing_ok=True)
 
 
-def _state_home() -> Path:
+def _is_id(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable()
+
+
+def _state_home() -> Path | None:
+    """Return where state is kept; None for a user without a home directory."""
     given = os.environ.get("XDG_STATE_HOME", "")
     # Relative values are to be ignored, says the XDG specification.
-    return Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+    if os.path.isabs(given):
+        return Path(given)
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None

@@ -443,6 +443,7 @@ class TransferLimits(_message.Message):
     UPLOAD_LANES_FIELD_NUMBER: _builtins.int
     MAX_WHOLE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
+    MAX_PAUSE_FIELD_NUMBER: _builtins.int
     MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk`."""
@@ -475,6 +476,13 @@ class TransferLimits(_message.Message):
     def upload_expiry(self) -> _duration_pb2.Duration:
         """An unfinished upload is forgotten after so long without a byte."""
 
+    @_builtins.property
+    def max_pause(self) -> _duration_pb2.Duration:
+        """How long an upload's caller may go on saying `waiting` without anything
+        else (UPL-18). Unset or zero: the caller must not send `waiting`. The
+        gateway says it, and the agent repeats it only if it knows `waiting`, too.
+        """
+
     def __init__(
         self,
         *,
@@ -486,11 +494,12 @@ class TransferLimits(_message.Message):
         upload_lanes: _builtins.int = ...,
         max_whole_bytes: _builtins.int = ...,
         max_concurrent_transfers: _builtins.int = ...,
+        max_pause: _duration_pb2.Duration | None = ...,
         max_uploads_per_principal: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_pause", b"max_pause", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_pause", b"max_pause", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -689,6 +698,26 @@ class UploadLane(_message.Message):
 Global___UploadLane: _TypeAlias = UploadLane  # noqa: Y015
 
 @_typing.final
+class UploadWaiting(_message.Message):
+    """The caller is there, and waits for its source (UPL-18). It has no content and
+    changes no offset. A caller sends it at least three times per idle_timeout
+    while it has nothing else to send, and only if max_pause was announced.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadWaiting: _TypeAlias = UploadWaiting  # noqa: Y015
+
+@_typing.final
 class UploadFileRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -697,6 +726,7 @@ class UploadFileRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Bytes that follow those already sent."""
     @_builtins.property
@@ -707,6 +737,8 @@ class UploadFileRequest(_message.Message):
     def finish(self) -> Global___UploadFinish: ...
     @_builtins.property
     def lane(self) -> Global___UploadLane: ...
+    @_builtins.property
+    def waiting(self) -> Global___UploadWaiting: ...
     def __init__(
         self,
         *,
@@ -715,12 +747,13 @@ class UploadFileRequest(_message.Message):
         data: Global___FileChunk | None = ...,
         finish: Global___UploadFinish | None = ...,
         lane: Global___UploadLane | None = ...,
+        waiting: Global___UploadWaiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["metadata", "chunk", "data", "finish", "lane"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["metadata", "chunk", "data", "finish", "lane", "waiting"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

@@ -1,0 +1,141 @@
+"""`openshell-files download`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from openshell_files import LeafLink, SandboxFiles
+from openshell_files.cli import destinations, shared
+from openshell_files.cli.command import Failing, with_connection
+from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.destinations import STANDARD_STREAM, Copy
+from openshell_files.cli.leaving import leaving
+from openshell_files.cli.progress_bar import progress_bar
+from openshell_files.cli.report import Report
+from openshell_files.cli.results_in_words import download_fields, download_words
+from openshell_files.errors import FilesError, local_file_error
+from openshell_files.results import DownloadResult, ProgressCallback
+
+
+@with_connection
+def download(
+    connecting: Connecting,
+    name: shared.Name,
+    src: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SRC... [DEST]",
+            help="Files in the sandbox. DEST is the local file, a directory, or `-` for standard output; "
+            "without it the file's name in the current directory. Several files need a directory.",
+        ),
+    ],
+    *,
+    parents: Annotated[bool, typer.Option("--parents", help="Create missing local directories.")] = False,
+    mode: shared.Mode = None,
+    preserve_mtime: shared.MTime = True,
+    offset: Annotated[int, typer.Option(min=0, help="First byte.")] = 0,
+    length: Annotated[int | None, typer.Option(min=0, help="So many bytes at most.")] = None,
+    tail: Annotated[int | None, typer.Option(min=1, help="The last so many bytes.")] = None,
+    if_version: Annotated[str, typer.Option(help="Only this version of the file.")] = "",
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Carry on if the file changes meanwhile; for logs.")
+    ] = False,
+    max_bytes: Annotated[int | None, typer.Option(min=0, help="Refuse more.")] = None,
+    digest: shared.Digest = "auto",
+    follow: shared.Follow = False,
+    by_id: ById = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download files; the first failure ends the command."""
+    out = Report(as_json=as_json, quiet=quiet, content_on_stdout=src[-1] == STANDARD_STREAM)
+    with reading_options():
+        copies = destinations.downloads(name, src)
+        bits = shared.mode_bits(mode)
+        if tail is not None and (offset or length is not None):
+            raise ValueError("--tail: give neither --offset nor --length beside it")
+    link = LeafLink.FOLLOW if follow else LeafLink.REFUSE
+
+    def receive(sandbox: SandboxFiles, copy: Copy, progress: ProgressCallback | None) -> DownloadResult:
+        if copy.destination == STANDARD_STREAM:
+            result = sandbox.download(
+                copy.source,
+                sys.stdout.buffer,
+                offset=offset,
+                length=length,
+                tail=tail,
+                if_version=if_version,
+                allow_changes=allow_changes,
+                leaf_link=link,
+                max_bytes=max_bytes,
+                digest=digest,
+                timeout=timeout,
+                progress=progress,
+            )
+            try:
+                sys.stdout.buffer.flush()
+            except OSError as error:
+                raise local_file_error(error, "standard output", "cannot write") from error
+        else:
+            if parents:
+                os.makedirs(os.path.dirname(copy.destination) or ".", exist_ok=True)
+            result = sandbox.download_path(
+                copy.source,
+                copy.destination,
+                mode=bits,
+                preserve_mtime=preserve_mtime,
+                offset=offset,
+                length=length,
+                tail=tail,
+                if_version=if_version,
+                allow_changes=allow_changes,
+                leaf_link=link,
+                max_bytes=max_bytes,
+                digest=digest,
+                timeout=timeout,
+                progress=progress,
+            )
+        if copy is copies[-1]:
+            leaving.settle()
+        return result
+
+    done: list[dict[str, object]] = []
+    for copy in copies:
+        where = connecting.where(name, copy.source, by_id=by_id)
+        started = copy.destination == STANDARD_STREAM
+        state = "what was written to standard output is incomplete" if started else "nothing was changed here"
+        with (
+            Failing(
+                out,
+                where,
+                partial(_interrupted, state, done, copies),
+                partial(_failed, done, copies),
+                partial(_fields, done, copies),
+            ),
+            connecting.client() as client,
+            progress_bar(os.path.basename(copy.source), where, shown=not quiet) as bar,
+        ):
+            result = receive(shared.sandbox(client, name, by_id=by_id), copy, bar)
+        done.append(download_fields(copy.destination, result))
+        if len(copies) == 1 or not as_json:
+            out.success(download_words(copy.destination, result), done[-1])
+    if len(copies) > 1 and as_json:
+        out.success("", {"downloaded": done})
+
+
+def _interrupted(state: str, done: list[dict[str, object]], copies: list[Copy], _told: BaseException) -> str:
+    return f"{state}{shared.so_far(done, copies)}"
+
+
+def _failed(done: list[dict[str, object]], copies: list[Copy], _error: FilesError) -> str:
+    return shared.so_far(done, copies).strip()
+
+
+def _fields(done: list[dict[str, object]], copies: list[Copy]) -> dict[str, object]:
+    return {"downloaded": done} if len(copies) > 1 else {}

@@ -1,0 +1,121 @@
+"""What calls answered, for people and for programs.
+
+Sizes are counted in powers of ten (kB, MB, GB), rates as well. The JSON lines
+have the fields of the SDK's results, `local`, and beside `mode`, which is a
+number, `mode_octal`, as `chmod` and `ls` write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final, cast
+
+from openshell_files.results import DownloadResult, FileInfo, UploadInfo, UploadResult
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def size_words(size: float) -> str:
+    """Return a size as in `1.5 MB`."""
+    for unit in _UNITS:
+        # 999.95 would be rounded to 1000.0.
+        if size < 999.95 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("the last unit takes every size")
+
+
+def seconds_words(seconds: float) -> str:
+    """Return a duration as in `0.24 s`, `3:05` or `2:03:05`."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _pace_words(moved: int, seconds: float) -> str:
+    rate = f", {size_words(moved / seconds)}/s" if moved and seconds > 0 else ""
+    return f" in {seconds_words(seconds)}{rate}"
+
+
+def upload_fields(local: str, result: UploadResult) -> dict[str, object]:
+    """Return the result of an upload for programs."""
+    return {"local": local, **_with_octal(asdict(result))}
+
+
+def upload_words(local: str, result: UploadResult) -> str:
+    """Return the result of an upload for people."""
+    if result.already_identical:
+        return f"{result.path} is identical already ({result.size} bytes); nothing was sent"
+    resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
+    pace = _pace_words(result.bytes_sent, result.seconds)
+    return f"{local} -> {result.path} ({result.size} bytes{pace}{resumed}, {_digest_words(result)})"
+
+
+def download_fields(local: str, result: DownloadResult) -> dict[str, object]:
+    """Return the result of a download for programs."""
+    return {"local": local, **_with_octal(asdict(result))}
+
+
+def download_words(local: str, result: DownloadResult) -> str:
+    """Return the result of a download for people."""
+    resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
+    changed = ", changed while it was read" if result.changed else ""
+    pace = _pace_words(result.bytes_received, result.seconds)
+    return f"{result.path} -> {local} ({result.size} bytes{pace}{resumed}{changed}, {_digest_words(result)})"
+
+
+def _digest_words(result: UploadResult | DownloadResult) -> str:
+    if result.sha256 is None and result.sha256_blocks is not None:
+        return f"sha256-blocks {result.sha256_blocks}"
+    return f"sha256 {result.sha256}"
+
+
+def file_fields(file: FileInfo) -> dict[str, object]:
+    """Return the description of a file for programs."""
+    return _with_octal(asdict(file))
+
+
+def file_words(file: FileInfo) -> list[str]:
+    """Return the description of a file for people."""
+    lines = [
+        f"path      {file.path}",
+        f"type      {file.type}",
+        f"size      {file.size}",
+        f"mode      {file.mode:04o}",
+        f"modified  {_time_words(file)}",
+        f"version   {file.version}",
+    ]
+    return lines if file.sha256 is None else [*lines, f"sha256    {file.sha256}"]
+
+
+def _time_words(file: FileInfo) -> str:
+    try:
+        moment = file.modified_time
+        return "-" if moment is None else moment.isoformat()
+    except (ValueError, OverflowError, OSError):
+        # A calendar ends; a file system's clock does not.
+        return f"{file.modified_ns} ns since 1970"
+
+
+def upload_info_fields(upload: UploadInfo) -> dict[str, object]:
+    """Return an upload for programs."""
+    return _with_octal(asdict(upload))
+
+
+def listing_words(upload: UploadInfo) -> str:
+    """Return one line about an unfinished upload."""
+    size = "?" if upload.size is None else str(upload.size)
+    return f"{upload.upload_id}  {upload.state}  {upload.staged}/{size}  {upload.path}"
+
+
+def _with_octal(fields: Mapping[str, object]) -> dict[str, object]:
+    """Add `mode_octal` beside every `mode`."""
+    made: dict[str, object] = {}
+    for name, value in fields.items():
+        made[name] = _with_octal(cast("Mapping[str, object]", value)) if isinstance(value, dict) else value
+        if name == "mode" and isinstance(value, int):
+            made["mode_octal"] = f"{value:04o}"
+    return made

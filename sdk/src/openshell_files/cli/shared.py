@@ -1,0 +1,68 @@
+"""What several commands take and do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Annotated
+
+import typer
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files import DigestChoice, FilesClient, SandboxFiles
+from openshell_files.cli import destinations
+from openshell_files.cli.command import Failing
+from openshell_files.cli.connecting import reading_options
+from openshell_files.cli.destinations import Copy
+from openshell_files.cli.report import Report
+from openshell_files.cli.wording import Where
+from openshell_files.errors import FilesError
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The sandbox.")]
+Mode = Annotated[str | None, typer.Option(help="Permission bits, octal. Default: those of the source.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Follow a symbolic link at the remote path.")]
+Digest = Annotated[
+    DigestChoice,
+    typer.Option(help="What sparse files are compared by; `sha256` takes the time of their size."),
+]
+MTime = Annotated[bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the time.")]
+
+
+def sandbox(client: FilesClient, name: str, *, by_id: bool) -> SandboxFiles:
+    """Return the sandbox that the command line names."""
+    with reading_options():
+        return client.sandbox(id=name) if by_id else client.sandbox(name)
+
+
+def failing_locally(out: Report, where: Where) -> AbstractContextManager[None]:
+    """Return what takes failures of this side before the gateway is asked."""
+    return Failing(out, where)
+
+
+def mode_bits(text: str | None) -> int | None:
+    """Read `--mode`.
+
+    Raises:
+        ValueError: it is not from 000 to 777.
+    """
+    if text is None:
+        return None
+    try:
+        bits = int(text, 8)
+    except ValueError:
+        bits = -1
+    if not 0 <= bits <= 0o777:
+        raise ValueError(f"--mode: {text!r} is not from 000 to 777")
+    return bits
+
+
+def so_far(done: Sequence[object], copies: Sequence[Copy]) -> str:
+    """Return how many of several files were moved; empty for one file."""
+    return f" ({len(done)} of {len(copies)} files were moved before)" if len(copies) > 1 else ""
+
+
+def form_hint(error: FilesError, word: str) -> str:
+    """Return a hint for who wrote the sandbox as scp and kubectl do."""
+    if error.reason == Reason.SANDBOX_NOT_FOUND.name and destinations.is_elsewhere(word):
+        return " The sandbox comes first, as in `openshell-files upload NAME LOCAL DEST`."
+    return ""

@@ -1,0 +1,183 @@
+"""`openshell-files upload`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from openshell_files import Condition, Durability, LeafLink, SandboxFiles
+from openshell_files.cli import destinations, shared
+from openshell_files.cli.command import Failing, with_connection
+from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.destinations import STANDARD_STREAM, Copy
+from openshell_files.cli.leaving import leaving
+from openshell_files.cli.progress_bar import progress_bar
+from openshell_files.cli.report import Report
+from openshell_files.cli.results_in_words import upload_fields, upload_words
+from openshell_files.cli.resume_store import ResumeStore
+from openshell_files.cli.upload_memory import UploadMemory
+from openshell_files.errors import FilesError
+from openshell_files.results import ProgressCallback, UploadResult
+
+
+@with_connection
+def upload(
+    connecting: Connecting,
+    name: shared.Name,
+    local: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="LOCAL... [DEST]",
+            help="Files, or `-` for standard input. DEST is the file in the sandbox or, ending with `/`, "
+            "the directory; without it the file's name in the working directory. Several files need a "
+            "directory.",
+        ),
+    ],
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="DEST", help="DEST as an option; every word is a LOCAL then."),
+    ] = None,
+    parents: Annotated[bool, typer.Option("--parents", help="Create missing directories.")] = False,
+    mode: shared.Mode = None,
+    preserve_mtime: shared.MTime = True,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only where nothing is.")] = False,
+    if_present: Annotated[bool, typer.Option("--if-present", help="Only over a file.")] = False,
+    if_match_version: Annotated[str | None, typer.Option(help="Only over this version.")] = None,
+    if_match_sha256: Annotated[str | None, typer.Option(help="Only over this content.")] = None,
+    follow: shared.Follow = False,
+    replace_link: Annotated[bool, typer.Option("--replace-link", help="Replace a symbolic link.")] = False,
+    durability: Annotated[Durability, typer.Option(help="What survives a power loss.")] = Durability.FSYNC,
+    skip_identical: Annotated[
+        bool, typer.Option("--skip-identical", help="Send nothing if the same content is there.")
+    ] = False,
+    digest: shared.Digest = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last unfinished upload of this file.")
+    ] = False,
+    upload_id: Annotated[str, typer.Option(help="Go on with this unfinished upload.")] = "",
+    by_id: ById = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Upload files; the first failure ends the command."""
+    out = Report(as_json=as_json, quiet=quiet)
+    with reading_options():
+        copies = destinations.uploads(name, local, to)
+        bits = shared.mode_bits(mode)
+        link = _leaf_link(follow=follow, replace=replace_link)
+        condition = _condition(
+            absent=if_absent, present=if_present, version=if_match_version, sha256=if_match_sha256
+        )
+        if upload_id and len(copies) > 1:
+            raise ValueError("--upload-id: give one LOCAL")
+
+    def send(
+        sandbox: SandboxFiles, copy: Copy, memory: UploadMemory, progress: ProgressCallback
+    ) -> UploadResult:
+        if copy.source == STANDARD_STREAM:
+            result = sandbox.upload(
+                sys.stdin.buffer,
+                copy.destination,
+                mode=bits,
+                parents=parents,
+                leaf_link=link,
+                condition=condition,
+                durability=durability,
+                upload_id=memory.upload_id,
+                timeout=timeout,
+                progress=progress,
+            )
+        else:
+            result = sandbox.upload_path(
+                copy.source,
+                copy.destination,
+                mode=bits,
+                preserve_mtime=preserve_mtime,
+                parents=parents,
+                leaf_link=link,
+                condition=condition,
+                durability=durability,
+                skip_identical=skip_identical,
+                digest=digest,
+                upload_id=memory.upload_id,
+                timeout=timeout,
+                progress=progress,
+            )
+        if copy is copies[-1]:
+            leaving.settle()
+        return result
+
+    done: list[dict[str, object]] = []
+    for copy in copies:
+        where = connecting.where(name, copy.destination, by_id=by_id, uploading=True)
+        with shared.failing_locally(out, where):
+            store = None
+            if copy.source != STANDARD_STREAM:
+                store = ResumeStore(
+                    connecting.endpoint, connecting.workspace, name, copy.destination, copy.source
+                )
+            memory = UploadMemory(store, out, upload_id, resume=resume)
+        words = _Words(memory, done, copies)
+        with (
+            Failing(out, where, words.on_interrupt, words.on_failure, words.fields),
+            connecting.client() as client,
+            progress_bar(os.path.basename(copy.source) or copy.source, where, shown=not quiet) as bar,
+        ):
+            sandbox = shared.sandbox(client, name, by_id=by_id)
+            memory.begin(sandbox, timeout)
+            result = send(sandbox, copy, memory, memory.watching(bar))
+            memory.finished(sandbox, result)
+        done.append(upload_fields(copy.source, result))
+        if len(copies) == 1 or not as_json:
+            out.success(upload_words(copy.source, result), done[-1])
+    if len(copies) > 1 and as_json:
+        out.success("", {"uploaded": done})
+
+
+class _Words:
+    """What a failure adds to its line: where this upload stands, and those before it."""
+
+    def __init__(self, memory: UploadMemory, done: list[dict[str, object]], copies: list[Copy]) -> None:
+        self._memory = memory
+        self._done = done
+        self._copies = copies
+
+    def on_interrupt(self, told: BaseException) -> str:
+        return f"{self._memory.on_interrupt(told)}{shared.so_far(self._done, self._copies)}"
+
+    def on_failure(self, error: FilesError) -> str:
+        hint = shared.form_hint(error, self._copies[-1].destination)
+        return f"{self._memory.on_failure(error)}{hint}{shared.so_far(self._done, self._copies)}".strip()
+
+    def fields(self) -> dict[str, object]:
+        return {"uploaded": self._done} if len(self._copies) > 1 else {}
+
+
+def _leaf_link(*, follow: bool, replace: bool) -> LeafLink:
+    if follow and replace:
+        raise ValueError("give one of --follow and --replace-link")
+    return LeafLink.FOLLOW if follow else LeafLink.REPLACE if replace else LeafLink.REFUSE
+
+
+def _condition(*, absent: bool, present: bool, version: str | None, sha256: str | None) -> Condition | None:
+    if absent + present + (version is not None) + (sha256 is not None) > 1:
+        raise ValueError("give one of --if-absent, --if-present, --if-match-version, --if-match-sha256")
+    if absent:
+        return Condition.absent()
+    if present:
+        return Condition.present()
+    if version is not None:
+        if not version:
+            raise ValueError("--if-match-version: must not be empty")
+        return Condition.version(version)
+    if sha256 is None:
+        return None
+    try:
+        return Condition.sha256(sha256)
+    except ValueError:
+        raise ValueError("--if-match-sha256: give 64 hexadecimal digits") from None

@@ -1,0 +1,139 @@
+"""What the command line remembers of an upload, and what it can truly say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
+
+from openshell_files._sync.sandbox import SandboxFiles
+from openshell_files.cli.report import Report
+from openshell_files.cli.resume_store import ResumeStore
+from openshell_files.errors import FilesError, unfinished_upload
+from openshell_files.results import Progress, ProgressCallback, UploadInfo, UploadResult, UploadState
+
+_WHY_NOT = {
+    UploadState.UNKNOWN: "the sandbox does not know it (any more)",
+    UploadState.EXPIRED: "it has expired",
+    UploadState.ABORTED: "it was given up",
+}
+
+
+class UploadMemory:
+    """Follows one upload: notes its id for `--resume`, and says where it stands.
+
+    Args:
+        store: where the id is kept; None for a source that cannot be resumed.
+        out: where notes go.
+        upload_id: the upload to go on with, given on the command line.
+        resume: go on with the one that is remembered.
+    """
+
+    def __init__(self, store: ResumeStore | None, out: Report, upload_id: str, *, resume: bool) -> None:
+        self._store = store
+        self._out = out
+        self._resume = resume or bool(upload_id)
+        self._known: Sequence[str] = () if store is None else store.load()
+        self._seen = ""
+        self._last: Progress | None = None
+        self._before: UploadInfo | None = None
+        self.upload_id = upload_id
+        if resume and not upload_id and self._known:
+            self.upload_id = self._known[0]
+
+    def begin(self, sandbox: SandboxFiles, timeout: float | None) -> None:
+        """Say what becomes of an earlier upload of this file, as far as it can be said before.
+
+        Raises:
+            FilesError: the gateway cannot be asked.
+        """
+        if self._resume and not self.upload_id:
+            if self._store is None:
+                self._out.note("--resume: a stream cannot be resumed; it is sent from its beginning")
+            else:
+                self._out.note(
+                    "--resume: no unfinished upload of this file to this path is remembered; it starts from "
+                    "the beginning"
+                )
+        elif self._resume:
+            self._before = sandbox.upload_status(self.upload_id, timeout=timeout)
+        elif self._known:
+            self._out.note(
+                f"an earlier upload of this file was not finished (upload {self._known[0]}); this one starts "
+                "from the beginning, and --resume would go on with that one"
+            )
+
+    def watching(self, bar: ProgressCallback | None) -> ProgressCallback:
+        """Return the callback that notes the id, and then moves the bar."""
+
+        def watch(progress: Progress) -> None:
+            self._last = progress
+            if progress.upload_id and progress.upload_id != self._seen and self._store is not None:
+                store, self._seen = self._store, progress.upload_id
+                older = [known for known in self._known if known != self._seen]
+                self._touching(lambda: store.save(self._seen, older), "remember")
+            if bar is not None:
+                bar(progress)
+
+        return watch
+
+    def finished(self, sandbox: SandboxFiles, result: UploadResult) -> None:
+        """Forget it, since it is published; say whether it started over, and free what was left behind."""
+        if self._store is not None:
+            self._touching(self._store.forget, "forget")
+        before = self._before
+        if before is not None and not result.resumed_from and not result.replayed:
+            why = _WHY_NOT.get(before.state)
+            if why is None and before.staged:
+                why = "the file, or the destination, is another one by now"
+            if why is not None:
+                self._out.note(
+                    f"upload {self.upload_id} could not be resumed, since {why}; all was sent again"
+                )
+        for known in self._known:
+            if known not in {result.upload_id, self._seen}:
+                try:
+                    sandbox.abort_upload(known, timeout=5.0)
+                except FilesError:
+                    # It ends by itself; the upload that counts is published.
+                    return
+
+    def on_failure(self, error: FilesError) -> str:
+        """Forget what cannot be resumed, and return a hint for what can."""
+        if error.upload_id and self._store is not None:
+            return "" if "--resume" in error.fix else "Repeat the command with --resume to go on with it."
+        if self._seen and self._store is not None:
+            self._touching(self._store.forget, "forget")
+        return ""
+
+    def on_interrupt(self, told: BaseException) -> str:
+        """Say what is known of the upload."""
+        left = unfinished_upload(told)
+        if left is not None and not left.outcome_known:
+            return (
+                f"upload {left.upload_id} was sent completely, and whether it was published is not known; repeat "
+                "the command with --resume, which finds out"
+            )
+        if left is not None and self._store is not None:
+            return f"upload {left.upload_id} is kept; repeat the command with --resume to go on"
+        if left is None and self.upload_id and not self._seen:
+            return f"upload {self.upload_id} is kept; repeat the command with --resume to go on"
+        if self._seen and self._store is not None:
+            self._touching(self._store.forget, "forget")
+        if self._may_be_published():
+            return "whether the file was published is not known; look with `openshell-files stat`"
+        return "nothing was published"
+
+    def _may_be_published(self) -> bool:
+        """Whether the finish may have been sent: a small file goes with its first message."""
+        last = self._last
+        if last is None or last.upload_id:
+            return False
+        return last.total is None or last.total <= MIN_CHUNK_LIMIT_BYTES or last.transferred >= last.total
+
+    def _touching(self, change: Callable[[], None], verb: str) -> None:
+        try:
+            change()
+        except OSError as error:
+            # The upload itself goes on; only --resume in a later process is lost.
+            self._out.note(f"cannot {verb} the upload: {error.strerror or error}")

@@ -1,0 +1,71 @@
+"""How `--help` writes a command line: as manual pages do, without types in brackets."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+#: What stands behind an option, by the end of its name; others get the name in capitals.
+_VALUES: Final = (
+    ("timeout", "SECONDS"),
+    ("bytes", "BYTES"),
+    ("offset", "BYTES"),
+    ("length", "BYTES"),
+    ("tail", "BYTES"),
+    ("attempts", "NUMBER"),
+    ("mode", "OCTAL"),
+    ("version", "VERSION"),
+    ("sha256", "HEX"),
+    ("file", "FILE"),
+    ("tls_ca", "FILE"),
+    ("tls_cert", "FILE"),
+    ("tls_key", "FILE"),
+)
+
+
+class PlainCommand(TyperCommand):
+    """A command whose usage reads `upload [OPTIONS] NAME LOCAL... [DEST]`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's context has no public name
+        """Return the parameters, and that of `--help`."""
+        return _plain(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - as above; the signature is typer's
+        """Return the words behind the command's name."""
+        arguments = [p for p in self.params if isinstance(p, TyperArgument)]
+        return ["[OPTIONS]", *(argument.display_name_raw for argument in arguments)]
+
+
+class PlainGroup(TyperGroup):
+    """The command with its commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's context has no public name
+        """Return the parameters, and that of `--help`."""
+        return _plain(super().get_params(ctx))
+
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if isinstance(parameter, TyperOption) and parameter.metavar is None:
+            parameter.metavar = _value(parameter)
+        elif isinstance(parameter, TyperArgument):
+            # An instance's attribute: typer has no setting for it.
+            vars(parameter)["display_type_rich"] = _no_type
+    return parameters
+
+
+def _value(option: TyperOption) -> str | None:
+    if option.is_flag:
+        return ""
+    if option.type_descriptor.is_choice:
+        return None
+    name = option.name or ""
+    for ending, value in _VALUES:
+        if name.endswith(ending):
+            return value
+    return name.upper().replace("_", "-")
+
+
+def _no_type(*, ctx: object) -> None:  # noqa: ARG001 - the signature is typer's
+    return None

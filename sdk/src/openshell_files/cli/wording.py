@@ -1,0 +1,177 @@
+"""Errors in the words of the command line.
+
+The SDK speaks to programmers, the gateway to all its clients. A person at a
+terminal needs the options and variables of this command, and the name of what
+the error is about: the sandbox, the gateway, or the file.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from openshell_files_protocol.reasons import Code, Reason
+
+from openshell_files.errors import FilesError, LocalFileError, LocalReason
+
+#: What to do, by reason, where the error table's words are not this command's.
+_FIXES: Final[Mapping[str, str]] = {
+    Reason.TOKEN_MISSING.name: "Set OPENSHELL_FILES_TOKEN, or give --token-file FILE.",
+    LocalReason.MAX_BYTES_EXCEEDED: "Raise --max-bytes, or ask for a part with --offset and --length.",
+    LocalReason.TIMEOUT: "Allow more time with --timeout.",
+    LocalReason.SOURCE_NOT_REPLAYABLE: "Repeat the command, or upload a file: its upload survives a broken "
+    "connection.",
+    LocalReason.OUTCOME_UNKNOWN: "Look with `openshell-files stat` before you send it again.",
+    Code.NOT_FOUND.name: "Check the names of sandbox and path.",
+    Reason.SANDBOX_NOT_FOUND.name: "Check its name and --workspace, and whether you are a member.",
+    Reason.WORKSPACE_NOT_FOUND.name: "Check --workspace.",
+    Reason.UPLOAD_UNKNOWN.name: "`openshell-files uploads NAME` lists yours.",
+    Reason.TOO_MANY_UPLOADS.name: "`openshell-files uploads NAME` lists yours, `openshell-files abort` frees one.",
+}
+
+#: The same where uploading and downloading differ.
+_UPLOAD_FIXES: Final[Mapping[str, str]] = {
+    Reason.PARENT_NOT_FOUND.name: "Create it in the sandbox, or give --parents.",
+    Reason.LEAF_IS_LINK.name: "Give --follow to write to the link's target, or --replace-link.",
+    Reason.FILE_EXISTS.name: "Choose another name, or leave --if-absent out.",
+}
+_READ_FIXES: Final[Mapping[str, str]] = {
+    Reason.PARENT_NOT_FOUND.name: "Check the path in the sandbox.",
+    Reason.LEAF_IS_LINK.name: "Give --follow to read the link's target.",
+    Reason.FILE_CHANGED.name: "Repeat the command, or give --allow-changes for a log that grows.",
+}
+
+#: Errors that are about the sandbox and not about a file in it.
+_OF_SANDBOX: Final = frozenset(
+    {
+        Reason.SANDBOX_NOT_FOUND.name,
+        Reason.SANDBOX_NOT_READY.name,
+        Reason.SUPERVISOR_NOT_CONNECTED.name,
+        Reason.FILES_UNSUPPORTED.name,
+        Reason.SESSION_OUTDATED.name,
+        Reason.SUPERVISOR_FLOODS.name,
+        Reason.RELAY_REFUSED.name,
+        Reason.RELAY_TIMEOUT.name,
+        Reason.TOO_MANY_UPLOADS.name,
+    }
+)
+
+#: Errors that are about the gateway, or about the caller as the gateway sees it.
+_OF_GATEWAY: Final = frozenset(
+    {
+        Reason.GATEWAY_SHUTTING_DOWN.name,
+        Reason.ISSUER_UNAVAILABLE.name,
+        Reason.ROLE_REQUIRED.name,
+        Reason.SCOPE_REQUIRED.name,
+        Reason.PRINCIPAL_NOT_ALLOWED.name,
+        Code.UNAVAILABLE.name,
+        Code.CANCELLED.name,
+        LocalReason.CREDENTIALS,
+    }
+)
+
+#: How gRPC words a TLS handshake that failed for the certificate's sake.
+_UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "ostname", "Peer name")
+#: The same where the handshake failed otherwise: first of all, the port speaks no TLS.
+_NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
+
+_STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a command is about.
+
+    Attributes:
+        sandbox: its name, or its id.
+        by_id: `sandbox` is an id.
+        workspace: where the name is looked up.
+        endpoint: the gateway.
+        path: the file in the sandbox, or the upload; empty for none.
+        uploading: the command writes to the sandbox.
+        encrypted: the connection uses TLS.
+    """
+
+    sandbox: str
+    by_id: bool
+    workspace: str
+    endpoint: str
+    path: str = ""
+    uploading: bool = False
+    encrypted: bool = False
+
+    def sandbox_words(self) -> str:
+        """Return the sandbox for a message."""
+        if self.by_id:
+            return f"sandbox {self.sandbox} (id)"
+        return f"sandbox {self.sandbox} in workspace {self.workspace}"
+
+
+def failure_words(error: FilesError, where: Where) -> str:
+    """Return what, where, and what to do, in one line."""
+    if isinstance(error, LocalFileError):
+        return _local_words(error)
+    if error.code is Code.UNAVAILABLE and error.reason == Code.UNAVAILABLE.name:
+        return _unreachable_words(error, where)
+    subject = _subject(error, where)
+    what = error.message if not subject or subject in error.message else f"{subject}: {error.message}"
+    line = f"{what.rstrip('.')} [{error.reason}]"
+    fix = fix_of(error, where)
+    return f"{line}. {fix}" if fix else line
+
+
+def fix_of(error: FilesError, where: Where) -> str:
+    """Return what a person at this command can do."""
+    own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
+    return own.get(error.reason) or _FIXES.get(error.reason) or error.fix
+
+
+def _subject(error: FilesError, where: Where) -> str:
+    if error.reason in _OF_SANDBOX:
+        return where.sandbox_words()
+    if error.reason == Reason.WORKSPACE_NOT_FOUND.name:
+        return f"workspace {where.workspace}"
+    if error.reason in _OF_GATEWAY or error.code is Code.UNAUTHENTICATED:
+        return f"gateway {where.endpoint}"
+    return error.path or where.path or where.sandbox_words()
+
+
+def _local_words(error: LocalFileError) -> str:
+    words = error.message
+    for name, known in _STREAMS.items():
+        words = words.replace(name, known)
+    if error.errno == errno.EPIPE:
+        return f"{words.rstrip('.')} [{error.reason}]. Whatever reads it ended before the end of the file."
+    if error.errno == errno.EBADF:
+        return f"{words.rstrip('.')} [{error.reason}]. It was closed when the command started."
+    line = f"{words.rstrip('.')} [{error.reason}]"
+    fix = _FIXES.get(error.reason) or error.fix
+    return f"{line}. {fix}" if fix else line
+
+
+def _unreachable_words(error: FilesError, where: Where) -> str:
+    """Say why no gateway was reached, without gRPC's list of addresses."""
+    details = error.message
+    if where.encrypted and any(word in details for word in _UNTRUSTED):
+        what, fix = (
+            "its certificate is not trusted, or is not for this name",
+            "Give the PEM file of its CA with --tls-ca, and the name that the certificate has.",
+        )
+    elif where.encrypted and any(word in details for word in _NO_TLS):
+        what, fix = (
+            "the TLS handshake failed",
+            "Use http:// if the port speaks no TLS; give --tls-ca if its certificate has a CA of its own.",
+        )
+    elif "onnection refused" in details:
+        what, fix = "nothing listens there", "Check --endpoint, or wait for the gateway."
+    elif "No such file" in details:
+        what, fix = "there is no such socket", "Check --endpoint, or wait for the gateway."
+    elif "resol" in details or "DNS" in details or "Domain name" in details:
+        what, fix = "its name is not known", "Check --endpoint."
+    elif not where.encrypted and ("Socket closed" in details or "preface" in details or "GOAWAY" in details):
+        what, fix = "the connection was closed at once", "Use https:// or --tls-ca if the gateway speaks TLS."
+    else:
+        what, fix = details.rstrip("."), error.fix
+    return f"gateway {where.endpoint}: {what} [{error.reason}]. {fix}"

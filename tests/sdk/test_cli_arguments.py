@@ -1,0 +1,217 @@
+"""No traceback for any argument or environment, whatever the command."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli_scene import COMMAND, Cli, failed
+from fake_file_gateway import FakeFile, FakeGateway
+from openshell_files.cli.exit_codes import ExitCode
+
+#: Every command with words that work.
+COMMANDS = {
+    "upload": ["demo", "a", "y"],
+    "download": ["demo", "x", "got"],
+    "stat": ["demo", "x"],
+    "uploads": ["demo"],
+    "abort": ["demo", "u"],
+}
+
+ODD = ["", "\udcff", "a\x1b[2J", "é", "-", "/", "..", "x" * 5000, "a\nb", "demo:x", "~", "*", "\u202e"]
+
+
+@pytest.fixture
+def stocked(cli: Cli, gateway: FakeGateway) -> Cli:
+    (cli.home / "a").write_bytes(b"hello")
+    gateway.files["x"] = FakeFile(b"hello")
+    return cli
+
+
+def in_order(status: int, err: str, out: str) -> None:
+    """Nothing but one line, or none, and no status of a bug."""
+    assert status != ExitCode.BUG, err
+    assert "Traceback" not in err
+    assert err.count("\n") <= 1
+    assert "\x1b" not in err + out
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_odd_words(stocked: Cli, command: str, odd: str) -> None:
+    words = COMMANDS[command]
+    for position in range(len(words)):
+        changed = [*words[:position], odd, *words[position + 1 :]]
+        outcome = stocked(command, "--attempts", "1", "--", *changed)
+        in_order(outcome.status, outcome.err, outcome.out)
+        if odd == "\udcff" and (command, position) not in {("upload", 1), ("download", 2)}:
+            assert outcome.status == ExitCode.USAGE, outcome
+        as_json = stocked(command, "--attempts", "1", "--json", "--", *changed)
+        assert as_json.status == outcome.status or "exist" in outcome.err
+
+
+OPTIONS = {
+    "upload": ["--mode", "--if-match-version", "--if-match-sha256", "--upload-id", "--to", "--digest"],
+    "download": ["--mode", "--offset", "--length", "--tail", "--if-version", "--max-bytes", "--digest"],
+    "stat": ["--timeout"],
+    "uploads": [
+        "--endpoint", "--token", "--token-file", "--issuer", "--client-id", "--audience", "--scope",
+        "--workspace", "--tls-ca", "--call-timeout", "--idle-timeout", "--attempts",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "\udcff", "nan", "inf", "-1", "0", "9" * 40, "é", "1e400", "zz", "0x1"], ids=ascii
+)
+@pytest.mark.parametrize("command", OPTIONS)
+def test_odd_values_of_options(stocked: Cli, command: str, odd: str) -> None:
+    for option in OPTIONS[command]:
+        if option in {"--token-file", "--issuer"}:
+            stocked.env.pop("OPENSHELL_FILES_TOKEN", None)
+        outcome = stocked(command, "--attempts", "1", f"{option}={odd}", "--", *COMMANDS[command])
+        in_order(outcome.status, outcome.err, outcome.out)
+        if odd == "nan" and "timeout" in option:
+            assert outcome.status == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HOME": ""},
+        {"HOME": "/nonexistent", "XDG_STATE_HOME": ""},
+        {"XDG_STATE_HOME": "relative"},
+        {"XDG_STATE_HOME": "/dev/null"},
+        {"TERM": "dumb"},
+        {"TERM": ""},
+        {"COLUMNS": "1"},
+        {"COLUMNS": "0"},
+        {"COLUMNS": "-5"},
+        {"COLUMNS": "many"},
+        {"LINES": "x"},
+        {"LANG": "tlh"},
+        {"TMPDIR": "/nonexistent"},
+        {"NO_COLOR": "1"},
+        {"FORCE_COLOR": "1"},
+        {"OPENSHELL_FILES_WORKSPACE": "\udcff"},
+        {"OPENSHELL_FILES_TOKEN": "\udcff"},
+        {"OPENSHELL_FILES_TOKEN": ""},
+        {"OPENSHELL_FILES_ENDPOINT": "\udcff"},
+        {"OPENSHELL_FILES_ENDPOINT": ""},
+        {"OPENSHELL_FILES_TLS_CA": "/nonexistent"},
+        {"GRPC_VERBOSITY": "nonsense"},
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("command", ["upload", "help"])
+def test_odd_environments(stocked: Cli, command: str, environment: dict[str, str]) -> None:
+    stocked.env |= environment
+    arguments = ["upload", "--help"] if command == "help" else ["upload", *COMMANDS["upload"]]
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=stocked.home,
+        env=stocked.env,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert b"Traceback" not in done.stderr
+    assert done.returncode != ExitCode.BUG
+    if command == "help":
+        assert done.returncode == 0
+
+
+def test_a_user_without_a_home(stocked: Cli, gateway: FakeGateway, big: Path) -> None:
+    """An unknown uid, as containers have it: the upload works, only `--resume` later does not."""
+    del stocked.env["HOME"], stocked.env["XDG_STATE_HOME"]
+    program = """
+import os, pwd
+def unknown(*args):
+    raise KeyError("uid not found")
+pwd.getpwuid = unknown
+from openshell_files.cli import main
+main()
+"""
+    done = stocked.programmed(program, "upload", "demo", big, "y")
+    assert done.status == 0, done
+    assert done.err == (
+        "openshell-files: note: cannot remember the upload: there is no home directory; set XDG_STATE_HOME\n"
+    )
+    assert gateway.files["y"].content == big.read_bytes()
+
+
+def test_a_working_directory_that_is_gone(stocked: Cli) -> None:
+    gone = stocked.home / "gone"
+    program = f"""
+import os
+os.mkdir({str(gone)!r})
+os.chdir({str(gone)!r})
+os.rmdir({str(gone)!r})
+from openshell_files.cli import main
+main()
+"""
+    done = stocked.programmed(program, "upload", "demo", stocked.home / "a", "y")
+    in_order(done.status, done.err, done.out)
+    looked = stocked.programmed(program, "stat", "demo", "x")
+    assert looked.status in {0, ExitCode.NOT_FOUND}
+
+
+@pytest.mark.parametrize("kind", ["directory", "missing", "empty", "binary", "huge", "spaces", "device"])
+def test_token_files(stocked: Cli, kind: str) -> None:
+    del stocked.env["OPENSHELL_FILES_TOKEN"]
+    path = stocked.home / "token"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "empty":
+            path.write_bytes(b"")
+        case "binary":
+            path.write_bytes(os.urandom(100))
+        case "huge":
+            path.write_bytes(b"t" * 1_000_000)
+        case "spaces":
+            path.write_bytes(b"a b")
+        case "device":
+            path = Path("/dev/zero")
+        case _:
+            pass
+    outcome = stocked("stat", "demo", "x", "--token-file", path)
+    failed(outcome, ExitCode.NOT_AUTHENTICATED)
+    for word in ("Error:", "Errno", "codec"):
+        assert word not in outcome.err, "a person reads this"
+
+
+def test_a_bug_is_one_line(stocked: Cli) -> None:
+    program = """
+from openshell_files.cli import app
+def broken(*args):
+    raise KeyError("surprise")
+app.file_words = broken
+from openshell_files.cli import main
+main()
+"""
+    done = stocked.programmed(program, "stat", "demo", "x")
+    assert done.status == ExitCode.BUG
+    assert done.err.count("\n") == 1
+    assert "KeyError" in done.err
+    stocked.env["OPENSHELL_FILES_TRACEBACK"] = "1"
+    assert "Traceback" in stocked.programmed(program, "stat", "demo", "x").err
+
+
+def test_a_port_that_is_no_gateway(stocked: Cli) -> None:
+    """gRPC's own lines do not come between; TLS to a plain port is told in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        listener.close()
+        stocked.env["OPENSHELL_FILES_ENDPOINT"] = f"127.0.0.1:{port}"
+        outcome = stocked.process("stat", "demo", "x", "--attempts", "1")
+    failed(outcome, ExitCode.UNAVAILABLE, "nothing listens there", "--endpoint")
+
+
+def test_tls_to_a_plain_port(stocked: Cli, gateway: FakeGateway) -> None:
+    stocked.env["OPENSHELL_FILES_ENDPOINT"] = f"https://{gateway.address}"
+    outcome = stocked.process("stat", "demo", "x", "--attempts", "1")
+    failed(outcome, ExitCode.UNAVAILABLE, "TLS handshake", "http://", "--tls-ca")

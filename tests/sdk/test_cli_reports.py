@@ -1,0 +1,142 @@
+"""A report that cannot be written does not change what happened; the exit status tells."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_scene import Cli
+from fake_file_gateway import FakeFile, FakeGateway
+from openshell_files.cli.exit_codes import ExitCode
+
+NAME = "é.txt"
+
+
+@pytest.fixture
+def stocked(cli: Cli, gateway: FakeGateway) -> Cli:
+    (cli.home / NAME).write_bytes(b"hello")
+    gateway.files["x"] = FakeFile(b"hello")
+    return cli
+
+
+def no_traceback(err: str) -> None:
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+#: What each command needs besides its name.
+COMMANDS = {
+    "upload": ["demo", NAME, "y"],
+    "download": ["demo", "x", "got"],
+    "stat": ["demo", "x"],
+    "uploads": ["demo", "--json"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("json_line", [[], ["--json"]], ids=["words", "json"])
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
+def test_done_but_not_reported(stocked: Cli, command: str, redirect: str, json_line: list[str]) -> None:
+    arguments = [*COMMANDS[command], *json_line]
+    outcome = stocked.redirected(redirect, command, *arguments)
+    assert outcome.status == ExitCode.REPORT_LOST, outcome
+    no_traceback(outcome.err)
+    assert outcome.err.startswith("openshell-files: error: done, but the report could not be written")
+    assert outcome.err.count("\n") == 1
+    assert outcome.out == ""
+    if command == "download":
+        assert (stocked.home / "got").read_bytes() == b"hello"
+
+
+def test_published_but_not_reported_is_published(stocked: Cli, gateway: FakeGateway) -> None:
+    assert stocked.redirected(">/dev/full", "upload", "demo", NAME, "y").status == ExitCode.REPORT_LOST
+    assert gateway.files["y"].content == b"hello"
+    # Nothing was to be reported.
+    assert stocked.redirected(">/dev/full", "upload", "demo", NAME, "y", "-q").status == 0
+
+
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full", "2>&-", "2>/dev/full", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("json_line", [[], ["--json"]], ids=["words", "json"])
+def test_a_failure_keeps_its_status(stocked: Cli, redirect: str, json_line: list[str]) -> None:
+    outcome = stocked.redirected(redirect, "stat", "demo", "missing", *json_line)
+    assert outcome.status == ExitCode.NOT_FOUND
+    no_traceback(outcome.err)
+    if "2>" not in redirect:
+        assert "missing" in outcome.err, "what standard output does not take is told in words"
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "<&-", "2>&- <&-"])
+def test_what_is_not_needed_may_be_missing(stocked: Cli, gateway: FakeGateway, redirect: str) -> None:
+    outcome = stocked.redirected(redirect, "upload", "demo", NAME, "y", "--json")
+    assert outcome.status == 0
+    assert json.loads(outcome.out)["ok"]
+    assert gateway.files["y"].content == b"hello"
+
+
+def test_content_to_a_closed_standard_output_is_a_failure(stocked: Cli) -> None:
+    outcome = stocked.redirected(">&-", "download", "demo", "x", "-")
+    assert outcome.status == ExitCode.LOCAL_FILE
+    assert "standard output" in outcome.err
+    assert "<stdout>" not in outcome.err
+    full = stocked.redirected(">/dev/full", "download", "demo", "x", "-")
+    assert full.status == ExitCode.LOCAL_FILE
+    assert "No space left" in full.err
+
+
+def test_content_from_a_closed_standard_input_is_a_failure(stocked: Cli, gateway: FakeGateway) -> None:
+    outcome = stocked.redirected("<&-", "upload", "demo", "-", "y")
+    assert outcome.status == ExitCode.LOCAL_FILE, outcome
+    assert "Bad file descriptor" in outcome.err
+    no_traceback(outcome.err)
+    assert "y" not in gateway.files
+
+
+def test_the_words_beside_content_are_for_people(stocked: Cli) -> None:
+    """Who pipes content on has it; only the JSON line is an answer that must not be lost."""
+    done = stocked.redirected("2>/dev/full", "download", "demo", "x", "-")
+    assert (done.status, done.out) == (0, "hello")
+    asked = stocked.redirected("2>/dev/full", "download", "demo", "x", "-", "--json")
+    assert (asked.status, asked.out) == (ExitCode.REPORT_LOST, "hello")
+
+
+def test_a_reader_that_ends_early(stocked: Cli, gateway: FakeGateway) -> None:
+    """A pipe that is closed is no lack of space."""
+    gateway.files["big"] = FakeFile(bytes(8 * 1024 * 1024))
+    outcome = stocked.redirected("| head -c 10", "download", "demo", "big", "-")
+    assert "space" not in outcome.err
+    assert "ended before the end of the file" in outcome.err
+    no_traceback(outcome.err)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"LC_ALL": "POSIX"},
+        {"LANG": "xx_YY.nonsense"},
+        {"PYTHONIOENCODING": "utf-16"},
+    ],
+    ids=str,
+)
+def test_an_encoding_without_the_letter(
+    stocked: Cli, gateway: FakeGateway, environment: dict[str, str]
+) -> None:
+    done = stocked.redirected("", "upload", "demo", NAME, "z", environment=environment)
+    assert done.status == 0, done
+    assert gateway.files["z"].content == b"hello"
+    missing = stocked.redirected("", "stat", "demo", "ü", environment=environment)
+    assert missing.status == ExitCode.NOT_FOUND
+    help_ = stocked.redirected("", "upload", "--help", environment=environment)
+    assert help_.status == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["upload", "--help"], ["--show-completion"]]
+)
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
+def test_help_that_cannot_be_shown(stocked: Cli, redirect: str, arguments: list[str]) -> None:
+    outcome = stocked.redirected(redirect, *arguments)
+    assert outcome.status in {ExitCode.REPORT_LOST, ExitCode.USAGE, 1}
+    no_traceback(outcome.err)

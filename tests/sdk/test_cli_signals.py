@@ -1,0 +1,165 @@
+"""A signal at any moment: one line, the status that shells expect, and no traceback."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from cli_scene import Cli
+from fake_file_gateway import FakeGateway
+
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+#: Sends a signal to itself when a module is about to be imported.
+AT_IMPORT = """
+import os, signal, sys
+module, number = sys.argv[1], int(sys.argv[2])
+del sys.argv[1:3]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), number)
+sys.meta_path.insert(0, Finder())
+from openshell_files.cli import main
+main()
+"""
+
+#: The same when a function of the command is called.
+AT_CALL = """
+import os, signal, sys
+module, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+del sys.argv[1:4]
+import importlib
+home = importlib.import_module(module)
+honest = getattr(home, name)
+def struck(*args, **kwargs):
+    os.kill(os.getpid(), number)
+    return honest(*args, **kwargs)
+setattr(home, name, struck)
+from openshell_files.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        ("openshell_files.cli.app", signal.SIGINT),
+        ("typer", signal.SIGTERM),
+        ("grpc", signal.SIGINT),
+        ("google.protobuf.descriptor_pool", signal.SIGHUP),
+        ("httpx", signal.SIGINT),
+        ("openshell_files._sync.sandbox", signal.SIGTERM),
+        ("openshell_files.cli.wording", signal.SIGHUP),
+    ],
+)
+def test_while_modules_are_imported(cli: Cli, module: str, number: signal.Signals) -> None:
+    (cli.home / "a").write_bytes(b"1")
+    ended = cli.programmed(AT_IMPORT, module, str(int(number)), "upload", "demo", "a")
+    assert ended.status == SIGNALS[number], ended
+    assert ended.err.count("\n") == 1
+    assert ended.err.endswith("; nothing was changed\n")
+    assert ended.out == ""
+
+
+def test_while_modules_are_imported_for_a_script(cli: Cli) -> None:
+    ended = cli.programmed(AT_IMPORT, "grpc", str(int(signal.SIGTERM)), "stat", "demo", "a", "--json")
+    assert (ended.status, ended.err) == (143, "")
+    assert ended.json == {
+        "ok": False,
+        "error": {"message": "terminated; nothing was changed", "exit_code": 143},
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "number"),
+    [
+        ("openshell_files.cli.destinations", "uploads", signal.SIGINT),
+        ("openshell_files.cli.upload_command", "_condition", signal.SIGTERM),
+        ("openshell_files.cli.upload_command", "ResumeStore", signal.SIGHUP),
+        ("openshell_files.cli.upload_command", "progress_bar", signal.SIGINT),
+    ],
+)
+def test_before_anything_is_sent(
+    cli: Cli, gateway: FakeGateway, module: str, function: str, number: signal.Signals
+) -> None:
+    (cli.home / "a").write_bytes(b"1")
+    ended = cli.programmed(AT_CALL, module, function, str(int(number)), "upload", "demo", "a", "x")
+    assert ended.status == SIGNALS[number], ended
+    assert ended.err.count("\n") == 1, ended.err
+    assert "nothing was" in ended.err
+    assert not gateway.files
+
+
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [("upload_fields", signal.SIGINT), ("upload_words", signal.SIGTERM), ("upload_words", signal.SIGHUP)],
+)
+def test_after_the_outcome_is_known(
+    cli: Cli, gateway: FakeGateway, function: str, number: signal.Signals
+) -> None:
+    """What is published is reported as published."""
+    (cli.home / "a").write_bytes(b"1")
+    ended = cli.programmed(
+        AT_CALL, "openshell_files.cli.upload_command", function, str(int(number)), "upload", "demo", "a", "x"
+    )
+    assert (ended.status, ended.err) == (0, ""), ended
+    assert "a -> /x" in ended.out
+    assert gateway.files["x"].content == b"1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)
+def test_a_signal_that_is_ignored_stays_ignored(cli: Cli, number: signal.Signals) -> None:
+    """As `nohup` and a shell's background jobs want it."""
+    (cli.home / "a").write_bytes(b"1")
+    program = f"import signal; signal.signal({int(number)}, signal.SIG_IGN)\n{AT_CALL}"
+    done = cli.programmed(
+        program, "openshell_files.cli.destinations", "uploads", str(int(number)), "upload", "demo", "a", "x"
+    )
+    assert done.status == 0, done
+
+
+def test_a_signal_lost_in_a_finalizer_is_delivered_again(cli: Cli, gateway: FakeGateway) -> None:
+    """Python cannot raise where it frees an object; it would print a traceback and go on."""
+    program = """
+import os, signal
+from openshell_files.cli import process
+from openshell_files.cli import app, destinations
+class Freed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+def struck(*args):
+    Freed()
+    signal.pause()
+destinations.uploads = struck
+process.main()
+"""
+    (cli.home / "a").write_bytes(b"1")
+    ended = cli.programmed(program, "upload", "demo", "a", "x")
+    assert ended.status == 143, ended
+    assert ended.err == "openshell-files: error: terminated; nothing was changed\n"
+    assert not gateway.files
+
+
+def test_cleaning_up_that_hangs_is_cut_short(cli: Cli) -> None:
+    """SIGTERM ends the command within a limit, whatever it waits for."""
+    program = """
+import os, signal, threading
+from openshell_files.cli import leaving
+leaving.LEAVING_SECONDS = 0.2
+from openshell_files.cli import process, destinations
+def struck(*args):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    finally:
+        threading.Event().wait()
+destinations.uploads = struck
+process.main()
+"""
+    ended = cli.programmed(program, "upload", "demo", "a", "x")
+    assert ended.status == 143, ended
+    assert "cut short" in ended.err
