@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_file_gateway import FakeGateway
+from fake_file_gateway import FakeGateway, FakeUpload
 from openshell_files.cli.app import run
 from openshell_files.cli.exit_codes import ExitCode
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
 COMMAND = [sys.executable, "-W", "error", "-c", "from openshell_files.cli import main; main()"]
 
@@ -52,6 +55,7 @@ class Cli:
             patch.setattr(os, "environ", self.env)
             patch.chdir(self.home)
             patch.setattr(sys, "argv", ["openshell-files", *map(str, args)])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
             code = run()
@@ -123,3 +127,15 @@ def failed(outcome: Outcome, code: ExitCode, *words: str) -> None:
     for word in words:
         assert word in outcome.err
     assert outcome.out == ""
+
+
+def break_uploads(gateway: FakeGateway, after: int, streams: int = 1, error: Exception | None = None) -> None:
+    lost = error or TransferError(Reason.RELAY_LOST, "the relay broke")
+    counts: dict[int, int] = {}
+
+    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
+        counts[number] = counts.get(number, 0) + 1
+        if number <= streams and counts[number] > after:
+            raise lost
+
+    gateway.on_upload_message = hook

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
+import openshell_files
 import pytest
 from cli_scene import Cli
 from fake_file_gateway import FakeGateway
@@ -163,3 +166,13 @@ process.main()
     ended = cli.programmed(program, "upload", "demo", "a", "x")
     assert ended.status == 143, ended
     assert "cut short" in ended.err
+
+
+def test_the_package_imports_a_name_when_it_is_used() -> None:
+    """The command line is a part of it, and handles signals before gRPC is imported."""
+    homes: dict[str, str] = vars(openshell_files)["_HOMES"]
+    assert sorted(homes) == sorted(openshell_files.__all__)
+    for name in openshell_files.__all__:
+        assert getattr(openshell_files, name) is not None
+    program = "import sys, openshell_files.cli; sys.exit('grpc' in sys.modules or 'typer' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from cli_scene import COMMAND, Cli, failed
+from cli_scene import COMMAND, Cli, break_uploads, failed
 from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
 from naive_digests import blocks_of
 from openshell_files.cli.exit_codes import ExitCode
@@ -24,18 +24,6 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import big_content
-
-
-def break_uploads(gateway: FakeGateway, after: int, streams: int = 1, error: Exception | None = None) -> None:
-    lost = error or TransferError(Reason.RELAY_LOST, "the relay broke")
-    counts: dict[int, int] = {}
-
-    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
-        counts[number] = counts.get(number, 0) + 1
-        if number <= streams and counts[number] > after:
-            raise lost
-
-    gateway.on_upload_message = hook
 
 
 def test_up_and_down(cli: Cli, gateway: FakeGateway) -> None:

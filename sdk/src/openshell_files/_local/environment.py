@@ -15,7 +15,7 @@ PREFIX: Final = "OPENSHELL_FILES_"
 
 #: No token is larger; a device would never end.
 _MAX_TOKEN_FILE_BYTES: Final = 64 * 1024
-_FIX: Final = "Check the path of the token file, and its permissions."
+_FILE_FIX: Final = "Check the path of the token file, and its permissions."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class FileToken:
                 content = file.read(_MAX_TOKEN_FILE_BYTES + 1)
         except OSError as error:
             raise credentials_error(
-                f"cannot read the token file {self.path}: {error.strerror or error}", _FIX
+                f"cannot read the token file {self.path}: {error.strerror or error}", _FILE_FIX
             ) from error
         token = content.decode("ascii", "replace").strip()
         if not token or len(content) > _MAX_TOKEN_FILE_BYTES:
             what = "is empty" if not token else "is too large for a token"
-            raise credentials_error(f"the token file {self.path} {what}", _FIX)
+            raise credentials_error(f"the token file {self.path} {what}", _FILE_FIX)
         return token
 
 

@@ -8,6 +8,7 @@ the error is about: the sandbox, the gateway, or the file.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,11 @@ _FIXES: Final[Mapping[str, str]] = {
     Code.NOT_FOUND.name: "Check the names of sandbox and path.",
     Reason.SANDBOX_NOT_FOUND.name: "Check its name and --workspace, and whether you are a member.",
     Reason.WORKSPACE_NOT_FOUND.name: "Check --workspace.",
+    Reason.PATH_FORBIDDEN.name: "Choose a path on an ordinary file system of the sandbox.",
+    # This command chooses chunks, offsets and request ids itself.
+    Reason.CHUNK_TOO_LARGE.name: "Report it: this command sent too much at once.",
+    Reason.OFFSET_MISMATCH.name: "Repeat the command.",
+    Reason.REQUEST_ID_PAYLOAD_MISMATCH.name: "Repeat the command.",
     Reason.UPLOAD_UNKNOWN.name: "`openshell-files uploads NAME` lists yours.",
     Reason.TOO_MANY_UPLOADS.name: "`openshell-files uploads NAME` lists yours, `openshell-files abort` frees one.",
 }
@@ -77,6 +83,9 @@ _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "
 #: The same where the handshake failed otherwise: first of all, the port speaks no TLS.
 _NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
 
+#: The request's field in front of a message; the path itself says it better.
+_FIELD: Final = re.compile(r"^(metadata\.)?remote_path: ")
+
 _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
 
 
@@ -116,7 +125,9 @@ def failure_words(error: FilesError, where: Where) -> str:
     if error.code is Code.UNAVAILABLE and error.reason == Code.UNAVAILABLE.name:
         return _unreachable_words(error, where)
     subject = _subject(error, where)
-    what = error.message if not subject or subject in error.message else f"{subject}: {error.message}"
+    message = _FIELD.sub("", error.message)
+    named = subject in message or (error.reason in _OF_SANDBOX and f"{where.sandbox!r}" in message)
+    what = message if named else f"{subject}: {message}"
     line = f"{what.rstrip('.')} [{error.reason}]"
     fix = fix_of(error, where)
     return f"{line}. {fix}" if fix else line

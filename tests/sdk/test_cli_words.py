@@ -1,0 +1,155 @@
+"""Messages in the words of the command line: what it is about, and what a person can do."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from cli_scene import Cli, break_uploads, failed
+from fake_file_gateway import FakeFile, FakeGateway
+from openshell_files._core.error_mapping import error_from_reason, error_from_status
+from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.cli.progress_bar import Line, shortened
+from openshell_files.cli.results_in_words import seconds_words, size_words
+from openshell_files.cli.wording import Where, failure_words
+from openshell_files.errors import ErrorFacts, FilesError
+from openshell_files.results import Progress
+from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_protocol.reasons import Reason
+
+UP = Where("demo", by_id=False, workspace="w", endpoint="gw:1", path="a/b", uploading=True)
+DOWN = Where("demo", by_id=False, workspace="w", endpoint="gw:1", path="a/b")
+
+#: What only a programmer of this SDK would understand.
+PYTHON = re.compile(r"\w\(|\bNone\b|\w=\w|\bTrue\b|[a-z]+_[a-z]+|Error\b|`authorization")
+
+
+@pytest.mark.parametrize("where", [UP, DOWN], ids=["upload", "download"])
+@pytest.mark.parametrize("reason", Reason, ids=lambda r: r.name)
+def test_no_fix_speaks_to_programmers(reason: Reason, where: Where) -> None:
+    words = failure_words(error_from_reason(reason, "as it happened"), where)
+    assert not PYTHON.search(words.replace(reason.name, "")), words
+    assert "ask for parents" not in words
+
+
+@pytest.mark.parametrize(
+    ("reason", "where", "said"),
+    [
+        (Reason.SANDBOX_NOT_FOUND, UP, "sandbox demo in workspace w: gone"),
+        (Reason.SUPERVISOR_NOT_CONNECTED, DOWN, "sandbox demo in workspace w: gone"),
+        (Reason.TOKEN_MISSING, DOWN, "OPENSHELL_FILES_TOKEN, or give --token-file"),
+        (Reason.TOKEN_EXPIRED, DOWN, "gateway gw:1: gone"),
+        (Reason.PARENT_NOT_FOUND, UP, "--parents"),
+        (Reason.LEAF_IS_LINK, UP, "--replace-link"),
+        (Reason.LEAF_IS_LINK, DOWN, "--follow"),
+        (Reason.FILE_NOT_FOUND, DOWN, "a/b: gone"),
+        (Reason.TOO_MANY_UPLOADS, UP, "openshell-files abort"),
+    ],
+)
+def test_subjects_and_fixes(reason: Reason, where: Where, said: str) -> None:
+    assert said in failure_words(error_from_reason(reason, "gone"), where)
+
+
+def test_a_download_is_not_told_to_make_parents() -> None:
+    assert "--parents" not in failure_words(error_from_reason(Reason.PARENT_NOT_FOUND, "gone"), DOWN)
+
+
+def test_sizes_and_times() -> None:
+    assert [size_words(n) for n in (0, 999, 1000, 999_999, 1_500_000, 2**40)] == [
+        "0 B", "999 B", "1.0 kB", "1.0 MB", "1.5 MB", "1.1 TB",
+    ]  # fmt: skip
+    assert [seconds_words(s) for s in (0.004, 12.34, 75, 3725)] == ["0.00 s", "12.3 s", "1:15", "1:02:05"]
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 10, 20, 30, 39, 40, 60, 80, 200])
+def test_the_line_fits_any_terminal(width: int) -> None:
+    line = Line("датасет-数据.bin", UP, width, 0.0)
+    line.update(Progress(0, 10_000_000), 0.0)
+    line.update(Progress(4_000_000, 10_000_000), 1.0)
+    shown = line.text(1.0)
+    assert shortened(shown, max(1, width - 1)) == shown
+    if width >= 20:
+        assert "40%" in shown
+        assert "?" not in shown
+    if width >= 80:
+        assert "4.0 MB of 10.0 MB  4.0 MB/s  2 s left" in shown
+
+
+def test_the_line_says_what_is_waited_for_after_two_seconds() -> None:
+    line = Line("", DOWN, 80, 0.0)
+    assert line.text(1.9) == ""
+    assert line.text(2.0) == "waiting for sandbox demo in workspace w (2 s)"
+    line.update(Progress(5, 10, attempt=3), 4.0)
+    assert "waiting" not in line.text(5.0)
+    assert line.text(7.0) == "waiting for sandbox demo in workspace w (try 3, 3 s)"
+
+
+@pytest.mark.parametrize(
+    ("details", "encrypted", "said"),
+    [
+        ("x: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED: self signed", True, "--tls-ca"),
+        ("x: WRONG_VERSION_NUMBER: Tls handshake failed", True, "http://"),
+        ("x: Connection refused", False, "nothing listens there"),
+        ("Socket closed", False, "https://"),
+        ("DNS resolution failed for x", False, "name is not known"),
+    ],
+)
+def test_a_gateway_that_cannot_be_reached(details: str, encrypted: bool, said: str) -> None:  # noqa: FBT001 - a table
+    where = Where("demo", by_id=False, workspace="w", endpoint="gw:1", encrypted=encrypted)
+    words = failure_words(error_from_status(14, details, ()), where)
+    assert said in words
+    assert words.startswith("gateway gw:1: ")
+
+
+def test_resume_that_starts_over_says_why(cli: Cli, gateway: FakeGateway) -> None:
+    path = cli.home / "f"
+    path.write_bytes(bytes(3 * MAX_CHUNK_BYTES))
+    assert "no unfinished upload" in cli("upload", "demo", "f", "x", "--resume").err
+    break_uploads(gateway, after=2, streams=2)
+    failed(cli("upload", "demo", "f", "x", "--attempts", "1"), ExitCode.UNAVAILABLE, "--resume")
+    gateway.on_upload_message = None
+    path.write_bytes(b"\1" * 3 * MAX_CHUNK_BYTES)
+    again = cli("upload", "demo", "f", "x", "--resume")
+    assert again.status == 0
+    assert "could not be resumed" in again.err
+    assert "another one by now" in again.err
+
+
+def test_an_upload_begun_anew_says_what_resume_would_do_and_frees_the_old(
+    cli: Cli, gateway: FakeGateway
+) -> None:
+    (cli.home / "f").write_bytes(bytes(3 * MAX_CHUNK_BYTES))
+    hook_streams = len(gateway.upload_messages) + 1
+    break_uploads(gateway, after=2, streams=hook_streams)
+    failed(cli("upload", "demo", "f", "x", "--attempts", "1"), ExitCode.UNAVAILABLE)
+    gateway.on_upload_message = None
+    again = cli("upload", "demo", "f", "x")
+    assert again.status == 0
+    assert "--resume would go on" in again.err
+    assert cli("uploads", "demo", "--json").json["uploads"] == []
+
+
+def test_modes_are_octal_beside_the_number(cli: Cli, gateway: FakeGateway) -> None:
+    gateway.files["x"] = FakeFile(b"1", mode=0o640)
+    for line in (cli("stat", "demo", "x", "--json"), cli("download", "demo", "x", "got", "--json")):
+        assert (line.json["mode"], line.json["mode_octal"]) == (0o640, "0640")
+
+
+def test_usage_is_that_of_manual_pages(cli: Cli) -> None:
+    assert cli("--version").out.startswith("openshell-files ")
+    shown = cli("upload", "--help").out
+    assert "upload [OPTIONS] NAME LOCAL... [DEST]" in shown
+    assert "<bool>" not in shown
+    assert "{" not in shown
+    assert cli().err.strip() != "openshell-files: error:"
+
+
+def test_a_token_error_names_the_variable(cli: Cli, gateway: FakeGateway) -> None:
+    gateway.failures[methods.STAT_FILE].append(TransferError(Reason.TOKEN_MISSING, "no token"))
+    failed(cli("stat", "demo", "x"), ExitCode.NOT_AUTHENTICATED, "OPENSHELL_FILES_TOKEN", "--token-file")
+
+
+def test_an_error_of_no_known_kind() -> None:
+    assert failure_words(FilesError("odd", ErrorFacts("ODD")), DOWN) == "a/b: odd [ODD]"
