@@ -96,7 +96,7 @@ class Cli:
             done.stderr.decode("utf-8", "replace"),
         )
 
-    def programmed(self, program: str, *args: str | Path) -> Outcome:
+    def programmed(self, program: str, *args: str | Path, seconds: float = 60) -> Outcome:
         """Run a program that prepares something and then calls `main`."""
         done = subprocess.run(
             [sys.executable, "-c", program, *map(str, args)],
@@ -105,7 +105,7 @@ class Cli:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=seconds,
         )
         return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
 

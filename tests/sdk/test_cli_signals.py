@@ -163,7 +163,7 @@ def struck(*args):
 destinations.uploads = struck
 process.main()
 """
-    ended = cli.programmed(program, "upload", "demo", "a", "x")
+    ended = cli.programmed(program, "upload", "demo", "a", "x", seconds=20)
     assert ended.status == 143, ended
     assert "cut short" in ended.err
 
