@@ -74,8 +74,8 @@ def test_odd_values_of_options(stocked: Cli, command: str, odd: str) -> None:
             stocked.env.pop("OPENSHELL_FILES_TOKEN", None)
         outcome = stocked(command, "--attempts", "1", f"{option}={odd}", "--", *COMMANDS[command])
         in_order(outcome.status, outcome.err, outcome.out)
-        if odd == "nan" and "timeout" in option:
-            failed(outcome, ExitCode.USAGE, option, "finite")
+        if odd in {"nan", "inf"} and "timeout" in option:
+            failed(outcome, ExitCode.USAGE, option, "finite" if odd == "inf" else "")
 
 
 @pytest.mark.parametrize(
