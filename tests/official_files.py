@@ -22,8 +22,8 @@ NAME = "files-beside-commands"
 CONTENT = bytes(range(251)) * 100_000
 
 
-class CutError(Exception):
-    """The upload is cut here."""
+class CutError(KeyboardInterrupt):
+    """Ctrl-C: an upload whose name was told is kept (RSM-10)."""
 
 
 class Bearer:

@@ -46,7 +46,8 @@ REFUSED: dict[str, tuple[str, Reason, Reason]] = {
     "link-out-on-the-way": ("link-out/secret", Reason.PARENT_NOT_FOUND, Reason.PARENT_NOT_FOUND),
     "climbing-link": ("climbing-link/secret", Reason.PARENT_NOT_FOUND, Reason.PARENT_NOT_FOUND),
     "loop": ("loop/file", Reason.INVALID_PATH, Reason.INVALID_PATH),
-    "proc-self-root": ("/proc/self/root/etc/hostname", Reason.PARENT_NOT_FOUND, Reason.PARENT_NOT_FOUND),
+    # Commands see the machine's /proc, files are the sandbox's (PTH-8).
+    "proc-self-root": ("/proc/self/root/etc/hostname", Reason.PATH_FORBIDDEN, Reason.PATH_FORBIDDEN),
 }
 
 #: For an upload a missing file is none too few.
