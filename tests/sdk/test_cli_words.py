@@ -153,3 +153,10 @@ def test_a_token_error_names_the_variable(cli: Cli, gateway: FakeGateway) -> Non
 
 def test_an_error_of_no_known_kind() -> None:
     assert failure_words(FilesError("odd", ErrorFacts("ODD")), DOWN) == "a/b: odd [ODD]"
+
+
+@pytest.mark.parametrize("name", ["x", "in", "index", "a.b", "(", "sand"])
+def test_a_file_is_named_even_if_its_name_is_inside_a_word(name: str) -> None:
+    error = error_from_reason(Reason.FILE_NOT_FOUND, "no index of sandboxes", path=name)
+    words = failure_words(error, DOWN)
+    assert words.startswith("no index" if name == "index" else f"{name}: no index")

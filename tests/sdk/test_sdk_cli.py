@@ -173,7 +173,7 @@ REASONS = {
 
 #: What an error is about, where that is not the file.
 SUBJECTS = {
-    Reason.SANDBOX_NOT_FOUND: "sandbox demo in workspace default",
+    Reason.SANDBOX_NOT_FOUND: "sandbox 'demo' in workspace 'default'",
     Reason.FILES_UNSUPPORTED: "sandbox demo in workspace default",
     Reason.TOKEN_EXPIRED: "gateway 127.0.0.1:",
 }
@@ -191,7 +191,7 @@ def test_failures(cli: Cli, gateway: FakeGateway, reason: Reason) -> None:
     outcome = cli("download", "demo", "f1", "out", "--attempts", "1")
     subject = SUBJECTS.get(reason, "f1")
     failed(
-        outcome, REASONS[reason], subject, ": as it happened", reason.name, FIXES.get(reason, reason.row.fix)
+        outcome, REASONS[reason], subject, "as it happened", reason.name, FIXES.get(reason, reason.row.fix)
     )
     as_json = cli("download", "demo", "f1", "out", "--attempts", "1", "--json")
     assert (as_json.status, as_json.err) == (REASONS[reason], "")

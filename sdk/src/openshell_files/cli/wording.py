@@ -126,11 +126,16 @@ def failure_words(error: FilesError, where: Where) -> str:
         return _unreachable_words(error, where)
     subject = _subject(error, where)
     message = _FIELD.sub("", error.message)
-    named = subject in message or (error.reason in _OF_SANDBOX and f"{where.sandbox!r}" in message)
+    named = _names(message, subject) or (error.reason in _OF_SANDBOX and f"{where.sandbox!r}" in message)
     what = message if named else f"{subject}: {message}"
     line = f"{what.rstrip('.')} [{error.reason}]"
     fix = fix_of(error, where)
     return f"{line}. {fix}" if fix else line
+
+
+def _names(message: str, subject: str) -> bool:
+    """Whether a message has the subject as a word of its own: the file `x` is not in the word "index"."""
+    return re.search(rf"(?<![\w./-]){re.escape(subject)}(?![\w/-])", message) is not None
 
 
 def fix_of(error: FilesError, where: Where) -> str:
