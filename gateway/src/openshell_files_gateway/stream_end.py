@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
+
+from openshell_files_gateway.tasks import to_the_end
 
 #: So long is waited: a reset that comes up to 20 ms behind the end is seen,
 #: with the time that frames need. It is counted in short steps of a loop that
@@ -36,7 +38,7 @@ _LOAD: Final = Path("/proc/loadavg")
 _CPUS: Final = os.cpu_count() or 1
 
 #: Sends something on the call that means nothing to the peer.
-Write = Callable[[], Awaitable[object]]
+Write = Callable[[], Coroutine[Any, Any, object]]
 
 
 async def was_reset(write: Write) -> bool:
@@ -51,19 +53,11 @@ async def was_reset(write: Write) -> bool:
     Raises:
         CancelledError: the caller was cancelled; the write is over.
     """
-    writing = asyncio.ensure_future(write())
-    cancelled: asyncio.CancelledError | None = None
-    while not writing.done():
-        try:
-            await asyncio.wait({writing})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    failed = writing.exception()
-    if cancelled is not None:
-        raise cancelled
-    if failed is not None and not isinstance(failed, grpc.aio.BaseError):
-        raise failed
-    return failed is not None
+    try:
+        await to_the_end(write())
+    except grpc.aio.BaseError:
+        return True
+    return False
 
 
 async def let_reset_come() -> None:

@@ -122,6 +122,27 @@ def report_failure(task: asyncio.Task[Any]) -> None:
         _report(task.get_name(), error)
 
 
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what `work` returns. It is never cut off: a cancellation waits until it is over.
+
+    For what must not stop half-way and ends soon, whatever the peer does.
+
+    Raises:
+        CancelledError: the caller was cancelled; the work is over.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()
+
+
 async def ends_within(task: asyncio.Future[Any], seconds: float) -> bool:
     """Give a task that has nothing left to do the time to notice; whether it ended in order."""
     await asyncio.wait({task}, timeout=seconds)

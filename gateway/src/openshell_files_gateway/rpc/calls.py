@@ -19,6 +19,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
 from openshell_files_gateway.core.older_sdk import refusal_of_older_sdk
 from openshell_files_gateway.core.pace import PaceTable
+from openshell_files_gateway.rpc.headers import send_headers
 from openshell_files_gateway.rpc.status import abort
 from openshell_files_gateway.rpc.strangers import Strangers
 
@@ -95,6 +96,18 @@ class Call:
     peer: str
     principal: Principal | None = None
     facts: dict[str, object] = field(default_factory=dict[str, object])
+    _has_headers: bool = False
+
+    async def write(self, message: bytes) -> None:
+        """Send the caller a message; may be cut off, and the call refused after.
+
+        Raises:
+            BaseError: of grpc.aio; the call is over.
+        """
+        if not self._has_headers:
+            self._has_headers = True
+            await send_headers(self.context)
+        await self.context.write(message)
 
     def rename(self, transfer_id: str) -> None:
         """Log this call from now on as part of a transfer that another call began."""

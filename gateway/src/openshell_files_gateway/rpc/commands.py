@@ -75,7 +75,7 @@ class CommandMethods:
                         if event.WhichOneof("payload") == "exit":
                             call.facts["exit_code"] = event.exit.exit_code
                         # A command may be silent for as long as it likes; a caller that takes nothing may not.
-                        await self._in_time(call.context.write(event.SerializeToString()))
+                        await self._in_time(call.write(event.SerializeToString()))
             finally:
                 channel.close()
 

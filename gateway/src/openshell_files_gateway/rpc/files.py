@@ -405,7 +405,7 @@ class FileMethods:
         """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""
         while isinstance(frame := await operation.relay.next_frame(), memoryview):
             operation.activity.touch()
-            await call.context.write(bytes(frame))
+            await call.write(bytes(frame))
             operation.activity.touch()
             count.add(frame)
         operation.relay.last(frame, "download_end")

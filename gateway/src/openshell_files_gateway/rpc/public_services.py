@@ -20,6 +20,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.methods import SERVICE
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.rpc.headers import send_headers
 from openshell_files_gateway.rpc.status import abort
 
 #: Streams of Health/Watch, and as many of reflection. A monitor has one.
@@ -168,6 +169,7 @@ class PublicServices:
         self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], context: Context
     ) -> None:
         async with self._questions.counted(context):
+            await send_headers(context)
             try:
                 async with asyncio.timeout(_REFLECTION_SECONDS):
                     async for answer in self._answers(requests, context):

@@ -19,6 +19,7 @@ from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_gateway.relay.paces import SupervisorPaces, floods
 from openshell_files_gateway.relay.session import SupervisorSession
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
+from openshell_files_gateway.rpc.headers import send_headers
 from openshell_files_gateway.sandboxes import SandboxDirectory
 from openshell_files_gateway.tasks import Helpers, with_helpers
 
@@ -120,7 +121,7 @@ class SupervisorMethods:
         try:
             # Without this the supervisor sees no headers until the first
             # byte, and waits for them before it reads its own side.
-            await call.context.send_initial_metadata(())
+            await send_headers(call.context)
             self._broker.deliver(channel)
             await channel.wait_closed()
         finally:
@@ -183,7 +184,7 @@ class SupervisorMethods:
                     message = await session.next_outbound()
             except TimeoutError:
                 message = heartbeat
-            await call.context.write(message.SerializeToString())
+            await call.write(message.SerializeToString())
 
     async def _read(self, session: SupervisorSession, call: Call) -> None:
         """Take the supervisor's messages until its stream ends or falls silent.
