@@ -13,28 +13,31 @@ from openshell_files_gateway.rpc.headers import send_headers
 
 _METHOD = "/test.Service/Stream"
 
+#: Its types know only the blocking flavour.
+_GRPC: Any = grpc
+
 
 async def _status_of(answer: Any, turns: int) -> grpc.StatusCode:
     """Begin an answer, cut it off after some turns of the loop, refuse the call, and return what its caller sees."""
 
     async def behave(_: bytes, context: Any) -> None:
         writing = asyncio.create_task(answer(context))
-        for _ in range(turns):
+        for _turn in range(turns):
             await asyncio.sleep(0)
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
         await context.abort(grpc.StatusCode.ABORTED, "cut off")
 
-    server = grpc.aio.server()
-    handler = grpc.unary_stream_rpc_method_handler(behave)
+    server = _GRPC.aio.server()
+    handler = _GRPC.unary_stream_rpc_method_handler(behave)
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("test.Service", {"Stream": handler}),)
+        [_GRPC.method_handlers_generic_handler("test.Service", {"Stream": handler})]
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call: Any = channel.unary_stream(_METHOD)(b"")
+    async with _GRPC.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_stream(_METHOD)(b"")
         with suppress(grpc.aio.AioRpcError):
             async with asyncio.timeout(30):
                 while await call.read() is not grpc.aio.EOF:
