@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
-from conditions import until
+from conditions import PATIENCE_SECONDS, until
 from openshell_files_gateway.core.pauses import Pauses
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
@@ -33,6 +33,12 @@ class Recorder:
         self.seen.append("touch")
 
 
+async def forward(content: UploadInput, recorder: Recorder) -> None:
+    """Forward all that is read; fails if the end never comes."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await content.forward(cast("FileRelay", recorder), cast("Activity", recorder))
+
+
 @pytest.mark.parametrize("declared", [3, 0, 1 << 30])
 async def test_a_write_that_the_sandbox_took_is_movement(declared: int) -> None:
     """The last one, too: the agent has the whole idle time to answer it."""
@@ -44,7 +50,7 @@ async def test_a_write_that_the_sandbox_took_is_movement(declared: int) -> None:
 
     content = UploadInput(read, None, declared, MAX_CHUNK_BYTES, Pauses(0))
     await content.read_on()
-    await content.forward(cast("FileRelay", recorder), cast("Activity", recorder))
+    await forward(content, recorder)
     assert recorder.seen[-1] == "touch"
     writes = [number for number, what in enumerate(recorder.seen) if what.startswith("forward")]
     assert recorder.seen[writes[-1]].endswith("and end")
@@ -89,7 +95,7 @@ async def test_an_end_that_is_a_cancellation_is_passed_on_as_one(*, ended: bool)
     relay = Relay()
     content = UploadInput(reading(None), None, 0, MAX_CHUNK_BYTES, Pauses(0), confirm)
     await content.read_on()
-    await content.forward(cast("FileRelay", relay), cast("Activity", relay))
+    await forward(content, relay)
     assert relay.seen == ["forward  and end" if ended else "cancelled", "touch"]
 
 
