@@ -14,8 +14,11 @@ from openshell_files_gateway.auth.signing_key import load_or_create_signing_key
 from openshell_files_gateway.config.errors import ConfigurationError, Problem
 from openshell_files_gateway.config.loading import load_settings
 from openshell_files_gateway.config.names import all_settings
+from openshell_files_gateway.config.openings import find_openings
 from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_supervisor_sim.heartbeats import agreed
 
 ISSUER = "https://issuer.example"
 
@@ -259,6 +262,11 @@ REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
         "limits.max_transfers (OPENSHELL_FILES_MAX_TRANSFERS)",
         "greater than or equal to 1",
     ),
+    "heartbeats_too_far_apart": (
+        {"OPENSHELL_HEARTBEAT_INTERVAL": "3601", "OPENSHELL_RELAY_SILENCE_TIMEOUT": "9999"},
+        "relay.heartbeat_interval (OPENSHELL_HEARTBEAT_INTERVAL)",
+        "less than or equal to 3600",
+    ),
     "no_idle_timeout": (
         {"OPENSHELL_FILES_IDLE_TIMEOUT": "0"},
         "limits.idle_timeout (OPENSHELL_FILES_IDLE_TIMEOUT)",
@@ -290,16 +298,71 @@ def test_a_bad_setting_is_refused_by_name(tmp_path: Path, case: str) -> None:
     assert problem.fix
 
 
-NO_ROLES = "[oidc]\nuser_role = ''\nadmin_role = ''\n"
+MEMBERS = "[[workspaces]]\nname = 'default'\nmembers = [{ subject = 'alice' }]\n"
+
+#: Settings → the one warning of the start, and the setting it names.
+OPENINGS = {
+    "no roles": ("[oidc]\nuser_role = ''\nadmin_role = ''\n", "every user of the issuer", "are empty"),
+    "one role": (
+        "[oidc]\nuser_role = 'all'\nadmin_role = 'all'\n",
+        "every user of the issuer",
+        "are the same",
+    ),
+    "nobody is asked": (
+        "allow_unauthenticated_users = true\n",
+        "without a token",
+        "allow_unauthenticated_users",
+    ),
+    "tokens for ever": ("[sandbox_tokens]\nallow_no_expiry = true\nttl = 0\n", "for ever", "allow_no_expiry"),
+}
 
 
-def test_no_roles_would_overrule_the_members_of_workspaces(tmp_path: Path) -> None:
-    """Both empty makes every user an administrator: what members say would mean nothing."""
-    members = "[[workspaces]]\nname = 'default'\nmembers = [{ subject = 'alice' }]\n"
-    (problem,) = problems_of(write(tmp_path, NO_ROLES + members), MINIMAL)
+@pytest.mark.parametrize("case", OPENINGS)
+def test_what_opens_the_gateway_is_found(tmp_path: Path, case: str) -> None:
+    text, what, because = OPENINGS[case]
+    (opening,) = find_openings(load_settings(write(tmp_path, text), MINIMAL))
+    assert what in opening.what
+    assert because in opening.because
+
+
+def test_defaults_open_nothing(tmp_path: Path) -> None:
+    assert list(find_openings(load_settings(write(tmp_path, MEMBERS), MINIMAL))) == []
+
+
+@pytest.mark.parametrize("case", ["no roles", "one role"])
+def test_administrators_all_would_overrule_the_members_of_workspaces(tmp_path: Path, case: str) -> None:
+    """What members say would mean nothing."""
+    text, _, because = OPENINGS[case]
+    (problem,) = problems_of(write(tmp_path, text + MEMBERS), MINIMAL)
     assert problem.key == "oidc.user_role (OPENSHELL_OIDC_USER_ROLE)"
     assert "makes every user of the issuer a platform administrator" in problem.fault
-    assert load_settings(write(tmp_path, NO_ROLES), MINIMAL).oidc is not None
+    assert because in problem.fault
+
+
+#: Interval of heartbeats → least silence that is accepted. A supervisor speaks at most every 5 s.
+SILENCES = {0.1: 10, 1: 10, 4.9: 10, 5: 10, 5.5: 11, 15: 30, 3600: 7200}
+
+
+@pytest.mark.parametrize("interval", SILENCES)
+def test_one_late_heartbeat_ends_no_session(interval: float) -> None:
+    """RLY-7, RLY-11: the gateway waits for what supervisors send, and not for its own heartbeat."""
+    names = ("OPENSHELL_HEARTBEAT_INTERVAL", "OPENSHELL_RELAY_SILENCE_TIMEOUT")
+    least = SILENCES[interval]
+    accepted = load_settings(None, MINIMAL | dict(zip(names, (str(interval), str(least)), strict=True)))
+    assert accepted.relay.silence_timeout == least
+    for silence in (least - 0.01, interval):
+        (problem,) = problems_of(None, MINIMAL | dict(zip(names, (str(interval), str(silence)), strict=True)))
+        assert problem.key == "relay.silence_timeout (OPENSHELL_RELAY_SILENCE_TIMEOUT)"
+        assert "relay.heartbeat_interval" in problem.fault
+        assert f"at least {least}," in problem.fix
+
+
+@pytest.mark.parametrize("interval", [5, 15, 600, 3600])
+def test_a_supervisor_speaks_within_the_silence(interval: float) -> None:
+    """What a supervisor makes of the announced interval fits the least silence of that."""
+    accepted = openshell_pb2.SessionAccepted()
+    accepted.heartbeat_interval.FromSeconds(interval)
+    assert agreed(accepted).sending * 2 <= SILENCES.get(interval, 2 * interval)
 
 
 def test_nobody_could_log_in() -> None:

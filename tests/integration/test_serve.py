@@ -174,6 +174,21 @@ def test_a_signal_ends_it(provider: DevelopmentIdentityProvider, number: signal.
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)
 
 
+def test_what_opens_it_is_said_at_the_start(provider: DevelopmentIdentityProvider) -> None:
+    """Every rule is in tests/auth; here is that the warning reaches the log of the process."""
+    nobody_has_roles = {"OPENSHELL_OIDC_USER_ROLE": "", "OPENSHELL_OIDC_ADMIN_ROLE": ""}
+    with _serving(environment=_oidc_environment(provider) | nobody_has_roles) as (_, process):
+        process.terminate()
+        _, errors = process.communicate(timeout=STOP_SECONDS)
+    warnings = [line for line in map(json.loads, errors.splitlines()) if line["level"] == "warning"]
+    assert [(line["event"], line["because"]) for line in warnings] == [
+        (
+            "every user of the issuer is a platform administrator",
+            "oidc.admin_role and oidc.user_role are empty",
+        )
+    ]
+
+
 async def test_nobody_reads_its_errors(provider: DevelopmentIdentityProvider) -> None:
     """A pipe that is full of log lines holds up no call, and no signal."""
     with _serving(environment=_oidc_environment(provider)) as (endpoint, process):

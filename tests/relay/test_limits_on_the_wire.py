@@ -10,6 +10,7 @@ import google.rpc.status_pb2 as status_pb2
 import grpc
 import pytest
 from gateway_harness import FOREIGN_SANDBOX, SANDBOX, GatewayHarness, running_gateway
+from openshell_files_gateway.config import consistency
 from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MIN_CHUNK_BYTES
@@ -153,8 +154,10 @@ async def test_an_agent_that_answers_something_else() -> None:
         assert reason_of(caught.value) == "AGENT_PROTOCOL_ERROR"
 
 
-async def test_a_silent_supervisor_loses_its_session() -> None:
+async def test_a_silent_supervisor_loses_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """ADR 0007: upstream would keep it."""
+    # Settings that are refused, as no supervisor sends heartbeats as often.
+    monkeypatch.setattr(consistency, "LEAST_HEARTBEAT_SECONDS", 0.1)
     async with running_gateway(relay=RelaySettings(heartbeat_interval=0.1, silence_timeout=0.3)) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

@@ -26,6 +26,7 @@ from gateway_harness import (
     pour,
     running_gateway,
 )
+from openshell_files_gateway.config import consistency
 from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
 from openshell_files_gateway.core.pace import Pace
 from openshell_files_protocol import methods
@@ -142,7 +143,9 @@ def poller() -> Generator[None, None, None]:
 
 
 @pytest.fixture
-async def scene() -> AsyncGenerator[Scene, None]:
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene, None]:
+    # Settings that are refused, as no supervisor but these sends heartbeats as often.
+    monkeypatch.setattr(consistency, "LEAST_HEARTBEAT_SECONDS", WAITS.heartbeat_interval)
     async with running_gateway(relay=WAITS, limits=IDLE) as harness:
         liar, honest = harness.supervisor(), harness.supervisor(OTHER_SANDBOX)
         await liar.connect()

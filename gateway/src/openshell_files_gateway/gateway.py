@@ -18,6 +18,7 @@ from openshell_files_gateway.auth.assembly import Access
 from openshell_files_gateway.compute.process_driver import ProcessDriver, ProcessOptions
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.openings import find_openings
 from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
 from openshell_files_gateway.core.lanes import LaneStatistics
 from openshell_files_gateway.core.relays import RelayTable
@@ -207,11 +208,8 @@ class Gateway:
             issuer=self._settings.oidc.issuer if self._settings.oidc else None,
             sandboxes=len(self._settings.sandboxes),
         )
-        if self._settings.oidc is not None and not self._settings.oidc.user_role:
-            log.warning(
-                "every user of the issuer is a platform administrator",
-                because="oidc.admin_role and oidc.user_role are empty",
-            )
+        for opening in find_openings(self._settings):
+            log.warning(opening.what, because=opening.because)
         return endpoint
 
     async def stop(self) -> None:

@@ -41,6 +41,11 @@ MAX_NAME_BYTES: Final = 255
 
 SHA256_BYTES: Final = 32
 
+#: Least time between two heartbeats of a supervisor, whatever the gateway
+#: announces (upstream's), and the longest interval that it believes (RLY-11).
+LEAST_HEARTBEAT_SECONDS: Final = 5.0
+MOST_HEARTBEAT_SECONDS: Final = 3600.0
+
 #: Channel and server settings of every hop that carries file content.
 #: A larger HTTP/2 frame means fewer system calls per chunk; the lookahead lets
 #: flow control grant more than one chunk ahead of the reader. Without the

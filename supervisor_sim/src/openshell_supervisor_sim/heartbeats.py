@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.unknown_fields import UnknownFieldSet
+from openshell_files_protocol.limits import LEAST_HEARTBEAT_SECONDS, MOST_HEARTBEAT_SECONDS
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
 #: Least time between heartbeats of the supervisor, whatever the gateway
-#: announces (upstream's).
-SENDING_FLOOR_SECONDS: Final = 5.0
+#: announces.
+SENDING_FLOOR_SECONDS: Final = LEAST_HEARTBEAT_SECONDS
 
 #: How often a gateway speaks that announces nothing (upstream's).
 UNANNOUNCED_SECONDS: Final = 15.0
@@ -22,7 +23,7 @@ SILENCE_FLOOR_SECONDS: Final = 15.0
 MISSED_HEARTBEATS: Final = 3
 
 #: A longer interval is not believed: a dead gateway would never be noticed.
-_MOST_SECONDS: Final = 3600.0
+_MOST_SECONDS: Final = MOST_HEARTBEAT_SECONDS
 
 #: `heartbeat_interval_secs`, a uint32: what gateways of the 0.0.x generation announce.
 _FIRST_GENERATION_FIELD: Final = 2

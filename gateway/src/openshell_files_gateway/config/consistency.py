@@ -11,15 +11,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from openshell_files_protocol.limits import LEAST_HEARTBEAT_SECONDS
+
 from openshell_files_gateway.auth.issuer_urls import UnsafeUrlError, check_issuer, check_url
 from openshell_files_gateway.config.errors import Problem
 from openshell_files_gateway.config.names import title_of
+from openshell_files_gateway.config.openings import all_are_administrators
 
 if TYPE_CHECKING:
     from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings, RelaySettings
 
 #: Exists without being listed.
 DEFAULT_WORKSPACE: Final = "default"
+
+#: A session lives through one heartbeat that is late or lost: so many intervals fit into the silence.
+LATE_HEARTBEATS: Final = 2
 
 _T = TypeVar("_T")
 
@@ -138,12 +144,12 @@ def _oidc(oidc: OidcSettings) -> Iterator[Problem]:
 
 
 def _workspaces(settings: GatewaySettings) -> Iterator[Problem]:
-    if settings.oidc is not None and settings.workspaces and not settings.oidc.user_role:
+    because = all_are_administrators(settings.oidc) if settings.oidc is not None else ""
+    if because and settings.workspaces:
         yield Problem(
             "oidc.user_role",
-            "and oidc.admin_role are empty, which makes every user of the issuer a platform administrator, whatever the members "
-            "of workspaces are",
-            "name both roles, or remove workspaces if every user may do everything",
+            f"makes every user of the issuer a platform administrator, whatever the members of workspaces are: {because}",
+            "name two roles, or remove workspaces if every user may do everything",
         )
     for name in _repeated(workspace.name for workspace in settings.workspaces):
         yield Problem("workspaces.name", f"'{name}' is listed twice", "list each workspace once")
@@ -181,11 +187,15 @@ def _sandboxes(settings: GatewaySettings) -> Iterator[Problem]:
 
 
 def _relay(relay: RelaySettings) -> Iterator[Problem]:
-    if relay.silence_timeout <= relay.heartbeat_interval:
+    # A supervisor is told the interval, and has a floor of its own.
+    speaks = max(relay.heartbeat_interval, LEAST_HEARTBEAT_SECONDS)
+    least = LATE_HEARTBEATS * speaks
+    if relay.silence_timeout < least:
         yield Problem(
             "relay.silence_timeout",
-            f"is {relay.silence_timeout:g} s, so a session would be closed between two heartbeats",
-            "set it to several times relay.heartbeat_interval",
+            f"is {relay.silence_timeout:g} s, so the session of a healthy supervisor could end because of one late heartbeat: with "
+            f"relay.heartbeat_interval of {relay.heartbeat_interval:g} s it speaks every {speaks:g} s",
+            f"set it to at least {least:g}, or relay.heartbeat_interval to less",
         )
 
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES, MOST_HEARTBEAT_SECONDS
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -129,8 +129,8 @@ class OidcSettings(_Table):
     """Claim with the list of roles, as a path with dots."""
 
     admin_role: Annotated[str, Env("OPENSHELL_OIDC_ADMIN_ROLE")] = DEFAULT_ADMIN_ROLE
-    """Role of platform administrators. Empty, together with `user_role`, makes every user of the issuer one; that is refused beside
-    `workspaces`, and said at the start."""
+    """Role of platform administrators. Empty, together with `user_role`, or the same as that, makes every user of the issuer one; that is
+    refused beside `workspaces`, and said at the start."""
 
     user_role: Annotated[str, Env("OPENSHELL_OIDC_USER_ROLE")] = DEFAULT_USER_ROLE
     """Role that every user needs. Empty, together with `admin_role`, makes every user of the issuer a platform administrator."""
@@ -247,11 +247,14 @@ class RelaySettings(_Table):
     max_pending_per_sandbox: Annotated[Count, Env("OPENSHELL_RELAY_MAX_PENDING_PER_SANDBOX")] = 32
     """Relays that wait to be taken up by one supervisor."""
 
-    heartbeat_interval: Annotated[Seconds, Env("OPENSHELL_HEARTBEAT_INTERVAL")] = 15.0
-    """Between heartbeats in a supervisor's session. Supervisors send theirs as often, but not within 5 s."""
+    heartbeat_interval: Annotated[
+        Seconds, Field(le=MOST_HEARTBEAT_SECONDS), Env("OPENSHELL_HEARTBEAT_INTERVAL")
+    ] = 15.0
+    """Between heartbeats in a supervisor's session. Supervisors are told, and send theirs as often, but not within 5 s."""
 
     silence_timeout: Annotated[Seconds, Env("OPENSHELL_RELAY_SILENCE_TIMEOUT")] = 45.0
-    """A session from which nothing was heard for so long is closed (RLY-7)."""
+    """A session from which nothing was heard for so long is closed (RLY-7). At least twice the time between two heartbeats of a
+    supervisor: `heartbeat_interval`, or 5 s if that is more."""
 
 
 class LoggingSettings(_Table):
