@@ -358,7 +358,7 @@ def test_one_late_heartbeat_ends_no_session(interval: float) -> None:
 
 
 @pytest.mark.parametrize("interval", [5, 15, 600, 3600])
-def test_a_supervisor_speaks_within_the_silence(interval: float) -> None:
+def test_a_supervisor_speaks_within_the_silence(interval: int) -> None:
     """What a supervisor makes of the announced interval fits the least silence of that."""
     accepted = openshell_pb2.SessionAccepted()
     accepted.heartbeat_interval.FromSeconds(interval)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
+import trustme
 from conditions import block_until
 from dev_command import STOP_SECONDS, command, dev_stack
 from grpc_health.v1 import health_pb2
@@ -206,6 +208,33 @@ async def test_nobody_reads_its_errors(provider: DevelopmentIdentityProvider) ->
         process.terminate()
         block_until(lambda: process.poll() is not None, "it has stopped")
         assert process.returncode == 0
+
+
+def test_handshakes_of_strangers_hold_up_nobody(tmp_path: Path) -> None:
+    """gRPC would write a line for each to a pipe that nobody reads; it would be full after 300."""
+    certificate = trustme.CA().issue_cert("localhost")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(chain))
+    certificate.private_key_pem.write_to_path(str(key))
+    environment = {
+        "OPENSHELL_ALLOW_UNAUTHENTICATED_USERS": "true",
+        "OPENSHELL_TLS_CERT": str(chain),
+        "OPENSHELL_TLS_KEY": str(key),
+    }
+    with _serving(environment=environment) as (endpoint, process):
+        port = int(endpoint.rpartition(":")[2])
+        for _ in range(1000):
+            # It hangs up, by an end or a reset; that it does not is a timeout.
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                with suppress(ConnectionResetError):
+                    while stranger.recv(4096):
+                        pass
+        process.terminate()
+        block_until(lambda: process.poll() is not None, "it has stopped")
+        assert process.returncode == 0
+        assert process.stderr is not None
+        assert all(json.loads(line)["event"] for line in process.stderr)
 
 
 async def test_every_line_of_a_transfer_has_its_id(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -118,3 +119,36 @@ def test_a_process_hears_its_signal_although_nobody_reads_its_errors() -> None:
         assert process.returncode == 0
         assert process.stderr is not None
         assert '"number": 0' in process.stderr.readline()
+
+
+PRINTS = """
+import threading, warnings
+from openshell_files_protocol.server_process import configure_logs
+configure_logs("json", "info")
+
+def fail(*_):
+    raise ValueError("é")
+
+class Freed:
+    __del__ = fail
+
+warnings.warn("beware")
+thread = threading.Thread(target=fail, name="one")
+thread.start()
+thread.join()
+Freed()
+"""
+
+
+def test_what_python_prints_by_itself_is_logged() -> None:
+    """Warnings, threads that fail, exceptions that nobody can catch: lines as all others."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True, timeout=60
+    )
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [event["level"] for event in events] == ["warning", "error", "error"]
+    warned, thread, freed = events
+    assert "beware" in warned["event"]
+    assert thread["event"] == "thread one failed"
+    assert "__del__" in freed["event"] or "fail" in freed["event"]
+    assert all("ValueError: é" in event["exception"] for event in (thread, freed))

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Final, Literal, TextIO, cast
 
@@ -28,6 +29,13 @@ _M_ARENA_MAX: Final = -8
 #: New containers before the collector looks at the young ones. A message is a
 #: few dozen, so the default of 700 looks every couple of messages.
 _YOUNG_OBJECTS: Final = 10_000
+
+# gRPC writes lines of its own to descriptor 2, one for every TLS handshake that
+# fails. Strangers could fill a pipe that nobody reads, and whichever of gRPC's
+# threads writes would then wait for ever, also one that the end of the process
+# waits for. Here and not in a function, since gRPC looks when it is imported;
+# who sets the variable wants the lines.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 LogFormat = Literal["console", "json"]
 
@@ -126,6 +134,28 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO))
     # Every request for the issuer's keys would be a line.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    _log_what_python_would_print()
+
+
+def _log_what_python_would_print() -> None:
+    """Send what the interpreter writes to standard error by itself the same way: it must not wait either."""
+    logger = logging.getLogger("python")
+
+    def thread_failed(failure: threading.ExceptHookArgs) -> None:
+        name = failure.thread.name if failure.thread is not None else "?"
+        error = failure.exc_value
+        logger.error("thread %s failed", name, exc_info=error and (type(error), error, failure.exc_traceback))
+
+    def not_raised(lost: sys.UnraisableHookArgs) -> None:
+        error = lost.exc_value
+        logger.error(
+            "%s: %r", lost.err_msg or "exception ignored in", lost.object,
+            exc_info=error and (type(error), error, lost.exc_traceback),
+        )  # fmt: skip
+
+    logging.captureWarnings(True)
+    threading.excepthook = thread_failed
+    sys.unraisablehook = not_raised
 
 
 async def wait_for_stop(*, stdin_closes: bool = False) -> str:
