@@ -1,4 +1,4 @@
-"""Downloads through the agent (DWN-1 to DWN-7)."""
+"""Downloads through the agent (DWN-1 to DWN-8)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.agent_harness import (
     stat,
     until,
 )
-from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, RFC_CHUNK_BYTES
+from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, MIN_CHUNK_BYTES, RFC_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -104,11 +104,35 @@ async def test_ranges_that_are_wrong(agent: FileAgent, sandbox: Sandbox) -> None
         assert (await refusal(get(agent, "/file", tail_bytes=1, **wrong))).fields == ["tail_bytes"]
 
 
-async def test_the_caller_chooses_smaller_pieces(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-6: and never gets larger ones than the gateway lets through."""
+@pytest.mark.parametrize(
+    ("wanted", "size"),
+    [
+        (0, MAX_CHUNK_BYTES),
+        (1, MIN_CHUNK_BYTES),
+        (64, MIN_CHUNK_BYTES),
+        (MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES),
+        (MIN_CHUNK_BYTES, MIN_CHUNK_BYTES),
+        (MIN_CHUNK_BYTES + 1, MIN_CHUNK_BYTES + 1),
+        (MAX_CHUNK_BYTES, MAX_CHUNK_BYTES),
+        (MAX_CHUNK_BYTES + 1, MAX_CHUNK_BYTES),
+        (2**32 - 1, MAX_CHUNK_BYTES),
+    ],
+)
+async def test_the_caller_chooses_smaller_pieces(
+    agent: FileAgent, sandbox: Sandbox, wanted: int, size: int
+) -> None:
+    """DWN-8: but none so small that they are a flood, whatever the gateway passes on."""
+    content = b"x" * (MAX_CHUNK_BYTES + 1)
+    (sandbox.root / "file").write_bytes(content)
+    got = await get(agent, "/file", max_chunk_bytes=wanted)
+    assert got.content == content
+    whole, rest = divmod(len(content), size)
+    assert got.sizes == [size] * whole + [rest] * bool(rest)
+
+
+async def test_the_gateway_limits_the_pieces(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-6"""
     (sandbox.root / "file").write_bytes(bytes(MIB))
-    assert max((await get(agent, "/file", max_chunk_bytes=1000)).sizes) == 1000
-    assert max((await get(agent, "/file", max_chunk_bytes=2**32 - 1)).sizes) == MAX_CHUNK_BYTES
     async with peer_of(agent) as peer:
         request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
         await peer.send(opened(download=request, max_chunk_bytes=300 * KIB))

@@ -1,4 +1,4 @@
-"""Which bytes of a file are sent, and in which pieces (DWN-3 to DWN-7)."""
+"""Which bytes of a file are sent, and in which pieces (DWN-3 to DWN-8)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
-from openshell_files_protocol.limits import MIB, RFC_CHUNK_BYTES
+from openshell_files_protocol.limits import MIB, MIN_CHUNK_BYTES, RFC_CHUNK_BYTES
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.limits import Limits
@@ -67,10 +67,16 @@ def trailer_digest(request: DownloadRequest, span: Span, hole_bytes: int) -> Dig
 
 
 def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
-    """Return the content of one message in bytes."""
+    """Return the content of one message in bytes (DWN-8).
+
+    What a caller asks for has a floor here too: a gateway that passes it on
+    as it is would take the pieces for this supervisor's flood (RLY-10).
+    """
     if not request.checked:
         return min(RFC_CHUNK_BYTES, limits.max_chunk_bytes)
-    return min(request.max_chunk_bytes or limits.max_chunk_bytes, limits.max_chunk_bytes)
+    if not request.max_chunk_bytes:
+        return limits.max_chunk_bytes
+    return min(max(request.max_chunk_bytes, MIN_CHUNK_BYTES), limits.max_chunk_bytes)
 
 
 def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
