@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Generator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Tests judge no time: machines are shared, and a slow draw says nothing about
@@ -11,3 +15,23 @@ _untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("search", _untimed)
 settings.register_profile("same examples", _untimed, derandomize=True)
 settings.load_profile("same examples")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_reach_what_tests_start() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Give processes that tests start the kernel's handlers, although ours may be started without.
+
+    A signal that a parent ignores (a job in the background, nohup) is ignored
+    by all below. One that is handled is not: exec resets the handler. The
+    handler does nothing, so that this process goes on as it was told to.
+    """
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, lambda _number, _frame: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,33 @@ SOURCES = {
 }
 
 #: What a core must not know.
-FORBIDDEN_IN_CORE = {"grpc", "asyncio", "os", "time", "socket", "threading", "sqlite3", "httpx", "aiofiles"}
+FORBIDDEN_IN_CORE = {
+    *("grpc", "httpx", "aiofiles", "sqlite3", "socket", "select", "selectors", "subprocess"),
+    *("asyncio", "threading", "multiprocessing", "concurrent", "signal", "time"),
+    *("os", "pathlib", "shutil", "tempfile", "fcntl", "mmap"),
+    # It would hide an import from this test.
+    "importlib",
+}
+#: Names from those modules that are only types, or rules about text.
+HARMLESS = {"os.PathLike", "pathlib.PurePath", "pathlib.PurePosixPath"}
 
 CORES = [
-    SOURCES["gateway"] / "core",
-    SOURCES["supervisor"] / "agent/core",
-    SOURCES["supervisor"] / "commands/core",
-    SOURCES["sdk"] / "_core",
+    ("gateway", "core"),
+    ("supervisor", "agent/core"),
+    ("supervisor", "commands/core"),
+    ("sdk", "_core"),
 ]
+
+#: Modules outside of a core that are rules and values like it, and which it may therefore use.
+BESIDE_CORE = {
+    "sdk": {
+        "openshell_files._arguments.values",
+        "openshell_files.auth",
+        "openshell_files.errors",
+        "openshell_files.options",
+        "openshell_files.results",
+    }
+}
 
 #: Which distribution may import which.
 ALLOWED = {
@@ -37,22 +57,139 @@ OURS = {"openshell_files_protocol", "openshell_files_gateway", "openshell_superv
 
 def imports_of(file: Path) -> set[str]:
     """Return the modules that a file imports, as far as they are absolute."""
-    modules = set[str]()
+    return {name for name, _ in _imports(file, "")}
+
+
+def _imports(file: Path, package: str) -> Iterator[tuple[str, str]]:
+    """Yield module and name of each import; the name is empty where a module is imported.
+
+    Args:
+        file: source of a module.
+        package: that the module is in, for relative imports; without it they are left out.
+    """
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module)
-    return modules
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level:
+                if not package:
+                    continue
+                above = package.split(".")[: 1 - node.level or None]
+                module = ".".join([*above, *filter(None, [module])])
+            yield from ((module, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("core", CORES, ids=lambda core: core.relative_to(ROOT).as_posix())
-def test_a_core_has_only_rules(core: Path) -> None:
-    files = sorted(core.glob("*.py"))
+def _module_at(file: Path, source: Path) -> str:
+    parts = file.relative_to(source.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _is_module(name: str, source: Path) -> bool:
+    path = source.parent / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def wrong_imports(file: Path, source: Path, core: str, beside: set[str]) -> set[str]:
+    """Return what a module of a core imports and must not.
+
+    Args:
+        file: of the module.
+        source: directory of the distribution's package.
+        core: the core, relative to it.
+        beside: modules of the distribution that it may use too.
+    """
+    own = _module_at(source / core, source)
+    this = _module_at(file, source)
+    package = this if file.name == "__init__.py" else this.rpartition(".")[0]
+    wrong = set[str]()
+    for module, name in _imports(file, package):
+        full = f"{module}.{name}" if name else module
+        root = module.partition(".")[0]
+        if root == source.name:
+            # `from package import module` imports the module, not a name of the package.
+            target = full if name and _is_module(full, source) else module
+            if target != own and not target.startswith(f"{own}.") and target not in beside:
+                wrong.add(full)
+        elif root in FORBIDDEN_IN_CORE and full not in HARMLESS:
+            wrong.add(full)
+    return wrong
+
+
+@pytest.mark.parametrize(("name", "core"), CORES)
+def test_a_core_has_only_rules(name: str, core: str) -> None:
+    """And uses of its distribution only itself, and what is as much without input and output."""
+    source, beside = SOURCES[name], BESIDE_CORE.get(name, set[str]())
+    files = sorted((source / core).rglob("*.py"))
     assert files
-    for file in files:
-        known = {module.partition(".")[0] for module in imports_of(file)}
-        assert not known & FORBIDDEN_IN_CORE, file
+    files += [source.parent / (module.replace(".", "/") + ".py") for module in beside]
+    assert {
+        _module_at(file, source): wrong
+        for file in files
+        if (wrong := wrong_imports(file, source, core, beside))
+    } == {}
+
+
+def test_every_core_is_looked_at() -> None:
+    found = {
+        (name, path.relative_to(source).as_posix())
+        for name, source in SOURCES.items()
+        for path in source.rglob("*core")
+        if path.is_dir()
+    }
+    assert found == set(CORES)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "import os",
+        "import os.path",
+        "from os import open",
+        "from pathlib import Path",
+        "from importlib import import_module",
+        "def f():\n    import time",
+        "import ours.outer",
+        "import ours.agent.paths as p",
+        "from ours import outer",
+        "from ours import NAME",
+        "from ours.agent import paths",
+        "from ours.agent.paths import walk",
+        "from ours.other.core import rules",
+        "from ours.agent.corelike import x",
+        "from .. import paths",
+        "from ..paths import walk",
+        "from ... import outer",
+        "if TYPE_CHECKING:\n    from ours.agent.paths import walk",
+    ],
+)
+def test_a_planted_import_is_found(tmp_path: Path, planted: str) -> None:
+    """A test of the test above."""
+    source = tmp_path / "ours"
+    for module in ("outer", "agent/paths", "agent/corelike", "agent/values", "other/core/rules"):
+        path = source / f"{module}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    core = source / "agent/core"
+    core.mkdir()
+    (core / "limits.py").touch()
+    right = """
+import stat
+from os import PathLike
+from ours.agent import core, values
+from ours.agent.core import limits
+from ours.agent.core.limits import LIMIT
+from ours.agent.values import VALUE
+from . import limits
+from .limits import LIMIT
+from ..values import VALUE
+"""
+    file = core / "rules.py"
+    file.write_text(right)
+    beside = {"ours.agent.values"}
+    assert wrong_imports(file, source, "agent/core", beside) == set()
+    file.write_text(right + planted)
+    assert len(wrong_imports(file, source, "agent/core", beside)) == 1
 
 
 @pytest.mark.parametrize("name", SOURCES)
