@@ -33,5 +33,6 @@ def test_a_run_whose_parent_ignores_signals(tmp_path: Path, ignored: str) -> Non
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout
