@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from agent.agent_harness import (
     EROFS,
     Refused,
     Sandbox,
+    StrictFileSystem,
     get_upload,
     metadata,
     opened,
@@ -216,6 +218,56 @@ async def test_a_second_name_that_stays(sandbox: Sandbox) -> None:
     await agent.aclose()
     assert not sandbox.leftovers()
     assert (sandbox.root / "file").read_bytes() == b"abc"
+
+
+def _no_tmpfile(fs: StrictFileSystem) -> None:
+    real = fs.open
+
+    def open_(name: bytes, flags: int, **kwargs: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return real(name, flags, **kwargs)
+
+    fs.__dict__["open"] = open_
+    fs.fail("pwrite", EIO)
+
+
+def _link_with_effect(fs: StrictFileSystem) -> None:
+    real = fs.link_descriptor
+
+    def link(fd: int, dir_fd: int, name: bytes) -> None:
+        real(fd, dir_fd, name)
+        raise OSError(EIO, "the link is there all the same")
+
+    fs.__dict__["link_descriptor"] = link
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [_no_tmpfile, _link_with_effect, lambda fs: fs.fail("rename", EIO)],
+    ids=["named from the start", "named for the rename", "not renamed"],
+)
+async def test_a_name_that_cannot_be_removed(
+    sandbox: Sandbox, prepare: Callable[[StrictFileSystem], object]
+) -> None:
+    """RSM-8: whatever name an upload had that nobody can find again, the next start removes it."""
+    (sandbox.root / "file").write_bytes(b"old")
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        prepare(sandbox.fs)
+        sandbox.fs.fail("unlink", EIO)
+        await refusal(put(agent, "/file", b"abc"))
+        assert len(sandbox.leftovers()) == 1
+    finally:
+        await agent.aclose()
+    assert len(sandbox.leftovers()) == 1
+    sandbox.fs = StrictFileSystem()
+    agent = sandbox.agent()
+    await agent.start()
+    await agent.aclose()
+    assert not sandbox.leftovers()
+    assert (sandbox.root / "file").read_bytes() == b"old"
 
 
 class BrokenJournal(Journal):

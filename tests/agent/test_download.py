@@ -259,6 +259,25 @@ async def test_holes(agent: FileAgent, sandbox: Sandbox) -> None:
     assert middle.holes == [(MIB, 2 * MIB)]
 
 
+@pytest.mark.parametrize(
+    ("hole", "holes"),
+    [
+        (MIN_CHUNK_BYTES - 4 * KIB, []),
+        (MIN_CHUNK_BYTES, [(MIN_CHUNK_BYTES, MIN_CHUNK_BYTES)]),
+        (MIN_CHUNK_BYTES + 4 * KIB, [(MIN_CHUNK_BYTES, MIN_CHUNK_BYTES + 4 * KIB)]),
+    ],
+)
+async def test_a_hole_of_one_chunk(
+    agent: FileAgent, sandbox: Sandbox, hole: int, holes: list[tuple[int, int]]
+) -> None:
+    """DWN-7: exactly where a hole is worth a message."""
+    with (sandbox.root / "file").open("wb") as file:
+        file.write(b"x" * MIN_CHUNK_BYTES)
+        file.seek(hole, os.SEEK_CUR)
+        file.write(b"y" * 4 * KIB)
+    assert (await get(agent, "/file", max_chunk_bytes=MIN_CHUNK_BYTES)).holes == holes
+
+
 async def test_a_file_of_nothing_but_a_hole(agent: FileAgent, sandbox: Sandbox) -> None:
     """DWN-7: 2**32 + 1 bytes in a few messages."""
     with (sandbox.root / "file").open("wb") as file:

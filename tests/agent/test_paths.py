@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
 import stat as stat_module
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,35 @@ async def test_kernel_interfaces(whole_machine: FileAgent, path: str) -> None:
     assert (await refusal(get(whole_machine, path, leaf_link=FOLLOW))).reason is Reason.PATH_FORBIDDEN
     assert (await refusal(put(whole_machine, path, b"x"))).reason is Reason.PATH_FORBIDDEN
     assert (await refusal(stat(whole_machine, path))).reason is Reason.PATH_FORBIDDEN
+
+
+FORBIDDEN_ON_A_LEAF: dict[str, Callable[[FileAgent], Awaitable[Any]]] = {
+    "download": lambda agent: get(agent, "/file"),
+    "unchecked download": lambda agent: get(agent, "/file", checked=False),
+    "stat": lambda agent: stat(agent, "/file"),
+    "stat with digest": lambda agent: stat(agent, "/file", include_digest=True),
+    "stat of a link": lambda agent: stat(agent, "/file", leaf_link=files_pb2.LEAF_LINK_POLICY_NOFOLLOW),
+    "condition": lambda agent: put(
+        agent, "/file", b"new", condition=files_pb2.UploadCondition(sha256=hashlib.sha256(b"x").digest())
+    ),
+}
+
+
+@pytest.mark.parametrize("method", FORBIDDEN_ON_A_LEAF)
+async def test_a_file_of_a_kernel_interface_in_an_ordinary_directory(
+    either: FileAgent, both: Sandbox, method: str
+) -> None:
+    """PTH-5: a mount can cover a single file; its directory says nothing about it."""
+    (both.root / "file").write_bytes(b"x")
+    real = both.fs.file_system_type
+
+    def of(fd: int) -> int:
+        return 0x9FA0 if os.readlink(f"/proc/self/fd/{fd}").endswith("/file") else real(fd)
+
+    both.fs.__dict__["file_system_type"] = of
+    error = await refusal(FORBIDDEN_ON_A_LEAF[method](either))
+    assert (error.reason, error.metadata) == (Reason.PATH_FORBIDDEN, {"fs": "procfs"})
+    assert (both.root / "file").read_bytes() == b"x"
 
 
 async def test_links_to_kernel_interfaces(whole_machine: FileAgent, tmp_path: Path) -> None:
