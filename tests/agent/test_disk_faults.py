@@ -270,6 +270,48 @@ async def test_a_name_that_cannot_be_removed(
     assert (sandbox.root / "file").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("nameless", [True, False], ids=["for the rename", "from the start"])
+async def test_a_name_is_noted_before_it_exists(
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    nameless: bool,  # noqa: FBT001
+) -> None:
+    """RSM-8: an agent may be killed at any moment, and the next one has to know what it left."""
+    noted, made = set[bytes](), list[bytes]()
+
+    class NotingJournal(Journal):
+        def add_name(self, parent: bytes, name: bytes) -> None:
+            super().add_name(parent, name)
+            noted.add(name)
+
+    monkeypatch.setattr("openshell_supervisor_sim.agent.file_agent.Journal", NotingJournal)
+    real_open, real_link = sandbox.fs.open, sandbox.fs.link_descriptor
+
+    def open_(name: bytes, flags: int, **kwargs: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE and not nameless:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        if flags & os.O_CREAT:
+            made.append(name)
+            assert name in noted
+        return real_open(name, flags, **kwargs)
+
+    def link(fd: int, dir_fd: int, name: bytes) -> None:
+        if name != b"file":
+            made.append(name)
+            assert name in noted
+        real_link(fd, dir_fd, name)
+
+    sandbox.fs.__dict__.update(open=open_, link_descriptor=link)
+    (sandbox.root / "file").write_bytes(b"old")
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        await put(agent, "/file", b"abc")
+    finally:
+        await agent.aclose()
+    assert len(made) == 1
+
+
 class BrokenJournal(Journal):
     """Fails to write when told to."""
 

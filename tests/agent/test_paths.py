@@ -21,6 +21,9 @@ from agent.agent_harness import (
     Sandbox,
     StrictFileSystem,
     get,
+    metadata,
+    opened,
+    peer_of,
     put,
     start_upload,
     stat,
@@ -141,12 +144,47 @@ def test_path_limit_counts_the_workdir() -> None:
         absolute_components(path, "/" + "w" * 200, "f")
 
 
-@pytest.mark.parametrize("name", [".openshell-upload-", ".openshell-upload-0123"])
-async def test_staging_names_are_reserved(agent: FileAgent, sandbox: Sandbox, name: str) -> None:
-    """RSM-10: nobody can aim at another's staging file; not through a link either."""
-    assert (await refusal(put(agent, f"/{name}", b""))).reason is Reason.INVALID_PATH
-    (sandbox.root / "link").symlink_to(name)
-    assert (await refusal(put(agent, "/link", b"", leaf_link=FOLLOW))).reason is Reason.INVALID_PATH
+#: Every method that takes a path, as somebody who is not the uploader.
+OF_ANOTHER: dict[str, Callable[[FileAgent, str], Awaitable[Any]]] = {
+    "upload": lambda agent, path: put(agent, path, b"", principal="bob", leaf_link=FOLLOW),
+    "start": lambda agent, path: start_upload(agent, path, principal="bob", leaf_link=FOLLOW),
+    "start with digest": lambda agent, path: start_upload(
+        agent, path, 6, principal="bob", sha256=hashlib.sha256(b"secret").digest(), leaf_link=FOLLOW
+    ),
+    "condition": lambda agent, path: put(
+        agent, path, b"", principal="bob", condition=files_pb2.UploadCondition(present=True), leaf_link=FOLLOW
+    ),
+    "download": lambda agent, path: get(agent, path, leaf_link=FOLLOW),
+    "unchecked download": lambda agent, path: get(agent, path, checked=False, leaf_link=FOLLOW),
+    "stat": lambda agent, path: stat(agent, path, leaf_link=FOLLOW),
+    "stat of a directory": lambda agent, path: stat(agent, path + "/", leaf_link=FOLLOW),
+    "stat of a link": lambda agent, path: stat(agent, path, leaf_link=files_pb2.LEAF_LINK_POLICY_NOFOLLOW),
+    "stat with digest": lambda agent, path: stat(agent, path, include_digest=True, leaf_link=FOLLOW),
+}
+
+
+@pytest.mark.parametrize("way", ["its name", "a link", "nothing there"])
+@pytest.mark.parametrize("method", OF_ANOTHER)
+async def test_staging_names_are_reserved(either: FileAgent, both: Sandbox, method: str, way: str) -> None:
+    """PTH-7, RSM-2: nobody reads, describes or replaces what another one uploads, not through a link either."""
+    started = await start_upload(either, "/file", 6, request_id="r")
+    async with peer_of(either) as peer:
+        fields = {"upload_id": started.upload_id, "epoch": 1, "request_id": "r"}
+        await peer.send(opened(upload=metadata("/file", 6, **fields)))
+        await peer.accepted()
+        await peer.data(0, b"sec")
+        await peer.input_end()
+        await peer.error()
+    (name,) = both.leftovers()
+    (both.root / "link").symlink_to(name)
+    path = {"its name": f"/{name}", "a link": "/link", "nothing there": "/.openshell-upload-0123"}[way]
+    if way == "a link" and method == "stat of a link":
+        assert (await stat(either, path, leaf_link=files_pb2.LEAF_LINK_POLICY_NOFOLLOW)).link_target
+    else:
+        assert (await refusal(OF_ANOTHER[method](either, path))).reason is Reason.PATH_FORBIDDEN
+    assert (both.root / name).read_bytes() == b"sec"
+    await put(either, "/file", b"secret", skip=3, **fields)
+    assert (both.root / "file").read_bytes() == b"secret"
 
 
 async def test_links_on_the_way(either: FileAgent, both: Sandbox) -> None:
@@ -193,6 +231,15 @@ async def test_too_many_links(either: FileAgent, both: Sandbox) -> None:
     assert (await refusal(put(either, "/loop/f", b"x"))).reason is Reason.INVALID_PATH
     assert (await refusal(put(either, "/loop", b"x", leaf_link=FOLLOW))).reason is Reason.INVALID_PATH
     assert (await refusal(put(either, "/loop/f", b"x", parents=CREATE))).reason is Reason.INVALID_PATH
+
+
+async def test_too_many_leaf_links(either: FileAgent, both: Sandbox) -> None:
+    """PTH-3, PTH-4: forty of them too, where they are followed by the agent and not by the kernel."""
+    (both.root / "l0").write_bytes(b"x")
+    for index in range(41):
+        (both.root / f"l{index + 1}").symlink_to(f"l{index}")
+    assert (await get(either, "/l40", leaf_link=FOLLOW)).content == b"x"
+    assert (await refusal(get(either, "/l41", leaf_link=FOLLOW))).reason is Reason.INVALID_PATH
 
 
 async def test_leaf_links(either: FileAgent, both: Sandbox) -> None:

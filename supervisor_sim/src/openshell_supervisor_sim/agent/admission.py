@@ -13,7 +13,6 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.remote_path import refuse_staging_name
 from openshell_supervisor_sim.agent.core.requests import LeafLink, UploadKey, UploadRequest
 from openshell_supervisor_sim.agent.destination import DestinationCheck
 from openshell_supervisor_sim.agent.errno_reasons import mapped
@@ -388,18 +387,12 @@ class Admission:
                 f"metadata.size_bytes is {request.size_bytes}, at most {limit} are allowed",
                 {"max_file_bytes": str(limit)},
             )
-        location = self._root.locate(
+        return self._root.locate(
             request.path,
             "metadata.remote_path",
             follow=request.leaf_link is LeafLink.FOLLOW,
             create_parents=request.create_parents,
         )
-        try:
-            refuse_staging_name(location.name, "metadata.remote_path")
-        except BaseException:
-            location.close()
-            raise
-        return location
 
     @contextmanager
     def _owned_location(self, request: UploadRequest, caller: Caller) -> Generator[Location]:

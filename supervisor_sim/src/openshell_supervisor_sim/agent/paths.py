@@ -19,7 +19,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_PATH_BYTES
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.remote_path import absolute_components
+from openshell_supervisor_sim.agent.core.remote_path import absolute_components, refuse_staging_name
 from openshell_supervisor_sim.agent.errno_reasons import mapped, transfer_error
 from openshell_supervisor_sim.agent.filesystem import (
     FileSystem,
@@ -265,6 +265,7 @@ class SandboxRoot:
         Raises:
             TransferError: PATH_FORBIDDEN.
         """
+        refuse_staging_name(location.name, location.path)
         status = self.refuse_forbidden(location.parent_fd, location.path)
         if self.guard is not None:
             self.guard.refuse_name(status, location.name, location.path)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from openshell_files_protocol.errors import invalid
+from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES
 from openshell_files_protocol.reasons import Reason
 
-#: Names that the agent gives to staging files; nobody may upload to one.
+#: Names that the agent gives to staging files; no path may mean one.
 STAGING_PREFIX: Final = b".openshell-upload-"
 
 
@@ -51,13 +51,21 @@ def absolute_components(
     return tuple(given)
 
 
-def refuse_staging_name(name: bytes, field: str) -> None:
-    """Refuse a destination whose name is reserved for staging files.
+def refuse_staging_name(name: bytes, path: str) -> None:
+    """Refuse a name that is reserved for staging files, whatever a method wants with it (PTH-7).
+
+    What is staged is its uploader's alone (RSM-2), and only a name of its own
+    keeps other callers from reading it.
+
+    Args:
+        name: last component of a path, after links.
+        path: for the error.
 
     Raises:
-        TransferError: INVALID_PATH.
+        TransferError: PATH_FORBIDDEN.
     """
     if name.startswith(STAGING_PREFIX):
-        raise invalid(
-            field, f"names beginning with {STAGING_PREFIX.decode()} are the agent's own", Reason.INVALID_PATH
+        raise TransferError(
+            Reason.PATH_FORBIDDEN,
+            f"{path}: names beginning with {STAGING_PREFIX.decode()} are of files that are being uploaded",
         )
