@@ -169,7 +169,7 @@ async def test_staging_names_are_reserved(either: FileAgent, both: Sandbox, meth
     """PTH-7, RSM-2: nobody reads, describes or replaces what another one uploads, not through a link either."""
     started = await start_upload(either, "/file", 6, request_id="r")
     async with peer_of(either) as peer:
-        fields = {"upload_id": started.upload_id, "epoch": 1, "request_id": "r"}
+        fields: dict[str, Any] = {"upload_id": started.upload_id, "epoch": 1, "request_id": "r"}
         await peer.send(opened(upload=metadata("/file", 6, **fields)))
         await peer.accepted()
         await peer.data(0, b"sec")
