@@ -242,9 +242,13 @@ def _link_with_effect(fs: StrictFileSystem) -> None:
     fs.__dict__["link_descriptor"] = link
 
 
+def _no_rename(fs: StrictFileSystem) -> None:
+    fs.fail("rename", EIO)
+
+
 @pytest.mark.parametrize(
     "prepare",
-    [_no_tmpfile, _link_with_effect, lambda fs: fs.fail("rename", EIO)],
+    [_no_tmpfile, _link_with_effect, _no_rename],
     ids=["named from the start", "named for the rename", "not renamed"],
 )
 async def test_a_name_that_cannot_be_removed(
