@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import grpc
 import pytest
 from conditions import block_until
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
+from no_gateway import Refusing
 from openshell_files import NO_RETRY, AsyncFilesClient, Progress, RetryPolicy
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.giving_up import Remains, is_to_be_freed
@@ -143,32 +142,6 @@ def test_a_token_that_is_refused_behind_the_finish(gateway: FakeGateway, connect
 
 
 # A3: the finish did not leave
-
-
-class Refusing:
-    """Addresses at which no gateway answers, one per state of a connection."""
-
-    def __init__(self, state: str) -> None:
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        self._closing = state == "closes"
-        if state == "nobody":
-            self._socket.close()
-            return
-        self._socket.listen(16)
-        if state == "closes":
-            threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                self._socket.accept()[0].close()
-            except OSError:
-                return
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.mark.parametrize("state", ["nobody", "closes", "silent"])

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import grpc
 import pytest
 from fake_file_gateway import FakeFile, FakeGateway, PlainStatus, Stall
+from no_gateway import Refusing
 from official_stand_in import SandboxClient, SandboxRef, SandboxSession
 from openshell_files import NO_RETRY, AsyncFilesClient, FilesClient, SandboxFiles, errors
 from openshell_files_protocol import methods
@@ -88,6 +89,46 @@ def test_broken_upload_goes_on(files: FilesClient | AsyncView, gateway: FakeGate
     gateway.failures[methods.UPLOAD_FILE].append(PlainStatus(grpc.StatusCode.UNAVAILABLE, "gone"))
     files.sandbox("demo").write_bytes("big", big_content())
     assert gateway.files["big"].content == big_content()
+
+
+def test_small_files_in_one_message(files: FilesClient | AsyncView, gateway: FakeGateway) -> None:
+    """UPL-16, on a channel below the official client's interceptors."""
+    gateway.max_whole_bytes = 100
+    for name in ("a", "b"):
+        files.sandbox("demo").write_bytes(name, name.encode())
+        assert gateway.files[name].content == name.encode()
+    assert gateway.upload_messages[-1][0].metadata.HasField("whole")
+
+
+@pytest.mark.parametrize("state", ["nobody", "closes", "silent"])
+@pytest.mark.parametrize("size", [0, 5, 1_000_000])
+def test_a_finish_that_never_left_is_a_plain_failure(borrow: Borrow, state: str, size: int) -> None:
+    """RSM-7: also on a channel that does not wait for its connection. Many times, since it is a race."""
+    for _ in range(3 if state == "silent" else 10):
+        where = Refusing(state)
+        client = SandboxClient(where.address, bearer_token="t")
+        files = borrow(client, retry=NO_RETRY, timeout=0.3, idle_timeout=0.3)
+        try:
+            with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)) as caught:
+                files.sandbox("demo").write_bytes("x", bytes(size))
+        finally:
+            files.close()
+            client.close()
+            where.close()
+        assert not isinstance(caught.value, errors.OutcomeUnknown)
+
+
+@pytest.mark.parametrize("whole", [0, 100])
+def test_a_gateway_that_went_away_between_two_files(
+    official: SandboxClient, borrow: Borrow, gateway: FakeGateway, whole: int
+) -> None:
+    gateway.max_whole_bytes = whole
+    with borrow(official, retry=NO_RETRY) as files:
+        files.sandbox("demo").write_bytes("first", b"1")
+        gateway.stop()
+        for _ in range(20):
+            with pytest.raises(errors.Unavailable):
+                files.sandbox("demo").write_bytes("x", b"2")
 
 
 @pytest.mark.parametrize("call", ["upload", "download", "stat"])

@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 
 from openshell_files._core.borrowed import owners_failure
+from openshell_files._core.connectivity import Way, state_of
 
 _Metadata = Sequence[tuple[str, str]]
 _T = TypeVar("_T")
@@ -37,6 +38,11 @@ class BridgedChannel:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
         self._running = set[_Call[Any]]()
+
+    def get_state(self, *, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return whether there is a connection; one that does not tell counts as connected."""
+        del try_to_connect  # that is its owner's
+        return state_of(self._channel) or grpc.ChannelConnectivity.READY
 
     def unary_unary(self, path: str, _serialize: None, _parse: None) -> Callable[..., Awaitable[bytes]]:
         """Return a function that calls a method that takes and gives one message."""
@@ -57,7 +63,7 @@ class BridgedChannel:
         method = cast("Any", self._channel.stream_unary(path, None, None))
 
         def call(*, metadata: _Metadata, timeout: float | None) -> BridgedUpload:
-            messages = _Messages(asyncio.get_running_loop())
+            messages = _Messages(asyncio.get_running_loop(), Way(self._channel))
             upload = BridgedUpload(
                 lambda: method.future(messages, metadata=metadata, timeout=timeout), messages
             )
@@ -181,8 +187,11 @@ class _Call(Generic[_T]):
 class _Messages(Iterator[bytes]):
     """What gRPC's sending thread takes, one by one; each is waited for in the loop until it was taken."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, way: Way) -> None:
         self._loop = loop
+        self._way = way
+        #: Whether the message that was taken last can have left this process.
+        self.newest_left = False
         self._given: SimpleQueue[tuple[bytes, asyncio.Event] | None] = SimpleQueue()
         self._closed = False
 
@@ -201,9 +210,11 @@ class _Messages(Iterator[bytes]):
         self._given.put(None)
 
     def __next__(self) -> bytes:
+        self._way.is_open()
         given = self._given.get()
         if given is None or self._closed:
             raise StopIteration
+        self.newest_left = self._way.is_open()
         message, taken = given
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(taken.set)
@@ -226,7 +237,13 @@ class BridgedUpload(_Call[bytes]):
 
     async def write(self, message: bytes) -> None:
         """Send a message; returns when gRPC has taken it."""
+        self._messages.newest_left = False
         await self._messages.put(message)
+
+    @property
+    def newest_left(self) -> bool:
+        """Whether the message that was given last can have left this process."""
+        return self._messages.newest_left
 
     async def done_writing(self) -> None:
         """Say that no message follows."""

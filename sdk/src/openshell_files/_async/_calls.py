@@ -160,8 +160,7 @@ class UploadCall:
         self._idle = idle
         self._opened = False
         self._over = asyncio.Event()
-        #: Whether the last message can have left this process: a connection may have taken it.
-        self.finish_left = False
+        self._finish_given = False
         call.add_done_callback(lambda _: self._over.set())
 
     async def __aenter__(self) -> Self:
@@ -176,6 +175,12 @@ class UploadCall:
     def cancel(self) -> None:
         """End the call."""
         self._call.cancel()
+
+    @property
+    def finish_left(self) -> bool:
+        """Whether the last message can have left this process: a connection may have taken it."""
+        # A call that begins without a connection says itself what it kept.
+        return self._finish_given and bool(getattr(self._call, "newest_left", True))
 
     async def _open(self) -> None:
         """Wait until there is a connection."""
@@ -217,7 +222,7 @@ class UploadCall:
         if self._over.is_set():
             raise CallEndedError
         # There is a connection, so from here on it can be on its way.
-        self.finish_left = last
+        self._finish_given = last
         # Servers end a call without reading on. Not all of them reset the
         # stream then, so the write alone might wait for ever.
         writing = asyncio.ensure_future(self._send(message))

@@ -53,9 +53,8 @@ def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
         fault = fault_of(answer)
     if fault:
         name = method.rpartition("/")[2]
-        doubt = "; whether the file was published is not known" if name == "UploadFile" else ""
         raise error_from_reason(
-            Reason.AGENT_PROTOCOL_ERROR, f"the answer to {name} breaks the protocol: {fault}{doubt}"
+            Reason.AGENT_PROTOCOL_ERROR, f"the answer to {name} breaks the protocol: {fault}"
         )
     return answer
 

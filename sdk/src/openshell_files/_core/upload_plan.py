@@ -23,21 +23,16 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Code, Reason, Retry, reason_named
 
 from openshell_files._core import answers
+from openshell_files._core.after_finish import at_the_door, is_verdict
 from openshell_files._core.error_mapping import error_from_reason
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Decision, RetryBudget
 from openshell_files.errors import (
-    DeadlineExceeded,
     ErrorFacts,
     FilesError,
     IntegrityError,
-    InternalError,
     LocalReason,
     OutcomeUnknown,
-    PermissionDenied,
-    SandboxNotReady,
-    StorageError,
-    Unauthenticated,
     Unavailable,
     UploadConflict,
     UploadInterrupted,
@@ -128,22 +123,6 @@ class Finished:
 
     response: files_pb2.UploadFileResponse
 
-
-#: With these the gateway ends a call before the sandbox hears of it.
-_AT_THE_DOOR: Final = frozenset(
-    reason.name
-    for reason in (
-        Reason.FILES_UNSUPPORTED,
-        Reason.ISSUER_UNAVAILABLE,
-        Reason.METHOD_UNSUPPORTED,
-        Reason.RELAY_REFUSED,
-        Reason.SANDBOX_NOT_FOUND,
-        Reason.SANDBOX_NOT_READY,
-        Reason.SUPERVISOR_NOT_CONNECTED,
-        Reason.TOO_MANY_LANES,
-        Reason.TOO_MANY_TRANSFERS,
-    )
-)
 
 #: After so many refusals of lanes an upload goes on without.
 _LANE_REFUSALS: Final = 2
@@ -361,7 +340,7 @@ class UploadPlan:
             FilesError: it must not be tried again, or not any more.
         """
         failed = self.action
-        if isinstance(failed, Send) and _at_the_door(error):
+        if isinstance(failed, Send) and at_the_door(error):
             self._finish_sent = self._finish_sent_before
         if isinstance(failed, Look) and isinstance(error, UploadUnknown):
             self._gone(error)
@@ -379,7 +358,9 @@ class UploadPlan:
         try:
             decision = self._decide(error)
         except OutcomeUnknown:
-            if not isinstance(failed, Send) or error.reason == LocalReason.TIMEOUT:
+            breaks_protocol = error.reason == Reason.AGENT_PROTOCOL_ERROR.name
+            if not isinstance(failed, Send) or error.reason == LocalReason.TIMEOUT or breaks_protocol:
+                # Time is up, or whoever breaks the protocol would be asked.
                 raise
             # All tries are used up, but one question costs nothing.
             self._last_word = error
@@ -442,10 +423,10 @@ class UploadPlan:
             self._replace_upload()
             return False
         if has is not DigestAlgorithm.SHA256:
-            raise error_from_reason(
-                Reason.AGENT_PROTOCOL_ERROR,
-                f"the upload's digest is {has.name}, which was not asked for",
-                path=self._template.remote_path,
+            raise self._final(
+                error_from_reason(
+                    Reason.AGENT_PROTOCOL_ERROR, f"the upload's digest is {has.name}, which was not asked for"
+                )
             )
         # A server that does not know what was asked for.
         self._algorithm = self._new_algorithm = has
@@ -590,7 +571,7 @@ class UploadPlan:
 
     def _final(self, error: FilesError) -> FilesError:
         """Return what the caller gets to see: the error, and what became of the upload."""
-        if self._finish_sent and not _says_of_finish(error):
+        if self._finish_sent and not is_verdict(error, of_finish=isinstance(self.action, Send)):
             unknown = self._outcome_unknown(error.message)
             unknown.__cause__ = error
             return unknown
@@ -620,32 +601,6 @@ class UploadPlan:
         error.upload_id = self._upload_id
         error.staged = self.staged
         return error
-
-
-def _at_the_door(error: FilesError) -> bool:
-    """Whether a call was refused before it reached the sandbox (AUT-1)."""
-    return error.reason in _AT_THE_DOOR or isinstance(error, Unauthenticated | PermissionDenied)
-
-
-def _says_of_finish(error: FilesError) -> bool:
-    """Whether an error after the finish is the sandbox's word on it.
-
-    Statuses without a reason are made by gRPC or a proxy. Of the reasons, those
-    of the way there, of the token and of bugs leave open what was done.
-    """
-    open_ended = (
-        DeadlineExceeded,
-        InternalError,
-        PermissionDenied,
-        SandboxNotReady,
-        StorageError,
-        Unauthenticated,
-        Unavailable,
-    )
-    if error.reason == Reason.AGENT_PROTOCOL_ERROR.name:
-        # Whoever breaks the protocol is not asked again; the error says what is not known.
-        return True
-    return reason_named(error.reason) is not None and not isinstance(error, open_ended)
 
 
 def _says_digest(status: files_pb2.UploadStatus) -> bool:

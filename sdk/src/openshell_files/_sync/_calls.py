@@ -12,6 +12,7 @@ from typing import Final, Protocol, Self, cast
 import grpc
 
 from openshell_files._core.borrowed import CLOSED, owners_failure
+from openshell_files._core.connectivity import Way, state_of
 from openshell_files._core.error_mapping import error_from_status, idle_error
 from openshell_files._core.lanes import MOST_LANES
 from openshell_files._sync._io import Ahead
@@ -23,9 +24,6 @@ Metadata = Sequence[tuple[str, str]]
 _OUTBOX: Final = 2
 
 _CANCELLED: Final = 1
-
-#: gRPC's number for a channel with a connection.
-_READY: Final = grpc.ChannelConnectivity.READY.value[0]
 
 
 class CallEndedError(Exception):
@@ -63,9 +61,7 @@ class Connection:
     @property
     def ready(self) -> bool:
         """Whether a call would be sent at once; True if a channel of somebody else does not tell."""
-        below = getattr(self._opened(), "_channel", None)
-        look = getattr(below, "check_connectivity_state", None)
-        return look is None or look(False) == _READY
+        return state_of(self._opened()) in {grpc.ChannelConnectivity.READY, None}
 
     def _opened(self) -> grpc.Channel:
         with self._lock:
@@ -150,7 +146,7 @@ class Connection:
             "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._lane(lane).stream_unary(path, None, None)
         )
         with _failures_mapped():
-            return UploadCall(method, metadata, idle, timeout)
+            return UploadCall(method, metadata, idle, timeout, Way(self._lane(lane)))
 
     def download(
         self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None
@@ -180,15 +176,18 @@ class Outbox(Iterator[bytes]):
 
     Made of `SimpleQueue`s, which a signal cannot leave locked: an interrupt
     inside a `Condition` may, and gRPC's threads would then wait for ever.
+
+    Args:
+        way: of the call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, way: Way) -> None:
+        self._way = way
         self._messages: SimpleQueue[bytes | None] = SimpleQueue()
         self._room: SimpleQueue[bool] = SimpleQueue()
         self._closed = False
         self._last: bytes | None = None
-        #: Whether the last message can have left this process. gRPC asks for a
-        #: message when a connection has taken the one before.
+        #: Whether the last message can have left this process.
         self.last_left = False
         for _ in range(_OUTBOX):
             self._room.put(True)
@@ -229,8 +228,9 @@ class Outbox(Iterator[bytes]):
         self._messages.put(None)
 
     def __next__(self) -> bytes:
+        self._way.is_open()
         message = None if self._closed else self._messages.get()
-        if message is not None and message is self._last:
+        if message is not None and message is self._last and self._way.is_open():
             # Before the look at `_closed`: whoever closes and then sees it unset knows that it stays here.
             self.last_left = True
         if message is None or self._closed:
@@ -251,9 +251,10 @@ class UploadCall:
         metadata: Metadata,
         idle: float,
         timeout: float | None,
+        way: Way,
     ) -> None:
         self._idle = idle
-        self._outbox = Outbox()
+        self._outbox = Outbox(way)
         self._over: SimpleQueue[None] = SimpleQueue()
         self._call = method.future(self._outbox, metadata=tuple(metadata), timeout=timeout)
         self._call.add_done_callback(self._on_over)

@@ -1,0 +1,51 @@
+"""Whether a channel of gRPC's has a connection, as far as it tells.
+
+The public way to ask a blocking channel is a subscription, which polls in a
+thread and outlives the channel. The layer below answers at once; interceptors
+may lie between.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import grpc
+
+_STATES: Final = {state.value[0]: state for state in grpc.ChannelConnectivity}
+
+
+def state_of(channel: object) -> grpc.ChannelConnectivity | None:
+    """Return the state of a blocking channel; None if it does not tell."""
+    below: Any = channel
+    while below is not None:
+        look = getattr(below, "check_connectivity_state", None)
+        if look is not None:
+            try:
+                return _STATES.get(cast("int", look(False)))
+            except ValueError:
+                # It was closed.
+                return grpc.ChannelConnectivity.SHUTDOWN
+        below = getattr(below, "_channel", None)
+    return None
+
+
+class Way:
+    """Whether what one call gives to gRPC can leave this process (RSM-7).
+
+    gRPC asks for a message when it is done with the one before: a connection
+    has taken that, or none could be made, and then the call's end is not known yet.
+
+    Args:
+        channel: of the call.
+    """
+
+    def __init__(self, channel: object) -> None:
+        self._channel = channel
+        self._connected = False
+
+    def is_open(self) -> bool:
+        """Look, and return whether a message that gRPC asks for now can leave."""
+        state = state_of(self._channel)
+        # Once there was a connection, the call may have it although the channel has lost it.
+        self._connected = self._connected or state is grpc.ChannelConnectivity.READY
+        return self._connected or state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE

@@ -1,0 +1,241 @@
+"""Every error that can come after the finish was sent: certain that nothing was published, or unknown (RSM-7)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from fake_file_gateway import FakeGateway, FakeUpload
+from openshell_files import NO_RETRY, SandboxFiles
+from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown
+from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from sdk_flavours import Connect
+
+#: What refuses the finish, or what the stream carried before.
+CERTAIN: Final = [
+    "INVALID_REQUEST",
+    "INVALID_PATH",
+    "ARCHIVE_UNSUPPORTED",
+    "CHUNK_TOO_LARGE",
+    "FILE_TOO_LARGE",
+    "FILE_NOT_FOUND",
+    "PARENT_NOT_FOUND",
+    "IS_A_DIRECTORY",
+    "NOT_A_DIRECTORY",
+    "NOT_A_REGULAR_FILE",
+    "LEAF_IS_LINK",
+    "PATH_FORBIDDEN",
+    "ACCESS_DENIED",
+    "READ_ONLY_FILE_SYSTEM",
+    "FILE_EXISTS",
+    "CONDITION_FAILED",
+    "DISK_FULL",
+    "QUOTA_EXCEEDED",
+    "OFFSET_MISMATCH",
+    "CHUNK_CHECKSUM",
+    "SIZE_MISMATCH",
+    "DIGEST_MISMATCH",
+    "UPLOAD_UNKNOWN",
+    "UPLOAD_EXPIRED",
+    "UPLOAD_ABORTED",
+    "UPLOAD_CONFLICT",
+    "FINISH_CONFLICT",
+    "SUPERSEDED",
+    "TOO_MANY_UPLOADS",
+]
+
+#: What refuses a call before the sandbox hears of it.
+AT_THE_DOOR: Final = [
+    "METHOD_UNSUPPORTED",
+    "TOKEN_MISSING",
+    "TOKEN_MALFORMED",
+    "TOKEN_EXPIRED",
+    "TOKEN_NOT_YET_VALID",
+    "TOKEN_WRONG_AUDIENCE",
+    "TOKEN_WRONG_ISSUER",
+    "TOKEN_UNKNOWN_KEY",
+    "TOKEN_BAD_ALGORITHM",
+    "TOKEN_BAD_SIGNATURE",
+    "TOKEN_CLAIM_INVALID",
+    "ISSUER_UNAVAILABLE",
+    "ROLE_REQUIRED",
+    "SCOPE_REQUIRED",
+    "PRINCIPAL_NOT_ALLOWED",
+    "SANDBOX_MISMATCH",
+    "SANDBOX_NOT_FOUND",
+    "SANDBOX_NOT_READY",
+    "SUPERVISOR_NOT_CONNECTED",
+    "FILES_UNSUPPORTED",
+    "WORKSPACE_NOT_FOUND",
+    "RELAY_REFUSED",
+    "TOO_MANY_TRANSFERS",
+    "TOO_MANY_CALLS",
+    "TOO_MANY_LANES",
+]
+
+#: What says nothing of the finish: the way there, its ends, bugs, a peer that breaks the protocol.
+OPEN: Final = [
+    "SESSION_OUTDATED",
+    "RELAY_TIMEOUT",
+    "RELAY_LOST",
+    "RELAY_UNKNOWN",
+    "RELAY_REQUESTER_GONE",
+    "AGENT_PROTOCOL_ERROR",
+    "AGENT_UNAUTHENTICATED",
+    "TRANSFER_IDLE",
+    "GATEWAY_SHUTTING_DOWN",
+    "IO_ERROR",
+    "UPLOAD_INCOMPLETE",
+    "SUPERVISOR_FLOODS",
+    "LANE_LOST",
+    "INTERNAL",
+]
+
+#: Of other methods. Should a gateway answer so, it says nothing either.
+ELSEWHERE: Final = [
+    "EXEC_UNSUPPORTED",
+    "SANDBOX_EXISTS",
+    "SANDBOX_NOT_MANAGED",
+    "COMPUTE_UNAVAILABLE",
+    "TOO_MANY_SANDBOXES",
+    "REQUEST_ID_PAYLOAD_MISMATCH",
+    "RANGE_INVALID",
+    "FILE_CHANGED",
+    "VERSION_MISMATCH",
+    "COMMAND_NOT_STARTED",
+    "COMMAND_LOST",
+    "TOO_MANY_COMMANDS",
+]
+
+#: Sent message by message, begun with StartUpload, whole in its first message.
+SIZES: Final = {"messages": 5, "started": 1_000_000, "whole": 50}
+
+LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
+ASKED = (methods.GET_UPLOAD, methods.START_UPLOAD)
+
+
+@pytest.fixture(params=SIZES)
+def size(request: pytest.FixtureRequest, gateway: FakeGateway) -> int:
+    """Return how large a file is that is sent in each of the ways."""
+    gateway.max_whole_bytes = SIZES["whole"] if request.param == "whole" else 0
+    return SIZES[request.param]
+
+
+def acquainted(connect: Connect) -> SandboxFiles:
+    """Return a client without retries that knows what the gateway offers."""
+    sandbox = connect(retry=NO_RETRY)
+    sandbox.write_bytes("first", b"1")
+    return sandbox
+
+
+def nobody_tells(gateway: FakeGateway, size: int, error: Exception = LOST) -> None:
+    """Let every question about the upload fail."""
+    gateway.failures[methods.GET_UPLOAD].extend([error] * 20)
+    starts = [None] if size == SIZES["started"] else []
+    gateway.failures[methods.START_UPLOAD].extend([*starts, *[error] * 20])
+
+
+def after_publishing(gateway: FakeGateway, error: Exception) -> None:
+    """Let the answer to the next finish be an error."""
+
+    def fail(_number: int) -> None:
+        raise error
+
+    gateway.after_publish = fail
+
+
+def test_each_reason_is_in_one_list() -> None:
+    assert sorted(CERTAIN + AT_THE_DOOR + OPEN + ELSEWHERE) == sorted(Reason.__members__)
+
+
+@pytest.mark.parametrize("reason", CERTAIN)
+def test_a_refused_finish_is_a_failure(
+    gateway: FakeGateway, connect: Connect, size: int, reason: str
+) -> None:
+    """Nothing was published, and the error is the sandbox's own, also if nobody can be asked."""
+    sandbox = acquainted(connect)
+
+    def refuse(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
+        if request.HasField("finish"):
+            raise TransferError(Reason[reason], "refused")
+
+    gateway.on_upload_message = refuse
+    nobody_tells(gateway, size)
+    with pytest.raises(FilesError) as caught:
+        sandbox.write_bytes("x", bytes(size))
+    assert caught.value.reason == reason
+    assert not isinstance(caught.value, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("reason", AT_THE_DOOR)
+def test_refused_at_the_door_is_a_failure(
+    gateway: FakeGateway, connect: Connect, size: int, reason: str
+) -> None:
+    sandbox = acquainted(connect)
+    error = TransferError(Reason[reason], "at the door")
+    gateway.failures[methods.UPLOAD_FILE].extend([error] * 9)
+    nobody_tells(gateway, size, error)
+    with pytest.raises(FilesError) as caught:
+        sandbox.write_bytes("x", bytes(size))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("reason", OPEN + ELSEWHERE)
+def test_what_says_nothing_of_the_finish_is_unknown(
+    gateway: FakeGateway, connect: Connect, size: int, reason: str
+) -> None:
+    """The file is published, the error hides it, and nobody can be asked."""
+    sandbox = acquainted(connect)
+    after_publishing(gateway, TransferError(Reason[reason], "behind the rename"))
+    nobody_tells(gateway, size)
+    with pytest.raises(OutcomeUnknown):
+        sandbox.write_bytes("x", bytes(size))
+    assert gateway.files["x"].content == bytes(size)
+
+
+@pytest.mark.parametrize("reason", [name for name in Reason.__members__ if not name.startswith("UPLOAD_")])
+def test_a_question_that_is_refused_says_nothing(
+    gateway: FakeGateway, connect: Connect, size: int, reason: str
+) -> None:
+    """Whatever keeps the caller from asking is no word on what it asks about."""
+    sandbox = acquainted(connect)
+    after_publishing(gateway, LOST)
+    nobody_tells(gateway, size, TransferError(Reason[reason], "no answer to you"))
+    with pytest.raises(OutcomeUnknown):
+        sandbox.write_bytes("x", bytes(size))
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xff", b""])
+def test_an_answer_that_breaks_the_protocol(
+    gateway: FakeGateway, connect: Connect, size: int, damage: bytes
+) -> None:
+    """It is no success, no failure, and no reason to believe the next answer."""
+    sandbox = acquainted(connect)
+    asked = len(gateway.method_calls(methods.GET_UPLOAD))
+    gateway.answers[methods.UPLOAD_FILE] = damage
+    if not damage:
+        # A message that says nothing: what it does not say was published is not the source.
+        with pytest.raises(IntegrityError):
+            sandbox.write_bytes("x", bytes(size))
+        return
+    with pytest.raises(OutcomeUnknown, match="breaks the protocol") as caught:
+        sandbox.write_bytes("x", bytes(size))
+    assert isinstance(caught.value.__cause__, InternalError)
+    assert len(gateway.method_calls(methods.GET_UPLOAD)) == asked
+
+
+def test_a_status_that_breaks_the_protocol(gateway: FakeGateway, connect: Connect) -> None:
+    """The question behind a lost answer is answered with a digest that nobody asked for."""
+    sandbox = acquainted(connect)
+    after_publishing(gateway, LOST)
+    gateway.answers[methods.GET_UPLOAD] = files_pb2.GetUploadResponse(
+        upload=files_pb2.UploadStatus(
+            state=files_pb2.UPLOAD_STATE_PUBLISHED,
+            digest_algorithm=files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS,
+        )
+    ).SerializeToString()
+    with pytest.raises(OutcomeUnknown, match="not asked for"):
+        sandbox.write_bytes("x", bytes(1_000_000))
