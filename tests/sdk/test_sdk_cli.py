@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cli_scene import COMMAND, Cli, break_uploads, failed
@@ -154,6 +155,44 @@ def test_options_reach_the_wire(cli: Cli, gateway: FakeGateway) -> None:
     assert cli("upload", "sb-1", "a", "y", "--by-id", "--follow", "--if-match-version", "v").status == 8
     metadata = gateway.upload_messages[1][0].metadata
     assert (metadata.sandbox_id, metadata.condition.version) == ("sb-1", "v")
+    assert not metadata.keep_read_only
+    for source in ("a", "-"):
+        assert cli("upload", "demo", source, "z", "--keep-read-only").status == 0
+        assert gateway.upload_messages[-1][0].metadata.keep_read_only
+
+
+@pytest.mark.parametrize(
+    ("option", "policy"),
+    [
+        ([], files_pb2.LEAF_LINK_POLICY_REFUSE),
+        (["--follow"], files_pb2.LEAF_LINK_POLICY_FOLLOW),
+        (["-P"], files_pb2.LEAF_LINK_POLICY_NOFOLLOW),
+        (["--no-dereference"], files_pb2.LEAF_LINK_POLICY_NOFOLLOW),
+    ],
+)
+def test_stat_of_a_link(cli: Cli, gateway: FakeGateway, option: list[str], policy: int) -> None:
+    info = files_pb2.FileInfo(path="/x", type=files_pb2.FILE_TYPE_SYMLINK, link_target=b"to\xff\n")
+    gateway.files["x"] = FakeFile(b"")
+    gateway.answers[methods.STAT_FILE] = files_pb2.StatFileResponse(file=info).SerializeToString()
+    found = cli("stat", "demo", "x", *option)
+    assert found.status == 0
+    assert "target    to\\udcff\\n" in found.out.splitlines()
+    assert cli("stat", "demo", "x", *option, "--json").json["link_target"] == "to\udcff\n"
+    asked = cast("list[files_pb2.StatFileRequest]", gateway.method_calls(methods.STAT_FILE))
+    assert {request.leaf_link for request in asked} == {policy}
+
+
+@pytest.mark.parametrize(
+    ("options", "mode"), [([], 0o750), (["--preserve-mode"], 0o777), (["--mode", "776"], 0o776)]
+)
+def test_modes_of_a_download(cli: Cli, gateway: FakeGateway, options: list[str], mode: int) -> None:
+    gateway.files["x"] = FakeFile(b"1", mode=0o777)
+    before = os.umask(0o027)
+    try:
+        assert cli("download", "demo", "x", "got", *options).status == 0
+    finally:
+        os.umask(before)
+    assert (cli.home / "got").stat().st_mode & 0o777 == mode
 
 
 REASONS = {
@@ -221,6 +260,9 @@ def test_local_failures(cli: Cli) -> None:
         ["upload", "demo", "a", "--endpoint", "example.org:1"],
         ["upload", "demo", "a", "--token-file", "t"],
         ["download", "demo", "x", "--tail", "5", "--offset", "1"],
+        ["download", "demo", "x", "--mode", "600", "--preserve-mode"],
+        ["stat", "demo", "x", "--follow", "--no-dereference"],
+        ["stat", "demo", "x", "--digest", "-P"],
         ["download", "demo", "/"],
     ],
 )
@@ -275,6 +317,14 @@ def test_resume_by_another_process(cli: Cli, gateway: FakeGateway, big: Path) ->
     assert second.json["resumed_from"] == 2 * MAX_CHUNK_BYTES
     assert gateway.files["x"].content == big.read_bytes()
     assert not entry.exists(), "forgotten when it is done"
+
+
+def test_a_resume_that_starts_over_is_in_the_json(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    forgotten = cli("upload", "demo", big, "x", "--upload-id", "forgotten", "--json")
+    assert (forgotten.json["started_over"], forgotten.json["resumed_from"]) == (True, 0)
+    break_uploads(gateway, after=2, streams=2)
+    assert cli("upload", "demo", big, "y", "--attempts", "1").status == ExitCode.UNAVAILABLE
+    assert cli("upload", "demo", big, "y", "--resume", "--json").json["started_over"] is False
 
 
 def test_resume_by_id(cli: Cli, gateway: FakeGateway, big: Path) -> None:

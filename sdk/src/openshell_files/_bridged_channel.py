@@ -21,8 +21,8 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 import grpc.aio
 
+from openshell_files._connectivity import Way, state_of
 from openshell_files._core.borrowed import owners_failure
-from openshell_files._core.connectivity import Way, state_of
 
 _Metadata = Sequence[tuple[str, str]]
 _T = TypeVar("_T")

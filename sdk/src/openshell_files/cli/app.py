@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from openshell_files import LeafLink
 from openshell_files.cli import destinations, shared
 from openshell_files.cli.command import Failing, with_connection
 from openshell_files.cli.connecting import (
@@ -77,6 +76,7 @@ def stat(
     *,
     digest: Annotated[bool, typer.Option("--digest", help="Compute the SHA-256.")] = False,
     follow: shared.Follow = False,
+    no_dereference: shared.NoDereference = False,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
@@ -85,10 +85,12 @@ def stat(
     out = Report(as_json=as_json)
     with reading_options():
         path = destinations.remote_path(name, path, "stat")
+        link = shared.described_link(follow=follow, no_dereference=no_dereference)
+        if digest and no_dereference:
+            raise ValueError("--digest: a link itself has none; give it without --no-dereference")
     where = connecting.where(name, path, by_id=by_id)
     with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
         sandbox = shared.sandbox(client, name, by_id=by_id)
-        link = LeafLink.FOLLOW if follow else LeafLink.REFUSE
         found = sandbox.stat(path, digest=digest, leaf_link=link, timeout=timeout)
     out.lines(file_words(found), file_fields(found))
 

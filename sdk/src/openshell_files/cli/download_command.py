@@ -36,7 +36,12 @@ def download(
     ],
     *,
     parents: Annotated[bool, typer.Option("--parents", help="Create missing local directories.")] = False,
-    mode: shared.Mode = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Permission bits, octal. Default: those of the file, less the umask.")
+    ] = None,
+    preserve_mode: Annotated[
+        bool, typer.Option("--preserve-mode", help="Keep the permission bits, whatever the umask.")
+    ] = False,
     preserve_mtime: shared.MTime = True,
     offset: Annotated[int, typer.Option(min=0, help="First byte.")] = 0,
     length: Annotated[int | None, typer.Option(min=0, help="So many bytes at most.")] = None,
@@ -58,6 +63,8 @@ def download(
     with reading_options():
         copies = destinations.downloads(name, src)
         bits = shared.mode_bits(mode)
+        if preserve_mode and bits is not None:
+            raise ValueError("give one of --mode and --preserve-mode")
         if tail is not None and (offset or length is not None):
             raise ValueError("--tail: give neither --offset nor --length beside it")
     link = LeafLink.FOLLOW if follow else LeafLink.REFUSE
@@ -89,6 +96,7 @@ def download(
                 copy.source,
                 copy.destination,
                 mode=bits,
+                preserve_mode=preserve_mode,
                 preserve_mtime=preserve_mtime,
                 offset=offset,
                 length=length,

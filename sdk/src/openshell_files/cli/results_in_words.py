@@ -88,6 +88,8 @@ def file_words(file: FileInfo) -> list[str]:
         f"modified  {_time_words(file)}",
         f"version   {file.version}",
     ]
+    if file.link_target:
+        lines.append(f"target    {file.link_target}")
     return lines if file.sha256 is None else [*lines, f"sha256    {file.sha256}"]
 
 

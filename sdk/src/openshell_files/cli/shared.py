@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files import DigestChoice, FilesClient, SandboxFiles
+from openshell_files import DigestChoice, FilesClient, LeafLink, SandboxFiles
 from openshell_files.cli import destinations
 from openshell_files.cli.command import Failing
 from openshell_files.cli.connecting import reading_options
@@ -21,6 +21,12 @@ from openshell_files.errors import FilesError
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The sandbox.")]
 Mode = Annotated[str | None, typer.Option(help="Permission bits, octal. Default: those of the source.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Follow a symbolic link at the remote path.")]
+NoDereference = Annotated[
+    bool,
+    typer.Option(
+        "-P", "--no-dereference", help="Describe a symbolic link itself, not the file that it names."
+    ),
+]
 Digest = Annotated[
     DigestChoice,
     typer.Option(help="What sparse files are compared by; `sha256` takes the time of their size."),
@@ -54,6 +60,17 @@ def mode_bits(text: str | None) -> int | None:
     if not 0 <= bits <= 0o777:
         raise ValueError(f"--mode: {text!r} is not from 000 to 777")
     return bits
+
+
+def described_link(*, follow: bool, no_dereference: bool) -> LeafLink:
+    """Return what `stat` does with a symbolic link.
+
+    Raises:
+        ValueError: both were asked for.
+    """
+    if follow and no_dereference:
+        raise ValueError("give one of --follow and --no-dereference")
+    return LeafLink.NOFOLLOW if no_dereference else LeafLink.FOLLOW if follow else LeafLink.REFUSE
 
 
 def so_far(done: Sequence[object], copies: Sequence[Copy]) -> str:

@@ -50,6 +50,9 @@ def upload(
     if_match_sha256: Annotated[str | None, typer.Option(help="Only over this content.")] = None,
     follow: shared.Follow = False,
     replace_link: Annotated[bool, typer.Option("--replace-link", help="Replace a symbolic link.")] = False,
+    keep_read_only: Annotated[
+        bool, typer.Option("--keep-read-only", help="Refuse to replace a file that is read-only.")
+    ] = False,
     durability: Annotated[Durability, typer.Option(help="What survives a power loss.")] = Durability.FSYNC,
     skip_identical: Annotated[
         bool, typer.Option("--skip-identical", help="Send nothing if the same content is there.")
@@ -87,6 +90,7 @@ def upload(
                 parents=parents,
                 leaf_link=link,
                 condition=condition,
+                keep_read_only=keep_read_only,
                 durability=durability,
                 upload_id=memory.upload_id,
                 timeout=timeout,
@@ -101,6 +105,7 @@ def upload(
                 parents=parents,
                 leaf_link=link,
                 condition=condition,
+                keep_read_only=keep_read_only,
                 durability=durability,
                 skip_identical=skip_identical,
                 digest=digest,
