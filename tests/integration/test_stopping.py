@@ -218,7 +218,18 @@ STATES: dict[str, tuple[Callable[[Scene, Caller], AbstractAsyncContextManager[No
     "silent connections": (silent_connections, ("gateway",)),
     "health that is watched": (watched_health, ("gateway",)),
 }
-CELLS = [(state, name) for state, (_, names) in STATES.items() for name in names]
+#: Left to `make test-long`: each has a neighbour that stays.
+LONG = {
+    ("a command that says nothing and ignores signals", "gateway"),
+    ("a command that says nothing and ignores signals", "supervisor"),
+    ("an upload that is verified for hours", "gateway"),
+    ("a finish that was refused", "gateway"),
+}
+CELLS = [
+    pytest.param(state, name, marks=[pytest.mark.long] if (state, name) in LONG else [])
+    for state, (_, names) in STATES.items()
+    for name in names
+]
 
 
 @pytest.mark.parametrize(("state", "name"), CELLS)
