@@ -12,11 +12,13 @@ from gateway_harness import SANDBOX, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.relay.session import SupervisorSession
+from openshell_files_gateway.relay.state import RelayEvent, RelayLife
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import frame_segments
 from openshell_files_protocol.limits import MAX_MESSAGE_BYTES
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
 if TYPE_CHECKING:
@@ -39,7 +41,11 @@ class ScriptedChannel:
 
 
 def relay_that_says(*said: bytes) -> FileRelay:
-    return FileRelay(cast("RelayChannel", ScriptedChannel(*said)), lambda: None)
+    life = RelayLife()
+    life.after(RelayEvent.CLAIM)
+    channel = cast("RelayChannel", ScriptedChannel(*said))
+    hello = openshell_pb2.SupervisorHello(sandbox_id="sandbox")
+    return FileRelay(channel, SupervisorSession("session", hello), life, expires=0.0)
 
 
 async def test_a_message_of_empty_frames_does_not_stop_the_others() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import time
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -27,7 +28,8 @@ from openshell_files_gateway.core.transfers import TransferLimits, TransferStati
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
-from openshell_files_gateway.relay.kept import MOST_RELAYS
+from openshell_files_gateway.relay.pool import MAX_IDLE, RelayPool
+from openshell_files_gateway.relay.state import RelayState
 from openshell_files_gateway.rpc.calls import CallGuard
 from openshell_files_gateway.rpc.commands import CommandMethods
 from openshell_files_gateway.rpc.files import FileMethods
@@ -54,6 +56,7 @@ class GatewayStatistics:
     """What a gateway holds now, and counts since its start."""
 
     broker: BrokerStatistics
+    relays: Counter[RelayState]
     transfers: TransferStatistics
     silent: TransferStatistics
     commands: TransferStatistics
@@ -102,6 +105,7 @@ class Gateway:
             session_wait_seconds=relay.session_wait_timeout,
             claim_wait_seconds=relay.claim_timeout,
         )
+        self._pool = RelayPool(self._broker)
         limits = settings.limits
         self._transfers = Slots(
             TransferLimits(
@@ -135,7 +139,7 @@ class Gateway:
         )
         files = FileMethods(
             directory,
-            self._broker,
+            self._pool,
             self._transfers,
             FirstMessages(self._silent, min(FIRST_MESSAGE_SECONDS, limits.idle_timeout)),
             self._lanes,
@@ -230,6 +234,7 @@ class Gateway:
         log.info("gateway stops", stop_timeout=budget, running=running)
         # Before the first refusal, so that who looks at health sends no call into it.
         self._public.refuse_soon()
+        self._pool.close()
         # Callers are told why they are refused as long as somebody is left who
         # waits for a supervisor.
         await self._broker.drain(min(budget / 2, self._settings.relay.claim_timeout))
@@ -251,6 +256,7 @@ class Gateway:
         """Return what is held now."""
         return GatewayStatistics(
             self._broker.statistics(),
+            self._pool.statistics(),
             self._transfers.statistics(),
             self._silent.statistics(),
             self._commands.statistics(),
@@ -268,13 +274,13 @@ class Gateway:
 def _streams_per_connection(settings: GatewaySettings) -> int:
     """Return how many calls one connection may have open: all of a supervisor's, and as many as callers are used to.
 
-    A supervisor has its session, a relay for whatever runs or waits in its sandbox, and relays at rest.
+    A supervisor has its session, a relay for whatever runs or waits in its sandbox, and idle relays.
     """
     limits, relay = settings.limits, settings.relay
     needed = (
         limits.max_transfers_per_sandbox + limits.max_commands_per_sandbox + relay.max_pending_per_sandbox
     )
-    return max(_LEAST_STREAMS, needed + MOST_RELAYS + 2)
+    return max(_LEAST_STREAMS, needed + MAX_IDLE + 2)
 
 
 def _configured(settings: SandboxSettings) -> Sandbox:

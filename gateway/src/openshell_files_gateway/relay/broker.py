@@ -14,15 +14,15 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.core.sessions import SessionTable
-from openshell_files_gateway.relay.kept import KeptRelays
 from openshell_files_gateway.relay.paces import SupervisorPaces
 from openshell_files_gateway.relay.session import SupervisorSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from openshell_files_gateway.core.relays import RelayStatistics
     from openshell_files_gateway.core.sessions import SessionStatistics
     from openshell_files_gateway.relay.channel import RelayChannel
-    from openshell_files_gateway.relay.kept import KeptRelay
     from openshell_files_gateway.relay.targets import RelayTarget
 
 
@@ -69,8 +69,8 @@ class RelayBroker:
         self._shut_down = False
         #: How fast supervisors may speak.
         self.paces = SupervisorPaces()
-        #: Relays that can be used again, and those that are.
-        self.kept = KeptRelays()
+        #: Called with a sandbox's id when its session changes, or the sandbox stops.
+        self.on_session_change: Callable[[str], None] = _nobody_listens
         #: Set whenever a requester has its relay, or waits no longer.
         self._claimed = asyncio.Event()
 
@@ -86,7 +86,7 @@ class RelayBroker:
         superseded = self._sessions.register(session)
         if superseded is not None:
             superseded.end("superseded by a newer session")
-        self.kept.supersede(session.sandbox_id)
+        self.on_session_change(session.sandbox_id)
         for arrival in self._arrivals.pop(session.sandbox_id, ()):
             if not arrival.done():
                 arrival.set_result(session)
@@ -105,7 +105,7 @@ class RelayBroker:
         """Forget a session that ended; says whether it was the current one."""
         was_current = self._sessions.remove(session)
         if was_current:
-            self.kept.release(session.sandbox_id)
+            self.on_session_change(session.sandbox_id)
         return was_current
 
     def session_of(self, sandbox_id: str) -> SupervisorSession | None:
@@ -118,7 +118,7 @@ class RelayBroker:
         def error() -> TransferError:
             return TransferError(Reason.SANDBOX_NOT_READY, f"sandbox is not ready: {reason}")
 
-        self.kept.release(sandbox_id)
+        self.on_session_change(sandbox_id)
         for relay in self._relays.waiting(sandbox_id):
             self._fail(relay.channel_id, error())
         for arrival in self._arrivals.get(sandbox_id, ()):
@@ -176,8 +176,8 @@ class RelayBroker:
             self._waiters.pop(channel_id, None)
             self._claimed.set()
 
-    def use_again(self, sandbox_id: str, target: RelayTarget) -> KeptRelay | None:
-        """Return a relay that has carried another operation, if one rests (FRM-9); `give_back` must follow.
+    def usable_session(self, sandbox_id: str, target: RelayTarget) -> SupervisorSession | None:
+        """Return the session whose idle relays may be used now, if there is one.
 
         Raises:
             TransferError: as `open_relay` does without asking the supervisor.
@@ -189,14 +189,7 @@ class RelayBroker:
             return None
         target.require(session)
         self.paces.require_patience(self.paces.of_relay(sandbox_id, target))
-        return self.kept.take(sandbox_id, session)
-
-    def give_back(self, sandbox_id: str, relay: KeptRelay, *, keep: bool) -> None:
-        """Let a relay rest for the next operation, or close it."""
-        if keep and self._sessions.find(sandbox_id) is relay.session:
-            self.kept.keep(sandbox_id, relay)
-        else:
-            self.kept.drop(sandbox_id, relay)
+        return session
 
     def take(self, channel_id: str, sandbox_id: str) -> RelayTarget:
         """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
@@ -248,7 +241,6 @@ class RelayBroker:
             seconds: how long the claims may take.
         """
         self._shut_down = True
-        self.kept.close()
         for arrivals in self._arrivals.values():
             for arrival in arrivals:
                 if not arrival.done():
@@ -310,6 +302,10 @@ def _decline(claimed: asyncio.Future[RelayChannel]) -> None:
     """Close a channel that came in the turn of the loop in which its requester gave up."""
     if claimed.done() and not claimed.cancelled() and claimed.exception() is None:
         claimed.result().close()
+
+
+def _nobody_listens(_: str) -> None:
+    """No pool was made."""
 
 
 def _shutting_down() -> TransferError:

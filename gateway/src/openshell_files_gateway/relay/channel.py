@@ -16,7 +16,6 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS
 from openshell_files_gateway.relay.paces import floods
-from openshell_files_gateway.stream_end import let_reset_come
 from openshell_files_gateway.tasks import report_failure
 
 if TYPE_CHECKING:
@@ -56,9 +55,9 @@ class RelayChannel:
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
         self._lost = ""
-        #: Begun while the relay was at rest.
+        #: Begun while the relay was idle.
         self._reading: asyncio.Task[Any] | None = None
-        self._resting = False
+        self._idle = False
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -136,36 +135,27 @@ class RelayChannel:
         """Whether it is over, as far as is known."""
         return self._closed.is_set()
 
-    def rest(self) -> None:
-        """Wait for another operation; whatever comes before `resume` ends the relay.
+    def begin_idle(self) -> None:
+        """Wait for another operation; whatever comes before `end_idle` ends the relay.
 
-        Only after an operation that received its answer: a stream is read by
-        one at a time.
+        Only after an operation that received its answer: a stream has one
+        reader at a time.
         """
         self._free = _FREE_PIECES
-        self._resting = True
-        self._reading = asyncio.create_task(self._read(), name="relay-rest")
+        self._idle = True
+        self._reading = asyncio.create_task(self._read(), name="relay-idle")
         self._reading.add_done_callback(self._disturbed)
 
     async def _read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
         return await self._context.read()
 
-    def resume(self) -> bool:
+    def end_idle(self) -> bool:
         """Begin another operation; False if the relay ended meanwhile."""
-        self._resting = False
+        self._idle = False
         return not self._closed.is_set() and self._reading is not None and not self._reading.done()
 
-    async def ended_in_order(self) -> bool:
-        """After an empty `receive`: whether the supervisor ended its side, and did not break off.
-
-        Takes as long as `let_reset_come`, and is asked only if a relay ended under an operation.
-        There may be a write under way, so a break cannot be found by another.
-        """
-        await let_reset_come()
-        return not self._closed.is_set()
-
     def _disturbed(self, reading: asyncio.Task[Any]) -> None:
-        if self._resting:
+        if self._idle:
             self.close()
         report_failure(reading)
 

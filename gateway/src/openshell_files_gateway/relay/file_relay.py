@@ -15,51 +15,81 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.relay.agent_errors import error_of
+from openshell_files_gateway.relay.state import RelayEvent, RelayState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from openshell_files_gateway.relay.channel import RelayChannel
-    from openshell_files_gateway.relay.repeatable import RepeatableChannel
+    from openshell_files_gateway.relay.session import SupervisorSession
+    from openshell_files_gateway.relay.state import RelayLife
 
 
 class FileRelay:
-    """Operations spoken to the agent over a channel, one after the other.
+    """A relay to a file agent: operations, one after the other.
 
     Args:
-        channel: to the agent; its owner closes it.
-        on_frame: called for every frame of the agent, also for those that
-            only say that it is at work (FRM-7).
+        channel: its bytes; the pool closes it.
+        session: of the supervisor that was asked for it.
+        life: its state.
+        expires: no operation begins on it afterwards, on the loop's clock.
+
+    Attributes:
+        channel, session, life, expires: as given.
+        idle_until: closed then if it is idle.
+        reusable: whether the present operation may be followed by another (FRM-9).
+        input_over: whether nothing is on its way to the agent any more.
+        heard: whether the agent sent a frame of the present operation.
     """
 
-    def __init__(self, channel: RelayChannel, on_frame: Callable[[], None]) -> None:
-        self._channel: RelayChannel | RepeatableChannel = channel
-        self._repeatable: RepeatableChannel | None = None
-        self._on_frame = on_frame
+    def __init__(
+        self, channel: RelayChannel, session: SupervisorSession, life: RelayLife, expires: float
+    ) -> None:
+        self.channel = channel
+        self.session = session
+        self.life = life
+        self.expires = expires
+        self.idle_until = 0.0
+        self.reusable = False
+        self.input_over = True
+        self.heard = False
+        self._on_frame: Callable[[], None] = _count_nothing
         self._decoder = FrameDecoder()
         # Cut as they are asked for: a message of empty frames would be a
         # million objects.
         self._frames: Iterator[memoryview] = iter(())
-        self._heard = False
-        self._answered = False
+        self._ever_heard = False
 
-    def rests(self) -> bool:
-        """Tell whether the operation is over and the agent sent nothing behind its last frame; ask once."""
-        try:
-            return self._answered and next(self._frames, None) is None and self._decoder.at_boundary
-        except FramingError:
-            return False
+    def __repr__(self) -> str:
+        return f"<FileRelay {self.channel.channel_id}, {self.life!r}>"
 
-    def begin(self, channel: RepeatableChannel, on_frame: Callable[[], None]) -> None:
-        """Make room for another operation (FRM-9).
+    def begin(self, on_frame: Callable[[], None], *, reusable: bool) -> None:
+        """Make ready for the next operation.
 
         Args:
-            channel: the same relay, or one in its place.
-            on_frame: called for every frame from now on.
+            on_frame: called for every frame of the agent, also for those that
+                only say that it is at work (FRM-7).
+            reusable: whether another operation may follow, if the supervisor
+                can do that.
         """
-        self._channel = self._repeatable = channel
+        files = self.session.files
         self._on_frame = on_frame
-        self._answered = False
+        self.reusable = reusable and files is not None and files.keeps_relays
+        self.input_over = True
+        self.heard = False
+
+    def ended_in_order(self) -> bool:
+        """Tell whether another operation may follow; ask once.
+
+        The operation is over in both directions, and the agent sent nothing
+        behind its last frame.
+        """
+        if not (self.reusable and self.input_over and self.life.state is RelayState.ANSWERED):
+            return False
+        try:
+            return next(self._frames, None) is None and self._decoder.at_boundary
+        except FramingError:
+            return False
 
     async def authenticate(self, secret: bytes) -> None:
         """Prove both sides' knowledge of the secret, before anything else (FRM-8).
@@ -102,12 +132,10 @@ class FileRelay:
             raise invalid(
                 "request", f"too large: {frame.ByteSize()} bytes, at most {MAX_FRAME_BYTES} are allowed"
             )
-        if self._repeatable is not None:
-            self._repeatable.idempotent = _is_idempotent(request)
         segments = frame_segments([frame.SerializeToString()])
         if messages:
             segments += _forwarded(messages, ended=True)
-        await self._channel.send(segments)
+        await self.channel.send(segments)
 
     async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
         """Send callers' messages as they came (FRM-4); joined into one write.
@@ -116,11 +144,11 @@ class FileRelay:
             messages: at least one, unless it is the end.
             ended: whether the caller's stream is over (FRM-6).
         """
-        await self._channel.send(_forwarded(messages, ended=ended))
+        await self.channel.send(_forwarded(messages, ended=ended))
 
     async def cancel_input(self) -> None:
         """Say that nobody waits for an answer any more (FRM-6)."""
-        await self._channel.send(_input_end(cancelled=True))
+        await self.channel.send(_input_end(cancelled=True))
 
     async def next_frame(self) -> memoryview | file_relay_pb2.FileRelayResponse:
         """Return the next frame of the agent.
@@ -135,7 +163,7 @@ class FileRelay:
         """
         while True:
             frame = await self._next_raw()
-            await self._channel.keep_pace(len(frame))
+            await self.channel.keep_pace(len(frame))
             message = chunks.embedded(frame)
             if message is not None:
                 return message
@@ -146,8 +174,9 @@ class FileRelay:
             kind = response.WhichOneof("frame")
             if kind == "error":
                 refusal = error_of(response.error)
-                # Who lost count of frames, or has a bug, may say more.
-                self._answered = refusal.reason not in {Reason.AGENT_PROTOCOL_ERROR, Reason.INTERNAL}
+                # An agent that lost count of frames, or has a bug, may say more.
+                if refusal.reason not in {Reason.AGENT_PROTOCOL_ERROR, Reason.INTERNAL}:
+                    self.life.after(RelayEvent.ANSWER)
                 raise refusal
             if kind == "download":
                 return memoryview(response.download.SerializeToString())
@@ -172,19 +201,19 @@ class FileRelay:
         if isinstance(frame, memoryview) or frame.WhichOneof("frame") != kind:
             got = "content" if isinstance(frame, memoryview) else frame.WhichOneof("frame")
             raise TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent answered {got}, not {kind}")
-        self._answered = True
+        self.life.after(RelayEvent.ANSWER)
         return getattr(frame, kind)
 
     async def _next_raw(self) -> memoryview:
         while True:
             try:
                 for frame in self._frames:
-                    self._heard = True
+                    self.heard = self._ever_heard = True
                     self._on_frame()
                     return frame
             except FramingError as error:
                 raise self._not_an_agent(str(error)) from error
-            data = await self._channel.receive()
+            data = await self.channel.receive()
             if not len(data):
                 raise TransferError(
                     Reason.RELAY_LOST, "the relay to the sandbox ended before the file agent gave a result"
@@ -192,10 +221,10 @@ class FileRelay:
             self._frames = self._decoder.feed(data)
 
     async def _send(self, request: file_relay_pb2.FileRelayRequest) -> None:
-        await self._channel.send(frame_segments([request.SerializeToString()]))
+        await self.channel.send(frame_segments([request.SerializeToString()]))
 
     def _not_an_agent(self, detail: str) -> TransferError:
-        if self._heard:
+        if self._ever_heard:
             return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
         return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
 
@@ -214,10 +243,5 @@ def _input_end(*, cancelled: bool) -> list[bytes | memoryview]:
     return frame_segments([file_relay_pb2.FileRelayRequest(input_end=end).SerializeToString()])
 
 
-def _is_idempotent(request: file_relay_pb2.FileRelayOpen) -> bool:
-    """Whether nobody can tell an operation that was carried out twice from one (RSM-1)."""
-    if request.WhichOneof("operation") == "start_upload":
-        return bool(request.start_upload.metadata.request_id)
-    if request.WhichOneof("operation") != "upload":
-        return True
-    return bool(request.upload.request_id or request.upload.upload_id)
+def _count_nothing() -> None:
+    """No operation has the relay."""

@@ -30,9 +30,8 @@ from openshell_files_gateway.core.lanes import check_lane, lanes_of
 from openshell_files_gateway.core.pauses import Pauses
 from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES, take_whole
 from openshell_files_gateway.relay.activity import Activity
-from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.relay.file_relays import FileRelays, Loan
+from openshell_files_gateway.relay.pool import RelayPool
 from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
 from openshell_files_gateway.rpc.calls import Call, Implementation, parse_request
 from openshell_files_gateway.rpc.first_message import FirstMessages
@@ -59,16 +58,11 @@ _FAREWELL_SECONDS: Final = 1.0
 class _Operation:
     """One caller's relay and the time something last moved on it."""
 
-    loan: Loan
+    relay: FileRelay
     activity: Activity
     max_chunk_bytes: int
     transfer_id: str
     principal: str
-
-    @property
-    def relay(self) -> FileRelay:
-        """The file protocol on its relay."""
-        return self.loan.relay
 
 
 class FileMethods:
@@ -76,7 +70,7 @@ class FileMethods:
 
     Args:
         directory: finds sandboxes and hides other people's (AUT-5).
-        broker: opens relays.
+        relays: to the file agents.
         transfers: bounds how many run at once.
         first_messages: waits for what an upload's stream begins with.
         lanes: brings the streams of an upload together.
@@ -86,14 +80,14 @@ class FileMethods:
     def __init__(
         self,
         directory: SandboxDirectory,
-        broker: RelayBroker,
+        relays: RelayPool,
         transfers: Slots,
         first_messages: FirstMessages,
         lanes: LaneTable,
         limits: LimitSettings,
     ) -> None:
         self._directory = directory
-        self._relays = FileRelays(broker)
+        self._relays = relays
         self._transfers = transfers
         self._first_messages = first_messages
         self._lanes = lanes
@@ -280,14 +274,15 @@ class FileMethods:
         target = self._target(sandbox, call)
         activity = Activity(self._limits.idle_timeout)
         # What listens on a port proves itself once for each relay (FRM-8).
-        again = sandbox.agent is None
-        async with self._relays.lend(sandbox.id, target, activity.touch, again=again) as loan:
+        reuse = sandbox.agent is None
+        async with self._relays.use(sandbox.id, target, activity.touch, reuse=reuse) as relay:
             if sandbox.agent is not None:
-                await self._authenticate(loan.relay, sandbox.agent)
-            offered = loan.files.max_chunk_bytes if loan.files is not None else 0
+                await self._authenticate(relay, sandbox.agent)
+            files = relay.session.files
+            offered = files.max_chunk_bytes if files is not None else 0
             try:
                 yield _Operation(
-                    loan,
+                    relay,
                     activity,
                     min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
                     call.transfer_id,
@@ -295,7 +290,7 @@ class FileMethods:
                 )
             finally:
                 # A relay's own line has the id of the first transfer that it carried.
-                call.facts["channel_id"] = loan.channel_id
+                call.facts["channel_id"] = relay.channel.channel_id
 
     async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
         """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
@@ -334,7 +329,7 @@ class FileMethods:
             transfer_id=operation.transfer_id,
             principal=operation.principal,
             max_chunk_bytes=operation.max_chunk_bytes,
-            keep_relay=operation.loan.keeps,
+            keep_relay=operation.relay.reusable,
             limits=files_pb2.TransferLimits(
                 max_chunk_bytes=operation.max_chunk_bytes,
                 max_file_bytes=self._limits.max_file_bytes,
@@ -378,14 +373,14 @@ class FileMethods:
         self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None, helpers: Helpers
     ) -> files_pb2.UploadFileResponse:
         """Forward the caller's streams until the agent answers (UPL-13)."""
-        operation.loan.input_over = False
+        operation.relay.input_over = False
         forwarding = helpers.start(content.forward(operation.relay, operation.activity), "upload-forward")
         answer = operation.relay.next_frame()
         try:
             frame = await operation.activity.watched(answer if lanes is None else lanes.unless_lost(answer))
             response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
-            if operation.loan.keeps:
-                operation.loan.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
+            if operation.relay.reusable:
+                operation.relay.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
         except asyncio.CancelledError:
             await helpers.stop(forwarding)
             await self._farewell(operation)

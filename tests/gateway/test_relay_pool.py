@@ -1,9 +1,10 @@
 """Relays that are used again for the next operation of the same sandbox (FRM-9)."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -21,7 +22,9 @@ from gateway_harness import (
     pour,
     running_gateway,
 )
-from openshell_files_gateway.relay import kept
+from openshell_files_gateway.relay import pool
+from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.relay.state import RelayState
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MAX_MESSAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
@@ -72,7 +75,7 @@ async def used_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> Fake
 
 
 async def used_at_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> tuple[FakeRelay, FakeRelay]:
-    """Have two operations at the same time; their relays, the one that rests longer first."""
+    """Have two operations at the same time; their relays, the one that is idle longer first."""
     first, second = ask(harness), ask(harness)
     relays = await supervisor.take_relay(), await supervisor.take_relay()
     for relay in relays:
@@ -109,7 +112,7 @@ async def test_operations_at_the_same_time_have_relays_of_their_own(
     await served(last, ask(harness))
 
 
-async def test_one_that_failed_in_order_can_be_used_again(
+async def test_a_relay_whose_operation_failed_in_order_is_reused(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
     asking = ask(harness)
@@ -122,7 +125,7 @@ async def test_one_that_failed_in_order_can_be_used_again(
     await served(relay, ask(harness))
 
 
-async def test_one_whose_caller_left_is_not_used_again(
+async def test_a_relay_whose_caller_left_is_not_reused(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
     asking = ask(harness)
@@ -134,38 +137,38 @@ async def test_one_whose_caller_left_is_not_used_again(
     await used_once(harness, supervisor)
 
 
-async def test_one_that_rests_too_long_ends(
+async def test_a_relay_that_is_idle_too_long_ends(
     harness: GatewayHarness, supervisor: FakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.05)
     relay = await used_once(harness, supervisor)
     assert await relay.next_frame() is None
     await used_once(harness, supervisor)
 
 
-async def test_one_that_is_old_ends_with_its_operation(
+async def test_an_old_relay_ends_with_its_operation(
     harness: GatewayHarness, supervisor: FakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a connection that is to be replaced would never be without calls."""
-    monkeypatch.setattr(kept, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "MAX_AGE_SECONDS", 0.0)
     relay = await used_once(harness, supervisor)
     assert await relay.next_frame() is None
 
 
-async def test_no_more_rest_than_may(
+async def test_no_more_relays_are_idle_than_may_be(
     harness: GatewayHarness, supervisor: FakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "MOST_RELAYS", 1)
+    monkeypatch.setattr(pool, "MAX_IDLE", 1)
     first, second = await used_at_once(harness, supervisor)
     assert await second.next_frame() is None
     await served(first, ask(harness))
 
 
 @pytest.mark.parametrize("how", ["ends", "cancels", "speaks"])
-async def test_one_that_the_supervisor_ends_at_rest_is_not_used(
+async def test_a_relay_that_the_supervisor_ends_while_idle_is_not_used(
     harness: GatewayHarness, supervisor: FakeSupervisor, how: str
 ) -> None:
-    """FRM-9: also one on which it says something without being asked."""
+    """FRM-9: even if it only says something without being asked."""
     relay = await used_once(harness, supervisor)
     match how:
         case "ends":
@@ -188,7 +191,7 @@ async def test_relays_of_an_older_session_are_not_used(
     assert await old.next_frame() is None
 
 
-async def test_a_gateway_that_stops_ends_those_at_rest(
+async def test_a_gateway_that_stops_ends_idle_relays(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
     """RLY-8: nobody waits for them."""
@@ -198,11 +201,11 @@ async def test_a_gateway_that_stops_ends_those_at_rest(
     await stopping
 
 
-async def test_one_at_rest_ends_in_its_time_although_others_are_used(
+async def test_an_idle_relay_ends_in_its_time_although_others_are_used(
     harness: GatewayHarness, supervisor: FakeSupervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has its own time, however busy the sandbox is."""
-    monkeypatch.setattr(kept, "KEEP_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.5)
     idle, busy = await used_at_once(harness, supervisor)
     ending = asyncio.create_task(idle.next_frame())
     while not ending.done():
@@ -232,14 +235,14 @@ async def test_an_operation_that_was_never_sent_does_no_harm(
         await asking
 
 
-async def test_a_sandbox_that_floods_is_refused_also_where_a_relay_rests(
+async def test_a_sandbox_that_floods_is_refused_even_if_a_relay_is_idle(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
     """RLY-10."""
     asking, flooded = ask(harness), ask(harness)
-    resting, flooding = [await supervisor.take_relay(), await supervisor.take_relay()]
-    await resting.next_frame()
-    await resting.answer(ANSWER)
+    idle, flooding = [await supervisor.take_relay(), await supervisor.take_relay()]
+    await idle.next_frame()
+    await idle.answer(ANSWER)
     empty = openshell_pb2.RelayFrame(data=b"").SerializeToString()
     await pour(flooding.call, empty)
     for operation in (asking, flooded):
@@ -257,7 +260,7 @@ BROKEN = file_relay_pb2.FileRelayResponse(
 
 
 @pytest.mark.parametrize("frame", [WRONG, BROKEN], ids=["another answer", "lost count of frames"])
-async def test_one_whose_agent_is_confused_is_not_used_again(
+async def test_a_relay_whose_agent_is_confused_is_not_reused(
     harness: GatewayHarness, supervisor: FakeSupervisor, frame: file_relay_pb2.FileRelayResponse
 ) -> None:
     """FRM-9: its next words could be taken for the answer to somebody else."""
@@ -272,11 +275,14 @@ async def test_one_whose_agent_is_confused_is_not_used_again(
     await used_once(harness, supervisor)
 
 
-def upload(harness: GatewayHarness, request_id: str = "") -> asyncio.Task[object]:
-    """Upload three bytes as a client of the RFC alone does, and more if it is said."""
-    about = files_pb2.UploadFileMetadata(
-        sandbox_id=SANDBOX, remote_path="/f", size_bytes=3, request_id=request_id
-    )
+def relays_in_use(harness: GatewayHarness) -> set[FileRelay]:
+    """Return the relays of the sandbox that operations have."""
+    return harness.gateway._pool._in_use.get(SANDBOX, set())
+
+
+def upload(harness: GatewayHarness) -> asyncio.Task[object]:
+    """Upload three bytes as a client of the RFC alone does."""
+    about = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", size_bytes=3)
     messages = (
         files_pb2.UploadFileRequest(metadata=about).SerializeToString(),
         files_pb2.UploadFileRequest(chunk=b"abc").SerializeToString(),
@@ -291,20 +297,6 @@ async def sent(harness: GatewayHarness, messages: Sequence[bytes]) -> object:
     return await method(iter(messages), metadata=harness.user())
 
 
-async def whole_upload(relay: FakeRelay) -> None:
-    """Take an upload and answer it."""
-    kinds: list[str | None] = []
-    while "input_end" not in kinds:
-        frame = await relay.next_frame()
-        assert frame is not None
-        kinds.append(frame.WhichOneof("frame"))
-        if frame.WhichOneof("frame") == "upload":
-            assert frame.upload.chunk == b"abc"
-    assert kinds == ["open", "upload", "input_end"]
-    answer = files_pb2.UploadFileResponse(bytes_written=3)
-    await relay.answer(file_relay_pb2.FileRelayResponse(upload=answer))
-
-
 async def test_a_small_file_goes_in_one_piece(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
     """FRM-4, FRM-6: content and end, behind the `open` that the agent is busy with meanwhile."""
     uploading = upload(harness)
@@ -316,77 +308,68 @@ async def test_a_small_file_goes_in_one_piece(harness: GatewayHarness, superviso
     await uploading
 
 
+@pytest.mark.parametrize("how", ["ends", "breaks"])
 @pytest.mark.parametrize("kind", ["question", "upload"])
-async def test_one_that_ends_as_it_is_used_again_costs_nobody_the_operation(
-    harness: GatewayHarness, supervisor: FakeSupervisor, kind: str
+async def test_an_operation_whose_reused_relay_is_over_is_lost(
+    harness: GatewayHarness, supervisor: FakeSupervisor, kind: str, how: str
 ) -> None:
-    """FRM-9: the agent may end it at any time, so the operation begins anew where nothing was heard."""
-    old = await used_once(harness, supervisor)
-    asking = ask(harness) if kind == "question" else None
-    uploading = upload(harness) if kind == "upload" else None
-    assert await old.next_frame() is not None
-    await old.call.done_writing()
-    relay = await supervisor.take_relay()
-    if asking is not None:
-        await served(relay, asking)
-    if uploading is not None:
-        await whole_upload(relay)
-        await uploading
-
-
-@pytest.mark.parametrize("again", [False, True])
-async def test_an_upload_that_may_have_happened_is_not_repeated(
-    harness: GatewayHarness, supervisor: FakeSupervisor, *, again: bool
-) -> None:
-    """Unless its request id makes two of it one (RSM-1)."""
+    """FRM-9: the caller's retry takes it from there, on a relay that works."""
     relay = await used_once(harness, supervisor)
-    uploading = upload(harness, str(uuid.uuid4()) if again else "")
+    operation = ask(harness) if kind == "question" else upload(harness)
     assert await relay.next_frame() is not None
-    relay.call.cancel()
-    if again:
-        await whole_upload(await supervisor.take_relay())
-        await uploading
-        return
+    if how == "ends":
+        await relay.call.done_writing()
+    else:
+        relay.call.cancel()
     with pytest.raises(grpc.aio.AioRpcError) as lost:
-        await uploading
+        await operation
     assert reason_of(lost.value) == "RELAY_LOST"
+    await used_once(harness, supervisor)
 
 
 async def test_a_supervisor_that_is_dead_without_a_sign_is_not_waited_for(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-4: what it was asked for goes to the new session, on a used relay as on a new one."""
-    old = await used_once(harness, supervisor)
+    """RLY-4: a newer session ends an operation on a reused relay of which the agent has said nothing."""
+    relay = await used_once(harness, supervisor)
     asking = ask(harness)
-    assert await old.next_frame() is not None
+    assert await relay.next_frame() is not None
     newer = harness.supervisor()
     await newer.connect(KEEPS)
-    await served(await newer.take_relay(), asking)
+    with pytest.raises(grpc.aio.AioRpcError) as lost:
+        await asking
+    assert reason_of(lost.value) == "RELAY_LOST"
+    await used_once(harness, newer)
 
 
-async def test_more_than_is_held_waits_for_a_sign_of_the_agent(
+async def test_an_operation_that_was_answered_outlives_its_session(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """A large upload on a used relay: what is sent before `accepted` is bounded."""
+    """RLY-8: the agent is heard, so the supervisor is there, whatever became of its session."""
     relay = await used_once(harness, supervisor)
-    chunk, count = b"x" * (128 << 10), 6
-    about = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", size_bytes=len(chunk) * count)
-    messages = [files_pb2.UploadFileRequest(metadata=about).SerializeToString()]
-    messages += [files_pb2.UploadFileRequest(chunk=chunk).SerializeToString()] * count
-    call = asyncio.create_task(sent(harness, messages))
-    received = 0
-    accepted = False
-    while received < len(chunk) * count:
-        frame = await asyncio.wait_for(relay.next_frame(), 5)
-        assert frame is not None
-        received += len(frame.upload.chunk)
-        if received >= 256 << 10 and not accepted:
-            accepted = True
-            await relay.answer(
-                file_relay_pb2.FileRelayResponse(
-                    accepted=file_relay_pb2.FileRelayAccepted(protocol_version=1)
-                )
-            )
-    answer = files_pb2.UploadFileResponse(bytes_written=received)
-    await relay.answer(file_relay_pb2.FileRelayResponse(upload=answer))
-    await call
+    asking = ask(harness)
+    assert await relay.next_frame() is not None
+    accepted = file_relay_pb2.FileRelayAccepted(protocol_version=1)
+    await relay.answer(file_relay_pb2.FileRelayResponse(accepted=accepted))
+    await until(lambda: any(used.heard for used in relays_in_use(harness)), "the gateway heard it")
+    newer = harness.supervisor()
+    await newer.connect(KEEPS)
+    await relay.answer(ANSWER)
+    assert (await asking).file.size_bytes == 5
+
+
+async def test_the_states_of_relays_are_counted(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
+    """Opening, in use, idle, and nothing of one that is closed."""
+    count = harness.gateway.statistics().relays
+    assert not count
+    asking = ask(harness)
+    await until(lambda: harness.gateway.statistics().relays == {RelayState.OPENING: 1}, "it opens")
+    relay = await supervisor.take_relay()
+    await relay.next_frame()
+    assert harness.gateway.statistics().relays == {RelayState.IN_USE: 1}
+    await relay.answer(ANSWER)
+    await asking
+    await until(lambda: harness.gateway.statistics().relays == {RelayState.IDLE: 1}, "it is idle")
+    relay.call.cancel()
+    await used_once(harness, supervisor)
+    await until(lambda: harness.gateway.statistics().relays == {RelayState.IDLE: 1}, "the broken one is gone")

@@ -1,0 +1,166 @@
+"""The pool of relays to the file agents of sandboxes (FRM-9, ADR 0016)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.relay.state import RelayEvent, RelayLife, RelayState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from openshell_files_gateway.relay.broker import RelayBroker
+    from openshell_files_gateway.relay.targets import RelayTarget
+
+#: How long a relay stays idle. Agents wait much longer, so that the gateway ends it.
+IDLE_SECONDS: Final = 5.0
+
+#: A relay holds its supervisor's connection; a connection that is to be replaced (connection age) must come to an end.
+MAX_AGE_SECONDS: Final = 60.0
+
+#: Idle relays of one sandbox.
+MAX_IDLE: Final = 8
+
+
+class RelayPool:
+    """Gives each operation a relay, and takes it back for the next operation of the sandbox.
+
+    To open a relay the supervisor is asked over its session and makes a call
+    of its own; for a small file that is as much work as the file.
+
+    Args:
+        broker: opens relays, and knows the sandboxes' sessions.
+    """
+
+    def __init__(self, broker: RelayBroker) -> None:
+        self._broker = broker
+        self._lives: set[RelayLife] = set()
+        self._idle: dict[str, list[FileRelay]] = {}
+        self._in_use: dict[str, set[FileRelay]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._closed = False
+        broker.on_session_change = self.session_changed
+
+    def statistics(self) -> Counter[RelayState]:
+        """Count the relays by state."""
+        return Counter(life.state for life in self._lives)
+
+    @asynccontextmanager
+    async def use(
+        self, sandbox_id: str, target: RelayTarget, on_frame: Callable[[], None], *, reuse: bool
+    ) -> AsyncGenerator[FileRelay]:
+        """Have a relay for one operation.
+
+        Args:
+            sandbox_id: the sandbox; that the caller may use it was checked.
+            target: the relay's far end.
+            on_frame: called for every frame of the agent.
+            reuse: take an idle relay if there is one, and return this one to
+                the pool afterwards.
+
+        Raises:
+            TransferError: as `RelayBroker.open_relay`.
+        """
+        relay = self._take(sandbox_id, target) if reuse else None
+        if relay is None:
+            relay = await self._open(sandbox_id, target)
+        in_use = self._in_use.setdefault(sandbox_id, set())
+        in_use.add(relay)
+        relay.begin(on_frame, reusable=reuse)
+        try:
+            yield relay
+        finally:
+            in_use.discard(relay)
+            if not in_use and self._in_use.get(sandbox_id) is in_use:
+                del self._in_use[sandbox_id]
+            self._return(sandbox_id, relay)
+
+    def session_changed(self, sandbox_id: str) -> None:
+        """Close a sandbox's idle relays, and those that its former supervisor may never answer on.
+
+        A frozen supervisor gives no sign. A relay that it claimed for this
+        operation shows that it is alive; a reused one shows nothing until the
+        agent sends a frame.
+        """
+        self._keep(sandbox_id, [])
+        session = self._broker.session_of(sandbox_id)
+        for relay in self._in_use.get(sandbox_id, ()):
+            if session not in {None, relay.session} and relay.life.operations > 1 and not relay.heard:
+                relay.channel.lose("a newer session of the supervisor is here")
+
+    def close(self) -> None:
+        """Close the idle relays, and keep none from now on."""
+        self._closed = True
+        for sandbox_id in list(self._idle):
+            self._keep(sandbox_id, [])
+
+    async def _open(self, sandbox_id: str, target: RelayTarget) -> FileRelay:
+        life = RelayLife()
+        self._lives.add(life)
+        try:
+            channel, session = await self._broker.open_relay(sandbox_id, target)
+        except BaseException:
+            self._lives.discard(life)
+            raise
+        life.after(RelayEvent.CLAIM)
+        expires = asyncio.get_running_loop().time() + MAX_AGE_SECONDS
+        return FileRelay(channel, session, life, expires)
+
+    def _take(self, sandbox_id: str, target: RelayTarget) -> FileRelay | None:
+        """Return an idle relay of the sandbox's current session, if there is one."""
+        session = self._broker.usable_session(sandbox_id, target)
+        idle = list(self._idle.get(sandbox_id, ()))
+        found: FileRelay | None = None
+        now = asyncio.get_running_loop().time()
+        while idle and found is None:
+            relay = idle.pop()
+            if relay.channel.end_idle() and relay.session is session and now < relay.idle_until:
+                relay.life.after(RelayEvent.REUSE)
+                found = relay
+        self._keep(sandbox_id, idle, taken=found)
+        return found
+
+    def _return(self, sandbox_id: str, relay: FileRelay) -> None:
+        """Make a relay idle if its operation ended in order and there is room; else close it."""
+        now = asyncio.get_running_loop().time()
+        idle = [other for other in self._idle.get(sandbox_id, ()) if not other.channel.closed]
+        if (
+            relay.ended_in_order()
+            and not (self._closed or relay.channel.closed)
+            and now < relay.expires
+            and len(idle) < MAX_IDLE
+            and self._broker.session_of(sandbox_id) is relay.session
+        ):
+            relay.life.after(RelayEvent.RETURN)
+            relay.idle_until = min(now + IDLE_SECONDS, relay.expires)
+            relay.channel.begin_idle()
+            self._keep(sandbox_id, [*idle, relay])
+        else:
+            self._end(relay)
+
+    def _end(self, relay: FileRelay) -> None:
+        relay.channel.close()
+        relay.life.after(RelayEvent.CLOSE)
+        self._lives.discard(relay.life)
+
+    def _keep(self, sandbox_id: str, idle: list[FileRelay], *, taken: FileRelay | None = None) -> None:
+        """Close a sandbox's other idle relays, and set the timer for the first of these."""
+        for relay in self._idle.pop(sandbox_id, ()):
+            if relay is not taken and relay not in idle:
+                self._end(relay)
+        if (timer := self._timers.pop(sandbox_id, None)) is not None:
+            timer.cancel()
+        if idle:
+            self._idle[sandbox_id] = idle
+            due = min(relay.idle_until for relay in idle)
+            self._timers[sandbox_id] = asyncio.get_running_loop().call_at(
+                due, self._close_overdue, sandbox_id
+            )
+
+    def _close_overdue(self, sandbox_id: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._keep(sandbox_id, [relay for relay in self._idle.get(sandbox_id, ()) if relay.idle_until > now])
