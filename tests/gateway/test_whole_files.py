@@ -226,20 +226,6 @@ async def test_a_client_of_the_rfc_hears_nothing_of_it(
     assert not files_pb2.UploadFileResponse.FromString(await call).HasField("limits")
 
 
-async def test_one_that_met_a_relay_at_its_end_begins_anew(
-    harness: GatewayHarness, supervisor: FakeSupervisor
-) -> None:
-    """FRM-9: with all that was sent."""
-    old = await resting(harness, supervisor)
-    uploading = upload(harness, metadata())
-    assert len(await old.next_write()) == 4
-    old.call.cancel()
-    relay = await supervisor.take_relay()
-    assert kinds(await relay.next_write()) == ["open", "upload", "upload", "input_end"]
-    await relay.answer(ANSWER)
-    assert (await uploading).bytes_written == 3
-
-
 async def test_a_caller_who_leaves_is_told_of(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
     """FRM-6: the agent learns that nobody waits any more, and the relay ends."""
     uploading = upload(harness, metadata())
