@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import os
+import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conditions import PATIENCE_SECONDS
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
-from openshell_files import AsyncFilesClient, FilesError, OidcAuth
-from openshell_files_gateway.config.settings import SandboxSettings
+from openshell_files import AsyncFilesClient, FilesError, OidcAuth, RetryPolicy
+from openshell_files_gateway.config.settings import LimitSettings, SandboxSettings
 from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.installed import command
 
 CONTENT = bytes(range(256)) * 30_000
+ONE_TRY = RetryPolicy(attempts=1, outage_attempts=1)
 SECRET, OTHER_SECRET = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 
 
@@ -38,17 +43,17 @@ class Places:
 
 
 @asynccontextmanager
-async def agent(places: Places, secret: Path, port: int = 0) -> AsyncGenerator[int]:
-    """Run the agent that stands alone; gives its port."""
+async def agent(places: Places, secret: Path) -> AsyncGenerator[tuple[Child, int]]:
+    """Run the agent that stands alone; gives it and its port."""
     arguments = [
         command("openshell-supervisor-sim"), "agent", "--json", "--exit-on-stdin-close", "--root", str(places.root),
         "--state-dir", str(places.directory / "state"), "--secret-file", str(secret),
-        "--listen", f"127.0.0.1:{port}", "--log-format", "json",
+        "--listen", "127.0.0.1:0", "--log-format", "json",
     ]  # fmt: skip
     child = Child("agent", lambda: arguments, log_file=places.directory / "agent.log", restart=False)
     ready = json.loads(await child.start(ready_line=True))
     try:
-        yield int(ready["listening"].rpartition(":")[2])
+        yield child, int(ready["listening"].rpartition(":")[2])
     finally:
         await child.stop()
 
@@ -73,23 +78,28 @@ async def supervisor(harness: GatewayHarness, places: Places) -> AsyncGenerator[
 
 
 @asynccontextmanager
-async def scene(places: Places, *, agents_secret: str = SECRET) -> AsyncGenerator[AsyncFilesClient]:
-    """Run everything, and give a client."""
+async def scene(
+    places: Places, *, agents_secret: str = SECRET, limits: LimitSettings | None = None
+) -> AsyncGenerator[tuple[AsyncFilesClient, Child]]:
+    """Run everything, and give a client and the agent."""
     places.root.mkdir()
     shared = places.secret("gateway-secret", SECRET)
-    async with agent(places, places.secret("agent-secret", agents_secret)) as port:
+    async with agent(places, places.secret("agent-secret", agents_secret)) as (child, port):
         sandbox = SandboxSettings(id=SANDBOX, name="demo", agent_port=port, agent_secret=shared)
-        async with running_gateway(changes={"sandboxes": (sandbox,)}) as harness, supervisor(harness, places):
+        async with (
+            running_gateway(changes={"sandboxes": (sandbox,)}, limits=limits) as harness,
+            supervisor(harness, places),
+        ):
             auth = OidcAuth(harness.identity_provider.issue())
-            async with AsyncFilesClient(harness.endpoint, auth=auth) as client:
-                yield client
+            async with AsyncFilesClient(harness.endpoint, auth=auth, retry=ONE_TRY) as client:
+                yield client, child
                 assert harness.gateway.statistics().transfers.active == 0
 
 
 async def test_files_by_an_agent_of_its_own(tmp_path: Path) -> None:
     """FRM-8, UPL-3, DWN-2: up, down, ranges, resumption's questions, as through a supervisor that serves files."""
     places = Places(tmp_path)
-    async with scene(places) as client:
+    async with scene(places) as (client, _):
         files = client.sandbox("demo")
         uploaded = await files.write_bytes("/file", CONTENT)
         assert uploaded.sha256 == hashlib.sha256(CONTENT).hexdigest()
@@ -102,8 +112,29 @@ async def test_files_by_an_agent_of_its_own(tmp_path: Path) -> None:
 async def test_the_wrong_agent(tmp_path: Path) -> None:
     """FRM-8: what does not know the secret gets not a byte."""
     places = Places(tmp_path)
-    async with scene(places, agents_secret=OTHER_SECRET) as client:
+    async with scene(places, agents_secret=OTHER_SECRET) as (client, _):
         with pytest.raises(FilesError) as caught:
             await client.sandbox("demo").write_bytes("/file", CONTENT)
         assert caught.value.reason == "AGENT_UNAUTHENTICATED"
     assert not (places.root / "file").exists()
+
+
+async def test_an_agent_that_is_killed_during_a_download(tmp_path: Path) -> None:
+    """FRM-3: the caller hears of it as soon as the port is gone, long before anybody is idle for too long."""
+    places = Places(tmp_path)
+    patient = LimitSettings(idle_timeout=3600)
+    async with scene(places, limits=patient) as (client, child):
+        with (places.root / "large").open("wb") as file:
+            for _ in range(64):
+                file.write(CONTENT)
+
+        pid = child.pid
+
+        def kill(_: bytes) -> None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(FilesError) as caught:
+                await client.sandbox("demo").download("/large", kill)
+        assert caught.value.reason in {"RELAY_LOST", "FILES_UNSUPPORTED"}
