@@ -150,6 +150,10 @@ class StackClient:
         data = await self._unary(methods.STAT_FILE, request.SerializeToString(), transfer_id)
         return files_pb2.StatFileResponse.FromString(data).file
 
+    async def start(self, request: files_pb2.StartUploadRequest) -> files_pb2.StartUploadResponse:
+        data = await self._unary(methods.START_UPLOAD, request.SerializeToString())
+        return files_pb2.StartUploadResponse.FromString(data)
+
     async def status(
         self, sandbox_id: str, request_id: str = "", *, upload_id: str = "", digest: bool = False
     ) -> files_pb2.UploadStatus:
