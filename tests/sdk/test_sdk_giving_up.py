@@ -13,7 +13,7 @@ import pytest
 from conditions import block_until
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from no_gateway import Refusing
-from openshell_files import NO_RETRY, AsyncFilesClient, Progress, RetryPolicy
+from openshell_files import NO_RETRY, AsyncFilesClient, FilesClient, Progress, RetryPolicy
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.giving_up import Remains, is_to_be_freed
 from openshell_files.errors import (
@@ -310,14 +310,26 @@ def test_freeing_hides_no_error_and_does_not_last(gateway: FakeGateway, connect:
     assert len(gateway.method_calls(methods.ABORT_UPLOAD)) == 1
 
 
-def test_a_stream_that_is_unknown_is_freed_only_if_it_was_not_published(
-    gateway: FakeGateway, connect: Connect
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+async def test_a_stream_that_is_unknown_is_freed_only_if_it_was_not_published(
+    gateway: FakeGateway, flavour: str
 ) -> None:
+    """Asked in the background, which the client's end waits for."""
     gateway.after_publish = leave(LOST)
     gateway.failures[methods.GET_UPLOAD].extend([LOST] * 2)
+
+    def blocking() -> None:
+        with FilesClient(gateway.address, retry=NO_RETRY) as client:
+            client.sandbox("demo").upload(stream(), "x")
+
+    async def in_the_loop() -> None:
+        async with AsyncFilesClient(gateway.address, retry=NO_RETRY) as client:
+            await client.sandbox("demo").upload(stream(), "x")
+
     with pytest.raises(OutcomeUnknown):
-        connect(retry=NO_RETRY).upload(stream(), "x")
+        await (asyncio.to_thread(blocking) if flavour == "sync" else in_the_loop())
     assert gateway.uploads["upload-1"].state == files_pb2.UPLOAD_STATE_PUBLISHED
+    assert len(gateway.method_calls(methods.GET_UPLOAD)) >= 3, "it was asked for"
     assert not gateway.method_calls(methods.ABORT_UPLOAD)
 
 

@@ -124,6 +124,7 @@ def test_a_later_process_with_another_content_starts_over(
     os.utime(big, ns=(times.st_atime_ns, times.st_mtime_ns))
     result = connect(retry=NO_RETRY).upload_path(big, "big", upload_id=caught.value.upload_id)
     assert gateway.files["big"].content == big.read_bytes()
+    assert result.started_over
     assert result.resumed_from == 0
     assert gateway.uploads["upload-1"].state == files_pb2.UPLOAD_STATE_ABORTED
 
