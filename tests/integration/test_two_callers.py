@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Scene:
         )
 
     @contextmanager
-    def streams(self, count: int) -> Iterator[None]:
+    def streams(self, count: int) -> Generator[None]:
         """Have so many uploads of the greedy caller that have a stream, each of which says nothing more."""
         tasks = [
             asyncio.create_task(self.greedy.upload(self.metadata(f"held-{number}"), LARGE, stop_after=1))
