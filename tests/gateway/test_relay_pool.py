@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from conditions import until
+from conditions import PATIENCE_SECONDS, until
 from gateway_harness import (
     FILES,
     KEEPS,
@@ -356,6 +356,23 @@ async def test_an_operation_that_was_answered_outlives_its_session(
     await newer.connect(KEEPS)
     await relay.answer(ANSWER)
     assert (await asking).file.size_bytes == 5
+
+
+async def test_a_relay_with_input_on_its_way_is_not_reused(
+    harness: GatewayHarness, supervisor: FakeSupervisor
+) -> None:
+    """FRM-9: the agent refused an upload whose caller still sends; a frame may be cut."""
+    about = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", size_bytes=1 << 40)
+    call = cast("Any", harness.channel().stream_unary(methods.UPLOAD_FILE))(metadata=harness.user())
+    await call.write(files_pb2.UploadFileRequest(metadata=about).SerializeToString())
+    relay = await supervisor.take_relay()
+    assert await relay.next_frame() is not None
+    await relay.answer(MISSING)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    assert reason_of(refused.value) == "FILE_NOT_FOUND"
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await used_once(harness, supervisor)
 
 
 async def test_the_states_of_relays_are_counted(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
