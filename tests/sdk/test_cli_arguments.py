@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+import trustme
 from cli_scene import COMMAND, Cli, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files.cli.exit_codes import ExitCode
@@ -209,6 +212,30 @@ def test_a_port_that_is_no_gateway(stocked: Cli) -> None:
         stocked.env["OPENSHELL_FILES_ENDPOINT"] = f"127.0.0.1:{port}"
         outcome = stocked.process("stat", "demo", "x", "--attempts", "1")
     failed(outcome, ExitCode.UNAVAILABLE, "nothing listens there", "--endpoint")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("trusting", ["nothing", "another"])
+def test_a_certificate_that_is_not_trusted(stocked: Cli, address: str, trusting: str) -> None:
+    """Of the two addresses of `localhost` one has a listener, whichever gRPC tells of."""
+    made, other = trustme.CA(), trustme.CA()
+    other.cert_pem.write_to_path(stocked.home / "other.pem")
+    certificate = made.issue_cert("localhost")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port(
+        f"{address}:0",
+        grpc.ssl_server_credentials(
+            [(certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())]
+        ),
+    )
+    server.start()
+    try:
+        stocked.env["OPENSHELL_FILES_ENDPOINT"] = f"https://localhost:{port}"
+        trust = ["--tls-ca", "other.pem"] if trusting == "another" else []
+        outcome = stocked.process("stat", "demo", "x", "--attempts", "1", *trust)
+    finally:
+        server.stop(None).wait()
+    failed(outcome, ExitCode.UNAVAILABLE, "certificate is not trusted", "--tls-ca")
 
 
 def test_tls_to_a_plain_port(stocked: Cli, gateway: FakeGateway) -> None:

@@ -71,6 +71,8 @@ AT_THE_DOOR: Final = [
     "FILES_UNSUPPORTED",
     "WORKSPACE_NOT_FOUND",
     "RELAY_REFUSED",
+    "RELAY_TIMEOUT",
+    "AGENT_UNAUTHENTICATED",
     "TOO_MANY_TRANSFERS",
     "TOO_MANY_CALLS",
     "TOO_MANY_LANES",
@@ -79,12 +81,10 @@ AT_THE_DOOR: Final = [
 #: What says nothing of the finish: the way there, its ends, bugs, a peer that breaks the protocol.
 OPEN: Final = [
     "SESSION_OUTDATED",
-    "RELAY_TIMEOUT",
     "RELAY_LOST",
     "RELAY_UNKNOWN",
     "RELAY_REQUESTER_GONE",
     "AGENT_PROTOCOL_ERROR",
-    "AGENT_UNAUTHENTICATED",
     "TRANSFER_IDLE",
     "GATEWAY_SHUTTING_DOWN",
     "IO_ERROR",

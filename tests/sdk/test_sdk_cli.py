@@ -239,6 +239,22 @@ def test_failures(cli: Cli, gateway: FakeGateway, reason: Reason) -> None:
     assert not (cli.home / "out").exists()
 
 
+def test_a_finish_that_nobody_can_speak_for(cli: Cli, gateway: FakeGateway) -> None:
+    """It is no time limit: to repeat it blindly would be wrong."""
+    (cli.home / "f").write_bytes(b"hello")
+    lost = TransferError(Reason.RELAY_LOST, "as it happened")
+
+    def behind_the_rename(_number: int) -> None:
+        raise lost
+
+    gateway.after_publish = behind_the_rename
+    gateway.failures[methods.GET_UPLOAD].extend([lost] * 20)
+    gateway.failures[methods.START_UPLOAD].extend([lost] * 20)
+    outcome = cli("upload", "demo", "f", "--attempts", "1")
+    failed(outcome, ExitCode.OUTCOME_UNKNOWN, "OUTCOME_UNKNOWN", "openshell-files stat")
+    assert f"{int(ExitCode.OUTCOME_UNKNOWN)} sent but perhaps" in " ".join(cli("--help").out.split())
+
+
 def test_local_failures(cli: Cli) -> None:
     failed(cli("upload", "demo", "missing"), ExitCode.LOCAL_FILE, "missing", "No such file")
     failed(cli("upload", "demo", "."), ExitCode.USAGE, "names no file")

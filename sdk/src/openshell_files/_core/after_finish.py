@@ -13,14 +13,17 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files.errors import FilesError, PermissionDenied, Unauthenticated
 
-#: With these the gateway ends a call before the sandbox hears of it.
+#: With these a call ends before any of its content can reach the agent: the gateway did not
+#: let it in, found nobody to relay it to, or the agent and the gateway did not know each other.
 _AT_THE_DOOR: Final = frozenset(
     reason.name
     for reason in (
+        Reason.AGENT_UNAUTHENTICATED,
         Reason.FILES_UNSUPPORTED,
         Reason.ISSUER_UNAVAILABLE,
         Reason.METHOD_UNSUPPORTED,
         Reason.RELAY_REFUSED,
+        Reason.RELAY_TIMEOUT,
         Reason.SANDBOX_NOT_FOUND,
         Reason.SANDBOX_NOT_READY,
         Reason.SUPERVISOR_NOT_CONNECTED,

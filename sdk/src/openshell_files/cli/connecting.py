@@ -171,6 +171,7 @@ class Connecting:
             path,
             uploading=uploading,
             encrypted=self.encrypted,
+            authority=self.tls_ca,
         )
 
     def _tls(self) -> TlsConfig | None:

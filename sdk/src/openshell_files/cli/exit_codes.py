@@ -18,6 +18,7 @@
 | 13 | gateway or sandbox failed | look at their logs |
 | 14 | the other side cannot do this | update it |
 | 15 | done, and verified, but the report could not be written | do not send it again |
+| 16 | the file was sent, and whether it was published is not known | look with `openshell-files stat`, or repeat it with `--resume`, before it is sent again |
 | 129 | hung up (SIGHUP) | an upload goes on with `--resume` |
 | 130 | interrupted (SIGINT) | an upload goes on with `--resume` |
 | 143 | terminated (SIGTERM) | an upload goes on with `--resume` |
@@ -50,6 +51,7 @@ class ExitCode(IntEnum):
     FAILED = 13
     UNSUPPORTED = 14
     REPORT_LOST = 15
+    OUTCOME_UNKNOWN = 16
     HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
@@ -83,6 +85,7 @@ _BY_CLASS: Final[tuple[tuple[type[errors.FilesError], ExitCode], ...]] = (
     (errors.SandboxNotReady, ExitCode.UNAVAILABLE),
     (errors.ResourceExhausted, ExitCode.EXHAUSTED),
     (errors.FileTooLarge, ExitCode.EXHAUSTED),
+    (errors.OutcomeUnknown, ExitCode.OUTCOME_UNKNOWN),
     (errors.DeadlineExceeded, ExitCode.TIME_LIMIT),
     (errors.Unsupported, ExitCode.UNSUPPORTED),
     (errors.StorageError, ExitCode.FAILED),

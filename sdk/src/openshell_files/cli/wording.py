@@ -11,10 +11,12 @@ import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from openshell_files_protocol.reasons import Code, Reason
 
+from openshell_files.cli.handshake import tls_failures
 from openshell_files.errors import FilesError, LocalFileError, LocalReason
 
 #: What to do, by reason, where the error table's words are not this command's.
@@ -83,6 +85,9 @@ _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "
 #: The same where the handshake failed otherwise: first of all, the port speaks no TLS.
 _NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
 
+#: How it words that an address has no listener.
+_REFUSED: Final = "onnection refused"
+
 #: The request's field in front of a message; the path itself says it better.
 _FIELD: Final = re.compile(r"^(metadata\.)?remote_path: ")
 
@@ -101,6 +106,7 @@ class Where:
         path: the file in the sandbox, or the upload; empty for none.
         uploading: the command writes to the sandbox.
         encrypted: the connection uses TLS.
+        authority: the PEM file of the certificates to trust, if one was given.
     """
 
     sandbox: str
@@ -110,6 +116,7 @@ class Where:
     path: str = ""
     uploading: bool = False
     encrypted: bool = False
+    authority: Path | None = None
 
     def sandbox_words(self) -> str:
         """Return the sandbox for a message."""
@@ -170,6 +177,8 @@ def _local_words(error: LocalFileError) -> str:
 def _unreachable_words(error: FilesError, where: Where) -> str:
     """Say why no gateway was reached, without gRPC's list of addresses."""
     details = error.message
+    if where.encrypted and _REFUSED in details:
+        details = f"{details}; {tls_failures(where.endpoint, where.authority)}"
     if where.encrypted and any(word in details for word in _UNTRUSTED):
         what, fix = (
             "its certificate is not trusted, or is not for this name",
@@ -180,7 +189,7 @@ def _unreachable_words(error: FilesError, where: Where) -> str:
             "the TLS handshake failed",
             "Use http:// if the port speaks no TLS; give --tls-ca if its certificate has a CA of its own.",
         )
-    elif "onnection refused" in details:
+    elif _REFUSED in details:
         what, fix = "nothing listens there", "Check --endpoint, or wait for the gateway."
     elif "No such file" in details:
         what, fix = "there is no such socket", "Check --endpoint, or wait for the gateway."
