@@ -208,7 +208,7 @@ def test_a_question_that_is_refused_says_nothing(
         sandbox.write_bytes("x", bytes(size))
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xff", b""])
+@pytest.mark.parametrize("damage", [b"\xff\xff", b"", b"\x08\x05"], ids=["no message", "nothing", "no file"])
 def test_an_answer_that_breaks_the_protocol(
     gateway: FakeGateway, connect: Connect, size: int, damage: bytes
 ) -> None:
@@ -216,15 +216,31 @@ def test_an_answer_that_breaks_the_protocol(
     sandbox = acquainted(connect)
     asked = len(gateway.method_calls(methods.GET_UPLOAD))
     gateway.answers[methods.UPLOAD_FILE] = damage
-    if not damage:
-        # A message that says nothing: what it does not say was published is not the source.
-        with pytest.raises(IntegrityError):
-            sandbox.write_bytes("x", bytes(size))
-        return
     with pytest.raises(OutcomeUnknown, match="breaks the protocol") as caught:
         sandbox.write_bytes("x", bytes(size))
     assert isinstance(caught.value.__cause__, InternalError)
     assert len(gateway.method_calls(methods.GET_UPLOAD)) == asked
+
+
+def test_a_status_of_nothing(gateway: FakeGateway, connect: Connect) -> None:
+    """It is no word of an upload that nobody knows: that would be a failure for certain."""
+    sandbox = acquainted(connect)
+    after_publishing(gateway, LOST)
+    gateway.answers[methods.GET_UPLOAD] = b""
+    with pytest.raises(OutcomeUnknown, match="upload is missing"):
+        sandbox.write_bytes("x", bytes(1_000_000))
+    assert gateway.files["x"].content == bytes(1_000_000)
+
+
+def test_a_published_file_without_a_digest(gateway: FakeGateway, connect: Connect, size: int) -> None:
+    """What it does not say was published is not the source."""
+    sandbox = acquainted(connect)
+    file = files_pb2.FileInfo(path="/x", type=files_pb2.FILE_TYPE_REGULAR, size_bytes=size)
+    gateway.answers[methods.UPLOAD_FILE] = files_pb2.UploadFileResponse(
+        bytes_written=size, file=file
+    ).SerializeToString()
+    with pytest.raises(IntegrityError):
+        sandbox.write_bytes("x", bytes(size))
 
 
 def test_a_status_that_breaks_the_protocol(gateway: FakeGateway, connect: Connect) -> None:
@@ -234,6 +250,9 @@ def test_a_status_that_breaks_the_protocol(gateway: FakeGateway, connect: Connec
     gateway.answers[methods.GET_UPLOAD] = files_pb2.GetUploadResponse(
         upload=files_pb2.UploadStatus(
             state=files_pb2.UPLOAD_STATE_PUBLISHED,
+            result=files_pb2.UploadFileResponse(
+                file=files_pb2.FileInfo(path="/x", type=files_pb2.FILE_TYPE_REGULAR)
+            ),
             digest_algorithm=files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS,
         )
     ).SerializeToString()

@@ -68,6 +68,29 @@ CALLS: dict[str, tuple[type[Message], Call]] = {
     methods.UPLOAD_FILE: (files_pb2.UploadFileResponse, lambda demo: demo.write_bytes("y", b"1")),
 }
 
+#: One answer of each method that says all that it has to, and no more.
+FILE = files_pb2.FileInfo(path="/x", type=files_pb2.FILE_TYPE_REGULAR, version="v1")
+PUBLISHED = files_pb2.UploadFileResponse(file=files_pb2.FileInfo(path="/x", type=FILE.type))
+RECEIVING = files_pb2.UploadStatus(upload_id="u", epoch=1, state=files_pb2.UPLOAD_STATE_RECEIVING)
+DONE = files_pb2.UploadStatus(state=files_pb2.UPLOAD_STATE_PUBLISHED, result=PUBLISHED)
+HONEST: dict[str, Message] = {
+    methods.STAT_FILE: files_pb2.StatFileResponse(file=FILE),
+    methods.LIST_UPLOADS: files_pb2.ListUploadsResponse(
+        uploads=[files_pb2.UploadStatus(upload_id="u", state=RECEIVING.state)]
+    ),
+    methods.GET_UPLOAD: files_pb2.GetUploadResponse(upload=DONE),
+    methods.ABORT_UPLOAD: files_pb2.AbortUploadResponse(upload=DONE),
+    methods.START_UPLOAD: files_pb2.StartUploadResponse(upload=RECEIVING),
+    methods.UPLOAD_FILE: PUBLISHED,
+}
+HONEST_HEADER = files_pb2.DownloadFileHeader(file=PUBLISHED.file)
+
+
+def honest(method: str) -> Message:
+    copy = CALLS[method][0]()
+    copy.CopyFrom(HONEST[method])
+    return copy
+
 
 def set_field(message: Message, path: str, value: Any) -> bool:
     """Set a field by its path, of the first element where it is repeated; False where there is no such field."""
@@ -78,7 +101,7 @@ def set_field(message: Message, path: str, value: Any) -> bool:
             return False
         target = getattr(target, step)
         if not isinstance(target, Message):
-            target = target.add()
+            target = target[0] if target else target.add()
     if name not in target.DESCRIPTOR.fields_by_name:
         return False
     if isinstance(value, tuple):
@@ -121,22 +144,23 @@ def _checked_fields(descriptor: Any, prefix: str) -> Iterator[str]:
 @pytest.mark.parametrize(("method", "path", "value"), TABLE)
 def test_what_no_answer_may_say(method: str, path: str, value: Any) -> None:
     """UPL-6 among others: a limit of chunks below 256 KiB would be one message a byte, for hours."""
-    kind, _ = CALLS[method]
-    answer = kind()
+    answer = honest(method)
     set_field(answer, path, value)
     assert fault_of(answer).startswith(path.split(".", maxsplit=1)[0])
 
 
 @pytest.mark.parametrize("method", CALLS)
-@pytest.mark.parametrize("damage", ["a value", "no message"])
+@pytest.mark.parametrize("damage", ["a value", "no message", "a gap"])
 def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, method: str, damage: str) -> None:
     """One try, one error that names method and field, in both flavours and by every method."""
-    kind, call = CALLS[method]
-    answer = kind()
+    call = CALLS[method][1]
+    answer = honest(method)
     for path, values in HOSTILE:
         if set_field(answer, path, values[0]):
             break
-    data = answer.SerializeToString() if damage == "a value" else b"\xff\xff"
+    # Nothing at all is an answer of ListUploads.
+    gap = b"" if method != methods.LIST_UPLOADS else b"\x0a\x00"
+    data = {"a value": answer.SerializeToString(), "no message": b"\xff\xff", "a gap": gap}[damage]
     gateway.answers[method] = data
     demo = connect(retry=NO_RETRY)
     # Behind a finish it is not known what was done (RSM-7).
@@ -151,15 +175,98 @@ def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, metho
 
 def test_honest_extremes() -> None:
     """The ends of each range are of the protocol."""
-    answer = files_pb2.StatFileResponse()
+    answer = files_pb2.StatFileResponse(file=FILE)
     for seconds, nanos in ((253_402_300_799, 999_999_999), (-62_135_596_800, 0)):
         answer.file.modified_time.seconds, answer.file.modified_time.nanos = seconds, nanos
         answer.file.size_bytes = answer.file.allocated_bytes = (1 << 63) - 1
         assert not fault_of(answer)
     for limit in (0, MIN_CHUNK_LIMIT_BYTES, 4 * MIB):
-        assert not fault_of(
-            files_pb2.GetUploadResponse(limits=files_pb2.TransferLimits(max_chunk_bytes=limit))
-        )
+        limits = files_pb2.TransferLimits(max_chunk_bytes=limit)
+        assert not fault_of(files_pb2.GetUploadResponse(upload=RECEIVING, limits=limits))
+
+
+def paths_of(message: Message, prefix: str = "") -> Iterator[str]:
+    """Return every field that a message has, and those of the messages in it."""
+    for field, value in message.ListFields():
+        yield f"{prefix}{field.name}"
+        for inner in value if field.is_repeated else (value,):
+            if isinstance(inner, Message):
+                yield from paths_of(inner, f"{prefix}{field.name}.")
+
+
+def clear_field(message: Message, path: str) -> None:
+    target: Any = message
+    *way, name = path.split(".")
+    for step in way:
+        inner = getattr(target, step)
+        target = inner if isinstance(inner, Message) else inner[0]
+    target.ClearField(name)
+
+
+GAPS = [
+    pytest.param(message, path, id=f"{type(message).__name__}-{path}")
+    for message in [*HONEST.values(), HONEST_HEADER]
+    for path in paths_of(message)
+    # A caller has no unfinished uploads, mostly.
+    if path != "uploads"
+]
+
+
+@pytest.mark.parametrize(("message", "path"), GAPS)
+def test_what_no_answer_may_leave_out(message: Message, path: str) -> None:
+    """The honest answers say only what they must: without any one field, each breaks the protocol."""
+    answer = type(message)()
+    answer.CopyFrom(message)
+    assert not fault_of(answer)
+    clear_field(answer, path)
+    assert fault_of(answer).endswith(f"{path.rpartition('.')[2]} is missing")
+
+
+@pytest.mark.parametrize("path", ["epoch", "upload_id"])
+def test_what_an_upload_without_a_name_leaves_out(path: str) -> None:
+    """It was sent without StartUpload, and is asked for by its request id."""
+    answer = files_pb2.GetUploadResponse(upload=RECEIVING)
+    clear_field(answer.upload, path)
+    assert not fault_of(answer)
+
+
+@pytest.mark.parametrize("field", ["file", "file.version", "file.path", "file.type"])
+def test_nothing_is_read_by_an_answer_with_a_gap(connect: Connect, gateway: FakeGateway, field: str) -> None:
+    """A file object would give no bytes, or a mix of two versions, and say nothing."""
+    gateway.files["x"] = FakeFile(b"content")
+    answer = honest(methods.STAT_FILE)
+    set_field(answer, "file.size_bytes", 7)
+    clear_field(answer, field)
+    gateway.answers[methods.STAT_FILE] = answer.SerializeToString()
+    with pytest.raises(errors.InternalError, match="is missing") as caught:
+        connect(retry=NO_RETRY).stat("x")
+    assert caught.value.reason == "AGENT_PROTOCOL_ERROR"
+
+
+def test_a_digest_that_was_asked_for(connect: Connect, gateway: FakeGateway) -> None:
+    gateway.answers[methods.STAT_FILE] = HONEST[methods.STAT_FILE].SerializeToString()
+    assert connect(retry=NO_RETRY).stat("x").sha256 is None
+    with pytest.raises(errors.InternalError, match="digest was asked for and is missing") as caught:
+        connect(retry=NO_RETRY).stat("x", digest=True)
+    assert caught.value.reason == "AGENT_PROTOCOL_ERROR"
+
+
+@pytest.mark.parametrize("version", ["", "v2"])
+def test_another_version_comes_than_was_asked_for(
+    connect: Connect, gateway: FakeGateway, version: str
+) -> None:
+    """A file object asks for one version with every part; whoever does not heed it gives a mix."""
+    gateway.files["x"] = FakeFile(b"content")
+
+    def change(_: int, messages: Iterator[Any]) -> list[Any]:
+        found = list(messages)
+        found[0].header.file.version = version
+        return found
+
+    gateway.on_download = change
+    with pytest.raises(errors.IntegrityError, match="version") as caught:
+        connect(retry=NO_RETRY).read_bytes("x", if_version="v1")
+    assert caught.value.reason == "DOWNLOAD_CORRUPT"
 
 
 @pytest.mark.parametrize("lanes", [1 << 31, (1 << 32) - 1])
@@ -186,6 +293,7 @@ def test_how_much_is_read_for_one_message(said: int, taken: int) -> None:
 HeaderChange = Callable[[files_pb2.DownloadFileHeader], object]
 HEADERS: dict[str, HeaderChange] = {
     "archive": lambda header: setattr(header, "is_archive", True),
+    "no file": lambda header: header.ClearField("file"),
     "nanos": lambda header: setattr(header.file.modified_time, "nanos", -5),
     "year": lambda header: setattr(header.file.modified_time, "seconds", 1 << 40),
     "size": lambda header: setattr(header, "size_bytes", (1 << 64) - 1),

@@ -122,6 +122,7 @@ SOURCES: dict[str, Callable[[], Any]] = {
     "socket file": socket_file,
     "generator of one bytearray": lambda: one_buffer(lambda buffer: buffer),
     "generator of one memoryview": lambda: one_buffer(memoryview),
+    "read gives memoryview": reading(lambda file, size: memoryview(file.read(size))),
     "read gives bytearray": reading(lambda file, size: bytearray(file.read(size))),
     "read gives more than asked": reading(lambda file, size: file.read(size * 3 + 1)),
     "seekable with short reads": lambda: ShortSeekable(CONTENT),
@@ -159,6 +160,11 @@ async def _answer(value: object) -> object:
 WRONG_SOURCES: dict[str, tuple[Callable[[], Any], str]] = {
     "read gives str": (lambda: Reader(lambda _size: "x"), "source: gives str"),
     "generator of str": (lambda: iter(["x"]), "source: gives str"),
+    "read gives True": (lambda: Reader(lambda _size: True), "source: gives bool"),
+    "read gives False": (lambda: Reader(lambda _size: False), "source: gives bool"),
+    "read gives int": (lambda: Reader(lambda _size: 0), "source: gives int"),
+    "read gives list": (lambda: Reader(lambda _size: []), "source: gives list"),
+    "generator of None": (lambda: iter([None]), "source: gives NoneType"),
     "generator of int": (lambda: iter([1]), "source: gives int"),
     "str behind much content": (lambda: iter([CONTENT, "x"]), "source: gives str"),
 }
@@ -228,6 +234,35 @@ def test_a_device_that_says_it_can_seek(gateway: FakeGateway, sandbox: Any) -> N
     assert gateway.files["x"].content == b""
     with open("/dev/zero", "rb") as file, pytest.raises(DeadlineExceeded):
         sandbox.upload(file, "y", timeout=0.5)
+
+
+@pytest.mark.parametrize("call", ["fstat", "pread", "open"])
+@pytest.mark.parametrize("error", [BlockingIOError(11, "not now"), OSError(5, "broken")])
+def test_what_is_refused_of_a_path_names_it(
+    sandbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: OSError
+) -> None:
+    """Such as /proc/kmsg, which can be opened and read, and has nothing now."""
+    path = tmp_path / "source"
+    path.write_bytes(b"content")
+    honest = getattr(os, call)
+
+    def refuse(what: Any, *more: Any) -> Any:
+        named = what if isinstance(what, str) else os.readlink(f"/proc/self/fd/{what}")
+        if named == str(path):
+            raise error
+        return honest(what, *more)
+
+    monkeypatch.setattr(f"openshell_files._local.source_file.os.{call}", refuse)
+    with pytest.raises(LocalFileError, match=r"cannot read .*source"):
+        sandbox.upload_path(path, "x")
+
+
+@pytest.mark.parametrize("position", [3, 4, 1 << 40])
+def test_a_file_object_behind_its_end_has_nothing(gateway: FakeGateway, sandbox: Any, position: int) -> None:
+    file = io.BytesIO(b"abc")
+    file.seek(position)
+    assert sandbox.upload(file, "x").size == 0
+    assert gateway.files["x"].content == b""
 
 
 def test_a_directory_is_no_source(sandbox: Any, tmp_path: Path) -> None:
@@ -328,7 +363,7 @@ def test_a_codec_writer(gateway: FakeGateway, sandbox: Any) -> None:
     assert bytes.fromhex(below.getvalue().decode()) == CONTENT
 
 
-@pytest.mark.parametrize("answer", [0, -1, 1 << 40, "all"])
+@pytest.mark.parametrize("answer", [0, -1, 1 << 40, "all", True, False, 1.0, b"", [1]])
 def test_a_sink_that_takes_nothing_is_an_error(gateway: FakeGateway, sandbox: Any, answer: object) -> None:
     gateway.files["x"] = FakeFile(CONTENT)
 

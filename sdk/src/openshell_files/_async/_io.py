@@ -40,7 +40,7 @@ Left = Callable[[], float | None]
 class SourceHandle(Protocol):
     """An open local file."""
 
-    async def read(self, size: int, /) -> bytes:
+    async def read(self, size: int, /) -> bytes | None:
         """Return at most `size` bytes; none at the end."""
         ...
 
@@ -118,7 +118,7 @@ async def _open(path: str) -> SourceHandle:
 
 async def read(handle: SourceHandle, size: int) -> bytes:
     """Read exactly `size` bytes, fewer only at the end of the file."""
-    data = await settled(handle.read(size))
+    data = await settled(handle.read(size)) or b""
     if len(data) == size or not data:
         return data
     parts = [data]
@@ -250,7 +250,14 @@ _END: Final = object()
 
 
 async def _in_time(left: Left, work: Awaitable[_T]) -> _T:
-    limit = asyncio.timeout(left())
+    try:
+        limit = asyncio.timeout(left())
+    except BaseException:
+        # It was never started, and would complain when it is collected.
+        close = getattr(work, "close", None) or getattr(work, "cancel", None)
+        if close is not None:
+            close()
+        raise
     try:
         async with limit:
             return await work

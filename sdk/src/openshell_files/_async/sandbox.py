@@ -697,7 +697,7 @@ class AsyncSandboxFiles:
         """
         request = stat_request(self._address, remote, digest=digest, leaf_link=leaf_link)
         answer = await self._asked(self._rpc.stat_file, request, timeout, str(remote))
-        return answers.file_info(answer.file)
+        return answers.hashed_file_info(answer.file) if digest else answers.file_info(answer.file)
 
     @checked
     async def uploads(self, *, timeout: float | None = None) -> list[UploadInfo]:

@@ -2,13 +2,15 @@
 
 A gateway, or a sandbox behind it, may be broken or hostile. What can be told
 from a message alone is told here, for every message and field of the protocol,
-so that no conversion further in meets a time without a calendar or a size that
-no file has. What needs more than the message is checked where that is known:
+so that no conversion further in meets a time without a calendar, a size that
+no file has, or nothing where something has to be: an empty field would be
+taken for a file of no bytes, or for an upload that nobody knows. What needs more than the message is checked where that is known:
 a download's offsets and digests in `download_check`, an upload's in `upload_plan`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -32,6 +34,18 @@ _NANOS: Final = 1_000_000_000
 LARGEST_SIZE: Final = (1 << 63) - 1
 
 _DIGEST_FIELDS: Final = frozenset({"sha256", "sha256_blocks", "staged_sha256", "staged_sha256_blocks"})
+
+#: What each kind of message always says. Of the fields that are not here, empty means something.
+_MANDATORY: Final[Mapping[type[Message], tuple[str, ...]]] = {
+    files_pb2.StatFileResponse: ("file",),
+    files_pb2.StartUploadResponse: ("upload",),
+    files_pb2.GetUploadResponse: ("upload",),
+    files_pb2.AbortUploadResponse: ("upload",),
+    files_pb2.UploadFileResponse: ("file",),
+    files_pb2.DownloadFileHeader: ("file",),
+    files_pb2.FileInfo: ("path", "type"),
+    files_pb2.UploadStatus: ("state",),
+}
 
 
 def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
@@ -61,7 +75,7 @@ def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
 
 def fault_of(message: Message) -> str:
     """Return what of a message breaks the protocol; empty if nothing does."""
-    if fault := _own_fault(message):
+    if fault := _gap(message) or _own_fault(message):
         return fault
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -74,6 +88,36 @@ def fault_of(message: Message) -> str:
         elif field.name in _DIGEST_FIELDS and len(value) != SHA256_BYTES:
             return f"{field.name} has {len(value)} bytes instead of {SHA256_BYTES}"
     return ""
+
+
+def _gap(message: Message) -> str:
+    """Return which field is not there although such a message always has it."""
+    if fault := _missing(message, _MANDATORY.get(type(message), ())):
+        return fault
+    match message:
+        case files_pb2.StatFileResponse():
+            # What is read in parts is held together by it.
+            if message.file.type == files_pb2.FILE_TYPE_REGULAR and not message.file.version:
+                return "file: version is missing"
+        case files_pb2.UploadStatus():
+            if message.state == files_pb2.UPLOAD_STATE_PUBLISHED:
+                return _missing(message, ("result",))
+        case files_pb2.StartUploadResponse() if message.upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
+            # An upload that was sent without StartUpload has neither.
+            if fault := _missing(message.upload, ("upload_id", "epoch")):
+                return f"upload: {fault}"
+        case files_pb2.ListUploadsResponse():
+            for upload in message.uploads:
+                if fault := _missing(upload, ("upload_id",)):
+                    return f"uploads: {fault}"
+        case _:
+            pass
+    return ""
+
+
+def _missing(message: Message, names: tuple[str, ...]) -> str:
+    there = {field.name for field, _ in message.ListFields()}
+    return next((f"{name} is missing" for name in names if name not in there), "")
 
 
 def _own_fault(message: Message) -> str:

@@ -10,7 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
+from openshell_files._core.error_mapping import error_from_reason
 from openshell_files.options import Durability
 from openshell_files.results import FileInfo, FileType, UploadInfo, UploadState
 
@@ -55,6 +57,20 @@ def file_info(message: files_pb2.FileInfo) -> FileInfo:
         allocated=message.allocated_bytes,
         link_target=message.link_target.decode("utf-8", "surrogateescape") or None,
     )
+
+
+def hashed_file_info(message: files_pb2.FileInfo) -> FileInfo:
+    """Convert the description of a file whose digest was asked for.
+
+    Raises:
+        InternalError: it is a regular file, and no digest came.
+    """
+    info = file_info(message)
+    if info.type is FileType.REGULAR and info.sha256 is None and info.sha256_blocks is None:
+        raise error_from_reason(
+            Reason.AGENT_PROTOCOL_ERROR, "the file's digest was asked for and is missing", path=info.path
+        )
+    return info
 
 
 def upload_info(message: files_pb2.UploadStatus) -> UploadInfo:

@@ -315,6 +315,8 @@ class DownloadCheck:
             ):
                 raise self._corrupt("the resumed stream is of another place or version")
             return None
+        if self._options.if_version and file.version != self._options.if_version:
+            raise self._corrupt(f"version {file.version!r} comes, {self._options.if_version!r} was asked for")
         start = header.start_offset
         if self._options.tail is not None:
             wanted = max(0, header.size_bytes - self._options.tail)

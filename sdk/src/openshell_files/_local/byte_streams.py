@@ -205,7 +205,8 @@ class Writing:
             else:
                 # Writers without a count (codecs, SFTP, asyncio) take everything.
                 self._left = b""
-        elif isinstance(answer, int) and 0 < answer <= len(self._left):
+        elif isinstance(answer, int) and answer is not True and 0 < answer <= len(self._left):
+            # Whoever answers True means that all is well, and not that one byte was taken.
             self._left = self._left[answer:]
         else:
             raise LocalFileError(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from openshell_files._local.byte_streams import size_may_be_invented
 from openshell_files.errors import (
     ErrorFacts,
+    FilesError,
     LocalFileChanged,
     LocalFileError,
     LocalReason,
     SourceNotReplayable,
+    local_file_error,
 )
 
 #: Smaller holes are sent as the zeros they read as: a message costs more.
@@ -57,6 +60,21 @@ class Extent:
     offset: int
     size: int
     hole: bool
+
+
+@contextmanager
+def reading(path: str) -> Generator[None]:
+    """Turn whatever the system refuses inside into the error that names the file.
+
+    Raises:
+        LocalFileError: something was refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FilesError):
+            raise
+        raise local_file_error(error, path, "cannot read") from error
 
 
 def open_for_reading(path: str, flags: int) -> int:

@@ -15,7 +15,7 @@ from openshell_files._local.byte_streams import Reading, as_bytes, flat, seeks
 from openshell_files._local.source_file import SourceFile
 from openshell_files._sync import _io
 from openshell_files._sync.deadline import Deadline
-from openshell_files.errors import DeadlineExceeded, FilesError, local_file_error
+from openshell_files.errors import DeadlineExceeded
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -79,7 +79,7 @@ class FileContent:
         """Yield everything from `start` on."""
         descriptor = self._handle.fileno()
         extents = source_file.extents(descriptor, start, self._file)
-        while (extent := _io.in_thread(next, extents, None)) is not None:
+        while (extent := self._next(extents)) is not None:
             if extent.hole:
                 yield Span(hole_bytes=extent.size)
                 continue
@@ -95,19 +95,20 @@ class FileContent:
 
     def check_unchanged(self) -> None:
         """Check size and modification time of the descriptor."""
-        _io.in_thread(source_file.check_unchanged, self._handle.fileno(), self.name, self._file)
+        with source_file.reading(self.name):
+            _io.in_thread(source_file.check_unchanged, self._handle.fileno(), self.name, self._file)
+
+    def _next(self, extents: Iterator[source_file.Extent]) -> source_file.Extent | None:
+        with source_file.reading(self.name):
+            return _io.in_thread(next, extents, None)
 
     def _seek(self, offset: int) -> None:
-        try:
+        with source_file.reading(self.name):
             _io.seek(self._handle, offset)
-        except OSError as error:
-            raise local_file_error(error, self.name, "cannot read") from error
 
     def _read(self, size: int) -> bytes:
-        try:
+        with source_file.reading(self.name):
             return _io.read(self._handle, size)
-        except OSError as error:
-            raise local_file_error(error, self.name, "cannot read") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +143,13 @@ def open_file(path: str, small: int, deadline: Deadline) -> OpenFile:
     Raises:
         LocalFileError: it cannot be opened, or is not a regular file.
     """
-    try:
+    with source_file.reading(path):
         handle = _io.open_source(path)
-    except OSError as error:
-        raise local_file_error(error, path, "cannot read") from error
     try:
-        file = _io.in_thread(source_file.inspect, handle.fileno(), path)
-        if file.size_may_be_invented:
-            return OpenFile(_real_content(path, handle, file, small, deadline), file, handle)
-    except OSError as error:
-        _io.close(handle)
-        raise (
-            error if isinstance(error, FilesError) else local_file_error(error, path, "cannot read")
-        ) from error
+        with source_file.reading(path):
+            file = _io.in_thread(source_file.inspect, handle.fileno(), path)
+            if file.size_may_be_invented:
+                return OpenFile(_real_content(path, handle, file, small, deadline), file, handle)
     except BaseException:
         _io.close(handle)
         raise
@@ -171,7 +166,12 @@ def _real_content(
         return FileContent(path, handle, file)
     if len(held) <= small:
         return BytesContent(held)
-    return StreamContent([held], _io.pieces_of(handle, small, deadline.left), path)
+    return StreamContent([held], _of_path(path, _io.pieces_of(handle, small, deadline.left)), path)
+
+
+def _of_path(path: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    with source_file.reading(path):
+        yield from pieces
 
 
 class BytesContent:
@@ -366,7 +366,8 @@ def _seekable(source: object) -> SeekableContent | None:
     except OSError:
         # It says that it can, and cannot: it is read once, from where it is.
         return None
-    return SeekableContent(file, origin, max(0, end - origin))
+    # Behind its end there is nothing, and reading there gives nothing.
+    return SeekableContent(file, min(origin, end), max(0, end - origin))
 
 
 def _seek_end(file: BinaryIO) -> int:

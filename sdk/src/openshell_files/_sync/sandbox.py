@@ -695,7 +695,7 @@ class SandboxFiles:
         """
         request = stat_request(self._address, remote, digest=digest, leaf_link=leaf_link)
         answer = self._asked(self._rpc.stat_file, request, timeout, str(remote))
-        return answers.file_info(answer.file)
+        return answers.hashed_file_info(answer.file) if digest else answers.file_info(answer.file)
 
     @checked
     def uploads(self, *, timeout: float | None = None) -> list[UploadInfo]:
