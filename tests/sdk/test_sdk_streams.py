@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import codecs
 import io
 import os
@@ -395,3 +396,89 @@ async def test_an_asynchronous_writer(gateway: FakeGateway) -> None:
         await client.sandbox("demo").download("x", cast("Any", sink))
     assert sink.taken == CONTENT
     assert sink.drained
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("kind", ["blocking", "not blocking"])
+def test_a_pipe_that_takes_nothing_heeds_the_timeout(
+    gateway: FakeGateway, sandbox: Any, kind: str, buffering: int
+) -> None:
+    """K11: a sink that waits is a long local step, too. Nobody reads; all goes on when somebody does."""
+    gateway.files["x"] = FakeFile(CONTENT)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, kind == "blocking")
+    file = os.fdopen(writing, "wb", buffering)
+    with pytest.raises(DeadlineExceeded):
+        sandbox.download("x", file, timeout=0.5)
+    got = bytearray()
+
+    def drain() -> None:
+        while data := os.read(reading, 1 << 20):
+            got.extend(data)
+
+    before = threading.Thread(target=drain)
+    before.start()
+    sandbox.download("x", file, timeout=60)
+    file.close()
+    before.join()
+    os.close(reading)
+    assert got.endswith(CONTENT)
+    assert CONTENT.startswith(got[: -len(CONTENT)])
+
+
+def test_a_fifo_that_takes_nothing_heeds_the_timeout(
+    gateway: FakeGateway, sandbox: Any, tmp_path: Path
+) -> None:
+    gateway.files["x"] = FakeFile(CONTENT)
+    os.mkfifo(tmp_path / "fifo")
+    reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(DeadlineExceeded):
+        sandbox.download_path("x", tmp_path / "fifo", timeout=0.5)
+    os.close(reading)
+
+
+def test_a_path_that_takes_no_more_is_named(gateway: FakeGateway, sandbox: Any) -> None:
+    """Not its descriptor."""
+    gateway.files["x"] = FakeFile(CONTENT)
+    with pytest.raises(LocalFileError, match="cannot write /dev/full: No space left"):
+        sandbox.download_path("x", "/dev/full")
+
+
+async def _for_ever(*_: object) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+class _Draining:
+    def __init__(self) -> None:
+        self.drain = _for_ever
+
+    def write(self, _data: bytes) -> None:
+        pass
+
+
+class _Awaited:
+    def write(self, _data: bytes) -> object:
+        return _for_ever()
+
+
+class _Blocking:
+    def write(self, _data: bytes) -> None:
+        threading.Event().wait()
+
+
+ENDLESS_SINKS: dict[str, Callable[[], Any]] = {
+    "coroutine function": lambda: _for_ever,
+    "write answers an awaitable": _Awaited,
+    "drain": _Draining,
+    "write blocks": _Blocking,
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS_SINKS)
+async def test_an_asynchronous_sink_that_takes_nothing_heeds_the_timeout(
+    gateway: FakeGateway, kind: str
+) -> None:
+    gateway.files["x"] = FakeFile(CONTENT)
+    async with AsyncFilesClient(gateway.address) as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.sandbox("demo").download("x", ENDLESS_SINKS[kind](), timeout=0.5)

@@ -193,23 +193,38 @@ async def call_token(provider: TokenProvider) -> str:
     return await answer if inspect.isawaitable(answer) else answer
 
 
-async def call_sink(sink: Callable[[bytes], object], data: bytes) -> None:
-    """Hand content to a caller's function, which may be a coroutine function."""
+async def call_sink(sink: Callable[[bytes], object], data: bytes, left: Left) -> None:
+    """Hand content to a caller's function, which may be a coroutine function.
+
+    Raises:
+        DeadlineExceeded: by `left`.
+    """
+    left()
     answer = sink(data)
     if inspect.isawaitable(answer):
-        await answer
+        await _in_time(left, answer)
 
 
-async def put(writing: Writing, data: bytes) -> None:
-    """Write bytes into a caller's file object, which may be an asynchronous one."""
+async def put(writing: Writing, data: bytes, left: Left) -> None:
+    """Write bytes into a caller's file object, which may be an asynchronous one.
+
+    Raises:
+        DeadlineExceeded: by `left`.
+    """
     writing.begin(data)
     while not writing.done:
-        # A stream of the event loop belongs to its thread.
-        answer = writing.put() if writing.asynchronous else await in_thread(writing.put)
+        limited = left() is not None
+        if writing.asynchronous:
+            # A stream of the event loop belongs to its thread.
+            answer = writing.put()
+        elif limited:
+            answer = await _in_time(left, pulled(partial(writing.put, patiently=True)))
+        else:
+            answer = await in_thread(writing.put)
         if inspect.isawaitable(answer):
-            writing.took(await answer)
+            writing.took(await _in_time(left, answer))
         if writing.drain is not None:
-            await cast("Callable[[], Awaitable[object]]", writing.drain)()
+            await _in_time(left, cast("Callable[[], Awaitable[object]]", writing.drain)())
 
 
 async def pieces_of(source: object, size: int, left: Left) -> AsyncIterator[bytes]:

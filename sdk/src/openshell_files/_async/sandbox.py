@@ -390,14 +390,16 @@ class AsyncSandboxFiles:
             offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
         )
         path = os.fsdecode(local)
+        deadline = Deadline(timeout)
         if await _io.in_thread(is_written_into, path):
-            deadline = Deadline(timeout)
             with await open_special(path, deadline) as file:
-                return await self._download(remote, StreamSink(file), options, deadline.left(), progress)
+                return await self._download(
+                    remote, StreamSink(file, deadline, path), options, deadline, progress
+                )
         target = TargetFile(path)
         try:
             await _io.in_thread(target.open)
-            result = await self._download(remote, FileSink(target), options, timeout, progress)
+            result = await self._download(remote, FileSink(target), options, deadline, progress)
             masked = result.mode if preserve_mode else result.mode & ~await _io.in_thread(current_umask)
             await _io.in_thread(
                 target.publish,
@@ -436,7 +438,9 @@ class AsyncSandboxFiles:
 
         Args:
             remote: path in the sandbox, a `str` or a `PurePosixPath`.
-            sink: takes the bytes in order.
+            sink: takes the bytes in order. `timeout` counts while it takes
+                nothing, too, except where a plain function or method of the
+                caller blocks: nothing interrupts that.
             offset: as in `download_path`, like all that follow.
             length: as in `download_path`.
             tail: as in `download_path`.
@@ -457,7 +461,8 @@ class AsyncSandboxFiles:
         options = DownloadOptions(
             offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
         )
-        return await self._download(remote, StreamSink(sink), options, timeout, progress)
+        deadline = Deadline(timeout)
+        return await self._download(remote, StreamSink(sink, deadline), options, deadline, progress)
 
     @checked
     async def iter_download(
@@ -531,7 +536,7 @@ class AsyncSandboxFiles:
         """
         options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
         sink = MemorySink()
-        await self._download(remote, sink, options, timeout, None)
+        await self._download(remote, sink, options, Deadline(timeout), None)
         return sink.content()
 
     async def _download(
@@ -539,7 +544,7 @@ class AsyncSandboxFiles:
         remote: RemotePath,
         sink: Sink,
         options: DownloadOptions,
-        timeout: float | None,
+        deadline: Deadline,
         progress: ProgressCallback | None,
     ) -> DownloadResult:
         transfer = Download(
@@ -547,7 +552,7 @@ class AsyncSandboxFiles:
             self._address,
             str(remote),
             options,
-            deadline=Deadline(timeout),
+            deadline=deadline,
             restartable=sink.restartable,
         )
         return await transfer.into(sink, progress)

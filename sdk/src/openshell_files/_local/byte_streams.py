@@ -14,6 +14,7 @@ import select
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, cast
 
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason
@@ -148,18 +149,29 @@ def wait_for(descriptor: int | None, event: int) -> bool:
         return True
 
 
+def _makes_wait(file: object, descriptor: int | None) -> bool:
+    """Return whether a file object writes into a pipe, a socket or a terminal, and nothing is between."""
+    raw = getattr(file, "raw", None) if type(file) is io.BufferedWriter else file
+    if type(raw) is not io.FileIO or descriptor is None:
+        return False
+    kind = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stat.S_ISCHR(kind)
+
+
 class Writing:
     """Writes bytes into a binary file object, all of them.
 
     Args:
         file: the file object.
+        name: of it, for messages; empty takes what it says itself.
     """
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: object, name: str = "") -> None:
         self._file = file
         self._write = cast("Callable[[bytes], object]", getattr(file, "write"))  # noqa: B009 - of any object
-        self._name = str(getattr(file, "name", "stream"))
+        self._name = name or str(getattr(file, "name", "stream"))
         self._descriptor = descriptor_of(file)
+        self._waits = _makes_wait(file, self._descriptor)
         self._left = b""
         #: What waits until an asynchronous stream has room, if it has that.
         self.drain: object = getattr(file, "drain", None)
@@ -175,14 +187,33 @@ class Writing:
         self._left = data
 
     @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self._name
+
+    @property
     def done(self) -> bool:
         """Whether all is written."""
         return not self._left
 
-    def put(self) -> object:
-        """Write some; return what `write` answered if that is to be awaited first."""
+    def put(self, *, patiently: bool = False) -> object:
+        """Write some; return what `write` answered if that is to be awaited first.
+
+        Args:
+            patiently: wait for a moment at most where that can be known: of a pipe or a
+                socket, only as much is written as it takes without waiting.
+        """
+        data, flush = self._left, None
+        if patiently and self._waits:
+            if not wait_for(self._descriptor, select.POLLOUT):
+                return None
+            data, flush = data[: select.PIPE_BUF], getattr(self._file, "flush", None)
         try:
-            answer = self._write(self._left)
+            answer = self._write(data)
+            if flush is not None:
+                # Otherwise more would be written at once, later.
+                with suppress(BlockingIOError):
+                    flush()
         except BlockingIOError as error:
             self._left = self._left[error.characters_written :]
             wait_for(self._descriptor, select.POLLOUT)

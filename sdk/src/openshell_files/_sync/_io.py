@@ -155,20 +155,32 @@ def call_token(provider: TokenProvider) -> str:
     return token
 
 
-def call_sink(sink: Callable[[bytes], object], data: bytes) -> None:
-    """Hand content to a caller's function."""
+def call_sink(sink: Callable[[bytes], object], data: bytes, left: Left) -> None:
+    """Hand content to a caller's function. Nothing interrupts one that blocks.
+
+    Raises:
+        DeadlineExceeded: by `left`.
+    """
+    left()
     _blocking(sink(data), "sink")
 
 
-def put(writing: Writing, data: bytes) -> None:
+def put(writing: Writing, data: bytes, left: Left) -> None:
     """Write bytes into a caller's file object.
+
+    Args:
+        writing: the file object.
+        data: the bytes.
+        left: raises when no time is left. It is looked at between two writes:
+            nothing interrupts a caller's object that blocks.
 
     Raises:
         TypeError: it is asynchronous.
+        DeadlineExceeded: by `left`.
     """
     writing.begin(data)
     while not writing.done:
-        _blocking(writing.put(), "sink")
+        _blocking(writing.put(patiently=left() is not None), "sink")
 
 
 def _blocking(answer: object, argument: str) -> object:

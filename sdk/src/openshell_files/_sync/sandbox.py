@@ -390,14 +390,14 @@ class SandboxFiles:
             offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
         )
         path = os.fsdecode(local)
+        deadline = Deadline(timeout)
         if _io.in_thread(is_written_into, path):
-            deadline = Deadline(timeout)
             with open_special(path, deadline) as file:
-                return self._download(remote, StreamSink(file), options, deadline.left(), progress)
+                return self._download(remote, StreamSink(file, deadline, path), options, deadline, progress)
         target = TargetFile(path)
         try:
             _io.in_thread(target.open)
-            result = self._download(remote, FileSink(target), options, timeout, progress)
+            result = self._download(remote, FileSink(target), options, deadline, progress)
             masked = result.mode if preserve_mode else result.mode & ~_io.in_thread(current_umask)
             _io.in_thread(
                 target.publish,
@@ -436,7 +436,9 @@ class SandboxFiles:
 
         Args:
             remote: path in the sandbox, a `str` or a `PurePosixPath`.
-            sink: takes the bytes in order.
+            sink: takes the bytes in order. `timeout` counts while it takes
+                nothing, too, except where a plain function or method of the
+                caller blocks: nothing interrupts that.
             offset: as in `download_path`, like all that follow.
             length: as in `download_path`.
             tail: as in `download_path`.
@@ -457,7 +459,8 @@ class SandboxFiles:
         options = DownloadOptions(
             offset, length, tail, if_version, allow_changes, leaf_link, max_bytes, digest
         )
-        return self._download(remote, StreamSink(sink), options, timeout, progress)
+        deadline = Deadline(timeout)
+        return self._download(remote, StreamSink(sink, deadline), options, deadline, progress)
 
     @checked
     def iter_download(
@@ -531,7 +534,7 @@ class SandboxFiles:
         """
         options = DownloadOptions(offset, length, tail, if_version, allow_changes, leaf_link, max_bytes)
         sink = MemorySink()
-        self._download(remote, sink, options, timeout, None)
+        self._download(remote, sink, options, Deadline(timeout), None)
         return sink.content()
 
     def _download(
@@ -539,7 +542,7 @@ class SandboxFiles:
         remote: RemotePath,
         sink: Sink,
         options: DownloadOptions,
-        timeout: float | None,
+        deadline: Deadline,
         progress: ProgressCallback | None,
     ) -> DownloadResult:
         transfer = Download(
@@ -547,7 +550,7 @@ class SandboxFiles:
             self._address,
             str(remote),
             options,
-            deadline=Deadline(timeout),
+            deadline=deadline,
             restartable=sink.restartable,
         )
         return transfer.into(sink, progress)

@@ -90,13 +90,25 @@ class MemorySink:
 
 
 class StreamSink:
-    """A binary file object, or a function that takes bytes. What it got, it keeps."""
+    """A binary file object, or a function that takes bytes. What it got, it keeps.
+
+    Args:
+        target: the object or function.
+        deadline: when to give up waiting for it.
+        name: of the target, for messages; empty takes what it says itself.
+    """
 
     restartable = False
 
-    def __init__(self, target: BinaryIO | Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        target: BinaryIO | Callable[[bytes], object],
+        deadline: Deadline,
+        name: str = "",
+    ) -> None:
         self._target = target
-        self._writing = Writing(target) if hasattr(target, "write") else None
+        self._deadline = deadline
+        self._writing = Writing(target, name) if hasattr(target, "write") else None
 
     def write(self, piece: Piece) -> None:
         """Hand content on; a hole as the zeros it stands for."""
@@ -114,12 +126,11 @@ class StreamSink:
 
     def _put(self, data: bytes) -> None:
         if self._writing is None:
-            _io.call_sink(cast("Callable[[bytes], object]", self._target), data)
+            _io.call_sink(cast("Callable[[bytes], object]", self._target), data, self._deadline.left)
             return
         try:
-            _io.put(self._writing, data)
+            _io.put(self._writing, data, self._deadline.left)
         except OSError as error:
             if isinstance(error, FilesError):
                 raise
-            name = str(getattr(self._target, "name", "stream"))
-            raise local_file_error(error, name, "cannot write") from error
+            raise local_file_error(error, self._writing.name, "cannot write") from error
