@@ -234,7 +234,6 @@ class Gateway:
         log.info("gateway stops", stop_timeout=budget, running=running)
         # Before the first refusal, so that who looks at health sends no call into it.
         self._public.refuse_soon()
-        self._pool.close()
         # Callers are told why they are refused as long as somebody is left who
         # waits for a supervisor.
         await self._broker.drain(min(budget / 2, self._settings.relay.claim_timeout))

@@ -42,7 +42,6 @@ class RelayPool:
         self._idle: dict[str, list[FileRelay]] = {}
         self._in_use: dict[str, set[FileRelay]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._closed = False
         broker.on_session_change = self.session_changed
 
     def statistics(self) -> Counter[RelayState]:
@@ -92,12 +91,6 @@ class RelayPool:
             if session not in {None, relay.session} and relay.life.operations > 1 and not relay.heard:
                 relay.channel.lose("a newer session of the supervisor is here")
 
-    def close(self) -> None:
-        """Close the idle relays, and keep none from now on."""
-        self._closed = True
-        for sandbox_id in list(self._idle):
-            self._keep(sandbox_id, [])
-
     async def _open(self, sandbox_id: str, target: RelayTarget) -> FileRelay:
         life = RelayLife()
         self._lives.add(life)
@@ -130,8 +123,7 @@ class RelayPool:
         idle = [other for other in self._idle.get(sandbox_id, ()) if not other.channel.closed]
         if (
             relay.ended_in_order()
-            and not (self._closed or relay.channel.closed)
-            and now < relay.expires
+            and not relay.channel.closed
             and len(idle) < MAX_IDLE
             and self._broker.session_of(sandbox_id) is relay.session
         ):
