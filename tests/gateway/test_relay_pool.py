@@ -151,8 +151,10 @@ async def test_an_old_relay_ends_with_its_operation(
 ) -> None:
     """Or a connection that is to be replaced would never be without calls."""
     monkeypatch.setattr(pool, "MAX_AGE_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 3600.0)
     relay = await used_once(harness, supervisor)
-    assert await relay.next_frame() is None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await relay.next_frame() is None
 
 
 async def test_no_more_relays_are_idle_than_may_be(
