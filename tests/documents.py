@@ -175,7 +175,8 @@ class Reader:
             case _ if block.language == "python":
                 script = self.directory / f"block-{self._next()}.py"
                 script.write_text(block.text, "utf-8")
-                self._run(block, f"python {script}")
+                # An example is tried more than once.
+                self._run(block, f"python {script}\npython {script}")
             case _:
                 raise AssertionError(f"{block.place}: nothing says what a reader does with this block")
 
@@ -232,7 +233,12 @@ def _checked(command: str) -> str:
 
 @contextmanager
 def reader(
-    parent: Path, root: Path, yours: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None
+    parent: Path,
+    root: Path,
+    yours: Mapping[str, str] | None = None,
+    tools: Mapping[str, str] | None = None,
+    *,
+    elsewhere: bool = False,
 ) -> Generator[Reader, None, None]:
     """Give somebody with a fresh home and a checkout, whose files are links, so that nothing is written into ours.
 
@@ -240,6 +246,7 @@ def reader(
         parent: an empty directory.
         root: of the repository.
         yours: as in `Reader`.
+        elsewhere: begins in an empty directory and not in the checkout.
         tools: variables that a reader has who has further tools; `PATH` is put before the common one.
     """
     checkout, home = parent / "checkout", parent / "home"
@@ -258,7 +265,9 @@ def reader(
     }
     further = dict(tools or {})
     clean["PATH"] = ":".join([*([further.pop("PATH")] if "PATH" in further else []), clean["PATH"]])
-    typing = Reader(checkout, clean | further, yours or {})
+    empty = parent / "empty"
+    empty.mkdir()
+    typing = Reader(empty if elsewhere else checkout, clean | further, yours or {})
     try:
         yield typing
     finally:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def yours(issuer: DevelopmentIdentityProvider) -> dict[str, str]:
         "OPENSHELL_FILES_OIDC_CLIENT_SECRET": issuer.client_secret,
     }
     exports = [f"export {name}={shlex.quote(value)}" for name, value in site.items()]
-    lines = ['export PATH="$PWD/.venv/bin:$PATH"', *exports]
+    lines = [f'export PATH={shlex.quote(sys.prefix)}/bin:"$PATH"', *exports]
     return {
         "site.env": "\n".join(["cat > site.env <<'END'", *lines, "END"]),
         "the agent's port": f". ./site.env\nexport AGENT_PORT={free_port()}",
@@ -149,8 +150,20 @@ def yours(issuer: DevelopmentIdentityProvider) -> dict[str, str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("followed", FOLLOWED)
 def test_what_a_reader_copies_works(followed: str, tmp_path: Path, yours: dict[str, str]) -> None:
-    with reader(tmp_path, ROOT, yours) as typing:
+    # Who serves for real has the checkout elsewhere.
+    with reader(tmp_path, ROOT, yours, elsewhere="docs/operations.md" in FOLLOWED[followed]) as typing:
         follow(typing, FOLLOWED[followed])
+    made = [
+        entry.name
+        for entry in (tmp_path / "checkout").iterdir()
+        if not entry.is_symlink() and not entry.name.startswith("block-") and entry.is_file()
+    ]
+    assert [name for name in made if not is_ignored(name)] == [], "a clone stays clean: name it in .gitignore"
+
+
+def is_ignored(name: str) -> bool:
+    """Whether git leaves a file at the root of the repository out."""
+    return subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode == 0
 
 
 def test_what_may_be_added_to_the_settings_is_accepted(tmp_path: Path) -> None:

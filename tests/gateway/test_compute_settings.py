@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import trustme
 from gateway_harness import GatewayHarness, running_gateway
-from openshell_files_gateway import gateway as assembly
 from openshell_files_gateway.auth.assembly import assemble_access
 from openshell_files_gateway.compute.sandbox_home import SKELETON, SandboxHome
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.loading import load_settings
 from openshell_files_gateway.config.settings import ComputeSettings, SandboxTokenSettings
+from openshell_files_gateway.config.supervisor_name import local_address
 from openshell_files_gateway.gateway import Gateway
 from openshell_files_gateway.rpc.server import authority
 
@@ -72,6 +72,43 @@ def test_an_authority_that_supervisors_could_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "bound", "endpoint", "starts"),
+    [
+        (["gateway.example"], "127.0.0.1", "", False),
+        (["gateway.example"], "127.0.0.1", "gateway.example:7", True),
+        (["gateway.example"], "127.0.0.1", "GATEWAY.example.:7", True),
+        (["gateway.example"], "127.0.0.1", "other.example:7", False),
+        (["*.example"], "127.0.0.1", "gateway.example:7", True),
+        (["*.example"], "127.0.0.1", "a.gateway.example:7", False),
+        (["127.0.0.1"], "0.0.0.0", "", True),
+        (["::1"], "::", "", True),
+        (["127.0.0.1"], "10.0.0.1", "", False),
+        (["gateway.example"], "127.0.0.1", "nowhere", False),
+    ],
+)
+def test_supervisors_call_a_name_of_the_certificate(
+    tmp_path: Path, named: list[str], bound: str, endpoint: str, *, starts: bool
+) -> None:
+    """SBX-1: else each of them would be refused by its own TLS, and only its log would say so."""
+    issued = trustme.CA().issue_cert(*named)
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "crt"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key"))
+    variables = SIGNED | {
+        "OPENSHELL_BIND_ADDRESS": bound,
+        "OPENSHELL_TLS_CERT": str(tmp_path / "crt"),
+        "OPENSHELL_TLS_KEY": str(tmp_path / "key"),
+        "OPENSHELL_SANDBOX_JWT_SIGNING_KEY": str(tmp_path / "signing"),
+        "OPENSHELL_COMPUTE_ENDPOINT": endpoint,
+    }
+    if starts:
+        load_settings(None, variables)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(None, variables)
+    assert [problem.key.partition(" ")[0] for problem in caught.value.problems] == ["compute.endpoint"]
+
+
+@pytest.mark.parametrize(
     ("url", "path"),
     [
         ("sqlite:/a/b.db", "/a/b.db"),
@@ -97,7 +134,7 @@ def test_databases(url: str, path: str | None) -> None:
 )
 def test_where_supervisors_reach_the_gateway(bound: str, reached: str) -> None:
     """SBX-1: "any address" is none to connect to."""
-    assert authority(assembly._local(ip_address(bound)), 7) == reached
+    assert authority(local_address(ip_address(bound)), 7) == reached
 
 
 async def test_a_second_gateway_on_the_same_records(computing: GatewayHarness) -> None:

@@ -211,6 +211,20 @@ def test_a_file_that_may_not_be_read_any_more(places: SandboxPlaces, monkeypatch
         never.read()
 
 
+@pytest.mark.parametrize("kind", ["missing", "a directory", "not ASCII"])
+def test_a_file_that_cannot_be_used_is_told_in_words(places: SandboxPlaces, kind: str) -> None:
+    path = places.home / "other"
+    if kind == "a directory":
+        path.mkdir()
+    elif kind == "not ASCII":
+        path.write_text("é", "utf-8")
+    with pytest.raises(TokenFileError) as caught:
+        TokenFile(path).read()
+    assert str(caught.value).startswith(f"--token-file {path}: ")
+    assert "Errno" not in str(caught.value)
+    assert "codec" not in str(caught.value)
+
+
 def test_a_link_is_followed(places: SandboxPlaces) -> None:
     """The file behind it is replaced, not the link."""
     link = places.home / "link"

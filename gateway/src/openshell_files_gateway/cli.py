@@ -101,7 +101,14 @@ def sandbox_token(sandbox_id: str, config: ConfigOption = None) -> None:
     """Print a supervisor's token for a sandbox of the configuration."""
     settings = _settings(config, None)
     if sandbox_id not in {sandbox.id for sandbox in settings.sandboxes}:
-        _refuse(ConfigurationError.of("sandboxes", f"{sandbox_id} is not listed", "add the sandbox"))
+        named = [
+            f"{sandbox.id} in {sandbox.workspace}"
+            for sandbox in settings.sandboxes
+            if sandbox.name == sandbox_id
+        ]
+        fix = f"give its id: {', '.join(named)}" if named else "give the id of a sandbox, or add the sandbox"
+        fault = f"{sandbox_id} is the name of a sandbox" if named else f"no sandbox has the id {sandbox_id}"
+        _refuse(ConfigurationError.of("sandboxes", fault, fix))
     if settings.sandbox_tokens.signing_key is None:
         _refuse(
             ConfigurationError.of(

@@ -8,7 +8,6 @@ import pwd
 import time
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.openings import find_openings
 from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
+from openshell_files_gateway.config.supervisor_name import local_address
 from openshell_files_gateway.core.lanes import LaneStatistics
 from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.core.sandbox_message import new_message
@@ -94,6 +94,8 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, access: Access, *, lifeline: int | None = None) -> None:
         self._settings = settings
         self._access = access
+        #: Whether it has listened: one that could not has nothing to say of its end.
+        self._serves = False
         relay = settings.relay
         directory = SandboxDirectory(map(_configured, settings.sandboxes), access.membership)
         self._broker = RelayBroker(
@@ -199,10 +201,12 @@ class Gateway:
             ) from error
         self._access.start()
         port = await self._server.start()
+        self._serves = True
         endpoint = authority(self._settings.server.bind_address, port)
         if self._driver is not None:
             self._driver.listen_at(
-                self._settings.compute.endpoint or authority(_local(self._settings.server.bind_address), port)
+                self._settings.compute.endpoint
+                or authority(local_address(self._settings.server.bind_address), port)
             )
         await self._lifecycle.resume()
         log.info(
@@ -231,7 +235,8 @@ class Gateway:
             nonlocal cut
             cut = self._running()
 
-        log.info("gateway stops", stop_timeout=budget, running=running)
+        if self._serves:
+            log.info("gateway stops", stop_timeout=budget, running=running)
         # Before the first refusal, so that who looks at health sends no call into it.
         self._public.refuse_soon()
         # Callers are told why they are refused as long as somebody is left who
@@ -247,7 +252,8 @@ class Gateway:
             if self._driver is not None:
                 await self._driver.aclose(stop=self._settings.compute.stop_with_gateway)
             await self._access.aclose()
-        log.info("gateway stopped", running=running, cut=cut)
+        if self._serves:
+            log.info("gateway stopped", running=running, cut=cut)
         # grpc.aio finishes its own callbacks a turn of the loop later.
         await asyncio.sleep(0)
 
@@ -293,13 +299,6 @@ def _configured(settings: SandboxSettings) -> Sandbox:
         message=new_message(settings.id, settings.name, settings.workspace, time.time()),
         agent=agent,
     )
-
-
-def _local(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return where a process of this machine reaches a listener; "any" is no address to connect to."""
-    if not address.is_unspecified:
-        return address
-    return IPv4Address("127.0.0.1") if address.version == 4 else IPv6Address("::1")
 
 
 def _database(settings: GatewaySettings) -> Path | None:

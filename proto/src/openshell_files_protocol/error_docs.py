@@ -19,7 +19,7 @@ def markdown() -> str:
         "`google.rpc.BadRequest` with the fields at fault, `RESOURCE_EXHAUSTED` and whatever may be tried later",
         "carry `google.rpc.RetryInfo` where the delay is known.",
         "",
-        "Retry: " + "; ".join(f"**{name}** {text}" for name, text in _RETRY_MEANINGS.items()) + ".",
+        "Retry: " + "; ".join(f"**{name}**: {text}" for name, text in _RETRY_MEANINGS.items()) + ".",
         "",
         "| reason | gRPC code | whose fault | retry | meaning | what to do |",
         "|---|---|---|---|---|---|",
@@ -43,7 +43,7 @@ def markdown() -> str:
 
 
 _RETRY_MEANINGS: Final = {
-    Retry.NEVER: "not without a change",
+    Retry.NEVER: "do not repeat it unchanged",
     Retry.AGAIN: "the same call at once, an upload goes on where it stopped",
     Retry.LATER: "the same call after a delay",
     Retry.RESTART: "from the start, as a new transfer",

@@ -235,7 +235,7 @@ def _prepare_state(places: Places, user: User | None) -> None:
             for entry in os.scandir(state_dir):
                 os.chown(entry.path, user.uid, user.gid, follow_symlinks=False)
     except OSError as error:
-        raise StartError(f"--state-dir {state_dir}: {error}") from error
+        raise StartError(f"--state-dir {state_dir}: {error.strerror or error}") from error
 
 
 def _start_host(places: Places, wanted: Wanted, user: User | None) -> tuple[ExecHost | None, str]:

@@ -74,10 +74,12 @@ class TokenFile:
             token = self._path.read_text("ascii").strip()
         except PermissionError as error:
             if self._last is None:
-                raise TokenFileError(f"--token-file {self._path}: {error}") from error
+                raise TokenFileError(f"--token-file {self._path}: {error.strerror}") from error
             token = self._last
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenFileError(f"--token-file {self._path}: {error}") from error
+        except OSError as error:
+            raise TokenFileError(f"--token-file {self._path}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise TokenFileError(f"--token-file {self._path}: holds something else than a token") from error
         if not token:
             raise TokenFileError(f"--token-file {self._path}: the file is empty")
         if not is_token(token):

@@ -16,6 +16,7 @@ from openshell_files_gateway.auth.signing_key import load_signing_key
 from openshell_files_gateway.config.errors import ConfigurationError, Problem
 from openshell_files_gateway.config.names import Setting, all_settings
 from openshell_files_gateway.config.settings import GatewaySettings
+from openshell_files_gateway.config.supervisor_name import check_supervisors_name
 
 _CONFIG_FILE: Final = "the configuration file"
 
@@ -136,7 +137,10 @@ def _file_problems(settings: GatewaySettings) -> Iterator[Problem]:
     """Look at the files that the settings name, before the first caller needs them."""
     tls = settings.tls
     if tls.certificate is not None and tls.key is not None and not tls.disabled:
-        yield from _check_certificate(tls.certificate, tls.key)
+        faults = list(_check_certificate(tls.certificate, tls.key))
+        yield from faults
+        if settings.compute.directory is not None and not faults:
+            yield from check_supervisors_name(settings)
         if tls.client_ca is not None:
             yield from _check_authority("tls.client_ca (OPENSHELL_TLS_CLIENT_CA)", tls.client_ca)
         if settings.compute.tls_ca is not None:

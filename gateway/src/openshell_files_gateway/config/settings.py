@@ -215,7 +215,7 @@ class ComputeSettings(_Table):
     """How many there may be, those of the configuration included."""
 
     endpoint: Annotated[str | None, Env("OPENSHELL_COMPUTE_ENDPOINT")] = None
-    """Where supervisors reach the gateway, HOST:PORT; the address it listens on if unset."""
+    """Where supervisors reach the gateway, HOST:PORT; the address it listens on if unset. With TLS, a name of the certificate."""
 
     tls_ca: Annotated[Path | None, Env("OPENSHELL_COMPUTE_TLS_CA")] = None
     """PEM file by which supervisors know the gateway's certificate; the certificate itself if unset."""

@@ -41,7 +41,11 @@ async def run_dev(
         if not starting.done():
             return 0
         stack = starting.result()
-    except (ChildFailedError, OSError) as error:
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"openshell-files-gateway dev: {what}; name another --root", file=sys.stderr)
+        return 1
+    except ChildFailedError as error:
         print(f"openshell-files-gateway dev: {error}", file=sys.stderr)
         return 1
     else:

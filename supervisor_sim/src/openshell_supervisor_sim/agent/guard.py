@@ -43,16 +43,15 @@ class Guarded:
 
     def refuse(self, path: str) -> TransferError:
         """Make the error for a path that leads there."""
-        return TransferError(Reason.PATH_FORBIDDEN, f"{path} {self.message}", dict(self.metadata))
+        return TransferError(Reason.PATH_FORBIDDEN, f"{path}{self.message}", dict(self.metadata))
 
 
-_PRIVATE: Final = Guarded("belongs to the sandbox's supervisor, whose files are not transferred")
+_PRIVATE: Final = Guarded(" belongs to the sandbox's supervisor, whose files are not transferred")
 
 
 def _covered(place: str) -> Guarded:
     return Guarded(
-        f"is below /{place} of this machine for commands, which would not see the sandbox's file; "
-        "use another directory",
+        f": commands in this sandbox see the machine's /{place}, so files below /{place} cannot be transferred",
         (("covered_by", f"/{place}"),),
     )
 
