@@ -187,6 +187,94 @@ def test_token_files(stocked: Cli, kind: str) -> None:
         assert word not in outcome.err, "a person reads this"
 
 
+@pytest.mark.parametrize(
+    ("variables", "options", "said"),
+    [
+        ({}, ["--token-file", "t"], None),
+        ({"OPENSHELL_FILES_TOKEN_FILE": "gone"}, ["--token", "t"], None),
+        ({"OPENSHELL_FILES_OIDC_ISSUER": "https://issuer.example"}, ["--token", "t"], None),
+        ({}, ["--token", "t", "--token-file", "t"], "give one of --token, --token-file"),
+        (
+            {"OPENSHELL_FILES_TOKEN_FILE": "t"},
+            [],
+            "set one of OPENSHELL_FILES_TOKEN, OPENSHELL_FILES_TOKEN_FILE",
+        ),
+        (
+            {"OPENSHELL_FILES_TLS_CA": "t"},
+            ["--endpoint", "http://localhost:1"],
+            "OPENSHELL_FILES_TLS_CA and --endpoint with http://",
+        ),
+        ({"OPENSHELL_FILES_TLS_CERT": "t"}, [], "OPENSHELL_FILES_TLS_CERT and --tls-key"),
+    ],
+)
+def test_an_option_wins_over_the_variable_of_another(
+    stocked: Cli, variables: dict[str, str], options: list[str], said: str | None
+) -> None:
+    """And what contradicts is named as it was given."""
+    (stocked.home / "t").write_text("token")
+    stocked.env |= variables
+    outcome = stocked("stat", "demo", "x", *options)
+    if said is None:
+        assert outcome.status == 0, outcome
+    else:
+        failed(outcome, ExitCode.USAGE, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["stat", "demo"], "Usage: openshell-files stat [OPTIONS] NAME PATH"),
+        (["stat", "demo", "x", "y"], "Usage: openshell-files stat [OPTIONS] NAME PATH"),
+        (["download", "demo:a"], "openshell-files download demo a"),
+        (["stat", "demo:a"], "openshell-files stat demo a"),
+        (["copy"], "`openshell-files --help`"),
+        (["stat", "demo", "x", "--nonsense"], "`openshell-files stat --help`"),
+        (["stat", "demo", "x", "--timeout", "soon"], "`openshell-files stat --help`"),
+        (["upload", "demo", "a", "--mode", "u+x"], "'u+x' is no octal number from 000 to 777"),
+        (["upload", "demo", "a", "--mode", "6_4_4"], "no octal number"),
+        (["upload", "demo", "a", "--mode", "\u0666\u0664\u0664"], "no octal number"),
+        (["stat", "demo", "x", "--endpoint", "ftp://x"], "there is no scheme ftp://"),
+        (["stat", "demo", "x", "--endpoint", "http://u:p@h"], "a user name or password"),
+        (["stat", "demo", "x", "--endpoint", "http://h:1/path"], "'/path' behind the host"),
+    ],
+)
+def test_a_usage_error_says_how_to_mend_it(stocked: Cli, arguments: list[str], said: str) -> None:
+    """In one line, and in the fields that every other error has."""
+    failed(stocked(*arguments), ExitCode.USAGE, said)
+    error = stocked(*arguments, "--json").json["error"]
+    assert (error["reason"], error["retry"]) == ("USAGE", "never")
+    assert error["fix"]
+    assert "u:p" not in error["message"]
+
+
+def test_an_authority_without_a_certificate(stocked: Cli) -> None:
+    stocked.env["OPENSHELL_FILES_ENDPOINT"] = "https://localhost:1"
+    failed(stocked("stat", "demo", "x", "--tls-ca", "a"), ExitCode.LOCAL_FILE, "a holds no PEM certificate")
+
+
+def test_a_missing_source_is_no_lack_of_space(stocked: Cli) -> None:
+    outcome = stocked("upload", "demo", "missing", "y")
+    failed(outcome, ExitCode.LOCAL_FILE, "Check the local path")
+    assert "space" not in outcome.err
+
+
+def test_an_issuer_that_cannot_be_reached(stocked: Cli) -> None:
+    """It is not the gateway, and no class of a library is a cause."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    outcome = stocked(
+        "stat", "demo", "x", "--issuer", f"http://127.0.0.1:{port}", "--client-id", "c", "--attempts", "1"
+    )
+    assert outcome.status == ExitCode.USAGE
+    stocked.env["OPENSHELL_FILES_OIDC_CLIENT_SECRET"] = "secret"
+    outcome = stocked(
+        "stat", "demo", "x", "--issuer", f"http://127.0.0.1:{port}", "--client-id", "c", "--attempts", "1"
+    )
+    failed(outcome, ExitCode.NOT_AUTHENTICATED, "the issuer at 127.0.0.1", "nothing listens there")
+    assert "gateway" not in outcome.err
+    assert "Error" not in outcome.err
+
+
 def test_a_bug_is_one_line(stocked: Cli) -> None:
     program = """
 from openshell_files.cli import app

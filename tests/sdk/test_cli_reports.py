@@ -138,5 +138,20 @@ def test_an_encoding_without_the_letter(
 @pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
 def test_help_that_cannot_be_shown(stocked: Cli, redirect: str, arguments: list[str]) -> None:
     outcome = stocked.redirected(redirect, *arguments)
-    assert outcome.status in {ExitCode.REPORT_LOST, ExitCode.USAGE, 1}
+    assert outcome.status in {ExitCode.REPORT_LOST, ExitCode.USAGE}
     no_traceback(outcome.err)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["upload", "--help"]])
+def test_help_whose_reader_leaves(stocked: Cli, arguments: list[str]) -> None:
+    """It has read what it wanted, and that is no failure."""
+    program = """
+import os
+reading, writing = os.pipe()
+os.close(reading)
+os.dup2(writing, 1)
+from openshell_files.cli import main
+main()
+"""
+    outcome = stocked.programmed(program, *arguments)
+    assert (outcome.status, outcome.err) == (0, "")

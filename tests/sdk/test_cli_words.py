@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from openshell_files._core.error_mapping import error_from_reason, error_from_st
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.progress_bar import Line, shortened
 from openshell_files.cli.results_in_words import seconds_words, size_words
+from openshell_files.cli.resume_store import ResumeStore
 from openshell_files.cli.wording import Where, failure_words
 from openshell_files.errors import ErrorFacts, FilesError
 from openshell_files.results import Progress
@@ -75,6 +77,10 @@ def test_the_line_fits_any_terminal(width: int) -> None:
         assert "?" not in shown
     if width >= 80:
         assert "4.0 MB of 10.0 MB  4.0 MB/s  2 s left" in shown
+        assert "датасет-数据.bin" in shown, "the bar shrinks before the name"
+        assert "[" in shown
+    if width >= 20:
+        assert "датасет" in shown
 
 
 def test_the_line_says_what_is_waited_for_after_two_seconds() -> None:
@@ -84,6 +90,19 @@ def test_the_line_says_what_is_waited_for_after_two_seconds() -> None:
     line.update(Progress(5, 10, attempt=3), 4.0)
     assert "waiting" not in line.text(5.0)
     assert line.text(7.0) == "waiting for sandbox demo in workspace w (try 3, 3 s)"
+
+
+@pytest.mark.parametrize("where", [UP, DOWN], ids=["upload", "download"])
+def test_all_sent_is_not_done(where: Where) -> None:
+    """What is left is the sandbox's work, and no time is known for it."""
+    line = Line("model.bin", where, 80, 0.0)
+    line.update(Progress(0, 10_000_000), 0.0)
+    line.update(Progress(10_000_000, 10_000_000, attempt=1), 1.0)
+    for moment in (1.0, 5.0):
+        shown = line.text(moment)
+        assert "0 s left" not in shown
+        assert ("verifying in the sandbox" in shown) == where.uploading
+    assert ("waiting" in line.text(5.0)) != where.uploading
 
 
 @pytest.mark.parametrize(
@@ -129,6 +148,43 @@ def test_an_upload_begun_anew_says_what_resume_would_do_and_frees_the_old(
     assert again.status == 0
     assert "--resume would go on" in again.err
     assert cli("uploads", "demo", "--json").json["uploads"] == []
+
+
+def interrupted_upload(cli: Cli, gateway: FakeGateway) -> str:
+    """Leave an upload unfinished, and return its id."""
+    (cli.home / "f").write_bytes(bytes(3 * MAX_CHUNK_BYTES))
+    break_uploads(gateway, after=2, streams=len(gateway.upload_messages) + 1)
+    failed(cli("upload", "demo", "f", "x", "--attempts", "1"), ExitCode.UNAVAILABLE)
+    gateway.on_upload_message = None
+    (listed,) = cli("uploads", "demo", "--json").json["uploads"]
+    found: str = listed["upload_id"]
+    return found
+
+
+def test_an_upload_that_was_given_up_is_forgotten(cli: Cli, gateway: FakeGateway) -> None:
+    assert cli("abort", "demo", interrupted_upload(cli, gateway)).status == 0
+    assert cli("upload", "demo", "f", "x").err == ""
+
+
+def test_an_upload_that_another_process_sends_is_left_alone(cli: Cli, gateway: FakeGateway) -> None:
+    """Neither offered to be gone on with nor freed."""
+    upload_id = interrupted_upload(cli, gateway)
+    (entry,) = (cli.home / "state/openshell-files/uploads").glob("*.json")
+    with entry.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert cli("upload", "demo", "f", "x").err == ""
+    assert [one["upload_id"] for one in cli("uploads", "demo", "--json").json["uploads"]] == [upload_id]
+
+
+def test_an_upload_is_held_while_it_runs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(cli.home / "state"))
+    mine, others = (ResumeStore("gw:1", "w", "demo", "x", "f") for _ in range(2))
+    assert not others.is_running()
+    for upload_id in ("one", "two"):
+        mine.save(upload_id)
+        assert others.is_running()
+    mine.release()
+    assert not others.is_running()
 
 
 def test_modes_are_octal_beside_the_number(cli: Cli, gateway: FakeGateway) -> None:

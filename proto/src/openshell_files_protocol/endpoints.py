@@ -118,7 +118,10 @@ def parse_endpoint(text: str) -> Endpoint:
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() in {"http", "https"}:
         tls = scheme.lower() == "https"
+        _check_authority_alone(rest)
         return _network_endpoint(text, rest.removesuffix("/"), tls=tls, default_port=443 if tls else 80)
+    if separator and not text.startswith(_GRPC_SCHEMES):
+        raise ValueError(f"endpoint {text!r}: there is no scheme {scheme}://; {_FORMS}")
     for prefix in _GRPC_SCHEMES:
         if text.startswith(prefix):
             found = _network_endpoint(text, text.removeprefix(prefix), tls=None)
@@ -126,6 +129,17 @@ def parse_endpoint(text: str) -> Endpoint:
                 raise ValueError(f"endpoint {text!r}: {prefix} needs one address of that kind")
             return found
     return _network_endpoint(text, text, tls=None)
+
+
+def _check_authority_alone(rest: str) -> None:
+    """Refuse what a URL can have besides host and port."""
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in place:
+        # It may be a password, so the text is not repeated.
+        raise ValueError("endpoint with a user name or password: neither is sent; leave them and the `@` out")
+    beyond = rest[len(place) :]
+    if beyond not in {"", "/"}:
+        raise ValueError(f"endpoint {place!r}: {beyond!r} behind the host has no meaning; {_FORMS}")
 
 
 def _socket_endpoint(text: str) -> Endpoint:

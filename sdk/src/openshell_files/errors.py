@@ -13,7 +13,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from openshell_files_protocol.errors import FieldViolation
 from openshell_files_protocol.reasons import Code, Retry
@@ -419,6 +419,14 @@ class SourceNotReplayable(LocalFileError):
     """The connection broke, and the source cannot give its bytes a second time."""
 
 
+#: What to do on this side, by what the operating system said.
+_LOCAL_FIXES: Final[Mapping[int, str]] = {
+    errno.ENOENT: "Check the local path.",
+    errno.ENOSPC: "Free space on this side.",
+    errno.EDQUOT: "Free space on this side.",
+}
+
+
 def local_file_error(error: OSError, path: str, doing: str) -> LocalFileError:
     """Make the error for a failed operation on a local file.
 
@@ -432,7 +440,9 @@ def local_file_error(error: OSError, path: str, doing: str) -> LocalFileError:
     reason = LocalReason.LOCAL_IS_A_DIRECTORY if directory else LocalReason.LOCAL_FILE
     made = kind(
         f"{doing} {path}: {error.strerror or error}",
-        ErrorFacts(reason, fix="Check the local path, its permissions and the free space."),
+        ErrorFacts(
+            reason, fix=_LOCAL_FIXES.get(error.errno or 0, "Check the local path and its permissions.")
+        ),
         path=path,
     )
     _fill_os_error(made, error.errno, made.message, path)

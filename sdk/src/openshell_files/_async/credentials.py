@@ -142,10 +142,9 @@ async def _fetch(
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
         # Besides the network: certificates that SSL_CERT_FILE names and are
         # not there, a proxy of the environment that cannot be used.
-        detail = "" if isinstance(error, httpx.HTTPError) else f": {error}"
         raise credentials_error(
             f"the issuer at {url.partition('://')[2].partition('/')[0]} cannot be reached: "
-            f"{type(error).__name__}{detail}",
+            f"{token_exchange.unreachable_words(error)}",
             "Check the issuer's URL and the network.",
         ) from error
 

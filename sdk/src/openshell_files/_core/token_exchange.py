@@ -149,6 +149,18 @@ def _methods(document: Mapping[str, object]) -> tuple[SecretMethod, ...]:
     return found
 
 
+#: How libraries word why nothing is reached, and what a person understands.
+_UNREACHABLE: Final = (
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    ("WRONG_VERSION_NUMBER", "it speaks no TLS"),
+    ("onnection refused", "nothing listens there"),
+    ("Name or service not known", "its name is not known"),
+    ("name resolution", "its name is not known"),
+    ("nodename nor servname", "its name is not known"),
+    ("All connection attempts failed", "nothing listens there"),
+)
+
+
 def token_request(
     credentials: ClientCredentials, method: SecretMethod
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -211,6 +223,26 @@ def _lifetime(said: object) -> float:
             f"the issuer's expires_in is {_shown(said)}, not a number of seconds", "Look at the issuer."
         )
     return min(seconds, MAX_LIFETIME_SECONDS)
+
+
+def unreachable_words(error: BaseException) -> str:
+    """Return in words why the issuer cannot be reached.
+
+    Args:
+        error: of the HTTP client; what lies under it is looked at.
+    """
+    found: BaseException | None = error
+    chain = list[BaseException]()
+    while found is not None and found not in chain:
+        chain.append(found)
+        found = found.__cause__ or found.__context__
+    told = " ".join(map(str, chain))
+    for sign, words in _UNREACHABLE:
+        if sign in told:
+            return words
+    if any("Timeout" in type(one).__name__ for one in chain):
+        return "it does not answer in time"
+    return str(error) or "the connection broke"
 
 
 def credentials_error(message: str, fix: str) -> CredentialsError:

@@ -29,7 +29,7 @@ from openshell_files.cli.progress_bar import progress_bar
 from openshell_files.cli.report import Report, ReportLostError
 from openshell_files.cli.results_in_words import file_fields, file_words, listing_words, upload_info_fields
 from openshell_files.cli.upload_command import upload
-from openshell_files.cli.usage import PlainCommand, PlainGroup
+from openshell_files.cli.usage import PlainCommand, PlainGroup, usage_words
 
 app = typer.Typer(
     name="openshell-files",
@@ -150,12 +150,12 @@ def run() -> int:
     try:
         status: Any = app(standalone_mode=False)
     except UsageMistake as mistake:
-        out.failure(str(mistake), ExitCode.USAGE)
+        out.failure(str(mistake), ExitCode.USAGE, fix="Change the command line.")
         return ExitCode.USAGE
     except typer.TyperException as mistake:
-        message = " ".join(mistake.format_message().split())
+        message, fix = usage_words(mistake, words)
         if message:
-            out.failure(message, ExitCode.USAGE)
+            out.failure(f"{message.rstrip('.')}. {fix}", ExitCode.USAGE, fix=fix)
         # Otherwise typer has shown the help of a command line without a command.
         return ExitCode.USAGE
     except ReportLostError as lost:
@@ -168,6 +168,9 @@ def run() -> int:
         told = told if isinstance(told, Told) else Told(2)
         out.failure(f"{told.words}; nothing was changed", told.status)
         return told.status
+    except SystemExit:
+        # typer's end where who reads the help has left; that one has read enough.
+        return ExitCode.OK
     except OSError as error:
         # What typer prints itself: help, version, completion.
         out.failure(f"the text could not be written: {error.strerror or error}", ExitCode.REPORT_LOST)

@@ -7,7 +7,7 @@ import math
 import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, cast
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, cast
 
 import typer
 
@@ -18,7 +18,7 @@ from openshell_files.cli.leaving import Told
 from openshell_files.cli.report import Report
 from openshell_files.cli.text import as_unicode
 from openshell_files.cli.wording import Where, failure_words, fix_of
-from openshell_files.errors import FilesError, local_file_error
+from openshell_files.errors import FilesError, local_file_error, unfinished_upload
 
 _P = ParamSpec("_P")
 
@@ -45,6 +45,7 @@ def connecting(
     call_timeout: options.CallTimeout = 30.0,
     idle_timeout: options.IdleTimeout = 120.0,
     attempts: options.Attempts = 6,
+    variables: frozenset[str] = frozenset(),
 ) -> Connecting:
     """Collect the connection's options."""
     return Connecting(
@@ -64,6 +65,7 @@ def connecting(
         call_timeout,
         idle_timeout,
         attempts,
+        variables,
     )
 
 
@@ -73,24 +75,34 @@ def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Cal
     typer reads the signature of what it gets; it has no options that several
     commands share.
     """
-    shared = list(inspect.signature(connecting, eval_str=True).parameters.values())
+    *shared, _ = inspect.signature(connecting, eval_str=True).parameters.values()
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
     # What typer gives fits the signature below, which no type checker can follow.
     bound = cast("Callable[..., None]", command)
 
-    def run(**values: Any) -> None:  # noqa: ANN401 - typer has checked the values against the signature
+    def run(context: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer has checked the values against the signature
         values = {name: checked(name, value) for name, value in values.items()}
         given = {parameter.name: values.pop(parameter.name) for parameter in shared}
-        bound(connecting(**given), **values)
+        variables = frozenset(name for name in given if _is_variable(context, name))
+        bound(connecting(**given, variables=variables), **values)
 
     run.__name__ = command.__name__
     run.__doc__ = command.__doc__
     signature = inspect.Signature(
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
+        [
+            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)),
+        ]
     )
     run.__signature__ = signature  # type: ignore[attr-defined]  # documented for inspect.signature
     return run
+
+
+def _is_variable(context: typer.Context, name: str) -> bool:
+    """Whether an option's value comes from the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "ENVIRONMENT"
 
 
 def checked(name: str, value: object) -> object:
@@ -120,6 +132,18 @@ def option_name(name: str) -> str:
     return name.upper() if name in ARGUMENTS else f"--{name.replace('_', '-')}"
 
 
+class Hint(NamedTuple):
+    """What a command adds to the line about a failure.
+
+    Attributes:
+        fix: what a person can do besides.
+        state: what was done before.
+    """
+
+    fix: str = ""
+    state: str = ""
+
+
 class Failing:
     """Turns what goes wrong inside into one line and an exit status.
 
@@ -136,7 +160,7 @@ class Failing:
         out: Report,
         where: Where,
         on_interrupt: Callable[[BaseException], str] = lambda _told: "nothing was changed",
-        on_failure: Callable[[FilesError], str] | None = None,
+        on_failure: Callable[[FilesError], Hint] | None = None,
         more: Callable[[], dict[str, object]] = dict,
     ) -> None:
         self._out = out
@@ -167,14 +191,21 @@ class Failing:
                 return
 
     def _leave(self, told: Told, error: BaseException) -> None:
-        self._out.failure(f"{told.words}; {self._on_interrupt(error)}", told.status, more=self._more())
+        left = unfinished_upload(error)
+        self._out.failure(
+            f"{told.words}; {self._on_interrupt(error)}",
+            told.status,
+            more=self._more(),
+            left=left,
+            fix="" if left is None else "Repeat the command with --resume.",
+        )
         raise typer.Exit(told.status) from None
 
     def _fail(self, error: FilesError) -> None:
-        hint = "" if self._on_failure is None else self._on_failure(error)
+        hint = Hint() if self._on_failure is None else self._on_failure(error)
         code = exit_code(error)
         words = failure_words(error, self._where)
-        self._out.failure(
-            f"{words} {hint}" if hint else words, code, error, self._more(), fix_of(error, self._where)
-        )
+        fix = " ".join(filter(None, (fix_of(error, self._where), hint.fix)))
+        line = " ".join(filter(None, (words, hint.fix, hint.state)))
+        self._out.failure(line, code, error, self._more(), fix)
         raise typer.Exit(code) from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from openshell_files_protocol.endpoints import parse_endpoint
@@ -91,7 +91,7 @@ IdleTimeout = Annotated[
 Attempts = Annotated[
     int,
     typer.Option(
-        help="Tries that bring nothing before giving up; more while a gateway that answered is away.",
+        help="Attempts without progress before giving up; more while a gateway that answered is away.",
         rich_help_panel=_GROUP,
         min=1,
     ),
@@ -99,6 +99,20 @@ Attempts = Annotated[
 Timeout = Annotated[float | None, typer.Option(help="Seconds for everything.", min=0.001)]
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, also about a failure.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no words about success.")]
+
+
+#: Options of which one is needed to know who is calling.
+_WAYS: Final = ("token", "token_file", "issuer")
+#: Variables of options that can contradict others.
+_VARIABLES: Final[Mapping[str, str]] = {
+    "endpoint": "OPENSHELL_FILES_ENDPOINT",
+    "token": "OPENSHELL_FILES_TOKEN",
+    "token_file": "OPENSHELL_FILES_TOKEN_FILE",
+    "issuer": "OPENSHELL_FILES_OIDC_ISSUER",
+    "tls_ca": "OPENSHELL_FILES_TLS_CA",
+    "tls_cert": "OPENSHELL_FILES_TLS_CERT",
+    "tls_key": "OPENSHELL_FILES_TLS_KEY",
+}
 
 
 class UsageMistake(Exception):  # noqa: N818 - not an error of the program
@@ -134,6 +148,8 @@ class Connecting:
     call_timeout: float
     idle_timeout: float
     attempts: int
+    #: Options whose values come from the environment.
+    variables: frozenset[str] = frozenset()
 
     def client(self) -> FilesClient:
         """Make the client.
@@ -182,14 +198,19 @@ class Connecting:
                 say of them is for programmers.
         """
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("give both of --tls-cert and --tls-key, or neither")
+            raise ValueError(
+                f"give both of {self._named('tls_cert')} and {self._named('tls_key')}, or neither"
+            )
         endpoint = parse_endpoint(self.endpoint)
         given = self.tls_ca or self.tls_cert or self.tls_key
         if given and endpoint.tls is False:
-            raise ValueError("--tls-ca and its like need an endpoint with https:// or without a scheme")
-        authenticated = self.token is not None or self.token_file is not None or self.issuer is not None
+            named = [self._named(name) for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name)]
+            raise ValueError(
+                f"{' and '.join(named)} and {self._named('endpoint')} with http:// contradict each other: write https://, "
+                "or unset the certificates"
+            )
         if (
-            authenticated
+            self._ways()
             and not given
             and not endpoint.tls
             and not endpoint.local
@@ -202,15 +223,25 @@ class Connecting:
         return TlsConfig(self.tls_ca, self.tls_cert, self.tls_key) if given else None
 
     def _auth(self) -> Auth | None:
-        ways = [self.token is not None, self.token_file is not None, self.issuer is not None]
-        if sum(ways) > 1:
-            raise ValueError("give one of --token, --token-file and --issuer")
-        if self.token_file is not None:
+        ways = self._ways()
+        if len(ways) > 1:
+            verb = "set" if self.variables.issuperset(ways) else "give"
+            raise ValueError(f"{verb} one of {', '.join(map(self._named, ways))}, and leave the others out")
+        if self.token_file is not None and "token_file" in ways:
             return OidcAuth(token=FileToken(self.token_file))
-        if self.issuer is not None:
+        if self.issuer is not None and "issuer" in ways:
             if not self.client_id or not self.client_secret:
                 raise ValueError("--issuer needs --client-id and OPENSHELL_FILES_OIDC_CLIENT_SECRET")
             return ClientCredentials(
                 self.issuer, self.client_id, self.client_secret, self.audience, self.scope
             )
         return None if self.token is None else OidcAuth(token=self.token)
+
+    def _ways(self) -> list[str]:
+        """Return how tokens are to be had; an option wins over the variable of another way."""
+        given = [name for name in _WAYS if getattr(self, name) is not None]
+        return [name for name in given if name not in self.variables] or given
+
+    def _named(self, name: str) -> str:
+        """Return an option as it was given: by itself, or by its variable."""
+        return _VARIABLES[name] if name in self.variables else f"--{name.replace('_', '-')}"

@@ -11,7 +11,7 @@ import typer
 
 from openshell_files import LeafLink, SandboxFiles
 from openshell_files.cli import destinations, shared
-from openshell_files.cli.command import Failing, with_connection
+from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.destinations import STANDARD_STREAM, Copy
 from openshell_files.cli.leaving import leaving
@@ -50,7 +50,7 @@ def download(
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Carry on if the file changes meanwhile; for logs.")
     ] = False,
-    max_bytes: Annotated[int | None, typer.Option(min=0, help="Refuse more.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(min=0, help="Fail if the file is larger.")] = None,
     digest: shared.Digest = "auto",
     follow: shared.Follow = False,
     by_id: ById = False,
@@ -141,8 +141,8 @@ def _interrupted(state: str, done: list[dict[str, object]], copies: list[Copy], 
     return f"{state}{shared.so_far(done, copies)}"
 
 
-def _failed(done: list[dict[str, object]], copies: list[Copy], _error: FilesError) -> str:
-    return shared.so_far(done, copies).strip()
+def _failed(done: list[dict[str, object]], copies: list[Copy], _error: FilesError) -> Hint:
+    return Hint(state=shared.so_far(done, copies).strip())
 
 
 def _fields(done: list[dict[str, object]], copies: list[Copy]) -> dict[str, object]:

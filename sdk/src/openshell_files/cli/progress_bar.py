@@ -19,10 +19,14 @@ from openshell_files.results import Progress, ProgressCallback
 #: After so many seconds in which nothing moves, the line says what is waited for.
 _PATIENCE_SECONDS: Final = 2.0
 
-#: How much of a line the bar may take, and from which width on there is one.
+#: How much of a line the bar may take; with less room than the least there is none.
 _BAR_WIDTH: Final = 20
-_WIDTH_WITH_BAR: Final = 72
-_WIDTH_WITH_NAME: Final = 48
+_LEAST_BAR_WIDTH: Final = 5
+
+#: So much of the name is shown before a number, where there is room for one of them.
+_LEAST_NAME: Final = 10
+
+_VERIFYING: Final = "verifying in the sandbox"
 
 #: How often the line is drawn.
 _DRAW_SECONDS: Final = 0.1
@@ -65,6 +69,8 @@ class Line:
     def _waiting(self, idle: float) -> str:
         attempt = self._progress.attempt if self._progress is not None else 0
         tries = f"try {attempt}, " if attempt else ""
+        if self._all_sent():
+            return f"{_VERIFYING} ({tries}{idle:.0f} s)"
         what = f"waiting for {self._where.sandbox_words()} ({tries}{idle:.0f} s)"
         if len(what) > self._width:
             what = f"waiting ({tries}{idle:.0f} s)"
@@ -84,19 +90,30 @@ class Line:
         facts.append(sizes)
         if rate:
             facts.append(f"{size_words(rate)}/s")
-            if progress.total:
+            if progress.total and progress.transferred < progress.total:
                 facts.append(f"{_clock((progress.total - progress.transferred) / rate)} left")
+        if self._all_sent():
+            facts.append(_VERIFYING)
         # What matters least goes first where there is little room.
-        while len(facts) > 1 and len("  ".join(facts)) > self._width:
+        name = sum(map(_columns, self._label))
+        least = min(name, _LEAST_NAME) + 2 if name else 0
+        while len(facts) > 1 and least + len("  ".join(facts)) > self._width:
             facts.remove(sizes) if sizes in facts else facts.pop()
         words = "  ".join(facts)
-        if self._width >= _WIDTH_WITH_BAR and progress.total:
-            filled = min(_BAR_WIDTH, progress.transferred * _BAR_WIDTH // progress.total)
-            words = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {words}"
+        # The bar shrinks before the name does: the numbers say the same.
+        bar = min(_BAR_WIDTH, self._width - len(words) - (name + 2 if name else 0) - len("[] "))
+        if bar >= _LEAST_BAR_WIDTH and progress.total:
+            filled = min(bar, progress.transferred * bar // progress.total)
+            words = f"[{'#' * filled}{'.' * (bar - filled)}] {words}"
         room = self._width - len(words) - 2
-        if self._width >= _WIDTH_WITH_NAME and room >= 8:
-            words = f"{shortened(self._label, room)}  {words}"
-        return words
+        return f"{shortened(self._label, room)}  {words}" if name and room >= 4 else words
+
+    def _all_sent(self) -> bool:
+        """Whether an upload waits for nothing but the sandbox's word."""
+        progress = self._progress
+        if progress is None or not self._where.uploading or not progress.total:
+            return False
+        return progress.transferred >= progress.total
 
     def _rate(self, now: float) -> float:
         if self._progress is None or self._first is None or now <= self._first[0]:

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from openshell_files_protocol.reasons import Retry
 from openshell_files_protocol.standard_streams import say
 
-from openshell_files.errors import FilesError
+from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.errors import FilesError, UnfinishedUpload
 
 _PROGRAM = "openshell-files"
 
@@ -76,6 +78,7 @@ class Report:
         error: FilesError | None = None,
         more: Mapping[str, object] | None = None,
         fix: str = "",
+        left: UnfinishedUpload | None = None,
     ) -> None:
         """Say what went wrong, and what to do, in one line.
 
@@ -85,9 +88,13 @@ class Report:
             error: what the SDK raised.
             more: further fields of the JSON line.
             fix: what a person can do; its own field in the JSON line.
+            left: the upload that the command left in the sandbox.
         """
         if self.as_json:
-            fields = {"ok": False, "error": failure_fields(words, exit_code, error, fix), **(more or {})}
+            failed = failure_fields(words, exit_code, error, fix)
+            if left is not None:
+                failed |= {"upload_id": left.upload_id, "staged": left.staged}
+            fields = {"ok": False, "error": failed, **(more or {})}
             if say(self._out, json.dumps(fields)) is None:
                 return
         # A line of JSON that is lost is better told in words than not at all.
@@ -101,7 +108,13 @@ class Report:
 
 def failure_fields(words: str, exit_code: int, error: FilesError | None, fix: str) -> dict[str, object]:
     """Return a failure for programs."""
-    fields: dict[str, object] = {"message": words, "exit_code": exit_code}
+    fields: dict[str, object] = {
+        "message": words,
+        "exit_code": exit_code,
+        "reason": ExitCode(exit_code).name,
+        "retry": str(Retry.NEVER),
+        "fix": fix,
+    }
     if error is not None:
         fields |= {
             "message": error.message,

@@ -7,6 +7,7 @@ upload's id, which gives nobody access (RSM-2), and no token.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -34,6 +35,21 @@ class ResumeStore:
         self._state = _state_home()
         self._path = (self._state or Path()) / "openshell-files" / "uploads" / f"{name}.json"
         self._key = key
+        #: Locked as long as this process goes on with the upload that it remembers.
+        self._held = -1
+
+    def is_running(self) -> bool:
+        """Whether another process goes on with the upload at this moment."""
+        if self._state is None:
+            return False
+        try:
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def load(self) -> list[str]:
         """Return the ids of the unfinished uploads, the newest first; none if none is remembered."""
@@ -63,6 +79,7 @@ class ResumeStore:
         temporary = self._path.with_suffix(f".{secrets.token_hex(4)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            self._hold(descriptor)
             with os.fdopen(descriptor, "w") as file:
                 json.dump({"key": self._key, "upload_id": upload_id, "older": list(older)}, file)
             temporary.replace(self._path)
@@ -70,6 +87,22 @@ class ResumeStore:
             with suppress(FileNotFoundError):
                 temporary.unlink()
             raise
+
+    def _hold(self, descriptor: int) -> None:
+        """Lock the new entry, which a later process sees, until this process ends."""
+        held = os.dup(descriptor)
+        with suppress(OSError):
+            # Some file systems know no locks; then nobody sees that this one runs.
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if self._held >= 0:
+            os.close(self._held)
+        self._held = held
+
+    def release(self) -> None:
+        """Let others see that this process does not go on with the upload any more."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def forget(self) -> None:
         """Remember nothing.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from openshell_files_protocol.reasons import Reason
@@ -31,7 +32,12 @@ Digest = Annotated[
     DigestChoice,
     typer.Option(help="What sparse files are compared by; `sha256` takes the time of their size."),
 ]
-MTime = Annotated[bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the time.")]
+MTime = Annotated[
+    bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time.")
+]
+
+
+_OCTAL: Final = re.compile(r"(0o)?[0-7]{1,16}")
 
 
 def sandbox(client: FilesClient, name: str, *, by_id: bool) -> SandboxFiles:
@@ -53,12 +59,10 @@ def mode_bits(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    try:
-        bits = int(text, 8)
-    except ValueError:
-        bits = -1
-    if not 0 <= bits <= 0o777:
-        raise ValueError(f"--mode: {text!r} is not from 000 to 777")
+    # `int` also takes underscores, signs, and digits of any script.
+    bits = int(text, 8) if _OCTAL.fullmatch(text) else None
+    if bits is None or bits > 0o777:
+        raise ValueError(f"--mode: {text!r} is no octal number from 000 to 777")
     return bits
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
 from openshell_files import Condition, Durability, LeafLink, SandboxFiles
 from openshell_files.cli import destinations, shared
-from openshell_files.cli.command import Failing, with_connection
+from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.destinations import STANDARD_STREAM, Copy
 from openshell_files.cli.leaving import leaving
@@ -129,6 +130,7 @@ def upload(
             memory = UploadMemory(store, out, upload_id, resume=resume)
         words = _Words(memory, done, copies)
         with (
+            closing(memory),
             Failing(out, where, words.on_interrupt, words.on_failure, words.fields),
             connecting.client() as client,
             progress_bar(os.path.basename(copy.source) or copy.source, where, shown=not quiet) as bar,
@@ -155,9 +157,10 @@ class _Words:
     def on_interrupt(self, told: BaseException) -> str:
         return f"{self._memory.on_interrupt(told)}{shared.so_far(self._done, self._copies)}"
 
-    def on_failure(self, error: FilesError) -> str:
+    def on_failure(self, error: FilesError) -> Hint:
         hint = shared.form_hint(error, self._copies[-1].destination)
-        return f"{self._memory.on_failure(error)}{hint}{shared.so_far(self._done, self._copies)}".strip()
+        known = self._memory.on_failure(error)
+        return Hint(f"{known.fix}{hint}".strip(), shared.so_far(self._done, self._copies).strip())
 
     def fields(self) -> dict[str, object]:
         return {"uploaded": self._done} if len(self._copies) > 1 else {}

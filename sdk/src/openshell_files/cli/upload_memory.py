@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 
 from openshell_files._sync.sandbox import SandboxFiles
+from openshell_files.cli.command import Hint
 from openshell_files.cli.report import Report
 from openshell_files.cli.resume_store import ResumeStore
 from openshell_files.errors import FilesError, unfinished_upload
@@ -17,6 +18,9 @@ _WHY_NOT = {
     UploadState.EXPIRED: "it has expired",
     UploadState.ABORTED: "it was given up",
 }
+
+
+_UNFINISHED = frozenset({UploadState.RECEIVING, UploadState.VERIFYING})
 
 
 class UploadMemory:
@@ -33,7 +37,9 @@ class UploadMemory:
         self._store = store
         self._out = out
         self._resume = resume or bool(upload_id)
-        self._known: Sequence[str] = () if store is None else store.load()
+        # What another process is sending is not this one's to go on with, or to free, unless it is told to.
+        foreign = store is not None and not self._resume and store.is_running()
+        self._known: Sequence[str] = () if store is None or foreign else store.load()
         self._seen = ""
         self._last: Progress | None = None
         self._before: UploadInfo | None = None
@@ -57,11 +63,25 @@ class UploadMemory:
                 )
         elif self._resume:
             self._before = sandbox.upload_status(self.upload_id, timeout=timeout)
-        elif self._known:
+        elif self._known and self._can_be_resumed(sandbox, timeout):
             self._out.note(
                 f"an earlier upload of this file was not finished (upload {self._known[0]}); this one starts "
                 "from the beginning, and --resume would go on with that one"
             )
+
+    def _can_be_resumed(self, sandbox: SandboxFiles, timeout: float | None) -> bool:
+        """Ask for the upload that is remembered; what is over is forgotten."""
+        if sandbox.upload_status(self._known[0], timeout=timeout).state in _UNFINISHED:
+            return True
+        if self._store is not None:
+            self._touching(self._store.forget, "forget")
+        self._known = self._known[1:]
+        return False
+
+    def close(self) -> None:
+        """Note that this process does not go on with it, whatever came of it."""
+        if self._store is not None:
+            self._store.release()
 
     def watching(self, bar: ProgressCallback | None) -> ProgressCallback:
         """Return the callback that notes the id, and then moves the bar."""
@@ -98,13 +118,17 @@ class UploadMemory:
                     # It ends by itself; the upload that counts is published.
                     return
 
-    def on_failure(self, error: FilesError) -> str:
+    def on_failure(self, error: FilesError) -> Hint:
         """Forget what cannot be resumed, and return a hint for what can."""
         if error.upload_id and self._store is not None:
-            return "" if "--resume" in error.fix else "Repeat the command with --resume to go on with it."
+            return (
+                Hint()
+                if "--resume" in error.fix
+                else Hint("Repeat the command with --resume to go on with it.")
+            )
         if self._seen and self._store is not None:
             self._touching(self._store.forget, "forget")
-        return ""
+        return Hint()
 
     def on_interrupt(self, told: BaseException) -> str:
         """Say what is known of the upload."""

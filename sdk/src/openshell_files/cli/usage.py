@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from openshell_files.cli.destinations import is_elsewhere
 
 #: What stands behind an option, by the end of its name; others get the name in capitals.
 _VALUES: Final = (
@@ -22,6 +26,34 @@ _VALUES: Final = (
     ("tls_cert", "FILE"),
     ("tls_key", "FILE"),
 )
+
+
+#: What a command says of a word too many or too few.
+_COUNT: Final = ("Missing argument", "Got unexpected extra argument")
+
+
+def usage_words(mistake: typer.TyperException, words: Sequence[str]) -> tuple[str, str]:
+    """Return what is wrong with a command line, and how to mend it; nothing if help was shown.
+
+    Args:
+        mistake: that typer found.
+        words: the command line.
+    """
+    message = " ".join(mistake.format_message().split())
+    context: Any = getattr(mistake, "ctx", None)
+    if not message or context is None:
+        return message, "See `openshell-files --help`."
+    if message.startswith(_COUNT):
+        elsewhere = next((word for word in words if is_elsewhere(word) and "://" not in word), "")
+        if elsewhere:
+            sandbox, _, path = elsewhere.partition(":")
+            return message, (
+                "Write sandbox and path as two words, the sandbox first: "
+                f"openshell-files {context.info_name} {sandbox} {path}".rstrip()
+            )
+        pieces = " ".join(context.command.collect_usage_pieces(context))
+        return message, f"Usage: {context.command_path} {pieces}"
+    return message, f"See `{context.command_path} --help`."
 
 
 class PlainCommand(TyperCommand):

@@ -76,7 +76,6 @@ _OF_GATEWAY: Final = frozenset(
         Reason.PRINCIPAL_NOT_ALLOWED.name,
         Code.UNAVAILABLE.name,
         Code.CANCELLED.name,
-        LocalReason.CREDENTIALS,
     }
 )
 
@@ -133,7 +132,12 @@ def failure_words(error: FilesError, where: Where) -> str:
         return _unreachable_words(error, where)
     subject = _subject(error, where)
     message = _FIELD.sub("", error.message)
-    named = _names(message, subject) or (error.reason in _OF_SANDBOX and f"{where.sandbox!r}" in message)
+    # What keeps this side from having a token is about neither gateway nor file.
+    named = (
+        error.reason == LocalReason.CREDENTIALS
+        or _names(message, subject)
+        or (error.reason in _OF_SANDBOX and f"{where.sandbox!r}" in message)
+    )
     what = message if named else f"{subject}: {message}"
     line = f"{what.rstrip('.')} [{error.reason}]"
     fix = fix_of(error, where)
