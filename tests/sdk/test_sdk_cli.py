@@ -274,7 +274,7 @@ def test_local_failures(cli: Cli) -> None:
         ["upload", "demo", "a", "--if-match-sha256", "00"],
         ["upload", "demo", "a", "--endpoint", "nowhere"],
         ["upload", "demo", "a", "--endpoint", "example.org:1"],
-        ["upload", "demo", "a", "--token-file", "t"],
+        ["upload", "demo", "a", "--token", "t", "--token-file", "t"],
         ["download", "demo", "x", "--tail", "5", "--offset", "1"],
         ["download", "demo", "x", "--mode", "600", "--preserve-mode"],
         ["stat", "demo", "x", "--follow", "--no-dereference"],
@@ -399,6 +399,40 @@ def test_interrupted_upload_says_how_to_go_on(
     assert b"--resume" in err
     resumed = cli("upload", "demo", big, "x", "--resume", "--json")
     assert resumed.json["resumed_from"] == MAX_CHUNK_BYTES
+
+
+def stall_after_the_first_chunk(gateway: FakeGateway) -> threading.Event:
+    """Let uploads stand still; the event says that one does."""
+    reached = threading.Event()
+
+    def hook(stream: int, upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
+        if stream == 1 and len(upload.staged) >= MAX_CHUNK_BYTES:
+            reached.set()
+            raise Stall
+
+    gateway.on_upload_message = hook
+    return reached
+
+
+def test_an_interrupted_upload_is_named_for_programs(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    reached = stall_after_the_first_chunk(gateway)
+    process = cli.start("upload", "demo", big, "x", "--json")
+    assert reached.wait(30)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert err == b""
+    error = json.loads(out)["error"]
+    assert (error["reason"], error["upload_id"]) == ("INTERRUPTED", "upload-1")
+    assert "--resume" in error["fix"]
+
+
+def test_what_a_person_can_do_is_the_same_for_programs(cli: Cli, gateway: FakeGateway, big: Path) -> None:
+    """All of it: more time, and going on with what is there."""
+    stall_after_the_first_chunk(gateway)
+    error = cli("upload", "demo", big, "x", "--timeout", "1", "--json").json["error"]
+    assert (error["reason"], error["upload_id"]) == ("TIMEOUT", "upload-1")
+    assert "--timeout" in error["fix"]
+    assert "--resume" in error["fix"]
 
 
 @pytest.mark.parametrize(
