@@ -306,7 +306,9 @@ class UploadPlan:
             raise IntegrityError(
                 "the size or digest that the sandbox published is not the source's",
                 ErrorFacts(
-                    LocalReason.ANSWER_MISMATCH, fix="Report it: the server must verify before it publishes."
+                    LocalReason.ANSWER_MISMATCH,
+                    fix="Look what writes to the file in the sandbox, and upload it again. If nothing does, report it: "
+                    "the server must verify before it publishes.",
                 ),
                 path=self._template.remote_path,
             )

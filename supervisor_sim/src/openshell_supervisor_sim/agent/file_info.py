@@ -63,8 +63,23 @@ def same_file(before: os.stat_result, after: os.stat_result) -> bool:
     A file that loses or gains a name meanwhile has a new changed time and the
     same content: whoever reads a file that is replaced reads the old one.
     """
-    content = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-    return content and (before.st_ctime_ns == after.st_ctime_ns or before.st_nlink != after.st_nlink)
+    renamed = before.st_nlink != after.st_nlink
+    return untouched(before, after) or (renamed and same_content(before, after))
+
+
+def same_inode(one: os.stat_result, other: os.stat_result) -> bool:
+    """Return whether both are the same file, if it was there all the time."""
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def untouched(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether nothing happened to a file: also no change that set the modified time back."""
+    return same_content(before, after) and before.st_ctime_ns == after.st_ctime_ns
+
+
+def same_content(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether size and modified time are the same; the changed time is another after a rename."""
+    return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
 def describe(status: os.stat_result, path: str, digest: Digest | None = None) -> files_pb2.FileInfo:

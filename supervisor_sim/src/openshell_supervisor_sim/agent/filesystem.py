@@ -8,9 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Sequence
+from typing import Final
 
 from openshell_supervisor_sim.agent import linux
+
+#: The clock of the kernel that files get their times from; Python has no name for it.
+_CLOCK_REALTIME_COARSE: Final = 5
+
+#: Some file systems keep no smaller step; it is far below a tick of that clock.
+_BEFORE_NOW_NS: Final = 1000
 
 
 class FileSystem:
@@ -108,9 +116,14 @@ class FileSystem:
         os.chmod(f"/proc/self/fd/{fd}", mode)
 
     def set_modified(self, fd: int, modified_ns: int | None) -> None:
-        """Set the modified time in nanoseconds since 1970; None is now."""
+        """Set the modified time in nanoseconds since 1970; None is just before now.
+
+        The kernel's clock for files stands still for up to 10 ms. A time before
+        its present one is no other writer's, however soon the next write is.
+        """
         if modified_ns is None:
-            os.utime(fd)
+            modified_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) - _BEFORE_NOW_NS
+            os.utime(fd, ns=(modified_ns, modified_ns))
         else:
             os.utime(fd, ns=(os.fstat(fd).st_atime_ns, modified_ns))
 

@@ -20,7 +20,13 @@ from openshell_supervisor_sim.agent.core.requests import Absent, HasDigest, Uplo
 from openshell_supervisor_sim.agent.core.wire_numbers import signed
 from openshell_supervisor_sim.agent.destination import DestinationCheck, publish_mode
 from openshell_supervisor_sim.agent.errno_reasons import mapped, transfer_error
-from openshell_supervisor_sim.agent.file_info import Interrupt, describe, version
+from openshell_supervisor_sim.agent.file_info import (
+    Interrupt,
+    describe,
+    same_content,
+    same_inode,
+    version,
+)
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.journal import Journal
 from openshell_supervisor_sim.agent.keyed_locks import KeyedLocks
@@ -115,9 +121,13 @@ class Publisher:
         *,
         resumed_from: int,
         interrupt: Interrupt,
+        verify: Callable[[], None],
         last_look: Callable[[], None],
     ) -> Outcome:
         """Make the staging file the destination. What fails after the rename lowers the promise, and no more.
+
+        The file is verified as it will be renamed: with its mode and time, and
+        flushed. What is touched since then is made ready and verified again.
 
         Args:
             upload: what is published.
@@ -126,6 +136,8 @@ class Publisher:
             content: what the staging file holds, as computed.
             resumed_from: bytes of earlier streams, for the answer.
             interrupt: stops a condition that reads a large file.
+            verify: compares what the staging file holds with `content`;
+                raises TransferError.
             last_look: called immediately before the rename; raises
                 TransferError if the caller has cancelled meanwhile (UPL-2).
 
@@ -142,26 +154,30 @@ class Publisher:
         mode = publish_mode(request, replaced, self._umask)
         flushed = self._finish_file(staging, location, request, mode)
         self._trace(TracePoint.UPLOAD_FLUSHED)
+        sealed = self._sealed(staging, location, verify)
         for _ in range(_TRIES):
             read = self._read_condition(location, request, interrupt)
             with self._destination(location):
                 replaced = self._check.examine(location, _unread(request), interrupt)
                 wanted = publish_mode(request, replaced, self._umask)
-                if wanted == mode and read in {None, replaced and version(replaced)}:
+                unchanged = wanted == mode and staging.is_untouched(sealed)
+                if unchanged and read in {None, replaced and version(replaced)}:
                     last_look()
                     self._rename(staging, location, request, replaced)
+                    published = self._look_at_published(staging, location)
                     break
-            # Another upload to this path was published meanwhile.
-            if wanted != mode:
+            # Another upload to this path was published meanwhile, or somebody touched the staging file.
+            if not unchanged:
                 mode = wanted
                 flushed = self._finish_file(staging, location, request, mode)
+                sealed = self._sealed(staging, location, verify)
         else:
             raise TransferError(Reason.CONDITION_FAILED, f"{location.path} changes all the time")
         # Published. From here on nothing raises.
         durable = flushed and self._flushed_names(upload, location)
         response = files_pb2.UploadFileResponse(
             bytes_written=content.size_bytes,
-            file=self._described(staging, location, content, mode),
+            file=_described(published, sealed, location, content, mode),
             upload_id=upload.record.upload_id if upload.record is not None else "",
             durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
             resumed_from=resumed_from,
@@ -186,21 +202,22 @@ class Publisher:
             _log.exception("the directory of %s could not be flushed", location.path)
             return False
 
-    def _described(
-        self, staging: Staging, location: Location, content: Content, mode: int
-    ) -> files_pb2.FileInfo:
+    def _sealed(self, staging: Staging, location: Location, verify: Callable[[], None]) -> os.stat_result:
+        """Verify what the staging file holds; how it looked before that, so that a later change is seen."""
+        with mapped(f"looking at the staging file of {location.path}"):
+            before = self._fs.fstat(staging.fd)
+        verify()
+        return before
+
+    def _look_at_published(self, staging: Staging, location: Location) -> os.stat_result | None:
+        """Look at what was just renamed; None if it cannot be seen or if something else is there."""
         try:
-            return describe(self._fs.fstat(staging.fd), location.path, content.digest)
+            published = self._fs.fstat(staging.fd)
+            there = self._fs.lstat(location.name, location.parent_fd)
         except Exception:  # noqa: BLE001 - the file is published: the answer says less about it
             _log.exception("%s is published and cannot be described", location.path)
-            return files_pb2.FileInfo(
-                path=location.path,
-                type=files_pb2.FILE_TYPE_REGULAR,
-                size_bytes=content.size_bytes,
-                mode=mode,
-                sha256=content.digest.sha256,
-                sha256_blocks=content.digest.sha256_blocks,
-            )
+            return None
+        return published if there is not None and same_inode(there, published) else None
 
     @contextmanager
     def _destination(self, location: Location) -> Generator[None]:
@@ -242,7 +259,7 @@ class Publisher:
             there = self._fs.lstat(location.name, location.parent_fd)
         except OSError:
             return False
-        return there is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        return there is not None and same_inode(there, ours)
 
     @contextmanager
     def _freed_later(self, location: Location, replaced: os.stat_result | None) -> Generator[None]:
@@ -289,6 +306,27 @@ class Publisher:
                 finish_digest=content.digest.value,
             )
             self._journal.write(upload.record, durable=upload.request.fsync)
+
+
+def _described(
+    published: os.stat_result | None,
+    sealed: os.stat_result,
+    location: Location,
+    content: Content,
+    mode: int,
+) -> files_pb2.FileInfo:
+    """Describe what was published; without a digest unless it is certain that this is what was verified."""
+    if published is not None:
+        verified = same_content(sealed, published)
+        if not verified:
+            _log.warning("%s was changed inside the sandbox while it was published", location.path)
+        return describe(published, location.path, content.digest if verified else None)
+    return files_pb2.FileInfo(
+        path=location.path,
+        type=files_pb2.FILE_TYPE_REGULAR,
+        size_bytes=content.size_bytes,
+        mode=mode,
+    )
 
 
 def _cheap(request: UploadRequest) -> Absent | None:

@@ -19,6 +19,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 from openshell_supervisor_sim.agent.errno_reasons import mapped
+from openshell_supervisor_sim.agent.file_info import same_inode, untouched
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
 from openshell_supervisor_sim.agent.journal import Journal
 from openshell_supervisor_sim.agent.kept_times import require_time_kept
@@ -87,6 +88,24 @@ class Staging:
                 return False
             raise
         return True
+
+    def is_untouched(self, sealed: os.stat_result) -> bool:
+        """Return whether the file is as it was.
+
+        Args:
+            sealed: how it was.
+
+        Raises:
+            TransferError: UPLOAD_UNKNOWN if its name is gone, or another
+                file's by now.
+        """
+        with mapped(f"looking at the staging file of {self._location.path}"):
+            now = self._fs.fstat(self.fd)
+            if self.name is not None and self._fs.fstat(self._location.parent_fd).st_nlink:
+                named = self._fs.lstat(self.name, self._location.parent_fd)
+                if named is None or not same_inode(named, now):
+                    raise _lost(self._location)
+        return untouched(sealed, now)
 
     def rename_into_place(self, *, exclusive: bool, journal: Journal) -> None:
         """Make the file the destination, in one step.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
@@ -173,19 +174,6 @@ class UploadAttempt:
                 f"the finish says {field} {finish.digest.hex()}, what is staged has {computed.hex()}",
                 {f"expected_{field}": finish.digest.hex(), f"actual_{field}": computed.hex()},
             )
-        with mapped(f"looking at the staging file of {self._location.path}"):
-            size = self._fs.fstat(self._staging.fd).st_size
-        if size != content.size_bytes:
-            raise TransferError(
-                Reason.SIZE_MISMATCH, f"the staging file was changed inside the sandbox: it has {size} bytes"
-            )
-        with mapped(f"reading the staging file of {self._location.path}"):
-            intact = upload.holds_what_arrived(self._staging.fd, self.interrupt)
-        if not intact:
-            raise TransferError(
-                Reason.DIGEST_MISMATCH,
-                "the staging file was changed inside the sandbox, or damaged: its CRC-32C is not that of what arrived",
-            )
         return self._publisher.publish(
             upload,
             self._location,
@@ -193,8 +181,24 @@ class UploadAttempt:
             content,
             resumed_from=self.resumed_from,
             interrupt=self.interrupt,
+            verify=partial(self._verify_staged, content.size_bytes),
             last_look=self._still_wanted,
         )
+
+    def _verify_staged(self, size_bytes: int) -> None:
+        """Compare what the staging file holds with what arrived."""
+        with mapped(f"reading the staging file of {self._location.path}"):
+            size = self._fs.fstat(self._staging.fd).st_size
+            intact = size == size_bytes and self.upload.holds_what_arrived(self._staging.fd, self.interrupt)
+        if size != size_bytes:
+            raise TransferError(
+                Reason.SIZE_MISMATCH, f"the staging file was changed inside the sandbox: it has {size} bytes"
+            )
+        if not intact:
+            raise TransferError(
+                Reason.DIGEST_MISMATCH,
+                "the staging file was changed inside the sandbox, or damaged: its CRC-32C is not that of what arrived",
+            )
 
     def withdraw(self) -> None:
         """Learn that the caller has cancelled although the end of its stream came; any thread may call."""

@@ -319,7 +319,9 @@ class FileInfo(_message.Message):
     version: _builtins.str
     """Opaque; changes when content or metadata change. Compare for equality."""
     sha256: _builtins.bytes
-    """SHA-256 of the content, 32 bytes; empty if it was not computed."""
+    """SHA-256 of the content, 32 bytes; empty if it was not computed, and after
+    an upload if the file was changed while it was published (UPL-12).
+    """
     allocated_bytes: _builtins.int
     """Bytes that occupy storage; less than size_bytes in a sparse file."""
     sha256_blocks: _builtins.bytes
