@@ -14,10 +14,14 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent.journal import MAX_ROW_BYTES, Journal, UploadRecord
+from openshell_supervisor_sim.agent.journal import MAX_ROW_BYTES, Journal
+from openshell_supervisor_sim.agent.upload_record import UploadRecord
 
 #: As many small files as may have been written in the time in which their outcomes are kept.
 MANY = 2000
+
+#: A long one.
+ANSWER = files_pb2.UploadFileResponse(upload_id="u" * 8192).SerializeToString()
 
 
 class Connection(sqlite3.Connection):
@@ -60,10 +64,10 @@ def record(number: int, request_id: str | None = None) -> UploadRecord:
         request_id=f"request-{number}" if request_id is None else request_id,
         principal="alice",
         fingerprint=b"f",
-        metadata=b"m",
+        metadata=b"",
         parent=b"/",
         name=b"file",
-        staging=b".staging",
+        staging=b".openshell-upload-s",
         epoch=1,
         state=files_pb2.UPLOAD_STATE_PUBLISHED,
         created=1.0,
@@ -187,15 +191,15 @@ def test_the_quota_is_kept_at_the_cost_of_who_fills_it(tmp_path: Path) -> None:
         unfinished = replace(record(20), state=files_pb2.UPLOAD_STATE_RECEIVING)
         journal.write(unfinished, durable=False)
         for number in range(100, 600):
-            journal.write(replace(record(number), updated=float(number), result=bytes(8192)), durable=False)
+            journal.write(replace(record(number), updated=float(number), result=ANSWER), durable=False)
         for number in range(2000):
-            journal.add_name(b"/" + bytes(1000), b"name-%d" % number)
+            journal.add_name(b"/" + b"d" * 1000, b".openshell-upload-%d" % number)
         assert journal.used <= quota
         assert file_bytes(tmp_path) < quota + 4 * MIB + 64 * KIB
         assert journal.get("upload-20") == unfinished
         journal.purge(1e9)
         # 2000 names of a kilobyte do not fit; the newest are kept.
-        assert journal.names()[-1][1] == b"name-1999"
+        assert journal.names()[-1][1] == b".openshell-upload-1999"
         for parent, name in journal.names():
             journal.drop_name(parent, name)
         journal.purge(1e9)
@@ -213,7 +217,7 @@ def test_others_keep_their_outcomes(tmp_path: Path) -> None:
         for one in bob:
             journal.write(one, durable=False)
         for number in range(100, 400):
-            journal.write(replace(record(number), updated=float(number), result=bytes(8192)), durable=False)
+            journal.write(replace(record(number), updated=float(number), result=ANSWER), durable=False)
         assert [journal.get(one.upload_id) for one in bob] == bob
         assert journal.get("upload-399") is not None, "the newest of the one that fills it"
         assert journal.get("upload-100") is None, "the oldest"

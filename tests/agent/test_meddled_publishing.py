@@ -140,7 +140,7 @@ def meddler(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Meddler:
 
 
 @pytest.fixture(params=["named", "nameless"])
-def how(request: pytest.FixtureRequest) -> dict[str, str]:
+def how(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return what makes the staging file one with a name, or without."""
     return {"request_id": "r"} if request.param == "named" else {}
 
@@ -164,7 +164,7 @@ async def test_a_change_before_the_rename(
     agent: FileAgent,
     sandbox: Sandbox,
     meddler: Meddler,
-    how: dict[str, str],
+    how: dict[str, Any],
     moment: Callable[[Meddler, Meddle], None],
     meddle: Meddle,
     reason: Reason,
@@ -186,7 +186,7 @@ async def test_a_change_that_leaves_the_content(
     agent: FileAgent,
     sandbox: Sandbox,
     meddler: Meddler,
-    how: dict[str, str],
+    how: dict[str, Any],
     moment: Callable[[Meddler, Meddle], None],
     meddle: Meddle,
 ) -> None:
@@ -206,7 +206,7 @@ async def test_a_change_in_the_moment_of_the_rename(
     agent: FileAgent,
     sandbox: Sandbox,
     meddler: Meddler,
-    how: dict[str, str],
+    how: dict[str, Any],
     moment: Callable[[Meddler, Meddle], None],
     meddle: Meddle,
 ) -> None:

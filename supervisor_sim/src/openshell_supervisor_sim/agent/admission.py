@@ -18,7 +18,7 @@ from openshell_supervisor_sim.agent.destination import DestinationCheck
 from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_info import Interrupt, describe
 from openshell_supervisor_sim.agent.filesystem import FileSystem
-from openshell_supervisor_sim.agent.journal import Journal, UploadRecord
+from openshell_supervisor_sim.agent.journal import Journal
 from openshell_supervisor_sim.agent.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.live_upload import LiveUpload, StagedBudget, superseded
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, sync_directory
@@ -32,6 +32,7 @@ from openshell_supervisor_sim.agent.staging import (
 )
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 from openshell_supervisor_sim.agent.upload_attempt import UploadAttempt
+from openshell_supervisor_sim.agent.upload_record import UploadRecord
 from openshell_supervisor_sim.agent.upload_status import (
     Caller,
     Published,

@@ -18,23 +18,30 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
-from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MIB
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.upload_life import UNFINISHED
+from openshell_supervisor_sim.agent.upload_record import (
+    NonsenseError,
+    UploadRecord,
+    is_staging_place,
+    record_of,
+    require_text,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +88,23 @@ CREATE UNIQUE INDEX uploads_by_request ON uploads (principal, request_id) WHERE 
 CREATE TABLE names (parent BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (parent, name)) STRICT;
 """
 
+_ASIDE: Final = "a row of the journal of uploads makes no sense and is set aside: %s"
+
+#: What SQLite says of a value that its column excludes: the row is damaged, and not the file.
+_OF_A_ROW: Final = re.compile(r" value in (uploads|names)\.")
+
+#: What the machine under the file lacks, and not the file.
+_OF_THE_DISK: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+
 #: What makes a file of an earlier version one of the next.
 _MIGRATIONS: Final = {
     # There was only SHA-256, whatever an upload's metadata asked for.
@@ -93,63 +117,8 @@ ALTER TABLE uploads ADD COLUMN digest_algorithm INTEGER NOT NULL DEFAULT 0;
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadRecord:
-    """A row of `uploads`.
-
-    Attributes:
-        upload_id: the agent's name of the upload.
-        request_id: the caller's name of it, or empty.
-        principal: whose it is (RSM-2).
-        fingerprint: of the request (RSM-1).
-        metadata: the request, a serialized UploadFileMetadata.
-        parent: real path of the destination's directory inside the root.
-        name: of the destination in that directory.
-        staging: name of the staging file, in the same directory.
-        epoch: of the latest attempt (RSM-5).
-        state: an `UploadState` of files.proto.
-        created: seconds since 1970.
-        updated: when the last byte or change came, seconds since 1970.
-        expiry: seconds that it lives without a byte.
-        durable: bytes flushed to the device.
-        inode: of the staging file, once the finish arrived.
-        finish_size: size that is being, or was, published.
-        finish_digest: its digest.
-        failure_reason: why the finish was refused.
-        result: a serialized UploadFileResponse, once published.
-        digest_algorithm: a `DigestAlgorithm` of files.proto: what the agent
-            computes, which an older one may not have done as asked (DIG-3).
-    """
-
-    upload_id: str
-    request_id: str
-    principal: str
-    fingerprint: bytes
-    metadata: bytes
-    parent: bytes
-    name: bytes
-    staging: bytes
-    epoch: int
-    state: files_pb2.UploadState.ValueType
-    created: float
-    updated: float
-    expiry: float
-    durable: int = 0
-    inode: int = 0
-    finish_size: int = 0
-    finish_digest: bytes = b""
-    failure_reason: str = ""
-    result: bytes = b""
-    digest_algorithm: int = 0
-
-    @property
-    def finish(self) -> Digest:
-        """Digest of what is being, or was, published, and which one it is."""
-        return Digest(DigestAlgorithm.of(self.digest_algorithm), self.finish_digest)
-
-
 _COLUMNS: Final = tuple(field.name for field in fields(UploadRecord))
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM uploads"  # noqa: S608 - names of our own columns
+_SELECT: Final = f"SELECT rowid, {', '.join(_COLUMNS)} FROM uploads"  # noqa: S608 - names of our own columns
 _BY_UPLOAD_ID: Final = f"{_SELECT} WHERE principal = ? AND upload_id = ?"
 #: SQLite takes a partial index only if it sees the index's condition in the query.
 _BY_REQUEST_ID: Final = f"{_SELECT} WHERE principal = ? AND request_id = ? AND request_id != ''"
@@ -159,7 +128,7 @@ _WRITE: Final = (
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
 _IS_UNFINISHED: Final = f"state IN ({', '.join(str(int(state)) for state in UNFINISHED)})"
-_IDS: Final = f"SELECT upload_id FROM uploads WHERE {_IS_UNFINISHED} ORDER BY created, upload_id"  # noqa: S608 - our own numbers
+_IDS: Final = f"SELECT rowid, upload_id FROM uploads WHERE {_IS_UNFINISHED} ORDER BY created, upload_id"  # noqa: S608 - our own numbers
 _PURGE: Final = f"DELETE FROM uploads WHERE updated < ? AND NOT {_IS_UNFINISHED}"  # noqa: S608 - our own numbers
 _MOST_ENDED: Final = (
     f"SELECT principal FROM uploads WHERE NOT {_IS_UNFINISHED} "  # noqa: S608 - our own numbers
@@ -167,7 +136,7 @@ _MOST_ENDED: Final = (
 )
 _FORGET_OLDEST: Final = (
     "DELETE FROM uploads WHERE rowid IN (SELECT rowid FROM uploads "  # noqa: S608 - our own numbers
-    f"WHERE principal = ? AND NOT {_IS_UNFINISHED} ORDER BY updated LIMIT {_FORGET_AT_ONCE})"
+    f"WHERE principal = CAST(? AS TEXT) AND NOT {_IS_UNFINISHED} ORDER BY updated LIMIT {_FORGET_AT_ONCE})"
 )
 
 
@@ -232,32 +201,51 @@ class Journal:
     def set_aside(self, upload_id: str) -> None:
         """Forget an upload whose row makes no sense, and keep its staging name among those to be removed."""
         with self._transaction(durable=False) as db:
-            db.execute(
-                "INSERT OR REPLACE INTO names SELECT parent, staging FROM uploads WHERE upload_id = ?",
-                (upload_id,),
-            )
-            db.execute("DELETE FROM uploads WHERE upload_id = ?", (upload_id,))
+            row = db.execute("SELECT rowid FROM uploads WHERE upload_id = ?", (upload_id,)).fetchone()
+            if row is not None:
+                _set_row_aside(db, row[0])
 
     def find(self, principal: str, *, upload_id: str = "", request_id: str = "") -> UploadRecord | None:
         """Return a principal's upload by one of its names."""
         if not upload_id and not request_id:
             return None
-        query, value = (_BY_UPLOAD_ID, upload_id) if upload_id else (_BY_REQUEST_ID, request_id)
-        with self._reading() as db:
-            row = db.execute(query, (principal, value)).fetchone()
-        return _record(row) if row else None
+        if upload_id:
+            return self._read(_BY_UPLOAD_ID, principal, upload_id)
+        return self._read(_BY_REQUEST_ID, principal, request_id)
 
     def unfinished(self) -> list[str]:
         """Return the ids of the uploads that are not finished, oldest first."""
+        found: list[str] = []
         # Keys only: what is sorted has to fit into memory.
         with self._reading() as db:
-            return [upload_id for (upload_id,) in db.execute(_IDS)]
+            rows = db.execute(_IDS).fetchall()
+        for rowid, upload_id in rows:
+            try:
+                found.append(require_text(upload_id))
+            except NonsenseError as error:
+                self._say_and_set_aside(rowid, error)
+        return found
 
     def get(self, upload_id: str) -> UploadRecord | None:
         """Return an upload, whosever it is: for a start-up."""
+        return self._read(f"{_SELECT} WHERE upload_id = ?", upload_id)
+
+    def _read(self, query: str, *values: str) -> UploadRecord | None:
+        """Return the row that a query finds; one that makes no sense is set aside, as if there were none."""
         with self._reading() as db:
-            row = db.execute(f"{_SELECT} WHERE upload_id = ?", (upload_id,)).fetchone()
-        return _record(row) if row else None
+            row = db.execute(query, values).fetchone()
+        if row is None:
+            return None
+        try:
+            return _record(row)
+        except NonsenseError as error:
+            self._say_and_set_aside(row[0], error)
+            return None
+
+    def _say_and_set_aside(self, rowid: int, error: NonsenseError) -> None:
+        _log.error(_ASIDE, error)
+        with self._transaction(durable=False) as db:
+            _set_row_aside(db, rowid)
 
     def purge(self, before: float) -> int:
         """Forget uploads that ended before a time, and give their space back.
@@ -282,9 +270,18 @@ class Journal:
             db.execute("DELETE FROM names WHERE parent = ? AND name = ?", (parent, name))
 
     def names(self) -> list[tuple[bytes, bytes]]:
-        """Return the noted staging names as pairs of directory and name."""
+        """Return the noted staging names as pairs of directory and name.
+
+        Whatever they name is removed: a name that no agent gives is not among them.
+        """
         with self._reading() as db:
-            return list(db.execute("SELECT parent, name FROM names"))
+            noted = db.execute("SELECT parent, name FROM names").fetchall()
+        names = [(parent, name) for parent, name in noted if is_staging_place(parent, name)]
+        if len(names) < len(noted):
+            _log.error(
+                "the journal has %d names of no staging file, which are left alone", len(noted) - len(names)
+            )
+        return names
 
     @property
     def used(self) -> int:
@@ -364,13 +361,24 @@ def _opened_or_new(path: Path) -> sqlite3.Connection:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
+    for suffix in _COMPANIONS:
+        beside = path.with_name(path.name + suffix)
+        if beside.is_symlink() or (beside.exists() and not beside.is_file()):
+            _log.error("%s is no file of SQLite's; it was renamed to %s", beside, _set_aside(beside))
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise _Unreadable("it is no file")
+        finally:
+            os.close(fd)
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.EISDIR}:
+        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
             raise _Unreadable(str(error)) from error
         raise
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+    # What is no text in a damaged row is found out where it is read.
+    db.text_factory = bytes
     try:
         _prepare(db, path)
     except BaseException:
@@ -391,29 +399,69 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
         db.execute("BEGIN IMMEDIATE")
         found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found > _SCHEMA_VERSION:
+            raise RuntimeError(f"{path} was written by a newer agent (version {found})")
+        if found < 0:
+            raise _Unreadable(f"version {found}")
         if found == 0:
             _run(db, _SCHEMA, _SCHEMA_VERSION)
         else:
             for version in range(found, _SCHEMA_VERSION):
                 _run(db, _MIGRATIONS[version], version + 1)
         db.execute("COMMIT")
-        if found > _SCHEMA_VERSION:
-            raise RuntimeError(f"{path} was written by a newer agent (version {found})")
-        if (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise _Unreadable(damage)
+        _require_sound(db)
         # Tables that are there and are not ours are found out here.
         db.execute(f"{_SELECT} LIMIT 0")
         db.execute("SELECT parent, name FROM names LIMIT 0")
         if db.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
             _shrink(db)
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise RuntimeError(f"another agent uses {path}") from error
-        if "no such" in str(error) or "already exists" in str(error):
-            raise _Unreadable(str(error)) from error
-        raise
-    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _OF_THE_DISK:
+            raise
         raise _Unreadable(str(error)) from error
+    except (UnicodeError, ValueError, TypeError, OverflowError) as error:
+        # What a damaged file makes of Python's part of SQLite.
+        raise _Unreadable(repr(error)) from error
+
+
+def _require_sound(db: sqlite3.Connection) -> None:
+    """Refuse a damaged file. A damaged index is made anew, and rows with odd values are set aside."""
+    damage = _damage(db, "integrity_check")
+    if any(not _OF_A_ROW.search(one) for one in damage) and all(
+        _OF_A_ROW.search(one) for one in _damage(db, "quick_check")
+    ):
+        _log.error("the indexes of the journal of uploads are made anew: %s", damage[0])
+        db.execute("REINDEX")
+        damage = _damage(db, "integrity_check")
+    for one in damage:
+        if not _OF_A_ROW.search(one):
+            raise _Unreadable(one)
+    if damage:
+        _set_odd_rows_aside(db)
+
+
+def _damage(db: sqlite3.Connection, check: str) -> list[str]:
+    said = [row[0].decode("utf-8", "replace") for row in db.execute(f"PRAGMA {check}")]
+    return [] if said == ["ok"] else said
+
+
+def _set_odd_rows_aside(db: sqlite3.Connection) -> None:
+    for (rowid,) in db.execute("SELECT rowid FROM uploads").fetchall():
+        row = db.execute(f"{_SELECT} WHERE rowid = ?", (rowid,)).fetchone()
+        try:
+            _record(row)
+        except NonsenseError as error:
+            _log.error(_ASIDE, error)
+            _set_row_aside(db, rowid)
+
+
+def _set_row_aside(db: sqlite3.Connection, rowid: int) -> None:
+    parent, staging = db.execute("SELECT parent, staging FROM uploads WHERE rowid = ?", (rowid,)).fetchone()
+    if is_staging_place(parent, staging):
+        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (parent, staging))
+    db.execute("DELETE FROM uploads WHERE rowid = ?", (rowid,))
 
 
 def _shrink(db: sqlite3.Connection) -> None:
@@ -456,7 +504,7 @@ def _values(record: UploadRecord) -> tuple[Any, ...]:
 
 
 def _record(row: tuple[Any, ...]) -> UploadRecord:
-    return UploadRecord(**dict(zip(_COLUMNS, row, strict=True)))
+    return record_of(dict(zip(_COLUMNS, row[1:], strict=True)))
 
 
 @contextmanager

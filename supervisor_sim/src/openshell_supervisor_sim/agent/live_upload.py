@@ -21,8 +21,8 @@ from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.file_digest import put_file
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
-from openshell_supervisor_sim.agent.journal import UploadRecord
 from openshell_supervisor_sim.agent.staged_digest import StagedDigest, checksums_of_file
+from openshell_supervisor_sim.agent.upload_record import UploadRecord
 
 #: Zeros of a hole that are hashed one by one while the upload is locked.
 _HOLE_STEP: Final = 64 * MIB

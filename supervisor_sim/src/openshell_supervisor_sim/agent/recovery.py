@@ -22,9 +22,10 @@ from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.file_info import Interrupt, describe
 from openshell_supervisor_sim.agent.filesystem import FileSystem, is_regular
-from openshell_supervisor_sim.agent.journal import Journal, JournalError, UploadRecord
+from openshell_supervisor_sim.agent.journal import Journal, JournalError
 from openshell_supervisor_sim.agent.live_upload import LiveUpload, StagedBudget, occupied_bytes
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot, sync_directory
+from openshell_supervisor_sim.agent.upload_record import NonsenseError, UploadRecord
 from openshell_supervisor_sim.agent.upload_status import path_of
 from openshell_supervisor_sim.agent.uploads import Uploads
 
@@ -35,10 +36,6 @@ _GONE = frozenset({Reason.PARENT_NOT_FOUND, Reason.NOT_A_DIRECTORY})
 #: How far the time of a published file may lie from the one that it was given:
 #: file systems keep seconds, or two, and the kernel's clock stands for up to 10 ms.
 _TIME_TOLERANCE_NS: Final = 2_000_000_000
-
-
-class _NonsenseError(Exception):
-    """A row that no agent wrote, or that this one cannot read."""
 
 
 class Recovery:
@@ -82,7 +79,7 @@ class Recovery:
             try:
                 record = self._journal.get(upload_id)
                 upload = None if record is None else self._taken_over(record)
-            except _NonsenseError as error:
+            except NonsenseError as error:
                 _log.error("the row of upload %s makes no sense and is set aside: %s", upload_id, error)
                 self._best_effort(partial(self._journal.set_aside, upload_id))
                 continue
@@ -226,7 +223,7 @@ def _metadata(record: UploadRecord) -> files_pb2.UploadFileMetadata:
     try:
         return files_pb2.UploadFileMetadata.FromString(record.metadata)
     except DecodeError as error:
-        raise _NonsenseError(f"its metadata is no message: {error}") from error
+        raise NonsenseError(f"its metadata is no message: {error}") from error
 
 
 def _request(record: UploadRecord) -> UploadRequest:
@@ -234,7 +231,7 @@ def _request(record: UploadRecord) -> UploadRequest:
         DigestAlgorithm.of(record.digest_algorithm)
         return upload_request(_metadata(record), started=True)
     except (TransferError, ValueError) as error:
-        raise _NonsenseError(str(error)) from error
+        raise NonsenseError(str(error)) from error
 
 
 def _stored(record: UploadRecord) -> bytes:

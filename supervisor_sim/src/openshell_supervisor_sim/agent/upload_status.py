@@ -12,8 +12,8 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, upload_request
 from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
-from openshell_supervisor_sim.agent.journal import UploadRecord
 from openshell_supervisor_sim.agent.live_upload import LiveUpload
+from openshell_supervisor_sim.agent.upload_record import UploadRecord
 
 
 @dataclass(frozen=True, slots=True)

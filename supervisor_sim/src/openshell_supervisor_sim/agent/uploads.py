@@ -24,11 +24,12 @@ from openshell_supervisor_sim.agent.errno_reasons import mapped
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.held_directories import HeldDirectories
-from openshell_supervisor_sim.agent.journal import Journal, UploadRecord
+from openshell_supervisor_sim.agent.journal import Journal
 from openshell_supervisor_sim.agent.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.live_upload import Holder, LiveUpload
 from openshell_supervisor_sim.agent.paths import Location, SandboxRoot
 from openshell_supervisor_sim.agent.staging import open_named
+from openshell_supervisor_sim.agent.upload_record import UploadRecord
 from openshell_supervisor_sim.agent.upload_status import (
     Caller,
     Verifying,

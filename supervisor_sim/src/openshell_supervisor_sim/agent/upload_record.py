@@ -1,0 +1,164 @@
+"""A row of the journal: what it says, and whether that can be.
+
+A row was written by some agent, on a disk that may have lost or turned bits
+since. What is read from it becomes paths of files that are removed, numbers of
+messages, and states; so each value is judged before anybody acts on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, TypeGuard
+
+from google.protobuf.message import DecodeError
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
+
+_DIGEST_BYTES: Final = 32
+
+
+class NonsenseError(Exception):
+    """A row that no agent wrote, or that this one cannot read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRecord:
+    """A row of `uploads`.
+
+    Attributes:
+        upload_id: the agent's name of the upload.
+        request_id: the caller's name of it, or empty.
+        principal: whose it is (RSM-2).
+        fingerprint: of the request (RSM-1).
+        metadata: the request, a serialized UploadFileMetadata.
+        parent: real path of the destination's directory inside the root.
+        name: of the destination in that directory.
+        staging: name of the staging file, in the same directory.
+        epoch: of the latest attempt (RSM-5).
+        state: an `UploadState` of files.proto.
+        created: seconds since 1970.
+        updated: when the last byte or change came, seconds since 1970.
+        expiry: seconds that it lives without a byte.
+        durable: bytes flushed to the device.
+        inode: of the staging file, once the finish arrived.
+        finish_size: size that is being, or was, published.
+        finish_digest: its digest.
+        failure_reason: why the finish was refused.
+        result: a serialized UploadFileResponse, once published.
+        digest_algorithm: a `DigestAlgorithm` of files.proto: what the agent
+            computes, which an older one may not have done as asked (DIG-3).
+    """
+
+    upload_id: str
+    request_id: str
+    principal: str
+    fingerprint: bytes
+    metadata: bytes
+    parent: bytes
+    name: bytes
+    staging: bytes
+    epoch: int
+    state: files_pb2.UploadState.ValueType
+    created: float
+    updated: float
+    expiry: float
+    durable: int = 0
+    inode: int = 0
+    finish_size: int = 0
+    finish_digest: bytes = b""
+    failure_reason: str = ""
+    result: bytes = b""
+    digest_algorithm: int = 0
+
+    @property
+    def finish(self) -> Digest:
+        """Digest of what is being, or was, published, and which one it is."""
+        return Digest(DigestAlgorithm.of(self.digest_algorithm), self.finish_digest)
+
+
+_TYPES: Final[Mapping[str, type]] = {"str": str, "bytes": bytes, "float": float, "int": int}
+#: Type of each column; a state is a number.
+_COLUMNS: Final = {field.name: _TYPES.get(str(field.type), int) for field in fields(UploadRecord)}
+_NOT_NEGATIVE: Final = ("epoch", "durable", "finish_size")
+
+
+def record_of(values: Mapping[str, Any]) -> UploadRecord:
+    """Make a record of what a row says.
+
+    Args:
+        values: by column; texts as their bytes.
+
+    Raises:
+        NonsenseError: no agent can have written that.
+    """
+    typed: dict[str, Any] = {
+        column: _typed(column, values[column], kind) for column, kind in _COLUMNS.items()
+    }
+    record = UploadRecord(**typed)
+    _require_possible(record)
+    return record
+
+
+def require_text(value: object) -> str:
+    """Return a text of the journal, which is read as bytes.
+
+    Raises:
+        NonsenseError: it is none.
+    """
+    if not isinstance(value, bytes):
+        raise NonsenseError(f"{value!r} is no text")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NonsenseError(f"{value!r} is no text: {error}") from error
+
+
+def is_staging_place(parent: object, name: object) -> bool:
+    """Return whether a directory and a name are those of a staging file, which may be removed."""
+    return _is_directory(parent) and _is_name(name) and name.startswith(STAGING_PREFIX)
+
+
+def _typed(column: str, value: object, kind: type) -> object:
+    if kind is str:
+        return require_text(value)
+    if not isinstance(value, kind):
+        raise NonsenseError(f"{column} is {value!r}")
+    return value
+
+
+def _require_possible(record: UploadRecord) -> None:
+    if not is_staging_place(record.parent, record.staging) or not _is_name(record.name):
+        raise NonsenseError(f"{record.parent!r}, {record.name!r} and {record.staging!r} are no places")
+    if record.state not in files_pb2.UploadState.values():
+        raise NonsenseError(f"there is no state {record.state}")
+    for column in _NOT_NEGATIVE:
+        if getattr(record, column) < 0:
+            raise NonsenseError(f"{column} is negative")
+    if not all(math.isfinite(time) for time in (record.created, record.updated, record.expiry)):
+        raise NonsenseError("its times are no times")
+    if len(record.finish_digest) not in {0, _DIGEST_BYTES}:
+        raise NonsenseError(f"a digest of {len(record.finish_digest)} bytes")
+    try:
+        DigestAlgorithm.of(record.digest_algorithm)
+        files_pb2.UploadFileMetadata.FromString(record.metadata)
+        files_pb2.UploadFileResponse.FromString(record.result)
+    except (ValueError, DecodeError) as error:
+        raise NonsenseError(str(error)) from error
+
+
+def _is_directory(path: object) -> TypeGuard[bytes]:
+    """Return whether it is a real path inside the root, as the agent writes it."""
+    if not isinstance(path, bytes) or not path.startswith(b"/"):
+        return False
+    return path == b"/" or all(_is_name(part) for part in path[1:].split(b"/"))
+
+
+def _is_name(name: object) -> TypeGuard[bytes]:
+    """Return whether it is one component of a path."""
+    return (
+        isinstance(name, bytes) and name not in {b"", b".", b".."} and b"/" not in name and b"\0" not in name
+    )
