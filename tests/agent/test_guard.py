@@ -230,6 +230,60 @@ async def test_a_file_that_is_covered_is_replaced(covered: FileAgent) -> None:
     assert (await get(covered, "/etc/passwd")).content == b"mine"
 
 
+async def _replaced_by_an_upload(agent: FileAgent, root: Path) -> None:
+    (root / "home/passwd").unlink()
+    await put(agent, "/etc/passwd", b"mine")
+
+
+async def _removed_in_the_sandbox(_agent: FileAgent, root: Path) -> None:
+    (root / "home/passwd").unlink()
+    (root / "etc/passwd").unlink()
+
+
+async def _directory_removed(_agent: FileAgent, root: Path) -> None:
+    (root / "dev").rmdir()
+
+
+async def _directory_moved_away(_agent: FileAgent, root: Path) -> None:
+    (root / "dev").rename(root / "home/dev")
+    (root / "home/dev").rmdir()
+
+
+@pytest.mark.parametrize(
+    "lose", [_replaced_by_an_upload, _removed_in_the_sandbox, _directory_removed, _directory_moved_away]
+)
+async def test_the_number_of_an_inode_that_is_gone(
+    covered: FileAgent, both: Sandbox, lose: Callable[[FileAgent, Path], Awaitable[None]]
+) -> None:
+    """PTH-8: no other file or directory gets it, whatever became of the one that was covered."""
+    numbers = {os.stat(both.root / name).st_ino for name in ("etc/passwd", "dev")}
+    await lose(covered, both.root)
+    for number in range(300):
+        for directory in ("etc", "home", ""):
+            place = both.root / directory / f"new-{number}"
+            # Both, since a file system may give numbers of directories to directories only.
+            if number % 2:
+                place.mkdir()
+            else:
+                place.write_bytes(b"x")
+            assert os.stat(place).st_ino not in numbers
+    assert (await get(covered, "/home/new-0")).content == b"x"
+    await put(covered, "/home/new-1/f", b"x")
+
+
+@pytest.mark.parametrize("name", ["etc/passwd", "dev"])
+@pytest.mark.usefixtures("covered")
+async def test_what_is_guarded_is_held(both: Sandbox, name: str) -> None:
+    """PTH-8: on every file system, also on one that does not use numbers again at once."""
+    path = both.root / name
+    assert str(path) in {os.readlink(f"/proc/self/fd/{fd}") for fd in _open_descriptors()}
+
+
+def _open_descriptors() -> list[str]:
+    """Return the descriptors that are still open."""
+    return [fd for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+
 async def test_roots_and_what_is_beside(covered: FileAgent) -> None:
     """PTH-8: only what is covered is refused."""
     for path in ("/f", "/home/f", "/etc/hosts", "/usr2", "/not/there"):

@@ -5,7 +5,8 @@ agent's state. And what commands see differently: where their view has a mount
 of the machine's, a file of the sandbox would be hidden from them.
 
 A place is known by device and inode, however a path leads there: over links,
-over a second name, over a mount. It is also known by its directory and name,
+over a second name, over a mount. While it is guarded it is held open: the number
+of an inode that is gone would be given to another file. It is also known by its directory and name,
 since a token is replaced, and nobody may put a file where one is missing.
 """
 
@@ -80,16 +81,26 @@ class Guard:
         covered: Iterable[str],
     ) -> None:
         self._fs = fs
+        #: Descriptors of what is guarded, which nobody reads.
+        self._held: list[int] = []
         self._root = _identity(fs.fstat(root_fd))
         self._directories: dict[Identity, Guarded] = {}
         self._files: dict[Identity, Guarded] = {}
         self._private = private
         self._state_dir = state_dir
-        self._names = dict(_directories_of(private))
-        with suppress(FileNotFoundError):
-            self._directories[_identity(os.stat(state_dir))] = _PRIVATE
-        for place in covered:
-            self._add_covered(root_fd, place)
+        self._names: dict[Identity, tuple[bytes, ...]] = {}
+        try:
+            self._hold_private()
+            for place in covered:
+                self._add_covered(root_fd, place)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of what is guarded; more than once is fine."""
+        while self._held:
+            self._fs.close(self._held.pop())
 
     def refuse_at(self, fd: int, status: os.stat_result, path: str) -> None:
         """Refuse a directory at or below a guarded one, or a guarded file.
@@ -175,6 +186,22 @@ class Guard:
             for entry in entries:
                 yield _identity(entry.stat(follow_symlinks=False))
 
+    def _hold_private(self) -> None:
+        names: dict[Identity, set[bytes]] = {}
+        for directory, name in _places_of(self._private):
+            with suppress(OSError):
+                identity = _identity(self._hold(self._fs.open(os.fsencode(directory), _DIRECTORY)))
+                names.setdefault(identity, set()).add(name)
+        self._names = {identity: tuple(found) for identity, found in names.items()}
+        with suppress(FileNotFoundError):
+            state = self._hold(self._fs.open(os.fsencode(self._state_dir), _DIRECTORY))
+            self._directories[_identity(state)] = _PRIVATE
+
+    def _hold(self, fd: int) -> os.stat_result:
+        """Keep a descriptor until the end; describe what is there."""
+        self._held.append(fd)
+        return self._fs.fstat(fd)
+
     def _add_covered(self, root_fd: int, place: str) -> None:
         """Remember the directory or file of the sandbox that a mount covers."""
         current = self._fs.duplicate(root_fd)
@@ -183,25 +210,20 @@ class Guard:
                 below = self._fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=current)
                 self._fs.close(current)
                 current = below
-            status = self._fs.fstat(current)
         except OSError:
-            return  # Gone again; then nothing is covered.
-        finally:
             self._fs.close(current)
+            return  # Gone again; then nothing is covered.
+        status = self._hold(current)
         places = self._directories if stat.S_ISDIR(status.st_mode) else self._files
         places.setdefault(_identity(status), _covered(place))
 
 
-def _directories_of(files: Iterable[Path]) -> Iterator[tuple[Identity, tuple[bytes, ...]]]:
-    """Yield the directories of files, and of what they link to, with the names in each."""
-    names: dict[Identity, set[bytes]] = {}
+def _places_of(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield directory and name of files, and of what they link to."""
     for file in files:
         for path in (os.path.abspath(file), os.path.realpath(file)):
             directory, name = os.path.split(path)
-            with suppress(OSError):
-                names.setdefault(_identity(os.stat(directory)), set()).add(os.fsencode(name))
-    for identity, found in names.items():
-        yield identity, tuple(found)
+            yield directory, os.fsencode(name)
 
 
 def _identity(status: os.stat_result) -> Identity:

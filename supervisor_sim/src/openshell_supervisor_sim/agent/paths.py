@@ -157,7 +157,9 @@ class SandboxRoot:
         return self._has_proc
 
     def close(self) -> None:
-        """Close the root; more than once is fine."""
+        """Close the root and its guard; more than once is fine."""
+        if self.guard is not None:
+            self.guard.close()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._fs.close(fd)
