@@ -330,3 +330,23 @@ def test_tls_to_a_plain_port(stocked: Cli, gateway: FakeGateway) -> None:
     stocked.env["OPENSHELL_FILES_ENDPOINT"] = f"https://{gateway.address}"
     outcome = stocked.process("stat", "demo", "x", "--attempts", "1")
     failed(outcome, ExitCode.UNAVAILABLE, "TLS handshake", "http://", "--tls-ca")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["upload", "demo", "a", "--upload-id", ""], "--upload-id"),
+        (["upload", "demo", "a", "--timeout", "1e308"], "--timeout"),
+        (["stat", "demo", "a", "--call-timeout", "3155760001"], "--call-timeout"),
+    ],
+)
+def test_a_value_that_cannot_be_meant(
+    cli: Cli, gateway: FakeGateway, arguments: list[str], named: str
+) -> None:
+    """An empty variable of a script, and more seconds than a clock has: named as they were written."""
+    (cli.home / "a").write_bytes(b"1")
+    ended = cli(*arguments)
+    assert ended.status == 2
+    assert named in ended.err
+    assert "None" not in ended.err
+    assert not gateway.calls

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import openshell_files
 import pytest
 from cli_scene import Cli
 from fake_file_gateway import FakeGateway
+from openshell_files.cli.download_command import left_behind
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -73,6 +76,14 @@ def test_while_modules_are_imported_for_a_script(cli: Cli) -> None:
         "ok": False,
         "error": {"message": "terminated; nothing was changed", "exit_code": 143},
     }
+
+
+def test_while_modules_are_imported_for_standard_output(cli: Cli) -> None:
+    """A script takes what is there for the file's content."""
+    told = ("download", "demo", "a", "-", "--json")
+    ended = cli.programmed(AT_IMPORT, "grpc", str(int(signal.SIGTERM)), *told)
+    assert (ended.status, ended.out) == (143, "")
+    assert '"message": "terminated; nothing was changed"' in ended.err
 
 
 @pytest.mark.parametrize(
@@ -176,3 +187,16 @@ def test_the_package_imports_a_name_when_it_is_used() -> None:
         assert getattr(openshell_files, name) is not None
     program = "import sys, openshell_files.cli; sys.exit('grpc' in sys.modules or 'typer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_what_is_left_of_a_download_that_is_cut_short(tmp_path: Path) -> None:
+    """A FIFO and a device keep what was written into them, as standard output does."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("fifo", "link"):
+        path = str(tmp_path / name)
+        assert left_behind(path) == f"what was written to {path} is incomplete"
+    assert left_behind("-") == "what was written to standard output is incomplete"
+    for name in ("old", "new"):
+        assert left_behind(str(tmp_path / name)) == "nothing was changed here"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 from openshell_files import AsyncFilesClient, ClientCredentials, FilesClient, OidcAuth, TlsConfig
 from openshell_files._local.environment import FileToken, Surroundings, surroundings
+from openshell_files.errors import LocalFileError
 
 HERE = {"OPENSHELL_FILES_ENDPOINT": "127.0.0.1:1"}
 ISSUER = {
@@ -86,3 +88,27 @@ def test_a_token_file_is_read_for_every_call(tmp_path: Path) -> None:
     for text in ("one\n", "two\n"):
         file.write_text(text)
         assert token() == text.strip()
+
+
+@pytest.mark.parametrize("what", ["nothing", "a directory", "no certificate", "empty"])
+@pytest.mark.parametrize("flavour", [FilesClient, AsyncFilesClient])
+def test_roots_that_grpc_would_abort_for(
+    flavour: type[FilesClient | AsyncFilesClient], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the process with SIGABRT, and says nothing."""
+    roots = tmp_path / "roots"
+    if what == "a directory":
+        roots.mkdir()
+    elif what != "nothing":
+        roots.write_bytes(b"" if what == "empty" else b"x")
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(roots))
+    with pytest.raises(LocalFileError, match="GRPC_DEFAULT_SSL_ROOTS_FILE_PATH") as caught:
+        flavour("https://127.0.0.1:1")
+    assert str(roots) in caught.value.message
+
+
+def test_a_bundle_with_words_beside_its_certificates(tmp_path: Path) -> None:
+    """Names of authorities, in any script; only the certificates count."""
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes("# F\u0151tan\u00fas\u00edtv\u00e1ny\n".encode() + trustme.CA().cert_pem.bytes())
+    FilesClient("https://127.0.0.1:1", tls=TlsConfig(ca_path=bundle)).close()

@@ -27,7 +27,7 @@ LARGEST_SIZE: Final = (1 << 63) - 1
 _MOST_MODE_BITS: Final = 0o177777
 
 #: A century. More is meant as no limit, which None says.
-_LONGEST_SECONDS: Final = 3_155_760_000.0
+LONGEST_SECONDS: Final = 3_155_760_000.0
 
 
 def wrong_type(name: str, wanted: str, value: object) -> NoReturn:
@@ -118,8 +118,8 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
         wrong_type(name, "a number of seconds", value)
     if math.isnan(value) or value < 0 or (value == 0 and not zero):
         wrong_value(name, f"must {'not be negative' if zero else 'be positive'}, and is {value:g}")
-    if value > _LONGEST_SECONDS:
-        wrong_value(name, f"must be at most {_LONGEST_SECONDS:g} seconds, a century")
+    if value > LONGEST_SECONDS:
+        wrong_value(name, f"must be at most {LONGEST_SECONDS:g} seconds, a century")
     return float(value)
 
 
@@ -127,7 +127,7 @@ def time_limit(name: str, value: object) -> float | None:
     """Check a time limit that there need not be."""
     if value is None:
         return None
-    if isinstance(value, float) and value > _LONGEST_SECONDS:
+    if isinstance(value, float) and value > LONGEST_SECONDS:
         wrong_value(name, "give None for no limit")
     return seconds(name, value)
 

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, cast
 
 import typer
 
+from openshell_files._arguments.values import LONGEST_SECONDS
 from openshell_files.cli import connecting as options
 from openshell_files.cli.connecting import Connecting, UsageMistake
 from openshell_files.cli.exit_codes import exit_code
@@ -124,6 +125,8 @@ def checked(name: str, value: object) -> object:
         return text
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageMistake(f"{option_name(name)}: give a finite number of seconds")
+    if isinstance(value, float) and value > LONGEST_SECONDS:
+        raise UsageMistake(f"{option_name(name)}: give at most {LONGEST_SECONDS:.0f} seconds, a century")
     return value
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from openshell_files import LeafLink, SandboxFiles
+from openshell_files._local.special_file import is_written_into
 from openshell_files.cli import destinations, shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
@@ -116,8 +117,7 @@ def download(
     done: list[dict[str, object]] = []
     for copy in copies:
         where = connecting.where(name, copy.source, by_id=by_id)
-        started = copy.destination == STANDARD_STREAM
-        state = "what was written to standard output is incomplete" if started else "nothing was changed here"
+        state = left_behind(copy.destination)
         with (
             Failing(
                 out,
@@ -135,6 +135,19 @@ def download(
             out.success(download_words(copy.destination, result), done[-1])
     if len(copies) > 1 and as_json:
         out.success("", {"downloaded": done})
+
+
+def left_behind(destination: str) -> str:
+    """Return what is true of a destination when the download into it was cut short."""
+    if destination == STANDARD_STREAM:
+        return "what was written to standard output is incomplete"
+    try:
+        if is_written_into(destination):
+            return f"what was written to {destination} is incomplete"
+    except FilesError:
+        # It will be refused.
+        pass
+    return "nothing was changed here"
 
 
 def _interrupted(state: str, done: list[dict[str, object]], copies: list[Copy], _told: BaseException) -> str:

@@ -119,7 +119,8 @@ class Leaving:
         message = f"{words_of(number)}; {state}"
         status = status_of(number)
         if "--json" in sys.argv[1:]:
-            descriptor = 1
+            # Standard output may be a download's content by now.
+            descriptor = 2 if sys.argv[1:2] == ["download"] and "-" in sys.argv[2:] else 1
             line = f'{{"ok": false, "error": {{"message": "{message}", "exit_code": {status}}}}}\n'
         else:
             descriptor, line = 2, f"openshell-files: error: {message}\n"

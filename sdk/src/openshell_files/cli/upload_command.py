@@ -62,7 +62,7 @@ def upload(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last unfinished upload of this file.")
     ] = False,
-    upload_id: Annotated[str, typer.Option(help="Go on with this unfinished upload.")] = "",
+    upload_id: Annotated[str | None, typer.Option(help="Go on with this unfinished upload.")] = None,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
@@ -77,6 +77,9 @@ def upload(
         condition = _condition(
             absent=if_absent, present=if_present, version=if_match_version, sha256=if_match_sha256
         )
+        if upload_id == "":
+            # Of a script whose variable is empty; a new upload is not what it means.
+            raise ValueError("--upload-id: give the id of an upload, or leave the option out")
         if upload_id and len(copies) > 1:
             raise ValueError("--upload-id: give one LOCAL")
 
@@ -127,7 +130,7 @@ def upload(
                 store = ResumeStore(
                     connecting.endpoint, connecting.workspace, name, copy.destination, copy.source
                 )
-            memory = UploadMemory(store, out, upload_id, resume=resume)
+            memory = UploadMemory(store, out, upload_id or "", resume=resume)
         words = _Words(memory, done, copies)
         with (
             closing(memory),
