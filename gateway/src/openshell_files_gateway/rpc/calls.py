@@ -14,9 +14,11 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
+from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
 from openshell_files_gateway.core.older_sdk import refusal_of_older_sdk
 from openshell_files_gateway.core.pace import PaceTable
 from openshell_files_gateway.rpc.headers import send_headers
@@ -30,6 +32,10 @@ _CALLER_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 #: Of a path, an id or a message that a peer made up; they can be 1 MiB long.
 _MAX_LOGGED_CHARACTERS: Final = 1000
+
+#: All metadata of a call: the largest token that is looked at, and as much as gRPC allows by itself for the rest.
+MAX_METADATA_BYTES: Final = MAX_TOKEN_BYTES + 8 * KIB
+_HEADER_OVERHEAD: Final = 32
 
 #: Calls of one sandbox's supervisor: more than relays can be opened into it.
 _SANDBOX_CALLS_PER_SECOND: Final = 500.0
@@ -157,6 +163,7 @@ class CallGuard:
                 transfer_id=call.transfer_id, method=path.rpartition("/")[2]
             ):
                 try:
+                    _require_bounded_metadata(context)
                     await self._admit(call)
                     response = await implementation(request, call)
                     outcome = "OK"
@@ -267,6 +274,19 @@ def transfer_id_of(context: Context) -> str:
         if key == TRANSFER_ID_METADATA and _CALLER_ID.fullmatch(_text(value)):
             return _text(value)
     return uuid.uuid4().hex
+
+
+def _require_bounded_metadata(context: Context) -> None:
+    """Refuse metadata that is larger than the gateway said it takes: gRPC leaves it to the peer to heed that.
+
+    Raises:
+        TransferError: INVALID_REQUEST.
+    """
+    metadata = context.invocation_metadata() or ()
+    # As HTTP/2 counts a list of headers (RFC 9113 §6.5.2).
+    size = sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in metadata)
+    if size > MAX_METADATA_BYTES:
+        raise invalid("metadata", f"{size} bytes of metadata, at most {MAX_METADATA_BYTES} are taken")
 
 
 def _bounded(fact: object) -> object:

@@ -1,21 +1,43 @@
-"""Waits for the first message of a stream that a caller opened and has said nothing on yet."""
+"""Waits for the first message of a call that a caller opened and has said nothing on yet.
+
+Also where it is the only one: gRPC waits for that without an end, and never
+answers a call that ended without it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
+import grpc
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.rpc.calls import Call
+from openshell_files_gateway.rpc.calls import Call, Context
 from openshell_files_gateway.rpc.slots import Slots
 
 #: The first message follows the opening of a stream at once. A caller that has nothing to say is not waited for.
-FIRST_MESSAGE_SECONDS: Final = 10.0
+FIRST_MESSAGE_SECONDS: Final[float] = 10.0
 
 #: Until it came nobody knows the sandbox.
 _ANY_SANDBOX: Final = ""
+
+
+async def only_message(context: Context) -> Any:  # noqa: ANN401 - as its method parses it
+    """Return the message of a call that has one.
+
+    Raises:
+        TransferError: INVALID_REQUEST if the call ended without one,
+            TRANSFER_IDLE if none came in time.
+    """
+    try:
+        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+            message = await context.read()
+    except TimeoutError:
+        raise TransferError(Reason.TRANSFER_IDLE, f"no message within {FIRST_MESSAGE_SECONDS:g} s") from None
+    if message is grpc.aio.EOF:
+        raise invalid("request", "the call ended without a message")
+    return message
 
 
 class FirstMessages:

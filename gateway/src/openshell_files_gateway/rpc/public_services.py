@@ -7,7 +7,7 @@ are, and how long one of reflection may take.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.methods import SERVICE
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.rpc.first_message import only_message
 from openshell_files_gateway.rpc.headers import send_headers
 from openshell_files_gateway.rpc.status import abort
 
@@ -108,8 +109,8 @@ class PublicServices:
         parse = health_pb2.HealthCheckRequest.FromString
         write = health_pb2.HealthCheckResponse.SerializeToString
         health: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Check": grpc.unary_unary_rpc_method_handler(_any(self._check), parse, write),
-            "Watch": grpc.unary_stream_rpc_method_handler(_any(self._watch), parse, write),
+            "Check": grpc.stream_unary_rpc_method_handler(_with_its_message(self._check), parse, write),
+            "Watch": grpc.stream_stream_rpc_method_handler(_with_its_message(self._watch), parse, write),
         }
         reflect: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
@@ -179,6 +180,17 @@ class PublicServices:
                     Reason.TRANSFER_IDLE, f"a stream of reflection ends after {_REFLECTION_SECONDS:g} s"
                 )
                 await abort(context, error, "")
+
+
+def _with_its_message(behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:  # noqa: ANN401 - see `_any`
+    async def behave(_: object, context: Context) -> Any:  # noqa: ANN401 - answer varies by method
+        try:
+            request = await only_message(context)
+        except TransferError as error:
+            await abort(context, error, "")
+        return await behaviour(request, context)
+
+    return behave
 
 
 def _any(behaviour: object) -> Any:  # noqa: ANN401 - grpc's types know only the blocking flavour

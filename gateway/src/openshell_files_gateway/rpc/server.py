@@ -10,15 +10,11 @@ from typing import Final
 import grpc
 from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES, STREAM_OPTIONS
 
-from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.settings import ServerSettings, TlsSettings
+from openshell_files_gateway.rpc.calls import MAX_METADATA_BYTES
 from openshell_files_gateway.rpc.public_services import PublicServices
 from openshell_files_gateway.rpc.service import UnknownMethods
-
-#: All metadata of a call: the largest token that is looked at, and as much as gRPC allows by itself for the rest.
-#: What is larger gets RESOURCE_EXHAUSTED from gRPC itself, always.
-MAX_METADATA_BYTES: Final = MAX_TOKEN_BYTES + 8 * KIB
 
 #: Messages that are larger than allowed by less than this are refused with a reason, and not by gRPC (UPL-6).
 _REFUSED_BYTES: Final = 64 * KIB
@@ -98,7 +94,8 @@ def _options(settings: ServerSettings, streams_per_connection: int) -> list[tupl
         # Real supervisors ping every 10 s, also while idle; the default would
         # send them away.
         "grpc.http2.min_ping_interval_without_data_ms": int(settings.min_ping_interval * 1000),
-        # One limit, not gRPC's pair of 8 and 16 KiB, between which it refuses at random.
+        # One limit, not gRPC's pair of 8 and 16 KiB, between which it refuses at random. It is told to callers, whose
+        # gRPC heeds it; who does not is refused by `CallGuard`.
         "grpc.max_metadata_size": MAX_METADATA_BYTES,
         "grpc.absolute_max_metadata_size": MAX_METADATA_BYTES,
         # What anybody may hold before it is known who it is. Streams that were reset are counted until they are

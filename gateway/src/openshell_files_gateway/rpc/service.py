@@ -11,7 +11,8 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.rpc.calls import CallGuard, Context, Implementation, transfer_id_of
+from openshell_files_gateway.rpc.calls import Call, CallGuard, Context, Implementation, transfer_id_of
+from openshell_files_gateway.rpc.first_message import only_message
 from openshell_files_gateway.rpc.status import abort
 
 _SERVICE: Final = openshell_pb2.DESCRIPTOR.services_by_name["OpenShell"]
@@ -38,16 +39,23 @@ def build_handlers(guard: CallGuard, implementations: Mapping[str, Implementatio
         )
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for method in _SERVICE.methods:
-        behaviour: Any = guard.wrap(methods.path(method.name), implementations[method.name])
-        if method.client_streaming and method.server_streaming:
+        implementation = implementations[method.name]
+        if not method.client_streaming:
+            implementation = _with_its_message(implementation)
+        behaviour: Any = guard.wrap(methods.path(method.name), implementation)
+        # To gRPC every request is a stream: see `only_message`.
+        if method.server_streaming:
             handlers[method.name] = grpc.stream_stream_rpc_method_handler(behaviour)
-        elif method.client_streaming:
-            handlers[method.name] = grpc.stream_unary_rpc_method_handler(behaviour)
-        elif method.server_streaming:
-            handlers[method.name] = grpc.unary_stream_rpc_method_handler(behaviour)
         else:
-            handlers[method.name] = grpc.unary_unary_rpc_method_handler(behaviour)
+            handlers[method.name] = grpc.stream_unary_rpc_method_handler(behaviour)
     return grpc.method_handlers_generic_handler(methods.SERVICE, handlers)
+
+
+def _with_its_message(implementation: Implementation) -> Implementation:
+    async def implement(_: Any, call: Call) -> Any:  # noqa: ANN401 - request type varies by method
+        return await implementation(await only_message(call.context), call)
+
+    return implement
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
