@@ -205,3 +205,38 @@ async def test_the_destination_became_a_directory(agent: FileAgent, sandbox: San
         assert (await peer.error()).reason is Reason.IS_A_DIRECTORY
     assert not sandbox.leftovers()
     assert (await get_upload(agent, request_id="r")).failure_reason == "IS_A_DIRECTORY"
+
+
+async def test_a_destination_that_changes_after_it_was_compared(
+    agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CND-2: comparing a digest takes time; what another put there meanwhile is compared, too."""
+    path = sandbox.root / "file"
+    path.write_bytes(OLD)
+    inode = path.stat().st_ino
+    close, changed = sandbox.fs.close, list[bool]()
+
+    def change(fd: int) -> None:
+        compared = os.fstat(fd).st_ino == inode and "upload.flushed" in sandbox.traced
+        close(fd)
+        if compared and not changed:
+            changed.append(True)
+            path.write_bytes(b"another's")
+
+    monkeypatch.setattr(sandbox.fs, "close", change)
+    wanted = condition(sha256=hashlib.sha256(OLD).digest())
+    error = await refusal(put(agent, "/file", b"new", condition=wanted))
+    assert changed
+    assert error.reason is Reason.CONDITION_FAILED
+    assert path.read_bytes() == b"another's"
+
+
+async def test_a_mode_that_changes_while_the_file_is_flushed(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-10: the mode is that of the file which is replaced, and not of one that was there before."""
+    path = sandbox.root / "file"
+    path.write_bytes(OLD)
+    path.chmod(0o644)
+    sandbox.on_trace["upload.flushed"] = lambda: path.chmod(0o600)
+    answer = await put(agent, "/file", b"new")
+    assert answer.file.mode == 0o600
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -535,6 +535,28 @@ def test_without_proc_a_leaf_is_compared(tmp_path: Path) -> None:
         root.close()
 
 
+@pytest.mark.parametrize("name", ["sandbox-root-beside", "other"])
+async def test_a_directory_that_is_moved_beside_the_root(
+    agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """PTH-3: out of the root is out, also where the name there begins as the root's."""
+    (sandbox.root / "d").mkdir()
+    outside = sandbox.root.with_name(name)
+    resolve = sandbox.fs.openat2
+
+    def move(dir_fd: int, path: bytes, flags: int, resolve_flags: int) -> int:
+        fd = resolve(dir_fd, path, flags, resolve_flags)
+        if path == b"/d" and not outside.exists():
+            (sandbox.root / "d").rename(outside)
+        return fd
+
+    monkeypatch.setattr(sandbox.fs, "openat2", move)
+    with pytest.raises(Refused) as refused:
+        await put(agent, "/d/file", b"x")
+    assert refused.value.reason is Reason.PARENT_NOT_FOUND
+    assert list(outside.iterdir()) == []
+
+
 class HookedFileSystem(StrictFileSystem):
     """Tells of every descriptor that is opened, and lets a test act before it is."""
 

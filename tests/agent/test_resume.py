@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -217,6 +218,8 @@ async def test_take_over(agent: FileAgent, sandbox: Sandbox) -> None:
         assert (await old.error()).reason is Reason.SUPERSEDED
     async with peer_of(agent) as late:
         await late.send(opened(upload=going_on(status)))
+        # One that is taken would end here, with another error.
+        await late.input_end()
         assert (await late.error()).reason is Reason.SUPERSEDED
     assert (await finish(agent, newer, b"abcdef")).resumed_from == 3
 
@@ -382,6 +385,58 @@ async def test_expiry_after_a_restart(restarted: list[FileAgent], sandbox: Sandb
     await agent.sweep()
     assert (await get_upload(agent, request_id="r")).state == EXPIRED
     assert not sandbox.leftovers()
+
+
+async def test_a_staging_file_of_the_future(restarted: list[FileAgent], sandbox: Sandbox) -> None:
+    """RSM-8: a program that sets its time, or a clock that was set back, does not make an upload live longer."""
+    await start_upload(restarted[0], "/file", request_id="r")
+    (name,) = sandbox.leftovers()
+    future = sandbox.now[0] + 1e8
+    os.utime(sandbox.root / name, (future, future))
+    agent = await restart(restarted, sandbox)
+    status = await get_upload(agent, request_id="r")
+    assert status.updated_time.seconds <= sandbox.now[0]
+    sandbox.now[0] += sandbox.settings.upload_expiry + 1
+    await agent.sweep()
+    assert (await get_upload(agent, request_id="r")).state == EXPIRED
+
+
+async def test_the_row_of_a_staging_file_that_is_gone(restarted: list[FileAgent], sandbox: Sandbox) -> None:
+    """RSM-3: it is not kept: nothing would ever end it."""
+    await start_upload(restarted[0], "/file", request_id="r")
+    (name,) = sandbox.leftovers()
+    (sandbox.root / name).unlink()
+    agent = await restart(restarted, sandbox)
+    assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_UNKNOWN
+    await agent.aclose()
+    with closing(Journal(sandbox.settings.state_dir)) as journal:
+        assert journal.unfinished() == []
+
+
+async def test_directories_that_an_earlier_agent_made(
+    restarted: list[FileAgent], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UPL-9, CRS-9: nobody knows whether they are flushed, so they are before the answer promises it."""
+    parents = files_pb2.PARENT_POLICY_CREATE
+    status = await start_upload(restarted[0], "/a/b/file", request_id="r", parents=parents)
+    agent = await restart(restarted, sandbox)
+    flushed: set[int] = set()
+    flush = sandbox.fs.fsync
+
+    def noted(fd: int) -> None:
+        flushed.add(os.fstat(fd).st_ino)
+        flush(fd)
+
+    monkeypatch.setattr(sandbox.fs, "fsync", noted)
+    async with peer_of(agent) as peer:
+        again = metadata("/a/b/file", upload_id=status.upload_id, epoch=status.epoch, parents=parents)
+        await peer.send(opened(upload=again))
+        await peer.data(0, b"abc")
+        await peer.finish(b"abc")
+        answer = (await peer.answer()).upload
+    assert answer.durability == files_pb2.DURABILITY_FSYNC
+    directories = (sandbox.root, sandbox.root / "a", sandbox.root / "a/b")
+    assert flushed >= {os.stat(path).st_ino for path in directories}
 
 
 async def test_list(agent: FileAgent, sandbox: Sandbox) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from bit_flipper import flip_in_file
 from kill_client import content_of
+from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.limits import MIB
+from openshell_supervisor_sim.agent import staged_digest
 from openshell_supervisor_sim.agent.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem import FileSystem
 from openshell_supervisor_sim.agent.staged_digest import SEGMENT_BYTES, StagedDigest, checksums_of_file
@@ -67,6 +69,24 @@ def test_a_file_of_several_segments(tmp_path: Path, size: int, algorithm: Digest
     if size:
         flip_in_file(path, size - 1)
         assert checksums() != digest.checksums
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("size", range(20))
+def test_where_a_segment_ends(monkeypatch: pytest.MonkeyPatch, size: int, *, zeros: bool) -> None:
+    """UPL-3: the checksums are those of the segments, wherever content is cut."""
+    monkeypatch.setattr(staged_digest, "SEGMENT_BYTES", 8)
+    data = bytes(size) if zeros else bytes(range(1, size + 1))
+    segments = [data[start : start + 8] for start in range(0, max(size, 1), 8)]
+    for cut in range(size + 1):
+        digest = StagedDigest()
+        if zeros:
+            digest.zeros(cut)
+            digest.zeros(size - cut)
+        else:
+            digest.update(data[:cut])
+            digest.update(data[cut:])
+        assert digest.checksums == [crc32c(segment).to_bytes(4, "big") for segment in segments]
 
 
 def test_zeros_that_go_on_over_segments(tmp_path: Path) -> None:
