@@ -60,7 +60,8 @@ async def test_who_has_few_threads_gets_more_even_if_all_are_busy(threads: DiskT
     work.ask("alice", 3 * COUNT)
     await until(lambda: len(work.running) == COUNT)
     assert threads.crowded
-    assert await threads.of("bob").run(lambda: "at once") == "at once"
+    async with asyncio.timeout(30):
+        assert await threads.of("bob").run(lambda: "at once", interrupt=Interrupt()) == "at once"
     assert work.running == ["alice"] * COUNT
     for number in range(2 * COUNT):
         work.ask(f"principal-{number}", 2)
