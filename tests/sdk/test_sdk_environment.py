@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import trustme
 from openshell_files import AsyncFilesClient, ClientCredentials, FilesClient, OidcAuth, TlsConfig
-from openshell_files._local.environment import FileToken, Surroundings, surroundings
-from openshell_files.errors import LocalFileError
+from openshell_files._local import token_file
+from openshell_files._local.environment import Surroundings, surroundings
+from openshell_files._local.token_file import FileToken
+from openshell_files.errors import CredentialsError, LocalFileError
 
 HERE = {"OPENSHELL_FILES_ENDPOINT": "127.0.0.1:1"}
 ISSUER = {
@@ -88,6 +91,37 @@ def test_a_token_file_is_read_for_every_call(tmp_path: Path) -> None:
     for text in ("one\n", "two\n"):
         file.write_text(text)
         assert token() == text.strip()
+
+
+@pytest.mark.parametrize("text", [b"secret", b"secret\n"])
+def test_a_token_from_a_pipe_is_read_once(tmp_path: Path, text: bytes) -> None:
+    """It is not waited for a second time, and its writer need not close it behind the line."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)
+    os.write(writer, text)
+    if text.endswith(b"secret"):
+        reader = os.open(pipe, os.O_RDONLY)
+        os.close(writer)
+        writer = reader
+    token = FileToken(pipe)
+    assert token() == "secret"
+    assert token() == "secret"
+    os.close(writer)
+
+
+@pytest.mark.parametrize("writer", [False, True], ids=["no writer", "a writer that says nothing"])
+def test_a_pipe_without_a_token_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, writer: bool
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(token_file, "PIPE_SECONDS", 0.1)
+    held = os.open(pipe, os.O_RDWR) if writer else None
+    with pytest.raises(CredentialsError, match=r"pipe: it gave no token within 0\.1 s"):
+        FileToken(pipe)()
+    if held is not None:
+        os.close(held)
 
 
 @pytest.mark.parametrize("what", ["nothing", "a directory", "no certificate", "empty"])

@@ -7,46 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from openshell_files._core.token_exchange import credentials_error
+from openshell_files._local.token_file import FileToken
 from openshell_files.auth import Auth, ClientCredentials, OidcAuth
 from openshell_files.options import TlsConfig
 
 PREFIX: Final = "OPENSHELL_FILES_"
-
-#: No token is larger; a device would never end.
-_MAX_TOKEN_FILE_BYTES: Final = 64 * 1024
-_FILE_FIX: Final = "Check the path of the token file, and its permissions."
-
-
-@dataclass(frozen=True, slots=True)
-class FileToken:
-    """Reads a token for every call, so that a rotated token is used at once.
-
-    Attributes:
-        path: the file that holds the token and nothing else.
-    """
-
-    path: Path
-
-    def __call__(self) -> str:
-        """Return the token.
-
-        Raises:
-            CredentialsError: the file cannot be read, is empty, or is larger
-                than a token can be (64 KiB).
-        """
-        try:
-            with self.path.open("rb") as file:
-                content = file.read(_MAX_TOKEN_FILE_BYTES + 1)
-        except OSError as error:
-            raise credentials_error(
-                f"cannot read the token file {self.path}: {error.strerror or error}", _FILE_FIX
-            ) from error
-        token = content.decode("ascii", "replace").strip()
-        if not token or len(content) > _MAX_TOKEN_FILE_BYTES:
-            what = "is empty" if not token else "is too large for a token"
-            raise credentials_error(f"the token file {self.path} {what}", _FILE_FIX)
-        return token
 
 
 @dataclass(frozen=True, slots=True)

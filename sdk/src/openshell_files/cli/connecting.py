@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import typer
 from openshell_files_protocol.endpoints import parse_endpoint
 
 from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolicy, TlsConfig
-from openshell_files._local.environment import FileToken
+from openshell_files._local.token_file import FileToken
 from openshell_files.auth import Auth
 from openshell_files.cli.wording import Where
 
@@ -128,6 +129,12 @@ def reading_options() -> Generator[None]:
         raise UsageMistake(str(error)) from None
 
 
+@functools.cache
+def _file_token(path: Path) -> FileToken:
+    """Return the one reader of a token file: a pipe gives its token once, and a command has a client for each file."""
+    return FileToken(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Connecting:
     """The connection options of one command line."""
@@ -228,7 +235,7 @@ class Connecting:
             verb = "set" if self.variables.issuperset(ways) else "give"
             raise ValueError(f"{verb} one of {', '.join(map(self._named, ways))}, and leave the others out")
         if self.token_file is not None and "token_file" in ways:
-            return OidcAuth(token=FileToken(self.token_file))
+            return OidcAuth(token=_file_token(self.token_file))
         if self.issuer is not None and "issuer" in ways:
             if not self.client_id or not self.client_secret:
                 raise ValueError("--issuer needs --client-id and OPENSHELL_FILES_OIDC_CLIENT_SECRET")
