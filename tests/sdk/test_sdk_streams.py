@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from conditions import PATIENCE_SECONDS
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files import AsyncFilesClient
 from openshell_files.errors import DeadlineExceeded, LocalFileChanged, LocalFileError, LocalIsADirectory
@@ -480,5 +481,6 @@ async def test_an_asynchronous_sink_that_takes_nothing_heeds_the_timeout(
 ) -> None:
     gateway.files["x"] = FakeFile(CONTENT)
     async with AsyncFilesClient(gateway.address) as client:
-        with pytest.raises(DeadlineExceeded):
-            await client.sandbox("demo").download("x", ENDLESS_SINKS[kind](), timeout=0.5)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(DeadlineExceeded):
+                await client.sandbox("demo").download("x", ENDLESS_SINKS[kind](), timeout=0.5)

@@ -37,7 +37,7 @@ TokenFile = Annotated[
     Path | None,
     typer.Option(
         envvar="OPENSHELL_FILES_TOKEN_FILE",
-        help="File with the bearer token; read anew for every call.",
+        help="File with the bearer token; read for every call, a pipe once.",
         rich_help_panel=_GROUP,
     ),
 ]
