@@ -141,6 +141,18 @@ async def test_a_text_that_is_none(files: Sandbox, column: str, caplog: pytest.L
     assert sorted(files.leftovers()) == [".openshell-upload-0", ".openshell-upload-2"]
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("column", ["created", "updated", "expiry"])
+async def test_a_time_that_is_none(files: Sandbox, column: str, value: float) -> None:
+    """RSM-3, RSM-8: an upload that would live for ever is set aside, with its staging file."""
+    path = filled(files.settings.state_dir, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"UPDATE uploads SET {column} = ? WHERE upload_id = 'u1'", (value,))
+    assert await starts(files) == ["r0", "r2"]
+    assert await starts(files) == ["r0", "r2"]
+    assert sorted(files.leftovers()) == [".openshell-upload-0", ".openshell-upload-2"]
+
+
 @pytest.mark.parametrize(
     ("parent", "name"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -277,9 +278,27 @@ async def test_a_version_in_the_answer_is_of_what_was_published(agent: FileAgent
     assert refused.value.reason is Reason.CONDITION_FAILED
 
 
-async def test_a_time_that_no_later_write_gives(sandbox: Sandbox) -> None:
-    """UPL-3: a write is seen, however soon it comes after the file got its time."""
-    path = sandbox.root / "file"
+def test_a_time_that_no_later_write_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UPL-3: it lies before what the kernel's clock says, which stands still for a while, and not far before."""
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    now = time.time_ns()
+
+    def standing(_clock: int) -> int:
+        return now
+
+    monkeypatch.setattr(time, "clock_gettime_ns", standing)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        FileSystem().set_modified(fd, None)
+        assert now - 1_000_000 < os.fstat(fd).st_mtime_ns < now
+    finally:
+        os.close(fd)
+
+
+def test_a_write_is_seen_however_soon_it_comes(tmp_path: Path) -> None:
+    """UPL-3: with the kernel's own clock."""
+    path = tmp_path / "file"
     path.write_bytes(CONTENT)
     fd = os.open(path, os.O_RDWR)
     try:

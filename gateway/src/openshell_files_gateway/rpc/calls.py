@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -163,7 +163,7 @@ class CallGuard:
                 transfer_id=call.transfer_id, method=path.rpartition("/")[2]
             ):
                 try:
-                    _require_bounded_metadata(context)
+                    require_bounded(context.invocation_metadata() or ())
                     await self._admit(call)
                     response = await implementation(request, call)
                     outcome = "OK"
@@ -276,13 +276,14 @@ def transfer_id_of(context: Context) -> str:
     return uuid.uuid4().hex
 
 
-def _require_bounded_metadata(context: Context) -> None:
-    """Refuse metadata that is larger than the gateway said it takes: gRPC leaves it to the peer to heed that.
+def require_bounded(metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Refuse metadata that is larger than the gateway said it takes.
+
+    gRPC hands such a call on, whether it refuses it a moment later or not at all.
 
     Raises:
         TransferError: INVALID_REQUEST.
     """
-    metadata = context.invocation_metadata() or ()
     # As HTTP/2 counts a list of headers (RFC 9113 §6.5.2).
     size = sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in metadata)
     if size > MAX_METADATA_BYTES:
