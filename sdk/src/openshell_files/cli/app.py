@@ -184,4 +184,7 @@ def run() -> int:
             ExitCode.BUG,
         )
         return ExitCode.BUG
+    if status == ExitCode.BUG:
+        # No command ends so by itself: typer does, for a shell that it has no completion for.
+        return ExitCode.USAGE
     return status if isinstance(status, int) else ExitCode.OK
