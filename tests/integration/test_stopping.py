@@ -386,5 +386,7 @@ async def test_sigterm_for_the_cli(tmp_path: Path, provider: DevelopmentIdentity
         assert said.count("\n") == 1, said
         assert "terminated" in said
         assert not (scene.directory / "f").exists()
-        await until(lambda: not scene.staged(), lambda: f"what was staged is freed: {scene.staged()}")
+        if "--resume" not in said:
+            # What the command says that it goes on with stays (RSM-6).
+            await until(lambda: not scene.staged(), lambda: f"what was staged is freed: {scene.staged()}")
         assert [one for one in os.listdir(tmp_path) if "here" in one or one.endswith(".part")] == []
