@@ -117,7 +117,11 @@ LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
 ASKED = (methods.GET_UPLOAD, methods.START_UPLOAD)
 
 
-@pytest.fixture(params=SIZES)
+#: Each reason in each way takes minutes; the one with the most content is left to `make test-long`.
+WAYS: Final = ["messages", "whole", pytest.param("started", marks=pytest.mark.long)]
+
+
+@pytest.fixture(params=WAYS)
 def size(request: pytest.FixtureRequest, gateway: FakeGateway) -> int:
     """Return how large a file is that is sent in each of the ways."""
     gateway.max_whole_bytes = SIZES["whole"] if request.param == "whole" else 0
