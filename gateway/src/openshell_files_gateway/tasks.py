@@ -131,15 +131,7 @@ async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
         CancelledError: the caller was cancelled; the work is over.
     """
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
+    await _until_over(task)
     return task.result()
 
 
@@ -161,6 +153,14 @@ async def first_of(work: Awaitable[_T], other: asyncio.Future[Any]) -> asyncio.F
 
 async def _end(task: asyncio.Future[Any]) -> None:
     task.cancel()
+    await _until_over(task)
+
+
+async def _until_over(task: asyncio.Future[Any]) -> None:
+    """Wait for the end of a task, however often the caller is cancelled meanwhile, and then raise that.
+
+    Its error counts as heard.
+    """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         # Awaiting the task itself could not tell its cancellation from ours.
