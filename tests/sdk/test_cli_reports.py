@@ -91,6 +91,24 @@ def test_content_from_a_closed_standard_input_is_a_failure(stocked: Cli, gateway
     assert "y" not in gateway.files
 
 
+@pytest.mark.parametrize(
+    ("redirect", "words", "fix"),
+    [
+        ("<&-", ("upload", "demo", "-", "y"), "as in `< FILE`"),
+        (">&-", ("download", "demo", "x", "-"), "as in `> FILE`"),
+    ],
+)
+def test_a_closed_standard_stream_names_the_fix(
+    stocked: Cli, redirect: str, words: tuple[str, ...], fix: str
+) -> None:
+    """To people and to programs alike."""
+    line = stocked.redirected(redirect, *words).err
+    failure = stocked.redirected(redirect, *words, "--json")
+    error = json.loads(failure.err if "download" in words else failure.out)["error"]
+    assert fix in error["fix"]
+    assert line.endswith(f"[LOCAL_FILE]. {error['fix']}\n")
+
+
 def test_the_words_beside_content_are_for_people(stocked: Cli) -> None:
     """Who pipes content on has it; only the JSON line is an answer that must not be lost."""
     done = stocked.redirected("2>/dev/full", "download", "demo", "x", "-")

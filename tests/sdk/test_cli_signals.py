@@ -10,9 +10,11 @@ from pathlib import Path
 
 import openshell_files
 import pytest
-from cli_scene import Cli
-from fake_file_gateway import FakeGateway
+from cli_scene import Cli, break_uploads
+from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files.cli.download_command import left_behind
+from openshell_files.cli.report import failure_fields
+from sdk_flavours import big_content
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -72,10 +74,17 @@ def test_while_modules_are_imported(cli: Cli, module: str, number: signal.Signal
 def test_while_modules_are_imported_for_a_script(cli: Cli) -> None:
     ended = cli.programmed(AT_IMPORT, "grpc", str(int(signal.SIGTERM)), "stat", "demo", "a", "--json")
     assert (ended.status, ended.err) == (143, "")
-    assert ended.json == {
-        "ok": False,
-        "error": {"message": "terminated; nothing was changed", "exit_code": 143},
-    }
+    assert ended.json["error"]["message"] == "terminated; nothing was changed"
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+def test_a_signal_at_any_moment_has_the_fields_of_every_failure(cli: Cli, number: signal.Signals) -> None:
+    """Those that are told while modules are imported are written without any of them."""
+    told = (str(int(number)), "stat", "demo", "a", "--json")
+    early = cli.programmed(AT_IMPORT, "grpc", *told).json
+    later = cli.programmed(AT_CALL, "openshell_files.cli.destinations", "remote_path", *told).json
+    assert early == later == {"ok": False, "error": later["error"]}
+    assert later["error"] == failure_fields(later["error"]["message"], SIGNALS[number], None, "")
 
 
 def test_while_modules_are_imported_for_standard_output(cli: Cli) -> None:
@@ -121,6 +130,149 @@ def test_after_the_outcome_is_known(
     assert (ended.status, ended.err) == (0, ""), ended
     assert "a -> /x" in ended.out
     assert gateway.files["x"].content == b"1"
+
+
+#: The signal comes as a function returns, on its so-manieth call.
+AT_RETURN = """
+import os, signal, sys
+module, name, number, call = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+del sys.argv[1:5]
+import importlib
+home = importlib.import_module(module)
+*outer, name = name.split(".")
+for part in outer:
+    home = getattr(home, part)
+honest = getattr(home, name)
+calls = 0
+def struck(*args, **kwargs):
+    global calls
+    calls += 1
+    done = honest(*args, **kwargs)
+    if calls == call:
+        os.kill(os.getpid(), number)
+    return done
+setattr(home, name, struck)
+from openshell_files.cli import main
+main()
+"""
+
+NOT_KNOWN = "whether the file was published is not known; look with `openshell-files stat`"
+_DOWNLOAD, _UPLOAD = "openshell_files.cli.download_command", "openshell_files.cli.upload_command"
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("module", "function", "in_place"),
+    [
+        (_DOWNLOAD, "left_behind", False),
+        ("os", "fchmod", False),
+        ("os", "replace", True),
+        ("openshell_files._local.target_file", "TargetFile.publish", True),
+        ("openshell_files._local.target_file", "TargetFile.close", True),
+        ("openshell_files._sync.sandbox", "SandboxFiles.download_path", True),
+    ],
+)
+def test_a_download_that_is_cut_short_says_what_is_in_place(
+    cli: Cli, gateway: FakeGateway, module: str, function: str, number: signal.Signals, *, in_place: bool
+) -> None:
+    gateway.files["x"] = FakeFile(b"new")
+    (cli.home / "x").write_bytes(b"old")
+    ended = cli.programmed(AT_RETURN, module, function, str(int(number)), "1", "download", "demo", "x")
+    assert ended.status == SIGNALS[number], ended
+    assert (cli.home / "x").read_bytes() == (b"new" if in_place else b"old")
+    assert ended.err.endswith("; x is in place and whole\n" if in_place else "; nothing was changed here\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "call", "words", "done"),
+    [
+        (_DOWNLOAD, "left_behind", 1, "nothing was changed here (0 of 2 files were moved before)", 0),
+        (_DOWNLOAD, "download_words", 1, "here/x is in place and whole (1 of 2 files were moved before)", 1),
+        (_DOWNLOAD, "left_behind", 2, "nothing was changed here (1 of 2 files were moved before)", 1),
+        ("os", "replace", 2, "here/y is in place and whole (1 of 2 files were moved before)", 1),
+    ],
+)
+def test_several_downloads_that_are_cut_short(
+    cli: Cli, gateway: FakeGateway, module: str, function: str, call: int, words: str, done: int
+) -> None:
+    (cli.home / "here").mkdir()
+    gateway.files |= {"x": FakeFile(b"1"), "y": FakeFile(b"2")}
+    told = (str(int(signal.SIGTERM)), str(call), "download", "demo", "x", "y", "here/")
+    ended = cli.programmed(AT_RETURN, module, function, *told)
+    assert (ended.status, ended.err) == (143, f"openshell-files: error: terminated; {words}\n")
+    assert ended.out.count("\n") == done - (function == "download_words")
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "call", "words"),
+    [
+        (_UPLOAD, "ResumeStore", 1, "nothing was published (0 of 2 files were moved before)"),
+        (_UPLOAD, "UploadMemory.finished", 1, "the file was published (0 of 2 files were moved before)"),
+        (_UPLOAD, "upload_words", 1, "the file was published (1 of 2 files were moved before)"),
+        (_UPLOAD, "ResumeStore", 2, "nothing was published (1 of 2 files were moved before)"),
+        (
+            "openshell_files._sync.sandbox",
+            "SandboxFiles.upload_path",
+            2,
+            f"{NOT_KNOWN} (1 of 2 files were moved before)",
+        ),
+    ],
+)
+def test_several_uploads_that_are_cut_short(
+    cli: Cli, module: str, function: str, call: int, words: str
+) -> None:
+    (cli.home / "a").write_bytes(b"1")
+    (cli.home / "b").write_bytes(b"2")
+    told = (str(int(signal.SIGTERM)), str(call), "upload", "demo", "a", "b", "x/")
+    ended = cli.programmed(AT_RETURN, module, function, *told)
+    assert (ended.status, ended.err) == (143, f"openshell-files: error: terminated; {words}\n")
+
+
+def test_a_large_upload_that_was_published_is_never_called_unpublished(
+    cli: Cli, gateway: FakeGateway
+) -> None:
+    """Its id is known, so nothing is guessed from its size."""
+    (cli.home / "a").write_bytes(big_content())
+    told = (str(int(signal.SIGTERM)), "1", "upload", "demo", "a", "x")
+    ended = cli.programmed(AT_RETURN, "openshell_files._sync.sandbox", "SandboxFiles.upload_path", *told)
+    assert gateway.files["x"].content == big_content()
+    assert NOT_KNOWN in ended.err
+
+
+def test_an_abort_that_is_cut_short_does_not_claim_that_nothing_changed(
+    cli: Cli, gateway: FakeGateway
+) -> None:
+    (cli.home / "a").write_bytes(big_content())
+    break_uploads(gateway, after=2, streams=100)
+    assert cli("upload", "demo", "a", "x", "--attempts", "1").status == 10
+    told = (str(int(signal.SIGTERM)), "1", "abort", "demo", "upload-1")
+    ended = cli.programmed(AT_RETURN, "openshell_files._sync.rpc", "Rpc.abort_upload", *told)
+    assert ended.status == 143, ended
+    assert "whether it was given up is not known" in ended.err
+    assert cli("uploads", "demo", "--json").json["uploads"] == []
+
+
+@pytest.mark.parametrize("option", [("--resume",), ("--upload-id", "upload-1")], ids=lambda o: o[0])
+@pytest.mark.parametrize(
+    ("module", "function", "call"),
+    [(_UPLOAD, "UploadMemory.begin", 1), ("openshell_files._sync.rpc", "Rpc.get_upload", 2)],
+)
+def test_an_upload_that_is_known_is_named_before_it_is_seen_again(
+    cli: Cli, gateway: FakeGateway, option: tuple[str, ...], module: str, function: str, call: int
+) -> None:
+    """It is as it was, so the next one goes on with it."""
+    (cli.home / "a").write_bytes(big_content())
+    break_uploads(gateway, after=2, streams=100)
+    broken = cli("upload", "demo", "a", "x", "--attempts", "1", "--json").json["error"]
+    assert broken["upload_id"] == "upload-1"
+    staged = cli("uploads", "demo", "--json").json["uploads"][0]["staged"]
+    told = (str(int(signal.SIGINT)), str(call), "upload", "demo", "a", "x", "--json", *option)
+    error = cli.programmed(AT_RETURN, module, function, *told).json["error"]
+    assert (error["exit_code"], error["upload_id"], error["staged"]) == (130, "upload-1", staged)
+    assert "upload upload-1 is kept" in error["message"]
+    assert error["fix"]
+    gateway.on_upload_message = None
+    assert cli("upload", "demo", "a", "x", "--resume", "--json").json["resumed_from"] == staged
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name)

@@ -249,3 +249,43 @@ def test_a_close_that_loses_content_is_an_error(
     monkeypatch.undo()
     assert caught.value.errno == errno.EDQUOT
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("failing", "renamed", "words"),
+    [
+        ("replace", False, "cannot write"),
+        # A network file system may lose the answer of a rename that was done.
+        ("replace", True, "is in place and whole, but may not survive a power loss"),
+        ("fsync", True, "is in place and whole, but may not survive a power loss"),
+    ],
+)
+def test_a_failure_at_the_rename_says_what_is_so(
+    gateway: FakeGateway,
+    sandbox: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    words: str,
+    *,
+    renamed: bool,
+) -> None:
+    gateway.files["x"] = FakeFile(b"new")
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    real = getattr(os, failing)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        last = failing == "replace" or stat.S_ISDIR(os.fstat(args[0]).st_mode)
+        if renamed or not last:
+            real(*args, **kwargs)
+        if last:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(LocalFileError, match=words) as caught:
+        sandbox.download_path("x", target)
+    monkeypatch.undo()
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(target))
+    assert target.read_bytes() == (b"new" if renamed else b"old")
+    assert os.listdir(tmp_path) == ["x"]

@@ -427,6 +427,22 @@ _LOCAL_FIXES: Final[Mapping[int, str]] = {
 }
 
 
+def in_place_error(error: OSError, path: str) -> LocalFileError:
+    """Make the error for a file that has its name, though it is not known to be on the disk.
+
+    Args:
+        error: what the operating system said of the directory.
+        path: the local path.
+    """
+    made = LocalFileError(
+        f"{path} is in place and whole, but may not survive a power loss: {error.strerror or error}",
+        ErrorFacts(LocalReason.LOCAL_FILE, fix="Look at the local disk, then download it again."),
+        path=path,
+    )
+    _fill_os_error(made, error.errno, made.message, path)
+    return made
+
+
 def local_file_error(error: OSError, path: str, doing: str) -> LocalFileError:
     """Make the error for a failed operation on a local file.
 

@@ -5,20 +5,72 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
 from openshell_files_protocol.limits import MAX_NAME_BYTES
 
 from openshell_files._local.special_file import not_replaced
-from openshell_files.errors import ErrorFacts, LocalIsADirectory, LocalReason, local_file_error
+from openshell_files.errors import (
+    ErrorFacts,
+    LocalIsADirectory,
+    LocalReason,
+    in_place_error,
+    local_file_error,
+)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 #: Bytes of the temporary name besides the file's own.
 _DECORATION: Final = len(".") + len(".openshell-") + 16 + len(".part")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A whole file that is about to get its name, or has got it.
+
+    Attributes:
+        path: the name.
+        device: of the file itself, as its inode.
+        inode: as above.
+    """
+
+    path: str
+    device: int
+    inode: int
+
+    def is_in_place(self, directory: int | None = None) -> bool:
+        """Ask the disk whether it has its name: who is interrupted at the rename cannot know by itself.
+
+        Args:
+            directory: a descriptor of the name's directory; None finds it anew.
+        """
+        path = self.path if directory is None else os.path.basename(self.path)
+        try:
+            found = os.stat(path, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (self.device, self.inode)
+
+
+_SHOWING: ContextVar[Callable[[Shown], None] | None] = ContextVar("openshell-files-showing", default=None)
+
+
+@contextmanager
+def showing(tell: Callable[[Shown], None]) -> Generator[None]:
+    """Tell of each file before it gets its name, for who has to say after an interruption what is so.
+
+    The interruption may come as the rename returns, and nobody notes anything behind it.
+    """
+    before = _SHOWING.set(tell)
+    try:
+        yield
+    finally:
+        _SHOWING.reset(before)
 
 
 class TargetFile:
@@ -96,7 +148,7 @@ class TargetFile:
 
         Raises:
             LocalFileError: a step failed; the old file is untouched, unless
-                only the flush of the directory failed.
+                the message says that the new one is in place.
         """
         self._calling(os.ftruncate, self._file, size)
         self._calling(os.fchmod, self._file, mode & 0o777)
@@ -104,18 +156,21 @@ class TargetFile:
             self._calling(os.utime, self._file, ns=(modified_ns, modified_ns))
         if fsync:
             self._calling(os.fsync, self._file)
+        itself = self._calling(os.fstat, self._file)
+        shown = Shown(self._path, itself.st_dev, itself.st_ino)
         # A network file system may say only here that it could not keep the content.
         self._calling(self._close_file)
-        self._calling(
-            os.replace,
-            self._temporary,
-            self._name,
-            src_dir_fd=self._directory,
-            dst_dir_fd=self._directory,
-        )
-        self._temporary = ""
-        if fsync:
-            self._calling(os.fsync, self._directory)
+        if (tell := _SHOWING.get()) is not None:
+            tell(shown)
+        try:
+            os.replace(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._temporary = ""
+            if fsync:
+                os.fsync(self._directory)
+        except OSError as error:
+            if shown.is_in_place(self._directory):
+                raise in_place_error(error, self._path) from error
+            raise local_file_error(error, self._path, "cannot write") from error
 
     def close(self) -> None:
         """Release everything; removes the temporary file unless it was published.

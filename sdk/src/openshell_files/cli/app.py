@@ -134,7 +134,12 @@ def abort(
         if not upload_id:
             raise ValueError("UPLOAD: must not be empty")
     where = connecting.where(name, f"upload {upload_id}", by_id=by_id)
-    with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
+    unknown = "whether it was given up is not known; `openshell-files uploads` lists it if it was not"
+    with (
+        Failing(out, where, lambda _told: unknown),
+        connecting.client() as client,
+        progress_bar("", where, shown=True),
+    ):
         state = shared.sandbox(client, name, by_id=by_id).abort_upload(upload_id, timeout=timeout)
         leaving.settle()
     out.success(f"{upload_id} is {state.state}", upload_info_fields(state))

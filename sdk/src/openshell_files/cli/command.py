@@ -19,7 +19,7 @@ from openshell_files.cli.leaving import Told
 from openshell_files.cli.report import Report
 from openshell_files.cli.text import as_unicode
 from openshell_files.cli.wording import Where, failure_words, fix_of
-from openshell_files.errors import FilesError, local_file_error, unfinished_upload
+from openshell_files.errors import FilesError, UnfinishedUpload, local_file_error, unfinished_upload
 
 _P = ParamSpec("_P")
 
@@ -156,6 +156,7 @@ class Failing:
         on_interrupt: what to say about the state after an interruption.
         on_failure: told of the error first; returns what to add to the line.
         more: further fields of the JSON line.
+        left: says which upload can be gone on with after an interruption.
     """
 
     def __init__(
@@ -165,12 +166,14 @@ class Failing:
         on_interrupt: Callable[[BaseException], str] = lambda _told: "nothing was changed",
         on_failure: Callable[[FilesError], Hint] | None = None,
         more: Callable[[], dict[str, object]] = dict,
+        left: Callable[[BaseException], UnfinishedUpload | None] = unfinished_upload,
     ) -> None:
         self._out = out
         self._where = where
         self._on_interrupt = on_interrupt
         self._on_failure = on_failure
         self._more = more
+        self._left = left
 
     def __enter__(self) -> None:
         pass
@@ -194,7 +197,7 @@ class Failing:
                 return
 
     def _leave(self, told: Told, error: BaseException) -> None:
-        left = unfinished_upload(error)
+        left = self._left(error)
         self._out.failure(
             f"{told.words}; {self._on_interrupt(error)}",
             told.status,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from openshell_files import LeafLink, SandboxFiles
 from openshell_files._local.special_file import is_written_into
+from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import destinations, shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
@@ -114,27 +114,55 @@ def download(
             leaving.settle()
         return result
 
-    done: list[dict[str, object]] = []
-    for copy in copies:
-        where = connecting.where(name, copy.source, by_id=by_id)
-        state = left_behind(copy.destination)
-        with (
-            Failing(
-                out,
-                where,
-                partial(_interrupted, state, done, copies),
-                partial(_failed, done, copies),
-                partial(_fields, done, copies),
-            ),
-            connecting.client() as client,
-            progress_bar(os.path.basename(copy.source), where, shown=not quiet) as bar,
-        ):
-            result = receive(shared.sandbox(client, name, by_id=by_id), copy, bar)
-        done.append(download_fields(copy.destination, result))
-        if len(copies) == 1 or not as_json:
-            out.success(download_words(copy.destination, result), done[-1])
+    moved = _Moved(copies)
+    first = connecting.where(name, copies[0].source, by_id=by_id)
+    with showing(moved.on_showing), Failing(out, first, moved.on_interrupt, more=moved.fields):
+        for copy in copies:
+            where = connecting.where(name, copy.source, by_id=by_id)
+            moved.begin(copy)
+            with (
+                Failing(out, where, moved.on_interrupt, moved.on_failure, moved.fields),
+                connecting.client() as client,
+                progress_bar(os.path.basename(copy.source), where, shown=not quiet) as bar,
+            ):
+                result = receive(shared.sandbox(client, name, by_id=by_id), copy, bar)
+            moved.done.append(download_fields(copy.destination, result))
+            if len(copies) == 1 or not as_json:
+                out.success(download_words(copy.destination, result), moved.done[-1])
     if len(copies) > 1 and as_json:
-        out.success("", {"downloaded": done})
+        out.success("", {"downloaded": moved.done})
+
+
+class _Moved:
+    """What a download that fails or is interrupted has done here so far."""
+
+    def __init__(self, copies: list[Copy]) -> None:
+        self.done: list[dict[str, object]] = []
+        self._copies = copies
+        self._state = "nothing was changed here"
+        self._shown: Shown | None = None
+
+    def begin(self, copy: Copy) -> None:
+        """Go on with another file."""
+        self._shown = None
+        self._state = left_behind(copy.destination)
+
+    def on_showing(self, shown: Shown) -> None:
+        """Note what is about to get its name."""
+        self._shown = shown
+
+    def on_interrupt(self, _told: BaseException) -> str:
+        """Say what is so, by what the disk says."""
+        shown, state = self._shown, self._state
+        if shown is not None and shown.is_in_place():
+            state = f"{shown.path} is in place and whole"
+        return f"{state}{shared.so_far(self.done, self._copies)}"
+
+    def on_failure(self, _error: FilesError) -> Hint:
+        return Hint(state=shared.so_far(self.done, self._copies).strip())
+
+    def fields(self) -> dict[str, object]:
+        return {"downloaded": self.done} if len(self._copies) > 1 else {}
 
 
 def left_behind(destination: str) -> str:
@@ -148,15 +176,3 @@ def left_behind(destination: str) -> str:
         # It will be refused.
         pass
     return "nothing was changed here"
-
-
-def _interrupted(state: str, done: list[dict[str, object]], copies: list[Copy], _told: BaseException) -> str:
-    return f"{state}{shared.so_far(done, copies)}"
-
-
-def _failed(done: list[dict[str, object]], copies: list[Copy], _error: FilesError) -> Hint:
-    return Hint(state=shared.so_far(done, copies).strip())
-
-
-def _fields(done: list[dict[str, object]], copies: list[Copy]) -> dict[str, object]:
-    return {"downloaded": done} if len(copies) > 1 else {}

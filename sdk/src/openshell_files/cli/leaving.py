@@ -31,6 +31,13 @@ LEAVING_SECONDS: Final = 10.0
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+#: As `exit_codes` names them, which is imported only later.
+_REASONS: Final = {
+    signal.SIGINT: "INTERRUPTED",
+    signal.SIGTERM: "TERMINATED",
+    signal.SIGHUP: "HUNG_UP",
+}
+
 _WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
@@ -121,7 +128,12 @@ class Leaving:
         if "--json" in sys.argv[1:]:
             # Standard output may be a download's content by now.
             descriptor = 2 if sys.argv[1:2] == ["download"] and "-" in sys.argv[2:] else 1
-            line = f'{{"ok": false, "error": {{"message": "{message}", "exit_code": {status}}}}}\n'
+            reason = _REASONS[signal.Signals(number)]
+            # Nothing here needs an escape, and `json` is not imported yet.
+            line = (
+                f'{{"ok": false, "error": {{"message": "{message}", "exit_code": {status}, '
+                f'"reason": "{reason}", "retry": "never", "fix": ""}}}}\n'
+            )
         else:
             descriptor, line = 2, f"openshell-files: error: {message}\n"
         with suppress(OSError):

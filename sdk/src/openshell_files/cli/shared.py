@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Annotated, Final
 
 import typer
@@ -12,11 +11,8 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files import DigestChoice, FilesClient, LeafLink, SandboxFiles
 from openshell_files.cli import destinations
-from openshell_files.cli.command import Failing
 from openshell_files.cli.connecting import reading_options
 from openshell_files.cli.destinations import Copy
-from openshell_files.cli.report import Report
-from openshell_files.cli.wording import Where
 from openshell_files.errors import FilesError
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The sandbox.")]
@@ -44,11 +40,6 @@ def sandbox(client: FilesClient, name: str, *, by_id: bool) -> SandboxFiles:
     """Return the sandbox that the command line names."""
     with reading_options():
         return client.sandbox(id=name) if by_id else client.sandbox(name)
-
-
-def failing_locally(out: Report, where: Where) -> AbstractContextManager[None]:
-    """Return what takes failures of this side before the gateway is asked."""
-    return Failing(out, where)
 
 
 def mode_bits(text: str | None) -> int | None:

@@ -20,7 +20,7 @@ from openshell_files.cli.report import Report
 from openshell_files.cli.results_in_words import upload_fields, upload_words
 from openshell_files.cli.resume_store import ResumeStore
 from openshell_files.cli.upload_memory import UploadMemory
-from openshell_files.errors import FilesError
+from openshell_files.errors import FilesError, UnfinishedUpload
 from openshell_files.results import ProgressCallback, UploadResult
 
 
@@ -119,54 +119,65 @@ def upload(
             )
         if copy is copies[-1]:
             leaving.settle()
+        memory.published()
         return result
 
-    done: list[dict[str, object]] = []
-    for copy in copies:
-        where = connecting.where(name, copy.destination, by_id=by_id, uploading=True)
-        with shared.failing_locally(out, where):
+    words = _Words(copies)
+    first = connecting.where(name, copies[0].destination, by_id=by_id, uploading=True)
+    with Failing(out, first, words.on_interrupt, words.on_failure, words.fields, words.left):
+        for copy in copies:
+            where = connecting.where(name, copy.destination, by_id=by_id, uploading=True)
+            words.begin(None)
             store = None
             if copy.source != STANDARD_STREAM:
                 store = ResumeStore(
                     connecting.endpoint, connecting.workspace, name, copy.destination, copy.source
                 )
             memory = UploadMemory(store, out, upload_id or "", resume=resume)
-        words = _Words(memory, done, copies)
-        with (
-            closing(memory),
-            Failing(out, where, words.on_interrupt, words.on_failure, words.fields),
-            connecting.client() as client,
-            progress_bar(os.path.basename(copy.source) or copy.source, where, shown=not quiet) as bar,
-        ):
-            sandbox = shared.sandbox(client, name, by_id=by_id)
-            memory.begin(sandbox, timeout)
-            result = send(sandbox, copy, memory, memory.watching(bar))
-            memory.finished(sandbox, result)
-        done.append(upload_fields(copy.source, result))
-        if len(copies) == 1 or not as_json:
-            out.success(upload_words(copy.source, result), done[-1])
+            words.begin(memory)
+            with (
+                closing(memory),
+                Failing(out, where, words.on_interrupt, words.on_failure, words.fields, words.left),
+                connecting.client() as client,
+                progress_bar(os.path.basename(copy.source) or copy.source, where, shown=not quiet) as bar,
+            ):
+                sandbox = shared.sandbox(client, name, by_id=by_id)
+                memory.begin(sandbox, timeout)
+                result = send(sandbox, copy, memory, memory.watching(bar))
+                memory.finished(sandbox, result)
+            words.done.append(upload_fields(copy.source, result))
+            if len(copies) == 1 or not as_json:
+                out.success(upload_words(copy.source, result), words.done[-1])
     if len(copies) > 1 and as_json:
-        out.success("", {"uploaded": done})
+        out.success("", {"uploaded": words.done})
 
 
 class _Words:
     """What a failure adds to its line: where this upload stands, and those before it."""
 
-    def __init__(self, memory: UploadMemory, done: list[dict[str, object]], copies: list[Copy]) -> None:
-        self._memory = memory
-        self._done = done
+    def __init__(self, copies: list[Copy]) -> None:
+        self.done: list[dict[str, object]] = []
+        self._memory: UploadMemory | None = None
         self._copies = copies
 
+    def begin(self, memory: UploadMemory | None) -> None:
+        """Go on with another file; nothing was done for it yet."""
+        self._memory = memory
+
     def on_interrupt(self, told: BaseException) -> str:
-        return f"{self._memory.on_interrupt(told)}{shared.so_far(self._done, self._copies)}"
+        state = "nothing was published" if self._memory is None else self._memory.on_interrupt(told)
+        return f"{state}{shared.so_far(self.done, self._copies)}"
+
+    def left(self, told: BaseException) -> UnfinishedUpload | None:
+        return None if self._memory is None else self._memory.left(told)
 
     def on_failure(self, error: FilesError) -> Hint:
         hint = shared.form_hint(error, self._copies[-1].destination)
-        known = self._memory.on_failure(error)
-        return Hint(f"{known.fix}{hint}".strip(), shared.so_far(self._done, self._copies).strip())
+        known = Hint() if self._memory is None else self._memory.on_failure(error)
+        return Hint(f"{known.fix}{hint}".strip(), shared.so_far(self.done, self._copies).strip())
 
     def fields(self) -> dict[str, object]:
-        return {"uploaded": self._done} if len(self._copies) > 1 else {}
+        return {"uploaded": self.done} if len(self._copies) > 1 else {}
 
 
 def _leaf_link(*, follow: bool, replace: bool) -> LeafLink:

@@ -10,7 +10,7 @@ from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.cli.command import Hint
 from openshell_files.cli.report import Report
 from openshell_files.cli.resume_store import ResumeStore
-from openshell_files.errors import FilesError, unfinished_upload
+from openshell_files.errors import FilesError, UnfinishedUpload, unfinished_upload
 from openshell_files.results import Progress, ProgressCallback, UploadInfo, UploadResult, UploadState
 
 _WHY_NOT = {
@@ -43,6 +43,7 @@ class UploadMemory:
         self._seen = ""
         self._last: Progress | None = None
         self._before: UploadInfo | None = None
+        self._published = False
         self.upload_id = upload_id
         if resume and not upload_id and self._known:
             self.upload_id = self._known[0]
@@ -130,17 +131,39 @@ class UploadMemory:
             self._touching(self._store.forget, "forget")
         return Hint()
 
+    def published(self) -> None:
+        """Note that the file is published: what follows cannot undo it."""
+        self._published = True
+
+    def left(self, told: BaseException) -> UnfinishedUpload | None:
+        """Return the upload that can be gone on with after an interruption."""
+        if self._published:
+            return None
+        left, begun = unfinished_upload(told), self._last is not None and self._last.upload_id
+        if left is None and self.upload_id and not begun:
+            # It was not gone on with yet, so it is as it was.
+            left = UnfinishedUpload(self.upload_id, None, outcome_known=True)
+        before = self._before
+        if (
+            left is not None
+            and left.staged is None
+            and before is not None
+            and before.upload_id == left.upload_id
+        ):
+            return UnfinishedUpload(left.upload_id, before.staged, left.outcome_known)
+        return left
+
     def on_interrupt(self, told: BaseException) -> str:
         """Say what is known of the upload."""
-        left = unfinished_upload(told)
+        if self._published:
+            return "the file was published"
+        left = self.left(told)
         if left is not None and not left.outcome_known:
             return (
                 f"upload {left.upload_id} was sent completely, and whether it was published is not known; repeat "
                 "the command with --resume, which finds out"
             )
-        if left is not None and self._store is not None:
-            return f"upload {left.upload_id} is kept; repeat the command with --resume to go on"
-        if left is None and self.upload_id and not self._seen:
+        if left is not None and (self._store is not None or left.upload_id == self.upload_id):
             return f"upload {self.upload_id} is kept; repeat the command with --resume to go on"
         if self._seen and self._store is not None:
             self._touching(self._store.forget, "forget")
@@ -151,9 +174,12 @@ class UploadMemory:
     def _may_be_published(self) -> bool:
         """Whether the finish may have been sent: a small file goes with its first message."""
         last = self._last
-        if last is None or last.upload_id:
+        if last is None:
             return False
-        return last.total is None or last.total <= MIN_CHUNK_LIMIT_BYTES or last.transferred >= last.total
+        if last.total is not None and last.transferred >= last.total:
+            return True
+        # One with an id is begun by itself, and what is interrupted in it carries the id.
+        return not last.upload_id and (last.total is None or last.total <= MIN_CHUNK_LIMIT_BYTES)
 
     def _touching(self, change: Callable[[], None], verb: str) -> None:
         try:

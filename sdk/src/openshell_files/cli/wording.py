@@ -90,6 +90,12 @@ _REFUSED: Final = "onnection refused"
 #: The request's field in front of a message; the path itself says it better.
 _FIELD: Final = re.compile(r"^(metadata\.)?remote_path: ")
 
+#: What to do about a pipe or a standard stream, by what the operating system said.
+_STREAM_FIXES: Final[Mapping[int | None, str]] = {
+    errno.EPIPE: "Whatever reads it ended before the end of the file: let it read on, or ask for a part with --length.",
+    errno.EBADF: "It was closed when the command started: leave it open, or give a file, as in `{sign}`.",
+}
+
 _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
 
 
@@ -127,7 +133,7 @@ class Where:
 def failure_words(error: FilesError, where: Where) -> str:
     """Return what, where, and what to do, in one line."""
     if isinstance(error, LocalFileError):
-        return _local_words(error)
+        return _local_words(error, where)
     if error.code is Code.UNAVAILABLE and error.reason == Code.UNAVAILABLE.name:
         return _unreachable_words(error, where)
     subject = _subject(error, where)
@@ -151,6 +157,8 @@ def _names(message: str, subject: str) -> bool:
 
 def fix_of(error: FilesError, where: Where) -> str:
     """Return what a person at this command can do."""
+    if isinstance(error, LocalFileError) and error.errno in _STREAM_FIXES:
+        return _STREAM_FIXES[error.errno].format(sign="< FILE" if where.uploading else "> FILE")
     own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
     return own.get(error.reason) or _FIXES.get(error.reason) or error.fix
 
@@ -165,16 +173,12 @@ def _subject(error: FilesError, where: Where) -> str:
     return error.path or where.path or where.sandbox_words()
 
 
-def _local_words(error: LocalFileError) -> str:
+def _local_words(error: LocalFileError, where: Where) -> str:
     words = error.message
     for name, known in _STREAMS.items():
         words = words.replace(name, known)
-    if error.errno == errno.EPIPE:
-        return f"{words.rstrip('.')} [{error.reason}]. Whatever reads it ended before the end of the file."
-    if error.errno == errno.EBADF:
-        return f"{words.rstrip('.')} [{error.reason}]. It was closed when the command started."
     line = f"{words.rstrip('.')} [{error.reason}]"
-    fix = _FIXES.get(error.reason) or error.fix
+    fix = fix_of(error, where)
     return f"{line}. {fix}" if fix else line
 
 
