@@ -31,8 +31,8 @@ from pathlib import Path
 import psutil
 from lying_supervisor import LIES
 from openshell_files import Durability, FilesClient, OidcAuth
-from openshell_files_gateway.core.pace import BAN_SECONDS
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
+from openshell_files_gateway.server.core.pace import BAN_SECONDS
 
 MIB = 1 << 20
 

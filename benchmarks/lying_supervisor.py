@@ -22,7 +22,7 @@ from openshell_files_protocol import methods
 from openshell_files_protocol.framing import encode_relay_data, frame_segments
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_supervisor_sim.relay import StreamCall, open_stream
+from openshell_supervisor_sim.relay.byte_stream import StreamCall, open_stream
 
 #: What a program that uses the sandbox without haste does: so many callers, each pausing so long.
 CALLERS: Final = 4

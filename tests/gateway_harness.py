@@ -39,7 +39,7 @@ from openshell_files_protocol.pb.openshell.v1 import (
     files_pb2,
     openshell_pb2,
 )
-from openshell_supervisor_sim.relay import open_stream
+from openshell_supervisor_sim.relay.byte_stream import open_stream
 
 SANDBOX = "11111111-1111-4111-8111-111111111111"
 OTHER_SANDBOX = "22222222-2222-4222-8222-222222222222"

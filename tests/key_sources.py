@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from openshell_files_gateway.auth.issuer_documents import IssuerDocumentError
 from openshell_files_gateway.auth.issuer_keys import KeySet, read_key_set
+from openshell_files_gateway.auth.oidc.issuer_documents import IssuerDocumentError
 from token_forge import Signer
 
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from openshell_supervisor_sim.backoff import Backoff
+from openshell_supervisor_sim.commands.connection import CommandServer
 from openshell_supervisor_sim.commands.environment import command_environment
 from openshell_supervisor_sim.commands.exec_host import StartingHost
 from openshell_supervisor_sim.commands.host.messages import HostReady, HostSettings
-from openshell_supervisor_sim.commands.session import CommandServer
-from openshell_supervisor_sim.relay_targets import RelayTargets
-from openshell_supervisor_sim.session import SupervisorSession
-from openshell_supervisor_sim.token_file import TokenFile
+from openshell_supervisor_sim.relay.targets import RelayTargets
+from openshell_supervisor_sim.session.backoff import Backoff
+from openshell_supervisor_sim.session.control_stream import SupervisorSession
+from openshell_supervisor_sim.session.token_file import TokenFile
 from scripted_gateway import CommandOutcome, GatewayRelay, GatewaySession, ScriptedGateway, scripted_gateway
 
 SUPERVISOR = Path(sys.executable).with_name("openshell-supervisor-sim")

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
+from openshell_files_process.server_process import tune_allocator
 from openshell_files_protocol.limits import STREAM_OPTIONS
-from openshell_files_protocol.server_process import tune_allocator
 
 from harness.answering import serve
 

@@ -42,9 +42,9 @@ from naive_digests import BLOCKS
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import AgentSettings
-from openshell_supervisor_sim.agent.file_info import version
-from openshell_supervisor_sim.agent.filesystem import process_umask
-from openshell_supervisor_sim.agent.live_upload import occupied_bytes
+from openshell_supervisor_sim.agent.filesystem.file_info import version
+from openshell_supervisor_sim.agent.filesystem.handles import process_umask
+from openshell_supervisor_sim.agent.upload.live_upload import occupied_bytes
 
 T = TypeVar("T")
 R = TypeVar("R")

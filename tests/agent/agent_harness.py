@@ -21,7 +21,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_files_protocol.varint import encode_varint
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
-from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 Request = file_relay_pb2.FileRelayRequest
 Response = file_relay_pb2.FileRelayResponse

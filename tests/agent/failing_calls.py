@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.agent_harness import StrictFileSystem
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent.journal import Journal, JournalError
+from openshell_supervisor_sim.agent.store.journal import Journal, JournalError
 
 
 class Failure:

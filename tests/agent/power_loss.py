@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.agent_harness import StrictFileSystem
-from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.store.journal import Journal
 
 
 @dataclass

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_supervisor_sim.agent.core.requests import upload_request
-from openshell_supervisor_sim.agent.journal import Journal
-from openshell_supervisor_sim.agent.upload_record import UploadRecord
+from openshell_supervisor_sim.agent.store.journal import Journal
+from openshell_supervisor_sim.agent.store.upload_record import UploadRecord
 
 COLUMNS: Final = [field.name for field in fields(UploadRecord)]
 KINDS: Final = {field.name: str(field.type) for field in fields(UploadRecord)}

@@ -26,7 +26,7 @@ from agent.agent_harness import (
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.journal import Journal, JournalError
+from openshell_supervisor_sim.agent.store.journal import Journal, JournalError
 
 REASONS = {
     ENOSPC: Reason.DISK_FULL,

@@ -12,8 +12,8 @@ import pytest
 from agent.agent_harness import Peer, Sandbox, get_upload, metadata, opened, peer_of, stat, until
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent.disk import DiskThreads, end_tasks
-from openshell_supervisor_sim.agent.file_info import Interrupt
+from openshell_supervisor_sim.agent.concurrency import DiskThreads, end_tasks
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 
 COUNT = 4
 

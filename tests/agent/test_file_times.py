@@ -29,8 +29,8 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.core import wire_numbers
-from openshell_supervisor_sim.agent.file_info import describe, version
-from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.filesystem.file_info import describe, version
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 INT64 = 1 << 63
 SECOND = 10**9

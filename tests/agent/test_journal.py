@@ -14,9 +14,9 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent.journal import Journal
-from openshell_supervisor_sim.agent.journal_file import MAX_ROW_BYTES
-from openshell_supervisor_sim.agent.upload_record import UploadRecord
+from openshell_supervisor_sim.agent.store.journal import Journal
+from openshell_supervisor_sim.agent.store.journal_file import MAX_ROW_BYTES
+from openshell_supervisor_sim.agent.store.upload_record import UploadRecord
 
 #: As many small files as may have been written in the time in which their outcomes are kept.
 MANY = 2000

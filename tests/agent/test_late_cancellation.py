@@ -15,7 +15,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.trace_points import TracePoint
-from openshell_supervisor_sim.agent.upload_attempt import UploadAttempt
+from openshell_supervisor_sim.agent.upload.attempt import UploadAttempt
 
 #: Where the publication may stand when the cancellation comes.
 STEPS = (TracePoint.UPLOAD_FINISH_RECEIVED, TracePoint.UPLOAD_VERIFYING, TracePoint.UPLOAD_FLUSHED)

@@ -26,7 +26,7 @@ from openshell_files_protocol import digests
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.file_info import Interrupt
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 
 #: Would be hashed for an hour.
 HOLE_BYTES = 1 << 42

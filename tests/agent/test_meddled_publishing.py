@@ -15,7 +15,7 @@ from agent.agent_harness import Refused, Sandbox, get_upload, put
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.filesystem import FileSystem
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 CONTENT: Final = b"what the caller sent"
 OTHER: Final = b"what the sandbox put"

@@ -33,8 +33,8 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.core.remote_path import absolute_components
-from openshell_supervisor_sim.agent.filesystem import FileSystem, devtmpfs_devices
-from openshell_supervisor_sim.agent.paths import SandboxRoot
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, devtmpfs_devices
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
 REPLACE = files_pb2.LEAF_LINK_POLICY_REPLACE
@@ -425,7 +425,9 @@ def test_devtmpfs_is_found_in_the_mounts() -> None:
 async def test_devtmpfs_is_forbidden(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """PTH-5"""
     device = sandbox.root.stat().st_dev
-    monkeypatch.setattr("openshell_supervisor_sim.agent.paths.devtmpfs_devices", lambda: frozenset({device}))
+    monkeypatch.setattr(
+        "openshell_supervisor_sim.agent.paths.resolve.devtmpfs_devices", lambda: frozenset({device})
+    )
     agent = sandbox.agent()
     await agent.start()
     try:

@@ -51,8 +51,8 @@ from openshell_supervisor_sim.agent.core.upload import (
     UploadCore,
     UploadTerms,
 )
-from openshell_supervisor_sim.agent.filesystem import FileSystem
-from openshell_supervisor_sim.agent.paths import SandboxRoot
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 SHA, OTHER = bytes(32), bytes(31) + b"\1"
 MAX_CHUNK, MAX_FILE = 8, 30

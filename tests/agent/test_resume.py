@@ -30,7 +30,7 @@ from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.store.journal import Journal
 
 PART = 512 * KIB
 

@@ -31,8 +31,9 @@ from agent.agent_harness import (
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent import FileAgent, publisher
-from openshell_supervisor_sim.agent.disk import DiskThreads
+from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.concurrency import DiskThreads
+from openshell_supervisor_sim.agent.upload import publisher
 
 SIZES = [0, 1, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, MAX_CHUNK_BYTES + 1, 3 * MIB]
 

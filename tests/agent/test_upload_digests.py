@@ -30,7 +30,7 @@ from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.journal import Journal
+from openshell_supervisor_sim.agent.store.journal import Journal
 
 #: 6 MiB: two blocks with content in them, and holes around.
 SIZE = 6 * MIB

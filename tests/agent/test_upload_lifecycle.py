@@ -36,8 +36,8 @@ from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.core.requests import upload_request
 from openshell_supervisor_sim.agent.core.upload import Finish, Publish, Refuse, UploadCore, UploadTerms
 from openshell_supervisor_sim.agent.core.upload_life import TRANSITIONS, Event, UploadLife
-from openshell_supervisor_sim.agent.journal import Journal
-from openshell_supervisor_sim.agent.upload_record import UploadRecord
+from openshell_supervisor_sim.agent.store.journal import Journal
+from openshell_supervisor_sim.agent.store.upload_record import UploadRecord
 
 RECEIVING, VERIFYING = files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_VERIFYING
 PUBLISHED, UNKNOWN = files_pb2.UPLOAD_STATE_PUBLISHED, files_pb2.UPLOAD_STATE_UNKNOWN

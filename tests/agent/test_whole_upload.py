@@ -24,7 +24,7 @@ from agent.agent_harness import (
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.disk import DiskThreads
+from openshell_supervisor_sim.agent.concurrency import DiskThreads
 
 
 def input_end(*, cancelled: bool = False) -> Request:

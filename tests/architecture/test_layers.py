@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = {
     "protocol": ROOT / "proto/src/openshell_files_protocol",
+    "process": ROOT / "proto/src/openshell_files_process",
     "gateway": ROOT / "gateway/src/openshell_files_gateway",
     "supervisor": ROOT / "supervisor_sim/src/openshell_supervisor_sim",
     "sdk": ROOT / "sdk/src/openshell_files",
@@ -28,7 +29,10 @@ FORBIDDEN_IN_CORE = {
 HARMLESS = {"os.PathLike", "pathlib.PurePath", "pathlib.PurePosixPath"}
 
 CORES = [
-    ("gateway", "core"),
+    ("gateway", "files/core"),
+    ("gateway", "relay/core"),
+    ("gateway", "server/core"),
+    ("gateway", "simulation/core"),
     ("supervisor", "agent/core"),
     ("supervisor", "commands/core"),
     ("sdk", "_core"),
@@ -36,6 +40,10 @@ CORES = [
 
 #: Modules outside of a core that are rules and values like it, and which it may therefore use.
 BESIDE_CORE = {
+    "gateway": {
+        "openshell_files_gateway.sandboxes.phases",
+        "openshell_files_gateway.server.core.transfer_limits",
+    },
     "sdk": {
         "openshell_files._arguments.values",
         "openshell_files.auth",
@@ -48,11 +56,12 @@ BESIDE_CORE = {
 #: Which distribution may import which.
 ALLOWED = {
     "protocol": set[str](),
-    "gateway": {"openshell_files_protocol"},
-    "supervisor": {"openshell_files_protocol"},
-    "sdk": {"openshell_files_protocol"},
+    "process": {"openshell_files_protocol"},
+    "gateway": {"openshell_files_protocol", "openshell_files_process"},
+    "supervisor": {"openshell_files_protocol", "openshell_files_process"},
+    "sdk": {"openshell_files_protocol", "openshell_files_process"},
 }
-OURS = {"openshell_files_protocol", "openshell_files_gateway", "openshell_supervisor_sim", "openshell_files"}
+OURS = {source.name for source in SOURCES.values()}
 
 
 def imports_of(file: Path) -> set[str]:

@@ -18,7 +18,7 @@ from openshell_files_gateway.config.openings import find_openings
 from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_supervisor_sim.heartbeats import agreed
+from openshell_supervisor_sim.session.heartbeats import agreed
 
 ISSUER = "https://issuer.example"
 

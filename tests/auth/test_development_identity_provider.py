@@ -9,8 +9,8 @@ import httpx
 import jwt
 import pytest
 from key_sources import Clock
-from openshell_files_gateway.auth.jwks import JwksCache
-from openshell_files_gateway.auth.oidc import OidcVerifier
+from openshell_files_gateway.auth.oidc.jwks import JwksCache
+from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.config.settings import OidcSettings
 from openshell_files_gateway.dev.identity_provider import DevelopmentClient, DevelopmentIdentityProvider
 from openshell_files_protocol.errors import TransferError

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from key_sources import Clock, ScriptedSource
 from openshell_files_gateway.auth.authenticator import Authenticator
-from openshell_files_gateway.auth.jwks import JwksCache
-from openshell_files_gateway.auth.oidc import OidcVerifier
+from openshell_files_gateway.auth.oidc.jwks import JwksCache
+from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier
 from openshell_files_gateway.auth.signing_key import generate_signing_key
 from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES, read_header

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from openshell_files_gateway.auth.issuer_documents import IssuerDocumentError, IssuerDocuments
+from openshell_files_gateway.auth.oidc.issuer_documents import IssuerDocumentError, IssuerDocuments
 from openshell_files_gateway.config.settings import OidcSettings
 from recording_proxy import EXCEPTIONS, VARIABLES, recording_proxy
 from scripted_issuer import DISCOVERY, JWKS, Reply, ScriptedIssuer

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import structlog
 from key_sources import Clock, ScriptedSource, until
-from openshell_files_gateway.auth.jwks import JwksCache
+from openshell_files_gateway.auth.oidc.jwks import JwksCache
 from openshell_files_gateway.config.settings import OidcSettings
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason

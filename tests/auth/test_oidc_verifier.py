@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 from key_sources import Clock, ScriptedSource, until
-from openshell_files_gateway.auth.jwks import JwksCache
-from openshell_files_gateway.auth.oidc import OidcVerifier
+from openshell_files_gateway.auth.oidc.jwks import JwksCache
+from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.auth.signing_key import load_or_create_signing_key
 from openshell_files_gateway.auth.verified_tokens import VerifiedTokens

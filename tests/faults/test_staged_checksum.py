@@ -12,10 +12,10 @@ from kill_client import content_of
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.limits import MIB
-from openshell_supervisor_sim.agent import staged_digest
-from openshell_supervisor_sim.agent.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem import FileSystem
-from openshell_supervisor_sim.agent.staged_digest import SEGMENT_BYTES, StagedDigest, checksums_of_file
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_supervisor_sim.agent.upload import staged_digest
+from openshell_supervisor_sim.agent.upload.staged_digest import SEGMENT_BYTES, StagedDigest, checksums_of_file
 
 
 @pytest.mark.parametrize("position", [0, MIB + 5, 5 * MIB, 6 * MIB - 1])

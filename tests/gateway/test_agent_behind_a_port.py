@@ -11,9 +11,9 @@ import grpc
 import pytest
 from gateway_harness import SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import SandboxSettings
-from openshell_files_gateway.rpc import files as file_methods
+from openshell_files_gateway.files import methods as file_methods
+from openshell_files_process.agent_secret import NONCE_BYTES, agent_proof, gateway_proof
 from openshell_files_protocol import methods
-from openshell_files_protocol.agent_secret import NONCE_BYTES, agent_proof, gateway_proof
 from openshell_files_protocol.framing import decode_relay_data, frame_segments
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from status_details import reason_in

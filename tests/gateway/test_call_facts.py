@@ -15,10 +15,10 @@ import structlog
 from conditions import until
 from gateway_harness import SANDBOX, FakeRelay, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings
-from openshell_files_gateway.core.content_count import ContentCount
+from openshell_files_gateway.files.core.content_count import ContentCount
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.rpc.supervisors import SupervisorMethods
+from openshell_files_gateway.relay.supervisor_methods import SupervisorMethods
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import encode_chunk, encode_hole, encode_plain
 from openshell_files_protocol.framing import encode_relay_data, frame_segments

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
-from openshell_files_gateway.rpc.service import method_names
+from openshell_files_gateway.server.service import method_names
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import encode_chunk, encode_plain
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from openshell_files_gateway.rpc.calls import Call
-from openshell_files_gateway.rpc.headers import send_headers
+from openshell_files_gateway.server.calls import Call
+from openshell_files_gateway.server.headers import send_headers
 
 _METHOD = "/test.Service/Stream"
 

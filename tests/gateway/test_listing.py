@@ -7,7 +7,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openshell_files_gateway.core import listing
+from openshell_files_gateway.simulation.core import listing
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 

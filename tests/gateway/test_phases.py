@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openshell_files_gateway.core import phases
-from openshell_files_gateway.core.phases import Event, Phase
-from openshell_files_gateway.core.sandbox_message import changed_by, new_message, say_unheeded
+from openshell_files_gateway.sandboxes import phases
+from openshell_files_gateway.sandboxes.phases import Event, Phase
+from openshell_files_gateway.simulation.core.sandbox_message import changed_by, new_message, say_unheeded
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
 
 PHASES = tuple(phases.READINESS)

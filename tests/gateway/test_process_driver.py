@@ -19,9 +19,13 @@ from typing import Any
 import psutil
 import pytest
 from conditions import until
-from openshell_files_gateway.compute import process_driver, sandbox_home
-from openshell_files_gateway.compute.process_driver import MAX_FAILURES, ProcessDriver, ProcessOptions
-from openshell_files_gateway.compute.process_table import HeldProcess
+from openshell_files_gateway.simulation.processes import process_driver, sandbox_home
+from openshell_files_gateway.simulation.processes.process_driver import (
+    MAX_FAILURES,
+    ProcessDriver,
+    ProcessOptions,
+)
+from openshell_files_gateway.simulation.processes.process_table import HeldProcess
 
 #: Says on which terms it was started, and then does as its options say.
 SUPERVISOR = """

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from gateway_harness import GatewayHarness, running_gateway
-from openshell_files_gateway.rpc import first_message
-from openshell_files_gateway.rpc.calls import MAX_METADATA_BYTES, require_bounded
+from openshell_files_gateway.server import first_message
+from openshell_files_gateway.server.calls import MAX_METADATA_BYTES, require_bounded
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2

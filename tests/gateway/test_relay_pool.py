@@ -24,8 +24,8 @@ from gateway_harness import (
 )
 from openshell_files_gateway.config.settings import RelaySettings
 from openshell_files_gateway.relay import pool
+from openshell_files_gateway.relay.core.relay_states import RelayState
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.relay.state import RelayState
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MAX_MESSAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2

@@ -13,11 +13,11 @@ import grpc
 import pytest
 from conditions import until
 from gateway_harness import GatewayHarness
-from openshell_files_gateway.store import SandboxStore, StoreError
+from openshell_files_gateway.simulation.store import SandboxStore, StoreError
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.datamodel.v1 import datamodel_pb2
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2, sandboxes_pb2
-from openshell_supervisor_sim.relay import open_stream
+from openshell_supervisor_sim.relay.byte_stream import open_stream
 from status_details import field_in, reason_in
 
 READY = sandboxes_pb2.SANDBOX_PHASE_READY

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from openshell_files_gateway.core import sandbox_requests as rules
+from openshell_files_gateway.simulation.core import sandbox_requests as rules
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.datamodel.v1 import datamodel_pb2
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2, sandboxes_pb2

@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from openshell_files_gateway.core.sandbox_message import new_message
-from openshell_files_gateway.store import REPLAY_SECONDS, AdmittedRequest, SandboxStore, StoreError
+from openshell_files_gateway.simulation.core.sandbox_message import new_message
+from openshell_files_gateway.simulation.store import REPLAY_SECONDS, AdmittedRequest, SandboxStore, StoreError
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
 
 NOW = 1_000_000.0

@@ -12,7 +12,7 @@ import pytest
 from gateway_harness import SANDBOX, FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_supervisor_sim.relay import open_stream
+from openshell_supervisor_sim.relay.byte_stream import open_stream
 from status_details import reason_in
 
 

@@ -14,9 +14,9 @@ from gateway_harness import OTHER_SANDBOX, SANDBOX, FakeRelay, GatewayHarness, p
 from hypothesis import given
 from hypothesis import strategies as st
 from openshell_files_gateway.config.settings import LimitSettings, WorkspaceMember, WorkspaceSettings
-from openshell_files_gateway.core.lanes import LaneBudget
-from openshell_files_gateway.core.transfers import Ticket, TransferLimits, share_of
-from openshell_files_gateway.rpc.slots import Slots
+from openshell_files_gateway.files.core.lane_budget import LaneBudget
+from openshell_files_gateway.server.core.transfer_limits import Ticket, TransferLimits, share_of
+from openshell_files_gateway.server.slots import Slots
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import encode_relay_data, frame_segments

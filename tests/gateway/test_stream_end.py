@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
-from openshell_files_gateway import stream_end
-from openshell_files_gateway.stream_end import ended_for_good, let_reset_come, was_reset
+from openshell_files_gateway.concurrency import stream_end
+from openshell_files_gateway.concurrency.stream_end import ended_for_good, let_reset_come, was_reset
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
@@ -111,7 +111,7 @@ async def test_only_an_end_that_publishes_is_confirmed(
         asked += 1
         return False
 
-    monkeypatch.setattr("openshell_files_gateway.rpc.files.ended_for_good", never)
+    monkeypatch.setattr("openshell_files_gateway.files.methods.ended_for_good", never)
     supervisor = harness.supervisor()
     await supervisor.connect()
     channel: Any = harness.channel()

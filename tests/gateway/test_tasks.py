@@ -11,8 +11,8 @@ import grpc
 import pytest
 import structlog
 from conditions import PATIENCE_SECONDS, until
-from openshell_files_gateway.rpc.calls import _shows_cancellation
-from openshell_files_gateway.tasks import Helpers, cancel, first_of, report_failure, with_helpers
+from openshell_files_gateway.concurrency.tasks import Helpers, cancel, first_of, report_failure, with_helpers
+from openshell_files_gateway.server.calls import _shows_cancellation
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 

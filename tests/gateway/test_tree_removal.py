@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from openshell_files_gateway.compute import tree_removal
-from openshell_files_gateway.compute.tree_removal import remove_tree
+from openshell_files_gateway.simulation.processes import tree_removal
+from openshell_files_gateway.simulation.processes.tree_removal import remove_tree
 
 _NOBODY = 65534
 _PR_SET_DUMPABLE = 4

@@ -8,12 +8,12 @@ from typing import cast
 
 import pytest
 from conditions import PATIENCE_SECONDS, until
-from openshell_files_gateway.core.pauses import Pauses
+from openshell_files_gateway.concurrency.tasks import cancel
+from openshell_files_gateway.files.core.pauses import Pauses
+from openshell_files_gateway.files.upload_input import UploadInput
+from openshell_files_gateway.files.upload_lanes import Read, UploadLanes
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.rpc.lanes import Read, UploadLanes
-from openshell_files_gateway.rpc.upload_input import UploadInput
-from openshell_files_gateway.tasks import cancel
 from openshell_files_protocol.chunks import encode_plain
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES

@@ -13,7 +13,7 @@ import pytest
 from conditions import until
 from gateway_harness import KEEPS, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings
-from openshell_files_gateway.core.whole_files import MAX_WHOLE_BYTES
+from openshell_files_gateway.files.core.whole_files import MAX_WHOLE_BYTES
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2

@@ -4,7 +4,7 @@ A table is a file `tests/mutants/AREA.toml` with rows of this form:
 
     [[mutant]]
     name = "journal-result-not-durable"
-    file = "supervisor_sim/src/openshell_supervisor_sim/agent/journal.py"
+    file = "supervisor_sim/src/openshell_supervisor_sim/agent/store/journal.py"
     old = "exact text that occurs once in the file"
     new = "its replacement"
     tests = ["tests/agent/test_journal.py::test_x"]

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 from conditions import block_until
-from openshell_files_protocol.log_writer import LogWriter
+from openshell_files_process.log_writer import LogWriter
 
 LINE = "x" * 999 + "\n"
 
@@ -90,7 +90,7 @@ def test_no_standard_error() -> None:
 
 PROCESS = """
 import asyncio, logging, structlog
-from openshell_files_protocol.server_process import configure_logs, wait_for_stop
+from openshell_files_process.server_process import configure_logs, wait_for_stop
 configure_logs("json", "info")
 
 async def run():
@@ -123,7 +123,7 @@ def test_a_process_hears_its_signal_although_nobody_reads_its_errors() -> None:
 
 PRINTS = """
 import threading, warnings
-from openshell_files_protocol.server_process import configure_logs
+from openshell_files_process.server_process import configure_logs
 configure_logs("json", "info")
 
 def fail(*_):

@@ -17,7 +17,7 @@ from gateway_harness import FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_supervisor_sim.relay import open_stream
+from openshell_supervisor_sim.relay.byte_stream import open_stream
 
 SANDBOXES = 1000
 TRANSFERS = 200

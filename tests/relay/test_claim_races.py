@@ -7,10 +7,10 @@ import time
 from typing import Any, cast
 
 import pytest
-from openshell_files_gateway.core.relays import RelayTable
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
-from openshell_files_gateway.relay.session import SupervisorSession
+from openshell_files_gateway.relay.core.waiting_relays import RelayTable
+from openshell_files_gateway.relay.supervisor_session import SupervisorSession
 from openshell_files_gateway.relay.targets import FileAgentTarget
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2

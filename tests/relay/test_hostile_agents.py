@@ -11,9 +11,9 @@ import pytest
 from gateway_harness import SANDBOX, running_gateway
 from openshell_files_gateway.config.settings import LimitSettings
 from openshell_files_gateway.relay.channel import RelayChannel
+from openshell_files_gateway.relay.core.relay_states import RelayEvent, RelayLife
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.relay.session import SupervisorSession
-from openshell_files_gateway.relay.state import RelayEvent, RelayLife
+from openshell_files_gateway.relay.supervisor_session import SupervisorSession
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import frame_segments

@@ -28,12 +28,12 @@ from gateway_harness import (
 )
 from openshell_files_gateway.config import consistency
 from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
-from openshell_files_gateway.core.pace import Pace
+from openshell_files_gateway.server.core.pace import Pace
 from openshell_files_protocol import methods
 from openshell_files_protocol.framing import frame_segments
 from openshell_files_protocol.limits import MAX_FRAME_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_supervisor_sim.relay import open_stream
+from openshell_supervisor_sim.relay.byte_stream import open_stream
 from stack_client import reason_of
 
 ANSWER = file_relay_pb2.FileRelayResponse(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openshell_files_gateway.core.pace import BAN_SECONDS, Pace, PaceTable
+from openshell_files_gateway.server.core.pace import BAN_SECONDS, Pace, PaceTable
 
 
 def test_a_burst_and_then_a_steady_stream() -> None:

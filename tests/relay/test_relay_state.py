@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from openshell_files_gateway.relay.state import RelayEvent, RelayLife, RelayState
+from openshell_files_gateway.relay.core.relay_states import RelayEvent, RelayLife, RelayState
 
 #: What each event makes of each state; anything else is a bug.
 TABLE = {

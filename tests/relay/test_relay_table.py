@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from openshell_files_gateway.core.relays import RelayTable
+from openshell_files_gateway.relay.core.waiting_relays import RelayTable
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 

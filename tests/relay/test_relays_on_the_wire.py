@@ -15,7 +15,7 @@ from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_supervisor_sim.relay import open_stream
+from openshell_supervisor_sim.relay.byte_stream import open_stream
 
 STAT_ANSWER = file_relay_pb2.FileRelayResponse(
     stat_file=files_pb2.StatFileResponse(file=files_pb2.FileInfo(path="/f", size_bytes=5))

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openshell_files_gateway.rpc.server import authority
+from openshell_files_gateway.server.server import authority
 from openshell_supervisor_sim.faults import Fault
-from openshell_supervisor_sim.token_file import TokenFile
+from openshell_supervisor_sim.session.token_file import TokenFile
 
 WAIT = (
-    "import asyncio; from openshell_files_protocol.server_process import wait_for_stop;"
+    "import asyncio; from openshell_files_process.server_process import wait_for_stop;"
     "print(asyncio.run(wait_for_stop(stdin_closes=True)))"
 )
 

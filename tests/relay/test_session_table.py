@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from openshell_files_gateway.core.sessions import SessionTable
+from openshell_files_gateway.relay.core.session_table import SessionTable
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from gateway_harness import running_gateway
 from google.rpc import error_details_pb2
-from openshell_files_gateway.rpc.status import status_of
+from openshell_files_gateway.server.status import status_of
 from openshell_files_protocol.errors import FieldViolation, TransferError
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from openshell_files_protocol.reasons import Reason

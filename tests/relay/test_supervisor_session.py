@@ -10,12 +10,12 @@ import grpc
 import pytest
 from gateway_harness import SANDBOX, running_gateway
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_supervisor_sim import session as session_module
-from openshell_supervisor_sim.backoff import Backoff
-from openshell_supervisor_sim.relay import RelayByteStream
-from openshell_supervisor_sim.relay_targets import RelayTargets
-from openshell_supervisor_sim.session import SupervisorSession
-from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
+from openshell_supervisor_sim.relay.byte_stream import RelayByteStream
+from openshell_supervisor_sim.relay.targets import RelayTargets
+from openshell_supervisor_sim.session import control_stream as session_module
+from openshell_supervisor_sim.session.backoff import Backoff
+from openshell_supervisor_sim.session.control_stream import SupervisorSession
+from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileError
 
 
 class NoFiles:

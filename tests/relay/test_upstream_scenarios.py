@@ -9,14 +9,14 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from openshell_files_gateway.core import phases
-from openshell_files_gateway.core.phases import Event
-from openshell_files_gateway.core.relays import RelayTable
-from openshell_files_gateway.core.sandbox_message import changed_by, new_message
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
-from openshell_files_gateway.relay.session import SupervisorSession
+from openshell_files_gateway.relay.core.waiting_relays import RelayTable
+from openshell_files_gateway.relay.supervisor_session import SupervisorSession
 from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget
+from openshell_files_gateway.sandboxes import phases
+from openshell_files_gateway.sandboxes.phases import Event
+from openshell_files_gateway.simulation.core.sandbox_message import changed_by, new_message
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Code, Reason

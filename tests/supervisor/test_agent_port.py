@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from conditions import until
-from openshell_files_protocol import agent_secret
-from openshell_files_protocol.agent_secret import (
+from openshell_files_process import agent_secret
+from openshell_files_process.agent_secret import (
     NONCE_BYTES,
     SecretError,
     agent_proof,
@@ -24,7 +24,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, 
 from openshell_supervisor_sim import agent_port
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
 from openshell_supervisor_sim.agent_port import AgentPort, listen
-from openshell_supervisor_sim.relay_targets import RelayTargets
+from openshell_supervisor_sim.relay.targets import RelayTargets
 from supervisor_scene import SandboxPlaces, connected, supervisor_process
 
 SECRET = b"0123456789abcdef0123456789abcdef"

@@ -13,7 +13,7 @@ import grpc
 import pytest
 import trustme
 from conditions import until
-from openshell_supervisor_sim.connection_cause import ConnectionCause
+from openshell_supervisor_sim.session.connection_cause import ConnectionCause
 from supervisor_scene import SUPERVISOR, SandboxPlaces
 
 
@@ -77,7 +77,7 @@ async def test_nothing_is_said_of_a_gateway_that_is_away(endpoint: str, authorit
 
 
 async def test_a_listener_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openshell_supervisor_sim.connection_cause._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("openshell_supervisor_sim.session.connection_cause._LOOK_SECONDS", 0.2)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         # The kernel takes the connection up, and nobody answers.

@@ -17,12 +17,12 @@ import pytest
 import structlog
 from conditions import until
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
-from openshell_supervisor_sim import heartbeats
-from openshell_supervisor_sim import session as session_module
-from openshell_supervisor_sim.backoff import Backoff
-from openshell_supervisor_sim.relay import RelayByteStream
-from openshell_supervisor_sim.relay_targets import RelayTargets
-from openshell_supervisor_sim.session import SupervisorSession
+from openshell_supervisor_sim.relay.byte_stream import RelayByteStream
+from openshell_supervisor_sim.relay.targets import RelayTargets
+from openshell_supervisor_sim.session import control_stream as session_module
+from openshell_supervisor_sim.session import heartbeats
+from openshell_supervisor_sim.session.backoff import Backoff
+from openshell_supervisor_sim.session.control_stream import SupervisorSession
 from scripted_gateway import GatewaySession, ScriptedGateway, scripted_gateway
 from structlog.testing import LogCapture
 from supervisor_scene import SandboxPlaces, new_session

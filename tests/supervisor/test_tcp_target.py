@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_supervisor_sim.relay_targets import RelayTargets
-from openshell_supervisor_sim.tcp_target import loopback_address, open_tcp_target
+from openshell_supervisor_sim.relay.targets import RelayTargets
+from openshell_supervisor_sim.relay.tcp_target import loopback_address, open_tcp_target
 from supervisor_scene import SandboxPlaces, Scene, connected
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
+from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileError
 
 
 async def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ import grpc
 import pytest
 from conditions import until
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_supervisor_sim.backoff import Backoff
-from openshell_supervisor_sim.relay_targets import RelayTargets
-from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
-from openshell_supervisor_sim.token_renewal import TokenLife, TokenRenewal, token_life
+from openshell_supervisor_sim.relay.targets import RelayTargets
+from openshell_supervisor_sim.session.backoff import Backoff
+from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileError
+from openshell_supervisor_sim.session.token_renewal import TokenLife, TokenRenewal, token_life
 from scripted_gateway import ScriptedGateway, scripted_gateway
 from supervisor_scene import SandboxPlaces, new_session, run_options, supervisor_process
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from openshell_files_protocol.server_process import configure_logs, settle_heap, tune_allocator, wait_for_stop
+from openshell_files_process.server_process import configure_logs, settle_heap, tune_allocator, wait_for_stop
 
 from openshell_files_gateway.auth.assembly import Access, assemble_access
 from openshell_files_gateway.config.errors import ConfigurationError

@@ -15,35 +15,35 @@ import structlog
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.assembly import Access
-from openshell_files_gateway.compute.process_driver import ProcessDriver, ProcessOptions
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.openings import find_openings
 from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
 from openshell_files_gateway.config.supervisor_name import local_address
-from openshell_files_gateway.core.lanes import LaneStatistics
-from openshell_files_gateway.core.relays import RelayTable
-from openshell_files_gateway.core.sandbox_message import new_message
-from openshell_files_gateway.core.transfers import TransferLimits, TransferStatistics
+from openshell_files_gateway.files.core.lane_budget import LaneStatistics
+from openshell_files_gateway.files.methods import FileMethods
+from openshell_files_gateway.files.upload_lanes import ARRIVAL_SECONDS, LaneTable
 from openshell_files_gateway.installed import command
-from openshell_files_gateway.lifecycle import SandboxLifecycle
 from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
+from openshell_files_gateway.relay.core.relay_states import RelayState
+from openshell_files_gateway.relay.core.waiting_relays import RelayTable
 from openshell_files_gateway.relay.pool import MAX_IDLE, RelayPool
-from openshell_files_gateway.relay.state import RelayState
-from openshell_files_gateway.rpc.calls import CallGuard
-from openshell_files_gateway.rpc.commands import CommandMethods
-from openshell_files_gateway.rpc.files import FileMethods
-from openshell_files_gateway.rpc.first_message import FIRST_MESSAGE_SECONDS, FirstMessages
-from openshell_files_gateway.rpc.health import health_method
-from openshell_files_gateway.rpc.lanes import ARRIVAL_SECONDS, LaneTable
-from openshell_files_gateway.rpc.public_services import PublicServices
-from openshell_files_gateway.rpc.sandboxes import SandboxMethods
-from openshell_files_gateway.rpc.server import GatewayServer, authority
-from openshell_files_gateway.rpc.service import build_handlers
-from openshell_files_gateway.rpc.slots import Slots
-from openshell_files_gateway.rpc.supervisors import SupervisorMethods
-from openshell_files_gateway.sandboxes import AgentPort, Sandbox, SandboxDirectory
-from openshell_files_gateway.store import SandboxStore, StoreError
+from openshell_files_gateway.relay.supervisor_methods import SupervisorMethods
+from openshell_files_gateway.sandboxes.directory import AgentPort, Sandbox, SandboxDirectory
+from openshell_files_gateway.server.calls import CallGuard
+from openshell_files_gateway.server.core.transfer_limits import TransferLimits, TransferStatistics
+from openshell_files_gateway.server.first_message import FIRST_MESSAGE_SECONDS, FirstMessages
+from openshell_files_gateway.server.health import health_method
+from openshell_files_gateway.server.public_services import PublicServices
+from openshell_files_gateway.server.server import GatewayServer, authority
+from openshell_files_gateway.server.service import build_handlers
+from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.simulation.command_methods import CommandMethods
+from openshell_files_gateway.simulation.core.sandbox_message import new_message
+from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
+from openshell_files_gateway.simulation.processes.process_driver import ProcessDriver, ProcessOptions
+from openshell_files_gateway.simulation.sandbox_methods import SandboxMethods
+from openshell_files_gateway.simulation.store import SandboxStore, StoreError
 
 log = structlog.get_logger("openshell_files_gateway")
 

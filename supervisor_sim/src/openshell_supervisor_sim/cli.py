@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from openshell_files_protocol.agent_secret import SecretError, load_secret
+from openshell_files_process.agent_secret import SecretError, load_secret
+from openshell_files_process.server_process import LogFormat, configure_logs, tune_allocator
 from openshell_files_protocol.endpoints import Endpoint, parse_endpoint
 from openshell_files_protocol.limits import MIB
-from openshell_files_protocol.server_process import LogFormat, configure_logs, tune_allocator
 
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
 from openshell_supervisor_sim.agent_port import listen
-from openshell_supervisor_sim.backoff import INITIAL_SECONDS, MAX_SECONDS, Backoff
 from openshell_supervisor_sim.commands.environment import parse_variables
-from openshell_supervisor_sim.connection_cause import trusting
 from openshell_supervisor_sim.faults import Fault, release_on_signal, strike
+from openshell_supervisor_sim.relay.tcp_target import loopback_address
 from openshell_supervisor_sim.running import AgentRunSettings, RunSettings, serve_agent, serve_sandbox
+from openshell_supervisor_sim.session.backoff import INITIAL_SECONDS, MAX_SECONDS, Backoff
+from openshell_supervisor_sim.session.connection_cause import trusting
+from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileError
 from openshell_supervisor_sim.startup import Mode, Places, Started, StartError, Wanted, start_confined
-from openshell_supervisor_sim.tcp_target import loopback_address
-from openshell_supervisor_sim.token_file import TokenFile, TokenFileError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

@@ -13,22 +13,22 @@ from typing import Final
 
 import grpc
 import structlog
+from openshell_files_process.server_process import settle_heap, wait_for_stop
 from openshell_files_protocol.endpoints import Endpoint
 from openshell_files_protocol.limits import STREAM_OPTIONS
-from openshell_files_protocol.server_process import settle_heap, wait_for_stop
 
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.disk import end_tasks
+from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent_port import AgentPort
-from openshell_supervisor_sim.backoff import Backoff
-from openshell_supervisor_sim.commands.session import CommandServer
-from openshell_supervisor_sim.connection_cause import ConnectionCause
+from openshell_supervisor_sim.commands.connection import CommandServer
 from openshell_supervisor_sim.faults import Fault
-from openshell_supervisor_sim.relay_targets import RelayTargets
-from openshell_supervisor_sim.session import SupervisorSession
+from openshell_supervisor_sim.relay.targets import RelayTargets
+from openshell_supervisor_sim.session.backoff import Backoff
+from openshell_supervisor_sim.session.connection_cause import ConnectionCause
+from openshell_supervisor_sim.session.control_stream import SupervisorSession
+from openshell_supervisor_sim.session.token_file import TokenFile
+from openshell_supervisor_sim.session.token_renewal import TokenRenewal
 from openshell_supervisor_sim.startup import Places, Started
-from openshell_supervisor_sim.token_file import TokenFile
-from openshell_supervisor_sim.token_renewal import TokenRenewal
 
 log = structlog.get_logger("openshell_supervisor_sim")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from openshell_files_gateway.auth.authenticator import Authenticator, local_dev_user
-from openshell_files_gateway.auth.jwks import JwksCache
-from openshell_files_gateway.auth.oidc import OidcVerifier
+from openshell_files_gateway.auth.oidc.jwks import JwksCache
+from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.policy import MethodPolicy
 from openshell_files_gateway.auth.roles import RoleNames
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer, SandboxTokenVerifier

@@ -8,7 +8,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.bearer import bearer_token
-from openshell_files_gateway.auth.oidc import OidcVerifier
+from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.principals import ALL_SCOPES, LOCAL_DEV_ISSUER, Principal, User
 from openshell_files_gateway.auth.roles import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE, RoleNames
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from openshell_files_process.server_process import wait_for_stop
 from openshell_files_protocol.limits import MIB
-from openshell_files_protocol.server_process import wait_for_stop
 
 from openshell_files_gateway.dev.process import ChildFailedError, stop_process
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from openshell_files_protocol.server_process import wait_for_stop
+from openshell_files_process.server_process import wait_for_stop
 
 from openshell_files_gateway.dev.process import ChildFailedError
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackDescription, StackSettings

@@ -15,11 +15,11 @@ from typing import Final, Self
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
 from openshell_files_gateway.auth.signing_key import load_or_create_signing_key
-from openshell_files_gateway.compute.sandbox_home import SKELETON, WORKDIR
+from openshell_files_gateway.concurrency.uninterrupted import in_thread
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.installed import command
-from openshell_files_gateway.uninterrupted import in_thread
+from openshell_files_gateway.simulation.processes.sandbox_home import SKELETON, WORKDIR
 
 WORKSPACE: Final = "default"
 AUDIENCE: Final = "openshell-files-dev"

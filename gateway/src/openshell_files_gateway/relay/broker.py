@@ -12,17 +12,17 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.core.relays import RelayTable
-from openshell_files_gateway.core.sessions import SessionTable
+from openshell_files_gateway.relay.core.session_table import SessionTable
+from openshell_files_gateway.relay.core.waiting_relays import RelayTable
 from openshell_files_gateway.relay.paces import SupervisorPaces
-from openshell_files_gateway.relay.session import SupervisorSession
+from openshell_files_gateway.relay.supervisor_session import SupervisorSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from openshell_files_gateway.core.relays import RelayStatistics
-    from openshell_files_gateway.core.sessions import SessionStatistics
     from openshell_files_gateway.relay.channel import RelayChannel
+    from openshell_files_gateway.relay.core.session_table import SessionStatistics
+    from openshell_files_gateway.relay.core.waiting_relays import RelayStatistics
     from openshell_files_gateway.relay.targets import RelayTarget
 
 

@@ -14,14 +14,14 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.core.pace import LEAST_PAUSE_SECONDS
+from openshell_files_gateway.concurrency.tasks import report_failure
 from openshell_files_gateway.relay.paces import floods
-from openshell_files_gateway.tasks import report_failure
+from openshell_files_gateway.server.core.pace import LEAST_PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from openshell_files_gateway.core.pace import Pace
+    from openshell_files_gateway.server.core.pace import Pace
 
     RelayContext = grpc.aio.ServicerContext[Any, bytes]
 

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
+from openshell_files_process.agent_secret import NONCE_BYTES, agent_proof, gateway_proof, is_proof, new_nonce
 from openshell_files_protocol import chunks
-from openshell_files_protocol.agent_secret import NONCE_BYTES, agent_proof, gateway_proof, is_proof, new_nonce
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
 from openshell_files_protocol.limits import MAX_FRAME_BYTES
@@ -15,14 +15,14 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.relay.agent_errors import error_of
-from openshell_files_gateway.relay.state import RelayEvent, RelayState
+from openshell_files_gateway.relay.core.relay_states import RelayEvent, RelayState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from openshell_files_gateway.relay.channel import RelayChannel
-    from openshell_files_gateway.relay.session import SupervisorSession
-    from openshell_files_gateway.relay.state import RelayLife
+    from openshell_files_gateway.relay.core.relay_states import RelayLife
+    from openshell_files_gateway.relay.supervisor_session import SupervisorSession
 
 
 class FileRelay:

@@ -8,8 +8,8 @@ from typing import Final
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.core.pace import Pace, PaceTable
 from openshell_files_gateway.relay.targets import CommandTarget, RelayTarget
+from openshell_files_gateway.server.core.pace import Pace, PaceTable
 
 #: Control messages of one supervisor: a result for each relay that may wait,
 #: several times a second, and little of the gateway's time. Who has more to

@@ -7,8 +7,8 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from openshell_files_gateway.relay.core.relay_states import RelayEvent, RelayLife, RelayState
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_gateway.relay.state import RelayEvent, RelayLife, RelayState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

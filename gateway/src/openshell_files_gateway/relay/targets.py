@@ -9,7 +9,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.relay.session import SupervisorSession
+from openshell_files_gateway.relay.supervisor_session import SupervisorSession
 
 
 class RelayTarget(Protocol):

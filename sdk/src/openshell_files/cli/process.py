@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import NoReturn
 
-from openshell_files_protocol.standard_streams import hold_standard_streams
+from openshell_files_process.standard_streams import hold_standard_streams
 
 from openshell_files.cli.leaving import Told, leaving
 

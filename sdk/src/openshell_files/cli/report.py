@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from openshell_files_process.standard_streams import say
 from openshell_files_protocol.reasons import Retry
-from openshell_files_protocol.standard_streams import say
 
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.errors import FilesError, UnfinishedUpload

@@ -11,23 +11,23 @@ from functools import partial
 
 from openshell_files_protocol.errors import TransferError
 
-from openshell_supervisor_sim.agent.admission import Admission
+from openshell_supervisor_sim.agent.concurrency import DiskThreads, end_tasks
+from openshell_supervisor_sim.agent.connection import Session
 from openshell_supervisor_sim.agent.core.limits import Limits
-from openshell_supervisor_sim.agent.destination import DestinationCheck
-from openshell_supervisor_sim.agent.disk import DiskThreads, end_tasks
-from openshell_supervisor_sim.agent.filesystem import FileSystem, process_umask
-from openshell_supervisor_sim.agent.guard import Guard
-from openshell_supervisor_sim.agent.journal import Journal
-from openshell_supervisor_sim.agent.live_upload import StagedBudget
-from openshell_supervisor_sim.agent.paths import SandboxRoot
-from openshell_supervisor_sim.agent.publisher import Publisher
-from openshell_supervisor_sim.agent.recovery import Recovery
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, process_umask
+from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
+from openshell_supervisor_sim.agent.paths.guard import Guard
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.services import Services
-from openshell_supervisor_sim.agent.session import Session
 from openshell_supervisor_sim.agent.settings import AgentSettings
+from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.streams import ByteStream
 from openshell_supervisor_sim.agent.trace_points import Trace, no_trace
-from openshell_supervisor_sim.agent.uploads import Uploads
+from openshell_supervisor_sim.agent.upload.admission import Admission
+from openshell_supervisor_sim.agent.upload.live_upload import StagedBudget
+from openshell_supervisor_sim.agent.upload.publisher import Publisher
+from openshell_supervisor_sim.agent.upload.recovery import Recovery
+from openshell_supervisor_sim.agent.upload.registry import Uploads
 
 _log = logging.getLogger(__name__)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from openshell_supervisor_sim.agent.admission import Admission
+from openshell_supervisor_sim.agent.concurrency import DiskShare
 from openshell_supervisor_sim.agent.core.limits import Limits
-from openshell_supervisor_sim.agent.disk import DiskShare
-from openshell_supervisor_sim.agent.filesystem import FileSystem
-from openshell_supervisor_sim.agent.live_upload import StagedBudget
-from openshell_supervisor_sim.agent.paths import SandboxRoot
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.settings import AgentSettings
 from openshell_supervisor_sim.agent.trace_points import Trace
-from openshell_supervisor_sim.agent.uploads import Uploads
+from openshell_supervisor_sim.agent.upload.admission import Admission
+from openshell_supervisor_sim.agent.upload.live_upload import StagedBudget
+from openshell_supervisor_sim.agent.upload.registry import Uploads
 
 
 @dataclass(slots=True)

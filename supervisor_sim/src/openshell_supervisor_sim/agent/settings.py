@@ -9,7 +9,7 @@ from typing import Final
 
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
 
-from openshell_supervisor_sim.agent.journal import DEFAULT_QUOTA
+from openshell_supervisor_sim.agent.store.journal import DEFAULT_QUOTA
 
 #: RSM-6: a published upload is remembered for at least so long.
 MIN_TOMBSTONE_SECONDS: Final = 15 * 60

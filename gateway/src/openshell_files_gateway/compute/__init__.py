@@ -1,1 +1,0 @@
-"""Sandboxes as processes of this machine."""

@@ -1,0 +1,1 @@
+"""Tasks with owners, the ends of streams, and threads that are waited for."""

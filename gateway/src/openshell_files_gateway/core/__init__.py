@@ -1,1 +1,0 @@
-"""Rules without input and output: sessions, relays, limits."""

@@ -1,0 +1,1 @@
+"""The file methods that are proposed to upstream."""

@@ -1,0 +1,412 @@
+"""The file methods: admit, open a relay, let the bytes through.
+
+The gateway decodes a caller's first message and the agent's control frames.
+Content passes unparsed (FRM-4), and what an upload or download means is
+decided in the sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from openshell_files_process.agent_secret import SecretError, load_secret
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import MIN_CHUNK_BYTES, PROTOCOL_VERSION
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.concurrency.stream_end import ended_for_good
+from openshell_files_gateway.concurrency.tasks import Helpers, ends_within, with_helpers
+from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.files.core.content_count import ContentCount
+from openshell_files_gateway.files.core.lane_budget import check_lane, lanes_of
+from openshell_files_gateway.files.core.pauses import Pauses
+from openshell_files_gateway.files.core.whole_files import MAX_WHOLE_BYTES, take_whole
+from openshell_files_gateway.files.upload_input import UploadInput
+from openshell_files_gateway.files.upload_lanes import LaneKey, LaneTable, UploadLanes
+from openshell_files_gateway.relay.activity import Activity
+from openshell_files_gateway.relay.file_relay import FileRelay
+from openshell_files_gateway.relay.pool import RelayPool
+from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
+from openshell_files_gateway.sandboxes import phases
+from openshell_files_gateway.sandboxes.directory import AgentPort, Sandbox, SandboxDirectory, not_ready
+from openshell_files_gateway.server.calls import Call, Implementation, parse_request
+from openshell_files_gateway.server.first_message import FirstMessages
+from openshell_files_gateway.server.slots import Slots
+
+log = structlog.get_logger("openshell_files_gateway.files")
+
+#: How long an agent behind a port may take to prove itself.
+_HANDSHAKE_SECONDS: Final = 5.0
+
+#: The answer may come before the end of the caller's stream was passed on.
+_LAST_WRITE_SECONDS: Final = 0.005
+
+#: How long the agent is told that its caller is gone before the relay closes.
+_FAREWELL_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Operation:
+    """One caller's relay and the time something last moved on it."""
+
+    relay: FileRelay
+    activity: Activity
+    max_chunk_bytes: int
+    transfer_id: str
+    principal: str
+
+
+class FileMethods:
+    """Implements the file methods of the service.
+
+    Args:
+        directory: finds sandboxes and hides other people's (AUT-5).
+        relays: to the file agents.
+        transfers: bounds how many run at once.
+        first_messages: waits for what an upload's stream begins with.
+        lanes: brings the streams of an upload together.
+        limits: told to agents, which enforce them.
+    """
+
+    def __init__(
+        self,
+        directory: SandboxDirectory,
+        relays: RelayPool,
+        transfers: Slots,
+        first_messages: FirstMessages,
+        lanes: LaneTable,
+        limits: LimitSettings,
+    ) -> None:
+        self._directory = directory
+        self._relays = relays
+        self._transfers = transfers
+        self._first_messages = first_messages
+        self._lanes = lanes
+        self._limits = limits
+
+    def implementations(self) -> dict[str, Implementation]:
+        """Return the methods by name."""
+        return {
+            "UploadFile": self.upload_file,
+            "DownloadFile": self.download_file,
+            "StartUpload": self.start_upload,
+            "GetUpload": self.get_upload,
+            "ListUploads": self.list_uploads,
+            "AbortUpload": self.abort_upload,
+            "StatFile": self.stat_file,
+        }
+
+    async def upload_file(self, _: object, call: Call) -> bytes:
+        """UploadFile (UPL-1 to UPL-18): forwards until the agent gives a result."""
+        first = await self._first_message(call)
+        if first.WhichOneof("payload") == "lane":
+            return await self._carry_lane(first.lane, call)
+        metadata = first.metadata
+        sandbox = self._sandbox_of_rfc_message(metadata, call)
+        call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
+        whole = take_whole(metadata)
+        if whole is None:
+            response = await self._upload_streams(metadata, sandbox, call)
+        else:
+            response = await self._upload_whole(metadata, whole, sandbox, call)
+        call.facts["published_bytes"] = response.bytes_written
+        if metadata.explicit_finish or metadata.upload_id:
+            self._say_offers(response.limits)
+        return response.SerializeToString()
+
+    async def _upload_streams(
+        self, metadata: files_pb2.UploadFileMetadata, sandbox: Sandbox, call: Call
+    ) -> files_pb2.UploadFileResponse:
+        """Forward what comes on the call's stream, and on the others of an upload that has several (UPL-15)."""
+        count = lanes_of(metadata)
+        if count > 1:
+            call.facts["lanes"] = count
+        # The agent gets one stream, however many there are here.
+        metadata.ClearField("lanes")
+        key = LaneKey(call.user.key, sandbox.id, metadata.upload_id, metadata.epoch)
+        send = partial(call.context.send_initial_metadata, ())
+        confirm_end = None if metadata.explicit_finish else partial(ended_for_good, send)
+        # Nothing is taken or read ahead for a transfer that is not counted yet.
+        async with self._transfers.taken(sandbox.id, call.user.key):
+            with self._lanes.opened(key, count, call.transfer_id) as lanes:
+                content = UploadInput(
+                    call.context.read,
+                    lanes,
+                    metadata.size_bytes,
+                    self._limits.max_chunk_bytes,
+                    Pauses(self._limits.max_pause),
+                    confirm_end,
+                )
+
+                async def carried(helpers: Helpers) -> files_pb2.UploadFileResponse:
+                    helpers.start(content.read_on(), "upload-read")
+                    async with self._relayed(sandbox, call) as operation:
+                        await self._open(operation, upload=metadata)
+                        return await self._run_upload(operation, content, lanes, helpers)
+
+                try:
+                    return await with_helpers(carried)
+                finally:
+                    call.facts |= content.count.facts()
+
+    async def _upload_whole(
+        self, metadata: files_pb2.UploadFileMetadata, messages: list[bytes], sandbox: Sandbox, call: Call
+    ) -> files_pb2.UploadFileResponse:
+        """Send the agent a file that came in one message (UPL-16); nothing else is read from the caller."""
+        count = ContentCount(files_pb2.UploadFileRequest)
+        for message in messages:
+            count.add(message)
+        call.facts |= count.facts()
+        async with self._operation(sandbox, call) as operation:
+            await self._open(operation, messages, upload=metadata)
+            try:
+                frame = await operation.activity.watched(operation.relay.next_frame())
+            except asyncio.CancelledError:
+                await self._farewell(operation)
+                raise
+            response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
+        return response
+
+    async def _carry_lane(self, lane: files_pb2.UploadLane, call: Call) -> bytes:
+        """Carry one of the streams that an upload has beyond its first (UPL-15)."""
+        check_lane(lane)
+        sandbox = self._sandbox_of(lane.sandbox, call)
+        call.facts["lane"] = lane.index
+        upload = await self._lanes.find(LaneKey(call.user.key, sandbox.id, lane.upload_id, lane.epoch))
+        call.rename(upload.transfer_id)
+        await upload.carry(lane.index, call.context.read, partial(call.context.send_initial_metadata, ()))
+        return files_pb2.UploadFileResponse().SerializeToString()
+
+    async def download_file(self, data: bytes, call: Call) -> None:
+        """DownloadFile (DWN-1 to DWN-8): forwards until the agent gives an end."""
+        request: files_pb2.DownloadFileRequest = parse_request(files_pb2.DownloadFileRequest, data)
+        sandbox = self._sandbox_of_rfc_message(request, call)
+        call.facts["path"] = request.remote_path
+        if request.max_chunk_bytes:
+            # Pieces that a caller chose must not count as the supervisor's flood (RLY-10).
+            request.max_chunk_bytes = max(request.max_chunk_bytes, MIN_CHUNK_BYTES)
+        count = ContentCount(files_pb2.DownloadFileResponse)
+        try:
+            async with self._operation(sandbox, call) as operation:
+                await self._open(operation, download=request)
+                await operation.activity.watched(self._run_download(operation, call, count))
+        finally:
+            call.facts |= count.facts()
+
+    async def start_upload(self, data: bytes, call: Call) -> bytes:
+        """StartUpload (RSM-1, RSM-5, RSM-9)."""
+        request: files_pb2.StartUploadRequest = parse_request(files_pb2.StartUploadRequest, data)
+        if request.metadata.HasField("whole"):
+            raise invalid("metadata.whole", "is for UploadFile; nothing is sent with StartUpload")
+        sandbox = self._sandbox_of_rfc_message(request.metadata, call)
+        call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
+        return self._with_offers(await self._ask(sandbox, call, "start_upload", start_upload=request), call)
+
+    async def get_upload(self, data: bytes, call: Call) -> bytes:
+        """GetUpload (RSM-7)."""
+        request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
+        sandbox = self._sandbox_of(request.sandbox, call)
+        return self._with_offers(await self._ask(sandbox, call, "get_upload", get_upload=request), call)
+
+    async def list_uploads(self, data: bytes, call: Call) -> bytes:
+        """ListUploads (RSM-8)."""
+        request: files_pb2.ListUploadsRequest = parse_request(files_pb2.ListUploadsRequest, data)
+        sandbox = self._sandbox_of(request.sandbox, call)
+        return await self._unary(sandbox, call, "list_uploads", list_uploads=request)
+
+    async def abort_upload(self, data: bytes, call: Call) -> bytes:
+        """AbortUpload (RSM-10)."""
+        request: files_pb2.AbortUploadRequest = parse_request(files_pb2.AbortUploadRequest, data)
+        sandbox = self._sandbox_of(request.sandbox, call)
+        return await self._unary(sandbox, call, "abort_upload", abort_upload=request)
+
+    async def stat_file(self, data: bytes, call: Call) -> bytes:
+        """StatFile."""
+        request: files_pb2.StatFileRequest = parse_request(files_pb2.StatFileRequest, data)
+        call.facts["path"] = request.remote_path
+        sandbox = self._sandbox_of(request.sandbox, call)
+        answer: files_pb2.StatFileResponse = await self._ask(sandbox, call, "stat_file", stat_file=request)
+        self._say_offers(answer.limits)
+        return answer.SerializeToString()
+
+    async def _first_message(self, call: Call) -> files_pb2.UploadFileRequest:
+        """Read the message that says what is uploaded (UPL-4)."""
+        data = await self._first_messages.read(call)
+        request: files_pb2.UploadFileRequest = parse_request(files_pb2.UploadFileRequest, data)
+        if request.WhichOneof("payload") not in {"metadata", "lane"}:
+            raise invalid("metadata", "must be the first message")
+        return request
+
+    def _sandbox_of_rfc_message(
+        self, message: files_pb2.UploadFileMetadata | files_pb2.DownloadFileRequest, call: Call
+    ) -> Sandbox:
+        return self._resolve(call, message.sandbox_id, message.sandbox, message.workspace)
+
+    def _sandbox_of(self, ref: files_pb2.SandboxRef, call: Call) -> Sandbox:
+        return self._resolve(call, ref.id, ref.name, ref.workspace)
+
+    def _resolve(self, call: Call, sandbox_id: str, name: str, workspace: str) -> Sandbox:
+        sandbox = self._directory.resolve(call.user, sandbox_id=sandbox_id, name=name, workspace=workspace)
+        call.facts["sandbox_id"] = sandbox.id
+        return sandbox
+
+    @asynccontextmanager
+    async def _operation(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
+        """Count a transfer, and have a relay for it."""
+        async with (
+            self._transfers.taken(sandbox.id, call.user.key),
+            self._relayed(sandbox, call) as operation,
+        ):
+            yield operation
+
+    @asynccontextmanager
+    async def _relayed(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
+        """Have a relay for a transfer that is counted."""
+        target = self._target(sandbox, call)
+        activity = Activity(self._limits.idle_timeout)
+        # What listens on a port proves itself once for each relay (FRM-8).
+        reuse = sandbox.agent is None
+        async with self._relays.use(sandbox.id, target, activity.touch, reuse=reuse) as relay:
+            if sandbox.agent is not None:
+                await self._authenticate(relay, sandbox.agent)
+            files = relay.session.files
+            offered = files.max_chunk_bytes if files is not None else 0
+            try:
+                yield _Operation(
+                    relay,
+                    activity,
+                    min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
+                    call.transfer_id,
+                    call.user.key,
+                )
+            finally:
+                # A relay's own line has the id of the first transfer that it carried.
+                call.facts["channel_id"] = relay.channel.channel_id
+
+    async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
+        """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
+        try:
+            secret = await asyncio.to_thread(load_secret, agent.secret_file)
+        except SecretError as error:
+            log.error("agent secret cannot be used", reason=str(error))  # noqa: TRY400 - the reason says it all
+            raise TransferError(
+                Reason.AGENT_UNAUTHENTICATED, "the gateway has no secret for the agent"
+            ) from error
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                await relay.authenticate(secret)
+        except TimeoutError:
+            raise TransferError(
+                Reason.FILES_UNSUPPORTED, f"no file agent answers on port {agent.port} of the sandbox"
+            ) from None
+
+    @staticmethod
+    def _target(sandbox: Sandbox, call: Call) -> RelayTarget:
+        if sandbox.phase not in phases.RUNNING:
+            raise not_ready(sandbox)
+        if sandbox.agent is not None:
+            return PortTarget(call.transfer_id, sandbox.agent.port)
+        return FileAgentTarget(call.transfer_id)
+
+    async def _open(
+        self,
+        operation: _Operation,
+        messages: Sequence[bytes] = (),
+        **request: Any,  # noqa: ANN401 - one field of a oneof
+    ) -> None:
+        """Send the agent its first frame, and all of the input with it if it is here."""
+        opened = file_relay_pb2.FileRelayOpen(
+            protocol_version=PROTOCOL_VERSION,
+            transfer_id=operation.transfer_id,
+            principal=operation.principal,
+            max_chunk_bytes=operation.max_chunk_bytes,
+            keep_relay=operation.relay.reusable,
+            limits=files_pb2.TransferLimits(
+                max_chunk_bytes=operation.max_chunk_bytes,
+                max_file_bytes=self._limits.max_file_bytes,
+                idle_timeout=_duration(self._limits.idle_timeout),
+                upload_expiry=_duration(self._limits.upload_expiry),
+                max_pause=_duration(self._limits.max_pause),
+                max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
+                max_uploads_per_principal=self._limits.max_uploads_per_principal,
+            ),
+            **request,
+        )
+        # A supervisor that reads nothing blocks this, too.
+        await operation.activity.watched(operation.relay.open(opened, messages))
+
+    async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
+        """Ask the agent one question, and pass its answer on."""
+        answered: Message = await self._ask(sandbox, call, answer, **request)
+        return answered.SerializeToString()
+
+    async def _ask(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> Any:  # noqa: ANN401 - by `answer`
+        """Ask the agent one question."""
+        async with self._operation(sandbox, call) as operation:
+            await self._open(operation, **request)
+            frame = await operation.activity.watched(operation.relay.next_frame())
+            return operation.relay.last(frame, answer)
+
+    def _with_offers(
+        self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse, call: Call
+    ) -> bytes:
+        """Say in an agent's answer what is the gateway's to decide: streams of an upload, and what `_say_offers` says."""
+        answer.limits.upload_lanes = self._lanes.offer(call.user.key)
+        self._say_offers(answer.limits)
+        return answer.SerializeToString()
+
+    def _say_offers(self, limits: files_pb2.TransferLimits) -> None:
+        """Say which files may come in one message, and how many transfers at a time (RLY-9)."""
+        limits.max_whole_bytes = MAX_WHOLE_BYTES
+        limits.max_concurrent_transfers = self._transfers.most_of_one_principal
+
+    async def _run_upload(
+        self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None, helpers: Helpers
+    ) -> files_pb2.UploadFileResponse:
+        """Forward the caller's streams until the agent answers (UPL-13)."""
+        operation.relay.input_over = False
+        forwarding = helpers.start(content.forward(operation.relay, operation.activity), "upload-forward")
+        answer = operation.relay.next_frame()
+        try:
+            frame = await operation.activity.watched(answer if lanes is None else lanes.unless_lost(answer))
+            response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
+            if operation.relay.reusable:
+                operation.relay.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
+        except asyncio.CancelledError:
+            await helpers.stop(forwarding)
+            await self._farewell(operation)
+            raise
+        finally:
+            await helpers.stop(forwarding)
+        return response
+
+    @staticmethod
+    async def _farewell(operation: _Operation) -> None:
+        """Tell the agent that its caller is gone, if it can still be told."""
+        with suppress(TransferError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await operation.relay.cancel_input()
+
+    async def _run_download(self, operation: _Operation, call: Call, count: ContentCount) -> None:
+        """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""
+        while isinstance(frame := await operation.relay.next_frame(), memoryview):
+            operation.activity.touch()
+            await call.write(bytes(frame))
+            operation.activity.touch()
+            count.add(frame)
+        operation.relay.last(frame, "download_end")
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration

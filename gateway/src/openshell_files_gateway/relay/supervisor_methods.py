@@ -1,0 +1,231 @@
+"""The supervisors' methods: sessions, relay streams, token refresh."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Final
+
+import structlog
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
+from openshell_files_gateway.concurrency.tasks import Helpers, with_helpers
+from openshell_files_gateway.relay.broker import RelayBroker
+from openshell_files_gateway.relay.channel import RelayChannel
+from openshell_files_gateway.relay.paces import SupervisorPaces, floods
+from openshell_files_gateway.relay.supervisor_session import SupervisorSession
+from openshell_files_gateway.sandboxes.directory import SandboxDirectory
+from openshell_files_gateway.server.calls import Call, Implementation, parse_request
+from openshell_files_gateway.server.core.pace import LEAST_PAUSE_SECONDS
+from openshell_files_gateway.server.headers import send_headers
+from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
+
+log = structlog.get_logger("openshell_files_gateway.supervisors")
+
+#: A peer that opens a stream and says nothing is not waited for (upstream
+#: waits for ever).
+_FIRST_MESSAGE_SECONDS: Final = 10.0
+
+#: None that means anything is larger; one that is counts for several.
+_MESSAGE_BYTES: Final = 4096
+
+
+class SupervisorMethods:
+    """Implements what supervisors call.
+
+    Args:
+        directory: the sandboxes that may connect.
+        broker: sessions and relays.
+        tokens: mints the tokens that RefreshSandboxToken returns.
+        lifecycle: told which sandboxes have a supervisor.
+        heartbeat_seconds: announced to supervisors, and the gateway's own.
+        silence_seconds: a session from which nothing came for so long is
+            closed. Upstream never does that (docs/adr/0007).
+    """
+
+    def __init__(
+        self,
+        directory: SandboxDirectory,
+        broker: RelayBroker,
+        tokens: SandboxTokenIssuer,
+        lifecycle: SandboxLifecycle,
+        *,
+        heartbeat_seconds: float,
+        silence_seconds: float,
+    ) -> None:
+        self._directory = directory
+        self._broker = broker
+        self._tokens = tokens
+        self._lifecycle = lifecycle
+        self._heartbeat = heartbeat_seconds
+        self._silence = silence_seconds
+
+    def implementations(self) -> dict[str, Implementation]:
+        """Return the methods by name."""
+        return {
+            "ConnectSupervisor": self.connect_supervisor,
+            "RelayStream": self.relay_stream,
+            "RefreshSandboxToken": self.refresh_sandbox_token,
+        }
+
+    async def connect_supervisor(self, _: object, call: Call) -> None:
+        """ConnectSupervisor: the control stream of one sandbox (RLY-1, RLY-4)."""
+        hello = await self._hello(call)
+        session = SupervisorSession(str(uuid.uuid4()), hello)
+        accepted = openshell_pb2.SessionAccepted(session_id=session.session_id)
+        accepted.heartbeat_interval.FromNanoseconds(int(self._heartbeat * 1e9))
+        # Queued before the session is known to anybody, so that no RelayOpen
+        # overtakes it (upstream's supervisor takes that as fatal).
+        session.send_first(openshell_pb2.GatewayMessage(session_accepted=accepted))
+        call.facts |= {"session_id": session.session_id, "instance_id": hello.instance_id}
+
+        async def connected(helpers: Helpers) -> None:
+            helpers.start(self._write(session, call), "session-write")
+            helpers.start(self._read(session, call), "session-read")
+            try:
+                await self._broker.connect(session)
+                log.info(
+                    "supervisor connected",
+                    sandbox_id=session.sandbox_id,
+                    session_id=session.session_id,
+                    serves_files=session.files is not None,
+                    serves_commands=session.commands is not None,
+                )
+                await self._lifecycle.connected(session.sandbox_id, session.instance_id)
+                await session.wait_ended()
+                # The reader ends the session, and may have a reason for it.
+                helpers.check()
+            finally:
+                session.end("the stream ended")
+                was_current = self._broker.disconnect(session)
+                call.facts |= {"end_reason": session.end_reason, "was_current": was_current}
+                if was_current:
+                    await self._lifecycle.disconnected(session.sandbox_id)
+
+        await with_helpers(connected)
+
+    async def relay_stream(self, _: object, call: Call) -> None:
+        """RelayStream: the bytes of one relay (RLY-2, RLY-3)."""
+        data = await self._first(call, "first RelayFrame must be init with non-empty channel_id")
+        frame: openshell_pb2.RelayFrame = parse_request(openshell_pb2.RelayFrame, data)
+        channel_id = frame.init.channel_id
+        if frame.WhichOneof("payload") != "init" or not channel_id:
+            raise invalid("init", "first RelayFrame must be init with non-empty channel_id")
+        call.facts["channel_id"] = channel_id
+        target = self._broker.take(channel_id, call.sandbox_id)
+        call.rename(target.transfer_id)
+        channel = RelayChannel(channel_id, call.context, self._broker.paces.of_relay(call.sandbox_id, target))
+        try:
+            # Without this the supervisor sees no headers until the first
+            # byte, and waits for them before it reads its own side.
+            await send_headers(call.context)
+            self._broker.deliver(channel)
+            await channel.wait_closed()
+        finally:
+            self._broker.lose(channel_id)
+            channel.lose("the supervisor's stream ended")
+            call.facts |= {
+                "to_sandbox_bytes": channel.bytes_sent,
+                "from_sandbox_bytes": channel.bytes_received,
+            }
+
+    async def refresh_sandbox_token(self, data: bytes, call: Call) -> bytes:
+        """RefreshSandboxToken: a new token for the sandbox that asks."""
+        parse_request(openshell_pb2.RefreshSandboxTokenRequest, data)
+        self._require_record(call.sandbox_id)
+        token, expires = self._tokens.mint(call.sandbox_id)
+        response = openshell_pb2.RefreshSandboxTokenResponse(token=token)
+        if expires is not None:
+            response.expiration_time.FromSeconds(expires)
+        return response.SerializeToString()
+
+    async def _hello(self, call: Call) -> openshell_pb2.SupervisorHello:
+        data = await self._first(call, "stream closed before hello")
+        message: openshell_pb2.SupervisorMessage = parse_request(openshell_pb2.SupervisorMessage, data)
+        if message.WhichOneof("payload") != "hello":
+            raise invalid("hello", "expected SupervisorHello")
+        hello = message.hello
+        if not hello.sandbox_id:
+            raise invalid("hello.sandbox_id", "sandbox_id is required")
+        if hello.sandbox_id != call.sandbox_id:
+            raise TransferError(
+                Reason.SANDBOX_MISMATCH, "cross-sandbox access denied: principal does not own this sandbox"
+            )
+        self._require_record(hello.sandbox_id)
+        SupervisorPaces.require_patience(self._broker.paces.of_session(hello.sandbox_id))
+        return hello
+
+    @staticmethod
+    async def _first(call: Call, complaint: str) -> bytes:
+        try:
+            async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+                data = await call.context.read()
+        except TimeoutError:
+            raise TransferError(
+                Reason.TRANSFER_IDLE, f"no first message within {_FIRST_MESSAGE_SECONDS:g} s"
+            ) from None
+        if not isinstance(data, bytes):
+            raise invalid("request", complaint)
+        return data
+
+    def _require_record(self, sandbox_id: str) -> None:
+        if self._directory.find(sandbox_id) is None:
+            raise TransferError(Reason.SANDBOX_NOT_FOUND, "sandbox not found")
+
+    async def _write(self, session: SupervisorSession, call: Call) -> None:
+        """Send what is queued, and a heartbeat when nothing is."""
+        heartbeat = openshell_pb2.GatewayMessage(heartbeat=openshell_pb2.GatewayHeartbeat())
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat):
+                    message = await session.next_outbound()
+            except TimeoutError:
+                message = heartbeat
+            await call.write(message.SerializeToString())
+
+    async def _read(self, session: SupervisorSession, call: Call) -> None:
+        """Take the supervisor's messages until its stream ends or falls silent.
+
+        One that has much to say is read at a pace at which the others do not
+        feel it.
+
+        Raises:
+            TransferError: SUPERVISOR_FLOODS if it goes on above the pace.
+        """
+        clock = asyncio.get_running_loop().time
+        pace = self._broker.paces.of_session(session.sandbox_id)
+        while True:
+            try:
+                async with asyncio.timeout(self._silence):
+                    data = await call.context.read()
+            except TimeoutError:
+                session.end(f"nothing was heard for {self._silence:g} s")
+                return
+            if not isinstance(data, bytes):
+                session.end("the supervisor ended its stream")
+                return
+            message: openshell_pb2.SupervisorMessage = parse_request(openshell_pb2.SupervisorMessage, data)
+            self._handle(message, session)
+            pause = pace.take(now := clock(), max(1.0, len(data) / _MESSAGE_BYTES))
+            if pace.flooding(now):
+                session.end("it flooded the gateway")
+                raise floods(pace.banned(now))
+            if pause >= LEAST_PAUSE_SECONDS:
+                await asyncio.sleep(pause)
+
+    def _handle(self, message: openshell_pb2.SupervisorMessage, session: SupervisorSession) -> None:
+        match message.WhichOneof("payload"):
+            case "heartbeat":
+                pass
+            case "relay_open_result":
+                result = message.relay_open_result
+                if not result.success:
+                    self._broker.refuse(result.channel_id, session.sandbox_id, result.error)
+            case "relay_close":
+                log.info("supervisor closed a relay", channel_id=message.relay_close.channel_id[:64])
+            case other:
+                # A second hello, or something newer than this gateway.
+                log.warning("supervisor message ignored", sandbox_id=session.sandbox_id, payload=other)

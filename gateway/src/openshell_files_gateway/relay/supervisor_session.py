@@ -1,0 +1,95 @@
+"""One supervisor's control stream, seen from the rest of the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.concurrency.tasks import cancel, first_of
+
+#: Control messages that may wait for a slow supervisor; upstream's bound.
+OUTBOUND_MESSAGES: Final = 64
+
+
+class SupervisorSession:
+    """A registered supervisor.
+
+    The servicer of ConnectSupervisor owns it: it drains `outbound` into the
+    stream and calls `end` when the stream is over, for whatever reason.
+    Everybody else only sends.
+
+    Args:
+        session_id: random id that SessionAccepted carried.
+        hello: as the supervisor said it; its sandbox is already authorized.
+
+    Attributes:
+        files: what the hello said about serving files; None if nothing.
+        commands: the same about commands.
+    """
+
+    def __init__(self, session_id: str, hello: openshell_pb2.SupervisorHello) -> None:
+        self.session_id: Final = session_id
+        self.sandbox_id: Final[str] = hello.sandbox_id
+        self.instance_id: Final[str] = hello.instance_id
+        self.connection_epoch: Final[int] = hello.connection_epoch
+        self.files: Final[file_relay_pb2.FileTransferCapability | None] = (
+            hello.file_transfer if hello.HasField("file_transfer") else None
+        )
+        self.commands: Final[exec_relay_pb2.ExecCapability | None] = (
+            hello.exec if hello.HasField("exec") else None
+        )
+        self._outbound: asyncio.Queue[openshell_pb2.GatewayMessage] = asyncio.Queue(OUTBOUND_MESSAGES)
+        self._ended = asyncio.Event()
+        self.end_reason = ""
+
+    def __repr__(self) -> str:
+        state = f"ended: {self.end_reason}" if self._ended.is_set() else "open"
+        return f"<SupervisorSession {self.session_id} of {self.sandbox_id}, {state}, {self._outbound.qsize()} queued>"
+
+    def end(self, reason: str) -> None:
+        """End the session; only the first reason counts."""
+        if not self._ended.is_set():
+            self.end_reason = reason
+            self._ended.set()
+
+    async def wait_ended(self) -> None:
+        """Wait until the session is over."""
+        await self._ended.wait()
+
+    def send_first(self, message: openshell_pb2.GatewayMessage) -> None:
+        """Queue a message before anybody else can know of the session."""
+        self._outbound.put_nowait(message)
+
+    async def send(self, message: openshell_pb2.GatewayMessage) -> None:
+        """Queue a control message.
+
+        Raises:
+            TransferError: SUPERVISOR_NOT_CONNECTED if the session is over, or
+                ends while there is no room in the queue.
+        """
+        if not self._ended.is_set():
+            try:
+                self._outbound.put_nowait(message)
+            except asyncio.QueueFull:
+                await self._send_when_room(message)
+            else:
+                return
+        if self._ended.is_set():
+            raise TransferError(
+                Reason.SUPERVISOR_NOT_CONNECTED, "supervisor session disconnected", retry_delay=1.0
+            )
+
+    async def _send_when_room(self, message: openshell_pb2.GatewayMessage) -> None:
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await first_of(self._outbound.put(message), ended)
+        finally:
+            await cancel(ended)
+
+    async def next_outbound(self) -> openshell_pb2.GatewayMessage:
+        """Return the next message for the supervisor."""
+        return await self._outbound.get()

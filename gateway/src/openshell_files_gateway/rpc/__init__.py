@@ -1,1 +1,0 @@
-"""gRPC: translates calls, and nothing else."""

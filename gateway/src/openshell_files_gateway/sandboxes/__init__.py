@@ -1,0 +1,1 @@
+"""Finds the sandbox that a caller means, and says which phase it is in."""

@@ -1,0 +1,1 @@
+"""Takes every call through the same steps: id, authentication, authorization, errors, log."""

@@ -1,0 +1,131 @@
+"""The gRPC server: port, transport settings, health and reflection."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Final
+
+import grpc
+from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES, STREAM_OPTIONS
+
+from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.settings import ServerSettings, TlsSettings
+from openshell_files_gateway.server.calls import MAX_METADATA_BYTES
+from openshell_files_gateway.server.public_services import PublicServices
+from openshell_files_gateway.server.service import UnknownMethods
+
+#: Messages that are larger than allowed by less than this are refused with a reason, and not by gRPC (UPL-6).
+_REFUSED_BYTES: Final = 64 * KIB
+
+
+class GatewayServer:
+    """Listens and serves until stopped.
+
+    Args:
+        settings: where.
+        tls: with what certificate.
+        handlers: of the service.
+        public: what is served beside it, to anybody.
+        streams_per_connection: calls that one connection may have open.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        tls: TlsSettings,
+        handlers: grpc.GenericRpcHandler,
+        public: PublicServices,
+        streams_per_connection: int,
+    ) -> None:
+        self._settings = settings
+        self._tls = tls
+        self._server = grpc.aio.server(options=_options(settings, streams_per_connection))
+        self._server.add_generic_rpc_handlers((handlers, *public.handlers(), UnknownMethods()))
+        self._public = public
+
+    async def start(self) -> int:
+        """Listen and serve.
+
+        Returns:
+            The port.
+
+        Raises:
+            ConfigurationError: the address cannot be used, or a TLS file
+                cannot be read.
+        """
+        target = authority(self._settings.bind_address, self._settings.port)
+        try:
+            if self._tls.disabled:
+                port = self._server.add_insecure_port(target)
+            else:
+                port = self._server.add_secure_port(target, _credentials(self._tls))
+        except RuntimeError as error:
+            raise ConfigurationError.of(
+                "server.port", f"cannot listen on {target}", "stop what listens there, or choose another port"
+            ) from error
+        await self._server.start()
+        self._public.begin()
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse new calls, let running ones finish for a while, cut the rest."""
+        stopping = asyncio.ensure_future(self._server.stop(grace_seconds))
+        try:
+            # After nothing new is taken; who watches would use up the time for the rest.
+            await self._public.aclose()
+        finally:
+            await stopping
+
+
+def authority(address: IPv4Address | IPv6Address, port: int) -> str:
+    """Return HOST:PORT as a client takes it; an IPv6 address has brackets (RFC 3986 §3.2.2)."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _options(settings: ServerSettings, streams_per_connection: int) -> list[tuple[str, int]]:
+    merged = dict(STREAM_OPTIONS) | {
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES + _REFUSED_BYTES,
+        "grpc.keepalive_time_ms": int(settings.keepalive_interval * 1000),
+        "grpc.keepalive_timeout_ms": int(settings.keepalive_timeout * 1000),
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.max_pings_without_data": 0,
+        # Real supervisors ping every 10 s, also while idle; the default would
+        # send them away.
+        "grpc.http2.min_ping_interval_without_data_ms": int(settings.min_ping_interval * 1000),
+        # One limit, not gRPC's pair of 8 and 16 KiB, between which it refuses at random. It is told to callers, whose
+        # gRPC heeds it; who does not is refused by `CallGuard`.
+        "grpc.max_metadata_size": MAX_METADATA_BYTES,
+        "grpc.absolute_max_metadata_size": MAX_METADATA_BYTES,
+        # What anybody may hold before it is known who it is. Streams that were reset are counted until they are
+        # dealt with in part only, so a flood of them costs less with fewer (docs/adr/0020).
+        "grpc.max_concurrent_streams": streams_per_connection,
+        "grpc.max_allowed_incoming_connections": settings.max_connections,
+        # Two gateways on one port would share its connections silently.
+        "grpc.so_reuseport": 0,
+    }
+    if settings.max_connection_age is not None:
+        merged |= {
+            "grpc.max_connection_age_ms": int(settings.max_connection_age * 1000),
+            "grpc.max_connection_age_grace_ms": int(settings.connection_age_grace * 1000),
+        }
+    return list(merged.items())
+
+
+def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
+    key = _read("tls.key", tls.key)
+    certificate = _read("tls.certificate", tls.certificate)
+    client_ca = _read("tls.client_ca", tls.client_ca) if tls.client_ca is not None else None
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None
+    )
+
+
+def _read(key: str, path: Path | None) -> bytes:
+    if path is None:
+        raise ConfigurationError.of(key, "required", "name the file, or set tls.disabled")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError.of(key, str(error), "name a PEM file that can be read") from error

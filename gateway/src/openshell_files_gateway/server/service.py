@@ -1,0 +1,79 @@
+"""The service as grpc.aio handlers, made from its descriptor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import grpc
+from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.server.calls import Call, CallGuard, Context, Implementation, transfer_id_of
+from openshell_files_gateway.server.first_message import only_message
+from openshell_files_gateway.server.status import abort
+
+_SERVICE: Final = openshell_pb2.DESCRIPTOR.services_by_name["OpenShell"]
+
+
+def method_names() -> frozenset[str]:
+    """Return the names of the service's methods."""
+    return frozenset(method.name for method in _SERVICE.methods)
+
+
+def build_handlers(guard: CallGuard, implementations: Mapping[str, Implementation]) -> grpc.GenericRpcHandler:
+    """Return the handlers of all methods.
+
+    Messages are bytes on both sides: the implementations parse what they have
+    to look at and let the rest through.
+
+    Raises:
+        ValueError: the descriptor has a method that nobody implements, or
+            the reverse.
+    """
+    if method_names() != frozenset(implementations):
+        raise ValueError(
+            f"implementations and descriptor differ: {sorted(method_names() ^ frozenset(implementations))}"
+        )
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in _SERVICE.methods:
+        implementation = implementations[method.name]
+        if not method.client_streaming:
+            implementation = _with_its_message(implementation)
+        behaviour: Any = guard.wrap(methods.path(method.name), implementation)
+        # To gRPC every request is a stream: see `only_message`.
+        if method.server_streaming:
+            handlers[method.name] = grpc.stream_stream_rpc_method_handler(behaviour)
+        else:
+            handlers[method.name] = grpc.stream_unary_rpc_method_handler(behaviour)
+    return grpc.method_handlers_generic_handler(methods.SERVICE, handlers)
+
+
+def _with_its_message(implementation: Implementation) -> Implementation:
+    async def implement(_: Any, call: Call) -> Any:  # noqa: ANN401 - request type varies by method
+        return await implementation(await only_message(call.context), call)
+
+    return implement
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers every method that no other handler has with METHOD_UNSUPPORTED; the last handler of a server.
+
+    gRPC's own answer has no ErrorInfo.
+    """
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of any method."""
+        # Paths have no bound of their own, and the message is cut.
+        error = TransferError(
+            Reason.METHOD_UNSUPPORTED, f"this gateway has no method {handler_call_details.method}"
+        )
+
+        async def refuse(_: object, context: Context) -> None:
+            await abort(context, error, transfer_id_of(context))
+
+        # A stream of any length in both directions: nothing is read.
+        behaviour: Any = refuse
+        return grpc.stream_stream_rpc_method_handler(behaviour)

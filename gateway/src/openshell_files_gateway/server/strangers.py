@@ -1,0 +1,63 @@
+"""What callers may cost before it is known who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.server.core.pace import Pace
+
+#: Calls whose token is being checked. That takes no time, unless the issuer's keys are being fetched.
+MAX_AUTHENTICATING: Final = 256
+
+#: Lines about calls that nobody signed. Each is written for free by anybody who reaches the port.
+LINES_PER_SECOND: Final = 10.0
+LINES_AT_ONCE: Final = 100
+
+
+class Strangers:
+    """Counts calls in authentication, and log lines about calls without a principal."""
+
+    def __init__(self) -> None:
+        self._authenticating = 0
+        self._lines = Pace(per_second=LINES_PER_SECOND, at_once=LINES_AT_ONCE)
+        self._left_out = 0
+
+    @contextmanager
+    def authenticating(self) -> Generator[None]:
+        """Count a call while its token is checked.
+
+        Raises:
+            TransferError: TOO_MANY_CALLS.
+        """
+        if self._authenticating >= MAX_AUTHENTICATING:
+            raise TransferError(
+                Reason.TOO_MANY_CALLS,
+                f"{self._authenticating} calls are waiting for their tokens to be checked, as many as may",
+                retry_delay=1.0,
+            )
+        self._authenticating += 1
+        try:
+            yield
+        finally:
+            self._authenticating -= 1
+
+    def line(self, now: float) -> dict[str, object] | None:
+        """Ask for a log line.
+
+        Args:
+            now: seconds on a monotonic clock.
+
+        Returns:
+            What the line says besides: how many were left out before it. None
+            if this one is left out.
+        """
+        if not self._lines.spare(now):
+            self._left_out += 1
+            return None
+        left_out, self._left_out = self._left_out, 0
+        return {"lines_left_out": left_out} if left_out else {}

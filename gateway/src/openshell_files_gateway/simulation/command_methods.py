@@ -1,0 +1,88 @@
+"""ExecSandbox: a command in a sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from contextlib import aclosing
+
+from openshell_files_protocol.pb.openshell.v1 import exec_pb2, exec_relay_pb2
+
+from openshell_files_gateway.relay.activity import Activity
+from openshell_files_gateway.relay.broker import RelayBroker
+from openshell_files_gateway.relay.targets import CommandTarget
+from openshell_files_gateway.sandboxes import phases
+from openshell_files_gateway.sandboxes.directory import SandboxDirectory, not_ready
+from openshell_files_gateway.server.calls import Call, Implementation, parse_request
+from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.simulation.command_relay import CommandRelay
+from openshell_files_gateway.simulation.core.sandbox_requests import check_command, workspace_of
+
+#: Version of the command protocol.
+_PROTOCOL_VERSION = 1
+
+
+class CommandMethods:
+    """Implements ExecSandbox.
+
+    Args:
+        directory: finds sandboxes and hides other people's (AUT-5).
+        broker: opens relays.
+        commands: bounds how many run at once.
+        idle_seconds: how long output may wait for a caller that takes none.
+    """
+
+    def __init__(
+        self, directory: SandboxDirectory, broker: RelayBroker, commands: Slots, idle_seconds: float
+    ) -> None:
+        self._directory = directory
+        self._broker = broker
+        self._commands = commands
+        self._idle_seconds = idle_seconds
+
+    def implementations(self) -> dict[str, Implementation]:
+        """Return the methods by name."""
+        return {"ExecSandbox": self.exec_sandbox}
+
+    async def exec_sandbox(self, data: bytes, call: Call) -> None:
+        """ExecSandbox: output as it comes, the exit last (EXE-1 ff.).
+
+        A caller that goes away cancels the command.
+        """
+        request: exec_pb2.ExecSandboxRequest = parse_request(exec_pb2.ExecSandboxRequest, data)
+        check_command(request)
+        sandbox = self._directory.resolve(
+            call.user, sandbox_id="", name=request.sandbox, workspace=workspace_of(request.workspace_scope)
+        )
+        call.facts |= {"sandbox_id": sandbox.id, "program": request.command[0]}
+        if sandbox.phase != phases.READY:
+            raise not_ready(sandbox)
+        # The sandbox's own environment lies under the command's.
+        merged = dict(sandbox.message.spec.environment) | dict(request.environment)
+        request.environment.update(merged)
+        opened = exec_relay_pb2.ExecRelayOpen(
+            protocol_version=_PROTOCOL_VERSION,
+            transfer_id=call.transfer_id,
+            principal=call.user.key,
+            request=request,
+        )
+        async with self._commands.taken(sandbox.id, call.user.key):
+            channel, _ = await self._broker.open_relay(sandbox.id, CommandTarget(call.transfer_id))
+            try:
+                relay = CommandRelay(channel)
+                await self._in_time(relay.open(opened))
+                async with aclosing(relay.events()) as events:
+                    async for event in events:
+                        if event.WhichOneof("payload") == "exit":
+                            call.facts["exit_code"] = event.exit.exit_code
+                        # A command may be silent for as long as it likes; a caller that takes nothing may not.
+                        await self._in_time(call.write(event.SerializeToString()))
+            finally:
+                channel.close()
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
+        """Send something, and give up if nobody takes it (EXE-4).
+
+        Raises:
+            TransferError: TRANSFER_IDLE, and what sending raises.
+        """
+        await Activity(self._idle_seconds).watched(sending)

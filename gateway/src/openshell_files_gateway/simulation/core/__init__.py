@@ -1,0 +1,1 @@
+"""Rules of the simulation: what requests may say, what records hold."""

@@ -1,0 +1,1 @@
+"""Sandboxes as directories and processes of this machine."""

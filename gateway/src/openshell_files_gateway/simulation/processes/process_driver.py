@@ -1,0 +1,286 @@
+"""Sandboxes as directories, and their supervisors as processes of this machine.
+
+A supervisor outlives its gateway: transfers may be resumed at once by the next
+one, which finds the process again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from openshell_files_gateway.concurrency.uninterrupted import in_thread
+from openshell_files_gateway.simulation.processes.process_table import HeldProcess, pids_with_option
+from openshell_files_gateway.simulation.processes.sandbox_home import WORKDIR, SandboxHome
+from openshell_files_gateway.simulation.processes.tree_removal import remove_tree
+
+log = structlog.get_logger("openshell_files_gateway.compute")
+
+#: How long a supervisor may take to stop before it is killed.
+STOP_SECONDS: Final = 15.0
+
+#: Between the death of a supervisor and its restart: the first, the longest.
+RESTART_SECONDS: Final = 0.2
+_MAX_RESTART_SECONDS: Final = 30.0
+#: One that ran for so long is not failing at its start.
+_STABLE_SECONDS: Final = 10.0
+#: So many failures at the start, one after the other, and it is given up.
+MAX_FAILURES: Final = 5
+
+#: Between two looks at the size of a log.
+_LOG_SECONDS: Final = 60.0
+
+#: All that supervisors get of the gateway's environment, which may hold secrets.
+_PASSED_ON: Final = frozenset(
+    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
+
+#: By its value the supervisor of a sandbox is found again.
+_MARK: Final = "--token-file"
+
+
+class TokenIssuer(Protocol):
+    """Signs tokens for supervisors."""
+
+    def mint(self, sandbox_id: str) -> tuple[str, int | None]:
+        """Return a token for a sandbox and when it expires."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """How supervisors are started.
+
+    Attributes:
+        directory: for one directory per sandbox.
+        command: the supervisor's program and what comes before its options.
+        arguments: further options for every supervisor.
+        tls_ca: the authority of the gateway's certificate; None without TLS.
+        owner: user and group of the sandboxes' files; a supervisor that root
+            starts becomes the owner of its root. None for this process's own.
+        lifeline: a descriptor that the supervisors get as standard input, and
+            whose end stops them; None if they go on without their gateway.
+        stop_seconds: how long a supervisor may take to stop.
+        restart_seconds: between its first death and its restart.
+    """
+
+    directory: Path
+    command: Sequence[str]
+    arguments: Sequence[str] = ()
+    tls_ca: Path | None = None
+    owner: tuple[int, int] | None = None
+    lifeline: int | None = None
+    stop_seconds: float = STOP_SECONDS
+    restart_seconds: float = RESTART_SECONDS
+
+
+class ProcessDriver:
+    """Runs supervisors as processes.
+
+    Args:
+        options: how.
+        tokens: signs their tokens.
+        on_failure: told, with a sandbox id and a reason, when a supervisor is
+            given up.
+    """
+
+    def __init__(
+        self, options: ProcessOptions, tokens: TokenIssuer, on_failure: Callable[[str, str], None]
+    ) -> None:
+        self._options = options
+        # The same, whatever link the operator came by: supervisors are found by it.
+        self._directory = options.directory.resolve()
+        self._tokens = tokens
+        self._on_failure = on_failure
+        self._endpoint = ""
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        #: What is watched. The process table shows a new process only a
+        #: moment after its start.
+        self._held: dict[str, HeldProcess] = {}
+
+    def listen_at(self, endpoint: str) -> None:
+        """Learn where supervisors reach the gateway; before any is started."""
+        self._endpoint = endpoint
+
+    def home(self, sandbox_id: str) -> SandboxHome:
+        """Return the directory of a sandbox."""
+        return SandboxHome(self._directory / sandbox_id, self._options.owner)
+
+    async def start(self, sandbox_id: str) -> None:
+        """Make what is missing of a sandbox, and have its supervisor run.
+
+        A supervisor that runs already is taken over, unless it was started
+        with other options than it would get now.
+
+        Raises:
+            OSError: it cannot be made or started.
+        """
+        watch = self._watches.get(sandbox_id)
+        if watch is not None and not watch.done():
+            return
+        process = await self._have_run(sandbox_id)
+        self._watches[sandbox_id] = asyncio.create_task(
+            self._watch(sandbox_id, process), name=f"watch {sandbox_id}"
+        )
+
+    async def stop(self, sandbox_id: str) -> None:
+        """End a sandbox's supervisor and wait until it is gone; its files stay."""
+        watch = self._watches.pop(sandbox_id, None)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        held = self._held.pop(sandbox_id, None)
+        if held is not None:
+            await self._end(held)
+        while (process := await in_thread(partial(self._find, sandbox_id))) is not None:
+            await self._end(process)
+
+    async def remove(self, sandbox_id: str) -> None:
+        """End a sandbox's supervisor and remove everything of the sandbox.
+
+        Raises:
+            OSError: something could not be removed.
+        """
+        await self.stop(sandbox_id)
+        await in_thread(partial(remove_tree, self.home(sandbox_id).path))
+
+    async def aclose(self, *, stop: bool) -> None:
+        """Watch no more.
+
+        Args:
+            stop: end the supervisors too.
+        """
+        watches = dict(self._watches)
+        for watch in watches.values():
+            watch.cancel()
+        await asyncio.gather(*watches.values(), return_exceptions=True)
+        if stop:
+            await asyncio.gather(*map(self.stop, watches))
+        self._watches.clear()
+        for process in self._held.values():
+            process.close()
+        self._held.clear()
+
+    async def _have_run(self, sandbox_id: str) -> HeldProcess:
+        """Return the supervisor that runs, whoever started it, or a new one."""
+        home, token = self.home(sandbox_id), self._tokens.mint(sandbox_id)[0]
+        command = self._command(sandbox_id)
+        while (found := await in_thread(partial(self._find, sandbox_id))) is not None:
+            if found.was_started_by(command):
+                log.info("supervisor found again", sandbox_id=sandbox_id, pid=found.pid)
+                # Its own may have expired, or be of another key.
+                try:
+                    await in_thread(partial(home.replace_token, token))
+                except OSError as error:
+                    log.warning("token was not renewed", sandbox_id=sandbox_id, reason=str(error))
+                except BaseException:
+                    found.close()
+                    raise
+                self._held[sandbox_id] = found
+                return found
+            log.info("supervisor has other options now", sandbox_id=sandbox_id, pid=found.pid)
+            await self._end(found)
+        await in_thread(partial(home.lay_out, token))
+        # Without a pause: cancelled, there is a process that is held, or none.
+        process = self._held[sandbox_id] = self._spawn(sandbox_id, command)
+        return process
+
+    def _find(self, sandbox_id: str) -> HeldProcess | None:
+        mark = str(self.home(sandbox_id).token)
+        for pid in pids_with_option(_MARK, mark):
+            with suppress(ProcessLookupError):
+                process = HeldProcess(pid)
+                if process.has_option(_MARK, mark):
+                    return process
+                process.close()
+        return None
+
+    def _command(self, sandbox_id: str) -> list[str]:
+        options, home = self._options, self.home(sandbox_id)
+        command = [
+            *options.command,
+            "--endpoint", self._endpoint, "--sandbox-id", sandbox_id, _MARK, str(home.token),
+            "--root", str(home.root), "--workdir", WORKDIR, "--state-dir", str(home.state),
+            "--log-format", "json", *options.arguments,
+        ]  # fmt: skip
+        if options.tls_ca is not None:
+            command += ["--tls-ca", str(options.tls_ca)]
+        if options.lifeline is not None:
+            command += ["--exit-on-stdin-close"]
+        return command
+
+    def _spawn(self, sandbox_id: str, command: Sequence[str]) -> HeldProcess:
+        lifeline = self._options.lifeline
+        with self.home(sandbox_id).log.open("ab") as errors:
+            # Not by asyncio, which kills the processes of a loop that is gone.
+            child = subprocess.Popen(  # noqa: S603 - our own program, no shell
+                command,
+                stdin=subprocess.DEVNULL if lifeline is None else lifeline,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env={name: value for name, value in os.environ.items() if name in _PASSED_ON},
+                start_new_session=True,
+            )
+        process = HeldProcess(child.pid)
+        # It may go on when this process ends; Popen would complain of that.
+        child.returncode = 0
+        log.info("supervisor started", sandbox_id=sandbox_id, pid=process.pid)
+        return process
+
+    async def _watch(self, sandbox_id: str, process: HeldProcess) -> None:
+        """Start the supervisor again whenever it ends."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            await self._attend(sandbox_id, process)
+            del self._held[sandbox_id]
+            process.close()
+            failures = 0 if loop.time() - began >= _STABLE_SECONDS else failures + 1
+            log.warning("supervisor ended", sandbox_id=sandbox_id, pid=process.pid, failures=failures)
+            if failures >= MAX_FAILURES:
+                self._give_up(sandbox_id, f"The supervisor ended {failures} times right after its start")
+                return
+            delay = self._options.restart_seconds * 2 ** max(0, failures - 1)
+            await asyncio.sleep(min(_MAX_RESTART_SECONDS, delay))
+            try:
+                process = await self._have_run(sandbox_id)
+            except OSError as error:
+                self._give_up(sandbox_id, f"The supervisor cannot be started again: {error}")
+                return
+
+    async def _attend(self, sandbox_id: str, process: HeldProcess) -> None:
+        """Wait until a supervisor ends, and keep its log within bounds meanwhile."""
+        ended = asyncio.create_task(process.wait())
+        try:
+            while not (await asyncio.wait({ended}, timeout=_LOG_SECONDS))[0]:
+                await in_thread(self.home(sandbox_id).bound_log)
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+
+    def _give_up(self, sandbox_id: str, why: str) -> None:
+        self._on_failure(sandbox_id, f"{why}; see {self.home(sandbox_id).log}")
+
+    async def _end(self, process: HeldProcess) -> None:
+        try:
+            process.signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(self._options.stop_seconds):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("supervisor did not stop and is killed", pid=process.pid)
+                process.signal(signal.SIGKILL)
+                await process.wait()
+        finally:
+            process.close()

@@ -1,0 +1,254 @@
+"""The methods about sandboxes: create, get, list, delete, stop, start.
+
+A request with a request_id is carried out once (SBX-5). The record of it says
+which sandbox it was about, so a repetition tells what became of that one, also
+if another has its name by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+from google.protobuf.message import Message
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.pb.openshell.datamodel.v1 import datamodel_pb2
+from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirectory
+from openshell_files_gateway.server.calls import Call, Implementation, parse_request
+from openshell_files_gateway.simulation.core.listing import matches, page, parse_selector
+from openshell_files_gateway.simulation.core.sandbox_requests import (
+    check_creation,
+    check_request_id,
+    workspace_of,
+)
+from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle, SandboxWish
+from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError, not_kept
+
+IdempotentRequest = (
+    sandboxes_pb2.CreateSandboxRequest
+    | sandboxes_pb2.DeleteSandboxRequest
+    | sandboxes_pb2.StopSandboxRequest
+    | sandboxes_pb2.StartSandboxRequest
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """A request, and what is known of it from before.
+
+    Attributes:
+        request: to be remembered; None if it has no request_id.
+        earlier: that it repeats; None if it is new.
+    """
+
+    request: AdmittedRequest | None
+    earlier: AdmittedRequest | None
+
+
+class SandboxMethods:
+    """Implements the sandbox methods of the service.
+
+    Args:
+        directory: finds sandboxes and hides other people's (AUT-5).
+        lifecycle: changes them.
+        store: recognises repeated requests.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        directory: SandboxDirectory,
+        lifecycle: SandboxLifecycle,
+        store: SandboxStore,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._lifecycle = lifecycle
+        self._store = store
+        self._clock = clock
+        #: Requests under way by caller and id; who waits keeps an entry alive.
+        self._under_way: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def implementations(self) -> dict[str, Implementation]:
+        """Return the methods by name."""
+        return {
+            "CreateSandbox": self.create_sandbox,
+            "GetSandbox": self.get_sandbox,
+            "ListSandboxes": self.list_sandboxes,
+            "DeleteSandbox": self.delete_sandbox,
+            "StopSandbox": self.stop_sandbox,
+            "StartSandbox": self.start_sandbox,
+        }
+
+    async def create_sandbox(self, data: bytes, call: Call) -> bytes:
+        """CreateSandbox: a repetition by request_id gives the same sandbox."""
+        request: sandboxes_pb2.CreateSandboxRequest = parse_request(sandboxes_pb2.CreateSandboxRequest, data)
+        workspace = workspace_of(request.workspace_scope)
+        check_creation(request)
+        self._directory.require_member(call.user, workspace)
+        wish = SandboxWish(request.name, workspace, request.spec, request.labels, request.annotations)
+        async with self._once(request, call) as admission:
+            if admission.earlier is not None:
+                return _response(self._made_by(admission.earlier), call)
+            return _response(await self._lifecycle.create(wish, admission.request), call)
+
+    async def get_sandbox(self, data: bytes, call: Call) -> bytes:
+        """GetSandbox."""
+        request: sandboxes_pb2.GetSandboxRequest = parse_request(sandboxes_pb2.GetSandboxRequest, data)
+        return _response(self._resolve(request.name, request.workspace_scope, call), call)
+
+    async def list_sandboxes(self, data: bytes, call: Call) -> bytes:
+        """ListSandboxes: by workspace and name, in pages."""
+        request: sandboxes_pb2.ListSandboxesRequest = parse_request(sandboxes_pb2.ListSandboxesRequest, data)
+        everywhere = request.workspace_scope.WhichOneof("selection") == "all_workspaces"
+        workspace = None if everywhere else workspace_of(request.workspace_scope)
+        wanted = parse_selector(request.label_selector)
+        found = [
+            sandbox
+            for sandbox in self._directory.visible(call.user, workspace)
+            if matches(sandbox.message.metadata.labels, wanted)
+        ]
+        chosen, token = page(
+            found,
+            lambda one: (one.workspace, one.name),
+            lambda one: one.message.ByteSize(),
+            size=request.page_size,
+            token=request.page_token,
+        )
+        response = sandboxes_pb2.ListSandboxesResponse(
+            sandboxes=[sandbox.message for sandbox in chosen], next_page_token=token
+        )
+        return response.SerializeToString()
+
+    async def delete_sandbox(self, data: bytes, call: Call) -> bytes:
+        """DeleteSandbox: the answer comes when nothing of it is left."""
+        request: sandboxes_pb2.DeleteSandboxRequest = parse_request(sandboxes_pb2.DeleteSandboxRequest, data)
+        async with self._once(request, call) as admission:
+            earlier = admission.earlier
+            if earlier is not None and self._directory.find(earlier.sandbox_id) is None:
+                return _deleted(earlier.sandbox_id)
+            try:
+                sandbox = self._resolve(request.name, request.workspace_scope, call)
+            except TransferError as error:
+                if error.reason is not Reason.SANDBOX_NOT_FOUND or not request.allow_missing:
+                    raise
+                # Or a repetition would delete what has the name by then.
+                await self._remember(admission.request, "")
+                return _deleted("")
+            # Before: after it a gateway that dies could no longer tell.
+            await self._remember(admission.request, sandbox.id)
+            await self._lifecycle.delete(sandbox)
+            return _deleted(sandbox.id)
+
+    async def stop_sandbox(self, data: bytes, call: Call) -> bytes:
+        """StopSandbox: the answer comes when it is stopped; repeating it changes nothing."""
+        request: sandboxes_pb2.StopSandboxRequest = parse_request(sandboxes_pb2.StopSandboxRequest, data)
+        return await self._turn(request, call, self._lifecycle.stop)
+
+    async def start_sandbox(self, data: bytes, call: Call) -> bytes:
+        """StartSandbox: GetSandbox tells when it is ready; repeating it changes nothing."""
+        request: sandboxes_pb2.StartSandboxRequest = parse_request(sandboxes_pb2.StartSandboxRequest, data)
+        return await self._turn(request, call, self._lifecycle.start)
+
+    async def _turn(
+        self,
+        request: sandboxes_pb2.StopSandboxRequest | sandboxes_pb2.StartSandboxRequest,
+        call: Call,
+        turn: Callable[[Sandbox], Awaitable[Sandbox]],
+    ) -> bytes:
+        """Stop or start a sandbox."""
+        async with self._once(request, call) as admission:
+            if admission.earlier is not None:
+                return _response(self._made_by(admission.earlier), call)
+            sandbox = self._resolve(request.name, request.workspace_scope, call)
+
+            async def work() -> None:
+                await turn(sandbox)
+                await self._remember(admission.request, sandbox.id)
+
+            # Also if the caller goes away: what was done is remembered.
+            await self._lifecycle.carry_through(work())
+            return _response(self._directory.find(sandbox.id) or sandbox, call)
+
+    def _resolve(self, name: str, scope: datamodel_pb2.WorkspaceSelector, call: Call) -> Sandbox:
+        if not name:
+            raise invalid("name", "required")
+        sandbox = self._directory.resolve(call.user, sandbox_id="", name=name, workspace=workspace_of(scope))
+        call.facts["sandbox_id"] = sandbox.id
+        return sandbox
+
+    def _made_by(self, earlier: AdmittedRequest) -> Sandbox:
+        sandbox = self._directory.find(earlier.sandbox_id)
+        if sandbox is None:
+            raise TransferError(
+                Reason.SANDBOX_NOT_FOUND, "the sandbox that this request_id was about was deleted since"
+            )
+        return sandbox
+
+    @asynccontextmanager
+    async def _once(self, request: IdempotentRequest, call: Call) -> AsyncGenerator[_Admission, None]:
+        """Find out whether a request is a repetition, while no other call makes the same one.
+
+        Raises:
+            TransferError: REQUEST_ID_PAYLOAD_MISMATCH, INVALID_REQUEST, or
+                IO_ERROR if it cannot be found out.
+        """
+        check_request_id(request.request_id)
+        if not request.request_id:
+            yield _Admission(None, None)
+            return
+        # Two spellings are one UUID.
+        key = (call.user.key, request.request_id.lower())
+        lock = self._under_way.setdefault(key, asyncio.Lock())
+        async with lock:
+            admitted = AdmittedRequest(*key, _fingerprint(request, call.path), "", self._clock())
+            try:
+                earlier = await self._store.recall(*key, admitted.admitted)
+            except StoreError as error:
+                raise not_kept(error) from error
+            if earlier is not None and earlier.fingerprint != admitted.fingerprint:
+                raise TransferError(
+                    Reason.REQUEST_ID_PAYLOAD_MISMATCH,
+                    "request_id: it was used for a different request before",
+                )
+            yield _Admission(admitted, earlier)
+
+    async def _remember(self, request: AdmittedRequest | None, sandbox_id: str) -> None:
+        if request is None:
+            return
+        try:
+            await self._store.remember(replace(request, sandbox_id=sandbox_id))
+        except StoreError as error:
+            raise not_kept(error) from error
+
+
+def _fingerprint(request: Message, path: str) -> bytes:
+    plain: Any = type(request)()
+    plain.CopyFrom(request)
+    plain.request_id = ""
+    return hashlib.sha256(path.encode() + b"\0" + plain.SerializeToString(deterministic=True)).digest()
+
+
+def _deleted(sandbox_id: str) -> bytes:
+    """Return the answer; without an id there was nothing to delete."""
+    outcome = (
+        sandboxes_pb2.DELETION_OUTCOME_COMPLETED
+        if sandbox_id
+        else sandboxes_pb2.DELETION_OUTCOME_ALREADY_ABSENT
+    )
+    return sandboxes_pb2.DeleteSandboxResponse(outcome=outcome, sandbox_id=sandbox_id).SerializeToString()
+
+
+def _response(sandbox: Sandbox, call: Call) -> bytes:
+    call.facts["sandbox_id"] = sandbox.id
+    return sandboxes_pb2.SandboxResponse(sandbox=sandbox.message).SerializeToString()

@@ -1,0 +1,327 @@
+"""The operations on one stream, one after the other: the first frame, the operation, the last frame."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import partial
+from typing import Final
+
+import structlog
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import PROTOCOL_VERSION
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.concurrency import end_tasks
+from openshell_supervisor_sim.agent.core.requests import recorded, start_digest, upload_key, upload_request
+from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
+from openshell_supervisor_sim.agent.download.send import DownloadSession
+from openshell_supervisor_sim.agent.download.stat_file import stat_file
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
+from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.streams import (
+    ByteStream,
+    Inbound,
+    Outbound,
+    error_message,
+    is_open,
+    parse_input,
+    parse_open,
+)
+from openshell_supervisor_sim.agent.upload.receive import UploadSession, settled
+from openshell_supervisor_sim.agent.upload.status import Caller, Verifying
+
+#: The line of each operation, with its facts. What only an agent's developer
+#: wants to know goes to the standard log, as everywhere in the agent.
+log = structlog.get_logger("openshell_supervisor_sim.agent")
+_log = logging.getLogger(__name__)
+
+#: How long a next operation is waited for; gateways end a relay at rest much earlier.
+_REST_SECONDS: Final = 60.0
+
+#: Of an error, in the log.
+_LOGGED_CHARACTERS: Final = 1000
+
+_ACCEPTED = file_relay_pb2.FileRelayResponse(
+    accepted=file_relay_pb2.FileRelayAccepted(protocol_version=PROTOCOL_VERSION)
+)
+
+
+class _CancelledByPeer(Exception):  # noqa: N818 - not an error: nobody waits any more
+    """The caller is gone; nobody waits for an answer (FRM-6)."""
+
+
+class Session:
+    """Serves one stream.
+
+    Args:
+        services: of the agent.
+        stream: to the gateway.
+    """
+
+    def __init__(self, services: Services, stream: ByteStream) -> None:
+        self._services = services
+        idle = services.limits.idle_timeout
+        self._inbound = Inbound(stream, idle)
+        self._outbound = Outbound(stream, idle)
+        self._transfer: UploadSession | DownloadSession | None = None
+        self._resting = False
+        self._finishing = asyncio.Event()
+        #: The next operation, if it began while the last one was still watched.
+        self._followed_by: memoryview | None = None
+
+    @property
+    def kind(self) -> str:
+        """`upload`, `download`, `other`, or `none` between two operations."""
+        if self._resting:
+            return "none"
+        match self._transfer:
+            case UploadSession():
+                return "upload"
+            case DownloadSession():
+                return "download"
+            case None:
+                return "other"
+
+    @property
+    def buffered(self) -> int:
+        """Bytes this session holds between stream and disk."""
+        transfer = self._transfer.buffered if self._transfer is not None else 0
+        return transfer + self._inbound.buffered + self._outbound.buffered
+
+    async def run(self) -> None:
+        """Carry operations out, each to its last frame (FRM-3, FRM-9).
+
+        Raises:
+            CancelledError: only that.
+        """
+        keeps = await self._carry_out(self._inbound.frame())
+        while keeps and not self._finishing.is_set():
+            keeps = await self._carry_out(self._next_open())
+
+    def finish(self) -> None:
+        """Carry out no operation after this one."""
+        self._finishing.set()
+
+    async def _carry_out(self, first: Coroutine[object, object, memoryview | None]) -> bool:
+        """Carry out one operation; whether the stream may carry another."""
+        keeps, kind = False, None
+        try:
+            frame = await first
+            if frame is None:
+                return False
+            opened = parse_open(frame)
+            keeps, kind = opened.keep_relay, opened.WhichOneof("operation")
+            # A stream begins under its first operation's id.
+            structlog.contextvars.bind_contextvars(transfer_id=opened.transfer_id)
+            await self._operation(opened)
+            log.info("operation ended", operation=kind, outcome="OK")
+        except TransferError as error:
+            self._services.counters.operations_failed += 1
+            # As a value: paths can hold line ends, and a line of the log must stay one.
+            told = error.message[:_LOGGED_CHARACTERS]
+            log.info("operation ended", operation=kind, outcome=error.reason.name, error=told)
+            # Where frames begin is not known any more, and with it who says what.
+            keeps = keeps and error.reason is not Reason.AGENT_PROTOCOL_ERROR
+            return await self._send_error(error) and keeps
+        except (ConnectionError, _CancelledByPeer) as error:
+            _log.debug("the peer is gone: %r", error)
+            return False
+        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
+            _log.exception("a file operation failed by a bug: %s", kind)
+            self._services.counters.operations_failed += 1
+            await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
+            return False
+        finally:
+            self._transfer = None
+            self._count_bytes()
+        return keeps
+
+    def _count_bytes(self) -> None:
+        counters = self._services.counters
+        counters.bytes_received += self._inbound.received
+        counters.bytes_sent += self._outbound.sent
+        self._inbound.received = self._outbound.sent = 0
+
+    async def _next_open(self) -> memoryview | None:
+        """Wait for the next operation's first frame; None if there is none.
+
+        What the peer still sends of the last one's input is thrown away.
+        """
+        if self._followed_by is not None:
+            followed_by, self._followed_by = self._followed_by, None
+            return followed_by
+        self._resting = True
+        reading = asyncio.create_task(self._read_open(), name="file-agent-rest")
+        finishing = asyncio.create_task(self._finishing.wait(), name="file-agent-finishing")
+        try:
+            await asyncio.wait(
+                {reading, finishing}, timeout=_REST_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            return reading.result() if reading.done() else None
+        finally:
+            self._resting = False
+            await end_tasks(reading, finishing)
+
+    async def _read_open(self) -> memoryview | None:
+        while True:
+            frame = await self._inbound.frame(patient=True)
+            if frame is None or is_open(frame):
+                return frame
+            # A message holds any number of frames; others have a turn too.
+            await asyncio.sleep(0)
+
+    async def _send_error(self, error: TransferError) -> bool:
+        try:
+            await self._outbound.put_message(error_message(error))
+            await self._outbound.flush()
+        except (ConnectionError, TransferError) as gone:
+            _log.debug("the peer does not take the error %s: %r", error, gone)
+            return False
+        return True
+
+    async def _operation(self, opened: file_relay_pb2.FileRelayOpen) -> None:
+        if not 1 <= opened.protocol_version <= PROTOCOL_VERSION:
+            raise TransferError(
+                Reason.FILES_UNSUPPORTED,
+                f"open.protocol_version is {opened.protocol_version}, the agent speaks 1 to {PROTOCOL_VERSION}",
+                {"protocol_version": str(PROTOCOL_VERSION)},
+            )
+        self._services = self._services.for_principal(opened.principal)
+        caller = Caller(opened.principal, self._services.limits.stricter(opened))
+        self._inbound.idle_timeout = self._outbound.idle_timeout = caller.limits.idle_timeout
+        if opened.WhichOneof("operation") == "upload":
+            upload = self._transfer = UploadSession(self._services, caller, self._inbound, self._outbound)
+            response = await upload.run(opened.upload, _ACCEPTED)
+            self._services.counters.uploads_published += not response.replayed
+            await self._answer(file_relay_pb2.FileRelayResponse(upload=response))
+        else:
+            await self._watched(self._without_input(opened, caller), opened)
+
+    async def _without_input(self, opened: file_relay_pb2.FileRelayOpen, caller: Caller) -> None:
+        """Carry out an operation whose first frame says everything."""
+        response = file_relay_pb2.FileRelayResponse()
+        match opened.WhichOneof("operation"):
+            case "download":
+                download = self._transfer = DownloadSession(self._services, caller, self._outbound)
+                await download.run(opened.download, _ACCEPTED)
+                self._services.counters.downloads_completed += 1
+                return
+            case "start_upload":
+                response.start_upload.CopyFrom(await self._start_upload(opened.start_upload, caller))
+            case "get_upload":
+                response.get_upload.CopyFrom(await self._get_upload(opened.get_upload, caller))
+            case "list_uploads":
+                response.list_uploads.CopyFrom(await self._list_uploads(caller))
+            case "abort_upload":
+                response.abort_upload.CopyFrom(await self._abort_upload(opened.abort_upload, caller))
+            case "stat_file":
+                response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
+            case _:
+                raise TransferError(
+                    Reason.METHOD_UNSUPPORTED, "open.operation is none that this file agent knows"
+                )
+        await self._outbound.put_message(_ACCEPTED)
+        await self._answer(response)
+
+    async def _answer(self, response: file_relay_pb2.FileRelayResponse) -> None:
+        await self._outbound.put_message(response)
+        await self._outbound.flush()
+
+    async def _start_upload(
+        self, request: files_pb2.StartUploadRequest, caller: Caller
+    ) -> files_pb2.StartUploadResponse:
+        interrupt = Interrupt()
+        start = partial(
+            self._services.admission.start,
+            upload_request(request.metadata, started=True),
+            recorded(request.metadata),
+            start_digest(request),
+            caller,
+            interrupt,
+        )
+        status = await self._outbound.while_working(self._services.disk.run(start, interrupt=interrupt))
+        return files_pb2.StartUploadResponse(upload=status, limits=caller.limits.message())
+
+    async def _get_upload(
+        self, request: files_pb2.GetUploadRequest, caller: Caller
+    ) -> files_pb2.GetUploadResponse:
+        interrupt = Interrupt()
+        ask = partial(
+            self._services.uploads.status,
+            caller,
+            upload_key(request),
+            digest=request.include_digest,
+            interrupt=interrupt,
+        )
+        status = await self._outbound.while_working(self._services.disk.run(ask, interrupt=interrupt))
+        return files_pb2.GetUploadResponse(upload=status, limits=caller.limits.message())
+
+    async def _list_uploads(self, caller: Caller) -> files_pb2.ListUploadsResponse:
+        uploads, occupied = await self._services.disk.run(
+            partial(self._services.uploads.unfinished_of, caller)
+        )
+        return files_pb2.ListUploadsResponse(uploads=uploads, staged_bytes=occupied)
+
+    async def _abort_upload(
+        self, request: files_pb2.AbortUploadRequest, caller: Caller
+    ) -> files_pb2.AbortUploadResponse:
+        if not request.upload_id:
+            raise invalid("upload_id", "is empty")
+        while True:
+            status = await self._services.disk.run(
+                partial(self._services.uploads.abort, caller, request.upload_id)
+            )
+            if not isinstance(status, Verifying):
+                return files_pb2.AbortUploadResponse(upload=status)
+            await self._outbound.while_working(settled(self._services, status.upload))
+
+    async def _stat_file(
+        self, request: files_pb2.StatFileRequest, caller: Caller
+    ) -> files_pb2.StatFileResponse:
+        interrupt = Interrupt()
+        look = partial(stat_file, self._services.root, self._services.fs, request, interrupt)
+        info = await self._outbound.while_working(self._services.disk.run(look, interrupt=interrupt))
+        return files_pb2.StatFileResponse(file=info, limits=caller.limits.message())
+
+    async def _watched(
+        self, operation: Coroutine[object, object, None], opened: file_relay_pb2.FileRelayOpen
+    ) -> None:
+        """Carry out an operation, and stop it if the peer cancels or breaks the order."""
+        working = asyncio.create_task(operation, name="file-agent-operation")
+        watching = asyncio.create_task(self._watch(followed=opened.keep_relay), name="file-agent-watch")
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done() and watching.exception() is None:
+                await asyncio.wait({working})
+        finally:
+            await end_tasks(working, watching)
+        if working.cancelled():
+            watching.result()
+        working.result()
+
+    async def _watch(self, *, followed: bool) -> None:
+        """Read what a peer may still send; the end of its bytes means nothing (FRM-3).
+
+        Args:
+            followed: the next operation may begin as soon as the last frame of
+                this one is sent.
+        """
+        while True:
+            frame = await self._inbound.frame(patient=True)
+            if frame is None:
+                return
+            if followed and is_open(frame):
+                self._followed_by = frame
+                return
+            match parse_input(frame):
+                case InputEnd(cancelled=True):
+                    raise _CancelledByPeer
+                case InputEnd():
+                    continue
+                case Misplaced(field=field, description=description):
+                    raise TransferError(Reason.INVALID_REQUEST, f"{field}: {description}")
+                case _:
+                    raise TransferError(Reason.INVALID_REQUEST, "upload: this operation takes no messages")

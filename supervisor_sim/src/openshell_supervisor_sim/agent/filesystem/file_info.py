@@ -1,0 +1,123 @@
+"""What a file is: its description, its version; reading it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+from typing import Final, Protocol
+
+from openshell_files_protocol.digests import Digest
+from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+
+from openshell_supervisor_sim.agent.core.wire_numbers import set_time, unsigned
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+
+_READ_BYTES: Final = MIB
+
+
+class TakesBytes(Protocol):
+    """Something that is computed from bytes."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Put bytes in."""
+        ...
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: nobody waits any more
+    """The caller of a long computation is gone."""
+
+
+class Interrupt:
+    """Lets the event loop stop a long computation in a disk thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Stop the computation at its next step."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Go on, or raise `Interrupted`."""
+        if self._event.is_set():
+            raise Interrupted
+
+
+def version(status: os.stat_result) -> str:
+    """Return the file's version: it changes when content or metadata change.
+
+    Device, inode, size, modified and changed time, whatever numbers they are.
+    A change within one tick of the file system's clock that keeps the size can
+    be missed.
+    """
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return hashlib.sha256(repr(numbers).encode("ascii")).hexdigest()[:32]
+
+
+def same_file(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether size, modified and changed time are the same (DWN-5).
+
+    A file that loses or gains a name meanwhile has a new changed time and the
+    same content: whoever reads a file that is replaced reads the old one.
+    """
+    renamed = before.st_nlink != after.st_nlink
+    return untouched(before, after) or (renamed and same_content(before, after))
+
+
+def same_inode(one: os.stat_result, other: os.stat_result) -> bool:
+    """Return whether both are the same file, if it was there all the time."""
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def untouched(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether nothing happened to a file: also no change that set the modified time back."""
+    return same_content(before, after) and before.st_ctime_ns == after.st_ctime_ns
+
+
+def same_content(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether size and modified time are the same; the changed time is another after a rename."""
+    return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+
+
+def describe(status: os.stat_result, path: str, digest: Digest | None = None) -> files_pb2.FileInfo:
+    """Return the description of a file for the caller, with its digest if there is one (DIG-4)."""
+    if stat.S_ISREG(status.st_mode):
+        kind = files_pb2.FILE_TYPE_REGULAR
+    elif stat.S_ISDIR(status.st_mode):
+        kind = files_pb2.FILE_TYPE_DIRECTORY
+    elif stat.S_ISLNK(status.st_mode):
+        kind = files_pb2.FILE_TYPE_SYMLINK
+    else:
+        kind = files_pb2.FILE_TYPE_SPECIAL
+    info = files_pb2.FileInfo(
+        path=path,
+        type=kind,
+        size_bytes=unsigned(status.st_size),
+        mode=stat.S_IMODE(status.st_mode),
+        version=version(status),
+        sha256=digest.sha256 if digest is not None else b"",
+        sha256_blocks=digest.sha256_blocks if digest is not None else b"",
+        allocated_bytes=unsigned(status.st_blocks * 512),
+    )
+    set_time(info.modified_time, status.st_mtime_ns)
+    return info
+
+
+def read_range(fs: FileSystem, fd: int, start: int, end: int, taker: TakesBytes, interrupt: Interrupt) -> int:
+    """Read a part of a file into a digest.
+
+    Returns:
+        Where reading stopped: `end`, or the end of the file before it.
+    """
+    position = start
+    while position < end:
+        interrupt.check()
+        # Fresh bytes and not one buffer: a checksum takes nothing else, and would copy.
+        if not (data := fs.pread(fd, min(_READ_BYTES, end - position), position)):
+            break
+        taker.update(data)
+        position += len(data)
+    return position

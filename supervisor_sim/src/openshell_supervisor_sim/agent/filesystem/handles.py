@@ -1,0 +1,207 @@
+"""The system calls on files, in one place where tests can make them fail.
+
+All of them block; they are called from disk threads only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from openshell_supervisor_sim.agent.filesystem import syscalls
+
+#: The clock of the kernel that files get their times from; Python has no name for it.
+_CLOCK_REALTIME_COARSE: Final = 5
+
+#: Some file systems keep no smaller step; it is far below a tick of that clock.
+_BEFORE_NOW_NS: Final = 1000
+
+
+class FileSystem:
+    """The kernel's files. Every method raises what the system call raises."""
+
+    def openat2(self, dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
+        """Resolve and open under constraints; see the manual, section 2."""
+        return syscalls.openat2(dir_fd, path, flags, resolve)
+
+    def open(self, name: bytes, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> int:
+        """Return a descriptor of a file, closed on exec."""
+        return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+    def reopen(self, fd: int, flags: int) -> int:
+        """Open once more, with other flags, exactly the file behind `fd`."""
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor. Only one that is not open raises.
+
+        Linux closes it whatever it answers, and content is flushed before
+        anybody relies on it: an error here would only hide another.
+        """
+        try:
+            os.close(fd)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
+
+    def duplicate(self, fd: int) -> int:
+        """Return a second descriptor, closed on exec."""
+        return os.dup(fd)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """Describe an open file."""
+        return os.fstat(fd)
+
+    def lstat(self, name: bytes, dir_fd: int) -> os.stat_result | None:
+        """Describe a directory's entry without following it; None if there is none."""
+        try:
+            return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def may_write(self, name: bytes, dir_fd: int) -> bool:
+        """Return whether this process may write a file; the name is not followed."""
+        return os.access(name, os.W_OK, dir_fd=dir_fd, effective_ids=True, follow_symlinks=False)
+
+    def readlink(self, name: bytes, dir_fd: int) -> bytes:
+        """Read a symbolic link; an empty name reads the link behind `dir_fd`."""
+        return os.readlink(name, dir_fd=dir_fd)
+
+    def descriptor_path(self, fd: int) -> bytes:
+        """Return the path of an open file as the kernel knows it."""
+        return os.readlink(f"/proc/self/fd/{fd}".encode())
+
+    def file_system_type(self, fd: int) -> int:
+        """Return the magic number of the file system."""
+        return syscalls.file_system_type(fd)
+
+    def mkdir(self, name: bytes, dir_fd: int) -> None:
+        """Make a directory with mode 0777 less the umask."""
+        os.mkdir(name, 0o777, dir_fd=dir_fd)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """Write at a place; may write less than all."""
+        return os.pwrite(fd, data, offset)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """Read at a place; may return less than asked for, nothing at the end."""
+        return os.pread(fd, size, offset)
+
+    def preadv(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """Read at a place; may read less than asked for, 0 at the end."""
+        return os.preadv(fd, [buffer], offset)
+
+    def seek_data(self, fd: int, offset: int) -> int:
+        """Return where content begins at or behind `offset`; ENXIO if there is none."""
+        return os.lseek(fd, offset, os.SEEK_DATA)
+
+    def seek_hole(self, fd: int, offset: int) -> int:
+        """Return where the next hole begins at or behind `offset`."""
+        return os.lseek(fd, offset, os.SEEK_HOLE)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Set the size of a file; growing makes a hole."""
+        os.ftruncate(fd, size)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        """Set the permission bits."""
+        os.fchmod(fd, mode)
+
+    def chmod_entry(self, fd: int, mode: int) -> None:
+        """Set the permission bits of what is behind an O_PATH descriptor; needs /proc."""
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+
+    def set_modified(self, fd: int, modified_ns: int | None) -> None:
+        """Set the modified time in nanoseconds since 1970; None is just before now.
+
+        The kernel's clock for files stands still for up to 10 ms. A time before
+        its present one is no other writer's, however soon the next write is.
+        """
+        if modified_ns is None:
+            modified_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) - _BEFORE_NOW_NS
+            os.utime(fd, ns=(modified_ns, modified_ns))
+        else:
+            os.utime(fd, ns=(os.fstat(fd).st_atime_ns, modified_ns))
+
+    def fsync(self, fd: int) -> None:
+        """Flush content and metadata to the device."""
+        os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        """Flush content to the device."""
+        os.fdatasync(fd)
+
+    def rename(self, dir_fd: int, source: bytes, destination: bytes) -> None:
+        """Rename within a directory, replacing what is there."""
+        os.rename(source, destination, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def rename_noreplace(self, dir_fd: int, source: bytes, destination: bytes) -> None:
+        """Rename within a directory unless something is there."""
+        syscalls.rename_noreplace(dir_fd, source, destination)
+
+    def link(self, dir_fd: int, source: bytes, destination: bytes) -> None:
+        """Give a file a second name in its directory."""
+        os.link(source, destination, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def link_descriptor(self, fd: int, dir_fd: int, name: bytes) -> None:
+        """Give a file that has no name (O_TMPFILE) one."""
+        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd, follow_symlinks=True)
+
+    def unlink(self, name: bytes, dir_fd: int) -> None:
+        """Remove a name; it is fine if there is none."""
+        try:
+            os.unlink(name, dir_fd=dir_fd)
+        except FileNotFoundError:
+            return
+
+
+def is_regular(status: os.stat_result) -> bool:
+    """Return whether it is a regular file."""
+    return stat.S_ISREG(status.st_mode)
+
+
+def has_descriptor_paths() -> bool:
+    """Return whether /proc is there, through which descriptors are opened again."""
+    return os.path.exists("/proc/self/fd")
+
+
+def devtmpfs_devices(mounts: Sequence[str] | None = None) -> frozenset[int]:
+    """Return the device numbers of devtmpfs.
+
+    It answers to fstatfs like tmpfs. There is one instance for the whole life
+    of a kernel, so it is enough to look once.
+
+    Args:
+        mounts: lines of /proc/self/mountinfo; read if not given.
+    """
+    if mounts is None:
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+                mounts = file.readlines()
+        except OSError:
+            return frozenset()
+    devices: set[int] = set()
+    for line in mounts:
+        fields, _, rest = line.partition(" - ")
+        if rest.split(" ", 1)[0] == "devtmpfs":
+            major, _, minor = fields.split(" ")[2].partition(":")
+            devices.add(os.makedev(int(major), int(minor)))
+    return frozenset(devices)
+
+
+def process_umask() -> int:
+    """Return the process's umask, without a moment in which it is another one."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,65 @@
+"""Whether a file system can keep a modified time: most end in 2038, 2106 or 2446."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from openshell_files_protocol.errors import invalid
+
+from openshell_supervisor_sim.agent.core.wire_numbers import NANOSECONDS
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+
+#: From 1980 to January 2038: what every file system keeps, so nothing is tried.
+_ALWAYS_KEPT: Final = range(315_532_800, 2_147_483_647)
+
+#: What file systems round to at most (FAT: two seconds).
+_GRANULARITY_SECONDS: Final = 2
+
+
+def keeps_time(fs: FileSystem, fd: int, modified_ns: int) -> bool:
+    """Try whether a file can have a modified time, and give it back the one that it had.
+
+    Args:
+        fs: system calls.
+        fd: of the file.
+        modified_ns: nanoseconds since 1970.
+
+    Raises:
+        OSError: the file's time cannot be set at all.
+    """
+    wanted = modified_ns // NANOSECONDS
+    if wanted in _ALWAYS_KEPT:
+        return True
+    before = fs.fstat(fd).st_mtime_ns
+    try:
+        fs.set_modified(fd, modified_ns)
+    except OverflowError:
+        return False
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.EOVERFLOW, errno.ERANGE}:
+            return False
+        raise
+    kept = fs.fstat(fd).st_mtime_ns // NANOSECONDS
+    fs.set_modified(fd, before)
+    return abs(kept - wanted) <= _GRANULARITY_SECONDS
+
+
+def require_time_kept(fs: FileSystem, fd: int, path: str, modified_ns: int | None) -> None:
+    """Refuse a modified time that the file system would change (UPL-10).
+
+    Args:
+        fs: system calls.
+        fd: of a file on the destination's file system.
+        path: of the destination, for the error.
+        modified_ns: nanoseconds since 1970; None asks for nothing.
+
+    Raises:
+        TransferError: INVALID_REQUEST for the field `metadata.modified_time`.
+        OSError: the file's time cannot be set at all.
+    """
+    if modified_ns is not None and not keeps_time(fs, fd, modified_ns):
+        raise invalid(
+            "metadata.modified_time",
+            f"cannot be kept by the file system of {path}; leave it out, or give a time between 1980 and 2038",
+        )

@@ -1,0 +1,1 @@
+"""From a caller's path to a descriptor inside the root."""

@@ -1,0 +1,65 @@
+"""The directories of unfinished uploads, held open.
+
+A directory can be moved while an upload waits. Its path leads nowhere then, or
+to another directory, and the staging file would stay where nobody finds it. The
+descriptor goes with the directory.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Final
+
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+
+#: More are found by their path, so that descriptors do not run out.
+_MOST: Final = 512
+
+
+class HeldDirectories:
+    """Descriptors by the upload's id. Methods may be called from any thread.
+
+    Args:
+        fs: system calls.
+    """
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self._lock = threading.Lock()
+        self._held: dict[str, int] = {}
+        self._closed = False
+
+    def hold(self, upload_id: str, directory: int) -> None:
+        """Hold a directory as well; that it cannot be held is no error."""
+        with suppress(OSError):
+            fd = self._fs.duplicate(directory)
+            with self._lock:
+                kept = not self._closed and len(self._held) < _MOST and upload_id not in self._held
+                if kept:
+                    self._held[upload_id] = fd
+            if not kept:
+                self._fs.close(fd)
+
+    def borrow(self, upload_id: str) -> int | None:
+        """Return a descriptor of the directory for the caller to close; None if it is not held."""
+        with self._lock:
+            held = self._held.get(upload_id)
+            with suppress(OSError):
+                return None if held is None else self._fs.duplicate(held)
+        return None
+
+    def let_go(self, upload_id: str) -> None:
+        """Close the directory of an upload that has ended; more than once is fine."""
+        with self._lock:
+            fd = self._held.pop(upload_id, None)
+        if fd is not None:
+            self._fs.close(fd)
+
+    def close(self) -> None:
+        """Close all; more than once is fine."""
+        with self._lock:
+            self._closed = True
+            fds, self._held = list(self._held.values()), {}
+        for fd in fds:
+            self._fs.close(fd)

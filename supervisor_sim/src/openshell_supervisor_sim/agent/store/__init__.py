@@ -1,0 +1,1 @@
+"""What outlives a call: the journal and the staging files."""

@@ -1,0 +1,1 @@
+"""Uploads: admission, receiving, publication, recovery."""

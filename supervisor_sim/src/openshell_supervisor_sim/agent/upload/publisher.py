@@ -1,0 +1,339 @@
+"""Publishing: from a verified staging file to the destination (UPL-8 to UPL-12)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from openshell_files_protocol.digests import Digest
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.core.requests import Absent, HasDigest, UploadRequest
+from openshell_supervisor_sim.agent.core.wire_numbers import signed
+from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, transfer_error
+from openshell_supervisor_sim.agent.filesystem.file_info import (
+    Interrupt,
+    describe,
+    same_content,
+    same_inode,
+    version,
+)
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_supervisor_sim.agent.paths.destination import DestinationCheck, publish_mode
+from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot, sync_directory
+from openshell_supervisor_sim.agent.store.journal import Journal
+from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
+from openshell_supervisor_sim.agent.store.staging import Staging
+from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
+from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
+
+_log = logging.getLogger(__name__)
+
+#: How often a finish begins anew because the destination's mode changed meanwhile.
+_TRIES: Final = 16
+
+#: To free less takes no longer than to arrange that nobody waits for it.
+_LARGE_BYTES: Final = 16 * MIB
+
+
+class FlushFailedError(Exception):
+    """The device failed while content was flushed: what is staged cannot be trusted."""
+
+    def __init__(self, error: TransferError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is going to be published, as computed in the sandbox."""
+
+    size_bytes: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was published.
+
+    Attributes:
+        response: the answer to the finish.
+        durable: file and name are on the device, so the record has to be too.
+    """
+
+    response: files_pb2.UploadFileResponse
+    durable: bool
+
+
+class Publisher:
+    """Carries out finishes (CND-2).
+
+    No lock is held while something is flushed or hashed; the one for each
+    destination covers a last look at it and the rename.
+
+    Args:
+        check: compares destinations with conditions.
+        root: the sandbox's root.
+        journal: takes the intent before the rename.
+        fs: system calls.
+        umask: for files without a mode.
+        clock: seconds since 1970.
+        trace: hook, see `TracePoint`.
+        later: runs work in another thread; nobody waits for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        check: DestinationCheck,
+        root: SandboxRoot,
+        journal: Journal,
+        fs: FileSystem,
+        umask: int,
+        clock: Callable[[], float],
+        trace: Trace,
+        later: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._check = check
+        self._root = root
+        self._journal = journal
+        self._fs = fs
+        self._umask = umask
+        self._clock = clock
+        self._trace = trace
+        self._later = later
+        self._destinations = KeyedLocks()
+
+    def publish(
+        self,
+        upload: LiveUpload,
+        location: Location,
+        staging: Staging,
+        content: Content,
+        *,
+        resumed_from: int,
+        interrupt: Interrupt,
+        verify: Callable[[], None],
+        last_look: Callable[[], None],
+    ) -> Outcome:
+        """Make the staging file the destination. What fails after the rename lowers the promise, and no more.
+
+        The file is verified as it will be renamed: with its mode and time, and
+        flushed. What is touched since then is made ready and verified again.
+
+        Args:
+            upload: what is published.
+            location: the destination.
+            staging: the content.
+            content: what the staging file holds, as computed.
+            resumed_from: bytes of earlier streams, for the answer.
+            interrupt: stops a condition that reads a large file.
+            verify: compares what the staging file holds with `content`;
+                raises TransferError.
+            last_look: called immediately before the rename; raises
+                TransferError if the caller has cancelled meanwhile (UPL-2).
+
+        Raises:
+            TransferError: the destination is as it was, and so is the upload.
+            FlushFailedError: the destination is as it was; the staged bytes
+                are lost.
+        """
+        request = upload.request
+        replaced = self._check.examine(location, replace(request, condition=_cheap(request)), interrupt)
+        # Before the file gets its time: a start-up reads from that, and from
+        # the journal, when the last byte came.
+        self._record_intent(upload, staging, content)
+        mode = publish_mode(request, replaced, self._umask)
+        flushed = self._finish_file(staging, location, request, mode)
+        self._trace(TracePoint.UPLOAD_FLUSHED)
+        sealed = self._sealed(staging, location, verify)
+        for _ in range(_TRIES):
+            read = self._read_condition(location, request, interrupt)
+            with self._destination(location):
+                replaced = self._check.examine(location, _unread(request), interrupt)
+                wanted = publish_mode(request, replaced, self._umask)
+                unchanged = wanted == mode and staging.is_untouched(sealed)
+                if unchanged and read in {None, replaced and version(replaced)}:
+                    last_look()
+                    self._rename(staging, location, request, replaced)
+                    published = self._look_at_published(staging, location)
+                    break
+            # Another upload to this path was published meanwhile, or somebody touched the staging file.
+            if not unchanged:
+                mode = wanted
+                flushed = self._finish_file(staging, location, request, mode)
+                sealed = self._sealed(staging, location, verify)
+        else:
+            raise TransferError(Reason.CONDITION_FAILED, f"{location.path} changes all the time")
+        # Published. From here on nothing raises.
+        durable = flushed and self._flushed_names(upload, location)
+        response = files_pb2.UploadFileResponse(
+            bytes_written=content.size_bytes,
+            file=_described(published, sealed, location, content, mode),
+            upload_id=upload.record.upload_id if upload.record is not None else "",
+            durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
+            resumed_from=resumed_from,
+        )
+        return Outcome(response, durable)
+
+    def flush_names(self, upload: LiveUpload, location: Location) -> bool:
+        """Flush the destination's directory, and those above it that were made on the way and not flushed yet.
+
+        Returns:
+            False if one of them cannot be flushed.
+        """
+        if not upload.parents_flushed:
+            upload.parents_flushed = self._root.flush_parents(location.parent_path)
+        return upload.parents_flushed and sync_directory(self._fs, location.parent_fd)
+
+    def _flushed_names(self, upload: LiveUpload, location: Location) -> bool:
+        try:
+            self._trace(TracePoint.UPLOAD_RENAMED)
+            return self.flush_names(upload, location)
+        except Exception:  # noqa: BLE001 - the file is published: a bug must not undo that
+            _log.exception("the directory of %s could not be flushed", location.path)
+            return False
+
+    def _sealed(self, staging: Staging, location: Location, verify: Callable[[], None]) -> os.stat_result:
+        """Verify what the staging file holds; how it looked before that, so that a later change is seen."""
+        with mapped(f"looking at the staging file of {location.path}"):
+            before = self._fs.fstat(staging.fd)
+        verify()
+        return before
+
+    def _look_at_published(self, staging: Staging, location: Location) -> os.stat_result | None:
+        """Look at what was just renamed; None if it cannot be seen or if something else is there."""
+        try:
+            published = self._fs.fstat(staging.fd)
+            there = self._fs.lstat(location.name, location.parent_fd)
+        except Exception:  # noqa: BLE001 - the file is published: the answer says less about it
+            _log.exception("%s is published and cannot be described", location.path)
+            return None
+        return published if there is not None and same_inode(there, published) else None
+
+    @contextmanager
+    def _destination(self, location: Location) -> Generator[None]:
+        """Keep other finishes of the same destination out."""
+        with mapped(f"looking at {location.path}"):
+            parent = self._fs.fstat(location.parent_fd)
+        with self._destinations.hold((parent.st_dev, parent.st_ino, location.name)):
+            yield
+
+    def _read_condition(self, location: Location, request: UploadRequest, interrupt: Interrupt) -> str | None:
+        """Carry out a condition that reads the file; the version of what was read, None if nothing was."""
+        if not isinstance(request.condition, HasDigest):
+            return None
+        read = self._check.examine(location, request, interrupt)
+        return version(read) if read is not None else ""
+
+    def _rename(
+        self,
+        staging: Staging,
+        location: Location,
+        request: UploadRequest,
+        replaced: os.stat_result | None,
+    ) -> None:
+        """Give the staging file its name. Returns if it has it, whatever was raised on the way."""
+        with self._freed_later(location, replaced):
+            try:
+                staging.rename_into_place(
+                    exclusive=isinstance(request.condition, Absent), journal=self._journal
+                )
+            except Exception:
+                if not self._has_its_name(staging, location):
+                    raise
+                _log.exception("%s is published, although renaming failed", location.path)
+
+    def _has_its_name(self, staging: Staging, location: Location) -> bool:
+        """Return whether a rename that failed happened, as a network file system may have it."""
+        try:
+            ours = self._fs.fstat(staging.fd)
+            there = self._fs.lstat(location.name, location.parent_fd)
+        except OSError:
+            return False
+        return there is not None and same_inode(there, ours)
+
+    @contextmanager
+    def _freed_later(self, location: Location, replaced: os.stat_result | None) -> Generator[None]:
+        """Keep the caller from waiting until the space of a large file that is replaced is free.
+
+        The kernel frees it in the rename, page by page, unless somebody still
+        has the file: 0.2 s for each GiB of memory.
+        """
+        fd = None
+        if replaced is not None and replaced.st_size >= _LARGE_BYTES:
+            # Not opened for reading, and no matter if it is another one by now.
+            with suppress(OSError):
+                fd = self._fs.open(location.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=location.parent_fd)
+        try:
+            yield
+        finally:
+            if fd is not None:
+                self._later(partial(self._fs.close, fd))
+
+    def _finish_file(self, staging: Staging, location: Location, request: UploadRequest, mode: int) -> bool:
+        """Set mode and times on the descriptor, then flush."""
+        with mapped(f"setting mode and time of {location.path}"):
+            self._fs.chmod(staging.fd, mode)
+            self._fs.set_modified(staging.fd, request.modified_ns)
+        if not request.fsync:
+            return False
+        try:
+            return staging.flush()
+        except OSError as error:
+            raise FlushFailedError(transfer_error(error, f"flushing {location.path}")) from error
+
+    def _record_intent(self, upload: LiveUpload, staging: Staging, content: Content) -> None:
+        """Let a start-up after a crash find out whether the rename happened."""
+        if upload.record is None:
+            return
+        with mapped("looking at a staging file"):
+            inode = signed(self._fs.fstat(staging.fd).st_ino)
+        with upload.lock:
+            upload.updated = self._clock()
+            upload.record = replace(
+                upload.current_record(),
+                inode=inode,
+                finish_size=content.size_bytes,
+                finish_digest=content.digest.value,
+            )
+            self._journal.write(upload.record, durable=upload.request.fsync)
+
+
+def _described(
+    published: os.stat_result | None,
+    sealed: os.stat_result,
+    location: Location,
+    content: Content,
+    mode: int,
+) -> files_pb2.FileInfo:
+    """Describe what was published; without a digest unless it is certain that this is what was verified."""
+    if published is not None:
+        verified = same_content(sealed, published)
+        if not verified:
+            _log.warning("%s was changed inside the sandbox while it was published", location.path)
+        return describe(published, location.path, content.digest if verified else None)
+    return files_pb2.FileInfo(
+        path=location.path,
+        type=files_pb2.FILE_TYPE_REGULAR,
+        size_bytes=content.size_bytes,
+        mode=mode,
+    )
+
+
+def _cheap(request: UploadRequest) -> Absent | None:
+    """The part of the condition that needs no reading; the rest comes after the flush."""
+    return request.condition if isinstance(request.condition, Absent) else None
+
+
+def _unread(request: UploadRequest) -> UploadRequest:
+    """The request without a condition that reads the file."""
+    return replace(request, condition=None) if isinstance(request.condition, HasDigest) else request

@@ -1,0 +1,403 @@
+"""One UploadFile: from the stream through the rules to the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import KIB, MIB
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_supervisor_sim.agent.concurrency import DiskShare, end_tasks
+from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
+from openshell_supervisor_sim.agent.core.upload import (
+    Action,
+    InputEnd,
+    Publish,
+    Refuse,
+    Replay,
+    Skip,
+    Stage,
+    StageAction,
+    StageHole,
+    StreamLost,
+    UploadCore,
+    UploadTerms,
+)
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, Interrupted
+from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.streams import Inbound, Outbound, parse_input
+from openshell_supervisor_sim.agent.upload.attempt import UploadAttempt
+from openshell_supervisor_sim.agent.upload.disk_queue import DiskQueue
+from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
+from openshell_supervisor_sim.agent.upload.status import Caller, Published, Verifying
+
+_log = logging.getLogger(__name__)
+
+#: How long a disk thread stays with one upload before another one has its turn,
+#: and how long of that it waits for the next chunk. At most so often in an idle
+#: timeout does the agent look whether it has to say that it works (FRM-7).
+_TURN_SECONDS: Final = 0.25
+_TURNS_PER_TIMEOUT: Final = 16
+_LINGER_SECONDS: Final = 0.02
+
+#: Plain chunks are joined up to so many bytes before they are hashed and
+#: written: every one costs as many system calls as a large one.
+_JOIN_BYTES: Final = MIB
+
+#: How long the disk may be busy with what came before a refusal. Only hashing a
+#: hole takes longer without being told to stop.
+_PATIENCE_SECONDS: Final = 1.0
+
+#: A file up to this size is often all here when it is admitted. Then `accepted`
+#: goes out together with the answer; it waits at most so long for the input.
+_SMALL_BYTES: Final = 64 * KIB
+_TOGETHER_SECONDS: Final = 0.005
+
+
+class UploadSession:
+    """Receives a file.
+
+    One task reads frames and applies the rules; another has the disk carry
+    out what they decide. Between them wait at most `pipeline_bytes`.
+
+    Args:
+        services: of the agent.
+        caller: who uploads.
+        inbound: frames of the gateway.
+        outbound: frames for it.
+    """
+
+    def __init__(self, services: Services, caller: Caller, inbound: Inbound, outbound: Outbound) -> None:
+        self._services = services
+        self._caller = caller
+        self._inbound = inbound
+        self._outbound = outbound
+        self._queue: DiskQueue[Action] = DiskQueue(services.settings.pipeline_bytes)
+        self._loop = asyncio.get_running_loop()
+        #: What ended the input while the disk was busy with something long.
+        self._left_off: Refuse | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait for the disk."""
+        return self._queue.buffered
+
+    async def run(
+        self, metadata: files_pb2.UploadFileMetadata, accepted: file_relay_pb2.FileRelayResponse
+    ) -> files_pb2.UploadFileResponse:
+        """Carry the upload out; answer `accepted` as soon as it is admitted.
+
+        Raises:
+            TransferError: nothing was published.
+            ConnectionError: the peer is gone.
+        """
+        request = upload_request(metadata)
+        kept = recorded(metadata)
+        # A stream whose end publishes may still be cancelled, and has to be listened to meanwhile.
+        if request.explicit_finish and (frames := self._inbound.all_input()):
+            outcome = await self._at_once(request, kept, frames)
+            await self._outbound.put_message(accepted)
+            if isinstance(outcome, Refuse):
+                raise outcome.error
+            return outcome
+        attached = await self._attach(request, kept)
+        if isinstance(attached, Published):
+            await self._outbound.put_message(accepted)
+            await self._outbound.flush()
+            return await self._replay(self._core(request, attached), attached)
+        try:
+            await self._outbound.put_message(accepted)
+            small = request.size_bytes is not None and request.size_bytes <= _SMALL_BYTES
+            return await self._receive(self._core(request, attached), attached, small=small)
+        finally:
+            if not attached.ended:
+                attached.interrupt.set()
+                await self._services.disk.run(attached.end)
+
+    async def _at_once(
+        self, request: UploadRequest, metadata: bytes, frames: Sequence[memoryview]
+    ) -> files_pb2.UploadFileResponse | Refuse:
+        """Carry an upload out whose input is all here: the disk is visited once.
+
+        Returns:
+            The answer, or what ended the upload after it was admitted.
+
+        Raises:
+            TransferError: it was not admitted.
+        """
+        interrupt = Interrupt()
+        work = partial(self._admit_and_publish, request, metadata, frames, interrupt)
+        while True:
+            outcome = await self._outbound.while_working(self._services.disk.run(work, interrupt=interrupt))
+            if not isinstance(outcome, Verifying):
+                return outcome
+            await self._outbound.while_working(settled(self._services, outcome.upload))
+
+    def _admit_and_publish(
+        self, request: UploadRequest, metadata: bytes, frames: Sequence[memoryview], interrupt: Interrupt
+    ) -> files_pb2.UploadFileResponse | Refuse | Verifying:
+        """Do everything that an upload does, in a disk thread."""
+        attached = self._services.admission.attach(
+            request, metadata, self._caller, self._on_displaced, interrupt, at_once=True
+        )
+        if isinstance(attached, Verifying):
+            return attached
+        try:
+            if isinstance(attached, UploadAttempt):
+                # Who cancels stops what follows, too: a condition may read a large destination.
+                attached.interrupt = interrupt
+            actions, _, last = _decided(self._core(request, attached), frames)
+            if isinstance(attached, Published):
+                return _replayed(last, attached)
+            response = _carry_out(attached, actions if last is None else [*actions, last])
+        except TransferError as error:
+            return Refuse(error, keep=True)
+        finally:
+            _end(attached)
+        if response is None:
+            raise AssertionError("the end of the input decides at the latest")
+        return response
+
+    async def _tell_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
+        """Send `accepted`, or leave it to the answer's write if that comes next."""
+        if small:
+            await asyncio.wait({reader}, timeout=_TOGETHER_SECONDS)
+        if not reader.done():
+            await self._outbound.flush()
+
+    async def _attach(self, request: UploadRequest, metadata: bytes) -> UploadAttempt | Published:
+        interrupt = Interrupt()
+        attach = partial(
+            self._services.admission.attach, request, metadata, self._caller, self._on_displaced, interrupt
+        )
+        while True:
+            attached = await self._outbound.while_working(
+                self._services.disk.run(attach, interrupt=interrupt, discard=_end)
+            )
+            if not isinstance(attached, Verifying):
+                return attached
+            await self._outbound.while_working(settled(self._services, attached.upload))
+
+    def _on_displaced(self, error: TransferError) -> None:
+        """End the stream also if it is silent; called from any thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_last, Refuse(error, keep=True))
+
+    def _core(self, request: UploadRequest, attached: UploadAttempt | Published) -> UploadCore:
+        limits = self._caller.limits
+        published, staged = None, 0
+        if isinstance(attached, Published):
+            published = attached.size_bytes, attached.digest.value
+        else:
+            staged = attached.resumed_from
+        return UploadCore(
+            UploadTerms(
+                declared_size=request.size_bytes,
+                explicit_finish=request.explicit_finish,
+                resumable=request.resumable,
+                staged=staged,
+                max_chunk_bytes=limits.max_chunk_bytes,
+                max_file_bytes=limits.max_file_bytes,
+                published=published,
+                digest_algorithm=request.digest_algorithm,
+            )
+        )
+
+    async def _replay(self, core: UploadCore, published: Published) -> files_pb2.UploadFileResponse:
+        """Wait for the finish of what was published before (RSM-6)."""
+        while True:
+            _, _, last = await self._next(core)
+            if last is not None:
+                return _replayed(last, published)
+
+    async def _receive(
+        self, core: UploadCore, attempt: UploadAttempt, *, small: bool
+    ) -> files_pb2.UploadFileResponse:
+        reader = asyncio.create_task(self._read(core, attempt), name="file-agent-upload-reader")
+        reader.add_done_callback(self._reader_ended)
+        listening = asyncio.create_task(
+            self._listen_for_cancellation(core, reader, attempt), name="file-agent-upload-cancellation"
+        )
+        # Content may be there already; it is read and written while this is sent.
+        accepting = asyncio.create_task(
+            self._tell_accepted(reader, small=small), name="file-agent-upload-accepted"
+        )
+        try:
+            turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
+            work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
+            while True:
+                await self._queue.arrived()
+                response = await self._outbound.while_working(
+                    self._services.disk.run(work, interrupt=attempt.interrupt)
+                )
+                if response is not None:
+                    await accepting
+                    return response
+        except Interrupted:
+            if self._left_off is None:
+                raise
+            error, keep = self._left_off.error, self._left_off.keep
+            await self._services.disk.run(partial(attempt.refuse, error, keep=keep))
+            raise error from None
+        except TransferError:
+            # It is told on the same stream, so what is on its way there must not be cut off.
+            with suppress(TransferError, ConnectionError):
+                await accepting
+            raise
+        finally:
+            await end_tasks(reader, listening, accepting)
+
+    async def _listen_for_cancellation(
+        self, core: UploadCore, reader: asyncio.Task[None], attempt: UploadAttempt
+    ) -> None:
+        """Go on reading behind an end that publishes (UPL-2): the caller may have cancelled after all (FRM-6)."""
+        await asyncio.wait({reader})
+        if core.explicit_finish:
+            return
+        # What else comes means nothing any more, and neither does the end of the relay (FRM-3).
+        with suppress(TransferError):
+            while (frame := await self._inbound.frame(patient=True)) is not None:
+                match parse_input(frame):
+                    case InputEnd(cancelled=True):
+                        attempt.withdraw()
+                        return
+                    case _:
+                        continue
+
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        """Wake the other task up if the reader died of a bug."""
+        if reader.cancelled() or (bug := reader.exception()) is None:
+            return
+        _log.error("reading an upload failed by a bug", exc_info=bug)
+        error = TransferError(Reason.INTERNAL, "the file agent has a bug; see its log")
+        self._queue.put_last(Refuse(error, keep=True))
+
+    async def _read(self, core: UploadCore, attempt: UploadAttempt) -> None:
+        """Turn frames into actions until the outcome is decided.
+
+        What came together goes to the disk together: a thread that is woken
+        for every chunk of 64 KiB spends its time waking up.
+        """
+        while True:
+            actions, size, last = await self._next(core)
+            if actions:
+                await self._queue.put(actions, size)
+            if last is not None:
+                self._queue.put_last(last)
+                if isinstance(last, Refuse):
+                    # What came before is still staged, unless a hole is being hashed for minutes.
+                    await asyncio.sleep(_PATIENCE_SECONDS)
+                    self._left_off = last
+                    attempt.interrupt.set()
+                return
+
+    async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None]:
+        """Return what to stage, its bytes, and the outcome if it is decided."""
+        try:
+            frames = await self._inbound.frames()
+        except TransferError as error:
+            return [], 0, Refuse(error, keep=True)
+        if not frames:
+            return [], 0, core.receive(StreamLost())
+        return _decided(core, frames)
+
+
+def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Action], int, Action | None]:
+    """Return what to stage of some frames, its bytes, and the outcome if it is decided."""
+    actions, size = list[Action](), 0
+    try:
+        for frame in frames:
+            match action := core.receive(parse_input(frame)):
+                case Stage() | StageHole():
+                    actions.append(action)
+                    size += len(frame)
+                case Publish() | Replay() | Refuse():
+                    return actions, size, action
+                case Skip():
+                    pass
+    except TransferError as error:
+        return actions, size, Refuse(error, keep=True)
+    return actions, size, None
+
+
+def _replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:
+    """Answer the finish of what was published before, the outcome of its rules unless they refuse it (RSM-6)."""
+    if isinstance(last, Refuse):
+        raise last.error
+    published.result.replayed = True
+    return published.result
+
+
+def _work_off(
+    attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskShare, seconds: float
+) -> files_pb2.UploadFileResponse | None:
+    """Do what comes, in a disk thread, while it comes; return the answer if it was the end."""
+    turn_ends = time.monotonic() + seconds
+    while actions := queue.take(_linger(threads, turn_ends)):
+        response = _carry_out(attempt, actions)
+        if response is not None or time.monotonic() >= turn_ends:
+            return response
+    return None
+
+
+def _linger(threads: DiskShare, turn_ends: float) -> float:
+    return 0.0 if threads.crowded else min(_LINGER_SECONDS, turn_ends - time.monotonic())
+
+
+def _carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
+    """Do what the rules decided; return the answer if it was the end."""
+    attempt.stage(list(_joined(actions)))
+    for action in actions:
+        if isinstance(action, Refuse):
+            attempt.refuse(action.error, keep=action.keep)
+            raise action.error
+        if isinstance(action, Publish):
+            response = attempt.publish(action)
+            attempt.end()
+            return response
+    return None
+
+
+def _joined(actions: Sequence[Action]) -> Iterator[StageAction]:
+    """Give what is to be staged, plain chunks that follow each other as one."""
+    plain: list[Stage] = []
+    size = 0
+    for action in actions:
+        joins = isinstance(action, Stage) and action.crc32c is None
+        if plain and (not joins or size >= _JOIN_BYTES):
+            yield _join(plain)
+            plain, size = [], 0
+        if isinstance(action, Stage) and joins:
+            plain.append(action)
+            size += len(action.data)
+        elif isinstance(action, Stage | StageHole):
+            yield action
+    if plain:
+        yield _join(plain)
+
+
+def _join(plain: Sequence[Stage]) -> Stage:
+    if len(plain) == 1:
+        return plain[0]
+    return Stage(plain[0].offset, b"".join([chunk.data for chunk in plain]), None)
+
+
+def _end(attached: UploadAttempt | Published | Verifying) -> None:
+    if isinstance(attached, UploadAttempt):
+        attached.end()
+
+
+async def settled(services: Services, upload: LiveUpload) -> None:
+    """Wait until a finish that is being carried out is over."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    waiting = partial(upload.when_settled, lambda: loop.call_soon_threadsafe(over.set))
+    if await services.disk.run(waiting):
+        await over.wait()

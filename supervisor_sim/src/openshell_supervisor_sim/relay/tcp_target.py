@@ -1,0 +1,157 @@
+"""A port in the sandbox, as the target of a relay."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from types import TracebackType
+from typing import Final, Self
+
+from openshell_supervisor_sim.agent.concurrency import end_tasks
+from openshell_supervisor_sim.relay.byte_stream import RelayByteStream, RelayLostError
+
+#: Read from the port at once. Upstream takes 16 KiB; a relay frame may be 1 MiB.
+_READ_BYTES: Final = 256 * 1024
+
+#: How long a connection attempt may take. Loopback answers at once, unless
+#: the listener's queue is full.
+_CONNECT_SECONDS: Final = 5.0
+
+
+def loopback_address(host: str, port: int) -> tuple[str, int]:
+    """Return the address to connect to.
+
+    Only literal loopback addresses and `localhost` are allowed: a name would
+    be resolved by whatever the sandbox says, and any other address is not
+    the sandbox.
+
+    Raises:
+        ValueError: another host, or no port.
+    """
+    if not 1 <= port <= 65535:
+        raise ValueError("tcp target port must be between 1 and 65535")
+    host = host.strip()
+    if not host:
+        raise ValueError("tcp target host is required")
+    if host.lower() == "localhost":
+        return "127.0.0.1", port
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError("tcp target host must be loopback") from None
+    if not address.is_loopback or getattr(address, "scope_id", None):
+        raise ValueError("tcp target host must be loopback")
+    return str(address), port
+
+
+async def open_tcp_target(host: str, port: int) -> TcpTarget:
+    """Connect to a port in the sandbox.
+
+    Raises:
+        ValueError: see `loopback_address`.
+        OSError: nobody listens there.
+    """
+    address, port = loopback_address(host, port)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except TimeoutError:
+        connection.close()
+        raise TimeoutError(f"no connection to {address}:{port} within {_CONNECT_SECONDS:g} s") from None
+    except OSError as error:
+        connection.close()
+        raise ConnectionError(
+            f"no connection to {address}:{port}: {os.strerror(error.errno or 0)}"
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+    return TcpTarget(connection)
+
+
+class TcpTarget:
+    """A connection to a port in the sandbox; a context manager that closes it.
+
+    Args:
+        connection: connected, not blocking.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        #: Bytes that went each way.
+        self.to_target = 0
+        self.from_target = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    @property
+    def nodelay(self) -> bool:
+        """Whether small pieces are sent at once."""
+        return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    async def serve(self, stream: RelayByteStream, /) -> None:
+        """Carry bytes both ways until both ends are through.
+
+        The end of one direction is passed on and the other goes on: towards
+        the gateway as long as its call lives, which is as far as gRPC allows.
+
+        Raises:
+            RelayLostError: the call broke.
+        """
+        up = asyncio.create_task(self._from_target(stream), name="tcp-from-target")
+        down = asyncio.create_task(self._to_target(stream), name="tcp-to-target")
+        try:
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            await end_tasks(up, down)
+        for task in (up, down):
+            if not task.cancelled():
+                task.result()
+
+    async def _from_target(self, stream: RelayByteStream) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data = await loop.sock_recv(self._socket, _READ_BYTES)
+            except OSError:
+                data = b""  # reset: for the gateway an end like any other
+            if not data:
+                await stream.end_sending()
+                return
+            self.from_target += len(data)
+            try:
+                await stream.send(data)
+            except RelayLostError:
+                if stream.ended:
+                    return  # the gateway had ended the call, and wants nothing more
+                raise
+
+    async def _to_target(self, stream: RelayByteStream) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await stream.receive():
+                self.to_target += len(data)
+                await loop.sock_sendall(self._socket, data)
+            self._socket.shutdown(socket.SHUT_WR)
+        except RelayLostError:
+            raise
+        except OSError as error:
+            # The port takes nothing more. What it still says goes on, and the
+            # gateway's bytes have to go somewhere meanwhile.
+            if isinstance(error, ConnectionError):
+                while await stream.receive():
+                    pass
+                return
+            raise

@@ -1,0 +1,1 @@
+"""The session with the gateway: connection, heartbeats, token."""
