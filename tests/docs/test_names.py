@@ -69,6 +69,7 @@ def test_every_module_of_the_architecture_is_there() -> None:
         ROOT / "supervisor_sim/src/openshell_supervisor_sim",
         ROOT / "sdk/src/openshell_files",
         ROOT / "proto/src/openshell_files_protocol",
+        ROOT / "proto/src/openshell_files_process",
     ]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     missing = [
