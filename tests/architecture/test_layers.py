@@ -50,7 +50,7 @@ BESIDE_CORE = {
         "openshell_files.errors",
         "openshell_files.options",
         "openshell_files.results",
-    }
+    },
 }
 
 #: Which distribution may import which.
