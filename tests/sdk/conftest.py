@@ -15,15 +15,6 @@ from openshell_files import AsyncFilesClient, FilesClient, OidcAuth, SandboxFile
 from sdk_flavours import QUICK, BlockingView, Connect, big_content
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Leave what is there already out of the collections that each test ends with."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
 def gateway() -> Iterator[FakeGateway]:
     fake = FakeGateway()
