@@ -6,12 +6,20 @@ import asyncio
 import struct
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamReset, TrailersReceived
+from hpack import Encoder
+
+
+class PlainEncoder(Encoder):
+    """Leaves values as they are: hpack's Huffman code takes seconds for a value of 200 KB."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: FBT001 - as it is called
+        return super().encode(headers, huffman)
 
 
 class RawStream:
@@ -22,6 +30,7 @@ class RawStream:
         self._http = H2Connection(
             H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
         )
+        self._http.encoder = PlainEncoder()
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
