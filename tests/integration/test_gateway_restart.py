@@ -197,7 +197,7 @@ async def test_a_gateway_told_to_stop_during_fifty_transfers(
 async def test_what_is_cut_at_the_end_can_be_resumed(tmp_path: Path) -> None:
     """RLY-8, RSM-3, CRS-2: a caller that stands still does not keep a gateway for ever."""
     root = tmp_path / "stack"
-    environment = os.environ | {"OPENSHELL_DRAIN_TIMEOUT": "1"}
+    environment = os.environ | {"OPENSHELL_STOP_TIMEOUT": "1"}
     with dev_stack("--root", str(root), environment=environment) as stack:
         first, sandbox = gateway_of(stack), stack.sandboxes[0]
         content = content_of("cut", 2 * CHUNK_BYTES)
