@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(CURDIR)/$(VENV) UV_PYTHON=$(CURDIR)/$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 UV_VERSION := 0.13.9
+# Tests start hundreds of processes: what Python compiled is kept, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
 .PHONY: setup demo test test-long cancel-check fault-matrix flood-check mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
