@@ -274,6 +274,86 @@ def test_a_file_that_changes_is_not_mixed(files: SandboxFiles, gateway: FakeGate
         files.open("x", if_version="v1")
 
 
+def lie_about_the_size(gateway: FakeGateway, real: int, told: int) -> None:
+    """Let StatFile tell another size than the download, which sends all of it and a digest."""
+    gateway.files["x"] = FakeFile(content(real))
+    file = files_pb2.FileInfo(
+        path="x", type=files_pb2.FILE_TYPE_REGULAR, size_bytes=told, mode=0o644, version="v1"
+    )
+    file.modified_time.FromNanoseconds(1)
+    gateway.answers[methods.STAT_FILE] = files_pb2.StatFileResponse(file=file).SerializeToString()
+
+
+LIES = [(1, 0), (300 * KIB, 0), (300 * KIB, 10), (300 * KIB, 256 * KIB), (300 * KIB, MIB), (0, 1), (0, MIB)]
+
+
+@pytest.mark.parametrize(("real", "told"), LIES)
+@pytest.mark.parametrize(
+    "reading",
+    [
+        lambda file: file.read(),
+        lambda file: file.read(5),
+        lambda file: (file.seek(0, os.SEEK_END) and None) or file.read(5),
+        lambda file: file.seek(2 * MIB) and file.read(5),
+        list,
+        lambda file: file.readinto(bytearray(2 * MIB)),
+    ],
+    ids=["all", "some", "at the end", "behind it", "lines", "into a buffer"],
+)
+def test_a_size_that_the_download_does_not_confirm(
+    files: SandboxFiles, gateway: FakeGateway, real: int, told: int, reading: Any
+) -> None:
+    """No end of the file is believed before: content that is missing is an error."""
+    lie_about_the_size(gateway, real, told)
+    # Whose end is told too far away may also be asked for what it does not have.
+    far = (errors.RangeInvalid,) if told > real else ()
+    with files.open("x") as file, pytest.raises((errors.IntegrityError, *far)):
+        reading(file)
+
+
+@pytest.mark.parametrize(("real", "told"), LIES)
+async def test_a_size_that_the_download_does_not_confirm_in_a_loop(
+    gateway: FakeGateway, real: int, told: int
+) -> None:
+    lie_about_the_size(gateway, real, told)
+    async with AsyncFilesClient(gateway.address, retry=NO_RETRY) as client:
+        for reading in (read_all, read_some, read_parts):
+            async with client.sandbox("demo").open("x") as file:
+                with pytest.raises(
+                    (errors.IntegrityError, errors.RangeInvalid) if told > real else errors.IntegrityError
+                ):
+                    await reading(file)
+
+
+async def read_all(file: Any) -> None:
+    await file.read()
+
+
+async def read_some(file: Any) -> None:
+    await file.seek(0, os.SEEK_END)
+    await file.read(5)
+
+
+async def read_parts(file: Any) -> None:
+    async for _ in file:
+        pass
+
+
+async def test_an_empty_file(files: SandboxFiles, gateway: FakeGateway) -> None:
+    """Its end is asked for once."""
+    gateway.files["x"] = FakeFile(b"")
+    with files.open("x") as file:
+        assert [file.read(), file.read(5), file.readall() if hasattr(file, "readall") else b""] == [
+            b"",
+            b"",
+            b"",
+        ]
+    assert gateway.streams(methods.DOWNLOAD_FILE) == 1
+    async with AsyncFilesClient(gateway.address) as client, client.sandbox("demo").open("x") as loop_file:
+        assert [await loop_file.read(), await loop_file.read(5)] == [b"", b""]
+    assert gateway.streams(methods.DOWNLOAD_FILE) == 2
+
+
 def test_what_is_not_there(files: SandboxFiles) -> None:
     with pytest.raises(FileNotFoundError):
         files.open("missing")

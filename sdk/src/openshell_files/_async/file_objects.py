@@ -24,8 +24,8 @@ _PIECES: Final = 2
 #: Uploads what it is given; `AsyncSandboxFiles.upload` with all else filled in.
 Uploading = Callable[["bytes | AsyncIterator[bytes]"], Awaitable[UploadResult]]
 
-#: Fetches a part of one version of the file: version, offset, length.
-Fetching = Callable[[str, int, int], Awaitable[bytes]]
+#: Fetches a part of one version of the file (version, offset, length), and says how large the file is.
+Fetching = Callable[[str, int, int], Awaitable[tuple[bytes, int]]]
 
 
 class AsyncRemoteWriter:
@@ -175,7 +175,8 @@ class AsyncRemoteReader:
 
     Each part is verified before it is handed out. All of them are of the
     version that was there at the first use, or when the `async with` block
-    began; if the file changes, reading fails with `FileChanged`.
+    began; if the file changes, reading fails with `FileChanged`. If the
+    sandbox tells two sizes of one version, with `IntegrityError`.
     """
 
     def __init__(self, look: Callable[[], Awaitable[FileInfo]], fetching: Fetching, name: str) -> None:
@@ -194,12 +195,13 @@ class AsyncRemoteReader:
         Raises:
             FileNotFound: there is no such file.
             FileChanged: it is not the one any more that was opened.
+            IntegrityError: what came was damaged, or its size is not the one that was told.
             FilesError: anything else, by the error table.
             ValueError: the file is closed.
         """
         windows = await self._opened()
         parts = list[bytes]()
-        left = max(0, windows.size - windows.position) if size < 0 else size
+        left = max(LEAST_WINDOW, windows.size - windows.position) if size < 0 else size
         while left and (data := await self._part(windows, left)):
             parts.append(data)
             left -= len(data)
@@ -244,17 +246,17 @@ class AsyncRemoteReader:
             raise ValueError("I/O operation on closed file.")
         if self._windows is None:
             self.info = await self._look()
-            self._windows = ReadWindows(self.info.size)
+            self._windows = ReadWindows(self.info.size, self.name)
         return self._windows
 
     async def _part(self, windows: ReadWindows, most: int) -> bytes:
         if data := windows.here(most):
             return data
-        offset, length = windows.wanted(most)
-        if not length:
+        if not most or (wanted := windows.wanted(most)) is None:
             return b""
         version = "" if self.info is None else self.info.version
-        windows.fetched(offset, await self._fetching(version, offset, length))
+        data, size = await self._fetching(version, *wanted)
+        windows.fetched(wanted[0], data, size)
         return windows.here(most)
 
 

@@ -625,16 +625,13 @@ class AsyncSandboxFiles:
             if permissions is not None or parents or condition is not None:
                 wrong_value("mode", '"rb" takes no permissions, parents or condition, which are for writing')
 
-            def fetch(version: str, offset: int, length: int) -> Awaitable[bytes]:
-                return self.read_bytes(
-                    remote,
-                    offset=offset,
-                    length=length,
-                    if_version=if_version or version,
-                    leaf_link=leaf_link,
-                    max_bytes=length,
-                    timeout=timeout,
+            async def fetch(version: str, offset: int, length: int) -> tuple[bytes, int]:
+                options = DownloadOptions(
+                    offset, length, if_version=if_version or version, leaf_link=leaf_link, max_bytes=length
                 )
+                sink = MemorySink()
+                result = await self._download(remote, sink, options, Deadline(timeout), None)
+                return sink.content(), result.file_size
 
             def look() -> Awaitable[FileInfo]:
                 return self._file_to_read(remote, if_version, leaf_link, timeout)

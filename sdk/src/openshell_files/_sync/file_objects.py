@@ -25,8 +25,8 @@ _PIECES: Final = 2
 #: Uploads what it is given; `SandboxFiles.upload` with all else filled in.
 Uploading = Callable[["bytes | Iterable[bytes]"], UploadResult]
 
-#: Fetches a part of the file: offset, length.
-Fetching = Callable[[int, int], bytes]
+#: Fetches a part of the file (offset, length), and says how large the file is.
+Fetching = Callable[[int, int], tuple[bytes, int]]
 
 
 class _AbandonedError(Exception):
@@ -243,7 +243,7 @@ class _RawReader(io.RawIOBase):
         self.name = name
         self.mode = "rb"
         self._fetching = fetching
-        self._windows = ReadWindows(size)
+        self._windows = ReadWindows(size, name)
 
     def readable(self) -> bool:
         return True
@@ -273,10 +273,10 @@ class _RawReader(io.RawIOBase):
         windows = self._windows
         if most and (data := windows.here(most)):
             return data
-        offset, length = windows.wanted(most)
-        if not most or not length:
+        if not most or (wanted := windows.wanted(most)) is None:
             return b""
-        windows.fetched(offset, self._fetching(offset, length))
+        data, size = self._fetching(*wanted)
+        windows.fetched(wanted[0], data, size)
         return windows.here(most)
 
 
@@ -285,7 +285,8 @@ class RemoteReader(io.BufferedReader):
 
     Each part is verified before it is handed out. All of them are of the
     version that was there when it was opened; if the file changes, reading
-    fails with `FileChanged`.
+    fails with `FileChanged`. If the sandbox tells two sizes of one version,
+    with `IntegrityError`.
     """
 
     def __init__(self, fetching: Fetching, info: FileInfo, name: str) -> None:
@@ -294,7 +295,9 @@ class RemoteReader(io.BufferedReader):
         self.info = info
 
 
-def reader(look: Callable[[], FileInfo], fetch: Callable[[str, int, int], bytes], name: str) -> RemoteReader:
+def reader(
+    look: Callable[[], FileInfo], fetch: Callable[[str, int, int], tuple[bytes, int]], name: str
+) -> RemoteReader:
     """Open a file for reading: it is looked at now, so a file that is missing is missed at once."""
     info = look()
     return RemoteReader(lambda offset, length: fetch(info.version, offset, length), info, name)
