@@ -252,6 +252,68 @@ def test_an_authority_without_a_certificate(stocked: Cli) -> None:
     failed(stocked("stat", "demo", "x", "--tls-ca", "a"), ExitCode.LOCAL_FILE, "a holds no PEM certificate")
 
 
+def _pem_files(home: Path) -> None:
+    """Write what may stand at an option of TLS."""
+    authority = trustme.CA()
+    for name in ("mine", "other"):
+        made = authority.issue_cert(f"{name}@example")
+        made.cert_chain_pems[0].write_to_path(home / f"{name}.pem")
+        made.private_key_pem.write_to_path(home / f"{name}.key")
+    rsa = authority.issue_cert("rsa@example", key_type=trustme.KeyType.RSA)
+    rsa.private_key_pem.write_to_path(home / "rsa.key")
+    head, _, tail = (home / "mine.key").read_text().partition("\n")
+    (home / "damaged.key").write_text(f"{head}\nAAAA{tail[4:]}")
+    encrypted = head.replace("EC PRIVATE", "PRIVATE").replace("PRIVATE", "ENCRYPTED PRIVATE")
+    (home / "encrypted.key").write_text(f"{encrypted}\n{tail}")
+    (home / "empty").touch()
+    (home / "directory").mkdir()
+    (home / "damaged.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "status", "said"),
+    [
+        ("missing", "mine.key", ExitCode.LOCAL_FILE, "--tls-cert: cannot read missing: No such file"),
+        ("directory", "mine.key", ExitCode.LOCAL_FILE, "--tls-cert: cannot read directory"),
+        ("empty", "mine.key", ExitCode.LOCAL_FILE, "--tls-cert: empty holds no PEM certificate"),
+        ("mine.key", "mine.key", ExitCode.LOCAL_FILE, "--tls-cert: mine.key holds no PEM certificate"),
+        ("damaged.pem", "mine.key", ExitCode.LOCAL_FILE, "--tls-cert: damaged.pem holds no PEM certificate"),
+        ("mine.pem", "missing", ExitCode.LOCAL_FILE, "--tls-key: cannot read missing: No such file"),
+        ("mine.pem", "empty", ExitCode.LOCAL_FILE, "--tls-key: empty holds no PEM private key"),
+        ("mine.pem", "mine.pem", ExitCode.LOCAL_FILE, "--tls-key: mine.pem holds no PEM private key"),
+        ("mine.pem", "damaged.key", ExitCode.LOCAL_FILE, "private key in damaged.key is damaged"),
+        (
+            "mine.pem",
+            "encrypted.key",
+            ExitCode.LOCAL_FILE,
+            "--tls-key: the key in encrypted.key is encrypted",
+        ),
+        ("mine.pem", "other.key", ExitCode.USAGE, "--tls-key: the key in other.key is not that of"),
+        ("mine.pem", "rsa.key", ExitCode.USAGE, "--tls-key: the key in rsa.key is not that of"),
+    ],
+)
+def test_a_client_certificate_that_cannot_be_used(
+    stocked: Cli, certificate: str, key: str, status: ExitCode, said: str
+) -> None:
+    """It is told before anything is connected, with the option or variable and what to do."""
+    _pem_files(stocked.home)
+    stocked.env["OPENSHELL_FILES_ENDPOINT"] = "https://localhost:1"
+    failed(stocked("stat", "demo", "x", "--tls-cert", certificate, "--tls-key", key), status, said)
+    stocked.env |= {"OPENSHELL_FILES_TLS_CERT": certificate, "OPENSHELL_FILES_TLS_KEY": key}
+    error = stocked("stat", "demo", "x", "--json").json["error"]
+    assert (error["exit_code"], error["retry"]) == (status, "never")
+    assert "OPENSHELL_FILES_TLS_" in error["message"]
+    assert error["fix"]
+
+
+def test_a_client_certificate_that_fits(stocked: Cli) -> None:
+    """The gateway is what fails then."""
+    _pem_files(stocked.home)
+    stocked.env["OPENSHELL_FILES_ENDPOINT"] = "https://localhost:1"
+    fitting = ("--tls-cert", "mine.pem", "--tls-key", "mine.key", "--attempts", "1")
+    failed(stocked("stat", "demo", "x", *fitting), ExitCode.UNAVAILABLE, "nothing listens there")
+
+
 def test_a_missing_source_is_no_lack_of_space(stocked: Cli) -> None:
     outcome = stocked("upload", "demo", "missing", "y")
     failed(outcome, ExitCode.LOCAL_FILE, "Check the local path")

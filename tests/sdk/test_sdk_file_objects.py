@@ -21,6 +21,7 @@ from openshell_files import (
     Condition,
     FilesClient,
     OidcAuth,
+    RemoteReader,
     RemoteWriter,
     SandboxFiles,
     errors,
@@ -288,17 +289,22 @@ LIES = [(1, 0), (300 * KIB, 0), (300 * KIB, 10), (300 * KIB, 256 * KIB), (300 * 
 
 
 @pytest.mark.parametrize(("real", "told"), LIES)
+def at_the_end(file: RemoteReader) -> None:
+    file.seek(0, os.SEEK_END)
+    file.read(5)
+
+
+def behind_the_end(file: RemoteReader) -> None:
+    file.seek(2 * MIB)
+    file.read(5)
+
+
+def into_a_buffer(file: RemoteReader) -> None:
+    file.readinto(bytearray(2 * MIB))
+
+
 @pytest.mark.parametrize(
-    "reading",
-    [
-        lambda file: file.read(),
-        lambda file: file.read(5),
-        lambda file: (file.seek(0, os.SEEK_END) and None) or file.read(5),
-        lambda file: file.seek(2 * MIB) and file.read(5),
-        list,
-        lambda file: file.readinto(bytearray(2 * MIB)),
-    ],
-    ids=["all", "some", "at the end", "behind it", "lines", "into a buffer"],
+    "reading", [RemoteReader.read, RemoteReader.readline, at_the_end, behind_the_end, list, into_a_buffer]
 )
 def test_a_size_that_the_download_does_not_confirm(
     files: SandboxFiles, gateway: FakeGateway, real: int, told: int, reading: Any
@@ -343,11 +349,7 @@ async def test_an_empty_file(files: SandboxFiles, gateway: FakeGateway) -> None:
     """Its end is asked for once."""
     gateway.files["x"] = FakeFile(b"")
     with files.open("x") as file:
-        assert [file.read(), file.read(5), file.readall() if hasattr(file, "readall") else b""] == [
-            b"",
-            b"",
-            b"",
-        ]
+        assert [file.read(), file.read(5), file.read()] == [b"", b"", b""]
     assert gateway.streams(methods.DOWNLOAD_FILE) == 1
     async with AsyncFilesClient(gateway.address) as client, client.sandbox("demo").open("x") as loop_file:
         assert [await loop_file.read(), await loop_file.read(5)] == [b"", b""]

@@ -43,9 +43,11 @@ class FilesClient:
         allow_insecure_token: send tokens without TLS to other machines.
 
     Raises:
-        ValueError: the endpoint is malformed, or a token would be sent over
-            plaintext to another machine.
-        LocalFileError: a file of `tls` cannot be read.
+        ValueError: the endpoint is malformed, a token would be sent over
+            plaintext to another machine, or the key of `tls` is not that of
+            its certificate.
+        LocalFileError: a file of `tls` cannot be read, or does not hold what
+            it has to.
     """
 
     @checked

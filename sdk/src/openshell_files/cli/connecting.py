@@ -13,9 +13,11 @@ import typer
 from openshell_files_protocol.endpoints import parse_endpoint
 
 from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolicy, TlsConfig
+from openshell_files._local.tls import FIELD, KeysApartError
 from openshell_files._local.token_file import FileToken
 from openshell_files.auth import Auth
 from openshell_files.cli.wording import Where
+from openshell_files.errors import LocalFileError
 
 _GROUP = "Connection"
 
@@ -116,6 +118,14 @@ _VARIABLES: Final[Mapping[str, str]] = {
 }
 
 
+#: Options by the field of `TlsConfig` that they become.
+_TLS_FIELDS: Final[Mapping[str, str]] = {
+    "ca_path": "tls_ca",
+    "cert_path": "tls_cert",
+    "key_path": "tls_key",
+}
+
+
 class UsageMistake(Exception):  # noqa: N818 - not an error of the program
     """The command line cannot be carried out as it is."""
 
@@ -165,7 +175,7 @@ class Connecting:
             UsageMistake: the options do not fit together.
             LocalFileError: a PEM file cannot be read.
         """
-        with reading_options():
+        with reading_options(), self._naming_files():
             tls = self._tls()
             auth = self._auth()
             return FilesClient(
@@ -178,6 +188,22 @@ class Connecting:
                 retry=RetryPolicy(attempts=self.attempts),
                 allow_insecure_token=self.allow_insecure_token,
             )
+
+    @contextmanager
+    def _naming_files(self) -> Generator[None]:
+        """Name the option of a PEM file that is at fault."""
+        try:
+            yield
+        except KeysApartError:
+            raise ValueError(
+                f"{self._named('tls_key')}: the key in {self.tls_key} is not that of the certificate in {self.tls_cert}; "
+                f"give the two files that belong together with {self._named('tls_cert')} and {self._named('tls_key')}"
+            ) from None
+        except LocalFileError as error:
+            option = _TLS_FIELDS.get(error.metadata.get(FIELD, ""))
+            if option is not None:
+                error.reword(f"{self._named(option)}: {error.message}")
+            raise
 
     @property
     def encrypted(self) -> bool:
