@@ -288,7 +288,6 @@ def lie_about_the_size(gateway: FakeGateway, real: int, told: int) -> None:
 LIES = [(1, 0), (300 * KIB, 0), (300 * KIB, 10), (300 * KIB, 256 * KIB), (300 * KIB, MIB), (0, 1), (0, MIB)]
 
 
-@pytest.mark.parametrize(("real", "told"), LIES)
 def at_the_end(file: RemoteReader) -> None:
     file.seek(0, os.SEEK_END)
     file.read(5)
@@ -303,6 +302,7 @@ def into_a_buffer(file: RemoteReader) -> None:
     file.readinto(bytearray(2 * MIB))
 
 
+@pytest.mark.parametrize(("real", "told"), LIES)
 @pytest.mark.parametrize(
     "reading", [RemoteReader.read, RemoteReader.readline, at_the_end, behind_the_end, list, into_a_buffer]
 )
