@@ -82,6 +82,7 @@ def by_sync(
         up = files.upload_path(source, remote, digest=digest)
         down = files.download_path(remote, target, digest=digest)
     assert (up.size, down.size) == (source.stat().st_size,) * 2
+    assert (up.attempts, down.attempts) == (1, 1), "nothing breaks here"
     return (up.sha256, up.sha256_blocks), (down.sha256, down.sha256_blocks)
 
 
@@ -103,6 +104,7 @@ def by_async(
 
     up, down = asyncio.run(carry())
     assert (up.size, down.size) == (source.stat().st_size,) * 2
+    assert (up.attempts, down.attempts) == (1, 1), "nothing breaks here"
     return (up.sha256, up.sha256_blocks), (down.sha256, down.sha256_blocks)
 
 

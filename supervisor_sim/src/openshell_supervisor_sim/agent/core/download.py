@@ -13,9 +13,9 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
 
-#: Largest hole in one message. With SHA-256 both ends hash its zeros, so a
-#: larger one would be a long silence.
-MAX_HOLE_BYTES: Final = 256 * MIB
+#: Largest hole in one message if both ends hash its zeros, so that a larger
+#: one would be a long silence.
+MAX_HASHED_HOLE_BYTES: Final = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
     return min(max(request.max_chunk_bytes, MIN_CHUNK_BYTES), limits.max_chunk_bytes)
 
 
-def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
+def next_piece(position: int, end: int, data_at: int, largest: int, algorithm: DigestAlgorithm) -> Piece:
     """Choose the piece at `position`.
 
     Args:
@@ -88,13 +88,17 @@ def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
         data_at: where content begins, at or behind `position`; in between is
             a hole.
         largest: content of one message in bytes.
+        algorithm: of the trailer.
 
     Returns:
-        A hole if it is worth a message of its own (DWN-7), else content.
+        A hole if it is worth a message of its own (DWN-7), else content. What
+        nobody hashes is one message however long it is: cut up, a file of
+        nothing but zeros would be a flood of small ones (RLY-10).
     """
     hole = min(data_at, end) - position
     if hole >= largest:
-        return Piece(position, min(hole, MAX_HOLE_BYTES), hole=True)
+        hashed = algorithm is DigestAlgorithm.SHA256
+        return Piece(position, min(hole, MAX_HASHED_HOLE_BYTES) if hashed else hole, hole=True)
     return Piece(position, min(largest, end - position), hole=False)
 
 

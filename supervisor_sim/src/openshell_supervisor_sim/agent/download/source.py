@@ -156,7 +156,7 @@ class DownloadSource:
     def _read_piece(self) -> Content | Hole | None:
         offset = self._position
         data_at = self._data_at(offset) if self._sparse and self._request.checked else offset
-        piece = next_piece(offset, self._end, data_at, self._piece_bytes)
+        piece = next_piece(offset, self._end, data_at, self._piece_bytes, self._algorithm)
         if piece.hole:
             if self._fs.fstat(self._fd).st_size < offset + piece.length:
                 # What looks like a hole up to the old end may be the new end.
