@@ -21,7 +21,10 @@ def test_a_process_gets_its_signal():
 """
 
 
-@pytest.mark.parametrize("ignored", ["INT", "TERM", "HUP", "INT TERM HUP"])
+@pytest.mark.parametrize(
+    "ignored",
+    [*(pytest.param(one, marks=pytest.mark.long) for one in ("INT", "TERM")), "HUP", "INT TERM HUP"],
+)
 def test_a_run_whose_parent_ignores_signals(tmp_path: Path, ignored: str) -> None:
     """As a job in the background or under nohup is started."""
     (tmp_path / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text("utf-8"))

@@ -14,6 +14,23 @@ from harness.sshd import NoSshError, sshd
 from harness.targets import TARGETS, table
 from harness_command import benchmarks, run
 
+SWEEPS = {"test_first_byte", "test_size", "test_chunk"}
+
+#: What differs from the first point of its sweep only in a number.
+MORE_POINTS = (
+    *(f"test_small_files.py::test_first_byte[{size}]" for size in ("1 MiB", "64 MiB")),
+    *(
+        f"test_sweeps.py::test_size[{way}-{size}]"
+        for way in ("upload", "download")
+        for size in ("1 KiB", "64 KiB")
+    ),
+    *(
+        f"test_sweeps.py::test_chunk[{way}-{size} KiB]"
+        for way in ("upload", "download")
+        for size in (32, 64, 128, 256, 512)
+    ),
+)
+
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -71,10 +88,23 @@ def test_without_ssh_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
         pass
 
 
-def test_everything_of_bench_quick_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        pytest.param(MORE_POINTS, id="a point of each sweep"),
+        pytest.param((), id="every point", marks=pytest.mark.long),
+    ],
+)
+def test_everything_of_bench_quick_runs(tmp_path: Path, left_out: tuple[str, ...]) -> None:
     """As `make bench-quick MIB=1 ROUNDS=1`; nothing is skipped but the files that are larger."""
-    said = benchmarks("benchmarks", "-m", "quick", f"--benchmark-json={tmp_path}/quick.json", seconds=600)
+    deselected = [f"--deselect={point}" for point in left_out]
+    said = benchmarks(
+        "benchmarks", "-m", "quick", *deselected, f"--benchmark-json={tmp_path}/quick.json", seconds=600
+    )
     assert "failed" not in said
+    ran = {one["fullname"] for one in json.loads((tmp_path / "quick.json").read_text())["benchmarks"]}
+    assert not ran & set(left_out)
+    assert {name.partition("::")[2].partition("[")[0] for name in ran} >= SWEEPS
     page = tmp_path / "quick.html"
     run("-m", "harness.report", f"{tmp_path}/quick.json", str(page))
     assert page.stat().st_size > 0
