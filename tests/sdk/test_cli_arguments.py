@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 import trustme
-from cli_scene import COMMAND, Cli, failed
+from cli_scene import Cli, Outcome, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files.cli.exit_codes import ExitCode
 
@@ -81,50 +80,63 @@ def test_odd_values_of_options(stocked: Cli, command: str, odd: str) -> None:
             failed(outcome, ExitCode.USAGE, option, "finite" if odd == "inf" else "")
 
 
+#: What odd surroundings set.
+ENVIRONMENTS: list[dict[str, str]] = [
+    {"HOME": ""},
+    {"HOME": "/nonexistent", "XDG_STATE_HOME": ""},
+    {"XDG_STATE_HOME": "relative"},
+    {"XDG_STATE_HOME": "/dev/null"},
+    {"TERM": "dumb"},
+    {"TERM": ""},
+    {"COLUMNS": "1"},
+    {"COLUMNS": "0"},
+    {"COLUMNS": "-5"},
+    {"COLUMNS": "many"},
+    {"LINES": "x"},
+    {"LANG": "tlh"},
+    {"TMPDIR": "/nonexistent"},
+    {"NO_COLOR": "1"},
+    {"FORCE_COLOR": "1"},
+    {"OPENSHELL_FILES_WORKSPACE": "\udcff"},
+    {"OPENSHELL_FILES_TOKEN": "\udcff"},
+    {"OPENSHELL_FILES_TOKEN": ""},
+    {"OPENSHELL_FILES_ENDPOINT": "\udcff"},
+    {"OPENSHELL_FILES_ENDPOINT": ""},
+    {"OPENSHELL_FILES_TLS_CA": "/nonexistent"},
+    {"GRPC_VERBOSITY": "nonsense"},
+]
+
+#: What is read before the command is: by the interpreter, by modules as they are imported, and by gRPC.
+READ_EARLY = ("LANG", "TERM", "GRPC_VERBOSITY")
+
+WORDS = pytest.mark.parametrize(
+    "words", [["upload", *COMMANDS["upload"]], ["upload", "--help"]], ids=["upload", "help"]
+)
+
+
+def _holds(outcome: Outcome, words: list[str]) -> None:
+    assert "Traceback" not in outcome.err
+    assert outcome.status != ExitCode.BUG
+    if "--help" in words:
+        assert outcome.status == 0
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=ascii)
+@WORDS
+def test_odd_environments(stocked: Cli, words: list[str], environment: dict[str, str]) -> None:
+    stocked.env |= environment
+    _holds(stocked(*words), words)
+
+
 @pytest.mark.parametrize(
     "environment",
-    [
-        {"HOME": ""},
-        {"HOME": "/nonexistent", "XDG_STATE_HOME": ""},
-        {"XDG_STATE_HOME": "relative"},
-        {"XDG_STATE_HOME": "/dev/null"},
-        {"TERM": "dumb"},
-        {"TERM": ""},
-        {"COLUMNS": "1"},
-        {"COLUMNS": "0"},
-        {"COLUMNS": "-5"},
-        {"COLUMNS": "many"},
-        {"LINES": "x"},
-        {"LANG": "tlh"},
-        {"TMPDIR": "/nonexistent"},
-        {"NO_COLOR": "1"},
-        {"FORCE_COLOR": "1"},
-        {"OPENSHELL_FILES_WORKSPACE": "\udcff"},
-        {"OPENSHELL_FILES_TOKEN": "\udcff"},
-        {"OPENSHELL_FILES_TOKEN": ""},
-        {"OPENSHELL_FILES_ENDPOINT": "\udcff"},
-        {"OPENSHELL_FILES_ENDPOINT": ""},
-        {"OPENSHELL_FILES_TLS_CA": "/nonexistent"},
-        {"GRPC_VERBOSITY": "nonsense"},
-    ],
+    [pytest.param(one, marks=() if set(one) & set(READ_EARLY) else pytest.mark.long) for one in ENVIRONMENTS],
     ids=ascii,
 )
-@pytest.mark.parametrize("command", ["upload", "help"])
-def test_odd_environments(stocked: Cli, command: str, environment: dict[str, str]) -> None:
+@WORDS
+def test_odd_environments_of_a_process(stocked: Cli, words: list[str], environment: dict[str, str]) -> None:
     stocked.env |= environment
-    arguments = ["upload", "--help"] if command == "help" else ["upload", *COMMANDS["upload"]]
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=stocked.home,
-        env=stocked.env,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert b"Traceback" not in done.stderr
-    assert done.returncode != ExitCode.BUG
-    if command == "help":
-        assert done.returncode == 0
+    _holds(stocked.process(*words), words)
 
 
 def test_a_user_without_a_home(stocked: Cli, gateway: FakeGateway, big: Path) -> None:
