@@ -160,18 +160,30 @@ NOT_KNOWN = "whether the file was published is not known; look with `openshell-f
 _DOWNLOAD, _UPLOAD = "openshell_files.cli.download_command", "openshell_files.cli.upload_command"
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+#: Where a download is struck as a function returns, and whether its file is in place by then.
+CUT_SHORT = [
+    (_DOWNLOAD, "left_behind", False),
+    ("os", "fchmod", False),
+    ("os", "replace", True),
+    ("openshell_files._local.target_file", "TargetFile.publish", True),
+    ("openshell_files._local.target_file", "TargetFile.close", True),
+    ("openshell_files._sync.sandbox", "SandboxFiles.download_path", True),
+]
+
+
 @pytest.mark.parametrize(
-    ("module", "function", "in_place"),
+    ("number", "module", "function", "in_place"),
     [
-        (_DOWNLOAD, "left_behind", False),
-        ("os", "fchmod", False),
-        ("os", "replace", True),
-        ("openshell_files._local.target_file", "TargetFile.publish", True),
-        ("openshell_files._local.target_file", "TargetFile.close", True),
-        ("openshell_files._sync.sandbox", "SandboxFiles.download_path", True),
+        # Each place with one signal, and each signal at one place; the rest in the long run.
+        pytest.param(
+            number, *place,
+            marks=() if number is signal.SIGTERM or place[1] == "replace" else pytest.mark.long,
+            id=f"{number.name}-{place[1]}",
+        )
+        for number in SIGNALS
+        for place in CUT_SHORT
     ],
-)
+)  # fmt: skip
 def test_a_download_that_is_cut_short_says_what_is_in_place(
     cli: Cli, gateway: FakeGateway, module: str, function: str, number: signal.Signals, *, in_place: bool
 ) -> None:
