@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from fake_file_gateway import FakeGateway, FakeUpload
 from openshell_files import NO_RETRY, SandboxFiles
 from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown
@@ -200,7 +202,18 @@ def test_what_says_nothing_of_the_finish_is_unknown(
     assert gateway.files["x"].content == bytes(size)
 
 
-@pytest.mark.parametrize("reason", [name for name in Reason.__members__ if not name.startswith("UPLOAD_")])
+def _questions() -> Iterator[ParameterSet]:
+    """Every reason that says nothing; one of each status and retry now, the rest in the long run."""
+    seen = set[object]()
+    for reason in Reason:
+        if reason.name.startswith("UPLOAD_"):
+            continue
+        kind = (reason.row.code, reason.row.retry)
+        yield pytest.param(reason.name, marks=pytest.mark.long if kind in seen else ())
+        seen.add(kind)
+
+
+@pytest.mark.parametrize("reason", list(_questions()))
 def test_a_question_that_is_refused_says_nothing(
     gateway: FakeGateway, connect: Connect, size: int, reason: str
 ) -> None:
