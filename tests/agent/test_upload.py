@@ -348,11 +348,22 @@ async def test_hole_stays_a_hole(agent: FileAgent, sandbox: Sandbox) -> None:
     assert answer.file.allocated_bytes == path.stat().st_blocks * 512
 
 
-async def test_hole_behind_4_gib(agent: FileAgent, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS,
+        # Hashes the zeros.
+        pytest.param(files_pb2.DIGEST_ALGORITHM_SHA256, marks=pytest.mark.long),
+    ],
+    ids=files_pb2.DigestAlgorithm.Name,
+)
+async def test_hole_behind_4_gib(
+    agent: FileAgent, sandbox: Sandbox, algorithm: files_pb2.DigestAlgorithm
+) -> None:
     """UPL-5: sizes beyond 32 bits, without the content of them."""
     size = 2**32 + 1
     async with peer_of(agent) as peer:
-        await peer.send(opened(upload=metadata("/file", request_id="big")))
+        await peer.send(opened(upload=metadata("/file", request_id="big", digest_algorithm=algorithm)))
         await peer.data(0, b"", hole=size - 1)
         await peer.data(size - 1, b"!")
         # A stream that ends is not waited for: what it had not hashed by then is not staged.
@@ -373,9 +384,15 @@ async def call_finish(agent: FileAgent, status: files_pb2.UploadStatus) -> files
             "upload_id": status.upload_id,
             "epoch": status.epoch,
             "request_id": status.request_id,
+            "digest_algorithm": status.digest_algorithm,
         }
         await peer.send(opened(upload=metadata("/file", **fields)))
-        await peer.finish(size=status.staged_bytes, sha256=status.staged_sha256)
+        finish = files_pb2.UploadFinish(
+            size_bytes=status.staged_bytes,
+            sha256=status.staged_sha256,
+            sha256_blocks=status.staged_sha256_blocks,
+        )
+        await peer.upload_message(files_pb2.UploadFileRequest(finish=finish))
         return (await peer.answer()).upload
 
 
