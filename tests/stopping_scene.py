@@ -20,7 +20,7 @@ import grpc
 from conditions import until
 from dev_command import command
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
-from openshell_files_gateway.auth.signing_key import load_or_create_signing_key
+from openshell_files_gateway.config.signing_key import load_or_create_signing_key
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import STREAM_OPTIONS

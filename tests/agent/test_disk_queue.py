@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from openshell_supervisor_sim.agent.upload.disk_queue import DiskQueue
+from openshell_supervisor_sim.agent.operations.disk_queue import DiskQueue
 
 
 async def test_what_waits_is_taken_together_and_in_order() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from openshell_files_gateway.auth.oidc.issuer_urls import (
+from openshell_files_gateway.config.issuer_urls import (
     UnsafeUrlError,
     check_issuer,
     check_url,

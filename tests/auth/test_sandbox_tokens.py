@@ -9,8 +9,8 @@ import pytest
 from key_sources import Clock
 from openshell_files_gateway.auth.principals import SandboxPrincipal
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer, SandboxTokenVerifier
-from openshell_files_gateway.auth.signing_key import SigningKey, generate_signing_key
 from openshell_files_gateway.auth.tokens import read_header
+from openshell_files_gateway.config.signing_key import SigningKey, generate_signing_key
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 from token_forge import NOW, Signer, assert_leaks_nothing, token

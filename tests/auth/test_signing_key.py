@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from openshell_files_gateway.auth.signing_key import (
+from openshell_files_gateway.config.errors import ConfigurationError
+from openshell_files_gateway.config.signing_key import (
     generate_signing_key,
     load_or_create_signing_key,
     load_signing_key,
 )
-from openshell_files_gateway.config.errors import ConfigurationError
 from token_forge import PrivateKey, private_key
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from openshell_files_protocol.limits import LEAST_HEARTBEAT_SECONDS
 
-from openshell_files_gateway.auth.oidc.issuer_urls import UnsafeUrlError, check_issuer, check_url
 from openshell_files_gateway.config.errors import Problem
+from openshell_files_gateway.config.issuer_urls import UnsafeUrlError, check_issuer, check_url
 from openshell_files_gateway.config.names import title_of
 from openshell_files_gateway.config.openings import all_are_administrators
 

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource, TomlConfigSettingsSource
 
-from openshell_files_gateway.auth.signing_key import load_signing_key
 from openshell_files_gateway.config.errors import ConfigurationError, Problem
 from openshell_files_gateway.config.names import Setting, all_settings
 from openshell_files_gateway.config.settings import GatewaySettings
+from openshell_files_gateway.config.signing_key import load_signing_key
 from openshell_files_gateway.config.supervisor_name import check_supervisors_name
 
 _CONFIG_FILE: Final = "the configuration file"

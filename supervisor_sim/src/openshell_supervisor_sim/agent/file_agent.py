@@ -12,13 +12,13 @@ from functools import partial
 from openshell_files_protocol.errors import TransferError
 
 from openshell_supervisor_sim.agent.concurrency import DiskThreads, end_tasks
-from openshell_supervisor_sim.agent.connection import Session
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, process_umask
+from openshell_supervisor_sim.agent.operations.connection import Session
+from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
 from openshell_supervisor_sim.agent.paths.guard import Guard
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
-from openshell_supervisor_sim.agent.services import Services
 from openshell_supervisor_sim.agent.settings import AgentSettings
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.streams import ByteStream

@@ -16,7 +16,7 @@ import httpx
 from openshell_files_protocol.endpoints import is_loopback, may_use_proxy
 
 from openshell_files_gateway.auth.issuer_keys import KeySet, KeySetError, read_key_set
-from openshell_files_gateway.auth.oidc.issuer_urls import (
+from openshell_files_gateway.config.issuer_urls import (
     UnsafeUrlError,
     check_url,
     discovery_url,

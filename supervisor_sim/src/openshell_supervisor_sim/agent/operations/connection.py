@@ -17,10 +17,11 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent.core.requests import recorded, start_digest, upload_key, upload_request
 from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
-from openshell_supervisor_sim.agent.download.send import DownloadSession
 from openshell_supervisor_sim.agent.download.stat_file import stat_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.operations.receive_upload import UploadSession, settled
+from openshell_supervisor_sim.agent.operations.send_download import DownloadSession
+from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.streams import (
     ByteStream,
     Inbound,
@@ -30,7 +31,6 @@ from openshell_supervisor_sim.agent.streams import (
     parse_input,
     parse_open,
 )
-from openshell_supervisor_sim.agent.upload.receive import UploadSession, settled
 from openshell_supervisor_sim.agent.upload.status import Caller, Verifying
 
 #: The line of each operation, with its facts. What only an agent's developer

@@ -15,7 +15,7 @@ from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest, download_request
 from openshell_supervisor_sim.agent.download.source import Content, DownloadSource, Hole
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.streams import Outbound
 from openshell_supervisor_sim.agent.upload.status import Caller
 

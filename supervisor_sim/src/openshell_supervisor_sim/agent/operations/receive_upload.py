@@ -32,10 +32,10 @@ from openshell_supervisor_sim.agent.core.upload import (
     UploadTerms,
 )
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, Interrupted
-from openshell_supervisor_sim.agent.services import Services
+from openshell_supervisor_sim.agent.operations.disk_queue import DiskQueue
+from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.streams import Inbound, Outbound, parse_input
 from openshell_supervisor_sim.agent.upload.attempt import UploadAttempt
-from openshell_supervisor_sim.agent.upload.disk_queue import DiskQueue
 from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
 from openshell_supervisor_sim.agent.upload.status import Caller, Published, Verifying
 
