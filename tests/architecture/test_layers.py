@@ -45,7 +45,7 @@ BESIDE_CORE = {
         "openshell_files_gateway.server.core.transfer_limits",
     },
     "sdk": {
-        "openshell_files._arguments.values",
+        "openshell_files._values",
         "openshell_files.auth",
         "openshell_files.errors",
         "openshell_files.options",

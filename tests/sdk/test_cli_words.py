@@ -8,7 +8,7 @@ import re
 import pytest
 from cli_scene import Cli, break_uploads, failed
 from fake_file_gateway import FakeFile, FakeGateway
-from openshell_files._core.error_mapping import error_from_reason, error_from_status
+from openshell_files._error_mapping import error_from_reason, error_from_status
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.progress_bar import Line, shortened
 from openshell_files.cli.results_in_words import seconds_words, size_words

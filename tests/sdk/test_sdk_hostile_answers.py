@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from openshell_files import NO_RETRY, SandboxFiles, errors
 from openshell_files._core.answer_check import fault_of
 from openshell_files._core.answers import whole_limit
-from openshell_files._core.error_mapping import error_from_status
+from openshell_files._error_mapping import error_from_status
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MIB, MIN_CHUNK_LIMIT_BYTES

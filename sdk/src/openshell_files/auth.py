@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from openshell_files._arguments import values
+from openshell_files import _values as values
 
 #: Called for every RPC, so that it can hand out a fresh token each time. The
 #: asynchronous client takes a coroutine function too, and calls a plain

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from openshell_files._arguments import values
+from openshell_files import _values as values
 
 #: In hexadecimal.
 _SHA256: Final = re.compile("[0-9a-f]{64}")

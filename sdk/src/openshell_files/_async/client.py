@@ -8,7 +8,7 @@ from typing import Self
 
 from openshell_files_protocol.endpoints import parse_endpoint
 
-from openshell_files._arguments.rules import checked
+from openshell_files._arguments import checked
 from openshell_files._async._calls import Connection
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.rpc import Rpc

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from openshell_files._async._calls import UploadCall
-from openshell_files._core.error_mapping import idle_error
+from openshell_files._error_mapping import idle_error
 from openshell_files.errors import FilesError
 
 #: A lane that failed, and not only because the upload is over, makes the

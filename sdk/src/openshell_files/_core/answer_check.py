@@ -21,7 +21,7 @@ from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES, SHA256_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._core.error_mapping import delay_of, error_from_reason
+from openshell_files._error_mapping import delay_of, error_from_reason
 
 _Answer = TypeVar("_Answer", bound=Message)
 

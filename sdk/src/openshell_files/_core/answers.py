@@ -12,7 +12,7 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYT
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._core.error_mapping import error_from_reason
+from openshell_files._error_mapping import error_from_reason
 from openshell_files.options import Durability
 from openshell_files.results import FileInfo, FileType, UploadInfo, UploadState
 

@@ -20,9 +20,9 @@ from openshell_files_protocol.reasons import Reason, Retry
 
 from openshell_files._core import answers
 from openshell_files._core.answer_check import fault_of
-from openshell_files._core.error_mapping import error_from_reason, say_which_sandbox
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, download_request
 from openshell_files._core.retrying import Decision, RetryBudget
+from openshell_files._error_mapping import error_from_reason, say_which_sandbox
 from openshell_files.errors import (
     ErrorFacts,
     FileChanged,

@@ -10,8 +10,8 @@ from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._arguments.values import remote_path, text, wrong_value
-from openshell_files._core.error_mapping import error_from_reason
+from openshell_files._error_mapping import error_from_reason
+from openshell_files._values import remote_path, text, wrong_value
 from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
 
 #: File type bits of a regular file. They make a mode of no permission at all

@@ -24,9 +24,9 @@ from openshell_files_protocol.reasons import Code, Reason, Retry, reason_named
 
 from openshell_files._core import answers
 from openshell_files._core.after_finish import at_the_door, is_verdict
-from openshell_files._core.error_mapping import error_from_reason
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Decision, RetryBudget
+from openshell_files._error_mapping import error_from_reason
 from openshell_files.errors import (
     ErrorFacts,
     FilesError,

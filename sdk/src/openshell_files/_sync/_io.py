@@ -13,7 +13,7 @@ from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 import httpx
 
-from openshell_files._core.error_mapping import idle_error
+from openshell_files._error_mapping import idle_error
 from openshell_files._local.byte_streams import Reading, Writing, as_bytes
 from openshell_files._local.source_file import open_for_reading
 from openshell_files.auth import TokenProvider

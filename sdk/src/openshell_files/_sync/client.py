@@ -9,7 +9,7 @@ from typing import Self
 
 from openshell_files_protocol.endpoints import parse_endpoint
 
-from openshell_files._arguments.rules import checked
+from openshell_files._arguments import checked
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
 from openshell_files._core.heap import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address

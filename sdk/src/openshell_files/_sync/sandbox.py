@@ -15,12 +15,10 @@ from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
-from openshell_files._arguments.rules import checked
-from openshell_files._arguments.values import wrong_value
+from openshell_files._arguments import checked
 from openshell_files._core import answers
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.download_check import Piece
-from openshell_files._core.error_mapping import say_which_sandbox
 from openshell_files._core.requests import (
     DownloadOptions,
     SandboxAddress,
@@ -30,6 +28,7 @@ from openshell_files._core.requests import (
     upload_metadata,
 )
 from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import TargetFile
 from openshell_files._local.umask import current_umask
@@ -41,6 +40,7 @@ from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
 from openshell_files._sync.rpc import Rpc
 from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
 from openshell_files._sync.upload import Upload
+from openshell_files._values import wrong_value
 from openshell_files.errors import FilesError
 from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
 from openshell_files.results import (

@@ -14,7 +14,6 @@ from openshell_files_protocol.reasons import Reason, Retry, reason_named
 
 from openshell_files._core import answers, upload_plan
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.error_mapping import say_which_sandbox
 from openshell_files._core.giving_up import (
     ERRAND_SECONDS,
     FREEING_SECONDS,
@@ -26,6 +25,7 @@ from openshell_files._core.giving_up import (
 from openshell_files._core.outgoing import Span, finish_message, first_message, whole_file
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._local import source_file
 from openshell_files._sync import _io
 from openshell_files._sync._calls import CallEndedError, UploadCall

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, cast
 
 import typer
 
-from openshell_files._arguments.values import LONGEST_SECONDS
+from openshell_files._values import LONGEST_SECONDS
 from openshell_files.cli import connecting as options
 from openshell_files.cli.connecting import Connecting, UsageMistake
 from openshell_files.cli.exit_codes import exit_code

@@ -16,7 +16,7 @@ from typing import Final, NoReturn, TypeVar, cast
 from openshell_files_protocol.errors import FieldViolation
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._core.error_mapping import error_from_reason
+from openshell_files._error_mapping import error_from_reason
 
 _Choice = TypeVar("_Choice", bound=Enum)
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from openshell_files._arguments import values
-from openshell_files._arguments.values import wrong_type, wrong_value
+from openshell_files import _values as values
+from openshell_files._values import wrong_type, wrong_value
 from openshell_files.auth import ClientCredentials, OidcAuth
 from openshell_files.options import Condition, Durability, LeafLink, RetryPolicy, TlsConfig
 

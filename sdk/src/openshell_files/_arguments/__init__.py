@@ -1,1 +1,0 @@
-"""What callers may give: checked once, before anything else happens."""
