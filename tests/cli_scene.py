@@ -16,6 +16,7 @@ import pytest
 from fake_file_gateway import FakeGateway, FakeUpload
 from openshell_files.cli.app import run
 from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.cli.process import TRACEBACK_VARIABLE
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -58,7 +59,7 @@ class Cli:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
-            code = run()
+            code = run(TRACEBACK_VARIABLE)
         return Outcome(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
     def process(self, *args: str | Path, stdin: bytes = b"") -> Outcome:

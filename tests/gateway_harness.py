@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 from openshell_files_gateway.auth.assembly import Access, assemble_access
-from openshell_files_gateway.config.settings import (
-    GatewaySettings,
+from openshell_files_gateway.config.settings import GatewaySettings
+from openshell_files_gateway.config.tables import (
     LimitSettings,
     OidcSettings,
     RelaySettings,

@@ -14,8 +14,9 @@ from openshell_files_gateway.config.errors import ConfigurationError, Problem
 from openshell_files_gateway.config.loading import load_settings
 from openshell_files_gateway.config.names import all_settings
 from openshell_files_gateway.config.openings import find_openings
-from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings
+from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.signing_key import load_or_create_signing_key
+from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_supervisor_sim.session.heartbeats import agreed

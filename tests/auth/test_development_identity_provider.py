@@ -11,7 +11,7 @@ import pytest
 from key_sources import Clock
 from openshell_files_gateway.auth.oidc.jwks import JwksCache
 from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
-from openshell_files_gateway.config.settings import OidcSettings
+from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_gateway.dev.identity_provider import DevelopmentClient, DevelopmentIdentityProvider
 from openshell_files_protocol.errors import TransferError
 

@@ -13,8 +13,8 @@ from openshell_files_gateway.auth.oidc.jwks import JwksCache
 from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier
 from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES, read_header
-from openshell_files_gateway.config.settings import OidcSettings
 from openshell_files_gateway.config.signing_key import generate_signing_key
+from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 from token_forge import (

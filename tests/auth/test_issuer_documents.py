@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 from openshell_files_gateway.auth.oidc.issuer_documents import IssuerDocumentError, IssuerDocuments
-from openshell_files_gateway.config.settings import OidcSettings
+from openshell_files_gateway.config.tables import OidcSettings
 from recording_proxy import EXCEPTIONS, VARIABLES, recording_proxy
 from scripted_issuer import DISCOVERY, JWKS, Reply, ScriptedIssuer
 from token_forge import signer

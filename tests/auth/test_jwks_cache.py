@@ -10,7 +10,7 @@ import pytest
 import structlog
 from key_sources import Clock, ScriptedSource, until
 from openshell_files_gateway.auth.oidc.jwks import JwksCache
-from openshell_files_gateway.config.settings import OidcSettings
+from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 from token_forge import ISSUER, signer

@@ -13,8 +13,8 @@ from openshell_files_gateway.auth.oidc.jwks import JwksCache
 from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.auth.verified_tokens import VerifiedTokens
-from openshell_files_gateway.config.settings import OidcSettings
 from openshell_files_gateway.config.signing_key import load_or_create_signing_key
+from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 from scripted_issuer import DISCOVERY, JWKS, ScriptedIssuer

@@ -7,7 +7,7 @@ from openshell_files_gateway.auth.authenticator import local_dev_user
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.auth.roles import RoleNames
 from openshell_files_gateway.auth.workspaces import WorkspaceMembership
-from openshell_files_gateway.config.settings import WorkspaceMember, WorkspaceSettings
+from openshell_files_gateway.config.tables import WorkspaceMember, WorkspaceSettings
 
 
 def user(subject: str, *roles: str) -> User:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from gateway_harness import GatewayHarness, running_gateway
 from leaks import grpc_engine, nothing_is_left_in_this_process
-from openshell_files_gateway.config.settings import ComputeSettings, SandboxTokenSettings
+from openshell_files_gateway.config.tables import ComputeSettings, SandboxTokenSettings
 
 __all__ = ["grpc_engine", "nothing_is_left_in_this_process"]
 

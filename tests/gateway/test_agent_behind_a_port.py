@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from gateway_harness import SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import SandboxSettings
+from openshell_files_gateway.config.tables import SandboxSettings
 from openshell_files_gateway.files import methods as file_methods
 from openshell_files_process.agent_secret import NONCE_BYTES, agent_proof, gateway_proof
 from openshell_files_protocol import methods

@@ -14,7 +14,7 @@ import pytest
 import structlog
 from conditions import until
 from gateway_harness import SANDBOX, FakeRelay, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.content_count import ContentCount
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.file_relay import FileRelay

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from conditions import until
 from gateway_harness import OTHER_SANDBOX, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
+from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.framing import FrameDecoder, decode_relay_data, frame_segments
 from openshell_files_protocol.pb.openshell.v1 import (

@@ -16,8 +16,8 @@ from openshell_files_gateway.auth.assembly import assemble_access
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.loading import load_settings
-from openshell_files_gateway.config.settings import ComputeSettings, SandboxTokenSettings
 from openshell_files_gateway.config.supervisor_name import local_address
+from openshell_files_gateway.config.tables import ComputeSettings, SandboxTokenSettings
 from openshell_files_gateway.gateway import Gateway
 from openshell_files_gateway.server.server import authority
 from openshell_files_gateway.simulation.processes.sandbox_home import SKELETON, SandboxHome

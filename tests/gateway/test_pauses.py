@@ -8,7 +8,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from gateway_harness import SANDBOX, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.pauses import Pauses, is_waiting
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError

@@ -14,7 +14,7 @@ from gateway_harness import SANDBOX, FakeSupervisor, GatewayHarness, running_gat
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.server.public_services import MAX_STREAMS, REFLECTION_SERVICES
 from openshell_files_gateway.server.strangers import LINES_AT_ONCE, MAX_AUTHENTICATING, Strangers
 from openshell_files_protocol import methods

@@ -22,7 +22,7 @@ from gateway_harness import (
     pour,
     running_gateway,
 )
-from openshell_files_gateway.config.settings import RelaySettings
+from openshell_files_gateway.config.tables import RelaySettings
 from openshell_files_gateway.relay import pool
 from openshell_files_gateway.relay.core.relay_states import RelayState
 from openshell_files_gateway.relay.file_relay import FileRelay

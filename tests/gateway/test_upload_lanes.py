@@ -17,8 +17,7 @@ from gateway_harness import (
     GatewayHarness,
     running_gateway,
 )
-from openshell_files_gateway.auth.roles import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE, LimitSettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from stack_client import reason_of

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from conditions import until
 from gateway_harness import KEEPS, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.whole_files import MAX_WHOLE_BYTES
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c

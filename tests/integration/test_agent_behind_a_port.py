@@ -16,7 +16,7 @@ import pytest
 from conditions import PATIENCE_SECONDS
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
 from openshell_files import AsyncFilesClient, FilesError, OidcAuth, RetryPolicy
-from openshell_files_gateway.config.settings import LimitSettings, SandboxSettings
+from openshell_files_gateway.config.tables import LimitSettings, SandboxSettings
 from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.installed import command
 

@@ -11,7 +11,7 @@ import pytest
 from conditions import block_until
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
 from openshell_files import AsyncFilesClient, OidcAuth
-from openshell_files_gateway.config.settings import RelaySettings, SandboxTokenSettings
+from openshell_files_gateway.config.tables import RelaySettings, SandboxTokenSettings
 from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.installed import command
 from proxies import IDLE_SECONDS, PROXIES, proxy

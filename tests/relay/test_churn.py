@@ -14,7 +14,7 @@ import grpc
 import psutil
 from conditions import until
 from gateway_harness import FakeSupervisor, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
+from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
 from openshell_supervisor_sim.relay.byte_stream import open_stream

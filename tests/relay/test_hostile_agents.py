@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import grpc
 import pytest
 from gateway_harness import SANDBOX, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_gateway.relay.core.relay_states import RelayEvent, RelayLife
 from openshell_files_gateway.relay.file_relay import FileRelay

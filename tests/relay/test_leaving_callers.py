@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from stack_client import reason_of

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from gateway_harness import FOREIGN_SANDBOX, SANDBOX, GatewayHarness, running_gateway
 from openshell_files_gateway.config import consistency
-from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
+from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MIN_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2

@@ -27,7 +27,7 @@ from gateway_harness import (
     running_gateway,
 )
 from openshell_files_gateway.config import consistency
-from openshell_files_gateway.config.settings import LimitSettings, RelaySettings
+from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
 from openshell_files_gateway.server.core.pace import Pace
 from openshell_files_protocol import methods
 from openshell_files_protocol.framing import frame_segments

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from conditions import until
 from gateway_harness import FILES, OTHER_SANDBOX, SANDBOX, GatewayHarness, running_gateway
-from openshell_files_gateway.config.settings import RelaySettings
+from openshell_files_gateway.config.tables import RelaySettings
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.channel import RelayChannel
 from openshell_files_protocol import methods

@@ -18,8 +18,9 @@ from openshell_files_gateway.auth.assembly import Access
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.openings import find_openings
-from openshell_files_gateway.config.settings import ComputeSettings, GatewaySettings, SandboxSettings
+from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.supervisor_name import local_address
+from openshell_files_gateway.config.tables import ComputeSettings, SandboxSettings
 from openshell_files_gateway.files.core.lane_budget import LaneStatistics
 from openshell_files_gateway.files.methods import FileMethods
 from openshell_files_gateway.files.upload_lanes import ARRIVAL_SECONDS, LaneTable

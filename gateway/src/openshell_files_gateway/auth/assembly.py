@@ -13,12 +13,13 @@ from openshell_files_gateway.auth.policy import MethodPolicy
 from openshell_files_gateway.auth.roles import RoleNames
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer, SandboxTokenVerifier
 from openshell_files_gateway.auth.workspaces import WorkspaceMembership
-from openshell_files_gateway.config.settings import GatewaySettings, SandboxTokenSettings
+from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.signing_key import (
     SigningKey,
     generate_signing_key,
     load_or_create_signing_key,
 )
+from openshell_files_gateway.config.tables import SandboxTokenSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.auth.bearer import bearer_token
 from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
 from openshell_files_gateway.auth.principals import ALL_SCOPES, LOCAL_DEV_ISSUER, Principal, User
-from openshell_files_gateway.auth.roles import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE, RoleNames
+from openshell_files_gateway.auth.roles import RoleNames
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier
 from openshell_files_gateway.auth.tokens import read_header
+from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE
 
 
 def local_dev_user(roles: RoleNames) -> User:

@@ -15,10 +15,6 @@ from typing import Final, cast
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-#: Difference of clocks that is tolerated everywhere. Upstream's value: with a
-#: smaller one, tokens that work there would be refused here.
-DEFAULT_LEEWAY_SECONDS: Final = 60.0
-
 #: Scopes that only say what an OpenID provider puts into its answers.
 _OPENID_SCOPES: Final = frozenset({"openid", "profile", "email", "offline_access"})
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from openshell_files_gateway.auth.principals import User
-
-DEFAULT_ADMIN_ROLE: Final = "openshell-admin"
-DEFAULT_USER_ROLE: Final = "openshell-user"
+from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ import jwt
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.auth.claims import DEFAULT_LEEWAY_SECONDS, ClaimRules, check_claims
+from openshell_files_gateway.auth.claims import ClaimRules, check_claims
 from openshell_files_gateway.auth.issuer_keys import VerificationKey
 from openshell_files_gateway.auth.principals import SandboxPrincipal
 from openshell_files_gateway.auth.tokens import TokenHeader, verify_signature
 from openshell_files_gateway.auth.verified_tokens import VerifiedToken, VerifiedTokens
 from openshell_files_gateway.config.signing_key import SigningKey
+from openshell_files_gateway.config.tables import DEFAULT_LEEWAY_SECONDS
 
 ALGORITHM: Final = "EdDSA"
 

@@ -9,7 +9,7 @@ from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.auth.roles import RoleNames
 
 if TYPE_CHECKING:
-    from openshell_files_gateway.config.settings import WorkspaceSettings
+    from openshell_files_gateway.config.tables import WorkspaceSettings
 
 WorkspaceRole = Literal["user", "admin"]
 

@@ -19,7 +19,7 @@ from openshell_files_gateway.config.names import title_of
 from openshell_files_gateway.config.openings import all_are_administrators
 
 if TYPE_CHECKING:
-    from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings, RelaySettings
+    from openshell_files_gateway.config.tables import GatewayTables, OidcSettings, RelaySettings
 
 #: Exists without being listed.
 DEFAULT_WORKSPACE: Final = "default"
@@ -30,7 +30,7 @@ LATE_HEARTBEATS: Final = 2
 _T = TypeVar("_T")
 
 
-def find_problems(settings: GatewaySettings) -> list[Problem]:
+def find_problems(settings: GatewayTables) -> list[Problem]:
     """Return everything that speaks against starting with these settings."""
     found = [*_users(settings), *_exposure(settings), *_tls(settings), *_sandbox_tokens(settings)]
     if settings.oidc is not None:
@@ -43,7 +43,7 @@ def find_problems(settings: GatewaySettings) -> list[Problem]:
     return [Problem(title_of(model, problem.key), problem.fault, problem.fix) for problem in found]
 
 
-def _users(settings: GatewaySettings) -> Iterator[Problem]:
+def _users(settings: GatewayTables) -> Iterator[Problem]:
     if settings.oidc is None and not settings.allow_unauthenticated_users:
         yield Problem(
             "oidc.issuer",
@@ -52,7 +52,7 @@ def _users(settings: GatewaySettings) -> Iterator[Problem]:
         )
 
 
-def _exposure(settings: GatewaySettings) -> Iterator[Problem]:
+def _exposure(settings: GatewayTables) -> Iterator[Problem]:
     """Everything that only a loopback address makes acceptable."""
     address = settings.server.bind_address
     if address.is_loopback:
@@ -77,7 +77,7 @@ def _exposure(settings: GatewaySettings) -> Iterator[Problem]:
         )
 
 
-def _tls(settings: GatewaySettings) -> Iterator[Problem]:
+def _tls(settings: GatewayTables) -> Iterator[Problem]:
     tls = settings.tls
     if tls.certificate is not None and tls.key is None:
         yield Problem("tls.key", "is not set, but tls.certificate is", "name the file with the private key")
@@ -97,7 +97,7 @@ def _tls(settings: GatewaySettings) -> Iterator[Problem]:
         )
 
 
-def _sandbox_tokens(settings: GatewaySettings) -> Iterator[Problem]:
+def _sandbox_tokens(settings: GatewayTables) -> Iterator[Problem]:
     tokens = settings.sandbox_tokens
     if tokens.ttl < 1 and not (tokens.ttl == 0 and tokens.allow_no_expiry):
         yield Problem(
@@ -143,7 +143,7 @@ def _oidc(oidc: OidcSettings) -> Iterator[Problem]:
             yield Problem(key, f"'{path}' has an empty part", "write the path as in realm_access.roles")
 
 
-def _workspaces(settings: GatewaySettings) -> Iterator[Problem]:
+def _workspaces(settings: GatewayTables) -> Iterator[Problem]:
     because = all_are_administrators(settings.oidc) if settings.oidc is not None else ""
     if because and settings.workspaces:
         yield Problem(
@@ -162,7 +162,7 @@ def _workspaces(settings: GatewaySettings) -> Iterator[Problem]:
             )
 
 
-def _sandboxes(settings: GatewaySettings) -> Iterator[Problem]:
+def _sandboxes(settings: GatewayTables) -> Iterator[Problem]:
     known = {DEFAULT_WORKSPACE, *(workspace.name for workspace in settings.workspaces)}
     for sandbox_id in _repeated(sandbox.id for sandbox in settings.sandboxes):
         yield Problem("sandboxes.id", f"'{sandbox_id}' is listed twice", "give each sandbox its own id")
@@ -199,7 +199,7 @@ def _relay(relay: RelaySettings) -> Iterator[Problem]:
         )
 
 
-def _compute(settings: GatewaySettings) -> Iterator[Problem]:
+def _compute(settings: GatewayTables) -> Iterator[Problem]:
     url = settings.database_url
     if url is not None and database_path(url) is None:
         yield Problem("database_url", f"'{url}' is not served", "use sqlite: and the path of a file")

@@ -17,7 +17,7 @@ def markdown() -> str:
     lines = [
         "# Settings of the gateway",
         "",
-        "<!-- Written by `make docs` from gateway/src/openshell_files_gateway/config/settings.py. -->",
+        "<!-- Written by `make docs` from gateway/src/openshell_files_gateway/config/tables.py. -->",
         "",
         "`openshell-files-gateway serve --config FILE` reads a TOML file; an environment variable wins over the file.",
         "Times are in seconds, sizes in bytes. A configuration that contradicts itself or is unsafe is refused with the",

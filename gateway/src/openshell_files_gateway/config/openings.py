@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openshell_files_gateway.config.settings import GatewaySettings, OidcSettings
+    from openshell_files_gateway.config.tables import GatewayTables, OidcSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Opening:
     because: str
 
 
-def find_openings(settings: GatewaySettings) -> Iterator[Opening]:
+def find_openings(settings: GatewayTables) -> Iterator[Opening]:
     """Return what these settings open."""
     if settings.oidc is not None:
         because = all_are_administrators(settings.oidc)

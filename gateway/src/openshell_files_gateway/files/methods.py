@@ -25,7 +25,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.concurrency.stream_end import ended_for_good
 from openshell_files_gateway.concurrency.tasks import Helpers, ends_within, with_helpers
-from openshell_files_gateway.config.settings import LimitSettings
+from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.content_count import ContentCount
 from openshell_files_gateway.files.core.lane_budget import check_lane, lanes_of
 from openshell_files_gateway.files.core.pauses import Pauses

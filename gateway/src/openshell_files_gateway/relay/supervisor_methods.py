@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from openshell_files_protocol.errors import TransferError, invalid
@@ -21,7 +21,6 @@ from openshell_files_gateway.sandboxes.directory import SandboxDirectory
 from openshell_files_gateway.server.calls import Call, Implementation, parse_request
 from openshell_files_gateway.server.core.pace import LEAST_PAUSE_SECONDS
 from openshell_files_gateway.server.headers import send_headers
-from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
 
 log = structlog.get_logger("openshell_files_gateway.supervisors")
 
@@ -33,6 +32,18 @@ _FIRST_MESSAGE_SECONDS: Final = 10.0
 _MESSAGE_BYTES: Final = 4096
 
 
+class Presence(Protocol):
+    """Is told which sandboxes have a supervisor."""
+
+    async def connected(self, sandbox_id: str, instance_id: str) -> None:
+        """A supervisor's session has begun."""
+        ...
+
+    async def disconnected(self, sandbox_id: str) -> None:
+        """The sandbox has no session any more."""
+        ...
+
+
 class SupervisorMethods:
     """Implements what supervisors call.
 
@@ -40,7 +51,7 @@ class SupervisorMethods:
         directory: the sandboxes that may connect.
         broker: sessions and relays.
         tokens: mints the tokens that RefreshSandboxToken returns.
-        lifecycle: told which sandboxes have a supervisor.
+        presence: told which sandboxes have a supervisor.
         heartbeat_seconds: announced to supervisors, and the gateway's own.
         silence_seconds: a session from which nothing came for so long is
             closed. Upstream never does that (docs/adr/0007).
@@ -51,7 +62,7 @@ class SupervisorMethods:
         directory: SandboxDirectory,
         broker: RelayBroker,
         tokens: SandboxTokenIssuer,
-        lifecycle: SandboxLifecycle,
+        presence: Presence,
         *,
         heartbeat_seconds: float,
         silence_seconds: float,
@@ -59,7 +70,7 @@ class SupervisorMethods:
         self._directory = directory
         self._broker = broker
         self._tokens = tokens
-        self._lifecycle = lifecycle
+        self._presence = presence
         self._heartbeat = heartbeat_seconds
         self._silence = silence_seconds
 
@@ -94,7 +105,7 @@ class SupervisorMethods:
                     serves_files=session.files is not None,
                     serves_commands=session.commands is not None,
                 )
-                await self._lifecycle.connected(session.sandbox_id, session.instance_id)
+                await self._presence.connected(session.sandbox_id, session.instance_id)
                 await session.wait_ended()
                 # The reader ends the session, and may have a reason for it.
                 helpers.check()
@@ -103,7 +114,7 @@ class SupervisorMethods:
                 was_current = self._broker.disconnect(session)
                 call.facts |= {"end_reason": session.end_reason, "was_current": was_current}
                 if was_current:
-                    await self._lifecycle.disconnected(session.sandbox_id)
+                    await self._presence.disconnected(session.sandbox_id)
 
         await with_helpers(connected)
 

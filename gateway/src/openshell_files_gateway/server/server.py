@@ -11,7 +11,7 @@ import grpc
 from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES, STREAM_OPTIONS
 
 from openshell_files_gateway.config.errors import ConfigurationError
-from openshell_files_gateway.config.settings import ServerSettings, TlsSettings
+from openshell_files_gateway.config.tables import ServerSettings, TlsSettings
 from openshell_files_gateway.server.calls import MAX_METADATA_BYTES
 from openshell_files_gateway.server.public_services import PublicServices
 from openshell_files_gateway.server.service import UnknownMethods

@@ -24,7 +24,6 @@ from openshell_files.cli.destinations import STANDARD_STREAM
 from openshell_files.cli.download_command import download
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.leaving import Told, leaving
-from openshell_files.cli.process import TRACEBACK_VARIABLE
 from openshell_files.cli.progress_bar import progress_bar
 from openshell_files.cli.report import Report, ReportLostError
 from openshell_files.cli.results_in_words import file_fields, file_words, listing_words, upload_info_fields
@@ -145,8 +144,15 @@ def abort(
     out.success(f"{upload_id} is {state.state}", upload_info_fields(state))
 
 
-def run() -> int:
-    """Run the command line of `sys.argv` and return the exit status of `exit_codes`."""
+def run(traceback_variable: str) -> int:
+    """Run the command line of `sys.argv`.
+
+    Args:
+        traceback_variable: of the environment; set, it shows the traceback of a bug.
+
+    Returns:
+        The exit status, one of `exit_codes`.
+    """
     leaving.work()
     words = sys.argv[1:]
     out = Report(
@@ -181,11 +187,11 @@ def run() -> int:
         out.failure(f"the text could not be written: {error.strerror or error}", ExitCode.REPORT_LOST)
         return ExitCode.REPORT_LOST
     except Exception as error:  # noqa: BLE001 - the last line of defence; the bug is told in one line
-        if TRACEBACK_VARIABLE in os.environ:
+        if traceback_variable in os.environ:
             traceback.print_exc()
         out.failure(
             f"a bug in openshell-files ({type(error).__name__}: {error}); report it with the output of "
-            f"{TRACEBACK_VARIABLE}=1",
+            f"{traceback_variable}=1",
             ExitCode.BUG,
         )
         return ExitCode.BUG

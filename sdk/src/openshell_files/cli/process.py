@@ -30,7 +30,7 @@ def main() -> NoReturn:
         threading.excepthook = _ignore_thread_failure
     from openshell_files.cli.app import run  # noqa: PLC0415 - signals are handled first, see above
 
-    status = run()
+    status = run(TRACEBACK_VARIABLE)
     # What Python does at its end would flush again what could not be written,
     # and change the status for it; a signal would end in a traceback there.
     os._exit(status)

@@ -22,7 +22,7 @@ from openshell_files_gateway.config.issuer_urls import (
     discovery_url,
     origin,
 )
-from openshell_files_gateway.config.settings import OidcSettings
+from openshell_files_gateway.config.tables import OidcSettings
 
 MAX_DISCOVERY_BYTES: Final = 64 * 1024
 MAX_JWKS_BYTES: Final = 1024 * 1024

@@ -25,7 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from openshell_files_gateway.auth.issuer_keys import KeySet, VerificationKey
 from openshell_files_gateway.auth.oidc.issuer_documents import IssuerDocumentError, IssuerDocuments, KeySource
-from openshell_files_gateway.config.settings import OidcSettings
+from openshell_files_gateway.config.tables import OidcSettings
 
 #: How often keys may outlive their TTL while the issuer does not answer.
 STALE_FACTOR: Final = 3

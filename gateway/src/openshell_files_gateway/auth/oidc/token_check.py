@@ -16,7 +16,7 @@ from openshell_files_gateway.auth.oidc.jwks import JwksCache
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.auth.tokens import read_header, verify_signature
 from openshell_files_gateway.auth.verified_tokens import VerifiedToken, VerifiedTokens
-from openshell_files_gateway.config.settings import OidcSettings
+from openshell_files_gateway.config.tables import OidcSettings
 
 
 class OidcVerifier:
