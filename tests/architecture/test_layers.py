@@ -45,6 +45,7 @@ BESIDE_CORE = {
         "openshell_files_gateway.server.core.transfer_limits",
     },
     "sdk": {
+        "openshell_files._error_mapping",
         "openshell_files._values",
         "openshell_files.auth",
         "openshell_files.errors",
