@@ -9,6 +9,7 @@ import google.rpc.error_details_pb2 as error_details_pb2
 import google.rpc.status_pb2 as status_pb2
 import grpc
 import pytest
+from conditions import until
 from gateway_harness import FOREIGN_SANDBOX, SANDBOX, GatewayHarness, running_gateway
 from openshell_files_gateway.config import consistency
 from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
@@ -66,7 +67,8 @@ async def test_an_upload_without_metadata_is_not_waited_for() -> None:
 
 async def test_one_transfer_too_many() -> None:
     """TOO_MANY_TRANSFERS reaches the caller as RESOURCE_EXHAUSTED (upstream wraps it into UNAVAILABLE)."""
-    async with running_gateway(limits=LimitSettings(max_transfers_per_sandbox=1)) as harness:
+    limits = LimitSettings(max_transfers_per_sandbox=1, transfer_wait=0.1)
+    async with running_gateway(limits=limits) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()
         call = await uploading(harness, METADATA)
@@ -78,6 +80,9 @@ async def test_one_transfer_too_many() -> None:
         call.cancel()
         while await relay.next_frame() is not None:
             pass
+        await until(
+            lambda: harness.gateway.statistics().transfers.active == 0, "the transfer gave its slot back"
+        )
         asking = asyncio.create_task(harness.stat())
         answer = file_relay_pb2.FileRelayResponse(stat_file=files_pb2.StatFileResponse())
         await (await supervisor.take_relay()).answer(answer)
