@@ -240,18 +240,17 @@ class FakeGateway:
     def _get_upload(self, request: files_pb2.GetUploadRequest) -> files_pb2.GetUploadResponse:
         upload = self._find(request.upload_id, request.request_id)
         if upload is None:
-            status = files_pb2.UploadStatus(state=files_pb2.UPLOAD_STATE_UNKNOWN)
-        else:
-            status = self._status(upload)
-            if request.include_digest and upload.staged:
-                fields = digest_fields(bytes(upload.staged), blocks=upload.blocks)
-                status.MergeFrom(
-                    files_pb2.UploadStatus(**{f"staged_{name}": value for name, value in fields.items()})
-                )
-            if self.verifying_answers:
-                self.verifying_answers -= 1
-                status.ClearField("result")
-                status.state = files_pb2.UPLOAD_STATE_VERIFYING
+            raise TransferError(Reason.UPLOAD_UNKNOWN, "no such upload")
+        status = self._status(upload)
+        if request.include_digest and upload.staged:
+            fields = digest_fields(bytes(upload.staged), blocks=upload.blocks)
+            status.MergeFrom(
+                files_pb2.UploadStatus(**{f"staged_{name}": value for name, value in fields.items()})
+            )
+        if self.verifying_answers:
+            self.verifying_answers -= 1
+            status.ClearField("result")
+            status.state = files_pb2.UPLOAD_STATE_VERIFYING
         return files_pb2.GetUploadResponse(upload=status, limits=self._limits())
 
     def _list_uploads(self, _request: files_pb2.ListUploadsRequest) -> files_pb2.ListUploadsResponse:

@@ -298,7 +298,7 @@ class FaultScene:
         """
         if not upload_id:
             assert content_now(destination) == old, "published before it was admitted"
-            return files_pb2.UploadStatus(state=files_pb2.UPLOAD_STATE_UNKNOWN)
+            return files_pb2.UploadStatus()
         staging = destination.with_name(f"{STAGING_PREFIX}{upload_id}")
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:

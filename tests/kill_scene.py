@@ -322,7 +322,7 @@ class KillScene:
                 assert state == "UPLOAD_STATE_PUBLISHED", case
                 assert status.result.file.sha256 == hashlib.sha256(case.new).digest(), case
             elif case.point is None:
-                assert state == "UPLOAD_STATE_UNKNOWN", case
+                assert state == "UPLOAD_STATE_UNSPECIFIED", case
             else:
                 assert state == "UPLOAD_STATE_RECEIVING", case
                 least = min(case.point.staged_chunks * CHUNK_BYTES, len(case.new))

@@ -20,6 +20,7 @@ from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c, decode_chunk, encode_chunk
 from openshell_files_protocol.limits import STREAM_OPTIONS
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from status_details import reason_in
 
 #: What every server takes (UPL-6).
 CHUNK_BYTES = 256 * 1024
@@ -157,13 +158,19 @@ class StackClient:
     async def status(
         self, sandbox_id: str, request_id: str = "", *, upload_id: str = "", digest: bool = False
     ) -> files_pb2.UploadStatus:
+        """Ask for an upload; one that is not known has no state."""
         request = files_pb2.GetUploadRequest(
             sandbox=files_pb2.SandboxRef(id=sandbox_id),
             request_id=request_id,
             upload_id=upload_id,
             include_digest=digest,
         )
-        data = await self._unary(methods.GET_UPLOAD, request.SerializeToString())
+        try:
+            data = await self._unary(methods.GET_UPLOAD, request.SerializeToString())
+        except grpc.aio.AioRpcError as error:
+            if reason_in(error) != "UPLOAD_UNKNOWN":
+                raise
+            return files_pb2.UploadStatus()
         return files_pb2.GetUploadResponse.FromString(data).upload
 
     async def unfinished(self, sandbox_id: str) -> list[files_pb2.UploadStatus]:

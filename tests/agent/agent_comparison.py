@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.agent_harness import (
+    UNKNOWN,
     Peer,
     Refused,
     call,
@@ -232,9 +233,9 @@ class AgentComparison:
             case None:
                 pass
             case Condition("absent"):
-                message.condition.absent = True
+                message.condition.absent.SetInParent()
             case Condition("present"):
-                message.condition.present = True
+                message.condition.present.SetInParent()
             case Condition("sha256", digest):
                 message.condition.sha256 = digest
             case Condition(_, _, current):
@@ -337,7 +338,7 @@ class AgentComparison:
                 await self._displaced()
             by_id = await get_upload(agent, upload.upload_id, principal=wish.principal, digest=digest)
             if upload not in self.world.uploads:
-                assert by_id.state == files_pb2.UPLOAD_STATE_UNKNOWN
+                assert by_id.state == UNKNOWN
                 continue
             self._check_status(by_id, upload, digest=digest)
             if wish.request_id and self.steps % 3 == 0:
@@ -347,7 +348,7 @@ class AgentComparison:
         unknown += [("carol", upload.upload_id) for upload in self.world.uploads[:1]]
         for principal, upload_id in unknown:
             status = await get_upload(agent, upload_id, principal=principal)
-            assert status.state == files_pb2.UPLOAD_STATE_UNKNOWN
+            assert status.state == UNKNOWN
         for principal in set(PRINCIPALS):
             mine = {one.upload_id for one in self.world.unfinished if one.wish.principal == principal}
             assert {status.upload_id for status in await self._list(principal)} == mine

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from naive_digests import BLOCKS, blocks_of
 from openshell_files_protocol.chunks import crc32c
@@ -84,6 +84,10 @@ class AgentStream:
 
     async def send(self, *segments: bytes | memoryview) -> None:
         await self.outgoing.put(b"".join(segments))
+
+
+#: What `get_upload` gives for an upload that the agent refuses to know. An agent never answers it.
+UNKNOWN: Final = files_pb2.UPLOAD_STATE_UNSPECIFIED
 
 
 class Refused(Exception):  # noqa: N818 - what the agent answered, not a fault of the test
@@ -313,8 +317,16 @@ async def get_upload(
     request_id: str = "",
     digest: bool = False,
 ) -> files_pb2.UploadStatus:
+    """Ask for an upload; one that the agent does not know comes as a status with state UNKNOWN."""
     request = files_pb2.GetUploadRequest(upload_id=upload_id, request_id=request_id, include_digest=digest)
-    return (await call(agent, principal, get_upload=request)).get_upload.upload
+    try:
+        status = (await call(agent, principal, get_upload=request)).get_upload.upload
+    except Refused as refused:
+        if refused.reason is not Reason.UPLOAD_UNKNOWN:
+            raise
+        return files_pb2.UploadStatus(state=UNKNOWN)
+    assert status.state != UNKNOWN
+    return status
 
 
 async def abort_upload(agent: FileAgent, upload_id: str, principal: str = "alice") -> files_pb2.UploadStatus:

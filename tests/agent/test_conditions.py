@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from agent.agent_harness import (
+    UNKNOWN,
     Refused,
     Sandbox,
     get_upload,
@@ -22,6 +23,7 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -56,7 +58,7 @@ def _link(path: Path) -> None:
 async def test_absent(agent: FileAgent, sandbox: Sandbox, make: Any, names: dict[str, Any]) -> None:
     """CND-1: whatever is there; at the start and, if it came meanwhile, at the end."""
     path = sandbox.root / "file"
-    create_only = condition(absent=True)
+    create_only = condition(absent=Empty())
     sandbox.on_trace["upload.flushed"] = lambda: make(path)
     error = await refusal(put(agent, "/file", b"new", condition=create_only, **names))
     assert error.reason is Reason.FILE_EXISTS
@@ -85,7 +87,7 @@ async def test_the_kernel_enforces_absent(
     sandbox.fs.__dict__["lstat"] = blind
     if missing is not None:
         sandbox.fs.fail("rename_noreplace", missing)
-    error = await refusal(put(agent, "/file", b"new", condition=condition(absent=True), **names))
+    error = await refusal(put(agent, "/file", b"new", condition=condition(absent=Empty()), **names))
     assert error.reason is Reason.FILE_EXISTS
     assert path.read_bytes() == OLD
     assert not sandbox.leftovers()
@@ -94,7 +96,7 @@ async def test_the_kernel_enforces_absent(
 async def test_create_without_renameat2(agent: FileAgent, sandbox: Sandbox) -> None:
     """CND-1: a link and an unlink do the same."""
     sandbox.fs.fail("rename_noreplace", errno.EINVAL)
-    await put(agent, "/file", b"new", condition=condition(absent=True), request_id="r")
+    await put(agent, "/file", b"new", condition=condition(absent=Empty()), request_id="r")
     assert (sandbox.root / "file").read_bytes() == b"new"
     assert (sandbox.root / "file").stat().st_nlink == 1
     assert not sandbox.leftovers()
@@ -106,7 +108,7 @@ async def test_race_for_a_name(agent: FileAgent, sandbox: Sandbox) -> None:
         names: list[dict[str, Any]] = [{}, {"request_id": f"r{round_}"}, {}]
         outcomes = await asyncio.gather(
             *(
-                put(agent, f"/{round_}", bytes([index]), condition=condition(absent=True), **fields)
+                put(agent, f"/{round_}", bytes([index]), condition=condition(absent=Empty()), **fields)
                 for index, fields in enumerate(names)
             ),
             return_exceptions=True,
@@ -121,10 +123,10 @@ async def test_race_for_a_name(agent: FileAgent, sandbox: Sandbox) -> None:
 
 async def test_present(agent: FileAgent, sandbox: Sandbox) -> None:
     """CND-2"""
-    error = await refusal(put(agent, "/file", b"new", condition=condition(present=True)))
+    error = await refusal(put(agent, "/file", b"new", condition=condition(present=Empty())))
     assert error.reason is Reason.CONDITION_FAILED
     _file(sandbox.root / "file")
-    await put(agent, "/file", b"new", condition=condition(present=True))
+    await put(agent, "/file", b"new", condition=condition(present=Empty()))
 
 
 async def test_digest_and_version(agent: FileAgent, sandbox: Sandbox) -> None:
@@ -149,7 +151,7 @@ async def test_digest_and_version(agent: FileAgent, sandbox: Sandbox) -> None:
 async def test_compared_again_before_publishing(agent: FileAgent, sandbox: Sandbox) -> None:
     """CND-2, RSM-10: a change during the upload is noticed; the refused finish frees."""
     path = sandbox.root / "file"
-    for wanted in (condition(sha256=hashlib.sha256(OLD).digest()), condition(present=True)):
+    for wanted in (condition(sha256=hashlib.sha256(OLD).digest()), condition(present=Empty())):
         _file(path)
         sandbox.on_trace["upload.flushed"] = path.unlink
         error = await refusal(put(agent, "/file", b"new", condition=wanted, request_id=str(wanted)[:20]))
@@ -174,8 +176,9 @@ async def test_concurrent_swaps_have_one_winner(agent: FileAgent, sandbox: Sandb
     "wrong",
     [
         condition(),
-        condition(absent=False),
-        condition(present=False),
+        # A condition of a later version, and `absent` as a bool instead of a message.
+        condition().FromString(b"\x7a\x00"),
+        condition().FromString(b"\x08\x01"),
         condition(sha256=b"short"),
         condition(version=""),
     ],
@@ -190,9 +193,9 @@ async def test_conditions_that_say_nothing(agent: FileAgent, wrong: files_pb2.Up
 async def test_condition_at_start(agent: FileAgent, sandbox: Sandbox) -> None:
     """CND-1, CND-2: refused before any byte, by StartUpload too."""
     _file(sandbox.root / "file")
-    error = await refusal(start_upload(agent, "/file", condition=condition(absent=True), request_id="r"))
+    error = await refusal(start_upload(agent, "/file", condition=condition(absent=Empty()), request_id="r"))
     assert error.reason is Reason.FILE_EXISTS
-    assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_UNKNOWN
+    assert (await get_upload(agent, request_id="r")).state == UNKNOWN
 
 
 async def test_the_destination_became_a_directory(agent: FileAgent, sandbox: Sandbox) -> None:

@@ -13,6 +13,7 @@ from agent.agent_harness import (
     EIO,
     ENOSPC,
     EROFS,
+    UNKNOWN,
     Refused,
     Sandbox,
     StrictFileSystem,
@@ -23,6 +24,7 @@ from agent.agent_harness import (
     put,
     start_upload,
 )
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -206,7 +208,7 @@ async def test_a_second_name_that_stays(sandbox: Sandbox) -> None:
     try:
         sandbox.fs.fail("rename_noreplace", errno.EINVAL)
         sandbox.fs.fail("unlink", EIO)
-        create_only = files_pb2.UploadCondition(absent=True)
+        create_only = files_pb2.UploadCondition(absent=Empty())
         await put(agent, "/file", b"abc", request_id="r", condition=create_only)
         assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_PUBLISHED
         assert len(sandbox.leftovers()) == 1
@@ -342,7 +344,7 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> type[BrokenJournal]:
     return BrokenJournal
 
 
-@pytest.mark.parametrize(("at", "state"), [(1, files_pb2.UPLOAD_STATE_UNKNOWN), (2, RECEIVING)])
+@pytest.mark.parametrize(("at", "state"), [(1, UNKNOWN), (2, RECEIVING)])
 async def test_a_journal_that_cannot_be_written(
     journal: type[BrokenJournal], sandbox: Sandbox, at: int, state: int
 ) -> None:

@@ -27,6 +27,7 @@ from agent.agent_harness import (
     start_upload,
 )
 from agent.failing_calls import FailingFileSystem, Failure, failing_journal
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -78,7 +79,7 @@ async def named(agent: FileAgent) -> None:
 
 
 async def if_absent(agent: FileAgent) -> None:
-    await put(agent, "/file", NEW, request_id="r", condition=files_pb2.UploadCondition(absent=True))
+    await put(agent, "/file", NEW, request_id="r", condition=files_pb2.UploadCondition(absent=Empty()))
 
 
 async def if_digest(agent: FileAgent) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from agent.agent_harness import (
+    UNKNOWN,
     Refused,
     Sandbox,
     abort_upload,
@@ -89,7 +90,7 @@ async def test_a_directory_that_is_moved_while_no_agent_runs(sandbox: Sandbox, e
     for _ in range(2):
         between = sandbox.agent()
         await between.start()
-        assert (await get_upload(between, started.upload_id)).state == files_pb2.UPLOAD_STATE_UNKNOWN
+        assert (await get_upload(between, started.upload_id)).state == UNKNOWN
         await between.aclose()
     (sandbox.root / "elsewhere").rename(sandbox.root / "d")
     last = sandbox.agent()

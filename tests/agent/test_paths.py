@@ -28,6 +28,7 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -152,7 +153,12 @@ OF_ANOTHER: dict[str, Callable[[FileAgent, str], Awaitable[Any]]] = {
         agent, path, 6, principal="bob", sha256=hashlib.sha256(b"secret").digest(), leaf_link=FOLLOW
     ),
     "condition": lambda agent, path: put(
-        agent, path, b"", principal="bob", condition=files_pb2.UploadCondition(present=True), leaf_link=FOLLOW
+        agent,
+        path,
+        b"",
+        principal="bob",
+        condition=files_pb2.UploadCondition(present=Empty()),
+        leaf_link=FOLLOW,
     ),
     "download": lambda agent, path: get(agent, path, leaf_link=FOLLOW),
     "unchecked download": lambda agent, path: get(agent, path, checked=False, leaf_link=FOLLOW),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from agent.agent_harness import (
+    UNKNOWN,
     Sandbox,
     get_upload,
     metadata,
@@ -23,12 +24,12 @@ from agent.agent_harness import (
     start_upload,
 )
 from agent.power_loss import Leaving, Recorder, journal_of, leavings, noted_names, restore
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_supervisor_sim.agent import FileAgent
 
 OLD, NEW, NEWER = b"old content", b"new content", b"newer"
 PUBLISHED, RECEIVING = files_pb2.UPLOAD_STATE_PUBLISHED, files_pb2.UPLOAD_STATE_RECEIVING
-UNKNOWN = files_pb2.UPLOAD_STATE_UNKNOWN
 FSYNC = files_pb2.DURABILITY_FSYNC
 
 
@@ -95,7 +96,7 @@ async def replaced(agent: FileAgent, story: Story) -> None:
 
 async def absent(agent: FileAgent, story: Story) -> None:
     story.path, story.contents = "new", (NEW,)
-    story.fields["condition"] = files_pb2.UploadCondition(absent=True)
+    story.fields["condition"] = files_pb2.UploadCondition(absent=Empty())
     await put(agent, "/new", NEW, request_id="r", **story.fields)
     story.tell("published", NEW)
     story.tell("answer")

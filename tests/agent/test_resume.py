@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from agent.agent_harness import (
     EACCES,
+    UNKNOWN,
     Peer,
     Refused,
     Sandbox,
@@ -26,6 +27,7 @@ from agent.agent_harness import (
     start_upload,
     until,
 )
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -39,7 +41,6 @@ VERIFYING = files_pb2.UPLOAD_STATE_VERIFYING
 PUBLISHED = files_pb2.UPLOAD_STATE_PUBLISHED
 ABORTED = files_pb2.UPLOAD_STATE_ABORTED
 EXPIRED = files_pb2.UPLOAD_STATE_EXPIRED
-UNKNOWN = files_pb2.UPLOAD_STATE_UNKNOWN
 
 
 async def reason_of(awaitable: Any) -> Reason:
@@ -118,7 +119,7 @@ async def test_concurrent_starts_are_one(agent: FileAgent, sandbox: Sandbox) -> 
         {"path": "/other"},
         {"size": 4},
         {"mode": 0o600},
-        {"condition": files_pb2.UploadCondition(absent=True)},
+        {"condition": files_pb2.UploadCondition(absent=Empty())},
         {"parents": files_pb2.PARENT_POLICY_CREATE},
         {"leaf_link": files_pb2.LEAF_LINK_POLICY_FOLLOW},
         {"durability": files_pb2.DURABILITY_RENAME},
@@ -407,7 +408,7 @@ async def test_the_row_of_a_staging_file_that_is_gone(restarted: list[FileAgent]
     (name,) = sandbox.leftovers()
     (sandbox.root / name).unlink()
     agent = await restart(restarted, sandbox)
-    assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_UNKNOWN
+    assert (await get_upload(agent, request_id="r")).state == UNKNOWN
     await agent.aclose()
     with closing(Journal(sandbox.settings.state_dir)) as journal:
         assert journal.unfinished() == []
@@ -486,7 +487,7 @@ async def test_another_file_is_sent(agent: FileAgent, sandbox: Sandbox, content:
 
 
 async def test_staging_file_removed_inside_the_sandbox(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-7: what cannot be known is UNKNOWN."""
+    """RSM-7: of what cannot be known nothing is claimed."""
     status = await start_upload(agent, "/file", request_id="r")
     (sandbox.root / sandbox.leftovers()[0]).unlink()
     assert await reason_of(finish(agent, status, b"abc")) is Reason.UPLOAD_UNKNOWN
@@ -527,7 +528,7 @@ async def test_a_staging_file_that_its_owner_may_not_write(agent: FileAgent, san
 async def test_asking_for_the_digest_of_what_was_removed(
     restarted: list[FileAgent], sandbox: Sandbox
 ) -> None:
-    """RSM-7: GetUpload answers UNKNOWN; it does not fail."""
+    """RSM-7: it is as unknown as any other."""
     await start_upload(restarted[0], "/file", request_id="r")
     agent = await restart(restarted, sandbox)
     (sandbox.root / sandbox.leftovers()[0]).unlink()

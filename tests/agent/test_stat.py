@@ -21,6 +21,7 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -240,7 +241,7 @@ async def test_a_file_that_becomes_read_only(agent: FileAgent, sandbox: Sandbox)
         ("remote_path", {"path": "/g"}),
         ("size_bytes", {"size": 4}),
         ("mode", {"mode": 0o600}),
-        ("condition", {"condition": files_pb2.UploadCondition(absent=True)}),
+        ("condition", {"condition": files_pb2.UploadCondition(absent=Empty())}),
         ("modified_time", {"modified_time": Timestamp(seconds=1_000_000_000)}),
         ("parents", {"parents": files_pb2.PARENT_POLICY_CREATE}),
         ("leaf_link", {"leaf_link": REPLACE}),
@@ -279,7 +280,7 @@ async def test_what_a_command_removed_before_the_finish(
     """CRS-6, PTH-6: nobody is told to create a directory that is there."""
     directory = sandbox.root / "d"
     directory.mkdir()
-    condition = files_pb2.UploadCondition(absent=True) if exclusive else None
+    condition = files_pb2.UploadCondition(absent=Empty()) if exclusive else None
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/d/f", 3, request_id="r", condition=condition)))
         await peer.accepted()

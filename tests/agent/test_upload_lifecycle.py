@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from agent.agent_harness import (
+    UNKNOWN,
     Refused,
     Sandbox,
     abort_upload,
@@ -40,14 +41,14 @@ from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.upload_record import UploadRecord
 
 RECEIVING, VERIFYING = files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_VERIFYING
-PUBLISHED, UNKNOWN = files_pb2.UPLOAD_STATE_PUBLISHED, files_pb2.UPLOAD_STATE_UNKNOWN
+PUBLISHED = files_pb2.UPLOAD_STATE_PUBLISHED
 NEW = b"new content"
 
 
 @pytest.mark.parametrize("state", files_pb2.UploadState.values())
 @pytest.mark.parametrize("event", Event)
 def test_an_end_is_an_end(state: files_pb2.UploadState.ValueType, event: Event) -> None:
-    """RSM-7: nothing leads out of PUBLISHED, ABORTED, EXPIRED or UNKNOWN, and an event without a rule changes nothing."""
+    """RSM-7: nothing leads out of PUBLISHED, ABORTED, EXPIRED or LOST, and an event without a rule changes nothing."""
     life = UploadLife(state)
     taken = life.take(event)
     assert taken is ((state, event) in TRANSITIONS)

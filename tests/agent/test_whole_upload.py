@@ -21,6 +21,7 @@ from agent.agent_harness import (
     peer_of,
     until,
 )
+from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -107,7 +108,7 @@ async def test_an_upload_that_is_refused_admission(agent: FileAgent, sandbox: Sa
     """CND-1."""
     (sandbox.root / "file").write_bytes(b"old")
     async with peer_of(agent) as peer:
-        await send_whole(peer, b"abc", condition=files_pb2.UploadCondition(absent=True))
+        await send_whole(peer, b"abc", condition=files_pb2.UploadCondition(absent=Empty()))
         assert (await peer.error()).reason is Reason.FILE_EXISTS
     assert (sandbox.root / "file").read_bytes() == b"old"
     assert not sandbox.leftovers()

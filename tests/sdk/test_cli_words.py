@@ -136,6 +136,22 @@ def test_resume_that_starts_over_says_why(cli: Cli, gateway: FakeGateway) -> Non
     assert "another one by now" in again.err
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_resume_of_an_upload_that_nobody_knows(cli: Cli, gateway: FakeGateway, *, named: bool) -> None:
+    """RSM-7: told by a refusal; the file is sent from its beginning, and the command says why."""
+    path = cli.home / "f"
+    path.write_bytes(bytes(3 * MAX_CHUNK_BYTES))
+    break_uploads(gateway, after=2, streams=2)
+    failed(cli("upload", "demo", "f", "x", "--attempts", "1"), ExitCode.UNAVAILABLE, "--resume")
+    (lost,) = gateway.uploads
+    gateway.on_upload_message = None
+    gateway.uploads.clear()
+    again = cli("upload", "demo", "f", "x", *(["--upload-id", lost] if named else ["--resume"]))
+    assert again.status == 0
+    assert f"upload {lost} could not be resumed, since the sandbox does not know it" in again.err
+    assert gateway.files["x"].content == path.read_bytes()
+
+
 def test_an_upload_begun_anew_says_what_resume_would_do_and_frees_the_old(
     cli: Cli, gateway: FakeGateway
 ) -> None:

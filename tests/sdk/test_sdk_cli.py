@@ -147,7 +147,7 @@ def test_options_reach_the_wire(cli: Cli, gateway: FakeGateway) -> None:
     metadata = gateway.upload_messages[0][0].metadata
     assert metadata.parents == files_pb2.PARENT_POLICY_CREATE
     assert metadata.mode == 0o600
-    assert metadata.condition.absent
+    assert metadata.condition.HasField("absent")
     assert metadata.leaf_link == files_pb2.LEAF_LINK_POLICY_REPLACE
     assert metadata.durability == files_pb2.DURABILITY_RENAME
     assert metadata.workspace == "w"

@@ -26,7 +26,7 @@ from openshell_files import (
     SandboxFiles,
     UploadResult,
 )
-from openshell_files.errors import ErrorFacts, FilesError, IntegrityError
+from openshell_files.errors import ErrorFacts, FilesError, IntegrityError, UploadUnknown
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -332,9 +332,9 @@ def test_listing_and_aborting(gateway: FakeGateway) -> None:
         (found,) = files.uploads()
         assert (found.upload_id, found.staged, found.size, found.path) == ("upload-9", 3, 7, "x")
         assert files.upload_status("upload-9").state == "receiving"
-        assert files.upload_status("other").state == "unknown"
         assert files.abort_upload("upload-9").state == "aborted"
-        with pytest.raises(FilesError) as caught:
-            files.abort_upload("other")
-        assert caught.value.reason == "UPLOAD_UNKNOWN"
+        for ask in (files.upload_status, files.abort_upload):
+            with pytest.raises(UploadUnknown) as caught:
+                ask("other")
+            assert caught.value.reason == "UPLOAD_UNKNOWN"
     assert len(gateway.method_calls(methods.ABORT_UPLOAD)) == 2

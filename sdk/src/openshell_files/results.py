@@ -21,7 +21,11 @@ class FileType(StrEnum):
 
 
 class UploadState(StrEnum):
-    """Where an upload stands (RSM-7)."""
+    """Where an upload stands (RSM-7).
+
+    UNKNOWN is a state that this SDK does not know. Of an upload that the
+    sandbox does not know there is no state: `UploadUnknown` is raised.
+    """
 
     RECEIVING = "receiving"
     VERIFYING = "verifying"

@@ -717,7 +717,8 @@ class AsyncSandboxFiles:
         """Say what became of an upload (RSM-7). Never takes it over.
 
         Raises:
-            FilesError: by the error table.
+            UploadUnknown: the sandbox does not know it, or not any more.
+            FilesError: anything else, by the error table.
         """
         request = files_pb2.GetUploadRequest(sandbox=self._address.ref(), upload_id=upload_id)
         answer = await self._asked(self._rpc.get_upload, request, timeout)

@@ -231,9 +231,9 @@ def _set_modified(metadata: files_pb2.UploadFileMetadata, modified_ns: int) -> N
 def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> None:
     match condition.kind:
         case "absent":
-            message.absent = True
+            message.absent.SetInParent()
         case "present":
-            message.present = True
+            message.present.SetInParent()
         case "sha256":
             message.sha256 = bytes.fromhex(condition.value)
         case "version":

@@ -8,7 +8,7 @@ rules of docs/protocol.md (RSM-1 to RSM-10, DIG-3); it has no clock and no conne
                      │            ▲                           │ failed
          small file: └─Send       └── Start (takes over) ◀── Look ──▶ VERIFYING: wait, Look again
                                                                ├──▶ PUBLISHED: CompareWhole
-                                                               └──▶ UNKNOWN: from the start
+                                                               └──▶ UPLOAD_UNKNOWN: from the start
 """
 
 from __future__ import annotations
@@ -272,8 +272,7 @@ class UploadPlan:
                 path=self._template.remote_path,
             )
         self._take_limits(answer.limits)
-        state = answers.upload_state(answer.upload)
-        if state not in {UploadState.UNKNOWN, UploadState.EXPIRED}:
+        if answers.upload_state(answer.upload) is not UploadState.EXPIRED:
             self._upload_id = answer.upload.upload_id or self._upload_id
             self._request_id = answer.upload.request_id or self._request_id
         self._judge(answer.upload)
@@ -407,7 +406,11 @@ class UploadPlan:
             case UploadState.EXPIRED:
                 self._gone(error_from_reason(Reason.UPLOAD_EXPIRED, "the upload's time ran out"))
             case UploadState.UNKNOWN:
-                self._gone(error_from_reason(Reason.UPLOAD_UNKNOWN, "the sandbox does not know the upload"))
+                raise self._final(
+                    error_from_reason(
+                        Reason.AGENT_PROTOCOL_ERROR, f"the upload's state is {status.state}, which is none"
+                    )
+                )
 
     def _agree_on_digest(self, status: files_pb2.UploadStatus) -> bool:
         """Go on with the digest that the upload has (DIG-3).

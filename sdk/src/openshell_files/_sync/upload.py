@@ -41,6 +41,7 @@ from openshell_files.errors import (
     LocalReason,
     OutcomeUnknown,
     SourceNotReplayable,
+    UploadUnknown,
     note_upload,
 )
 from openshell_files.options import Durability
@@ -217,7 +218,9 @@ class Upload:
         except LocalFileError:
             raise
         except FilesError as error:
-            self._last_error = error
+            if not (isinstance(action, upload_plan.Look) and isinstance(error, UploadUnknown)):
+                # That an upload is unknown is an answer, not what went wrong.
+                self._last_error = error
             say_which_sandbox(error, self._address.described())
             if error.reason == Reason.LANE_LOST.name:
                 self._rpc.lanes.lost()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 
@@ -10,11 +11,11 @@ from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.cli.command import Hint
 from openshell_files.cli.report import Report
 from openshell_files.cli.resume_store import ResumeStore
-from openshell_files.errors import FilesError, UnfinishedUpload, unfinished_upload
+from openshell_files.errors import FilesError, UnfinishedUpload, UploadUnknown, unfinished_upload
 from openshell_files.results import Progress, ProgressCallback, UploadInfo, UploadResult, UploadState
 
+_NOT_KNOWN = "the sandbox does not know it (any more)"
 _WHY_NOT = {
-    UploadState.UNKNOWN: "the sandbox does not know it (any more)",
     UploadState.EXPIRED: "it has expired",
     UploadState.ABORTED: "it was given up",
 }
@@ -43,6 +44,7 @@ class UploadMemory:
         self._seen = ""
         self._last: Progress | None = None
         self._before: UploadInfo | None = None
+        self._unknown = False
         self._published = False
         self.upload_id = upload_id
         if resume and not upload_id and self._known:
@@ -63,7 +65,10 @@ class UploadMemory:
                     "the beginning"
                 )
         elif self._resume:
-            self._before = sandbox.upload_status(self.upload_id, timeout=timeout)
+            try:
+                self._before = sandbox.upload_status(self.upload_id, timeout=timeout)
+            except UploadUnknown:
+                self._unknown = True
         elif self._known and self._can_be_resumed(sandbox, timeout):
             self._out.note(
                 f"an earlier upload of this file was not finished (upload {self._known[0]}); this one starts "
@@ -72,8 +77,9 @@ class UploadMemory:
 
     def _can_be_resumed(self, sandbox: SandboxFiles, timeout: float | None) -> bool:
         """Ask for the upload that is remembered; what is over is forgotten."""
-        if sandbox.upload_status(self._known[0], timeout=timeout).state in _UNFINISHED:
-            return True
+        with suppress(UploadUnknown):
+            if sandbox.upload_status(self._known[0], timeout=timeout).state in _UNFINISHED:
+                return True
         if self._store is not None:
             self._touching(self._store.forget, "forget")
         self._known = self._known[1:]
@@ -102,15 +108,8 @@ class UploadMemory:
         """Forget it, since it is published; say whether it started over, and free what was left behind."""
         if self._store is not None:
             self._touching(self._store.forget, "forget")
-        before = self._before
-        if before is not None and not result.resumed_from and not result.replayed:
-            why = _WHY_NOT.get(before.state)
-            if why is None and before.staged:
-                why = "the file, or the destination, is another one by now"
-            if why is not None:
-                self._out.note(
-                    f"upload {self.upload_id} could not be resumed, since {why}; all was sent again"
-                )
+        if not result.resumed_from and not result.replayed and (why := self._why_not()):
+            self._out.note(f"upload {self.upload_id} could not be resumed, since {why}; all was sent again")
         for known in self._known:
             if known not in {result.upload_id, self._seen}:
                 try:
@@ -118,6 +117,17 @@ class UploadMemory:
                 except FilesError:
                     # It ends by itself; the upload that counts is published.
                     return
+
+    def _why_not(self) -> str:
+        """Return why an upload that was to be resumed was not; empty if there was none."""
+        if self._unknown:
+            return _NOT_KNOWN
+        before = self._before
+        if before is None:
+            return ""
+        if before.staged and before.state not in _WHY_NOT:
+            return "the file, or the destination, is another one by now"
+        return _WHY_NOT.get(before.state, "")
 
     def on_failure(self, error: FilesError) -> Hint:
         """Forget what cannot be resumed, and return a hint for what can."""

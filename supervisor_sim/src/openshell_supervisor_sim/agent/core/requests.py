@@ -348,9 +348,9 @@ def _modified(metadata: files_pb2.UploadFileMetadata) -> int:
 def _condition(condition: files_pb2.UploadCondition) -> Condition:
     field = "metadata.condition"
     match condition.WhichOneof("condition"):
-        case "absent" if condition.absent:
+        case "absent":
             return Absent()
-        case "present" if condition.present:
+        case "present":
             return Present()
         case "sha256" if len(condition.sha256) == SHA256_BYTES:
             return HasDigest(condition.sha256)
@@ -360,8 +360,8 @@ def _condition(condition: files_pb2.UploadCondition) -> Condition:
             raise invalid(f"{field}.version", f"is longer than {_MAX_ID_CHARACTERS} characters")
         case "version" if condition.version:
             return HasVersion(condition.version)
+        case "version":
+            raise invalid(f"{field}.version", "is set and empty; leave the condition out instead")
         case None:
             # Perhaps one that this agent does not know yet: never ignore it.
             raise invalid(field, "names no condition that this server knows")
-        case name:
-            raise invalid(f"{field}.{name}", "is set but says nothing; leave the condition out instead")

@@ -18,6 +18,9 @@ State: TypeAlias = "files_pb2.UploadState.ValueType"
 #: States of an upload that can still be published.
 UNFINISHED: Final = (files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_VERIFYING)
 
+#: The end of an upload of which nothing can be known. It is never sent: such an upload is refused as UPLOAD_UNKNOWN.
+LOST: Final = files_pb2.UPLOAD_STATE_UNSPECIFIED
+
 
 class Event(Enum):
     """What happens to an upload."""
@@ -46,7 +49,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (_RECEIVING, Event.REFUSED): files_pb2.UPLOAD_STATE_ABORTED,
     (_RECEIVING, Event.GIVEN_UP): files_pb2.UPLOAD_STATE_ABORTED,
     (_RECEIVING, Event.EXPIRED): files_pb2.UPLOAD_STATE_EXPIRED,
-    (_RECEIVING, Event.LOST): files_pb2.UPLOAD_STATE_UNKNOWN,
+    (_RECEIVING, Event.LOST): LOST,
     # A finish that was taken is decided by nobody but the stream that brought it.
     (_VERIFYING, Event.FINISH_FAILED): _RECEIVING,
     (_VERIFYING, Event.REFUSED): files_pb2.UPLOAD_STATE_ABORTED,

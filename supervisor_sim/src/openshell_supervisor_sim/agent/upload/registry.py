@@ -19,7 +19,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadKey
-from openshell_supervisor_sim.agent.core.upload_life import UNFINISHED, Event
+from openshell_supervisor_sim.agent.core.upload_life import LOST, UNFINISHED, Event
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
@@ -154,22 +154,20 @@ class Uploads:
     def status(
         self, caller: Caller, key: UploadKey, *, digest: bool, interrupt: Interrupt
     ) -> files_pb2.UploadStatus:
-        """Answer GetUpload; an upload that is not the caller's is UNKNOWN (RSM-2, RSM-7)."""
+        """Answer GetUpload (RSM-7).
+
+        Raises:
+            TransferError: UPLOAD_UNKNOWN, also for an upload of another caller (RSM-2) and for one whose
+                staging file is gone; or its directory cannot be reached.
+        """
         found = self.find(caller.principal, key)
-        if isinstance(found, LiveUpload):
-            try:
-                if digest and found.unreachable is None:
-                    self.read_prefix(found, interrupt)
-                return found.status(digest=digest)
-            except TransferError as error:
-                # Its staging file is gone: an answer, not a failure of asking.
-                if error.reason is not Reason.UPLOAD_UNKNOWN:
-                    raise
-        elif found is not None:
+        if isinstance(found, UploadRecord):
             return finished_status(found)
-        return files_pb2.UploadStatus(
-            upload_id=key.upload_id, request_id=key.request_id, state=files_pb2.UPLOAD_STATE_UNKNOWN
-        )
+        if found is None:
+            raise unknown_upload(key.upload_id or key.request_id)
+        if digest and found.unreachable is None:
+            self.read_prefix(found, interrupt)
+        return _live_status(found, digest=digest)
 
     def unfinished_of(self, caller: Caller) -> tuple[list[files_pb2.UploadStatus], int]:
         """Answer ListUploads: the caller's own, oldest first, and the bytes they occupy (RSM-8)."""
@@ -232,7 +230,7 @@ class Uploads:
     def _recorded(self, upload: LiveUpload, *, durable: bool) -> bool:
         record = upload.row
         try:
-            if upload.state == files_pb2.UPLOAD_STATE_UNKNOWN:
+            if upload.state == LOST:
                 self._journal.delete(record.upload_id)
             else:
                 self._journal.write(record, durable=durable)
@@ -257,7 +255,7 @@ class Uploads:
         if self._end_and_free(found, Event.GIVEN_UP, error):
             return found.status(digest=False)
         if found.state != files_pb2.UPLOAD_STATE_VERIFYING:
-            return found.status(digest=False)
+            return _live_status(found, digest=False)
         if found.unreachable is not None:
             raise found.unreachable
         return Verifying(found)
@@ -489,6 +487,14 @@ class Uploads:
                     upload.read_prefix(staging.fd, interrupt)
             finally:
                 staging.close()
+
+
+def _live_status(upload: LiveUpload, *, digest: bool) -> files_pb2.UploadStatus:
+    status = upload.status(digest=digest)
+    if status.state == LOST:
+        # Its row could not be deleted yet.
+        raise unknown_upload(status.upload_id)
+    return status
 
 
 def _too_many(message: str, limit: str, value: int) -> TransferError:

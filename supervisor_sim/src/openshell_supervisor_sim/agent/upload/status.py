@@ -9,6 +9,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_supervisor_sim.agent.core import upload_life
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, upload_request
 from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
@@ -85,7 +86,7 @@ def raise_if_ended(record: UploadRecord) -> None:
             )
         case files_pb2.UPLOAD_STATE_EXPIRED:
             raise TransferError(Reason.UPLOAD_EXPIRED, "the upload's time ran out")
-        case files_pb2.UPLOAD_STATE_UNKNOWN:
+        case upload_life.LOST:
             raise unknown_upload(record.upload_id)
         case _:
             return
@@ -121,8 +122,6 @@ def published(record: UploadRecord) -> Published:
     return Published(record.finish_size, record.finish, result)
 
 
-def unknown_upload(upload_id: str) -> TransferError:
+def unknown_upload(name: str) -> TransferError:
     """Make the error for an upload that does not exist, or not for this caller (RSM-2)."""
-    return TransferError(
-        Reason.UPLOAD_UNKNOWN, f"there is no upload {upload_id!r} of this caller in the sandbox"
-    )
+    return TransferError(Reason.UPLOAD_UNKNOWN, f"there is no upload {name!r} of this caller in the sandbox")

@@ -5,7 +5,7 @@ Streaming file transfer between a caller and a sandbox.
 
 Fields 1-5 of the UploadFile and DownloadFile messages are the text of the
 RFC and keep its meaning: a client generated from the RFC alone works.
-Everything from 10 on is an extension; 6-9 stay free for the RFC's authors.
+Everything from 10 on is an extension; the numbers between are not used.
 The numbered clauses (UPL-1, DWN-1, ...) are in docs/protocol.md.
 
 This file names no message or service that another openshell.v1 file
@@ -15,6 +15,7 @@ defines, so it can be loaded beside the official SDK in one process.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -180,8 +181,6 @@ class _UploadStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UploadSta
     """Given up by the caller or refused at the finish; nothing was published."""
     UPLOAD_STATE_EXPIRED: _UploadState.ValueType  # 5
     """Its time ran out; nothing was published."""
-    UPLOAD_STATE_UNKNOWN: _UploadState.ValueType  # 6
-    """The sandbox knows nothing of it (any more)."""
 
 class UploadState(_UploadState, metaclass=_UploadStateEnumTypeWrapper): ...
 
@@ -196,8 +195,6 @@ UPLOAD_STATE_ABORTED: UploadState.ValueType  # 4
 """Given up by the caller or refused at the finish; nothing was published."""
 UPLOAD_STATE_EXPIRED: UploadState.ValueType  # 5
 """Its time ran out; nothing was published."""
-UPLOAD_STATE_UNKNOWN: UploadState.ValueType  # 6
-"""The sandbox knows nothing of it (any more)."""
 Global___UploadState: _TypeAlias = UploadState  # noqa: Y015
 
 class _DigestAlgorithm:
@@ -268,19 +265,23 @@ class UploadCondition(_message.Message):
     PRESENT_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    absent: _builtins.bool
-    """Nothing is there (create only)."""
-    present: _builtins.bool
-    """A file is there (replace only)."""
     sha256: _builtins.bytes
     """The file there has this SHA-256 (32 bytes)."""
     version: _builtins.str
     """The file there has this version, as FileInfo.version gave it."""
+    @_builtins.property
+    def absent(self) -> _empty_pb2.Empty:
+        """Nothing is there (create only)."""
+
+    @_builtins.property
+    def present(self) -> _empty_pb2.Empty:
+        """A file is there (replace only)."""
+
     def __init__(
         self,
         *,
-        absent: _builtins.bool = ...,
-        present: _builtins.bool = ...,
+        absent: _empty_pb2.Empty | None = ...,
+        present: _empty_pb2.Empty | None = ...,
         sha256: _builtins.bytes = ...,
         version: _builtins.str = ...,
     ) -> None: ...
