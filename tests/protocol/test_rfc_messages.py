@@ -6,6 +6,7 @@ import pytest
 import rfc_messages
 from descriptor_sets import file_set
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,7 +63,7 @@ our_metadata = st.builds(
     explicit_finish=st.booleans(),
     upload_id=texts,
     request_id=texts,
-    condition=st.builds(files_pb2.UploadCondition, absent=st.booleans()),
+    condition=st.builds(files_pb2.UploadCondition, absent=st.just(Empty())),
     modified_time=timestamps,
     durability=st.sampled_from([files_pb2.DURABILITY_UNSPECIFIED, files_pb2.DURABILITY_FSYNC]),
     epoch=uint64s,
