@@ -331,6 +331,8 @@ class FakeGateway:
             with self._lock:
                 if upload.epoch != metadata.epoch:
                     raise TransferError(Reason.SUPERSEDED, "a newer attempt has taken over")
+                if upload.state == files_pb2.UPLOAD_STATE_ABORTED:
+                    raise TransferError(Reason.UPLOAD_ABORTED, "it was given up")
                 if request.WhichOneof("payload") == "finish":
                     response = self._finish(upload, request.finish)
                     if self.after_publish is not None:

@@ -62,6 +62,11 @@ async def sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether somebody cancelled the task that raises it."""
+    return isinstance(error, asyncio.CancelledError)
+
+
 async def settled(work: Awaitable[_T]) -> _T:
     """Wait for work in a thread, and for its end when cancelled.
 
@@ -170,10 +175,16 @@ class Errands:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, errand: Callable[[], Awaitable[None]]) -> None:
-        """Begin an errand; it must end by itself."""
+        """Begin an errand; it must end by itself, and may be begun twice."""
 
         async def run() -> None:
-            await errand()
+            try:
+                await errand()
+            except asyncio.CancelledError:
+                # Only the end of the event loop cancels one, and waits for what it cancels.
+                if (task := asyncio.current_task()) is not None:
+                    task.uncancel()
+                await errand()
 
         task = asyncio.get_running_loop().create_task(run(), name="openshell-files-errand")
         self._tasks.add(task)

@@ -34,6 +34,8 @@ class AsyncRemoteWriter:
     `await close()` publishes it, whole, under its name, and raises if that
     fails; so does the end of an `async with` block. An exception in the block,
     a cancellation, `abort`, and a writer that is forgotten publish nothing.
+    What one has sent that is open when the event loop ends is freed by the end
+    of the client, or expires if that is forgotten, too.
 
     More than 1 MiB is sent while it is written; if the connection breaks then,
     the bytes cannot be had again, and the next call fails with

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -58,6 +59,9 @@ class Rpc:
         self._policy = policy
         self._gateway = Acquaintance()
         self._errands = _io.Errands()
+        self._abandons = set[Callable[[], Awaitable[None]]]()
+        #: Whether the client is being closed: what runs ends now.
+        self.closing = False
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
         self._gates: dict[SandboxAddress, Gate] = {}
@@ -76,6 +80,15 @@ class Rpc:
     def in_background(self, errand: Callable[[], Awaitable[None]]) -> None:
         """Begin something that nobody waits for; `close` waits for its end."""
         self._errands.start(errand)
+
+    @contextmanager
+    def running(self, abandon: Callable[[], Awaitable[None]]) -> Generator[None]:
+        """Have `abandon` called if the client is closed meanwhile, before its connection is."""
+        self._abandons.add(abandon)
+        try:
+            yield
+        finally:
+            self._abandons.discard(abandon)
 
     def budget(self) -> RetryBudget:
         """Return the tries of one transfer."""
@@ -185,7 +198,10 @@ class Rpc:
             await _io.sleep(deadline.cap(seconds))
 
     async def close(self) -> None:
-        """Close the channel, when the errands in the background are done."""
+        """Close the channel, when transfers that run have freed what nobody can go on with (RSM-10)."""
+        self.closing = True
+        for abandon in list(self._abandons):
+            self.in_background(abandon)
         await self._errands.done(ERRAND_SECONDS)
         await self._connection.close()
 

@@ -50,6 +50,10 @@ _FREED_BY_A_REFUSED_FINISH: Final = frozenset(
 )
 
 
+class ClientClosedError(RuntimeError):
+    """The client was closed while a transfer was running."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remains:
     """What is known of an upload when its call ends.
@@ -77,8 +81,9 @@ def is_to_be_freed(remains: Remains, error: BaseException) -> bool:
         return False
     if not isinstance(error, FilesError):
         # An Exception is the source's or the callback's own, and deliberate. Anything
-        # else (a cancellation, Ctrl-C) interrupts a caller that may know the upload.
-        interrupted = not isinstance(error, Exception)
+        # else (a cancellation, Ctrl-C, a client that is closed elsewhere) interrupts a
+        # caller that may know the upload.
+        interrupted = not isinstance(error, Exception) or isinstance(error, ClientClosedError)
         known = remains.id_given or (interrupted and remains.id_told)
         return not (remains.replayable and remains.upload_id and known)
     if isinstance(error, _NOT_OURS) or error.reason in _FREED_BY_A_REFUSED_FINISH:

@@ -54,6 +54,11 @@ class SourceHandle(Protocol):
         ...
 
 
+def is_cancellation(_error: BaseException) -> bool:
+    """Never: nobody cancels a thread."""
+    return False
+
+
 def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Run blocking work; here in the caller's own thread."""
     return function(*args, **kwargs)

@@ -311,8 +311,13 @@ class StreamContent:
                 piece = next(self._source, None)
             except DeadlineExceeded:
                 raise
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
-                # Of a generator's own; in a task of the event loop the last two would end the loop.
+            except GeneratorExit:
+                # It may be this generator that is closed.
+                raise
+            except BaseException as error:
+                if _io.is_cancellation(error):
+                    raise
+                # Of a generator's own; in a task of the event loop some would end the loop.
                 raise SourceFailedError from error
             if piece is None:
                 return

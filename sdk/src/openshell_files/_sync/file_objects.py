@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, cast
 
 from openshell_files_protocol.limits import MIB
 
+from openshell_files._core.giving_up import ERRAND_SECONDS
 from openshell_files._core.read_windows import LEAST_WINDOW, ReadWindows
 from openshell_files.results import FileInfo, UploadResult
 
@@ -36,7 +39,11 @@ class _AbandonedError(Exception):
 class _Feed(Iterator[bytes]):
     """Carries pieces from the writer's thread to the upload's. Knows no writer, so that one may be forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, uploading: Uploading) -> None:
+        #: In which it is uploaded.
+        self.thread = threading.Thread(
+            target=self.run, args=(uploading,), name="openshell-files-write", daemon=True
+        )
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()
         self._abandoned = False
@@ -77,13 +84,18 @@ class _Feed(Iterator[bytes]):
         return piece
 
 
+#: Those that were begun.
+_FLOWING: Final[weakref.WeakSet[_Feed]] = weakref.WeakSet()
+
+
 class RemoteWriter(io.BufferedIOBase):
     """A file in a sandbox that is being written. Made by `SandboxFiles.open`.
 
     `close` publishes it, whole, under its name, and raises if that fails; so
     does the end of a `with` block. An exception in the block, `abort`, and a
     writer that is forgotten publish nothing. What is written can be read under
-    its name only after `close`.
+    its name only after `close`. One that is open when the interpreter ends is
+    given up; if the gateway cannot be told any more, the upload expires.
 
     More than 1 MiB is sent while it is written; if the connection breaks then,
     the bytes cannot be had again, and the next call fails with
@@ -100,7 +112,6 @@ class RemoteWriter(io.BufferedIOBase):
         self._held = bytearray()
         self._position = 0
         self._feed: _Feed | None = None
-        self._thread: threading.Thread | None = None
 
     def writable(self) -> bool:
         """Return True."""
@@ -169,8 +180,8 @@ class RemoteWriter(io.BufferedIOBase):
             return
         try:
             self._give_up()
-            if self._thread is not None:
-                self._thread.join()
+            if self._feed is not None:
+                self._feed.thread.join()
         finally:
             self._held.clear()
             super().close()
@@ -206,11 +217,9 @@ class RemoteWriter(io.BufferedIOBase):
 
     def _send(self, piece: bytes) -> None:
         if self._feed is None:
-            self._feed = _Feed()
-            self._thread = threading.Thread(
-                target=self._feed.run, args=(self._uploading,), name="openshell-files-write", daemon=True
-            )
-            self._thread.start()
+            self._feed = _Feed(self._uploading)
+            _FLOWING.add(self._feed)
+            self._feed.thread.start()
         try:
             self._feed.put(piece)
         except BaseException:
@@ -222,9 +231,8 @@ class RemoteWriter(io.BufferedIOBase):
 
     def _join(self) -> None:
         """Wait for the upload's end and raise what it raised."""
-        assert self._thread is not None  # noqa: S101 - there is one with the feed
         assert self._feed is not None  # noqa: S101 - checked by the callers
-        self._thread.join()
+        self._feed.thread.join()
         if isinstance(self._feed.failure, _AbandonedError):
             raise ValueError("a write was interrupted, so nothing is published")  # noqa: TRY004 - it is no type
         if self._feed.failure is not None:
@@ -233,6 +241,18 @@ class RemoteWriter(io.BufferedIOBase):
     def _give_up(self) -> None:
         if self._feed is not None:
             self._feed.end(abandon=True)
+
+
+def _give_all_up() -> None:
+    """Free what writers have sent that are open when the interpreter ends, as far as a moment allows (RSM-10)."""
+    flowing = [feed for feed in _FLOWING if not feed.over]
+    for feed in flowing:
+        feed.end(abandon=True)
+    for feed in flowing:
+        feed.thread.join(ERRAND_SECONDS)
+
+
+atexit.register(_give_all_up)
 
 
 class _RawReader(io.RawIOBase):

@@ -13,11 +13,13 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry, reason_named
 
 from openshell_files._core import answers, upload_plan
+from openshell_files._core.borrowed import CLOSED
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.giving_up import (
     ERRAND_SECONDS,
     FREEING_SECONDS,
     GRACE_SECONDS,
+    ClientClosedError,
     Remains,
     is_lost,
     is_to_be_freed,
@@ -90,6 +92,7 @@ class Upload:
         self._resumed_from = 0
         self._complete = False
         self._last_error: FilesError | None = None
+        self._of_callback: BaseException | None = None
 
     def run(self) -> UploadResult:
         """Upload the content.
@@ -101,7 +104,8 @@ class Upload:
         gate, paced = self._rpc.gate(self._address), self._content.size is None
         held = gate.enter(self._deadline, paced=paced)
         try:
-            response = self._published()
+            with self._rpc.running(self._abandon):
+                response = self._published()
         finally:
             if held:
                 gate.leave(paced=paced)
@@ -115,8 +119,9 @@ class Upload:
             shown = self._shown(error)
             found = self._late_answer(shown)
             if found is None:
-                # A cancelled caller waits for nothing, and one whose time is up no longer.
-                waits = isinstance(error, Exception) and not isinstance(shown, DeadlineExceeded)
+                # An interrupted caller waits for nothing, and one whose time is up no longer.
+                deliberate = isinstance(error, Exception) or error is self._of_callback
+                waits = deliberate and not isinstance(shown, DeadlineExceeded)
                 self._leave(shown, waits=waits)
                 if shown is error:
                     raise
@@ -126,6 +131,8 @@ class Upload:
     def _carried_out(self) -> files_pb2.UploadFileResponse:
         """Do what the plan wants until the file is published."""
         while not isinstance(self._plan.action, upload_plan.Finished):
+            if self._rpc.closing:
+                raise ClientClosedError(CLOSED)
             self._step(self._plan.action)
         return self._plan.action.response
 
@@ -160,10 +167,14 @@ class Upload:
             # Nothing was published, and nothing will be: the plain error is the true one.
             raise known from None
 
-    def _leave(self, error: BaseException, *, waits: bool) -> None:
-        """Free what nobody can go on with; tell the caller of what is kept."""
+    def _abandon(self) -> None:
+        """Free what is staged as the client is closed, unless somebody can go on with it."""
+        if is_to_be_freed(self._remains(), ClientClosedError()):
+            self._free(ERRAND_SECONDS)
+
+    def _remains(self) -> Remains:
         plan = self._plan
-        remains = Remains(
+        return Remains(
             upload_id=plan.upload_id,
             announced=plan.announced,
             inline=plan.inline,
@@ -171,7 +182,11 @@ class Upload:
             id_given=self._id_given,
             id_told=plan.upload_id != "" and self._id_told == plan.upload_id,
         )
-        if is_to_be_freed(remains, error):
+
+    def _leave(self, error: BaseException, *, waits: bool) -> None:
+        """Free what nobody can go on with; tell the caller of what is kept."""
+        plan = self._plan
+        if is_to_be_freed(self._remains(), error):
             if isinstance(error, FilesError) and not isinstance(error, OutcomeUnknown):
                 error.upload_id, error.staged = "", None
             if waits:
@@ -218,6 +233,8 @@ class Upload:
         except LocalFileError:
             raise
         except FilesError as error:
+            if self._rpc.closing:
+                raise ClientClosedError(CLOSED) from error
             if not (isinstance(action, upload_plan.Look) and isinstance(error, UploadUnknown)):
                 # That an upload is unknown is an answer, not what went wrong.
                 self._last_error = error
@@ -403,6 +420,9 @@ class Upload:
             inside = _io.REPORTING.set(True)
             try:
                 self._progress(progress)
+            except BaseException as error:
+                self._of_callback = error
+                raise
             finally:
                 _io.REPORTING.reset(inside)
 
