@@ -7,7 +7,7 @@ import io
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,7 +75,7 @@ def raising(end: type[BaseException], at: int = 1) -> Any:
 
 
 #: What is given to `upload`, by where the end is raised.
-WHERE: dict[str, Any] = {
+WHERE: dict[str, Callable[[type[BaseException]], tuple[Any, Any]]] = {
     "first callback": lambda end: (stream(), raising(end, 0)),
     "callback": lambda end: (stream(), raising(end)),
     "last callback": lambda end: (stream(), raising(end, 4_000_000)),
