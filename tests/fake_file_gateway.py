@@ -88,15 +88,14 @@ class FakeGateway:
         self.insists_on_blocks = False
         #: How many streams an upload may have (UPL-15).
         self.upload_lanes = 0
-        #: Largest file that may come in its upload's first message (UPL-16).
-        self.max_whole_bytes = 0
+        #: Whether it has WriteFile (UPL-16), and how often it was called without.
+        self.has_write = True
+        self.unknown_writes = 0
         #: How many transfers one caller may run (RLY-9); 0 says nothing.
         self.max_concurrent_transfers = 0
         #: How long a caller may say `waiting`, and how soon standing still ends an upload (UPL-18), in seconds.
         self.max_pause = 0.0
         self.idle_timeout = 0.0
-        #: Whether it knows such files although it did not say so, or not although it did.
-        self.knows_whole = True
         self.lanes = FakeLanes()
         self.files: dict[str, FakeFile] = {}
         self.uploads: dict[str, FakeUpload] = {}
@@ -106,7 +105,9 @@ class FakeGateway:
         self.accepted_tokens: set[str] | None = None
         #: Per method: what the next calls fail with. None lets one pass.
         self.failures: dict[str, deque[Exception | None]] = defaultdict(deque)
-        #: Per method: what is answered instead of the truth.
+        # Most tests ask what becomes of an upload, whichever of the two carries it.
+        self.failures[methods.WRITE_FILE] = self.failures[methods.UPLOAD_FILE]
+        #: Per method: what is answered instead of the truth. WriteFile answers what is in its terms.
         self.answers: dict[str, bytes] = {}
         self.on_upload_message: UploadHook | None = None
         self.after_publish: Callable[[int], None] | None = None
@@ -150,6 +151,9 @@ class FakeGateway:
             "AbortUpload": self._unary(
                 methods.ABORT_UPLOAD, self._abort_upload, files_pb2.AbortUploadRequest.FromString
             ),
+            "WriteFile": grpc.unary_unary_rpc_method_handler(
+                self._write, files_pb2.WriteFileRequest.FromString, _serialize
+            ),
             "StatFile": self._unary(methods.STAT_FILE, self._stat, files_pb2.StatFileRequest.FromString),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.SERVICE, handlers),))
@@ -174,6 +178,7 @@ class FakeGateway:
         return [request for name, request in self.calls if name == method]
 
     def streams(self, method: str) -> int:
+        """Count the calls that carried content; those of WriteFile are uploads."""
         return self._streams[method]
 
     # Every call
@@ -276,6 +281,30 @@ class FakeGateway:
             return self.answers.get(methods.UPLOAD_FILE, truth)
         raise AssertionError
 
+    def _write(
+        self, request: files_pb2.WriteFileRequest, context: Context
+    ) -> files_pb2.WriteFileResponse | bytes:
+        """Carry the messages out that the request stands for (UPL-16)."""
+        if not self.has_write:
+            self.unknown_writes += 1
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        digests = {"sha256": request.sha256, "sha256_blocks": request.sha256_blocks}
+        finish = files_pb2.UploadFinish(size_bytes=len(request.content), **digests)
+        messages = [files_pb2.UploadFileRequest(finish=finish)]
+        if request.content:
+            data = files_pb2.FileChunk(data=request.content, crc32c=request.crc32c)
+            messages.insert(0, files_pb2.UploadFileRequest(data=data))
+        first = files_pb2.UploadFileRequest(metadata=request.metadata)
+        with self._failing(context):
+            response = self._receive_upload(first, iter(messages), context, methods.WRITE_FILE)
+            return self.answers.get(
+                methods.WRITE_FILE,
+                files_pb2.WriteFileResponse(
+                    file=response.file, durability=response.durability, replayed=response.replayed
+                ).SerializeToString(),
+            )
+        raise AssertionError
+
     def _receive(
         self, requests: Iterator[files_pb2.UploadFileRequest], context: Context
     ) -> files_pb2.UploadFileResponse:
@@ -308,13 +337,14 @@ class FakeGateway:
         first: files_pb2.UploadFileRequest,
         requests: Iterator[files_pb2.UploadFileRequest],
         context: Context,
+        method: str = methods.UPLOAD_FILE,
     ) -> files_pb2.UploadFileResponse:
         with self._lock:
             self._streams[methods.UPLOAD_FILE] += 1
             number = self._streams[methods.UPLOAD_FILE]
             messages = [first]
             self.upload_messages.append(messages)
-            self._admit(methods.UPLOAD_FILE, first, context)
+            self._admit(method, first, context)
             metadata = first.metadata
             upload = self._find(metadata.upload_id, metadata.request_id)
             if upload is None:
@@ -323,7 +353,7 @@ class FakeGateway:
                 upload = self._new_upload(metadata)
                 upload.epoch = metadata.epoch
         received = len(upload.staged)
-        for request in self._with_whole(metadata, requests):
+        for request in requests:
             if self.keep_messages:
                 messages.append(request)
             if self.on_upload_message is not None:
@@ -342,18 +372,6 @@ class FakeGateway:
                     continue
                 received = self._stage(upload, request.data, received)
         raise TransferError(Reason.UPLOAD_INCOMPLETE, "the stream ended without a finish")
-
-    def _with_whole(
-        self, metadata: files_pb2.UploadFileMetadata, requests: Iterator[files_pb2.UploadFileRequest]
-    ) -> Iterator[files_pb2.UploadFileRequest]:
-        """Give the messages that a file in the metadata stands for (UPL-16)."""
-        if not self.knows_whole or not metadata.HasField("whole"):
-            return requests
-        whole = metadata.whole
-        messages = [files_pb2.UploadFileRequest(finish=whole.finish)]
-        if whole.HasField("data"):
-            messages.insert(0, files_pb2.UploadFileRequest(data=whole.data))
-        return iter(messages)
 
     def _stage(self, upload: FakeUpload, chunk: files_pb2.FileChunk, received: int) -> int:
         if chunk.offset != received:
@@ -463,7 +481,6 @@ class FakeGateway:
         told = files_pb2.TransferLimits(
             max_chunk_bytes=self.max_chunk_bytes,
             upload_lanes=self.upload_lanes,
-            max_whole_bytes=self.max_whole_bytes,
             max_concurrent_transfers=self.max_concurrent_transfers,
         )
         told.max_pause.FromNanoseconds(round(self.max_pause * 1e9))
@@ -584,7 +601,7 @@ def _serialize(message: Message | bytes) -> bytes:
 def _anonymous(metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileMetadata:
     copy = files_pb2.UploadFileMetadata()
     copy.CopyFrom(metadata)
-    for name in ("request_id", "upload_id", "epoch", "digest_algorithm", "whole"):
+    for name in ("request_id", "upload_id", "epoch", "digest_algorithm"):
         copy.ClearField(name)
     return copy
 

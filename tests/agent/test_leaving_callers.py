@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -28,6 +29,9 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 
+#: Would have to be hashed to be replaced.
+ANOTHER = files_pb2.UploadCondition(sha256=bytes(32))
+
 #: Would be hashed for an hour.
 HOLE_BYTES = 1 << 42
 #: The largest file that the agent takes.
@@ -36,6 +40,11 @@ SENT_BYTES = 1 << 40
 OPERATIONS: dict[str, dict[str, Any]] = {
     "stat": {"stat_file": files_pb2.StatFileRequest(remote_path="/hole", include_digest=True)},
     "download": {"download": files_pb2.DownloadFileRequest(remote_path="/hole", checked=True)},
+    "write": {
+        "write_file": files_pb2.WriteFileRequest(
+            metadata=metadata("/hole", condition=ANOTHER), sha256=hashlib.sha256().digest()
+        ),
+    },
     "start": {
         "start_upload": files_pb2.StartUploadRequest(metadata=metadata("/hole"), sha256=b"x" * 32),
     },

@@ -29,6 +29,7 @@ FILE_METHODS = [
     methods.LIST_UPLOADS,
     methods.ABORT_UPLOAD,
     methods.STAT_FILE,
+    methods.WRITE_FILE,
 ]
 SANDBOX_METHODS = {
     methods.CREATE_SANDBOX: "sandbox:write",

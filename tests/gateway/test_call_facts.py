@@ -222,6 +222,17 @@ async def test_finishes_and_trailers_are_no_content(harness: GatewayHarness) -> 
         await relay.answer(answer)
         await call
 
+    async def write(request: files_pb2.WriteFileRequest) -> None:
+        channel: Any = harness.channel()
+        writing = channel.unary_unary(methods.WRITE_FILE)(
+            request.SerializeToString(), metadata=harness.user()
+        )
+        relay = await supervisor.take_relay()
+        await relay.next_frame()
+        written = files_pb2.WriteFileResponse(file=files_pb2.FileInfo(size_bytes=1000))
+        await relay.answer(file_relay_pb2.FileRelayResponse(write_file=written))
+        await writing
+
     metadata = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", explicit_finish=True)
     with structlog.testing.capture_logs() as logs:
         await upload(
@@ -229,9 +240,7 @@ async def test_finishes_and_trailers_are_no_content(harness: GatewayHarness) -> 
             files_pb2.UploadFileRequest(data=data),
             files_pb2.UploadFileRequest(finish=finish),
         )
-        metadata.whole.data.CopyFrom(data)
-        metadata.whole.finish.CopyFrom(finish)
-        await upload(files_pb2.UploadFileRequest(metadata=metadata))
+        await write(files_pb2.WriteFileRequest(metadata=metadata, content=bytes(1000)))
         caller = Caller(harness)
         await caller.download()
         relay = await supervisor.take_relay()

@@ -87,6 +87,7 @@ ALLOWED = {
     "+ openshell.v1.OpenShell.ListUploads": _FILES,
     "+ openshell.v1.OpenShell.AbortUpload": _FILES,
     "+ openshell.v1.OpenShell.StatFile": _FILES,
+    "+ openshell.v1.OpenShell.WriteFile": _FILES,
     "+ openshell.v1.RelayOpen.exec": "commands without an SSH server (ADR 0013)",
     "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (RLY-1)",
 }

@@ -37,7 +37,14 @@ async def _stat(harness: GatewayHarness) -> object:
     return await harness.stat()
 
 
-CALLS = {"stat": _stat, "upload": _upload, "download": _download}
+async def _write(harness: GatewayHarness) -> object:
+    about = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f")
+    channel: Any = harness.channel()
+    request = files_pb2.WriteFileRequest(metadata=about).SerializeToString()
+    return await channel.unary_unary(methods.WRITE_FILE)(request, metadata=harness.user())
+
+
+CALLS = {"stat": _stat, "upload": _upload, "download": _download, "write": _write}
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -112,21 +112,21 @@ ELSEWHERE: Final = [
     "TOO_MANY_COMMANDS",
 ]
 
-#: Sent message by message, begun with StartUpload, whole in its first message.
-SIZES: Final = {"messages": 5, "started": 1_000_000, "whole": 50}
+#: Sent message by message, begun with StartUpload, all in one request.
+SIZES: Final = {"messages": 5, "started": 1_000_000, "write": 50}
 
 LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
 ASKED = (methods.GET_UPLOAD, methods.START_UPLOAD)
 
 
 #: Each reason in each way takes minutes; the one with the most content is left to `make test-long`.
-WAYS: Final = ["messages", "whole", pytest.param("started", marks=pytest.mark.long)]
+WAYS: Final = ["messages", "write", pytest.param("started", marks=pytest.mark.long)]
 
 
 @pytest.fixture(params=WAYS)
 def size(request: pytest.FixtureRequest, gateway: FakeGateway) -> int:
     """Return how large a file is that is sent in each of the ways."""
-    gateway.max_whole_bytes = SIZES["whole"] if request.param == "whole" else 0
+    gateway.has_write = request.param == "write"
     return SIZES[request.param]
 
 
@@ -232,7 +232,7 @@ def test_an_answer_that_breaks_the_protocol(
     """It is no success, no failure, and no reason to believe the next answer."""
     sandbox = acquainted(connect)
     asked = len(gateway.method_calls(methods.GET_UPLOAD))
-    gateway.answers[methods.UPLOAD_FILE] = damage
+    gateway.answers[methods.UPLOAD_FILE] = gateway.answers[methods.WRITE_FILE] = damage
     with pytest.raises(OutcomeUnknown, match="breaks the protocol") as caught:
         sandbox.write_bytes("x", bytes(size))
     assert isinstance(caught.value.__cause__, InternalError)
@@ -256,6 +256,7 @@ def test_a_published_file_without_a_digest(gateway: FakeGateway, connect: Connec
     gateway.answers[methods.UPLOAD_FILE] = files_pb2.UploadFileResponse(
         bytes_written=size, file=file
     ).SerializeToString()
+    gateway.answers[methods.WRITE_FILE] = files_pb2.WriteFileResponse(file=file).SerializeToString()
     with pytest.raises(IntegrityError):
         sandbox.write_bytes("x", bytes(size))
 

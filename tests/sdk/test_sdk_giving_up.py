@@ -162,11 +162,11 @@ def test_a_finish_that_never_left_is_a_plain_failure(
     assert not isinstance(caught.value, OutcomeUnknown)
 
 
-@pytest.mark.parametrize("whole", [0, 100])
+@pytest.mark.parametrize("has_write", [False, True])
 def test_a_gateway_that_went_away_between_two_files(
-    gateway: FakeGateway, connect: Connect, whole: int
+    gateway: FakeGateway, connect: Connect, *, has_write: bool
 ) -> None:
-    gateway.max_whole_bytes = whole
+    gateway.has_write = has_write
     sandbox = connect(retry=NO_RETRY)
     sandbox.write_bytes("first", b"1")
     gateway.stop()
@@ -179,11 +179,11 @@ def test_a_gateway_that_went_away_between_two_files(
     "reason",
     [Reason.SUPERVISOR_NOT_CONNECTED, Reason.RELAY_REFUSED, Reason.TOO_MANY_TRANSFERS, Reason.TOKEN_EXPIRED],
 )
-@pytest.mark.parametrize("whole", [0, 100])
+@pytest.mark.parametrize("has_write", [False, True])
 def test_refused_at_the_door_is_not_unknown(
-    gateway: FakeGateway, connect: Connect, reason: Reason, whole: int
+    gateway: FakeGateway, connect: Connect, reason: Reason, *, has_write: bool
 ) -> None:
-    gateway.max_whole_bytes = whole
+    gateway.has_write = has_write
     sandbox = connect(retry=RetryPolicy(attempts=2, initial_delay=0))
     sandbox.write_bytes("first", b"1")
     for method in (methods.UPLOAD_FILE, methods.GET_UPLOAD, methods.START_UPLOAD):

@@ -13,11 +13,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from openshell_files import NO_RETRY, SandboxFiles, errors
 from openshell_files._core.answer_check import fault_of
-from openshell_files._core.answers import whole_limit
 from openshell_files._error_mapping import error_from_status
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
-from openshell_files_protocol.limits import KIB, MIB, MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Code, Reason, Retry
 from sdk_flavours import Connect, big_content
@@ -65,7 +64,8 @@ CALLS: dict[str, tuple[type[Message], Call]] = {
     methods.GET_UPLOAD: (files_pb2.GetUploadResponse, lambda demo: demo.upload_status("u")),
     methods.ABORT_UPLOAD: (files_pb2.AbortUploadResponse, lambda demo: demo.abort_upload("u")),
     methods.START_UPLOAD: (files_pb2.StartUploadResponse, lambda demo: demo.write_bytes("y", big_content())),
-    methods.UPLOAD_FILE: (files_pb2.UploadFileResponse, lambda demo: demo.write_bytes("y", b"1")),
+    methods.UPLOAD_FILE: (files_pb2.UploadFileResponse, lambda demo: demo.write_bytes("y", big_content())),
+    methods.WRITE_FILE: (files_pb2.WriteFileResponse, lambda demo: demo.write_bytes("y", b"1")),
 }
 
 #: One answer of each method that says all that it has to, and no more.
@@ -82,6 +82,7 @@ HONEST: dict[str, Message] = {
     methods.ABORT_UPLOAD: files_pb2.AbortUploadResponse(upload=DONE),
     methods.START_UPLOAD: files_pb2.StartUploadResponse(upload=RECEIVING),
     methods.UPLOAD_FILE: PUBLISHED,
+    methods.WRITE_FILE: files_pb2.WriteFileResponse(file=PUBLISHED.file),
 }
 HONEST_HEADER = files_pb2.DownloadFileHeader(file=PUBLISHED.file)
 
@@ -163,11 +164,15 @@ def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, metho
     data = {"a value": answer.SerializeToString(), "no message": b"\xff\xff", "a gap": gap}[damage]
     gateway.answers[method] = data
     demo = connect(retry=NO_RETRY)
+    if method == methods.WRITE_FILE:
+        # Over the connection that it needs.
+        demo.write_bytes("first", b"1")
     # Behind a finish it is not known what was done (RSM-7).
-    kind_of_error = errors.OutcomeUnknown if method == methods.UPLOAD_FILE else errors.InternalError
+    behind = method in {methods.UPLOAD_FILE, methods.WRITE_FILE}
+    kind_of_error = errors.OutcomeUnknown if behind else errors.InternalError
     with pytest.raises(kind_of_error, match="breaks the protocol") as caught:
         call(demo)
-    error = caught.value.__cause__ if method == methods.UPLOAD_FILE else caught.value
+    error = caught.value.__cause__ if behind else caught.value
     assert isinstance(error, errors.InternalError)
     assert error.reason == "AGENT_PROTOCOL_ERROR"
     assert method.rpartition("/")[2] in caught.value.message
@@ -270,24 +275,12 @@ def test_another_version_comes_than_was_asked_for(
 
 
 @pytest.mark.parametrize("lanes", [1 << 31, (1 << 32) - 1])
-def test_lanes_and_whole_files_without_end(sandbox: SandboxFiles, gateway: FakeGateway, lanes: int) -> None:
-    """What a server allows is not what a client does: no thousand streams, no gigabytes in one message."""
-    gateway.upload_lanes = gateway.max_whole_bytes = lanes
+def test_lanes_without_end(sandbox: SandboxFiles, gateway: FakeGateway, lanes: int) -> None:
+    """What a server allows is not what a client does: no thousand streams."""
+    gateway.upload_lanes = lanes
     for name in ("a", "b"):
         sandbox.write_bytes(name, big_content())
         assert gateway.files[name].content == big_content()
-    assert all(not first[0].metadata.HasField("whole") for first in gateway.upload_messages)
-    sandbox.write_bytes("c", b"x" * 256 * KIB)
-    assert gateway.upload_messages[-1][0].metadata.HasField("whole")
-
-
-@pytest.mark.parametrize(
-    ("said", "taken"),
-    [(0, 0), (1, 1), (256 * KIB, 256 * KIB), (256 * KIB + 1, 256 * KIB), ((1 << 32) - 1, 256 * KIB)],
-)
-def test_how_much_is_read_for_one_message(said: int, taken: int) -> None:
-    """UPL-16: a file is read into memory only as far as the protocol allows, whatever the server says."""
-    assert whole_limit(files_pb2.TransferLimits(max_whole_bytes=said)) == taken
 
 
 HeaderChange = Callable[[files_pb2.DownloadFileHeader], object]

@@ -155,6 +155,7 @@ def test_a_gateway_that_knows_no_lanes(gateway: FakeGateway, sandbox: SandboxFil
 @pytest.mark.usefixtures("far")
 def test_an_upload_without_admission_has_one_stream(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
     """UPL-15: it has no upload_id."""
+    gateway.has_write = False
     sandbox.write_bytes("big", big_content())
     sandbox.write_bytes("small", b"small")
     assert [metadata.lanes for metadata in main_calls(gateway)] == [3, 0]

@@ -93,11 +93,10 @@ def test_broken_upload_goes_on(files: FilesClient | AsyncView, gateway: FakeGate
 
 def test_small_files_in_one_message(files: FilesClient | AsyncView, gateway: FakeGateway) -> None:
     """UPL-16, on a channel below the official client's interceptors."""
-    gateway.max_whole_bytes = 100
     for name in ("a", "b"):
         files.sandbox("demo").write_bytes(name, name.encode())
         assert gateway.files[name].content == name.encode()
-    assert gateway.upload_messages[-1][0].metadata.HasField("whole")
+    assert gateway.calls[-1][0] == methods.WRITE_FILE
 
 
 @pytest.mark.parametrize("state", ["nobody", "closes", "silent"])
@@ -118,11 +117,11 @@ def test_a_finish_that_never_left_is_a_plain_failure(borrow: Borrow, state: str,
         where.close()
 
 
-@pytest.mark.parametrize("whole", [0, 100])
+@pytest.mark.parametrize("has_write", [False, True])
 def test_a_gateway_that_went_away_between_two_files(
-    official: SandboxClient, borrow: Borrow, gateway: FakeGateway, whole: int
+    official: SandboxClient, borrow: Borrow, gateway: FakeGateway, *, has_write: bool
 ) -> None:
-    gateway.max_whole_bytes = whole
+    gateway.has_write = has_write
     with borrow(official, retry=NO_RETRY) as files:
         files.sandbox("demo").write_bytes("first", b"1")
         gateway.stop()

@@ -22,6 +22,10 @@ MAX_CHUNK_BYTES: Final = MAX_MESSAGE_BYTES - 4 * KIB
 #: needs no question.
 MIN_CHUNK_LIMIT_BYTES: Final = 256 * KIB
 
+#: Largest content of WriteFile. What it leaves of the message limit is room for
+#: the metadata, of which a path takes up to a page.
+MAX_WRITE_BYTES: Final = MAX_MESSAGE_BYTES - 16 * KIB
+
 #: Least content of a full chunk that a caller can ask a download for (DWN-8).
 #: A gateway counts pieces with hardly any content as a supervisor's flood
 #: (RLY-10), and a caller must not be able to make an honest one flood.

@@ -8,7 +8,7 @@ decided in the sandbox.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from openshell_files_process.agent_secret import SecretError, load_secret
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.limits import MIN_CHUNK_BYTES, PROTOCOL_VERSION
+from openshell_files_protocol.limits import MAX_WRITE_BYTES, MIN_CHUNK_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -29,7 +29,6 @@ from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.content_count import ContentCount
 from openshell_files_gateway.files.core.lane_budget import check_lane, lanes_of
 from openshell_files_gateway.files.core.pauses import Pauses
-from openshell_files_gateway.files.core.whole_files import MAX_WHOLE_BYTES, take_whole
 from openshell_files_gateway.files.upload_input import UploadInput
 from openshell_files_gateway.files.upload_lanes import LaneKey, LaneTable, UploadLanes
 from openshell_files_gateway.relay.activity import Activity
@@ -103,6 +102,7 @@ class FileMethods:
             "ListUploads": self.list_uploads,
             "AbortUpload": self.abort_upload,
             "StatFile": self.stat_file,
+            "WriteFile": self.write_file,
         }
 
     async def upload_file(self, _: object, call: Call) -> bytes:
@@ -113,11 +113,7 @@ class FileMethods:
         metadata = first.metadata
         sandbox = self._sandbox_of_rfc_message(metadata, call)
         call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
-        whole = take_whole(metadata)
-        if whole is None:
-            response = await self._upload_streams(metadata, sandbox, call)
-        else:
-            response = await self._upload_whole(metadata, whole, sandbox, call)
+        response = await self._upload_streams(metadata, sandbox, call)
         call.facts["published_bytes"] = response.bytes_written
         if metadata.explicit_finish or metadata.upload_id:
             self._say_offers(response.limits)
@@ -158,24 +154,6 @@ class FileMethods:
                 finally:
                     call.facts |= content.count.facts()
 
-    async def _upload_whole(
-        self, metadata: files_pb2.UploadFileMetadata, messages: list[bytes], sandbox: Sandbox, call: Call
-    ) -> files_pb2.UploadFileResponse:
-        """Send the agent a file that came in one message (UPL-16); nothing else is read from the caller."""
-        count = ContentCount(files_pb2.UploadFileRequest)
-        for message in messages:
-            count.add(message)
-        call.facts |= count.facts()
-        async with self._operation(sandbox, call) as operation:
-            await self._open(operation, messages, upload=metadata)
-            try:
-                frame = await operation.activity.watched(operation.relay.next_frame())
-            except asyncio.CancelledError:
-                await self._farewell(operation)
-                raise
-            response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
-        return response
-
     async def _carry_lane(self, lane: files_pb2.UploadLane, call: Call) -> bytes:
         """Carry one of the streams that an upload has beyond its first (UPL-15)."""
         check_lane(lane)
@@ -185,6 +163,19 @@ class FileMethods:
         call.rename(upload.transfer_id)
         await upload.carry(lane.index, call.context.read, partial(call.context.send_initial_metadata, ()))
         return files_pb2.UploadFileResponse().SerializeToString()
+
+    async def write_file(self, data: bytes, call: Call) -> bytes:
+        """WriteFile (UPL-16)."""
+        request: files_pb2.WriteFileRequest = parse_request(files_pb2.WriteFileRequest, data)
+        sandbox = self._sandbox_of_rfc_message(request.metadata, call)
+        call.facts |= {"path": request.metadata.remote_path, "content_bytes": len(request.content)}
+        if len(request.content) > MAX_WRITE_BYTES:
+            raise invalid(
+                "content", f"has {len(request.content)} bytes, WriteFile takes at most {MAX_WRITE_BYTES}"
+            )
+        answer: files_pb2.WriteFileResponse = await self._ask(sandbox, call, "write_file", write_file=request)
+        call.facts["published_bytes"] = answer.file.size_bytes
+        return answer.SerializeToString()
 
     async def download_file(self, data: bytes, call: Call) -> None:
         """DownloadFile (DWN-1 to DWN-8): forwards until the agent gives an end."""
@@ -205,8 +196,6 @@ class FileMethods:
     async def start_upload(self, data: bytes, call: Call) -> bytes:
         """StartUpload (RSM-1, RSM-5, RSM-9)."""
         request: files_pb2.StartUploadRequest = parse_request(files_pb2.StartUploadRequest, data)
-        if request.metadata.HasField("whole"):
-            raise invalid("metadata.whole", "is for UploadFile; nothing is sent with StartUpload")
         sandbox = self._sandbox_of_rfc_message(request.metadata, call)
         call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
         return self._with_offers(await self._ask(sandbox, call, "start_upload", start_upload=request), call)
@@ -317,13 +306,8 @@ class FileMethods:
             return PortTarget(call.transfer_id, sandbox.agent.port)
         return FileAgentTarget(call.transfer_id)
 
-    async def _open(
-        self,
-        operation: _Operation,
-        messages: Sequence[bytes] = (),
-        **request: Any,  # noqa: ANN401 - one field of a oneof
-    ) -> None:
-        """Send the agent its first frame, and all of the input with it if it is here."""
+    async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
+        """Send the agent its first frame."""
         opened = file_relay_pb2.FileRelayOpen(
             protocol_version=PROTOCOL_VERSION,
             transfer_id=operation.transfer_id,
@@ -342,7 +326,7 @@ class FileMethods:
             **request,
         )
         # A supervisor that reads nothing blocks this, too.
-        await operation.activity.watched(operation.relay.open(opened, messages))
+        await operation.activity.watched(operation.relay.open(opened))
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
         """Ask the agent one question, and pass its answer on."""
@@ -353,7 +337,11 @@ class FileMethods:
         """Ask the agent one question."""
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
-            frame = await operation.activity.watched(operation.relay.next_frame())
+            try:
+                frame = await operation.activity.watched(operation.relay.next_frame())
+            except asyncio.CancelledError:
+                await self._farewell(operation)
+                raise
             return operation.relay.last(frame, answer)
 
     def _with_offers(
@@ -365,8 +353,7 @@ class FileMethods:
         return answer.SerializeToString()
 
     def _say_offers(self, limits: files_pb2.TransferLimits) -> None:
-        """Say which files may come in one message, and how many transfers at a time (RLY-9)."""
-        limits.max_whole_bytes = MAX_WHOLE_BYTES
+        """Say how many transfers at a time (RLY-9)."""
         limits.max_concurrent_transfers = self._transfers.most_of_one_principal
 
     async def _run_upload(

@@ -115,13 +115,11 @@ class FileRelay:
         proof = gateway_proof(secret, nonce, challenge.nonce)
         await self._send(file_relay_pb2.FileRelayRequest(proof=file_relay_pb2.FileRelayProof(proof=proof)))
 
-    async def open(self, request: file_relay_pb2.FileRelayOpen, messages: Sequence[bytes] = ()) -> None:
-        """Send the first frame (FRM-2), and all of the input in the same write if it is here already.
+    async def open(self, request: file_relay_pb2.FileRelayOpen) -> None:
+        """Send the first frame (FRM-2).
 
         Args:
             request: the operation.
-            messages: the caller's messages that follow, all there will be
-                (FRM-6); none if they are to come, or nothing is to follow.
 
         Raises:
             TransferError: INVALID_REQUEST if the caller's request makes it
@@ -132,10 +130,7 @@ class FileRelay:
             raise invalid(
                 "request", f"too large: {frame.ByteSize()} bytes, at most {MAX_FRAME_BYTES} are allowed"
             )
-        segments = frame_segments([frame.SerializeToString()])
-        if messages:
-            segments += _forwarded(messages, ended=True)
-        await self.channel.send(segments)
+        await self._send(frame)
 
     async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
         """Send callers' messages as they came (FRM-4); joined into one write.
@@ -144,7 +139,12 @@ class FileRelay:
             messages: at least one, unless it is the end.
             ended: whether the caller's stream is over (FRM-6).
         """
-        await self.channel.send(_forwarded(messages, ended=ended))
+        segments: list[bytes | memoryview] = []
+        for message in messages:
+            segments += frame_segments(chunks.embed([message]))
+        if ended:
+            segments += _input_end(cancelled=False)
+        await self.channel.send(segments)
 
     async def cancel_input(self) -> None:
         """Say that nobody waits for an answer any more (FRM-6)."""
@@ -227,15 +227,6 @@ class FileRelay:
         if self._ever_heard:
             return TransferError(Reason.AGENT_PROTOCOL_ERROR, f"the file agent broke the protocol: {detail}")
         return TransferError(Reason.FILES_UNSUPPORTED, f"no file agent answers in the sandbox: {detail}")
-
-
-def _forwarded(messages: Sequence[bytes], *, ended: bool) -> list[bytes | memoryview]:
-    segments: list[bytes | memoryview] = []
-    for message in messages:
-        segments += frame_segments(chunks.embed([message]))
-    if ended:
-        segments += _input_end(cancelled=False)
-    return segments
 
 
 def _input_end(*, cancelled: bool) -> list[bytes | memoryview]:

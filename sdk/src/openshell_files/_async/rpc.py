@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from google.protobuf.message import Message
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
 from openshell_files._async import _io
 from openshell_files._async._calls import Connection, DownloadCall, UploadCall
@@ -65,8 +66,8 @@ class Rpc:
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
         self._gates: dict[SandboxAddress, Gate] = {}
-        #: Largest file that the gateway takes in one message, as far as it has said so (UPL-16).
-        self.max_whole_bytes = 0
+        #: Sandboxes that refused WriteFile as a method that they do not have; None is the gateway itself.
+        self._without_write = set[SandboxAddress | None]()
 
     def gate(self, sandbox: SandboxAddress) -> Gate:
         """Return what holds transfers of this client in a sandbox back."""
@@ -76,6 +77,14 @@ class Rpc:
     def connected(self) -> bool:
         """Whether there is a connection at this moment, as far as it can be told."""
         return self._connection.ready
+
+    def has_write(self, sandbox: SandboxAddress) -> bool:
+        """Return whether WriteFile is worth a try: neither gateway nor sandbox has refused the method (UPL-16)."""
+        return self._without_write.isdisjoint({None, sandbox})
+
+    def lacks_write(self, sandbox: SandboxAddress, error: FilesError) -> None:
+        """Note who refused WriteFile: a gateway that does not know the error table, or perhaps the sandbox."""
+        self._without_write.add(sandbox if error.reason == Reason.METHOD_UNSUPPORTED.name else None)
 
     def in_background(self, errand: Callable[[], Awaitable[None]]) -> None:
         """Begin something that nobody waits for; `close` waits for its end."""
@@ -107,7 +116,7 @@ class Rpc:
     ) -> files_pb2.StartUploadResponse:
         """Call StartUpload once."""
         hashed = request.metadata.size_bytes if request.sha256 else 0
-        answer = await self._unary(
+        return await self._unary(
             methods.START_UPLOAD,
             request,
             files_pb2.StartUploadResponse,
@@ -115,18 +124,14 @@ class Rpc:
             hashed,
             self.lanes.connect_after(request.metadata.size_bytes),
         )
-        self.max_whole_bytes = answers.whole_limit(answer.limits)
-        return answer
 
     async def get_upload(
         self, request: files_pb2.GetUploadRequest, deadline: Deadline, *, hashed_bytes: int = 0
     ) -> files_pb2.GetUploadResponse:
         """Call GetUpload once."""
-        answer = await self._unary(
+        return await self._unary(
             methods.GET_UPLOAD, request, files_pb2.GetUploadResponse, deadline, hashed_bytes
         )
-        self.max_whole_bytes = answers.whole_limit(answer.limits)
-        return answer
 
     async def abort_upload(
         self, request: files_pb2.AbortUploadRequest, deadline: Deadline
@@ -159,31 +164,24 @@ class Rpc:
         ]
         return calls[0] if len(calls) == 1 else UploadLanes(calls, lane_messages(metadata), self.idle)
 
-    async def upload_whole(
-        self, metadata: files_pb2.UploadFileMetadata, deadline: Deadline
+    async def write_file(
+        self, request: files_pb2.WriteFileRequest, deadline: Deadline
     ) -> files_pb2.UploadFileResponse:
-        """Call UploadFile with a file that is whole in its first message (UPL-16)."""
-        request = files_pb2.UploadFileRequest(metadata=metadata)
-        try:
-            return self.uploaded(
-                await self._connection.unary(
-                    methods.UPLOAD_FILE,
-                    request.SerializeToString(),
-                    await self._tokens.metadata(),
-                    deadline.cap(self.idle),
-                )
-            )
-        except FilesError:
-            # Another gateway, which does not know it, may have the address by
-            # now. The next answer tells.
-            self.max_whole_bytes = 0
-            raise
+        """Call WriteFile once."""
+        answer = await self._connection.unary(
+            methods.WRITE_FILE,
+            request.SerializeToString(),
+            await self._tokens.metadata(),
+            deadline.cap(self.idle),
+        )
+        response = answers.written(parsed(files_pb2.WriteFileResponse, answer, methods.WRITE_FILE))
+        self.answered()
+        return response
 
     def uploaded(self, answer: bytes) -> files_pb2.UploadFileResponse:
-        """Parse the answer to UploadFile, and note what the gateway says in it."""
+        """Parse the answer to UploadFile."""
         response = parsed(files_pb2.UploadFileResponse, answer, methods.UPLOAD_FILE)
         self.answered()
-        self.max_whole_bytes = answers.whole_limit(response.limits)
         return response
 
     async def download_file(self, request: files_pb2.DownloadFileRequest, deadline: Deadline) -> DownloadCall:

@@ -19,6 +19,7 @@ from openshell_files._async.lanes import UploadLanes
 from openshell_files._async.patience import Patient
 from openshell_files._async.rpc import Rpc
 from openshell_files._core import answers, upload_plan
+from openshell_files._core.after_finish import no_such_method
 from openshell_files._core.borrowed import CLOSED
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.giving_up import (
@@ -30,7 +31,7 @@ from openshell_files._core.giving_up import (
     is_lost,
     is_to_be_freed,
 )
-from openshell_files._core.outgoing import Span, finish_message, first_message, whole_file
+from openshell_files._core.outgoing import Span, finish_message, first_message, write_request
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.upload_plan import UploadPlan
 from openshell_files._error_mapping import say_which_sandbox
@@ -288,9 +289,9 @@ class Upload:
         self._resumed_from = action.offset
         self._complete = False
         self._begin_digest(self._plan.algorithm)
-        whole = await self._whole(action)
-        if whole is not None:
-            return await self._send_whole(whole)
+        written = await self._write(action)
+        if written is not None:
+            return written
         metadata = self._with_lanes(action)
         call = await self._rpc.upload_file(metadata, self._deadline)
         self._plan.on_asking()
@@ -325,34 +326,44 @@ class Upload:
         digest = self._digest.named
         await call.finish(finish_message(size, digest.sha256, digest.sha256_blocks))
 
-    async def _whole(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata | None:
-        """Return the metadata with the whole file in it, if the gateway takes that and it is one piece (UPL-16)."""
+    async def _write(self, action: upload_plan.Send) -> files_pb2.UploadFileResponse | None:
+        """Send a small file with WriteFile (UPL-16); None if it is none, or nobody there knows the method."""
         size = self._content.size
-        if size is None or size > self._rpc.max_whole_bytes or action.metadata.upload_id:
+        if size is None or not self._plan.inline or action.metadata.upload_id:
             return None
-        if not self._rpc.connected:
-            # The finish would be in gRPC's hands without a connection, and whether it left could not be told.
+        if not self._rpc.connected or not self._rpc.has_write(self._address):
+            # Whether a request left cannot be told if its call begins without a connection.
             return None
-        pieces = list[Span]()
+        pieces, held = list[Span](), 0
         async with aclosing(self._content.spans(0, action.chunk_bytes)) as spans:
             async for span in spans:
+                if span.hole_bytes:
+                    # It would be content there.
+                    return None
                 pieces.append(span)
-        if len(pieces) > 1 or not self._digest.rewind(0):
+                held += len(span.data)
+                if held > size:
+                    raise source_file.changed(self._content.name)
+        if not self._digest.rewind(0):
             return None
-        return whole_file(action.metadata, self._digest, pieces)
-
-    async def _send_whole(self, metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileResponse:
-        """Send content and finish in the first message, which is the only one."""
+        request = write_request(action.metadata, self._digest, pieces)
         self._report(0)
         await self._content.check_unchanged()
-        if self._digest.position != self._content.size:
+        if self._digest.position != size:
             raise source_file.changed(self._content.name)
         self._complete = True
         self._plan.on_asking()
         self._plan.on_finish_sent()
-        self._bytes_sent += len(metadata.whole.data.data)
-        response = await self._rpc.upload_whole(metadata, self._deadline)
-        self._report(self._digest.position)
+        try:
+            response = await self._rpc.write_file(request, self._deadline)
+        except FilesError as error:
+            if not no_such_method(error):
+                raise
+            self._rpc.lacks_write(self._address, error)
+            self._plan.on_finish_unheard()
+            return None
+        self._bytes_sent += size
+        self._report(size)
         return response
 
     def _with_lanes(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from openshell_files_protocol.reasons import Reason
+from openshell_files_protocol.reasons import Code, Reason
 
 from openshell_files.errors import FilesError, PermissionDenied, Unauthenticated
 
@@ -79,6 +79,11 @@ _OF_THE_UPLOAD: Final = frozenset(
 def at_the_door(error: FilesError) -> bool:
     """Return whether a call was refused before it reached the sandbox (AUT-1)."""
     return error.reason in _AT_THE_DOOR or isinstance(error, Unauthenticated | PermissionDenied)
+
+
+def no_such_method(error: FilesError) -> bool:
+    """Return whether a call was not carried out because the gateway or the sandbox does not have its method."""
+    return error.reason in {Reason.METHOD_UNSUPPORTED.name, Code.UNIMPLEMENTED.name}
 
 
 def is_verdict(error: FilesError, *, of_finish: bool) -> bool:

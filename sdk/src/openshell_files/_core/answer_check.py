@@ -42,6 +42,7 @@ _MANDATORY: Final[Mapping[type[Message], tuple[str, ...]]] = {
     files_pb2.GetUploadResponse: ("upload",),
     files_pb2.AbortUploadResponse: ("upload",),
     files_pb2.UploadFileResponse: ("file",),
+    files_pb2.WriteFileResponse: ("file",),
     files_pb2.DownloadFileHeader: ("file",),
     files_pb2.FileInfo: ("path", "type"),
     files_pb2.UploadStatus: ("state",),

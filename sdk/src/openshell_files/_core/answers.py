@@ -138,12 +138,15 @@ def _seconds(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def whole_limit(limits: files_pb2.TransferLimits) -> int:
-    """Return how large a file may be that is sent in one message, in bytes (UPL-16); 0 if none may.
-
-    A larger file would be read into memory because a server says so.
-    """
-    return min(MIN_CHUNK_LIMIT_BYTES, limits.max_whole_bytes)
+def written(answer: files_pb2.WriteFileResponse) -> files_pb2.UploadFileResponse:
+    """Return what UploadFile would have answered (UPL-16)."""
+    return files_pb2.UploadFileResponse(
+        bytes_written=answer.file.size_bytes,
+        file=answer.file,
+        durability=answer.durability,
+        replayed=answer.replayed,
+        already_identical=answer.already_identical,
+    )
 
 
 def nanoseconds(time: Timestamp) -> int:

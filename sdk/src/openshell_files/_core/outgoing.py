@@ -71,31 +71,24 @@ def waiting_message() -> bytes:
     return files_pb2.UploadFileRequest(waiting=files_pb2.UploadWaiting()).SerializeToString()
 
 
-def whole_file(
+def write_request(
     metadata: files_pb2.UploadFileMetadata, digest: ContentDigest, content: Sequence[Span]
-) -> files_pb2.UploadFileMetadata:
-    """Return an upload's metadata with all of its content, hashed, and its finish (UPL-16).
+) -> files_pb2.WriteFileRequest:
+    """Return a file with its content, hashed (UPL-16).
 
     Args:
-        metadata: of the upload; it stays as it is.
+        metadata: of the upload.
         digest: of nothing yet.
-        content: the one span of the file; none for an empty file.
+        content: of the file, in order, without a hole.
     """
-    whole = files_pb2.WholeFile()
-    for span in content:
-        if span.hole_bytes:
-            digest.update_zeros(span.hole_bytes)
-            whole.data.hole_bytes = span.hole_bytes
-        else:
-            digest.update(span.data)
-            whole.data.data = bytes(span.data)
-            whole.data.crc32c = crc32c(span.data)
+    request = files_pb2.WriteFileRequest(
+        metadata=metadata, content=b"".join(bytes(span.data) for span in content)
+    )
+    digest.update(request.content)
+    request.crc32c = crc32c(request.content)
     named = digest.named
-    whole.finish.size_bytes = digest.position
-    whole.finish.sha256, whole.finish.sha256_blocks = named.sha256, named.sha256_blocks
-    carrier = files_pb2.UploadFileMetadata(whole=whole)
-    carrier.MergeFrom(metadata)
-    return carrier
+    request.sha256, request.sha256_blocks = named.sha256, named.sha256_blocks
+    return request
 
 
 class Rechunker:

@@ -326,6 +326,10 @@ class UploadPlan:
         self._finish_sent_before = self._finish_sent
         self._finish_sent = True
 
+    def on_finish_unheard(self) -> None:
+        """Take `on_finish_sent` back: nobody who has heard the finish knows its method."""
+        self._finish_sent = self._finish_sent_before
+
     def on_waited(self) -> None:
         """Go on after `Wait`."""
         self.action = self._after_wait
@@ -342,7 +346,7 @@ class UploadPlan:
         """
         failed = self.action
         if isinstance(failed, Send) and at_the_door(error):
-            self._finish_sent = self._finish_sent_before
+            self.on_finish_unheard()
         if isinstance(failed, Look) and isinstance(error, UploadUnknown):
             self._gone(error)
             return

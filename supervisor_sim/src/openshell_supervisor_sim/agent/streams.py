@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -103,31 +103,6 @@ class Inbound:
             TransferError: as `frame`.
         """
         return await self._next(_FRAMES_AT_ONCE, patient=False)
-
-    def all_input(self) -> list[memoryview] | None:
-        """Return all that follows of this operation if it is here already, to its `input_end` (FRM-6).
-
-        A gateway sends it so if the caller's file was whole in one message
-        (UPL-16). None leaves everything where it is, also what is no frame.
-        """
-        frames = list[memoryview]()
-        try:
-            frames.extend(islice(self._frames, _FRAMES_AT_ONCE))
-        except FramingError as error:
-            self._broken_behind(frames, error)
-            return None
-        controls = [(number, kind) for number, frame in enumerate(frames, 1) if (kind := _kind(frame))]
-        if controls == [(len(frames), "input_end")]:
-            return frames
-        self._frames = chain(frames, self._frames)
-        return None
-
-    def _broken_behind(self, frames: list[memoryview], error: FramingError) -> None:
-        def broken() -> Iterator[memoryview]:
-            raise error
-            yield
-
-        self._frames = chain(frames, broken())
 
     async def _next(self, most: int, *, patient: bool) -> list[memoryview]:
         while True:
@@ -244,17 +219,12 @@ class Outbound:
 
 def is_open(frame: memoryview) -> bool:
     """Tell whether a frame begins an operation."""
-    return _kind(frame) == "open"
-
-
-def _kind(frame: memoryview) -> str | None:
-    """Return which frame it is; None for content and for what is no frame."""
     if embedded(frame) is not None:
-        return None
+        return False
     try:
-        return file_relay_pb2.FileRelayRequest.FromString(bytes(frame)).WhichOneof("frame")
+        return file_relay_pb2.FileRelayRequest.FromString(bytes(frame)).WhichOneof("frame") == "open"
     except DecodeError:
-        return None
+        return False
 
 
 def parse_open(frame: memoryview) -> file_relay_pb2.FileRelayOpen:

@@ -211,18 +211,53 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
     )
 
 
+def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
+    """Check the metadata of a file that comes with its content (UPL-16).
+
+    Args:
+        request: afterwards with what it implies.
+
+    Raises:
+        TransferError: as `upload_request`.
+    """
+    metadata = request.metadata
+    for field in ("upload_id", "lanes"):
+        if getattr(metadata, field):
+            raise invalid(
+                f"metadata.{field}", "is for UploadFile; WriteFile begins and ends with its request"
+            )
+    size = len(request.content)
+    if metadata.size_bytes not in {0, size}:
+        raise invalid("metadata.size_bytes", f"is {metadata.size_bytes}, content has {size} bytes")
+    metadata.explicit_finish = True
+    return upload_request(metadata)
+
+
+def write_digest(request: files_pb2.WriteFileRequest) -> Digest:
+    """Return the digest of the content as its caller computed it; it is mandatory (UPL-3).
+
+    Raises:
+        TransferError: INVALID_REQUEST.
+    """
+    digest = source_digest(request)
+    if digest is None:
+        field = DigestAlgorithm.of(request.metadata.digest_algorithm).field
+        raise invalid(field, "is missing; without it nothing is published (UPL-3)")
+    return digest
+
+
 def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
     """Return the metadata as the journal keeps it: what a later start needs, and nothing that nobody checked."""
     kept = files_pb2.UploadFileMetadata()
     kept.CopyFrom(metadata)
     kept.DiscardUnknownFields()
-    for field in ("sandbox_id", "sandbox", "workspace", "upload_id", "epoch", "lanes", "whole"):
+    for field in ("sandbox_id", "sandbox", "workspace", "upload_id", "epoch", "lanes"):
         kept.ClearField(field)
     return kept.SerializeToString()
 
 
-def start_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
-    """Return the source's digest from StartUpload, None if not given (RSM-9, DIG-4).
+def source_digest(request: files_pb2.StartUploadRequest | files_pb2.WriteFileRequest) -> Digest | None:
+    """Return the source's digest, None if not given (RSM-9, DIG-4).
 
     Raises:
         TransferError: INVALID_REQUEST.

@@ -348,7 +348,7 @@ def checksum_error(offset: int, computed: int, declared: int) -> TransferError:
     """Make the error for a chunk whose CRC-32C is wrong (UPL-7)."""
     return TransferError(
         Reason.CHUNK_CHECKSUM,
-        f"data.crc32c of the chunk at {offset} is {declared:08x}, the bytes that arrived have {computed:08x}",
+        f"crc32c of the content at {offset} is {declared:08x}, the bytes that arrived have {computed:08x}",
         {"expected_offset": str(offset)},
     )
 

@@ -15,13 +15,14 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.concurrency import end_tasks
-from openshell_supervisor_sim.agent.core.requests import recorded, start_digest, upload_key, upload_request
+from openshell_supervisor_sim.agent.core.requests import recorded, source_digest, upload_key, upload_request
 from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
 from openshell_supervisor_sim.agent.download.stat_file import stat_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.operations.receive_upload import UploadSession, settled
 from openshell_supervisor_sim.agent.operations.send_download import DownloadSession
 from openshell_supervisor_sim.agent.operations.services import Services
+from openshell_supervisor_sim.agent.operations.write_file import write_file
 from openshell_supervisor_sim.agent.streams import (
     ByteStream,
     Inbound,
@@ -217,6 +218,10 @@ class Session:
                 response.list_uploads.CopyFrom(await self._list_uploads(caller))
             case "abort_upload":
                 response.abort_upload.CopyFrom(await self._abort_upload(opened.abort_upload, caller))
+            case "write_file":
+                written = await write_file(self._services, caller, self._outbound, opened.write_file)
+                self._services.counters.uploads_published += not written.replayed
+                response.write_file.CopyFrom(written)
             case "stat_file":
                 response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
             case _:
@@ -238,7 +243,7 @@ class Session:
             self._services.admission.start,
             upload_request(request.metadata, started=True),
             recorded(request.metadata),
-            start_digest(request),
+            source_digest(request),
             caller,
             interrupt,
         )

@@ -16,6 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.concurrency import DiskShare, end_tasks
+from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
 from openshell_supervisor_sim.agent.core.upload import (
     Action,
@@ -101,70 +102,20 @@ class UploadSession:
         """
         request = upload_request(metadata)
         kept = recorded(metadata)
-        # A stream whose end publishes may still be cancelled, and has to be listened to meanwhile.
-        if request.explicit_finish and (frames := self._inbound.all_input()):
-            outcome = await self._at_once(request, kept, frames)
-            await self._outbound.put_message(accepted)
-            if isinstance(outcome, Refuse):
-                raise outcome.error
-            return outcome
         attached = await self._attach(request, kept)
         if isinstance(attached, Published):
             await self._outbound.put_message(accepted)
             await self._outbound.flush()
-            return await self._replay(self._core(request, attached), attached)
+            return await self._replay(upload_core(request, attached, self._caller.limits), attached)
         try:
             await self._outbound.put_message(accepted)
             small = request.size_bytes is not None and request.size_bytes <= _SMALL_BYTES
-            return await self._receive(self._core(request, attached), attached, small=small)
+            core = upload_core(request, attached, self._caller.limits)
+            return await self._receive(core, attached, small=small)
         finally:
             if not attached.ended:
                 attached.interrupt.set()
                 await self._services.disk.run(attached.end)
-
-    async def _at_once(
-        self, request: UploadRequest, metadata: bytes, frames: Sequence[memoryview]
-    ) -> files_pb2.UploadFileResponse | Refuse:
-        """Carry an upload out whose input is all here: the disk is visited once.
-
-        Returns:
-            The answer, or what ended the upload after it was admitted.
-
-        Raises:
-            TransferError: it was not admitted.
-        """
-        interrupt = Interrupt()
-        work = partial(self._admit_and_publish, request, metadata, frames, interrupt)
-        while True:
-            outcome = await self._outbound.while_working(self._services.disk.run(work, interrupt=interrupt))
-            if not isinstance(outcome, Verifying):
-                return outcome
-            await self._outbound.while_working(settled(self._services, outcome.upload))
-
-    def _admit_and_publish(
-        self, request: UploadRequest, metadata: bytes, frames: Sequence[memoryview], interrupt: Interrupt
-    ) -> files_pb2.UploadFileResponse | Refuse | Verifying:
-        """Do everything that an upload does, in a disk thread."""
-        attached = self._services.admission.attach(
-            request, metadata, self._caller, self._on_displaced, interrupt, at_once=True
-        )
-        if isinstance(attached, Verifying):
-            return attached
-        try:
-            if isinstance(attached, UploadAttempt):
-                # Who cancels stops what follows, too: a condition may read a large destination.
-                attached.interrupt = interrupt
-            actions, _, last = _decided(self._core(request, attached), frames)
-            if isinstance(attached, Published):
-                return _replayed(last, attached)
-            response = _carry_out(attached, actions if last is None else [*actions, last])
-        except TransferError as error:
-            return Refuse(error, keep=True)
-        finally:
-            _end(attached)
-        if response is None:
-            raise AssertionError("the end of the input decides at the latest")
-        return response
 
     async def _tell_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
         """Send `accepted`, or leave it to the answer's write if that comes next."""
@@ -180,7 +131,7 @@ class UploadSession:
         )
         while True:
             attached = await self._outbound.while_working(
-                self._services.disk.run(attach, interrupt=interrupt, discard=_end)
+                self._services.disk.run(attach, interrupt=interrupt, discard=end_attached)
             )
             if not isinstance(attached, Verifying):
                 return attached
@@ -190,32 +141,12 @@ class UploadSession:
         """End the stream also if it is silent; called from any thread."""
         self._loop.call_soon_threadsafe(self._queue.put_last, Refuse(error, keep=True))
 
-    def _core(self, request: UploadRequest, attached: UploadAttempt | Published) -> UploadCore:
-        limits = self._caller.limits
-        published, staged = None, 0
-        if isinstance(attached, Published):
-            published = attached.size_bytes, attached.digest.value
-        else:
-            staged = attached.resumed_from
-        return UploadCore(
-            UploadTerms(
-                declared_size=request.size_bytes,
-                explicit_finish=request.explicit_finish,
-                resumable=request.resumable,
-                staged=staged,
-                max_chunk_bytes=limits.max_chunk_bytes,
-                max_file_bytes=limits.max_file_bytes,
-                published=published,
-                digest_algorithm=request.digest_algorithm,
-            )
-        )
-
     async def _replay(self, core: UploadCore, published: Published) -> files_pb2.UploadFileResponse:
         """Wait for the finish of what was published before (RSM-6)."""
         while True:
             _, _, last = await self._next(core)
             if last is not None:
-                return _replayed(last, published)
+                return replayed(last, published)
 
     async def _receive(
         self, core: UploadCore, attempt: UploadAttempt, *, small: bool
@@ -309,6 +240,27 @@ class UploadSession:
         return _decided(core, frames)
 
 
+def upload_core(request: UploadRequest, attached: UploadAttempt | Published, limits: Limits) -> UploadCore:
+    """Return the rules of an upload's stream."""
+    published, staged = None, 0
+    if isinstance(attached, Published):
+        published = attached.size_bytes, attached.digest.value
+    else:
+        staged = attached.resumed_from
+    return UploadCore(
+        UploadTerms(
+            declared_size=request.size_bytes,
+            explicit_finish=request.explicit_finish,
+            resumable=request.resumable,
+            staged=staged,
+            max_chunk_bytes=limits.max_chunk_bytes,
+            max_file_bytes=limits.max_file_bytes,
+            published=published,
+            digest_algorithm=request.digest_algorithm,
+        )
+    )
+
+
 def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Action], int, Action | None]:
     """Return what to stage of some frames, its bytes, and the outcome if it is decided."""
     actions, size = list[Action](), 0
@@ -327,7 +279,7 @@ def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Actio
     return actions, size, None
 
 
-def _replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:
+def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:
     """Answer the finish of what was published before, the outcome of its rules unless they refuse it (RSM-6)."""
     if isinstance(last, Refuse):
         raise last.error
@@ -341,7 +293,7 @@ def _work_off(
     """Do what comes, in a disk thread, while it comes; return the answer if it was the end."""
     turn_ends = time.monotonic() + seconds
     while actions := queue.take(_linger(threads, turn_ends)):
-        response = _carry_out(attempt, actions)
+        response = carry_out(attempt, actions)
         if response is not None or time.monotonic() >= turn_ends:
             return response
     return None
@@ -351,7 +303,7 @@ def _linger(threads: DiskShare, turn_ends: float) -> float:
     return 0.0 if threads.crowded else min(_LINGER_SECONDS, turn_ends - time.monotonic())
 
 
-def _carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
+def carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
     """Do what the rules decided; return the answer if it was the end."""
     attempt.stage(list(_joined(actions)))
     for action in actions:
@@ -389,7 +341,8 @@ def _join(plain: Sequence[Stage]) -> Stage:
     return Stage(plain[0].offset, b"".join([chunk.data for chunk in plain]), None)
 
 
-def _end(attached: UploadAttempt | Published | Verifying) -> None:
+def end_attached(attached: UploadAttempt | Published | Verifying) -> None:
+    """End an attempt, if it is one."""
     if isinstance(attached, UploadAttempt):
         attached.end()
 

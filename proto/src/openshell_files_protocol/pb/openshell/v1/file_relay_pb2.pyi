@@ -97,6 +97,7 @@ class FileRelayOpen(_message.Message):
     LIST_UPLOADS_FIELD_NUMBER: _builtins.int
     ABORT_UPLOAD_FIELD_NUMBER: _builtins.int
     STAT_FILE_FIELD_NUMBER: _builtins.int
+    WRITE_FILE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     transfer_id: _builtins.str
     principal: _builtins.str
@@ -125,6 +126,8 @@ class FileRelayOpen(_message.Message):
     def abort_upload(self) -> _files_pb2.AbortUploadRequest: ...
     @_builtins.property
     def stat_file(self) -> _files_pb2.StatFileRequest: ...
+    @_builtins.property
+    def write_file(self) -> _files_pb2.WriteFileRequest: ...
     def __init__(
         self,
         *,
@@ -141,12 +144,13 @@ class FileRelayOpen(_message.Message):
         list_uploads: _files_pb2.ListUploadsRequest | None = ...,
         abort_upload: _files_pb2.AbortUploadRequest | None = ...,
         stat_file: _files_pb2.StatFileRequest | None = ...,
+        write_file: _files_pb2.WriteFileRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "limits", b"limits", "list_uploads", b"list_uploads", "operation", b"operation", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "limits", b"limits", "list_uploads", b"list_uploads", "operation", b"operation", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_uploads", b"list_uploads", "max_chunk_bytes", b"max_chunk_bytes", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_uploads", b"list_uploads", "max_chunk_bytes", b"max_chunk_bytes", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "write_file"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -419,6 +423,7 @@ class FileRelayResponse(_message.Message):
     STAT_FILE_FIELD_NUMBER: _builtins.int
     WORKING_FIELD_NUMBER: _builtins.int
     CHALLENGE_FIELD_NUMBER: _builtins.int
+    WRITE_FILE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___FileRelayAccepted: ...
@@ -449,6 +454,8 @@ class FileRelayResponse(_message.Message):
     @_builtins.property
     def challenge(self) -> Global___FileRelayChallenge: ...
     @_builtins.property
+    def write_file(self) -> _files_pb2.WriteFileResponse: ...
+    @_builtins.property
     def error(self) -> Global___FileRelayError: ...
     def __init__(
         self,
@@ -464,13 +471,14 @@ class FileRelayResponse(_message.Message):
         stat_file: _files_pb2.StatFileResponse | None = ...,
         working: Global___FileRelayWorking | None = ...,
         challenge: Global___FileRelayChallenge | None = ...,
+        write_file: _files_pb2.WriteFileResponse | None = ...,
         error: Global___FileRelayError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "error"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "write_file", "error"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

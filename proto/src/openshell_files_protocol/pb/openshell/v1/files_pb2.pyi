@@ -433,7 +433,7 @@ class TransferLimits(_message.Message):
       StartUpload    all
       GetUpload      all
       StatFile       all but upload_lanes
-      UploadFile     max_whole_bytes and max_concurrent_transfers
+      UploadFile     max_concurrent_transfers
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -444,7 +444,6 @@ class TransferLimits(_message.Message):
     UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
     MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
     UPLOAD_LANES_FIELD_NUMBER: _builtins.int
-    MAX_WHOLE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
     MAX_PAUSE_FIELD_NUMBER: _builtins.int
     MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
@@ -456,10 +455,6 @@ class TransferLimits(_message.Message):
     """How many streams one upload may travel over now (UPL-15). 0 and 1: one.
     The gateway says it in the answers of StartUpload and GetUpload; what an
     agent says means nothing.
-    """
-    max_whole_bytes: _builtins.int
-    """Largest content of a file that comes in its upload's first message
-    (UPL-16). 0: none may. The gateway says it, as upload_lanes.
     """
     max_concurrent_transfers: _builtins.int
     """How many file operations one caller may run at a time in this sandbox
@@ -495,46 +490,17 @@ class TransferLimits(_message.Message):
         upload_expiry: _duration_pb2.Duration | None = ...,
         max_uploads_per_sandbox: _builtins.int = ...,
         upload_lanes: _builtins.int = ...,
-        max_whole_bytes: _builtins.int = ...,
         max_concurrent_transfers: _builtins.int = ...,
         max_pause: _duration_pb2.Duration | None = ...,
         max_uploads_per_principal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_pause", b"max_pause", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_pause", b"max_pause", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_whole_bytes", b"max_whole_bytes", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_pause", b"max_pause", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransferLimits: _TypeAlias = TransferLimits  # noqa: Y015
-
-@_typing.final
-class WholeFile(_message.Message):
-    """A small file in the first message of its upload (UPL-16)."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DATA_FIELD_NUMBER: _builtins.int
-    FINISH_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def data(self) -> Global___FileChunk:
-        """All of the content, from offset 0; unset for an empty file."""
-
-    @_builtins.property
-    def finish(self) -> Global___UploadFinish: ...
-    def __init__(
-        self,
-        *,
-        data: Global___FileChunk | None = ...,
-        finish: Global___UploadFinish | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finish", b"finish"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "finish", b"finish"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WholeFile: _TypeAlias = WholeFile  # noqa: Y015
 
 @_typing.final
 class UploadFileMetadata(_message.Message):
@@ -560,7 +526,6 @@ class UploadFileMetadata(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
-    WHOLE_FIELD_NUMBER: _builtins.int
     KEEP_READ_ONLY_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
@@ -588,8 +553,7 @@ class UploadFileMetadata(_message.Message):
     """The caller will send UploadFinish."""
     upload_id: _builtins.str
     """Continues an upload that StartUpload announced, and implies
-    explicit_finish (metadata.lanes and metadata.whole want that set
-    nevertheless). The sandbox is named again. Path, size, mode, condition,
+    explicit_finish (metadata.lanes wants that set nevertheless). The sandbox is named again. Path, size, mode, condition,
     modified time, policies, durability and digest algorithm are repeated as
     StartUpload had them: one that differs, or is left out, is UPLOAD_CONFLICT
     (RSM-1). request_id need not be repeated.
@@ -627,12 +591,6 @@ class UploadFileMetadata(_message.Message):
         keep is refused (UPL-10).
         """
 
-    @_builtins.property
-    def whole(self) -> Global___WholeFile:
-        """Content and finish; no message follows (UPL-16). Only to a gateway whose
-        limits have max_whole_bytes, and not in StartUpload.
-        """
-
     def __init__(
         self,
         *,
@@ -654,12 +612,11 @@ class UploadFileMetadata(_message.Message):
         epoch: _builtins.int = ...,
         digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
         lanes: _builtins.int = ...,
-        whole: Global___WholeFile | None = ...,
         keep_read_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time", "whole", b"whole"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "keep_read_only", b"keep_read_only", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "whole", b"whole", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "keep_read_only", b"keep_read_only", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -814,6 +771,82 @@ class UploadFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadFileResponse: _TypeAlias = UploadFileResponse  # noqa: Y015
+
+@_typing.final
+class WriteFileRequest(_message.Message):
+    """A small file with its content, in one message (UPL-16)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    CRC32C_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """All of the content."""
+    crc32c: _builtins.int
+    """CRC-32C (Castagnoli) of the content."""
+    sha256: _builtins.bytes
+    """SHA-256 of the content, 32 bytes."""
+    sha256_blocks: _builtins.bytes
+    """Instead of sha256, if the metadata's digest_algorithm is SHA256_BLOCKS."""
+    @_builtins.property
+    def metadata(self) -> Global___UploadFileMetadata:
+        """explicit_finish is implied. size_bytes is 0 or the size of the content;
+        upload_id and lanes are INVALID_REQUEST.
+        """
+
+    def __init__(
+        self,
+        *,
+        metadata: Global___UploadFileMetadata | None = ...,
+        content: _builtins.bytes = ...,
+        crc32c: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+        sha256_blocks: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "crc32c", b"crc32c", "metadata", b"metadata", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFileRequest: _TypeAlias = WriteFileRequest  # noqa: Y015
+
+@_typing.final
+class WriteFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    ALREADY_IDENTICAL_FIELD_NUMBER: _builtins.int
+    durability: Global___Durability.ValueType
+    """What was achieved, not what was asked for."""
+    replayed: _builtins.bool
+    """The answer to a request that had been carried out before (RSM-6)."""
+    already_identical: _builtins.bool
+    """The file was there already, with the same content."""
+    @_builtins.property
+    def file(self) -> Global___FileInfo:
+        """The published file with its digest, as computed in the sandbox."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+        durability: Global___Durability.ValueType = ...,
+        replayed: _builtins.bool = ...,
+        already_identical: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "durability", b"durability", "file", b"file", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFileResponse: _TypeAlias = WriteFileResponse  # noqa: Y015
 
 @_typing.final
 class DownloadFileRequest(_message.Message):
@@ -1026,7 +1059,7 @@ class StartUploadRequest(_message.Message):
     def metadata(self) -> Global___UploadFileMetadata:
         """explicit_finish is implied. upload_id is set to continue, and takes the
         upload over from whoever sends to it (RSM-5); all else is repeated as it
-        was. lanes has no meaning here, and whole is INVALID_REQUEST.
+        was. lanes has no meaning here.
         """
 
     def __init__(

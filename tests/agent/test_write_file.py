@@ -1,0 +1,306 @@
+"""WriteFile (UPL-16): a small file with its content, for which the disk is visited once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from agent.agent_harness import (
+    Peer,
+    Refused,
+    Request,
+    Sandbox,
+    call,
+    get_upload,
+    metadata,
+    opened,
+    peer_of,
+    put,
+    until,
+)
+from google.protobuf.empty_pb2 import Empty
+from naive_digests import BLOCKS, blocks_of
+from openshell_files_protocol.chunks import crc32c
+from openshell_files_protocol.limits import KIB, MAX_WRITE_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.concurrency import DiskThreads
+
+ABSENT = files_pb2.UploadCondition(absent=Empty())
+
+
+def request_of(content: bytes, changes: dict[str, Any] | None = None, **fields: Any) -> Request:
+    """Make the first frame, which is the only one; `changes` are of the request, `fields` of its metadata."""
+    request: dict[str, Any] = {
+        "content": content,
+        "crc32c": crc32c(content),
+        "sha256": hashlib.sha256(content).digest(),
+        "metadata": metadata("/file", len(content), explicit=False, **fields),
+    }
+    return opened(write_file=files_pb2.WriteFileRequest(**(request | (changes or {}))))
+
+
+async def write(
+    agent: FileAgent, content: bytes, changes: dict[str, Any] | None = None, **fields: Any
+) -> files_pb2.WriteFileResponse:
+    async with peer_of(agent) as peer:
+        await peer.send(request_of(content, changes, **fields))
+        return (await peer.answer()).write_file
+
+
+async def refused(
+    agent: FileAgent, content: bytes, changes: dict[str, Any] | None = None, **fields: Any
+) -> Refused:
+    with pytest.raises(Refused) as refusal:
+        await write(agent, content, changes, **fields)
+    return refusal.value
+
+
+async def test_the_disk_is_visited_once(
+    agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UPL-16, FRM-2: and the answer comes in one piece."""
+    visits = 0
+    run: Callable[..., Any] = DiskThreads.run
+
+    async def counted(threads: DiskThreads, work: Callable[[], object], **options: Any) -> object:
+        nonlocal visits
+        visits += 1
+        return await run(threads, work, **options)
+
+    monkeypatch.setattr(DiskThreads, "run", counted)
+    for content in (b"abc", b"another", b""):
+        visits = 0
+        async with peer_of(agent) as peer:
+            await peer.send(request_of(content, request_id=content.decode()))
+            accepted, answer = await peer.next_write()
+            assert accepted.WhichOneof("frame") == "accepted"
+            file = answer.write_file.file
+            assert (file.size_bytes, file.sha256) == (len(content), hashlib.sha256(content).digest())
+            assert answer.write_file.durability == files_pb2.DURABILITY_FSYNC
+            await peer.over()
+        assert visits == 1
+        assert (sandbox.root / "file").read_bytes() == content
+    assert not sandbox.leftovers()
+
+
+async def test_the_other_digest(agent: FileAgent) -> None:
+    """DIG-4."""
+    told = {"sha256": b"", "sha256_blocks": blocks_of(b"abc")}
+    answer = await write(agent, b"abc", told, digest_algorithm=BLOCKS)
+    assert (answer.file.sha256, answer.file.sha256_blocks) == (b"", blocks_of(b"abc"))
+
+
+async def test_it_is_no_chunk(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-16: the largest content is written whatever the limit of chunks is."""
+    content = bytes(range(256)) * (MAX_WRITE_BYTES // 256)
+    first = request_of(content)
+    first.open.max_chunk_bytes = 256 * KIB
+    async with peer_of(agent) as peer:
+        await peer.send(first)
+        assert (await peer.answer()).write_file.file.size_bytes == MAX_WRITE_BYTES
+    assert (sandbox.root / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("names", [{}, {"request_id": "r"}], ids=["transient", "resumable"])
+@pytest.mark.parametrize(
+    ("content", "changes", "reason"),
+    [
+        (b"abc", {"crc32c": 1}, Reason.CHUNK_CHECKSUM),
+        (b"", {"crc32c": 1}, Reason.CHUNK_CHECKSUM),
+        (b"abc", {"sha256": hashlib.sha256(b"abd").digest()}, Reason.DIGEST_MISMATCH),
+        (b"", {"sha256": bytes(32)}, Reason.DIGEST_MISMATCH),
+    ],
+    ids=["checksum", "checksum of nothing", "digest", "digest of nothing"],
+)
+async def test_wrong_content_is_refused(
+    agent: FileAgent,
+    sandbox: Sandbox,
+    content: bytes,
+    changes: dict[str, Any],
+    reason: Reason,
+    names: dict[str, Any],
+) -> None:
+    """UPL-3, UPL-7: nothing is published, and the right content is taken afterwards."""
+    (sandbox.root / "file").write_bytes(b"old")
+    assert (await refused(agent, content, changes, **names)).reason is reason
+    assert (sandbox.root / "file").read_bytes() == b"old"
+    if not names:
+        assert not sandbox.leftovers()
+    elif reason is Reason.DIGEST_MISMATCH:
+        status = await get_upload(agent, request_id="r")
+        assert (status.state, status.failure_reason) == (files_pb2.UPLOAD_STATE_ABORTED, reason.name)
+    else:
+        await write(agent, content, **names)
+        assert (sandbox.root / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "field"),
+    [
+        ({"upload_id": "u", "epoch": 1}, {}, "metadata.upload_id"),
+        ({"lanes": 1}, {}, "metadata.lanes"),
+        ({"lanes": 2}, {}, "metadata.lanes"),
+        ({"size_bytes": 2}, {}, "metadata.size_bytes"),
+        ({"size_bytes": 4}, {}, "metadata.size_bytes"),
+        ({}, {"sha256": b""}, "sha256"),
+        ({}, {"sha256": bytes(31)}, "sha256"),
+        ({}, {"sha256_blocks": bytes(32)}, "sha256_blocks"),
+        ({"digest_algorithm": BLOCKS}, {"sha256": b""}, "sha256_blocks"),
+        ({"request_id": "r" * 129}, {}, "metadata.request_id"),
+        ({"mode": 0o40755}, {}, "metadata.mode"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    agent: FileAgent, sandbox: Sandbox, fields: dict[str, Any], changes: dict[str, Any], field: str
+) -> None:
+    """UPL-16, UPL-3, DIG-4: by its field, before anything is staged."""
+    about = files_pb2.UploadFileMetadata(sandbox_id="s", remote_path="/file", **fields)
+    error = await refused(agent, b"abc", {"metadata": about, **changes})
+    assert (error.reason, error.fields) == (Reason.INVALID_REQUEST, [field])
+    assert not (sandbox.root / "file").exists()
+    assert not sandbox.leftovers()
+
+
+@pytest.mark.parametrize("size", [0, 3])
+async def test_the_size_need_not_be_said(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
+    """UPL-16."""
+    about = files_pb2.UploadFileMetadata(remote_path="/file", size_bytes=size)
+    await write(agent, b"abc", {"metadata": about})
+    assert (sandbox.root / "file").read_bytes() == b"abc"
+
+
+async def test_a_file_that_is_too_large(agent: FileAgent, sandbox: Sandbox) -> None:
+    first = request_of(b"abc")
+    first.open.limits.max_file_bytes = 2
+    async with peer_of(agent) as peer:
+        await peer.send(first)
+        assert (await peer.error()).reason is Reason.FILE_TOO_LARGE
+    assert not sandbox.leftovers()
+
+
+async def test_a_condition_that_does_not_hold(agent: FileAgent, sandbox: Sandbox) -> None:
+    """CND-1."""
+    (sandbox.root / "file").write_bytes(b"old")
+    assert (await refused(agent, b"abc", condition=ABSENT)).reason is Reason.FILE_EXISTS
+    assert (sandbox.root / "file").read_bytes() == b"old"
+    assert not sandbox.leftovers()
+
+
+async def test_mode_and_time_are_set(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-10."""
+    about = metadata("/file", 3, mode=0o640)
+    about.modified_time.FromNanoseconds(1_600_000_000_123_456_789)
+    await write(agent, b"abc", {"metadata": about})
+    status = (sandbox.root / "file").stat()
+    assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o640, 1_600_000_000_123_456_789)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"abc", None), (b"abd", Reason.FINISH_CONFLICT)])
+async def test_a_repeated_one(agent: FileAgent, content: bytes, reason: Reason | None) -> None:
+    """RSM-6: gives the answer of the first, unless it is another."""
+    first = await write(agent, b"abc", request_id="r")
+    if reason is not None:
+        assert (await refused(agent, content, request_id="r")).reason is reason
+        return
+    again = await write(agent, content, request_id="r")
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.file == first.file
+
+
+async def test_the_same_upload_in_messages(agent: FileAgent) -> None:
+    """UPL-16, RSM-1: one method repeats the other, in either order."""
+    written = await write(agent, b"abc", request_id="r")
+    again = await put(agent, "/file", b"abc", request_id="r")
+    assert (again.replayed, again.file) == (True, written.file)
+    sent = await put(agent, "/file", b"xyz", request_id="s")
+    repeated = await write(agent, b"xyz", request_id="s")
+    assert (repeated.replayed, repeated.file) == (True, sent.file)
+
+
+async def test_a_repeated_one_of_a_file_that_was_there(agent: FileAgent) -> None:
+    """RSM-9: StartUpload found it, and its answer is repeated."""
+    await put(agent, "/file", b"abc")
+    start = files_pb2.StartUploadRequest(
+        metadata=metadata("/file", 3, request_id="r"), sha256=hashlib.sha256(b"abc").digest()
+    )
+    await call(agent, start_upload=start)
+    again = await write(agent, b"abc", request_id="r")
+    assert (again.already_identical, again.replayed) == (True, True)
+
+
+async def test_one_that_is_being_verified_is_waited_for(agent: FileAgent, sandbox: Sandbox) -> None:
+    """RSM-6: a repeated one meets the first before its end."""
+    verifying, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        verifying.set()
+        go_on.wait()
+
+    sandbox.on_trace["upload.verifying"] = hold
+    async with peer_of(agent) as first, peer_of(agent) as second:
+        await first.send(request_of(b"abc", request_id="r"))
+        await until(verifying.is_set)
+        await second.send(request_of(b"abc", request_id="r"))
+        answering = asyncio.ensure_future(second.answer())
+        await until(lambda: second.to_agent.size == 0)
+        go_on.set()
+        assert not (await first.answer()).write_file.replayed
+        assert (await answering).write_file.replayed
+
+
+async def test_it_takes_over_from_one_in_messages(agent: FileAgent, sandbox: Sandbox) -> None:
+    """RSM-5: the stream that stalls ends, and what it sent is not mixed in."""
+    async with peer_of(agent) as slow:
+        await slow.send(opened(upload=metadata("/file", 3, request_id="r")))
+        await slow.accepted()
+        await slow.data(0, b"ab")
+        assert (await write(agent, b"xyz", request_id="r")).file.size_bytes == 3
+        assert (await slow.error()).reason is Reason.SUPERSEDED
+    assert (sandbox.root / "file").read_bytes() == b"xyz"
+
+
+async def test_the_stream_carries_the_next_operation(agent: FileAgent, sandbox: Sandbox) -> None:
+    """FRM-9: one after the other, also behind one that was refused, and when both are there at once."""
+    async with peer_of(agent) as peer:
+        for content in (b"first", b"second"):
+            await send_both(peer, request_of(content), request_of(content, {"crc32c": 1}))
+            assert (await peer.last_frame()).write_file.file.size_bytes == len(content)
+            assert (await peer.last_frame()).error.reason == "CHUNK_CHECKSUM"
+        peer.to_agent.end()
+        await peer.over()
+    assert (sandbox.root / "file").read_bytes() == b"second"
+
+
+async def send_both(peer: Peer, *requests: Request) -> None:
+    for request in requests:
+        request.open.keep_relay = True
+        await peer.send(request)
+
+
+async def test_a_caller_who_leaves_behind_the_finish(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-16, FRM-6: nobody is answered, and the upload's state says what became of it."""
+    verifying, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        verifying.set()
+        go_on.wait()
+
+    sandbox.on_trace["upload.verifying"] = hold
+    async with peer_of(agent) as peer:
+        await peer.send(request_of(b"abc", request_id="r"))
+        await until(verifying.is_set)
+        await peer.input_end(cancelled=True)
+        await until(lambda: peer.to_agent.size == 0)
+        go_on.set()
+        await peer.over()
+    status = await get_upload(agent, request_id="r")
+    assert (status.state == files_pb2.UPLOAD_STATE_PUBLISHED) == (sandbox.root / "file").exists()
+    again = await write(agent, b"abc", request_id="r")
+    assert again.replayed == (status.state == files_pb2.UPLOAD_STATE_PUBLISHED)
+    assert (sandbox.root / "file").read_bytes() == b"abc"

@@ -1,0 +1,213 @@
+"""Small files that go out in one message, with WriteFile (UPL-16)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import grpc
+import pytest
+from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
+from openshell_files import NO_RETRY, AsyncFilesClient, Condition, OidcAuth, Progress, SandboxFiles
+from openshell_files.errors import AccessDenied, FileExists, OutcomeUnknown, Unavailable
+from openshell_files_protocol import methods
+from openshell_files_protocol.chunks import crc32c
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import KIB
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from sdk_flavours import Connect
+
+LOST = PlainStatus(grpc.StatusCode.UNAVAILABLE, "lost")
+
+#: Who does not have the method: a gateway of the RFC alone, and ours or an agent of before.
+UNKNOWN = {
+    "gateway": PlainStatus(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"),
+    "agent": TransferError(Reason.METHOD_UNSUPPORTED, "none that this file agent knows"),
+}
+
+
+@pytest.fixture
+def connected(gateway: FakeGateway, sandbox: SandboxFiles) -> SandboxFiles:
+    """Return the files of a client that has its connection."""
+    sandbox.write_bytes("first", b"1")
+    gateway.calls.clear()
+    gateway.upload_messages.clear()
+    return sandbox
+
+
+def sent_with(gateway: FakeGateway) -> list[str]:
+    """Return the methods that carried content, in order."""
+    return [
+        method.rpartition("/")[2]
+        for method, _ in gateway.calls
+        if method in {methods.UPLOAD_FILE, methods.WRITE_FILE}
+    ]
+
+
+def test_content_and_digest_are_in_the_request(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    """UPL-16, UPL-3, UPL-7."""
+    result = connected.write_bytes("x", b"hello")
+    metadata, data, finish = gateway.upload_messages[0]
+    assert (metadata.metadata.size_bytes, len(metadata.metadata.request_id)) == (5, 36)
+    assert (data.data.data, data.data.crc32c) == (b"hello", crc32c(b"hello"))
+    assert finish.finish.sha256 == hashlib.sha256(b"hello").digest()
+    assert [method for method, _ in gateway.calls] == [methods.WRITE_FILE]
+    assert gateway.files["x"].content == b"hello"
+    assert (result.size, result.bytes_sent, result.attempts) == (5, 5, 1)
+    assert result.sha256 == hashlib.sha256(b"hello").hexdigest()
+
+
+def test_the_first_file_waits_for_its_connection(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
+    """RSM-7: of a request whose call begins without one nobody could tell whether it left."""
+    sandbox.write_bytes("x", b"hello")
+    assert sent_with(gateway) == ["UploadFile"]
+
+
+@pytest.mark.parametrize(
+    ("size", "method"), [(0, "WriteFile"), (256 * KIB, "WriteFile"), (256 * KIB + 1, "UploadFile")]
+)
+def test_what_every_server_takes(
+    gateway: FakeGateway, connected: SandboxFiles, size: int, method: str
+) -> None:
+    """UPL-16: nobody is asked how large a file may be."""
+    connected.write_bytes("x", bytes(size))
+    assert sent_with(gateway) == [method]
+    assert gateway.files["x"].content == bytes(size)
+
+
+def test_a_gateway_without_it_gets_messages(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    """UPL-16: it is asked once for each client, whatever the sandbox."""
+    gateway.has_write = False
+    for name in ("a", "b"):
+        result = connected.write_bytes(name, b"hello")
+        assert (result.attempts, result.bytes_sent, result.replayed) == (1, 5, False)
+        assert gateway.files[name].content == b"hello"
+    assert sent_with(gateway) == ["UploadFile"] * 2
+    assert gateway.unknown_writes == 1
+
+
+@pytest.mark.parametrize(("who", "asked"), [("gateway", 1), ("agent", 2)])
+async def test_who_does_not_have_it_is_remembered(gateway: FakeGateway, who: str, asked: int) -> None:
+    """UPL-16: of a sandbox whose agent is old nothing follows for the next sandbox."""
+    async with AsyncFilesClient(gateway.address, auth=OidcAuth("token")) as client:
+        await client.sandbox("first").write_bytes("x", b"1")
+        for name in ("one", "another"):
+            if name == "one" or who == "agent":
+                gateway.failures[methods.WRITE_FILE].append(UNKNOWN[who])
+            for _ in range(2):
+                await client.sandbox(name).write_bytes("x", b"hello")
+    assert len(gateway.method_calls(methods.WRITE_FILE)) == asked
+    assert len(gateway.method_calls(methods.UPLOAD_FILE)) == 5
+
+
+@pytest.mark.parametrize("who", UNKNOWN)
+def test_one_without_it_that_then_breaks(gateway: FakeGateway, connect: Connect, who: str) -> None:
+    """RSM-7: the finish that nobody heard makes no outcome unknown, even if nobody can be asked."""
+    sandbox = connect(retry=NO_RETRY)
+    sandbox.write_bytes("first", b"1")
+    gateway.failures[methods.WRITE_FILE].extend([UNKNOWN[who], LOST])
+    gateway.failures[methods.GET_UPLOAD].extend([LOST] * 20)
+    with pytest.raises(Unavailable):
+        sandbox.write_bytes("x", b"hello")
+    assert sent_with(gateway)[1:] == ["WriteFile", "UploadFile"]
+
+
+def test_a_lost_answer_is_asked_for(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    """RSM-7: it was published, and is not sent again."""
+
+    def lose(_number: int) -> None:
+        gateway.after_publish = None
+        raise LOST
+
+    gateway.after_publish = lose
+    result = connected.write_bytes("x", b"hello")
+    assert sent_with(gateway) == ["WriteFile"]
+    assert len(gateway.method_calls(methods.GET_UPLOAD)) == 1
+    assert result.size == 5
+
+
+def test_a_lost_answer_that_nobody_knows_of_is_neither(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    """RSM-7."""
+
+    def lose(_number: int) -> None:
+        raise LOST
+
+    gateway.after_publish = lose
+    gateway.failures[methods.GET_UPLOAD].extend([LOST] * 20)
+    with pytest.raises(OutcomeUnknown):
+        connected.write_bytes("x", b"hello")
+
+
+def test_one_that_never_arrived_is_sent_again(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    gateway.failures[methods.WRITE_FILE].append(LOST)
+    connected.write_bytes("x", b"hello")
+    tries = [messages[0].metadata.request_id for messages in gateway.upload_messages]
+    assert len(tries) == 2
+    assert len(set(tries)) == 1
+    assert sent_with(gateway) == ["WriteFile"] * 2
+    assert gateway.files["x"].content == b"hello"
+
+
+def test_a_refusal_is_told(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    def refuse(_number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
+        raise TransferError(Reason.ACCESS_DENIED, "not here")
+
+    gateway.on_upload_message = refuse
+    with pytest.raises(AccessDenied, match="not here"):
+        connected.write_bytes("x", b"hello")
+    assert "x" not in gateway.files
+
+
+def test_a_condition(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    """CND-1."""
+    connected.write_bytes("x", b"old", condition=Condition.absent())
+    with pytest.raises(FileExists):
+        connected.write_bytes("x", b"new", condition=Condition.absent())
+    assert sent_with(gateway) == ["WriteFile"] * 2
+    assert gateway.files["x"].content == b"old"
+
+
+def test_a_file_keeps_mode_and_time(gateway: FakeGateway, connected: SandboxFiles, tmp_path: Path) -> None:
+    source = tmp_path / "small"
+    source.write_bytes(b"hello")
+    source.chmod(0o754)
+    os.utime(source, ns=(1, 1_600_000_000_123_456_789))
+    connected.upload_path(source, "x")
+    assert sent_with(gateway) == ["WriteFile"]
+    there = gateway.files["x"]
+    assert (there.content, there.mode, there.modified_ns) == (b"hello", 0o754, 1_600_000_000_123_456_789)
+
+
+def test_a_file_object_and_a_stream(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    connected.upload(io.BytesIO(b"object"), "object")
+    # All of it was taken before its size was known.
+    connected.upload(iter([b"a ", b"stream"]), "stream")
+    assert sent_with(gateway) == ["WriteFile"] * 2
+    assert gateway.files["object"].content == b"object"
+    assert gateway.files["stream"].content == b"a stream"
+
+
+def test_a_hole_stays_one(gateway: FakeGateway, connected: SandboxFiles, tmp_path: Path) -> None:
+    """UPL-5, UPL-16: WriteFile has no holes."""
+    for name, content in (("content", b"content"), ("nothing", b"")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        os.truncate(path, 200 * KIB)
+        if path.stat().st_blocks * 512 >= 200 * KIB:
+            pytest.skip("no holes on this file system")
+        connected.upload_path(path, name)
+        assert gateway.files[name].content == content.ljust(200 * KIB, b"\0")
+        assert gateway.files[name].holes
+    assert sent_with(gateway) == ["UploadFile"] * 2
+
+
+def test_progress_is_told(gateway: FakeGateway, connected: SandboxFiles) -> None:
+    told: list[Progress] = []
+    connected.upload(b"hello", "x", progress=told.append)
+    assert sent_with(gateway) == ["WriteFile"]
+    assert [step.transferred for step in told] == [0, 5, 5]
+    assert {step.total for step in told} == {5}
+    assert told[-1].durable == 5
