@@ -212,10 +212,7 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
 
 
 def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
-    """Check the metadata of a file that comes with its content (UPL-16).
-
-    Args:
-        request: afterwards with what it implies.
+    """Check the metadata of a file that comes with its content (UPL-16), and set what it implies.
 
     Raises:
         TransferError: as `upload_request`.
@@ -239,8 +236,7 @@ def write_digest(request: files_pb2.WriteFileRequest) -> Digest:
     Raises:
         TransferError: INVALID_REQUEST.
     """
-    digest = source_digest(request)
-    if digest is None:
+    if (digest := source_digest(request)) is None:
         field = DigestAlgorithm.of(request.metadata.digest_algorithm).field
         raise invalid(field, "is missing; without it nothing is published (UPL-3)")
     return digest
