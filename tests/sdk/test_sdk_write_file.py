@@ -10,15 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
-from openshell_files import NO_RETRY, AsyncFilesClient, Condition, OidcAuth, Progress, SandboxFiles
-from openshell_files.errors import AccessDenied, FileExists, OutcomeUnknown, Unavailable
+from openshell_files import AsyncFilesClient, Condition, OidcAuth, Progress, SandboxFiles
+from openshell_files.errors import AccessDenied, FileExists, OutcomeUnknown
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
-from sdk_flavours import Connect
 
 LOST = PlainStatus(grpc.StatusCode.UNAVAILABLE, "lost")
 
@@ -104,15 +103,21 @@ async def test_who_does_not_have_it_is_remembered(gateway: FakeGateway, who: str
 
 
 @pytest.mark.parametrize("who", UNKNOWN)
-def test_one_without_it_that_then_breaks(gateway: FakeGateway, connect: Connect, who: str) -> None:
-    """RSM-7: the finish that nobody heard makes no outcome unknown, even if nobody can be asked."""
-    sandbox = connect(retry=NO_RETRY)
-    sandbox.write_bytes("first", b"1")
-    gateway.failures[methods.WRITE_FILE].extend([UNKNOWN[who], LOST])
-    gateway.failures[methods.GET_UPLOAD].extend([LOST] * 20)
-    with pytest.raises(Unavailable):
-        sandbox.write_bytes("x", b"hello")
-    assert sent_with(gateway)[1:] == ["WriteFile", "UploadFile"]
+def test_one_without_it_that_then_breaks(gateway: FakeGateway, connected: SandboxFiles, who: str) -> None:
+    """RSM-7: of a finish that nobody heard nobody is asked what became of it."""
+    gateway.failures[methods.WRITE_FILE].append(UNKNOWN[who])
+    told: list[Progress] = []
+
+    def fail(step: Progress) -> None:
+        told.append(step)
+        if len(told) == 2:
+            raise ValueError("the caller has enough")
+
+    with pytest.raises(ValueError, match="has enough"):
+        connected.upload(b"hello", "x", progress=fail)
+    assert sent_with(gateway) == ["WriteFile", "UploadFile"]
+    assert gateway.method_calls(methods.GET_UPLOAD) == []
+    assert "x" not in gateway.files
 
 
 def test_a_lost_answer_is_asked_for(gateway: FakeGateway, connected: SandboxFiles) -> None:
