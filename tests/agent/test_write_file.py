@@ -175,8 +175,11 @@ async def test_the_size_need_not_be_said(agent: FileAgent, sandbox: Sandbox, siz
     assert (sandbox.root / "file").read_bytes() == b"abc"
 
 
-async def test_a_file_that_is_too_large(agent: FileAgent, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("declared", [0, 3])
+async def test_a_file_that_is_too_large(agent: FileAgent, sandbox: Sandbox, declared: int) -> None:
+    """At its admission, or when its content is there."""
     first = request_of(b"abc")
+    first.open.write_file.metadata.size_bytes = declared
     first.open.limits.max_file_bytes = 2
     async with peer_of(agent) as peer:
         await peer.send(first)
