@@ -534,7 +534,7 @@ def test_without_proc_a_leaf_is_compared(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"one")
     (tmp_path / "other").write_bytes(b"two")
     root = SandboxRoot(tmp_path, "/", use_openat2=False, fs=Swapping())
-    root._has_proc = False  # pyright: ignore[reportPrivateUsage]
+    root.directories.has_proc = False
     try:
         with root.locate("/file", "f") as location, pytest.raises(TransferError) as refused:
             root.open_regular(location)

@@ -79,8 +79,6 @@ LONG = {
             "openshell_files/_sync/content.py",
             "openshell_files/_sync/sandbox.py",
             "openshell_files/_sync/upload.py",
-            "openshell_files_gateway/simulation/lifecycle.py",
-            "openshell_supervisor_sim/agent/paths/resolve.py",
             "openshell_supervisor_sim/agent/upload/admission.py",
             "openshell_supervisor_sim/agent/upload/live_upload.py",
             "openshell_supervisor_sim/agent/upload/registry.py",

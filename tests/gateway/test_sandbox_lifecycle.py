@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirectory
 from openshell_files_gateway.simulation.core.sandbox_message import new_message
-from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle, SandboxWish
+from openshell_files_gateway.simulation.core.sandbox_requests import SandboxWish
+from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
 from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2

@@ -1,7 +1,7 @@
 """The life of sandboxes: made, ready, stopped, started, deleted.
 
 The one place where the record of a sandbox changes. What a caller or a
-supervisor does becomes an event, the phases' table (`core.phases`) says what
+supervisor does becomes an event, the phases' table (`sandboxes.phases`) says what
 follows, the store keeps it, and the driver does the work on processes and
 files.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import structlog
 from openshell_files_protocol.errors import TransferError
@@ -25,57 +25,11 @@ from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirectory, not_ready
 from openshell_files_gateway.sandboxes.phases import Event
 from openshell_files_gateway.simulation.core.sandbox_message import changed_by, new_message, say_unheeded
-from openshell_files_gateway.simulation.core.sandbox_requests import without_effect
+from openshell_files_gateway.simulation.core.sandbox_requests import SandboxWish, without_effect
+from openshell_files_gateway.simulation.driver import SandboxDriver, Sessions
 from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError, not_kept
 
 log = structlog.get_logger("openshell_files_gateway.simulation.lifecycle")
-
-
-class SandboxDriver(Protocol):
-    """Has sandboxes run. Every method may be repeated after a failure."""
-
-    async def start(self, sandbox_id: str) -> None:
-        """Make what is missing of a sandbox, and have its supervisor run.
-
-        Raises:
-            OSError: it cannot be made or started.
-        """
-        ...
-
-    async def stop(self, sandbox_id: str) -> None:
-        """End a sandbox's supervisor and wait until it is gone; its files stay."""
-        ...
-
-    async def remove(self, sandbox_id: str) -> None:
-        """End a sandbox's supervisor and remove everything of the sandbox.
-
-        Raises:
-            OSError: something could not be removed.
-        """
-        ...
-
-
-class Sessions(Protocol):
-    """The supervisors that are connected."""
-
-    def turn_away(self, sandbox_id: str, reason: str) -> None:
-        """Fail what waits for a sandbox."""
-        ...
-
-    def close_session(self, sandbox_id: str, reason: str) -> None:
-        """End the session of a sandbox, if it has one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxWish:
-    """What a caller wants a new sandbox to be."""
-
-    name: str
-    workspace: str
-    spec: sandboxes_pb2.SandboxSpec
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
 
 
 class SandboxLifecycle:

@@ -26,11 +26,12 @@ from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirector
 from openshell_files_gateway.server.calls import Call, Implementation, parse_request
 from openshell_files_gateway.simulation.core.listing import matches, page, parse_selector
 from openshell_files_gateway.simulation.core.sandbox_requests import (
+    SandboxWish,
     check_creation,
     check_request_id,
     workspace_of,
 )
-from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle, SandboxWish
+from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
 from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError, not_kept
 
 IdempotentRequest = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import Message
@@ -48,6 +49,17 @@ MAX_COMMAND_BYTES: Final = 256 * KIB
 MAX_ENVIRONMENT_BYTES: Final = 256 * KIB
 #: The longest duration that there is.
 _MAX_SECONDS: Final = 315_576_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxWish:
+    """What a caller wants a new sandbox to be."""
+
+    name: str
+    workspace: str
+    spec: sandboxes_pb2.SandboxSpec
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
 
 
 def check_name(name: str) -> None:

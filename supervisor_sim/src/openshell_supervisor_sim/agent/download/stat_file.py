@@ -16,7 +16,8 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe, same_file
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
-from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot, require_regular
+from openshell_supervisor_sim.agent.paths.location import Location, require_regular
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 
 def stat_file(

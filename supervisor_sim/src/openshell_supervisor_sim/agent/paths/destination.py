@@ -22,7 +22,8 @@ from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, version
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
 from openshell_supervisor_sim.agent.filesystem.kept_times import keeps_time
-from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot, require_regular
+from openshell_supervisor_sim.agent.paths.location import Location, require_regular
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 #: The permission of anybody to write. Root has the right without it.
 _ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH

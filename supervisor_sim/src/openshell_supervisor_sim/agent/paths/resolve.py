@@ -6,14 +6,11 @@ follows works on these two. No path is ever handed to the kernel twice.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_PATH_BYTES
@@ -24,90 +21,15 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, tran
 from openshell_supervisor_sim.agent.filesystem.handles import (
     FileSystem,
     devtmpfs_devices,
-    has_descriptor_paths,
     is_regular,
 )
-from openshell_supervisor_sim.agent.filesystem.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from openshell_supervisor_sim.agent.paths.directories import Directories
 from openshell_supervisor_sim.agent.paths.guard import Guard
-from openshell_supervisor_sim.agent.paths.walk import MAX_LINKS, MagicLinkError, walk, walk_as_far
-
-#: Kernel interfaces by the magic number of their file system (PTH-5).
-FORBIDDEN_FILE_SYSTEMS: Final = {
-    0x9FA0: "procfs",
-    0x9FA1: "openpromfs",
-    0x9FA2: "usbdevfs",
-    0x62656572: "sysfs",
-    0x62656570: "configfs",
-    0x0027E0EB: "cgroup",
-    0x63677270: "cgroup2",
-    0x64626720: "debugfs",
-    0x74726163: "tracefs",
-    0x73636673: "securityfs",
-    0xF97CFF8C: "selinuxfs",
-    0x43415D53: "smackfs",
-    0x5A3C69F0: "apparmorfs",
-    0xCAFE4A11: "bpf",
-    0x6165676C: "pstore",
-    0xDE5E81E4: "efivarfs",
-    0x1CD1: "devpts",
-    0x19800202: "mqueue",
-    0x42494E4D: "binfmt_misc",
-    0x6E736667: "nsfs",
-    0x7655821: "resctrl",
-    0x65735543: "fusectl",
-    0x67596969: "rpc_pipefs",
-    0x6E667364: "nfsd",
-    0x6C6F6F70: "binder",
-    0xABBA1974: "xenfs",
-}
+from openshell_supervisor_sim.agent.paths.kernel_interfaces import FORBIDDEN_FILE_SYSTEMS
+from openshell_supervisor_sim.agent.paths.location import Location, require_regular, shown
+from openshell_supervisor_sim.agent.paths.walk import MAX_LINKS, MagicLinkError, walk_as_far
 
 _LEAF_OPEN: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-
-
-@dataclass(slots=True)
-class Location:
-    """A directory, open, and a name in it. Close it after use.
-
-    Attributes:
-        parent_fd: O_PATH descriptor of the directory.
-        parent_path: the directory's real path inside the root, as bytes.
-        name: the last component.
-        parents_flushed: each directory that was made on the way was flushed.
-    """
-
-    fs: FileSystem
-    parent_fd: int
-    parent_path: bytes
-    name: bytes
-    parents_flushed: bool = True
-
-    @property
-    def path(self) -> str:
-        """Absolute path inside the sandbox. Bytes that are not UTF-8 are replaced."""
-        return (self.parent_path.rstrip(b"/") + b"/" + self.name).decode("utf-8", "replace")
-
-    def close(self) -> None:
-        """Close the directory; more than once is fine."""
-        if self.parent_fd >= 0:
-            fd, self.parent_fd = self.parent_fd, -1
-            self.fs.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def lstat(self) -> os.stat_result | None:
-        """Describe what is there, a link as a link; None if nothing is.
-
-        Raises:
-            TransferError: the directory cannot be searched.
-        """
-        with mapped(f"looking at {self.path}"):
-            return self.fs.lstat(self.name, self.parent_fd)
 
 
 class SandboxRoot:
@@ -116,6 +38,7 @@ class SandboxRoot:
     Attributes:
         guard: refuses places that are not the callers'; None while the agent
             starts.
+        directories: opens those inside the root.
 
     Args:
         path: of the directory.
@@ -133,10 +56,9 @@ class SandboxRoot:
         self._workdir = workdir
         self.guard: Guard | None = None
         self._devtmpfs = devtmpfs_devices()
-        self._has_proc = has_descriptor_paths()
         self._fd = fs.open(os.fsencode(path), os.O_PATH | os.O_DIRECTORY)
         try:
-            self._openat2 = use_openat2 and self._has_proc and self._kernel_has_openat2()
+            self.directories = Directories(fs, self._fd, use_openat2=use_openat2)
         except BaseException:
             fs.close(self._fd)
             raise
@@ -144,7 +66,7 @@ class SandboxRoot:
     @property
     def uses_openat2(self) -> bool:
         """Whether the kernel resolves the paths."""
-        return self._openat2
+        return self.directories.uses_openat2
 
     @property
     def descriptor(self) -> int:
@@ -154,7 +76,7 @@ class SandboxRoot:
     @property
     def has_proc(self) -> bool:
         """Whether descriptors can be opened again through /proc."""
-        return self._has_proc
+        return self.directories.has_proc
 
     def close(self) -> None:
         """Close the root and its guard; more than once is fine."""
@@ -219,13 +141,13 @@ class SandboxRoot:
         """
         names = absolute_components(path, self._workdir, field, directories=True)
         try:
-            fd, real = self._open_directory(names)
+            fd, real = self.directories.open(names)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except MagicLinkError as error:
             raise _magic_link(field) from error
         except OSError as error:
-            raise transfer_error(error, f"{field}: resolving {_shown(names)}", field=field) from error
+            raise transfer_error(error, f"{field}: resolving {shown(names)}", field=field) from error
         return fd, real.decode("utf-8", "replace")
 
     def reopen(self, parent_path: bytes, name: bytes) -> Location:
@@ -252,7 +174,7 @@ class SandboxRoot:
             try:
                 status = self.refuse_forbidden(looking, path)
                 require_regular(status, path)
-                if self._has_proc:
+                if self.directories.has_proc:
                     return self._fs.reopen(looking, (flags | _LEAF_OPEN) & ~os.O_NOFOLLOW)
                 return self._open_same(location, flags, status)
             finally:
@@ -319,66 +241,33 @@ class SandboxRoot:
         *parents, name = names
         flushed = True
         try:
-            fd, path = self._open_directory(parents)
+            fd, path = self.directories.open(parents)
         except FileNotFoundError:
             self._refuse_missing(parents)
             if not create_parents:
                 raise TransferError(
                     Reason.PARENT_NOT_FOUND,
-                    f"{field}: the directory {_shown(parents)} does not exist",
-                    {"parent": _shown(parents)},
+                    f"{field}: the directory {shown(parents)} does not exist",
+                    {"parent": shown(parents)},
                 ) from None
             fd, path, flushed = self._make_directories(parents, field)
         except MagicLinkError as error:
             raise _magic_link(field) from error
         except OSError as error:
             raise transfer_error(
-                error, f"{field}: resolving {_shown(parents)}", missing=Reason.PARENT_NOT_FOUND, field=field
+                error, f"{field}: resolving {shown(parents)}", missing=Reason.PARENT_NOT_FOUND, field=field
             ) from error
         return Location(self._fs, fd, path, name, flushed)
 
     def _refuse_missing(self, names: Sequence[bytes]) -> None:
         """Refuse a directory that is missing where none may be made, so that nobody is told to make it."""
-        path = _shown(names)
+        path = shown(names)
         with mapped(f"looking at {path}"):
             fd = walk_as_far(self._fs, self._fd, b"/" + b"/".join(names))
         try:
             self.refuse_forbidden(fd, path)
         finally:
             self._fs.close(fd)
-
-    def _open_directory(self, names: Sequence[bytes]) -> tuple[int, bytes]:
-        """Open a directory inside the root; give its real path too."""
-        path = b"/" + b"/".join(names)
-        if self._openat2:
-            try:
-                fd = self._fs.openat2(
-                    self._fd,
-                    path,
-                    os.O_PATH | os.O_DIRECTORY,
-                    RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-                )
-            except OSError as error:
-                if error.errno != errno.ELOOP:
-                    raise
-                # Too many links, or a magic one: the walk can tell.
-                fd, real = walk(self._fs, self._fd, path)
-                return fd, b"/" + b"/".join(real)
-            try:
-                return fd, self._path_inside(fd)
-            except BaseException:
-                self._fs.close(fd)
-                raise
-        fd, real = walk(self._fs, self._fd, path)
-        return fd, b"/" + b"/".join(real)
-
-    def _path_inside(self, fd: int) -> bytes:
-        root = self._fs.descriptor_path(self._fd).rstrip(b"/")
-        path = self._fs.descriptor_path(fd)
-        if path != root and not path.startswith(root + b"/"):
-            # Moved out of the root between resolution and question.
-            raise FileNotFoundError(errno.ENOENT, "the directory was moved away")
-        return path[len(root) :] or b"/"
 
     def _make_directories(self, names: Sequence[bytes], field: str) -> tuple[int, bytes, bool]:
         """Open a directory; make what is missing of it, and flush what was made.
@@ -387,51 +276,19 @@ class SandboxRoot:
             The descriptor, the real path, and whether everything was flushed.
         """
         flushed = True
-        with mapped(f"{field}: creating {_shown(names)}", missing=Reason.PARENT_NOT_FOUND, field=field):
-            fd, path = self._open_directory([])
+        with mapped(f"{field}: creating {shown(names)}", missing=Reason.PARENT_NOT_FOUND, field=field):
+            fd, path = self.directories.open([])
             for depth in range(1, len(names) + 1):
                 try:
                     try:
-                        self.refuse_forbidden(fd, _shown(names[: depth - 1]))
-                        flushed &= self._make_directory(names[depth - 1], fd)
+                        self.refuse_forbidden(fd, shown(names[: depth - 1]))
+                        flushed &= self.directories.make(names[depth - 1], fd)
                     finally:
                         self._fs.close(fd)
-                    fd, path = self._open_directory(names[:depth])
+                    fd, path = self.directories.open(names[:depth])
                 except MagicLinkError as error:
                     raise _magic_link(field) from error
             return fd, path, flushed
-
-    def _make_directory(self, name: bytes, parent_fd: int) -> bool:
-        """Make a directory unless it is there; whether its name is on the device, as far as it is ours to flush."""
-        if self._fs.lstat(name, parent_fd) is not None:
-            return True
-        try:
-            self._fs.mkdir(name, parent_fd)
-        except FileExistsError:
-            return True
-        return sync_directory(self._fs, parent_fd)
-
-    def flush_parents(self, path: bytes) -> bool:
-        """Flush the names of a directory and of those above it.
-
-        Args:
-            path: of the directory, real, inside the root.
-
-        Returns:
-            False if that cannot be done.
-        """
-        names = [name for name in path.split(b"/") if name]
-        for depth in range(len(names)):
-            try:
-                fd, _ = self._open_directory(names[:depth])
-            except OSError:
-                return False
-            try:
-                if not sync_directory(self._fs, fd):
-                    return False
-            finally:
-                self._fs.close(fd)
-        return True
 
     def _link_target(self, location: Location) -> bytes | None:
         status = location.lstat()
@@ -449,54 +306,6 @@ class SandboxRoot:
         if len(b"/".join(names)) > MAX_PATH_BYTES:
             raise invalid(field, "leads over a link that is too long", Reason.INVALID_PATH)
         return names
-
-    def _kernel_has_openat2(self) -> bool:
-        try:
-            fd = self._fs.openat2(self._fd, b".", os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT)
-        except OSError as error:
-            # EPERM is what a system call filter answers that is older than it.
-            if error.errno in {errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG}:
-                return False
-            raise
-        self._fs.close(fd)
-        return True
-
-
-def require_regular(status: os.stat_result, path: str) -> None:
-    """Refuse what is not a regular file (PTH-4).
-
-    Raises:
-        TransferError: LEAF_IS_LINK, IS_A_DIRECTORY or NOT_A_REGULAR_FILE.
-    """
-    if is_regular(status):
-        return
-    if stat.S_ISLNK(status.st_mode):
-        raise TransferError(Reason.LEAF_IS_LINK, f"{path} is a symbolic link")
-    if stat.S_ISDIR(status.st_mode):
-        raise TransferError(Reason.IS_A_DIRECTORY, f"{path} is a directory")
-    raise TransferError(Reason.NOT_A_REGULAR_FILE, f"{path} is a FIFO, socket or device")
-
-
-def sync_directory(fs: FileSystem, dir_fd: int) -> bool:
-    """Flush a directory's names.
-
-    Returns:
-        False if that cannot be done: the directory may be entered but not
-        read, or the file system does not know how.
-    """
-    try:
-        fd = fs.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=dir_fd)
-        try:
-            fs.fsync(fd)
-        finally:
-            fs.close(fd)
-    except OSError:
-        return False
-    return True
-
-
-def _shown(names: Sequence[bytes]) -> str:
-    return "/" + b"/".join(names).decode("utf-8", "replace")
 
 
 def _magic_link(field: str) -> TransferError:

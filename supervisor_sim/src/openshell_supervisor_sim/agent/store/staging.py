@@ -22,7 +22,7 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import same_inode, untouched
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
 from openshell_supervisor_sim.agent.filesystem.kept_times import require_time_kept
-from openshell_supervisor_sim.agent.paths.resolve import Location, sync_directory
+from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.store.journal import Journal
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
-from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot, sync_directory
+from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.store.staging import (

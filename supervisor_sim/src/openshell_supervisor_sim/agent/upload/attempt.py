@@ -17,7 +17,7 @@ from openshell_supervisor_sim.agent.core.upload_life import Event
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
-from openshell_supervisor_sim.agent.paths.resolve import Location
+from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.store.journal import JournalError
 from openshell_supervisor_sim.agent.store.staging import Staging
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint

@@ -28,7 +28,8 @@ from openshell_supervisor_sim.agent.filesystem.file_info import (
 )
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck, publish_mode
-from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot, sync_directory
+from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.store.staging import Staging
@@ -191,7 +192,7 @@ class Publisher:
             False if one of them cannot be flushed.
         """
         if not upload.parents_flushed:
-            upload.parents_flushed = self._root.flush_parents(location.parent_path)
+            upload.parents_flushed = self._root.directories.flush_parents(location.parent_path)
         return upload.parents_flushed and sync_directory(self._fs, location.parent_fd)
 
     def _flushed_names(self, upload: LiveUpload, location: Location) -> bool:

@@ -22,7 +22,8 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
-from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot, sync_directory
+from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal, JournalError
 from openshell_supervisor_sim.agent.store.upload_record import NonsenseError, UploadRecord
 from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload, StagedBudget, occupied_bytes
@@ -191,7 +192,7 @@ class Recovery:
         # opened: its mode may forbid that to its owner.
         durable = (
             request.fsync
-            and (not request.create_parents or self._root.flush_parents(location.parent_path))
+            and (not request.create_parents or self._root.directories.flush_parents(location.parent_path))
             and sync_directory(self._fs, location.parent_fd)
         )
         result = files_pb2.UploadFileResponse(

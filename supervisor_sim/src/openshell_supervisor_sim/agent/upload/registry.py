@@ -24,7 +24,8 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.held_directories import HeldDirectories
-from openshell_supervisor_sim.agent.paths.resolve import Location, SandboxRoot
+from openshell_supervisor_sim.agent.paths.location import Location
+from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.store.staging import open_named

@@ -1,0 +1,106 @@
+"""Opens directories inside the root: by the kernel where it has openat2, else component by component (PTH-2, PTH-3)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, has_descriptor_paths
+from openshell_supervisor_sim.agent.filesystem.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from openshell_supervisor_sim.agent.paths.location import sync_directory
+from openshell_supervisor_sim.agent.paths.walk import walk
+
+
+class Directories:
+    """The directories inside a root.
+
+    Args:
+        fs: system calls.
+        root_fd: O_PATH descriptor of the root; stays the caller's.
+        use_openat2: ask the kernel; if it does not know the call, or not
+            wanted, paths are walked.
+    """
+
+    def __init__(self, fs: FileSystem, root_fd: int, *, use_openat2: bool) -> None:
+        self._fs = fs
+        self._fd = root_fd
+        #: Whether descriptors can be opened again, and asked for their paths, through /proc.
+        self.has_proc = has_descriptor_paths()
+        self.uses_openat2 = use_openat2 and self.has_proc and self._kernel_has_openat2()
+
+    def open(self, names: Sequence[bytes]) -> tuple[int, bytes]:
+        """Open a directory inside the root; give its real path too."""
+        path = b"/" + b"/".join(names)
+        if self.uses_openat2:
+            try:
+                fd = self._fs.openat2(
+                    self._fd,
+                    path,
+                    os.O_PATH | os.O_DIRECTORY,
+                    RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+                )
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                # Too many links, or a magic one: the walk can tell.
+                fd, real = walk(self._fs, self._fd, path)
+                return fd, b"/" + b"/".join(real)
+            try:
+                return fd, self._path_inside(fd)
+            except BaseException:
+                self._fs.close(fd)
+                raise
+        fd, real = walk(self._fs, self._fd, path)
+        return fd, b"/" + b"/".join(real)
+
+    def flush_parents(self, path: bytes) -> bool:
+        """Flush the names of a directory and of those above it.
+
+        Args:
+            path: of the directory, real, inside the root.
+
+        Returns:
+            False if that cannot be done.
+        """
+        names = [name for name in path.split(b"/") if name]
+        for depth in range(len(names)):
+            try:
+                fd, _ = self.open(names[:depth])
+            except OSError:
+                return False
+            try:
+                if not sync_directory(self._fs, fd):
+                    return False
+            finally:
+                self._fs.close(fd)
+        return True
+
+    def make(self, name: bytes, parent_fd: int) -> bool:
+        """Make a directory unless it is there; whether its name is on the device, as far as it is ours to flush."""
+        if self._fs.lstat(name, parent_fd) is not None:
+            return True
+        try:
+            self._fs.mkdir(name, parent_fd)
+        except FileExistsError:
+            return True
+        return sync_directory(self._fs, parent_fd)
+
+    def _path_inside(self, fd: int) -> bytes:
+        root = self._fs.descriptor_path(self._fd).rstrip(b"/")
+        path = self._fs.descriptor_path(fd)
+        if path != root and not path.startswith(root + b"/"):
+            # Moved out of the root between resolution and question.
+            raise FileNotFoundError(errno.ENOENT, "the directory was moved away")
+        return path[len(root) :] or b"/"
+
+    def _kernel_has_openat2(self) -> bool:
+        try:
+            fd = self._fs.openat2(self._fd, b".", os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT)
+        except OSError as error:
+            # EPERM is what a system call filter answers that is older than it.
+            if error.errno in {errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG}:
+                return False
+            raise
+        self._fs.close(fd)
+        return True
