@@ -110,7 +110,9 @@ def test_chunk_without_files(
 
 
 @pytest.mark.parametrize(
-    "digests", [["CRC32C"], ["SHA-256"], ["CRC32C", "SHA-256"]], ids=["CRC32C", "SHA-256", "both"]
+    "digests",
+    [["CRC32C"], ["SHA-256"], ["BLAKE3"], ["CRC32C", "SHA-256"], ["CRC32C", "BLAKE3"]],
+    ids="+".join,
 )
 @DIRECTIONS
 @pytest.mark.benchmark(group="digests")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
 from collections import defaultdict, deque
@@ -13,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
+from digest_values import BLAKE3, SHA256, Algorithm, digest_of
 from fake_lanes import FakeLanes
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from naive_digests import BLOCKS, algorithm_of, digest_fields
 from openshell_files_protocol import limits, methods
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
@@ -66,7 +65,7 @@ class FakeUpload:
     result: files_pb2.UploadFileResponse | None = None
     finish: files_pb2.UploadFinish | None = None
     failure: str = ""
-    blocks: bool = False
+    algorithm: Algorithm = SHA256
 
 
 #: Called for each message of an upload stream, with the stream's number from 1.
@@ -82,10 +81,10 @@ class FakeGateway:
 
     def __init__(self, *, max_chunk_bytes: int = limits.MAX_CHUNK_BYTES) -> None:
         self.max_chunk_bytes = max_chunk_bytes
-        #: Whether it knows the digest that leaves zeros out; an older server does not.
-        self.knows_blocks = True
-        #: Whether it answers with that digest whatever was asked for.
-        self.insists_on_blocks = False
+        #: Which digests it computes (DIG-3).
+        self.digests: list[Algorithm] = [BLAKE3, SHA256]
+        #: Answers with this one whatever was asked for.
+        self.insists_on: Algorithm | None = None
         #: How many streams an upload may have (UPL-15).
         self.upload_lanes = 0
         #: Whether it has WriteFile (UPL-16), and how often it was called without.
@@ -225,16 +224,14 @@ class FakeGateway:
         if upload is None:
             upload = self._new_upload(metadata)
             there = self.files.get(metadata.remote_path)
-            given = request.sha256_blocks if upload.blocks else request.sha256
-            if (
-                given
-                and there is not None
-                and given in digest_fields(there.content, blocks=upload.blocks).values()
-            ):
+            given = request.digest
+            comparable = given.algorithm in self.digests and there is not None
+            if comparable and there is not None and given == digest_of(there.content, given.algorithm):
+                upload.algorithm = given.algorithm
                 upload.state = files_pb2.UPLOAD_STATE_PUBLISHED
                 upload.result = self._response(upload, there)
                 upload.result.already_identical = True
-        elif upload.blocks is not self._by_blocks(metadata.digest_algorithm) or _anonymous(
+        elif upload.algorithm not in (metadata.accepted_digests or [SHA256]) or _anonymous(
             upload.metadata
         ) != _anonymous(metadata):
             raise TransferError(Reason.UPLOAD_CONFLICT, "the request differs from the first")
@@ -248,10 +245,7 @@ class FakeGateway:
             raise TransferError(Reason.UPLOAD_UNKNOWN, "no such upload")
         status = self._status(upload)
         if request.include_digest and upload.staged:
-            fields = digest_fields(bytes(upload.staged), blocks=upload.blocks)
-            status.MergeFrom(
-                files_pb2.UploadStatus(**{f"staged_{name}": value for name, value in fields.items()})
-            )
+            status.staged_digest.CopyFrom(digest_of(bytes(upload.staged), upload.algorithm))
         if self.verifying_answers:
             self.verifying_answers -= 1
             status.ClearField("result")
@@ -288,8 +282,7 @@ class FakeGateway:
         if not self.has_write:
             self.unknown_writes += 1
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        digests = {"sha256": request.sha256, "sha256_blocks": request.sha256_blocks}
-        finish = files_pb2.UploadFinish(size_bytes=len(request.content), **digests)
+        finish = files_pb2.UploadFinish(size_bytes=len(request.content), digest=request.digest)
         messages = [files_pb2.UploadFileRequest(finish=finish)]
         if request.content:
             data = files_pb2.FileChunk(data=request.content, crc32c=request.crc32c)
@@ -401,8 +394,7 @@ class FakeGateway:
         self._check_condition(upload)
         if len(content) != finish.size_bytes:
             self._refuse(upload, Reason.SIZE_MISMATCH)
-        expected = files_pb2.UploadFinish(**digest_fields(content, blocks=upload.blocks))
-        if (expected.sha256, expected.sha256_blocks) != (finish.sha256, finish.sha256_blocks):
+        if finish.digest != digest_of(content, upload.algorithm):
             self._refuse(upload, Reason.DIGEST_MISMATCH)
         metadata = upload.metadata
         file = FakeFile(
@@ -434,7 +426,9 @@ class FakeGateway:
                 raise TransferError(Reason.CONDITION_FAILED, "nothing is there")
             case "version" if there is None or there.version != condition.version:
                 raise TransferError(Reason.CONDITION_FAILED, "another version")
-            case "sha256" if there is None or hashlib.sha256(there.content).digest() != condition.sha256:
+            case "digest" if there is None or condition.digest != digest_of(
+                there.content, condition.digest.algorithm
+            ):
                 raise TransferError(Reason.CONDITION_FAILED, "another content")
             case _:
                 pass
@@ -445,13 +439,18 @@ class FakeGateway:
         return next((u for u in self.uploads.values() if u.metadata.request_id == request_id), None)
 
     def _new_upload(self, metadata: files_pb2.UploadFileMetadata) -> FakeUpload:
-        blocks = self._by_blocks(metadata.digest_algorithm)
-        upload = FakeUpload(f"upload-{next(self._numbers)}", metadata, blocks=blocks)
+        algorithm = self._choose(metadata.accepted_digests)
+        upload = FakeUpload(f"upload-{next(self._numbers)}", metadata, algorithm=algorithm)
         self.uploads[upload.upload_id] = upload
         return upload
 
-    def _by_blocks(self, algorithm: int) -> bool:
-        return self.insists_on_blocks or (self.knows_blocks and algorithm == BLOCKS)
+    def _choose(self, accepted: Iterable[Algorithm]) -> Algorithm:
+        if self.insists_on is not None:
+            return self.insists_on
+        for algorithm in list(accepted) or [SHA256]:
+            if algorithm in self.digests:
+                return algorithm
+        raise TransferError(Reason.DIGEST_UNSUPPORTED, "none of these is computed here")
 
     def _status(self, upload: FakeUpload) -> files_pb2.UploadStatus:
         return files_pb2.UploadStatus(
@@ -465,13 +464,13 @@ class FakeGateway:
             epoch=upload.epoch,
             result=upload.result,
             failure_reason=upload.failure,
-            digest_algorithm=algorithm_of(blocks=upload.blocks),
+            digest_algorithm=upload.algorithm,
         )
 
     def _response(self, upload: FakeUpload, file: FakeFile) -> files_pb2.UploadFileResponse:
         return files_pb2.UploadFileResponse(
             bytes_written=len(file.content),
-            file=_info(upload.metadata.remote_path, file, digest=True, blocks=upload.blocks),
+            file=_info(upload.metadata.remote_path, file, upload.algorithm),
             upload_id=upload.upload_id,
             durability=upload.metadata.durability,
             limits=self._limits(),
@@ -495,8 +494,7 @@ class FakeGateway:
             file=_info(
                 request.remote_path,
                 file,
-                digest=request.include_digest,
-                blocks=self._by_blocks(request.digest_algorithm),
+                self._choose(request.accepted_digests) if request.include_digest else None,
             ),
             limits=self._limits(),
         )
@@ -529,14 +527,14 @@ class FakeGateway:
         if start > size:
             raise TransferError(Reason.RANGE_INVALID, "behind the end")
         end = min(size, start + request.length) if request.HasField("length") else size
-        blocks = self.knows_blocks and BLOCKS in request.accepted_digests and bool(file.holes)
+        algorithm = self._choose(request.accepted_digests)
         yield files_pb2.DownloadFileResponse(
             header=files_pb2.DownloadFileHeader(
                 size_bytes=size,
                 mode=file.mode,
-                file=_info(request.remote_path, file, digest=False),
+                file=_info(request.remote_path, file),
                 start_offset=start,
-                digest_algorithm=algorithm_of(blocks=blocks),
+                digest_algorithm=algorithm,
             )
         )
         position = start
@@ -556,9 +554,9 @@ class FakeGateway:
         yield files_pb2.DownloadFileResponse(
             trailer=files_pb2.DownloadTrailer(
                 end_offset=end,
-                **digest_fields(file.content[start:end], blocks=blocks),
+                digest=digest_of(file.content[start:end], algorithm),
                 whole_file=start == 0 and end == size,
-                file=_info(request.remote_path, file, digest=False),
+                file=_info(request.remote_path, file),
             )
         )
 
@@ -601,19 +599,19 @@ def _serialize(message: Message | bytes) -> bytes:
 def _anonymous(metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileMetadata:
     copy = files_pb2.UploadFileMetadata()
     copy.CopyFrom(metadata)
-    for name in ("request_id", "upload_id", "epoch", "digest_algorithm"):
+    for name in ("request_id", "upload_id", "epoch", "accepted_digests"):
         copy.ClearField(name)
     return copy
 
 
-def _info(path: str, file: FakeFile, *, digest: bool, blocks: bool = False) -> files_pb2.FileInfo:
+def _info(path: str, file: FakeFile, algorithm: Algorithm | None = None) -> files_pb2.FileInfo:
     info = files_pb2.FileInfo(
         path=f"/{path.lstrip('/')}",
         type=files_pb2.FILE_TYPE_REGULAR,
         size_bytes=len(file.content),
         mode=file.mode,
         version=file.version,
-        **(digest_fields(file.content, blocks=blocks) if digest else {}),
+        digest=None if algorithm is None else digest_of(file.content, algorithm),
     )
     info.modified_time.FromNanoseconds(file.modified_ns)
     return info

@@ -16,7 +16,6 @@ control of two hops, the gateway's batch, the agent's pipeline, 16 chunks of
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ from typing import Any
 
 from bit_flipper import BitFlipper
 from conditions import PATIENCE_SECONDS, until
+from digest_values import digest_of, words_of
 from kill_client import content_of
 from kill_scene import STAGING_PREFIX, content_now
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSandbox, StackSettings
@@ -158,7 +158,7 @@ class FaultScene:
                 finally:
                     await _end(client)
                 assert content_now(destination) == new, "the file is not in place"
-                assert result["sha256"] == hashlib.sha256(new).hexdigest()
+                assert result["digest"] == words_of(new)
                 times = len(watch.published(name))
                 assert times == 1, f"published {times} times"
                 await self._check_rest(victim)
@@ -312,12 +312,12 @@ class FaultScene:
         assert shown in (old, new), "torn"
         if status.state == PUBLISHED:
             assert shown == new, "GetUpload says published, and the file is not there"
-            assert status.result.file.sha256 == hashlib.sha256(new).digest()
+            assert status.result.file.digest == digest_of(new, status.digest_algorithm)
             assert staged is None
         else:
             assert shown == old, "GetUpload says receiving, and the file is there"
             assert staged == new[: status.staged_bytes], "GetUpload and the staging file differ"
-            assert status.staged_sha256 == hashlib.sha256(staged or b"").digest()
+            assert status.staged_digest == digest_of(staged or b"", status.digest_algorithm)
             assert status.durable_bytes <= status.staged_bytes
         return status
 

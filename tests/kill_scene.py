@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from conditions import until
+from digest_values import digest_of
 from kill_client import CHUNKS, DownloadOrder, UploadOrder, content_of
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackDescription, StackSandbox, StackSettings
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -320,7 +321,7 @@ class KillScene:
             state = files_pb2.UploadState.Name(status.state)
             if case in published:
                 assert state == "UPLOAD_STATE_PUBLISHED", case
-                assert status.result.file.sha256 == hashlib.sha256(case.new).digest(), case
+                assert status.result.file.digest == digest_of(case.new), case
             elif case.point is None:
                 assert state == "UPLOAD_STATE_UNSPECIFIED", case
             else:

@@ -5,12 +5,12 @@ It ends with status 0 if a file that one of them wrote is what the other one rea
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from digest_values import SHA256, value_of, words_of
 from openshell import SandboxClient
 from openshell_files import NO_RETRY, FilesClient, Progress, errors
 
@@ -68,13 +68,13 @@ def content(official: SandboxClient, files: FilesClient, directory: Path) -> Non
     (unfinished,) = sandbox.uploads()
     result = sandbox.upload_path(local, "model/weights", parents=True, upload_id=unfinished.upload_id)
     assert result.resumed_from > 0
-    assert result.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert result.digest == words_of(CONTENT)
     info = sandbox.stat("model/weights")
     assert (info.path, info.size) == (result.path, len(CONTENT)), info
 
     for path in ("model/weights", result.path):
         ran = official.exec(NAME, ["sha256sum", path], workspace=WORKSPACE)
-        assert (ran.exit_code, ran.stdout) == (0, f"{result.sha256}  {path}\n"), ran
+        assert (ran.exit_code, ran.stdout) == (0, f"{value_of(CONTENT, SHA256).hex()}  {path}\n"), ran
     written = official.exec(
         NAME, ["sh", "-c", "mkdir out && cat > out/report"], workspace=WORKSPACE, stdin=CONTENT[:100_000]
     )

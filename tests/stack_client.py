@@ -6,7 +6,6 @@ Not the SDK: it does not retry, resume or check, and can stop anywhere.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any
 import google.rpc.error_details_pb2 as error_details_pb2
 import google.rpc.status_pb2 as status_pb2
 import grpc
+from digest_values import digest_of, finish_of
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c, decode_chunk, encode_chunk
 from openshell_files_protocol.limits import STREAM_OPTIONS
@@ -49,7 +49,7 @@ def _messages(
         data = content[offset : offset + chunk_bytes]
         yield b"".join(encode_chunk(offset, data, crc32c(data)))
     if stop_after is None:
-        finish = files_pb2.UploadFinish(size_bytes=len(content), sha256=hashlib.sha256(content).digest())
+        finish = finish_of(content)
         yield files_pb2.UploadFileRequest(finish=finish).SerializeToString()
 
 
@@ -141,7 +141,7 @@ class StackClient:
             assert chunk.hole_bytes or chunk.crc32c == crc32c(chunk.data)
             got.content += bytes(chunk.hole_bytes) or chunk.data
         assert got.trailer is not None
-        assert got.trailer.sha256 == hashlib.sha256(got.content).digest()
+        assert got.trailer.digest == digest_of(bytes(got.content))
         return got
 
     async def stat(self, sandbox_id: str, path: str, *, transfer_id: str = "") -> files_pb2.FileInfo:

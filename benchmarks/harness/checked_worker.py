@@ -6,7 +6,6 @@ has no option for less: only a sweep wants that.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c, decode_chunk, encode_chunk, encode_plain
+from openshell_files_protocol.digests import DigestAlgorithm, DigestHasher
 from openshell_files_protocol.limits import STREAM_OPTIONS
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
@@ -21,35 +21,42 @@ from harness.answering import serve
 from harness.connection import metadata, open_channel
 
 CRC, SHA = "CRC32C", "SHA-256"
+#: A transfer has one of them at most.
+ALGORITHMS = {SHA: DigestAlgorithm.SHA256, "BLAKE3": DigestAlgorithm.BLAKE3}
 METADATA = metadata()
 
 channel = open_channel(STREAM_OPTIONS)
 
 
+def hasher_of(digests: Collection[str]) -> DigestHasher | None:
+    return next((DigestHasher(ALGORITHMS[name]) for name in digests if name in ALGORITHMS), None)
+
+
 def messages(
     sandbox_id: str, source: str, remote: str, chunk: int, digests: Collection[str]
 ) -> Iterator[bytes]:
-    size, digest, offset = os.path.getsize(source), hashlib.sha256(), 0
+    size, digest, offset = os.path.getsize(source), hasher_of(digests), 0
     yield files_pb2.UploadFileRequest(
         metadata=files_pb2.UploadFileMetadata(
             sandbox_id=sandbox_id,
             remote_path=remote,
             size_bytes=size,
-            # Without SHA-256 there is nothing to finish with: the last byte publishes (UPL-2).
-            explicit_finish=SHA in digests,
+            # Without a digest there is nothing to finish with: the last byte publishes (UPL-2).
+            explicit_finish=digest is not None,
+            accepted_digests=[digest.algorithm.wire] if digest is not None else [],
             durability=files_pb2.DURABILITY_RENAME,
         )
     ).SerializeToString()
     with open(source, "rb", buffering=0) as file:
         while data := file.read(chunk):
-            if SHA in digests:
+            if digest is not None:
                 digest.update(data)
             parts = encode_chunk(offset, data, crc32c(data)) if CRC in digests else encode_plain(data)
             yield b"".join(parts)
             offset += len(data)
-    if SHA in digests:
+    if digest is not None:
         yield files_pb2.UploadFileRequest(
-            finish=files_pb2.UploadFinish(size_bytes=size, sha256=digest.digest())
+            finish=files_pb2.UploadFinish(size_bytes=size, digest=digest.digest().message)
         ).SerializeToString()
 
 
@@ -72,20 +79,23 @@ def download(
     request = files_pb2.DownloadFileRequest(
         sandbox_id=sandbox_id, remote_path=remote, checked=bool(digests), max_chunk_bytes=chunk
     )
+    digest = hasher_of(digests)
+    if digest is not None:
+        request.accepted_digests.append(digest.algorithm.wire)
     Path(target).unlink(missing_ok=True)
-    size, digest, expected = 0, hashlib.sha256(), b""
+    size, expected = 0, files_pb2.Digest()
     with open(target, "wb", buffering=0) as file:
         for message in call(request, metadata=METADATA):
             piece = decode_chunk(message)
             if piece is None:
-                expected = files_pb2.DownloadFileResponse.FromString(message).trailer.sha256
+                expected = files_pb2.DownloadFileResponse.FromString(message).trailer.digest
                 continue
             if CRC in digests and crc32c(piece.data) != piece.crc32c:
                 raise ValueError(f"the chunk at {piece.offset} arrived changed")
-            if SHA in digests:
+            if digest is not None:
                 digest.update(piece.data)
             size += file.write(piece.data)
-    if SHA in digests and digest.digest() != expected:
+    if digest is not None and digest.digest().message != expected:
         raise ValueError("the file arrived changed")
     return {"size": size}
 

@@ -29,17 +29,14 @@ from agent.agent_model import (
     MAX_UPLOADS,
     TOMBSTONE,
     Condition,
-    Digest,
     Refusal,
     Stream,
     Upload,
     Wish,
     World,
-    digest_of,
-    sha256,
 )
 from agent.mortal_agent import MortalAgent
-from naive_digests import BLOCKS
+from digest_values import digest_of
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import AgentSettings
@@ -144,17 +141,17 @@ class AgentComparison:
     def _check_answer(self, answer: files_pb2.UploadFileResponse, upload: Upload, *, replayed: bool) -> None:
         """UPL-9, UPL-12, RSM-6."""
         assert answer.bytes_written == answer.file.size_bytes == len(upload.result)
-        self._check_digest(answer.file.sha256, answer.file.sha256_blocks, upload, upload.result)
+        self._check_digest(answer.file.digest, upload, upload.result)
         assert answer.file.path == upload.wish.path
         assert answer.replayed is replayed
         assert answer.upload_id == upload.upload_id
         assert answer.already_identical is upload.identical
         assert answer.durability == files_pb2.DURABILITY_FSYNC
 
-    def _check_digest(self, sha256: bytes, sha256_blocks: bytes, upload: Upload, content: bytes) -> None:
-        """DIG-4: the upload's digest, and no other."""
-        expected = digest_of(content, blocks=upload.wish.blocks).value
-        assert (sha256, sha256_blocks) == ((b"", expected) if upload.wish.blocks else (expected, b""))
+    def _check_digest(self, said: files_pb2.Digest, upload: Upload, content: bytes) -> None:
+        """DIG-4, DIG-9: the upload's digest, or none."""
+        algorithm = upload.algorithm
+        assert said == (files_pb2.Digest() if algorithm is None else digest_of(content, algorithm))
 
     def _check_status(self, status: files_pb2.UploadStatus, upload: Upload, *, digest: bool) -> None:
         """RSM-7."""
@@ -162,13 +159,13 @@ class AgentComparison:
         assert (status.upload_id, status.request_id) == (upload.upload_id, upload.wish.request_id)
         assert (status.epoch, status.path) == (upload.epoch, upload.wish.path)
         assert status.failure_reason == upload.failure
-        assert status.digest_algorithm == (BLOCKS if upload.wish.blocks else 0)
+        assert status.digest_algorithm == upload.algorithm
         if upload.state == "RECEIVING":
             assert status.staged_bytes == len(upload.staged)
             assert status.durable_bytes <= status.staged_bytes
             assert status.size_bytes == (upload.wish.declared or 0)
             if digest:
-                self._check_digest(status.staged_sha256, status.staged_sha256_blocks, upload, upload.staged)
+                self._check_digest(status.staged_digest, upload, upload.staged)
         elif upload.state == "PUBLISHED":
             self._check_answer(status.result, upload, replayed=False)
 
@@ -201,11 +198,11 @@ class AgentComparison:
         if condition is None or condition.kind in {"absent", "present"}:
             return wish
         stale = entry is None or not fresh
-        digest = sha256(b"stale" if entry is None or stale else entry.content)
+        digest = digest_of(b"stale" if entry is None or stale else entry.content, wish.accepted[-1])
         current = "0" if stale else self._version(wish.path)
         filled = (
-            Condition("sha256", sha256=digest)
-            if condition.kind == "sha256"
+            Condition("digest", digest)
+            if condition.kind == "digest"
             else Condition("version", version=current)
         )
         return replace(wish, condition=filled)
@@ -227,7 +224,7 @@ class AgentComparison:
             request_id="" if upload_id else wish.request_id,
             upload_id=upload_id,
             epoch=epoch,
-            digest_algorithm=BLOCKS if wish.blocks else 0,
+            accepted_digests=wish.digests,
         )
         match wish.condition:
             case None:
@@ -236,8 +233,8 @@ class AgentComparison:
                 message.condition.absent.SetInParent()
             case Condition("present"):
                 message.condition.present.SetInParent()
-            case Condition("sha256", digest):
-                message.condition.sha256 = digest
+            case Condition("digest", files_pb2.Digest() as digest):
+                message.condition.digest.CopyFrom(digest)
             case Condition(_, _, current):
                 message.condition.version = current
         return message
@@ -286,9 +283,9 @@ class AgentComparison:
         waiting.cancel()
         await asyncio.wait({waiting})
 
-    async def _finish(self, stream: Stream, size: int, digest: Digest) -> None:
+    async def _finish(self, stream: Stream, size: int, digest: files_pb2.Digest) -> None:
         peer = self.streams.pop(stream)
-        finish = files_pb2.UploadFinish(size_bytes=size, **digest.fields)
+        finish = files_pb2.UploadFinish(size_bytes=size, digest=digest)
         await peer.upload_message(files_pb2.UploadFileRequest(finish=finish))
         await self._ended(stream, peer, lambda: self.world.finish(stream, size, digest))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from naive_digests import BLOCKS, blocks_of
+from digest_values import digest_of, finish_of
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.framing import FrameDecoder
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
@@ -126,8 +125,10 @@ class Peer:
     async def chunk(self, data: bytes) -> None:
         await self.upload_message(files_pb2.UploadFileRequest(chunk=data))
 
-    async def finish(self, content: bytes | None = None, *, size: int = 0, sha256: bytes = b"") -> None:
-        await self.upload_message(finish_message(content, size=size, sha256=sha256))
+    async def finish(
+        self, content: bytes | None = None, *, size: int = 0, digest: files_pb2.Digest | None = None
+    ) -> None:
+        await self.upload_message(finish_message(content, size=size, digest=digest))
 
     async def input_end(self, *, cancelled: bool = False) -> None:
         await self.send(Request(input_end=file_relay_pb2.FileRelayInputEnd(cancelled=cancelled)))
@@ -218,18 +219,18 @@ def data_message(
 
 
 def finish_message(
-    content: bytes | None = None, *, size: int = 0, sha256: bytes = b""
+    content: bytes | None = None, *, size: int = 0, digest: files_pb2.Digest | None = None
 ) -> files_pb2.UploadFileRequest:
     if content is not None:
-        size, sha256 = len(content), hashlib.sha256(content).digest()
-    return files_pb2.UploadFileRequest(finish=files_pb2.UploadFinish(size_bytes=size, sha256=sha256))
+        return files_pb2.UploadFileRequest(finish=finish_of(content))
+    return files_pb2.UploadFileRequest(finish=files_pb2.UploadFinish(size_bytes=size, digest=digest))
 
 
 def opened(principal: str = "alice", **operation: Any) -> Request:
     """Make the first frame."""
     extra = {
         key: operation.pop(key)
-        for key in ("protocol_version", "max_chunk_bytes", "limits", "keep_relay")
+        for key in ("protocol_version", "max_chunk_bytes", "limits", "keep_relay", "digests")
         if key in operation
     }
     extra.setdefault("protocol_version", PROTOCOL_VERSION)
@@ -299,13 +300,10 @@ async def start_upload(
     size: int = 0,
     *,
     principal: str = "alice",
-    sha256: bytes = b"",
-    sha256_blocks: bytes = b"",
+    digest: files_pb2.Digest | None = None,
     **fields: Any,
 ) -> files_pb2.UploadStatus:
-    request = files_pb2.StartUploadRequest(
-        metadata=metadata(path, size, **fields), sha256=sha256, sha256_blocks=sha256_blocks
-    )
+    request = files_pb2.StartUploadRequest(metadata=metadata(path, size, **fields), digest=digest)
     return (await call(agent, principal, start_upload=request)).start_upload.upload
 
 
@@ -351,11 +349,18 @@ class Download:
     end: file_relay_pb2.FileRelayDownloadEnd = field(default_factory=file_relay_pb2.FileRelayDownloadEnd)
 
 
-async def get(agent: FileAgent, path: str, *, checked: bool = True, **fields: Any) -> Download:
+async def get(
+    agent: FileAgent,
+    path: str,
+    *,
+    checked: bool = True,
+    open_: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Download:
     """Download, checking order, offsets, CRCs and the digest."""
     request = files_pb2.DownloadFileRequest(remote_path=path, checked=checked, **fields)
     async with peer_of(agent) as peer:
-        await peer.send(opened(download=request))
+        await peer.send(opened(download=request, **(open_ or {})))
         await peer.input_end()
         return await receive_download(peer, checked=checked)
 
@@ -402,9 +407,7 @@ async def receive_download(peer: Peer, *, checked: bool = True) -> Download:
     got.content = bytes(content)
     if checked:
         assert got.trailer is not None
-        by_blocks = got.header.digest_algorithm == BLOCKS
-        assert got.trailer.sha256 == (b"" if by_blocks else hashlib.sha256(content).digest())
-        assert got.trailer.sha256_blocks == (blocks_of(got.content) if by_blocks else b"")
+        assert got.trailer.digest == digest_of(got.content, got.header.digest_algorithm)
         assert got.trailer.end_offset == got.header.start_offset + len(content)
     assert got.end.bytes_sent == len(content)
     return got

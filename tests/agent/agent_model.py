@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from naive_digests import blocks_of, sha256_of
+from digest_values import SHA256, Algorithm, digest_of
+from openshell_files_protocol.pb.openshell.v1.files_pb2 import Digest
 from openshell_files_protocol.reasons import Reason
 
 MAX_FILE: Final = 48
@@ -37,26 +38,6 @@ class Died(Exception):  # noqa: N818 - an event of the model
     """The agent was killed at the point that was asked for."""
 
 
-def sha256(content: bytes) -> bytes:
-    return sha256_of(content)
-
-
-@dataclass(frozen=True)
-class Digest:
-    """A digest in one of the two fields (DIG-4)."""
-
-    value: bytes = b""
-    blocks: bool = False
-
-    @property
-    def fields(self) -> dict[str, bytes]:
-        return {"sha256_blocks" if self.blocks else "sha256": self.value}
-
-
-def digest_of(content: bytes, *, blocks: bool) -> Digest:
-    return Digest(blocks_of(content) if blocks else sha256_of(content), blocks)
-
-
 @dataclass(frozen=True)
 class Entry:
     """What is at a path."""
@@ -70,8 +51,8 @@ class Entry:
 class Condition:
     """CND-1, CND-2; `version` is compared with what StatFile said last."""
 
-    kind: Literal["absent", "present", "sha256", "version"]
-    sha256: bytes = b""
+    kind: Literal["absent", "present", "digest", "version"]
+    digest: Digest | None = None
     version: str = ""
 
 
@@ -86,7 +67,7 @@ class Wish:
     mode: int = 0
     condition: Condition | None = None
     request_id: str = ""
-    blocks: bool = False
+    digests: tuple[Algorithm, ...] = ()
 
     @property
     def declared(self) -> int | None:
@@ -95,7 +76,17 @@ class Wish:
     @property
     def fingerprint(self) -> tuple[object, ...]:
         """What must stay the same (RSM-1)."""
-        return self.path, self.declared, self.mode, self.condition, self.blocks
+        return self.path, self.declared, self.mode, self.condition
+
+    @property
+    def accepted(self) -> tuple[Algorithm, ...]:
+        """DIG-2"""
+        return self.digests or (SHA256,)
+
+    @property
+    def algorithm(self) -> Algorithm | None:
+        """DIG-2, DIG-9: of the digest of an upload that this begins."""
+        return self.accepted[0] if self.explicit or self.request_id or self.digests else None
 
 
 @dataclass(eq=False)
@@ -118,6 +109,12 @@ class Upload:
     failure: str = ""
     result: bytes = b""
     identical: bool = False
+    #: Of the digest, if it is not what the wish says: that of a source that was there already.
+    found_by: Algorithm | None = None
+
+    @property
+    def algorithm(self) -> Algorithm | None:
+        return self.wish.algorithm if self.found_by is None else self.found_by
 
 
 @dataclass(eq=False)
@@ -173,7 +170,7 @@ class World:
 
     def start(self, wish: Wish, digest: Digest | None = None) -> Upload:
         """RSM-1, RSM-9."""
-        if digest is not None and digest.value and digest.blocks is not wish.blocks:
+        if digest is not None and digest.algorithm not in wish.accepted:
             raise Refusal(Reason.INVALID_REQUEST)
         found = self.find(wish.principal, request_id=wish.request_id) if wish.request_id else None
         if found is not None:
@@ -186,10 +183,12 @@ class World:
         if (
             entry is not None
             and entry.kind == "file"
-            and digest == digest_of(entry.content, blocks=wish.blocks)
+            and digest is not None
+            and digest == digest_of(entry.content, digest.algorithm)
         ):
             adopted = self._adopt(wish, entry)
             if adopted is not None:
+                adopted.found_by = digest.algorithm
                 return adopted
         return self._admit(wish)
 
@@ -304,7 +303,7 @@ class World:
         upload.updated = self.now
 
     def finish(self, stream: Stream, size: int, digest: Digest, *, stop: Stop = "") -> Upload:
-        """UPL-3, RSM-6, DIG-4.
+        """UPL-3, RSM-6, DIG-5.
 
         Raises:
             Died: it came as far as `stop`.
@@ -312,17 +311,17 @@ class World:
         if not stream.explicit:
             raise self._over(stream, Reason.INVALID_REQUEST)
         upload = stream.upload
-        if digest.blocks is not upload.wish.blocks:
+        if digest.algorithm != upload.algorithm:
             raise self._over(stream, Reason.INVALID_REQUEST)
         if stream.replay:
-            if (size, digest) != (len(upload.result), digest_of(upload.result, blocks=digest.blocks)):
+            if (size, digest) != (len(upload.result), digest_of(upload.result, digest.algorithm)):
                 raise Refusal(Reason.FINISH_CONFLICT)
             return upload
         if size != stream.position or upload.wish.declared not in {None, size}:
             raise self._over(stream, Reason.SIZE_MISMATCH, keep=False)
         if stop == "received":
             raise Died
-        if digest != digest_of(upload.staged, blocks=digest.blocks) or (
+        if digest != digest_of(upload.staged, digest.algorithm) or (
             upload.named and upload.disk != upload.staged
         ):
             raise self._over(stream, Reason.DIGEST_MISMATCH, keep=False)
@@ -415,7 +414,7 @@ class World:
             raise Refusal(Reason.UPLOAD_UNKNOWN)
 
     def _same(self, upload: Upload, wish: Wish) -> None:
-        if upload.wish.fingerprint != wish.fingerprint:
+        if upload.wish.fingerprint != wish.fingerprint or upload.algorithm not in wish.accepted:
             raise Refusal(Reason.UPLOAD_CONFLICT)
 
     def _going_on(self, upload: Upload) -> None:
@@ -441,7 +440,8 @@ class World:
             return
         if condition.kind == "version" and condition.version != self.versions(wish.path):
             raise Refusal(Reason.CONDITION_FAILED)
-        if condition.kind == "sha256" and condition.sha256 != sha256(entry.content):
+        wanted = condition.digest
+        if wanted is not None and wanted != digest_of(entry.content, wanted.algorithm):
             raise Refusal(Reason.CONDITION_FAILED)
 
     def _publish(self, stream: Stream, stop: Stop) -> Upload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from agent.agent_comparison import PATHS, PRINCIPALS, AgentComparison
@@ -19,16 +20,14 @@ from agent.agent_model import (
     TOMBSTONE,
     Condition,
     Died,
-    Digest,
     Entry,
     Refusal,
     Stop,
     Upload,
     Wish,
-    digest_of,
-    sha256,
 )
 from agent.mortal_agent import BEFORE_RENAME
+from digest_values import BLAKE3, SHA256, Algorithm, digest_of, finish_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -38,7 +37,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from naive_digests import BLOCKS, blocks_of, finish_of
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import TracePoint
@@ -56,6 +54,9 @@ POINTS: dict[str, tuple[str, Stop]] = {
     TracePoint.UPLOAD_BEFORE_REPLY: ("finish", ""),
 }
 
+#: What callers take, best first.
+LISTS: list[tuple[Algorithm, ...]] = [(), (SHA256,), (BLAKE3,), (BLAKE3, SHA256)]
+
 contents = st.binary(max_size=20)
 paths = st.sampled_from(PATHS)
 which = st.integers(0, 15)
@@ -64,7 +65,7 @@ which = st.integers(0, 15)
 @st.composite
 def wishes(draw: st.DrawFn) -> Wish:
     """Metadata; the values that conditions compare with are filled in later."""
-    kinds = st.sampled_from(["absent", "present", "sha256", "version"])
+    kinds = st.sampled_from(["absent", "present", "digest", "version"])
     condition = draw(st.none() | st.none() | st.builds(Condition, kinds))
     explicit = draw(st.sampled_from([True, True, False]))
     return Wish(
@@ -75,7 +76,7 @@ def wishes(draw: st.DrawFn) -> Wish:
         mode=draw(st.sampled_from([0, 0, 0o600, 0o755])),
         condition=condition,
         request_id=draw(st.sampled_from(["", "r", "s", "t"])),
-        blocks=draw(st.booleans()),
+        digests=draw(st.sampled_from(LISTS)),
     )
 
 
@@ -96,19 +97,18 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         again=st.booleans(),
         number=which,
         fresh=st.booleans(),
-        digest=st.sampled_from(["", "", "own", "own", "other"]),
+        digest=st.sampled_from([None, None, SHA256, BLAKE3]),
     )
-    def start(self, wish: Wish, again: bool, number: int, fresh: bool, digest: str) -> None:  # noqa: FBT001
-        """RSM-1, RSM-9, DIG-4: StartUpload, new or repeated."""
+    def start(self, wish: Wish, again: bool, number: int, fresh: bool, digest: Algorithm | None) -> None:  # noqa: FBT001
+        """RSM-1, RSM-9: StartUpload, new or repeated."""
         wish = self._known(number).wish if again and self.world.uploads else self._filled(wish, fresh=fresh)
         wish = replace(wish, explicit=True)
         entry = self.world.files.get(wish.path)
         content = entry.content if entry is not None else b""
-        source = digest_of(content, blocks=wish.blocks is (digest == "own")) if digest else Digest()
-        self.run(self._start(wish, source))
+        self.run(self._start(wish, digest_of(content, digest) if digest else None))
 
-    async def _start(self, wish: Wish, digest: Digest) -> None:
-        request = files_pb2.StartUploadRequest(metadata=self._message(wish), **digest.fields)
+    async def _start(self, wish: Wish, digest: files_pb2.Digest | None) -> None:
+        request = files_pb2.StartUploadRequest(metadata=self._message(wish), digest=digest)
         real = call(self.mortal.agent, wish.principal, start_upload=request)
         agreed = await self._agree(lambda: self.world.start(wish, digest), real)
         if agreed is not None:
@@ -169,11 +169,13 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
     @precondition(lambda self: self.streams)
     @rule(number=which, wrong=st.sampled_from(["", "", "", "", "", "size", "digest", "kind"]))
     def finish(self, number: int, wrong: str) -> None:
-        """UPL-3, RSM-6, RSM-10, DIG-4."""
+        """UPL-3, RSM-6, RSM-10, DIG-5."""
         stream, _ = self._open(number)
         content = stream.upload.result if stream.replay else stream.upload.staged
-        blocks = stream.upload.wish.blocks is not (wrong == "kind")
-        digest = digest_of(content + b"?" if wrong == "digest" else content, blocks=blocks)
+        algorithm = stream.upload.algorithm or SHA256
+        if wrong == "kind":
+            algorithm = BLAKE3 if algorithm == SHA256 else SHA256
+        digest = digest_of(content + b"?" if wrong == "digest" else content, algorithm)
         self.run(self._finish(stream, len(content) + (wrong == "size"), digest))
 
     @precondition(lambda self: self.streams)
@@ -199,7 +201,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             if not await self._chunk(stream, piece, offset=begin if wish.explicit else None):
                 return
         if wish.explicit:
-            await self._finish(stream, len(content), digest_of(content, blocks=wish.blocks))
+            await self._finish(stream, len(content), digest_of(content, wish.accepted[0]))
         else:
             await self._end(stream, "end")
 
@@ -217,7 +219,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         attached = await self._attach(replace(upload.wish, explicit=True), upload.upload_id, epoch)
         if attached is not None:
             content = upload.result if same else upload.result + b"?"
-            await self._finish(attached[0], len(content), digest_of(content, blocks=upload.wish.blocks))
+            await self._finish(attached[0], len(content), digest_of(content, upload.algorithm or SHA256))
 
     @precondition(lambda self: self.world.uploads)
     @rule(number=which, principal=st.sampled_from(PRINCIPALS))
@@ -246,7 +248,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
                 raise Refusal(Reason.RANGE_INVALID)
             return entry.content[offset:] if length is None else entry.content[offset : offset + length]
 
-        fields = {} if length is None else {"length": length}
+        fields: dict[str, Any] = {} if length is None else {"length": length}
         real = get(self.mortal.agent, path, checked=checked, offset=offset, **fields)
         agreed = self.run(self._agree(expected, real))
         if agreed is not None:
@@ -255,9 +257,9 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             assert got.header.file.version == self._version(path)
 
     @precondition(lambda self: self.steps % 4 == 2)
-    @rule(path=paths, digest=st.booleans(), blocks=st.booleans())
-    def look(self, path: str, digest: bool, blocks: bool) -> None:  # noqa: FBT001
-        """PTH-4, PTH-6, DIG-7: StatFile."""
+    @rule(path=paths, digest=st.booleans(), digests=st.sampled_from(LISTS))
+    def look(self, path: str, digest: bool, digests: tuple[Algorithm, ...]) -> None:  # noqa: FBT001
+        """PTH-4, PTH-6, DIG-2: StatFile."""
 
         def expected() -> Entry:
             entry = self.world.files.get(path)
@@ -267,14 +269,14 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
                 raise Refusal(Reason.LEAF_IS_LINK if entry.kind == "link" else Reason.IS_A_DIRECTORY)
             return entry
 
-        algorithm = BLOCKS if blocks else 0
-        looked = stat(self.mortal.agent, path, include_digest=digest, digest_algorithm=algorithm)
+        looked = stat(self.mortal.agent, path, include_digest=digest, accepted_digests=digests)
         agreed = self.run(self._agree(expected, looked))
         if agreed is not None and agreed[0].kind == "file":
             entry, info = agreed
             assert (info.size_bytes, info.mode) == (len(entry.content), entry.mode)
-            assert info.sha256 == (sha256(entry.content) if digest and not blocks else b"")
-            assert info.sha256_blocks == (blocks_of(entry.content) if digest and blocks else b"")
+            assert info.HasField("digest") is digest
+            if digest:
+                assert info.digest == digest_of(entry.content, [*digests, SHA256][0])
 
     # -- programs in the sandbox
 
@@ -390,10 +392,10 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         self, wish: Wish, upload_id: str, epoch: int, content: bytes, point: str
     ) -> None:
         stage, stop = POINTS[point]
-        staged = b""
+        staged, algorithm = b"", SHA256
 
         def predict() -> None:
-            nonlocal staged
+            nonlocal staged, algorithm
             stream = self.world.attach(wish, upload_id, epoch)
             staged = b"" if stream.replay else stream.upload.staged
             if stage == "attach" and not stream.replay:
@@ -401,7 +403,8 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
             self.world.chunk(stream, content, offset=stream.position)
             if stage == "chunk" and not stream.replay:
                 raise Died
-            digest = digest_of(staged + content, blocks=wish.blocks)
+            algorithm = stream.upload.algorithm or SHA256
+            digest = digest_of(staged + content, algorithm)
             self.world.finish(stream, len(staged + content), digest, stop=stop)
             if not stream.replay:
                 raise Died
@@ -418,7 +421,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
         peer = Peer(self.mortal.agent)
         await peer.send(opened(wish.principal, upload=self._message(wish, upload_id, epoch)))
         await peer.data(len(staged), content)
-        finish = finish_of(staged + content, blocks=wish.blocks)
+        finish = finish_of(staged + content, algorithm)
         await peer.upload_message(files_pb2.UploadFileRequest(finish=finish))
         await self._first(self.mortal.killed, peer)
         if died:

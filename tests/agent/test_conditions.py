@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
+from digest_values import OTHER, digest_of
 from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -133,8 +133,8 @@ async def test_digest_and_version(agent: FileAgent, sandbox: Sandbox) -> None:
     """CND-2: compare and swap; the loser learns the version that is there."""
     _file(sandbox.root / "file")
     version = (await stat(agent, "/file")).version
-    matching = [condition(version=version), condition(sha256=hashlib.sha256(OLD).digest())]
-    other = [condition(version="another"), condition(sha256=bytes(32))]
+    matching = [condition(version=version), condition(digest=digest_of(OLD))]
+    other = [condition(version="another"), condition(digest=OTHER)]
     for wanted in other:
         error = await refusal(put(agent, "/file", b"new", condition=wanted))
         assert error.reason is Reason.CONDITION_FAILED
@@ -151,7 +151,7 @@ async def test_digest_and_version(agent: FileAgent, sandbox: Sandbox) -> None:
 async def test_compared_again_before_publishing(agent: FileAgent, sandbox: Sandbox) -> None:
     """CND-2, RSM-10: a change during the upload is noticed; the refused finish frees."""
     path = sandbox.root / "file"
-    for wanted in (condition(sha256=hashlib.sha256(OLD).digest()), condition(present=Empty())):
+    for wanted in (condition(digest=digest_of(OLD)), condition(present=Empty())):
         _file(path)
         sandbox.on_trace["upload.flushed"] = path.unlink
         error = await refusal(put(agent, "/file", b"new", condition=wanted, request_id=str(wanted)[:20]))
@@ -179,7 +179,7 @@ async def test_concurrent_swaps_have_one_winner(agent: FileAgent, sandbox: Sandb
         # A condition of a later version, and `absent` as a bool instead of a message.
         condition().FromString(b"\x7a\x00"),
         condition().FromString(b"\x08\x01"),
-        condition(sha256=b"short"),
+        condition(digest=files_pb2.Digest(algorithm=OTHER.algorithm, value=b"short")),
         condition(version=""),
     ],
 )
@@ -229,7 +229,7 @@ async def test_a_destination_that_changes_after_it_was_compared(
             path.write_bytes(b"another's")
 
     monkeypatch.setattr(sandbox.fs, "close", change)
-    wanted = condition(sha256=hashlib.sha256(OLD).digest())
+    wanted = condition(digest=digest_of(OLD))
     error = await refusal(put(agent, "/file", b"new", condition=wanted))
     assert changed
     assert error.reason is Reason.CONDITION_FAILED

@@ -418,7 +418,7 @@ async def test_a_result_that_cannot_be_recorded(
     try:
         status = await get_upload(agent, request_id="r")
         assert status.state == files_pb2.UPLOAD_STATE_PUBLISHED
-        assert status.result.file.sha256 == answer.file.sha256
+        assert status.result.file.digest == answer.file.digest
         assert (await put(agent, "/file", b"abc", request_id="r")).replayed
     finally:
         await agent.aclose()

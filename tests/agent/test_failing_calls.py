@@ -8,7 +8,6 @@ the upload can be gone on with or begun anew.
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from agent.agent_harness import (
     start_upload,
 )
 from agent.failing_calls import FailingFileSystem, Failure, failing_journal
+from digest_values import OTHER, digest_of
 from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -83,7 +83,7 @@ async def if_absent(agent: FileAgent) -> None:
 
 
 async def if_digest(agent: FileAgent) -> None:
-    condition = files_pb2.UploadCondition(sha256=hashlib.sha256(OLD).digest())
+    condition = files_pb2.UploadCondition(digest=digest_of(OLD))
     await put(agent, "/file", NEW, request_id="r", condition=condition)
 
 
@@ -112,7 +112,7 @@ async def refused(agent: FileAgent) -> None:
         await peer.send(opened(upload=metadata("/file", len(NEW), request_id="r")))
         await peer.accepted()
         await peer.data(0, NEW)
-        await peer.finish(size=len(NEW), sha256=bytes(32))
+        await peer.finish(size=len(NEW), digest=OTHER)
         await peer.answer()
 
 

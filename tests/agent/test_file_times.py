@@ -234,7 +234,7 @@ async def test_times_that_the_file_system_does_not_keep(sandbox: Sandbox, fields
                 await put(agent, "/a", b"x", modified_time=wanted, **fields)
             assert refused.value.fields == ["metadata.modified_time"]
             with pytest.raises(Refused) as refused:
-                await start_upload(agent, "/there", sha256=there.file.sha256, modified_time=wanted, **fields)
+                await start_upload(agent, "/there", digest=there.file.digest, modified_time=wanted, **fields)
             assert refused.value.fields == ["metadata.modified_time"]
         assert [path.name for path in sandbox.root.iterdir()] == ["there"]
         assert (sandbox.root / "there").stat().st_mtime_ns == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from agent.agent_harness import Refused, Sandbox, get, put, start_upload, stat
+from digest_values import digest_of
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -24,7 +24,7 @@ Method = Callable[[FileAgent, str], Awaitable[object]]
 
 def _there(agent: FileAgent, path: str) -> Awaitable[object]:
     """Ask by the digest of what is guessed to be there."""
-    return start_upload(agent, path, sha256=hashlib.sha256(SECRET).digest(), leaf_link=FOLLOW)
+    return start_upload(agent, path, digest=digest_of(SECRET), leaf_link=FOLLOW)
 
 
 METHODS: dict[str, Method] = {
@@ -44,7 +44,7 @@ METHODS: dict[str, Method] = {
         path,
         b"mine",
         leaf_link=FOLLOW,
-        condition=files_pb2.UploadCondition(sha256=hashlib.sha256(SECRET).digest()),
+        condition=files_pb2.UploadCondition(digest=digest_of(SECRET)),
     ),
 }
 

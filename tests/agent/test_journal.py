@@ -291,8 +291,9 @@ def test_a_damaged_journal_is_set_aside(
     assert "was renamed to" in caplog.text
 
 
-def test_a_journal_of_an_earlier_version_learns_to_shrink(tmp_path: Path) -> None:
-    """RSM-3: its unfinished uploads are kept; rows beyond the bound that say how one ended are not."""
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_journal_of_an_earlier_version_learns_to_shrink(tmp_path: Path, version: int) -> None:
+    """RSM-3: its uploads are forgotten, and the names of their staging files noted."""
     Journal(tmp_path).close()
     path = tmp_path / "uploads.sqlite3"
     db = sqlite3.connect(path, isolation_level=None)
@@ -306,13 +307,14 @@ def test_a_journal_of_an_earlier_version_learns_to_shrink(tmp_path: Path) -> Non
         row = replace(record(number), metadata=bytes(MIB), state=state)
         values = [getattr(row, column) for column in columns]
         db.execute(f"INSERT INTO uploads ({', '.join(columns)}) VALUES ({marks})", values)
-    db.execute("PRAGMA user_version=2")
+    db.execute(f"PRAGMA user_version={version}")
     db.close()
     assert path.stat().st_size > 8 * MIB
     journal = Journal(tmp_path)
     try:
-        assert len(journal.unfinished()) == 4
-        assert journal.get("upload-7") is None
+        assert journal.unfinished() == []
+        assert [journal.get(f"upload-{number}") for number in range(8)] == [None] * 8
+        assert len(journal.names()) == len({record(number).staging for number in range(8)})
         for number in range(4):
             journal.write(record(number), durable=False)
         journal.purge(0.0)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from agent.agent_harness import (
     until,
 )
 from conditions import PATIENCE_SECONDS
+from digest_values import OTHER, digest_of
 from openshell_files_protocol import digests
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -30,7 +29,7 @@ from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 
 #: Would have to be hashed to be replaced.
-ANOTHER = files_pb2.UploadCondition(sha256=bytes(32))
+ANOTHER = files_pb2.UploadCondition(digest=OTHER)
 
 #: Would be hashed for an hour.
 HOLE_BYTES = 1 << 42
@@ -42,11 +41,11 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     "download": {"download": files_pb2.DownloadFileRequest(remote_path="/hole", checked=True)},
     "write": {
         "write_file": files_pb2.WriteFileRequest(
-            metadata=metadata("/hole", condition=ANOTHER), sha256=hashlib.sha256().digest()
+            metadata=metadata("/hole", condition=ANOTHER), digest=digest_of(b"")
         ),
     },
     "start": {
-        "start_upload": files_pb2.StartUploadRequest(metadata=metadata("/hole"), sha256=b"x" * 32),
+        "start_upload": files_pb2.StartUploadRequest(metadata=metadata("/hole"), digest=digest_of(b"x")),
     },
 }
 
@@ -65,7 +64,7 @@ def endless_zeros(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             between()
         raise AssertionError("the hole was hashed although the caller is gone")
 
-    monkeypatch.setattr(digests.WholeDigest, "zeros", zeros)
+    monkeypatch.setattr(digests.ContentHasher, "zeros", zeros)
     return begun
 
 
@@ -157,12 +156,13 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         real(interrupt)
         work.stopped.set()
 
-    monkeypatch.setattr(digests, "hashlib", SimpleNamespace(sha256=lambda: CountedHash(work)))
+    counted = dict.fromkeys(digests.DigestAlgorithm, lambda: CountedHash(work))
+    monkeypatch.setattr(digests, "HASHERS", counted)
     monkeypatch.setattr(Interrupt, "set", stop)
     return work
 
 
-OTHER_CONTENT = files_pb2.UploadCondition(sha256=b"x" * 32)
+OTHER_CONTENT = files_pb2.UploadCondition(digest=digest_of(b"x"))
 
 HASHING: dict[str, list[Request]] = {
     **{name: [opened(**fields)] for name, fields in OPERATIONS.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import time
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 from agent.agent_harness import Refused, Sandbox, get_upload, put
+from digest_values import digest_of
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -147,7 +147,7 @@ def how(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def is_of(path: Path, info: files_pb2.FileInfo) -> bool:
-    return info.sha256 == hashlib.sha256(path.read_bytes()).digest()
+    return info.digest == digest_of(path.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -217,12 +217,11 @@ async def test_a_change_in_the_moment_of_the_rename(
     assert meddler.done
     assert (sandbox.root / "file").read_bytes() != CONTENT
     assert answer.file.path == "/file"
-    assert not answer.file.sha256
-    assert not answer.file.sha256_blocks
+    assert not answer.file.HasField("digest")
     if how:
         status = await get_upload(agent, request_id="r")
         assert status.state == files_pb2.UPLOAD_STATE_PUBLISHED
-        assert not status.result.file.sha256
+        assert not status.result.file.HasField("digest")
 
 
 @pytest.mark.parametrize("moment", [Meddler.after_the_verification, Meddler.before_the_rename], ids=named)
@@ -244,7 +243,7 @@ async def test_another_file_in_the_place_of_the_staging_file(
         assert not (sandbox.root / "file").exists()
     else:
         answer = await put(agent, "/file", CONTENT, request_id="r")
-        assert not answer.file.sha256
+        assert not answer.file.HasField("digest")
     assert meddler.done
 
 
@@ -272,7 +271,7 @@ async def test_a_version_in_the_answer_is_of_what_was_published(agent: FileAgent
     """UPL-12: not of what a program made of it while the directory was flushed."""
     sandbox.on_trace["upload.renamed"] = lambda: write(str(sandbox.root / "file"))
     answer = await put(agent, "/file", CONTENT)
-    assert answer.file.sha256
+    assert answer.file.HasField("digest")
     with pytest.raises(Refused) as refused:
         await put(agent, "/file", CONTENT, condition=files_pb2.UploadCondition(version=answer.file.version))
     assert refused.value.reason is Reason.CONDITION_FAILED

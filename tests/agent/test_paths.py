@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import socket
 import stat as stat_module
@@ -28,6 +27,7 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
+from digest_values import digest_of
 from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -150,7 +150,7 @@ OF_ANOTHER: dict[str, Callable[[FileAgent, str], Awaitable[Any]]] = {
     "upload": lambda agent, path: put(agent, path, b"", principal="bob", leaf_link=FOLLOW),
     "start": lambda agent, path: start_upload(agent, path, principal="bob", leaf_link=FOLLOW),
     "start with digest": lambda agent, path: start_upload(
-        agent, path, 6, principal="bob", sha256=hashlib.sha256(b"secret").digest(), leaf_link=FOLLOW
+        agent, path, 6, principal="bob", digest=digest_of(b"secret"), leaf_link=FOLLOW
     ),
     "condition": lambda agent, path: put(
         agent,
@@ -378,7 +378,7 @@ FORBIDDEN_ON_A_LEAF: dict[str, Callable[[FileAgent], Awaitable[Any]]] = {
     "stat with digest": lambda agent: stat(agent, "/file", include_digest=True),
     "stat of a link": lambda agent: stat(agent, "/file", leaf_link=files_pb2.LEAF_LINK_POLICY_NOFOLLOW),
     "condition": lambda agent: put(
-        agent, "/file", b"new", condition=files_pb2.UploadCondition(sha256=hashlib.sha256(b"x").digest())
+        agent, "/file", b"new", condition=files_pb2.UploadCondition(digest=digest_of(b"x"))
     ),
 }
 

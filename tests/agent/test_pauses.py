@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from openshell_files_protocol.chunks import Chunk
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.limits import Limits
@@ -18,13 +19,13 @@ from openshell_supervisor_sim.agent.core.upload import (
     Waiting,
 )
 
-SHA = bytes(32)
+SHA = Digest(DigestAlgorithm.SHA256, bytes(32))
 OWN = Limits(
     max_file_bytes=1, max_uploads=1, max_uploads_per_principal=1, upload_expiry=60.0, idle_timeout=60.0
 )
 
 
-def core(published: tuple[int, bytes] | None = None) -> UploadCore:
+def core(published: tuple[int, Digest] | None = None) -> UploadCore:
     return UploadCore(
         UploadTerms(
             declared_size=None,
@@ -45,7 +46,7 @@ def test_waiting_changes_nothing() -> None:
     assert machine.receive(Chunk(0, b"abc", 1)) == Stage(0, b"abc", 1)
     assert machine.receive(Waiting()) == Skip()
     assert machine.position == 3
-    assert machine.receive(Finish(3, SHA)) == Publish(3, SHA)
+    assert machine.receive(Finish(3, SHA.algorithm.value, SHA.value)) == Publish(3, SHA)
 
 
 def test_waiting_before_a_finish_that_is_replayed() -> None:
@@ -56,7 +57,7 @@ def test_waiting_before_a_finish_that_is_replayed() -> None:
 def test_nothing_is_waited_for_behind_the_finish() -> None:
     """UPL-4, UPL-18"""
     machine = core()
-    machine.receive(Finish(0, SHA))
+    machine.receive(Finish(0, SHA.algorithm.value, SHA.value))
     action = machine.receive(Waiting())
     assert isinstance(action, Refuse)
     assert action.error.reason is Reason.INVALID_REQUEST

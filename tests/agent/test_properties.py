@@ -31,6 +31,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from openshell_files_protocol.chunks import Chunk
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import FrameDecoder
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -55,6 +56,7 @@ from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 SHA, OTHER = bytes(32), bytes(31) + b"\1"
+SHA256 = DigestAlgorithm.SHA256
 MAX_CHUNK, MAX_FILE = 8, 30
 
 
@@ -97,11 +99,11 @@ class Model:
             return "skip"
         return "hole" if chunk.hole_bytes else "stage"
 
-    def finish(self, size: int, sha256: bytes) -> str:
-        if self.finished or not self.explicit or len(sha256) != 32:
+    def finish(self, size: int, algorithm: int, value: bytes) -> str:
+        if self.finished or not self.explicit or len(value) != 32 or algorithm != 1:
             return "INVALID_REQUEST"
         if self.published is not None:
-            return "replay" if self.published == (size, sha256) else "FINISH_CONFLICT"
+            return "replay" if self.published == (size, value) else "FINISH_CONFLICT"
         if size != self.position or self.declared not in {None, size}:
             return "SIZE_MISMATCH"
         self.finished = True
@@ -156,7 +158,7 @@ class UploadStream(RuleBasedStateMachine):
                 staged=staged,
                 max_chunk_bytes=MAX_CHUNK,
                 max_file_bytes=MAX_FILE,
-                published=published,
+                published=published and (published[0], Digest(SHA256, published[1])),
             )
         )
 
@@ -229,10 +231,14 @@ class UploadStream(RuleBasedStateMachine):
         self.feed(chunk, self.model.chunk(chunk))
 
     @precondition(going_on)
-    @rule(off=st.sampled_from([0, 0, 1]), sha256=st.sampled_from([SHA, SHA, OTHER, b""]))
-    def finish(self, off: int, sha256: bytes) -> None:
+    @rule(
+        off=st.sampled_from([0, 0, 1]),
+        algorithm=st.sampled_from([1, 1, 1, 0, 2]),
+        value=st.sampled_from([SHA, SHA, OTHER, b""]),
+    )
+    def finish(self, off: int, algorithm: int, value: bytes) -> None:
         size = self.model.position + off
-        self.feed(Finish(size, sha256), self.model.finish(size, sha256))
+        self.feed(Finish(size, algorithm, value), self.model.finish(size, algorithm, value))
 
     @precondition(going_on)
     @rule(event=st.sampled_from([InputEnd(cancelled=False), InputEnd(cancelled=True), StreamLost()]))
@@ -282,7 +288,11 @@ def conversations(draw: st.DrawFn) -> list[Request]:
             frames.append(Request(upload=files_pb2.UploadFileRequest(chunk=piece)))
         position += size
     if explicit and draw(st.booleans()):
-        finish = finish_message(content) if draw(st.booleans()) else finish_message(size=position, sha256=SHA)
+        finish = (
+            finish_message(content)
+            if draw(st.booleans())
+            else finish_message(size=position, digest=files_pb2.Digest(algorithm=SHA256.wire, value=SHA))
+        )
         frames.append(Request(upload=finish))
     if draw(st.booleans()):
         cancelled = draw(st.booleans())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -27,6 +26,7 @@ from agent.agent_harness import (
     start_upload,
     until,
 )
+from digest_values import digest_of
 from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -159,7 +159,7 @@ async def test_going_on_reads_nothing_again(agent: FileAgent, sandbox: Sandbox) 
     await stage(agent, status, content[:PART])
     status = await start_upload(agent, "/file", len(content), upload_id=status.upload_id)
     assert status.staged_bytes == status.durable_bytes == PART
-    assert status.staged_sha256 == hashlib.sha256(content[:PART]).digest()
+    assert status.staged_digest == digest_of(content[:PART])
     assert sandbox.fs.calls.get("pread", 0) == 0
     answer = await finish(agent, status, content)
     assert answer.resumed_from == PART
@@ -181,7 +181,7 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
     for _ in range(2):
         status = await start_upload(agent, "/file", len(content), request_id="r", mode=0o640)
         assert status.state == RECEIVING
-        assert status.staged_sha256 == hashlib.sha256(content[:PART]).digest()
+        assert status.staged_digest == digest_of(content[:PART])
     assert sandbox.fs.calls["pread"] == 1
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=going_on(status, request_id="r", mode=0o640)))
@@ -463,13 +463,13 @@ async def test_identical_file_is_not_sent(agent: FileAgent, sandbox: Sandbox) ->
     inode = path.stat().st_ino
     wanted = files_pb2.UploadFileMetadata()
     wanted.modified_time.FromSeconds(1_000_000)
-    digest = hashlib.sha256(b"same").digest()
+    digest = digest_of(b"same")
     fields: dict[str, Any] = {"mode": 0o600, "modified_time": wanted.modified_time, "request_id": "r"}
     for _ in range(2):
-        status = await start_upload(agent, "/file", 4, sha256=digest, **fields)
+        status = await start_upload(agent, "/file", 4, digest=digest, **fields)
         assert status.state == PUBLISHED
         assert status.result.already_identical
-        assert status.result.file.sha256 == digest
+        assert status.result.file.digest == digest
         assert status.result.durability == files_pb2.DURABILITY_FSYNC
     assert path.stat().st_ino == inode
     assert path.stat().st_mode & 0o7777 == 0o600
@@ -482,7 +482,7 @@ async def test_another_file_is_sent(agent: FileAgent, sandbox: Sandbox, content:
     """RSM-9"""
     if content is not None:
         (sandbox.root / "file").write_bytes(content)
-    status = await start_upload(agent, "/file", 4, sha256=hashlib.sha256(b"same").digest())
+    status = await start_upload(agent, "/file", 4, digest=digest_of(b"same"))
     assert status.state == RECEIVING
 
 
@@ -505,7 +505,7 @@ async def test_staging_file_shortened_inside_the_sandbox(agent: FileAgent, sandb
         assert (await peer.error()).metadata["expected_offset"] == "2"
     assert agent.statistics().staged_bytes == 2
     status = await start_upload(agent, "/file", upload_id=status.upload_id)
-    assert status.staged_sha256 == hashlib.sha256(b"ab").digest()
+    assert status.staged_digest == digest_of(b"ab")
     await finish(agent, status, b"abCD")
     assert (sandbox.root / "file").read_bytes() == b"abCD"
 

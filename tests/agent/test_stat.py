@@ -246,7 +246,7 @@ async def test_a_file_that_becomes_read_only(agent: FileAgent, sandbox: Sandbox)
         ("parents", {"parents": files_pb2.PARENT_POLICY_CREATE}),
         ("leaf_link", {"leaf_link": REPLACE}),
         ("durability", {"durability": files_pb2.DURABILITY_RENAME}),
-        ("digest_algorithm", {"digest_algorithm": files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS}),
+        ("accepted_digests", {"accepted_digests": [files_pb2.DIGEST_ALGORITHM_BLAKE3]}),
         ("keep_read_only", {"keep_read_only": True}),
     ],
 )

@@ -28,6 +28,7 @@ from agent.agent_harness import (
     stat,
     until,
 )
+from digest_values import OTHER
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -127,8 +128,8 @@ async def test_an_end_without_finish_publishes_nothing(
 @pytest.mark.parametrize(
     ("finish", "reason"),
     [
-        ({"size": 4, "sha256": bytes(32)}, Reason.SIZE_MISMATCH),
-        ({"size": 3, "sha256": bytes(32)}, Reason.DIGEST_MISMATCH),
+        ({"size": 4, "digest": OTHER}, Reason.SIZE_MISMATCH),
+        ({"size": 3, "digest": OTHER}, Reason.DIGEST_MISMATCH),
     ],
 )
 async def test_refused_finish(
@@ -351,8 +352,8 @@ async def test_hole_stays_a_hole(agent: FileAgent, sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "algorithm",
     [
-        files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS,
-        # Hashes the zeros.
+        files_pb2.DIGEST_ALGORITHM_BLAKE3,
+        # Takes three times as long.
         pytest.param(files_pb2.DIGEST_ALGORITHM_SHA256, marks=pytest.mark.long),
     ],
     ids=files_pb2.DigestAlgorithm.Name,
@@ -363,7 +364,7 @@ async def test_hole_behind_4_gib(
     """UPL-5: sizes beyond 32 bits, without the content of them."""
     size = 2**32 + 1
     async with peer_of(agent) as peer:
-        await peer.send(opened(upload=metadata("/file", request_id="big", digest_algorithm=algorithm)))
+        await peer.send(opened(upload=metadata("/file", request_id="big", accepted_digests=[algorithm])))
         await peer.data(0, b"", hole=size - 1)
         await peer.data(size - 1, b"!")
         # A stream that ends is not waited for: what it had not hashed by then is not staged.
@@ -384,15 +385,10 @@ async def call_finish(agent: FileAgent, status: files_pb2.UploadStatus) -> files
             "upload_id": status.upload_id,
             "epoch": status.epoch,
             "request_id": status.request_id,
-            "digest_algorithm": status.digest_algorithm,
+            "accepted_digests": [status.digest_algorithm],
         }
         await peer.send(opened(upload=metadata("/file", **fields)))
-        finish = files_pb2.UploadFinish(
-            size_bytes=status.staged_bytes,
-            sha256=status.staged_sha256,
-            sha256_blocks=status.staged_sha256_blocks,
-        )
-        await peer.upload_message(files_pb2.UploadFileRequest(finish=finish))
+        await peer.finish(size=status.staged_bytes, digest=status.staged_digest)
         return (await peer.answer()).upload
 
 

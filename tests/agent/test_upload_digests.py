@@ -1,4 +1,4 @@
-"""Uploads and downloads with the digest that leaves zeros out (DIG-1 to DIG-7)."""
+"""The digest of an operation: chosen, said, compared, and not computed where nobody asked for it (DIG-1 to DIG-9)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent.agent_harness import UNKNOWN as UNKNOWN_STATE
 from agent.agent_harness import (
     Refused,
     Sandbox,
+    call,
     get,
     get_upload,
     metadata,
@@ -21,38 +23,38 @@ from agent.agent_harness import (
     put,
     start_upload,
     stat,
-    until,
 )
-from bit_flipper import flip_in_file
-from naive_digests import BLOCKS, SHA256, blocks_of, finish_of, sha256_of
-from openshell_files_protocol.digests import WORTHWHILE_ZEROS
+from bit_flipper import flip_in_file, flipped
+from digest_values import BLAKE3, SHA256, UNKNOWN, Algorithm, digest_of, finish_of
+from openshell_files_protocol import digests
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.store.journal import Journal
 
-#: 6 MiB: two blocks with content in them, and holes around.
+#: 6 MiB: content in the middle, and holes around.
 SIZE = 6 * MIB
 DATA_AT = 2 * MIB - 100
 DATA = b"content " * 1000
 CONTENT = bytes(DATA_AT) + DATA + bytes(SIZE - DATA_AT - len(DATA))
 
-#: What would be hashed for minutes if it were.
-HUGE = 1 << 40
+UNSAID = files_pb2.DIGEST_ALGORITHM_UNSPECIFIED
+BOTH = [BLAKE3, SHA256]
 
 
-def finish(content: bytes, *, blocks: bool = True) -> files_pb2.UploadFileRequest:
-    return files_pb2.UploadFileRequest(finish=finish_of(content, blocks=blocks))
+def finish(content: bytes, algorithm: Algorithm = BLAKE3) -> files_pb2.UploadFileRequest:
+    return files_pb2.UploadFileRequest(finish=finish_of(content, algorithm))
 
 
 def going_on(status: files_pb2.UploadStatus, **fields: Any) -> files_pb2.UploadFileMetadata:
-    fields.setdefault("digest_algorithm", BLOCKS)
+    fields.setdefault("accepted_digests", BOTH)
     return metadata("/file", SIZE, upload_id=status.upload_id, epoch=status.epoch, **fields)
 
 
 async def start(agent: FileAgent, **fields: Any) -> files_pb2.UploadStatus:
-    return await start_upload(agent, "/file", SIZE, digest_algorithm=BLOCKS, **fields)
+    fields.setdefault("accepted_digests", BOTH)
+    return await start_upload(agent, "/file", SIZE, **fields)
 
 
 async def send_content(peer: Any, offset: int = 0) -> None:
@@ -110,54 +112,167 @@ def make_sparse(path: Path, size: int, data: bytes = DATA, at: int = DATA_AT) ->
     write_at(path, at, data)
 
 
-async def test_a_sparse_upload(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-3, DIG-4: the algorithm is echoed, and every digest is in its own field."""
-    status = await start(agent, request_id="r")
-    assert status.digest_algorithm == BLOCKS
-    assert (status.staged_sha256, status.staged_sha256_blocks) == (b"", blocks_of(b""))
-    answer = await upload(agent, finish(CONTENT), request_id="s")
-    assert (answer.file.sha256, answer.file.sha256_blocks) == (b"", blocks_of(CONTENT))
+#: What a caller lists, what the operator allows (nothing: all), and what it comes to.
+CHOICES: list[tuple[list[Algorithm], list[Algorithm], Algorithm | None]] = [
+    ([], [], SHA256),
+    ([SHA256], [], SHA256),
+    ([BLAKE3], [], BLAKE3),
+    ([BLAKE3, SHA256], [], BLAKE3),
+    ([SHA256, BLAKE3], [], SHA256),
+    ([UNKNOWN, UNSAID, BLAKE3], [], BLAKE3),
+    ([BLAKE3, SHA256], [SHA256], SHA256),
+    ([BLAKE3], [SHA256, BLAKE3, UNKNOWN], BLAKE3),
+    ([], [SHA256], SHA256),
+    ([BLAKE3], [SHA256], None),
+    ([UNKNOWN], [], None),
+    ([UNSAID], [], None),
+]
+
+
+@pytest.mark.parametrize(("accepted", "allowed", "expected"), CHOICES, ids=str)
+async def test_the_choice(
+    agent: FileAgent,
+    sandbox: Sandbox,
+    accepted: list[Algorithm],
+    allowed: list[Algorithm],
+    expected: Algorithm | None,
+) -> None:
+    """DIG-2, DIG-3, DIG-8: the first that both sides take; none is told before a byte, and nothing is left."""
+    (sandbox.root / "file").write_bytes(b"abc")
+
+    async def start_() -> tuple[int, files_pb2.Digest]:
+        request = files_pb2.StartUploadRequest(metadata=metadata("/new", accepted_digests=accepted))
+        status = (await call(agent, start_upload=request, digests=allowed)).start_upload.upload
+        assert status.staged_digest == digest_of(b"", status.digest_algorithm)
+        abort = files_pb2.AbortUploadRequest(upload_id=status.upload_id)
+        await call(agent, abort_upload=abort)
+        return status.digest_algorithm, files_pb2.Digest()
+
+    async def upload_() -> tuple[int, files_pb2.Digest]:
+        async with peer_of(agent) as peer:
+            await peer.send(opened(upload=metadata("/new", accepted_digests=accepted), digests=allowed))
+            await peer.accepted()
+            await peer.data(0, b"abc")
+            await peer.upload_message(finish(b"abc", expected or SHA256))
+            file = (await peer.answer()).upload.file
+        return file.digest.algorithm, file.digest
+
+    async def download_() -> tuple[int, files_pb2.Digest]:
+        got = await get(agent, "/file", accepted_digests=accepted, open_={"digests": allowed})
+        assert got.trailer is not None
+        assert got.trailer.file.digest == got.trailer.digest
+        return got.header.digest_algorithm, got.trailer.digest
+
+    async def stat_() -> tuple[int, files_pb2.Digest]:
+        request = files_pb2.StatFileRequest(
+            remote_path="/file", include_digest=True, accepted_digests=accepted
+        )
+        file = (await call(agent, stat_file=request, digests=allowed)).stat_file.file
+        return file.digest.algorithm, file.digest
+
+    for operation in (start_, upload_, download_, stat_):
+        if expected is None:
+            with pytest.raises(Refused) as refused:
+                await operation()
+            assert refused.value.reason is Reason.DIGEST_UNSUPPORTED
+        else:
+            algorithm, digest = await operation()
+            assert algorithm == expected
+            assert not digest.value or digest == digest_of(b"abc", expected)
+    assert set(os.listdir(sandbox.root)) <= {"file", "new"}
+
+
+async def test_who_asks_for_no_digest(
+    agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DIG-9: none is computed for messages that the RFC has, nor where there is nobody to tell it; the file is read
+    again all the same."""
+    hashed = list[object]()
+    monkeypatch.setattr(digests, "HASHERS", RecordingTable(digests.HASHERS, hashed))
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=metadata("/rfc", 3, explicit=False)))
+        await peer.chunk(b"abc")
+        await peer.input_end()
+        answer = (await peer.answer()).upload
+    assert (answer.bytes_written, answer.file.HasField("digest")) == (3, False)
+    assert sandbox.fs.calls["pread"] == 1
+    got = await get(agent, "/rfc", checked=False, accepted_digests=[BLAKE3])
+    assert (got.content, got.header.digest_algorithm) == (b"abc", 0)
+    assert not (await stat(agent, "/rfc", accepted_digests=[UNKNOWN])).HasField("digest")
+    assert not hashed
+    for wish in ({"accepted_digests": [BLAKE3]}, {"request_id": "r"}):
+        async with peer_of(agent) as peer:
+            await peer.send(opened(upload=metadata("/asked", 3, explicit=False, **wish)))
+            await peer.chunk(b"abc")
+            await peer.input_end()
+            file = (await peer.answer()).upload.file
+        assert file.digest == digest_of(b"abc", BLAKE3 if "accepted_digests" in wish else SHA256)
+    assert len(hashed) == 2
+
+
+class RecordingTable(dict[Any, Any]):
+    """The table of hashers, and which were taken."""
+
+    def __init__(self, table: Any, taken: list[object]) -> None:
+        super().__init__(table)
+        self._taken = taken
+
+    def __getitem__(self, algorithm: Any) -> Any:
+        self._taken.append(algorithm)
+        return super().__getitem__(algorithm)
+
+
+async def test_a_damaged_file_of_who_asks_for_no_digest(
+    agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UPL-3, DIG-9: what is staged is compared with what arrived without a digest, too."""
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=metadata("/rfc", 6, explicit=False)))
+        await peer.chunk(b"abcdef")
+        read = sandbox.fs.pread
+
+        def damaged(fd: int, size: int, offset: int) -> bytes:
+            return flipped(read(fd, size, offset), 3)
+
+        monkeypatch.setattr(sandbox.fs, "pread", damaged)
+        await peer.input_end()
+        assert (await peer.error()).reason is Reason.DIGEST_MISMATCH
+
+
+@pytest.mark.parametrize("algorithm", BOTH)
+async def test_a_sparse_upload(agent: FileAgent, sandbox: Sandbox, algorithm: Algorithm) -> None:
+    """DIG-1, DIG-4: every answer says the upload's algorithm; a hole is as many zeros."""
+    asked: dict[str, Any] = {"accepted_digests": [algorithm]}
+    status = await start(agent, **asked)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(upload=going_on(status, **asked)))
+        await send_content(peer)
+        await peer.upload_message(finish(CONTENT, algorithm))
+        answer = (await peer.answer()).upload
+    assert answer.file.digest == digest_of(CONTENT, algorithm)
     assert (sandbox.root / "file").read_bytes() == CONTENT
     assert (sandbox.root / "file").stat().st_blocks * 512 < MIB
     status = await get_upload(agent, answer.upload_id)
-    assert status.digest_algorithm == BLOCKS
-    assert (status.staged_sha256, status.staged_sha256_blocks) == (b"", blocks_of(CONTENT))
+    assert (status.digest_algorithm, status.staged_digest) == (algorithm, digest_of(CONTENT, algorithm))
     assert status.result == answer
+    make_sparse(sandbox.root / "other", SIZE)
+    got = await get(agent, "/other", accepted_digests=[algorithm])
+    assert got.holes
+    assert got.trailer is not None
+    assert got.trailer.digest == digest_of(CONTENT, algorithm)
 
 
 @pytest.mark.parametrize("cut", [1000, MIB - 4096, 100_000])
-async def test_zeros_that_are_sent_are_zeros(agent: FileAgent, cut: int) -> None:
-    """DIG-2: neither the cut of chunks nor what came as a hole takes part."""
+async def test_the_cut_of_chunks_takes_no_part(agent: FileAgent, cut: int) -> None:
+    """DIG-1"""
     content = CONTENT[DATA_AT - MIB - 5 : DATA_AT + len(DATA) + 3]
     cut = max(cut, len(content) // 100)
     async with peer_of(agent) as peer:
-        await peer.send(opened(upload=metadata("/file", digest_algorithm=BLOCKS)))
+        await peer.send(opened(upload=metadata("/file", accepted_digests=[BLAKE3])))
         for offset, piece in pieces(content, cut):
             await peer.data(offset, piece)
         await peer.upload_message(finish(content))
-        assert (await peer.answer()).upload.file.sha256_blocks == blocks_of(content)
-
-
-async def test_a_tebibyte_of_zeros(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-5: neither staging, nor the look before publishing, nor a resume reads or hashes what is a hole."""
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=metadata("/file", digest_algorithm=BLOCKS, request_id="r")))
-        await peer.data(0, b"", hole=HUGE - 1)
-        await peer.data(HUGE - 1, b"\1")
-        await until(lambda: sandbox.traced.count("upload.chunk_staged") == 2)
-        upload_id = (await get_upload(agent, request_id="r", digest=True)).upload_id
-        digest = (await get_upload(agent, upload_id, digest=True)).staged_sha256_blocks
-        assert len(digest) == 32
-        await peer.upload_message(
-            files_pb2.UploadFileRequest(finish=files_pb2.UploadFinish(size_bytes=HUGE, sha256_blocks=digest))
-        )
-        assert (await peer.answer()).upload.file.sha256_blocks == digest
-    assert (sandbox.root / "file").stat().st_size == HUGE
-    read = sandbox.fs.calls["pread"]
-    assert read < 10
-    described = await stat(agent, "/file", include_digest=True, digest_algorithm=BLOCKS)
-    assert (described.sha256, described.sha256_blocks) == (b"", digest)
-    assert sandbox.fs.calls["pread"] <= 2 * read
+        assert (await peer.answer()).upload.file.digest == digest_of(content, BLAKE3)
 
 
 @pytest.fixture
@@ -177,7 +292,7 @@ async def restart(agents: list[FileAgent], sandbox: Sandbox) -> FileAgent:
 
 
 async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-3, RSM-4, DIG-4, DIG-5: the prefix has the upload's digest, and only its content is read for it."""
+    """RSM-3, RSM-4, DIG-4: the prefix has the upload's digest, and only its content is read for it."""
     status = await start(restarted[0])
     prefix = DATA_AT + 1000
     async with peer_of(restarted[0]) as peer:
@@ -188,9 +303,8 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
         await peer.error()
     agent = await restart(restarted, sandbox)
     status = await start(agent, upload_id=status.upload_id)
-    assert status.digest_algorithm == BLOCKS
-    assert (status.staged_bytes, status.staged_sha256) == (prefix, b"")
-    assert status.staged_sha256_blocks == blocks_of(CONTENT[:prefix])
+    assert (status.digest_algorithm, status.staged_bytes) == (BLAKE3, prefix)
+    assert status.staged_digest == digest_of(CONTENT[:prefix], BLAKE3)
     assert sandbox.fs.calls["pread"] == 1
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=going_on(status)))
@@ -198,15 +312,15 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
         await peer.upload_message(finish(CONTENT))
         answer = (await peer.answer()).upload
     assert answer.resumed_from == prefix
-    assert answer.file.sha256_blocks == blocks_of(CONTENT)
+    assert answer.file.digest == digest_of(CONTENT, BLAKE3)
     assert (sandbox.root / "file").read_bytes() == CONTENT
     agent = await restart(restarted, sandbox)
     status = await get_upload(agent, status.upload_id)
-    assert (status.digest_algorithm, status.staged_sha256_blocks) == (BLOCKS, blocks_of(CONTENT))
+    assert (status.digest_algorithm, status.staged_digest) == (BLAKE3, digest_of(CONTENT, BLAKE3))
 
 
 async def test_a_finish_again(agent: FileAgent) -> None:
-    """RSM-6, DIG-4: the same digest gives the same answer; another, or one of the other kind, does not."""
+    """RSM-6, DIG-5: the same digest gives the same answer; another, or one of another algorithm, does not."""
     answer = await upload(agent, finish(CONTENT))
     status = await get_upload(agent, answer.upload_id)
     again = await finish_staged(agent, status)
@@ -214,7 +328,7 @@ async def test_a_finish_again(agent: FileAgent) -> None:
     assert again.file == answer.file
     for message, reason in (
         (finish(CONTENT[:-1] + b"\1"), Reason.FINISH_CONFLICT),
-        (finish(CONTENT, blocks=False), Reason.INVALID_REQUEST),
+        (finish(CONTENT, SHA256), Reason.INVALID_REQUEST),
     ):
         async with peer_of(agent) as peer:
             await peer.send(opened(upload=going_on(status)))
@@ -223,137 +337,143 @@ async def test_a_finish_again(agent: FileAgent) -> None:
 
 
 async def test_another_digest(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-3, DIG-4: DIGEST_MISMATCH with both digests; nothing is published."""
+    """UPL-3: DIGEST_MISMATCH with both digests; nothing is published."""
     wrong = CONTENT[:-1] + b"\1"
     with pytest.raises(Refused) as refused:
         await upload(agent, finish(wrong))
     assert refused.value.reason is Reason.DIGEST_MISMATCH
     assert refused.value.metadata == {
-        "expected_sha256_blocks": blocks_of(wrong).hex(),
-        "actual_sha256_blocks": blocks_of(CONTENT).hex(),
+        "expected_digest": f"blake3:{digest_of(wrong, BLAKE3).value.hex()}",
+        "actual_digest": f"blake3:{digest_of(CONTENT, BLAKE3).value.hex()}",
     }
     assert not os.listdir(sandbox.root)
 
 
-BOTH = files_pb2.UploadFinish(size_bytes=3, sha256=sha256_of(b"abc"), sha256_blocks=blocks_of(b"abc"))
-
-
 @pytest.mark.parametrize(
-    ("algorithm", "message", "field"),
+    ("algorithm", "digest", "field"),
     [
-        (BLOCKS, finish_of(b"abc", blocks=False), "finish.sha256"),
-        (BLOCKS, BOTH, "finish.sha256"),
-        (SHA256, finish_of(b"abc", blocks=True), "finish.sha256_blocks"),
-        (0, finish_of(b"abc", blocks=True), "finish.sha256_blocks"),
-        (0, BOTH, "finish.sha256_blocks"),
-        (BLOCKS, files_pb2.UploadFinish(size_bytes=3), "finish.sha256_blocks"),
-        (BLOCKS, files_pb2.UploadFinish(size_bytes=3, sha256_blocks=bytes(31)), "finish.sha256_blocks"),
+        (BLAKE3, digest_of(b"abc", SHA256), "finish.digest.algorithm"),
+        (SHA256, digest_of(b"abc", BLAKE3), "finish.digest.algorithm"),
+        (SHA256, digest_of(b"abc", UNKNOWN), "finish.digest.algorithm"),
+        (SHA256, files_pb2.Digest(value=bytes(32)), "finish.digest.algorithm"),
+        (BLAKE3, None, "finish.digest.algorithm"),
+        (BLAKE3, files_pb2.Digest(algorithm=BLAKE3), "finish.digest.value"),
+        (BLAKE3, files_pb2.Digest(algorithm=BLAKE3, value=bytes(31)), "finish.digest.value"),
+        (SHA256, files_pb2.Digest(algorithm=SHA256, value=bytes(33)), "finish.digest.value"),
     ],
 )
-async def test_a_digest_of_the_wrong_kind(
-    agent: FileAgent, algorithm: int, message: files_pb2.UploadFinish, field: str
+async def test_a_finish_with_a_digest_of_another_algorithm(
+    agent: FileAgent, algorithm: Algorithm, digest: files_pb2.Digest | None, field: str
 ) -> None:
-    """DIG-4: the field is named, and what was staged can still be finished."""
-    status = await start_upload(agent, "/file", 3, digest_algorithm=algorithm)
-    named = metadata("/file", 3, upload_id=status.upload_id, epoch=status.epoch, digest_algorithm=algorithm)
+    """DIG-5: the field is named, and the algorithm; what was staged can still be finished."""
+    asked: dict[str, Any] = {"accepted_digests": [algorithm]}
+    status = await start_upload(agent, "/file", 3, **asked)
+    named = metadata("/file", 3, upload_id=status.upload_id, epoch=status.epoch, **asked)
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=named))
         await peer.data(0, b"abc")
+        message = files_pb2.UploadFinish(size_bytes=3, digest=digest)
         await peer.upload_message(files_pb2.UploadFileRequest(finish=message))
         error = await peer.error()
     assert (error.reason, error.fields) == (Reason.INVALID_REQUEST, [field])
+    if field.endswith("algorithm"):
+        assert files_pb2.DigestAlgorithm.Name(algorithm) in str(error)
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=named))
-        await peer.upload_message(finish(b"abc", blocks=algorithm == BLOCKS))
+        await peer.upload_message(finish(b"abc", algorithm))
         assert (await peer.answer()).upload.resumed_from == 3
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "given", "field"),
+    ("accepted", "digest", "field"),
     [
-        (BLOCKS, {"sha256": bytes(32)}, "sha256"),
-        (BLOCKS, {"sha256": bytes(32), "sha256_blocks": bytes(32)}, "sha256"),
-        (BLOCKS, {"sha256_blocks": bytes(31)}, "sha256_blocks"),
-        (0, {"sha256_blocks": bytes(32)}, "sha256_blocks"),
+        ([BLAKE3], digest_of(b"x", SHA256), "digest.algorithm"),
+        ([], digest_of(b"x", BLAKE3), "digest.algorithm"),
+        ([BLAKE3], digest_of(b"x", UNKNOWN), "digest.algorithm"),
+        (BOTH, files_pb2.Digest(value=bytes(32)), "digest.algorithm"),
+        (BOTH, files_pb2.Digest(algorithm=BLAKE3, value=bytes(31)), "digest.value"),
     ],
 )
-async def test_a_source_digest_of_the_wrong_kind(
-    agent: FileAgent, algorithm: int, given: dict[str, Any], field: str
+async def test_a_source_digest_that_cannot_be(
+    agent: FileAgent, accepted: list[Algorithm], digest: files_pb2.Digest, field: str
 ) -> None:
-    """RSM-9, DIG-4"""
+    """RSM-9, DIG-6"""
     with pytest.raises(Refused) as refused:
-        await start_upload(agent, "/file", 3, digest_algorithm=algorithm, **given)
+        await start_upload(agent, "/file", 3, accepted_digests=accepted, digest=digest)
     assert (refused.value.reason, refused.value.fields) == (Reason.INVALID_REQUEST, [field])
 
 
-async def test_the_same_content_is_there(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-9, DIG-4: content is compared by the upload's digest, without reading holes."""
+@pytest.mark.parametrize("algorithm", BOTH)
+async def test_the_same_content_is_there(agent: FileAgent, sandbox: Sandbox, algorithm: Algorithm) -> None:
+    """RSM-9, DIG-6: content is compared by the digest's algorithm, which the upload has then; holes are not read."""
     make_sparse(sandbox.root / "file", SIZE)
-    status = await start(agent, sha256_blocks=blocks_of(CONTENT))
+    status = await start(agent, digest=digest_of(CONTENT, algorithm), request_id="r")
     assert status.state == files_pb2.UPLOAD_STATE_PUBLISHED
-    assert status.digest_algorithm == BLOCKS
+    assert (status.digest_algorithm, status.staged_digest) == (algorithm, digest_of(CONTENT, algorithm))
     assert status.result.already_identical
-    assert (status.result.file.sha256, status.result.file.sha256_blocks) == (b"", blocks_of(CONTENT))
+    assert status.result.file.digest == digest_of(CONTENT, algorithm)
     assert sandbox.fs.calls["pread"] == 1
-    other = await start(agent, sha256_blocks=blocks_of(CONTENT + b"\0"))
-    assert other.state == files_pb2.UPLOAD_STATE_RECEIVING
+    assert await start(agent, request_id="r") == status
+    other = await start(agent, digest=digest_of(CONTENT + b"\0", algorithm))
+    assert (other.state, other.digest_algorithm) == (files_pb2.UPLOAD_STATE_RECEIVING, BLAKE3)
 
 
-async def test_the_digest_stays_the_same(agent: FileAgent) -> None:
-    """RSM-1, DIG-3: another algorithm is another upload; the default can be said or left out."""
-    await start(agent, request_id="r")
-    for algorithm in (0, SHA256):
+async def test_a_source_digest_that_may_not_be_computed(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DIG-6: it is not compared, and the answer says the upload's own algorithm."""
+    (sandbox.root / "file").write_bytes(b"abc")
+    request = files_pb2.StartUploadRequest(
+        metadata=metadata("/file", 3, accepted_digests=BOTH), digest=digest_of(b"abc", BLAKE3)
+    )
+    status = (await call(agent, start_upload=request, digests=[SHA256])).start_upload.upload
+    assert (status.state, status.digest_algorithm) == (files_pb2.UPLOAD_STATE_RECEIVING, SHA256)
+    request.metadata.accepted_digests.append(UNKNOWN)
+    request.digest.algorithm = UNKNOWN
+    status = (await call(agent, start_upload=request)).start_upload.upload
+    assert (status.state, status.digest_algorithm) == (files_pb2.UPLOAD_STATE_RECEIVING, BLAKE3)
+
+
+async def test_an_upload_keeps_its_digest(agent: FileAgent) -> None:
+    """DIG-7: whoever goes on has to take it; else the field is named. The list itself need not stay the same."""
+    status = await start(agent, request_id="r")
+    for accepted in ([], [SHA256], [UNKNOWN]):
+        for names in ({"request_id": "r"}, {"upload_id": status.upload_id}):
+            with pytest.raises(Refused) as refused:
+                await start(agent, accepted_digests=accepted, **names)
+            assert refused.value.reason is Reason.UPLOAD_CONFLICT
+            assert refused.value.metadata == {"fields": "metadata.accepted_digests"}
+    for accepted in ([BLAKE3], [SHA256, BLAKE3]):
+        again = await start(agent, accepted_digests=accepted, request_id="r")
+        assert (again.upload_id, again.digest_algorithm) == (status.upload_id, BLAKE3)
+    request = files_pb2.StartUploadRequest(metadata=going_on(status, request_id="r"))
+    kept = (await call(agent, start_upload=request, digests=[SHA256])).start_upload.upload
+    assert kept.digest_algorithm == BLAKE3
+
+
+@pytest.mark.parametrize("algorithm", BOTH)
+async def test_a_condition(agent: FileAgent, sandbox: Sandbox, algorithm: Algorithm) -> None:
+    """CND-2, DIG-3: by either algorithm, if the operator allows it."""
+    (sandbox.root / "file").write_bytes(b"abc")
+    good = files_pb2.UploadCondition(digest=digest_of(b"abc", algorithm))
+    await put(agent, "/file", b"new", condition=good)
+    with pytest.raises(Refused) as refused:
+        await put(agent, "/file", b"new", condition=good)
+    assert refused.value.reason is Reason.CONDITION_FAILED
+    for condition, allowed, reason in (
+        (files_pb2.UploadCondition(digest=digest_of(b"new", UNKNOWN)), [], Reason.DIGEST_UNSUPPORTED),
+        (files_pb2.UploadCondition(digest=digest_of(b"new", BLAKE3)), [SHA256], Reason.DIGEST_UNSUPPORTED),
+        (files_pb2.UploadCondition(digest=files_pb2.Digest()), [], Reason.INVALID_REQUEST),
+    ):
+        request = files_pb2.StartUploadRequest(metadata=metadata("/file", condition=condition))
         with pytest.raises(Refused) as refused:
-            await start_upload(agent, "/file", SIZE, request_id="r", digest_algorithm=algorithm)
-        assert refused.value.reason is Reason.UPLOAD_CONFLICT
-    status = await start_upload(agent, "/file", SIZE, request_id="s")
-    again = await start_upload(agent, "/file", SIZE, request_id="s", digest_algorithm=SHA256)
-    assert status.upload_id == again.upload_id
-
-
-async def test_an_algorithm_of_a_later_caller(agent: FileAgent) -> None:
-    """DIG-3: what is not known is SHA-256, and not echoed."""
-    status = await start_upload(agent, "/file", SIZE, digest_algorithm=99)
-    assert status.digest_algorithm == 0
-    assert status.staged_sha256 == sha256_of(b"")
-    answer = await put(agent, "/other", b"abc", digest_algorithm=99)
-    assert (answer.file.sha256, answer.file.sha256_blocks) == (sha256_of(b"abc"), b"")
-
-
-async def test_callers_that_know_no_other(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-1, RFC-2, RFC-3: nothing in any answer is of the other algorithm."""
-    make_sparse(sandbox.root / "sparse", 2 * WORTHWHILE_ZEROS)
-    status = await start_upload(agent, "/file", SIZE)
-    answer = await put(agent, "/file", b"abc")
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=metadata("/rfc", 3, explicit=False)))
-        await peer.chunk(b"abc")
-        await peer.input_end()
-        of_the_rfc = (await peer.answer()).upload
-    downloaded = await get(agent, "/sparse")
-    described = await stat(agent, "/file", include_digest=True)
-    assert downloaded.trailer is not None
-    for said in (status, answer.file, of_the_rfc.file, downloaded.header, downloaded.trailer, described):
-        named = {field.name for field, _ in said.ListFields()}
-        assert not named & {"digest_algorithm", "sha256_blocks", "staged_sha256_blocks"}
-        assert said is downloaded.header or named & {"sha256", "staged_sha256"}
-
-
-async def test_an_upload_without_a_finish(agent: FileAgent) -> None:
-    """UPL-2, UPL-12, DIG-4: the answer has the digest that the metadata asked for."""
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=metadata("/file", 3, explicit=False, digest_algorithm=BLOCKS)))
-        await peer.chunk(b"abc")
-        await peer.input_end()
-        answer = (await peer.answer()).upload
-    assert (answer.file.sha256, answer.file.sha256_blocks) == (b"", blocks_of(b"abc"))
+            await call(agent, start_upload=request, digests=allowed)
+        assert refused.value.reason is reason
 
 
 def write_into_the_hole(path: Path) -> None:
     write_at(path, 5 * MIB, b"x")
 
 
-def write_into_a_block_with_content(path: Path) -> None:
+def write_before_content(path: Path) -> None:
     write_at(path, DATA_AT - 1, b"x")
 
 
@@ -372,7 +492,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def move_content(path: Path) -> None:
-    """The same blocks at another place."""
+    """The same bytes at another place."""
     punch_everything_out(path)
     write_at(path, DATA_AT + MIB, DATA)
 
@@ -381,7 +501,7 @@ def move_content(path: Path) -> None:
     "meddle",
     [
         write_into_the_hole,
-        write_into_a_block_with_content,
+        write_before_content,
         punch_content_out,
         punch_everything_out,
         flip_a_bit,
@@ -390,7 +510,7 @@ def move_content(path: Path) -> None:
     ids=lambda meddle: meddle.__name__,
 )
 async def test_a_change_behind_our_back(agent: FileAgent, sandbox: Sandbox, meddle: Any) -> None:
-    """UPL-3, DIG-5: every change of the content is found before anything is published."""
+    """UPL-3: every change of the content is found before anything is published."""
     status, path = await staged(agent, sandbox)
     meddle(path)
     with pytest.raises(Refused) as refused:
@@ -400,119 +520,27 @@ async def test_a_change_behind_our_back(agent: FileAgent, sandbox: Sandbox, medd
 
 
 async def test_zeros_behind_our_back(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-2, DIG-5: it is the content that counts; zeros in the place of a hole are none."""
+    """UPL-3: it is the content that counts; zeros in the place of a hole are none."""
     status, path = await staged(agent, sandbox)
     write_at(path, 4 * MIB, bytes(MIB))
     write_at(path, DATA_AT - 5000, bytes(5000))
     answer = await finish_staged(agent, status)
-    assert answer.file.sha256_blocks == blocks_of(CONTENT)
-
-
-LARGE = WORTHWHILE_ZEROS + 4 * MIB
-
-
-@pytest.mark.parametrize(
-    ("request_", "blocks"),
-    [
-        ({"accepted_digests": [BLOCKS]}, True),
-        ({"accepted_digests": [99, SHA256, BLOCKS, 0]}, True),
-        ({"accepted_digests": [BLOCKS], "offset": DATA_AT + 7}, True),
-        ({"accepted_digests": [BLOCKS], "length": WORTHWHILE_ZEROS}, True),
-        ({"accepted_digests": [BLOCKS], "length": WORTHWHILE_ZEROS - 1}, False),
-        ({"accepted_digests": [BLOCKS], "tail_bytes": 100}, False),
-        ({"accepted_digests": [SHA256, 99]}, False),
-        ({}, False),
-    ],
-    ids=str,
-)
-async def test_the_digest_of_a_download(
-    agent: FileAgent,
-    sandbox: Sandbox,
-    request_: dict[str, Any],
-    blocks: bool,  # noqa: FBT001
-) -> None:
-    """DIG-6: what the caller takes and the file is worth; a range begins with block 0."""
-    make_sparse(sandbox.root / "file", LARGE)
-    got = await get(agent, "/file", **request_)
-    assert got.header.digest_algorithm == (BLOCKS if blocks else 0)
-    assert got.trailer is not None
-    if got.trailer.whole_file:
-        file = got.trailer.file
-        assert (file.sha256, file.sha256_blocks) == (got.trailer.sha256, got.trailer.sha256_blocks)
-
-
-@pytest.mark.parametrize("size", [0, 1, LARGE])
-async def test_a_download_that_has_no_holes_to_skip(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
-    """DIG-6: SHA-256, which every tool knows."""
-    (sandbox.root / "file").write_bytes(b"x" * size)
-    got = await get(agent, "/file", accepted_digests=[BLOCKS])
-    assert got.header.digest_algorithm == 0
-
-
-async def test_an_unchecked_download(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-6: there is no trailer, so nothing is promised."""
-    make_sparse(sandbox.root / "file", LARGE)
-    got = await get(agent, "/file", checked=False, accepted_digests=[BLOCKS], length=10)
-    assert got.header.digest_algorithm == 0
-
-
-async def test_a_download_of_a_tebibyte_of_zeros(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-5: what is a hole is not read, and not hashed."""
-    make_sparse(sandbox.root / "file", HUGE)
-    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True, accepted_digests=[BLOCKS])
-    async with peer_of(agent) as peer:
-        await peer.send(opened(download=request))
-        await peer.input_end()
-        await peer.accepted()
-        trailer = None
-        while (frame := await peer.next()) is not None:
-            if frame.download.WhichOneof("payload") == "trailer":
-                trailer = frame.download.trailer
-    assert trailer is not None
-    assert (trailer.end_offset, trailer.sha256, len(trailer.sha256_blocks)) == (HUGE, b"", 32)
-    assert sandbox.fs.calls["preadv"] < 10
-
-
-@pytest.mark.parametrize("algorithm", [0, SHA256, BLOCKS, 99])
-async def test_stat(agent: FileAgent, sandbox: Sandbox, algorithm: int) -> None:
-    """DIG-7: the digest that was asked for; SHA-256 if it is not known."""
-    make_sparse(sandbox.root / "file", SIZE)
-    described = await stat(agent, "/file", include_digest=True, digest_algorithm=algorithm)
-    expected = (b"", blocks_of(CONTENT)) if algorithm == BLOCKS else (sha256_of(CONTENT), b"")
-    assert (described.sha256, described.sha256_blocks) == expected
-    described = await stat(agent, "/file", digest_algorithm=algorithm)
-    assert (described.sha256, described.sha256_blocks) == (b"", b"")
+    assert answer.file.digest == digest_of(CONTENT, BLAKE3)
 
 
 async def test_the_journal_of_an_older_agent(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-3, DIG-3: its uploads go on with SHA-256, also one that asked for what it did not know."""
-    finished = await put(restarted[0], "/old", b"old", request_id="o")
-    status = await start_upload(restarted[0], "/file", 6, request_id="r")
-    named = metadata("/file", 6, upload_id=status.upload_id, epoch=status.epoch)
-    async with peer_of(restarted[0]) as peer:
-        await peer.send(opened(upload=named))
-        await peer.data(0, b"abc")
-        peer.to_agent.end()
-        await peer.error()
+    """RSM-3: its rows hold messages of an earlier protocol, so its uploads are forgotten, and what they staged."""
+    await put(restarted[0], "/old", b"old", request_id="o")
+    await staged(restarted[0], sandbox)
     await restarted[0].aclose()
-    asked = metadata("/file", 6, request_id="r", digest_algorithm=BLOCKS).SerializeToString()
-    database = sqlite3.connect(sandbox.settings.state_dir / "uploads.sqlite3")
-    with database:
-        database.execute("ALTER TABLE uploads RENAME COLUMN finish_digest TO finish_sha256")
-        database.execute("ALTER TABLE uploads DROP COLUMN digest_algorithm")
-        database.execute("UPDATE uploads SET metadata = ? WHERE request_id = 'r'", (asked,))
-        database.execute("PRAGMA user_version = 1")
+    with sqlite3.connect(sandbox.settings.state_dir / "uploads.sqlite3") as database:
+        database.execute("PRAGMA user_version = 3")
     database.close()
     agent = await restart(restarted, sandbox)
-    status = await get_upload(agent, request_id="r", digest=True)
-    assert (status.digest_algorithm, status.staged_sha256) == (0, sha256_of(b"abc"))
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=named))
-        await peer.data(3, b"def")
-        await peer.upload_message(finish(b"abcdef", blocks=False))
-        assert (await peer.answer()).upload.file.sha256 == sha256_of(b"abcdef")
-    old = await get_upload(agent, finished.upload_id)
-    assert (old.result, old.staged_sha256) == (finished, sha256_of(b"old"))
+    assert (await get_upload(agent, request_id="o")).state == UNKNOWN_STATE
+    assert sandbox.leftovers() == []
+    answer = await put(agent, "/old", b"new", request_id="o")
+    assert not answer.replayed
 
 
 def test_the_journal_of_a_newer_agent(tmp_path: Path) -> None:

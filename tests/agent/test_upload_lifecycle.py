@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import sqlite3
 import threading
@@ -29,6 +28,7 @@ from agent.agent_harness import (
     start_upload,
     until,
 )
+from digest_values import OTHER, digest_of
 from openshell_files_protocol.chunks import Chunk
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -129,9 +129,9 @@ async def test_no_lock_is_held_while_a_destination_is_hashed(agent: FileAgent, s
         return real(fd, size, offset)
 
     sandbox.fs.__dict__["pread"] = slow
-    digest = hashlib.sha256(NEW).digest()
+    digest = digest_of(NEW)
     starts = [
-        asyncio.create_task(start_upload(agent, "/file", 3, request_id="r", sha256=digest)) for _ in range(3)
+        asyncio.create_task(start_upload(agent, "/file", 3, request_id="r", digest=digest)) for _ in range(3)
     ]
     for _ in starts:
         await until(lambda: reading.acquire(blocking=False))
@@ -179,7 +179,7 @@ def test_the_largest_file_in_the_rules(size: int, allowed: bool) -> None:  # noq
     action = core.receive(Chunk(0, bytes(size), 0, 0))
     assert isinstance(action, Refuse) is not allowed
     if allowed:
-        assert isinstance(core.receive(Finish(size, bytes(32))), Publish)
+        assert isinstance(core.receive(Finish(size, OTHER.algorithm, OTHER.value)), Publish)
 
 
 # The journal, from outside
@@ -299,7 +299,7 @@ def row(sandbox: Sandbox, **changes: Any) -> None:
         expiry=1e9,
         inode=(sandbox.root / "file").stat().st_ino,
         finish_size=len(NEW),
-        finish_digest=hashlib.sha256(NEW).digest(),
+        finish_digest=digest_of(NEW).value,
     )
     journal = Journal(sandbox.settings.state_dir)
     journal.write(replace(record, **changes), durable=True)
@@ -399,7 +399,7 @@ async def test_rows_of_an_earlier_agent_do_not_stop_the_start(sandbox: Sandbox) 
         fingerprint = upload_request(kept, started=True).fingerprint
         texts = (f"u{number}", f"r{number}", "alice")
         blobs = (fingerprint, bloated, b"/", b"file", staging.encode())
-        numbers = (1, int(RECEIVING), 1.0, sandbox.now[0], 1e9, 0, 0, 0, b"", "", b"", 0)
+        numbers = (1, int(RECEIVING), 1.0, sandbox.now[0], 1e9, 0, 0, 0, b"", "", b"", 1)
         marks = ", ".join("?" * (len(texts) + len(blobs) + len(numbers)))
         assert len(names) == len(texts) + len(blobs)
         db.execute(f"INSERT INTO uploads VALUES ({marks})", (*texts, *blobs, *numbers))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from openshell_files_protocol.chunks import Chunk
-from openshell_files_protocol.digests import DigestAlgorithm
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.upload import (
     Finish,
@@ -25,7 +25,11 @@ from openshell_supervisor_sim.agent.core.upload import (
     UploadTerms,
 )
 
-SHA = bytes(32)
+SHA = Digest(DigestAlgorithm.SHA256, bytes(32))
+
+
+def finish(size: int, value: bytes = SHA.value) -> Finish:
+    return Finish(size, SHA.algorithm.value, value)
 
 
 def core(**terms: Any) -> UploadCore:
@@ -99,7 +103,7 @@ def test_finish_with_size_and_digest() -> None:
     """UPL-3"""
     machine = core()
     machine.receive(Chunk(0, b"abc", 1))
-    assert machine.receive(Finish(3, SHA)) == Publish(3, SHA)
+    assert machine.receive(finish(3)) == Publish(3, SHA)
     assert machine.phase is Phase.FINISHED
 
 
@@ -110,65 +114,50 @@ def test_finish_with_another_size(declared: int | None, size: int) -> None:
     """UPL-3: size of the content, of the finish and of the metadata have to agree."""
     machine = core(declared_size=declared, max_file_bytes=2**64)
     machine.receive(Chunk(0, b"abc", 1))
-    action = refused(machine, Finish(size, SHA))
+    action = refused(machine, finish(size))
     assert action.error.reason is Reason.SIZE_MISMATCH
     assert not action.keep
 
 
-@pytest.mark.parametrize("digest", [b"", bytes(31), bytes(33)])
-def test_a_digest_is_mandatory(digest: bytes) -> None:
+@pytest.mark.parametrize("value", [b"", bytes(31), bytes(33)])
+def test_a_digest_is_mandatory(value: bytes) -> None:
     """UPL-3"""
-    action = refused(core(), Finish(0, digest))
+    action = refused(core(), Finish(0, SHA.algorithm.value, value))
     assert action.error.reason is Reason.INVALID_REQUEST
-    assert action.error.field_violations[0].field == "finish.sha256"
+    assert action.error.field_violations[0].field == "finish.digest.value"
     assert action.keep
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "finish", "field"),
-    [
-        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, SHA), "finish.sha256"),
-        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, SHA, SHA), "finish.sha256"),
-        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, b"", b""), "finish.sha256_blocks"),
-        (DigestAlgorithm.SHA256_BLOCKS, Finish(0, b"", bytes(33)), "finish.sha256_blocks"),
-        (DigestAlgorithm.SHA256, Finish(0, b"", SHA), "finish.sha256_blocks"),
-        (DigestAlgorithm.SHA256, Finish(0, SHA, SHA), "finish.sha256_blocks"),
-    ],
-)
-@pytest.mark.parametrize("published", [None, (0, SHA)])
-def test_a_digest_of_the_other_kind(
-    algorithm: DigestAlgorithm, finish: Finish, field: str, published: tuple[int, bytes] | None
-) -> None:
-    """UPL-3, RSM-6, DIG-4: also when the finish is repeated."""
-    action = refused(core(digest_algorithm=algorithm, published=published), finish)
+@pytest.mark.parametrize("algorithm", DigestAlgorithm)
+@pytest.mark.parametrize("given", [0, 99, *(algorithm.value for algorithm in DigestAlgorithm)])
+@pytest.mark.parametrize("replayed", [False, True])
+def test_the_algorithm_of_a_finish(algorithm: DigestAlgorithm, given: int, replayed: bool) -> None:  # noqa: FBT001
+    """UPL-3, RSM-6, DIG-5: the upload's, also when the finish is repeated."""
+    digest = Digest(algorithm, bytes(32))
+    machine = core(algorithm=algorithm, published=(0, digest) if replayed else None)
+    if given == algorithm.value:
+        assert machine.receive(Finish(0, given, bytes(32))) == (Replay() if replayed else Publish(0, digest))
+        return
+    action = refused(machine, Finish(0, given, bytes(32)))
     assert action.error.reason is Reason.INVALID_REQUEST
-    assert action.error.field_violations[0].field == field
+    assert action.error.field_violations[0].field == "finish.digest.algorithm"
+    assert f"DIGEST_ALGORITHM_{algorithm.name}" in action.error.field_violations[0].description
     assert action.keep
-
-
-def test_finish_with_the_other_digest() -> None:
-    """UPL-3, RSM-6, DIG-4"""
-    blocks = DigestAlgorithm.SHA256_BLOCKS
-    assert core(digest_algorithm=blocks).receive(Finish(0, b"", SHA)) == Publish(0, SHA)
-    again = core(digest_algorithm=blocks, published=(0, SHA))
-    assert again.receive(Finish(0, b"", SHA)) == Replay()
-    action = refused(core(digest_algorithm=blocks, published=(0, SHA)), Finish(0, b"", b"\1" * 32))
-    assert action.error.reason is Reason.FINISH_CONFLICT
 
 
 def test_unannounced_finish() -> None:
     """UPL-4"""
-    action = refused(core(explicit_finish=False, declared_size=0), Finish(0, SHA))
+    action = refused(core(explicit_finish=False, declared_size=0), finish(0))
     assert action.error.field_violations[0].field == "finish"
 
 
 @pytest.mark.parametrize(
-    "event", [Chunk(0, b"a", 1), Chunk(None, b"a"), Finish(0, SHA), Misplaced("metadata", "x")]
+    "event", [Chunk(0, b"a", 1), Chunk(None, b"a"), finish(0), Misplaced("metadata", "x")]
 )
 def test_nothing_follows_finish(event: Input) -> None:
     """UPL-4"""
     machine = core()
-    machine.receive(Finish(0, SHA))
+    machine.receive(finish(0))
     assert refused(machine, event).error.reason is Reason.INVALID_REQUEST
 
 
@@ -235,13 +224,13 @@ def test_finish_repeated() -> None:
     """RSM-6: content is skipped, the same finish gives the same answer."""
     machine = core(published=(3, SHA))
     assert machine.receive(Chunk(1, b"bc", 1)) == Skip()
-    assert machine.receive(Finish(3, SHA)) == Replay()
+    assert machine.receive(finish(3)) == Replay()
 
 
-@pytest.mark.parametrize("finish", [Finish(4, SHA), Finish(3, bytes(31) + b"1")])
-def test_finish_repeated_with_others(finish: Finish) -> None:
+@pytest.mark.parametrize("again", [finish(4), finish(3, bytes(31) + b"1")])
+def test_finish_repeated_with_others(again: Finish) -> None:
     """RSM-6"""
-    assert refused(core(published=(3, SHA)), finish).error.reason is Reason.FINISH_CONFLICT
+    assert refused(core(published=(3, SHA)), again).error.reason is Reason.FINISH_CONFLICT
 
 
 def test_replay_without_explicit_finish() -> None:

@@ -26,6 +26,7 @@ from agent.agent_harness import (
     start_upload,
     until,
 )
+from digest_values import OTHER
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -163,7 +164,7 @@ async def _wrong_chunk(peer: Peer) -> None:
 
 
 async def _wrong_digest(peer: Peer) -> None:
-    await peer.finish(size=3, sha256=bytes(32))
+    await peer.finish(size=3, digest=OTHER)
     await peer.error()
 
 

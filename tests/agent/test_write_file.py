@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +21,8 @@ from agent.agent_harness import (
     put,
     until,
 )
+from digest_values import BLAKE3, OTHER, SHA256, UNKNOWN, digest_of
 from google.protobuf.empty_pb2 import Empty
-from naive_digests import BLOCKS, blocks_of
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.limits import KIB, MAX_WRITE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -39,7 +38,7 @@ def request_of(content: bytes, changes: dict[str, Any] | None = None, **fields: 
     request: dict[str, Any] = {
         "content": content,
         "crc32c": crc32c(content),
-        "sha256": hashlib.sha256(content).digest(),
+        "digest": digest_of(content),
         "metadata": metadata("/file", len(content), explicit=False, **fields),
     }
     return opened(write_file=files_pb2.WriteFileRequest(**(request | (changes or {}))))
@@ -81,7 +80,7 @@ async def test_the_disk_is_visited_once(
             accepted, answer = await peer.next_write()
             assert accepted.WhichOneof("frame") == "accepted"
             file = answer.write_file.file
-            assert (file.size_bytes, file.sha256) == (len(content), hashlib.sha256(content).digest())
+            assert (file.size_bytes, file.digest) == (len(content), digest_of(content))
             assert answer.write_file.durability == files_pb2.DURABILITY_FSYNC
             await peer.over()
         assert visits == 1
@@ -89,11 +88,16 @@ async def test_the_disk_is_visited_once(
     assert not sandbox.leftovers()
 
 
-async def test_the_other_digest(agent: FileAgent) -> None:
-    """DIG-4."""
-    told = {"sha256": b"", "sha256_blocks": blocks_of(b"abc")}
-    answer = await write(agent, b"abc", told, digest_algorithm=BLOCKS)
-    assert (answer.file.sha256, answer.file.sha256_blocks) == (b"", blocks_of(b"abc"))
+async def test_the_algorithm_of_its_digest(agent: FileAgent) -> None:
+    """DIG-8: which of several algorithms it has, the digest says; one that is not computed is refused."""
+    for algorithm in (BLAKE3, SHA256):
+        told = {"digest": digest_of(b"abc", algorithm)}
+        answer = await write(agent, b"abc", told, accepted_digests=[SHA256, BLAKE3])
+        assert answer.file.digest == told["digest"]
+    told = {"digest": digest_of(b"abc", UNKNOWN)}
+    assert (
+        await refused(agent, b"abc", told, accepted_digests=[UNKNOWN])
+    ).reason is Reason.DIGEST_UNSUPPORTED
 
 
 async def test_it_is_no_chunk(agent: FileAgent, sandbox: Sandbox) -> None:
@@ -113,8 +117,8 @@ async def test_it_is_no_chunk(agent: FileAgent, sandbox: Sandbox) -> None:
     [
         (b"abc", {"crc32c": 1}, Reason.CHUNK_CHECKSUM),
         (b"", {"crc32c": 1}, Reason.CHUNK_CHECKSUM),
-        (b"abc", {"sha256": hashlib.sha256(b"abd").digest()}, Reason.DIGEST_MISMATCH),
-        (b"", {"sha256": bytes(32)}, Reason.DIGEST_MISMATCH),
+        (b"abc", {"digest": digest_of(b"abd")}, Reason.DIGEST_MISMATCH),
+        (b"", {"digest": OTHER}, Reason.DIGEST_MISMATCH),
     ],
     ids=["checksum", "checksum of nothing", "digest", "digest of nothing"],
 )
@@ -148,10 +152,11 @@ async def test_wrong_content_is_refused(
         ({"lanes": 2}, {}, "metadata.lanes"),
         ({"size_bytes": 2}, {}, "metadata.size_bytes"),
         ({"size_bytes": 4}, {}, "metadata.size_bytes"),
-        ({}, {"sha256": b""}, "sha256"),
-        ({}, {"sha256": bytes(31)}, "sha256"),
-        ({}, {"sha256_blocks": bytes(32)}, "sha256_blocks"),
-        ({"digest_algorithm": BLOCKS}, {"sha256": b""}, "sha256_blocks"),
+        ({}, {"digest": None}, "digest"),
+        ({}, {"digest": files_pb2.Digest(algorithm=SHA256, value=bytes(31))}, "digest.value"),
+        ({}, {"digest": files_pb2.Digest(value=bytes(32))}, "digest.algorithm"),
+        ({}, {"digest": digest_of(b"abc", BLAKE3)}, "digest.algorithm"),
+        ({"accepted_digests": [BLAKE3]}, {}, "digest.algorithm"),
         ({"request_id": "r" * 129}, {}, "metadata.request_id"),
         ({"mode": 0o40755}, {}, "metadata.mode"),
     ],
@@ -230,7 +235,7 @@ async def test_a_repeated_one_of_a_file_that_was_there(agent: FileAgent) -> None
     """RSM-9: StartUpload found it, and its answer is repeated."""
     await put(agent, "/file", b"abc")
     start = files_pb2.StartUploadRequest(
-        metadata=metadata("/file", 3, request_id="r"), sha256=hashlib.sha256(b"abc").digest()
+        metadata=metadata("/file", 3, request_id="r"), digest=digest_of(b"abc")
     )
     await call(agent, start_upload=start)
     again = await write(agent, b"abc", request_id="r")

@@ -238,6 +238,16 @@ REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
         "oidc.jwks_allowed_origins (OPENSHELL_OIDC_JWKS_ALLOWED_ORIGINS)",
         "scheme, host and port",
     ),
+    "digests_without_sha256": (
+        {"OPENSHELL_FILES_DIGESTS": "blake3"},
+        "limits.digests (OPENSHELL_FILES_DIGESTS)",
+        "sha256 must be among them",
+    ),
+    "digest_unknown": (
+        {"OPENSHELL_FILES_DIGESTS": "sha256,md5"},
+        "limits.digests (OPENSHELL_FILES_DIGESTS)",
+        "blake3",
+    ),
     "sandbox_ttl_zero": (
         {"OPENSHELL_SANDBOX_JWT_TTL": "0"},
         "sandbox_tokens.ttl (OPENSHELL_SANDBOX_JWT_TTL)",

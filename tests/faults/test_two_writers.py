@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from digest_values import words_of
 from kill_client import content_of
 from kill_scene import STAGING_PREFIX
 from openshell_files import AsyncFilesClient, Condition, Durability, OidcAuth
@@ -73,10 +73,10 @@ async def test_the_last_one_stands(tmp_path: Path) -> None:
             there = (scene.directory / "file").read_bytes()
             assert there in contents, f"round {number}: neither of the two files"
             now = await scene.clients[0].sandbox("demo").stat("file", digest=True)
-            assert now.sha256 == hashlib.sha256(there).hexdigest()
+            assert now.digest == words_of(there)
             for content, result in zip(contents, results, strict=True):
                 assert isinstance(result, UploadResult)
-                assert result.sha256 == hashlib.sha256(content).hexdigest()
+                assert result.digest == words_of(content)
                 assert result.size == len(content)
                 # Who sees his own version knows that his file is there, and only he does.
                 assert (result.version == now.version) == (content == there), f"round {number}"
@@ -104,7 +104,7 @@ async def test_create_only_has_one_winner(tmp_path: Path) -> None:
             assert (scene.directory / name).read_bytes() == contents[won[0]]
             winner = results[won[0]]
             assert isinstance(winner, UploadResult)
-            assert winner.sha256 == hashlib.sha256(contents[won[0]]).hexdigest()
+            assert winner.digest == words_of(contents[won[0]])
             (scene.directory / name).unlink()
         assert await scene.clients[0].sandbox("demo").uploads() == []
         assert list(scene.directory.iterdir()) == []

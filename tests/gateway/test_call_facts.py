@@ -13,6 +13,7 @@ import grpc
 import pytest
 import structlog
 from conditions import until
+from digest_values import OTHER
 from gateway_harness import SANDBOX, FakeRelay, GatewayHarness, running_gateway
 from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.content_count import ContentCount
@@ -208,7 +209,7 @@ async def test_finishes_and_trailers_are_no_content(harness: GatewayHarness) -> 
     supervisor = harness.supervisor()
     await supervisor.connect()
     data = files_pb2.FileChunk(data=bytes(1000), crc32c=1)
-    finish = files_pb2.UploadFinish(size_bytes=1000, sha256=bytes(32))
+    finish = files_pb2.UploadFinish(size_bytes=1000, digest=OTHER)
     answer = file_relay_pb2.FileRelayResponse(upload=files_pb2.UploadFileResponse(bytes_written=1000))
 
     async def upload(*messages: files_pb2.UploadFileRequest) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
 import pytest
 from conditions import until
+from digest_values import digest_of
 from gateway_harness import KEEPS, SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_protocol import methods
@@ -42,7 +42,7 @@ def request_of(content: bytes = b"abc", **fields: Any) -> files_pb2.WriteFileReq
         metadata=files_pb2.UploadFileMetadata(**(about | fields)),
         content=content,
         crc32c=crc32c(content),
-        sha256=hashlib.sha256(content).digest(),
+        digest=digest_of(content),
     )
 
 

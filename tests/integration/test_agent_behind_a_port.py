@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conditions import PATIENCE_SECONDS
+from digest_values import words_of
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
 from openshell_files import AsyncFilesClient, FilesError, OidcAuth, RetryPolicy
 from openshell_files_gateway.config.tables import LimitSettings, SandboxSettings
@@ -102,7 +102,7 @@ async def test_files_by_an_agent_of_its_own(tmp_path: Path) -> None:
     async with scene(places) as (client, _):
         files = client.sandbox("demo")
         uploaded = await files.write_bytes("/file", CONTENT)
-        assert uploaded.sha256 == hashlib.sha256(CONTENT).hexdigest()
+        assert uploaded.digest == words_of(CONTENT)
         assert (places.root / "file").read_bytes() == CONTENT
         assert await files.read_bytes("/file") == CONTENT
         assert (await files.stat("/file")).size == len(CONTENT)

@@ -68,12 +68,13 @@ async def _up_and_down(stack: DevStack, client: AsyncFilesClient, directory: Pat
     memory = _memory(stack)
     files = client.sandbox("demo")
     try:
-        up = await files.upload_path(source, "large")
+        up = await files.upload_path(source, "large", digest="sha256")
         memory.assert_within(LIMIT)
-        down = await files.download_path("large", target)
+        down = await files.download_path("large", target, digest="sha256")
         memory.assert_within(LIMIT)
         digest = await asyncio.to_thread(_sha256, target)
-        assert up.sha256 == down.sha256 == digest == await asyncio.to_thread(_sha256, source)
+        assert up.digest == down.digest == f"sha256:{digest}"
+        assert digest == await asyncio.to_thread(_sha256, source)
     finally:
         for path in (source, target, stack.sandboxes[0].directory / "large"):
             path.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Protocol
 import pytest
 from cli_command import cli_result
 from dev_command import DevSandbox, DevStack
+from digest_values import words_of
 from kill_client import content_of
 from openshell_files import AsyncFilesClient, DigestChoice, FilesClient, OidcAuth
 from openshell_files.results import DownloadResult, UploadResult
-from openshell_files_protocol.digests import DigestAlgorithm, new_hasher
+from openshell_files_protocol.digests import DigestAlgorithm, DigestHasher
 from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
 
 #: Every edge at which something is cut, and both sides of it.
@@ -50,8 +50,8 @@ NAMES = {
     "hidden": ".hidden",
 }
 
-#: What a result says: `sha256` and `sha256_blocks`.
-Said = tuple[str | None, str | None]
+#: The digest that a result says.
+Said = str | None
 
 
 class Carrier(Protocol):
@@ -83,7 +83,7 @@ def by_sync(
         down = files.download_path(remote, target, digest=digest)
     assert (up.size, down.size) == (source.stat().st_size,) * 2
     assert (up.attempts, down.attempts) == (1, 1), "nothing breaks here"
-    return (up.sha256, up.sha256_blocks), (down.sha256, down.sha256_blocks)
+    return up.digest, down.digest
 
 
 def by_async(
@@ -105,7 +105,7 @@ def by_async(
     up, down = asyncio.run(carry())
     assert (up.size, down.size) == (source.stat().st_size,) * 2
     assert (up.attempts, down.attempts) == (1, 1), "nothing breaks here"
-    return (up.sha256, up.sha256_blocks), (down.sha256, down.sha256_blocks)
+    return up.digest, down.digest
 
 
 def by_command(
@@ -127,7 +127,7 @@ def by_command(
     assert max(up["bytes_sent"], down["bytes_received"]) <= min(size, occupied + 4 * MIB)
     assert up["path"] == down["path"]
     assert min(up["seconds"], down["seconds"]) >= 0
-    return (up["sha256"], up["sha256_blocks"]), (down["sha256"], down["sha256_blocks"])
+    return up["digest"], down["digest"]
 
 
 BY_SDK = pytest.mark.parametrize("carrier", [by_sync, by_async], ids=["sync", "async"])
@@ -137,8 +137,8 @@ def _check_round_trip(stack: DevStack, carrier: Carrier, source: Path, remote: s
     """Carry a file there and back, and compare everything."""
     sandbox = stack.sandboxes[1]
     content = source.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    assert carrier(stack, sandbox, source, remote, target) == ((digest, None), (digest, None))
+    digest = words_of(content)
+    assert carrier(stack, sandbox, source, remote, target) == (digest, digest)
     stored = sandbox.directory / remote
     for path in (stored, target):
         assert path.read_bytes() == content
@@ -171,7 +171,7 @@ def test_small_files_one_after_the_other(stack: DevStack, flavour: str) -> None:
 
     def check(result: UploadResult, content: bytes) -> None:
         assert (sandbox.directory / "small").read_bytes() == content
-        assert result.sha256 == hashlib.sha256(content).hexdigest()
+        assert result.digest == words_of(content)
         assert (result.size, result.bytes_sent, result.attempts) == (len(content), len(content), 1)
 
     if flavour == "async":
@@ -229,24 +229,19 @@ def test_names_by_command(stack: DevStack, tmp_path: Path) -> None:
 def _check_sparse(stack: DevStack, tmp_path: Path, carrier: Carrier, digest: DigestChoice = "auto") -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     data = content_of("sparse", 100_000)
-    blocks, position = new_hasher(DigestAlgorithm.SHA256_BLOCKS), 0
+    expected, position = DigestHasher(DigestAlgorithm["BLAKE3" if digest == "auto" else digest.upper()]), 0
     with source.open("wb") as file:
         for offset in (0, 2**31 + 12_345, SPARSE_BYTES - len(data)):
             file.seek(offset)
             file.write(data)
-            blocks.zeros(offset - position)
-            blocks.update(data)
+            expected.zeros(offset - position)
+            expected.update(data)
             position = offset + len(data)
     assert source.stat().st_size == SPARSE_BYTES
     sandbox = stack.sandboxes[1]
     try:
         up, down = carrier(stack, sandbox, source, "sparse", target, digest)
-        if digest == "auto":
-            assert up == down == (None, blocks.digest().hex())
-        else:
-            assert up == down
-            assert up[0] is not None
-            assert up[1] is None
+        assert up == down == str(expected.digest())
         for path in (sandbox.directory / "sparse", target):
             status = path.stat()
             assert status.st_size == SPARSE_BYTES
@@ -266,30 +261,12 @@ BY_EVERY_WAY = pytest.mark.parametrize(
 
 @BY_EVERY_WAY
 def test_a_sparse_file_of_more_than_four_gib(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
-    """2^32+1 bytes: offsets do not wrap; holes stay holes, there and back (UPL-5, DWN-7, DIG-4, DIG-6)."""
+    """2^32+1 bytes: offsets do not wrap; holes stay holes, there and back (UPL-5, DWN-7, DIG-1)."""
     _check_sparse(stack, tmp_path, carrier)
 
 
 @pytest.mark.long
 @BY_EVERY_WAY
 def test_a_sparse_file_by_sha256(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
-    """The same with `digest="sha256"` (DIG-1); hashing the zeros takes its time."""
+    """The same with `digest="sha256"` (DIG-1)."""
     _check_sparse(stack, tmp_path, carrier, "sha256")
-
-
-@BY_SDK
-def test_a_file_of_zeros_that_nobody_could_hash(stack: DevStack, tmp_path: Path, carrier: Carrier) -> None:
-    """DIG-5: half a tebibyte, there and back; hashing that at one end would take longer than a test may."""
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.touch()
-    os.truncate(source, 2**39)
-    blocks = new_hasher(DigestAlgorithm.SHA256_BLOCKS)
-    blocks.zeros(2**39)
-    sandbox = stack.sandboxes[1]
-    try:
-        up, down = carrier(stack, sandbox, source, "zeros", target)
-        assert up == down == (None, blocks.digest().hex())
-        assert target.stat().st_size == 2**39
-        assert target.stat().st_blocks * 512 < MIB
-    finally:
-        (sandbox.directory / "zeros").unlink(missing_ok=True)

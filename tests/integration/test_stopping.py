@@ -21,6 +21,7 @@ import grpc
 import psutil
 import pytest
 from conditions import until
+from digest_values import OTHER
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c, encode_chunk, encode_hole
@@ -145,10 +146,10 @@ async def hung_supervisor_in_an_upload(scene: Scene, user: Caller) -> AsyncGener
 async def verifying_a_hole(scene: Scene, user: Caller) -> AsyncGenerator[None]:
     call = user.upload()
     await call.write(
-        first_message("f", request_id="hole", digest_algorithm=files_pb2.DIGEST_ALGORITHM_SHA256)
+        first_message("f", request_id="hole", accepted_digests=[files_pb2.DIGEST_ALGORITHM_SHA256])
     )
     await call.write(encode_hole(0, HOLE_BYTES))
-    finish = files_pb2.UploadFinish(size_bytes=HOLE_BYTES, sha256=bytes(32))
+    finish = files_pb2.UploadFinish(size_bytes=HOLE_BYTES, digest=OTHER)
     await call.write(files_pb2.UploadFileRequest(finish=finish).SerializeToString())
     await call.done_writing()
     busy = psutil.Process(scene.processes["supervisor"].pid).cpu_times().user + 1
@@ -161,7 +162,7 @@ async def verifying_a_hole(scene: Scene, user: Caller) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def refused_finish(scene: Scene, user: Caller) -> AsyncGenerator[None]:
     call = await _upload_of_one_chunk(scene, user)
-    finish = files_pb2.UploadFinish(size_bytes=CHUNK_BYTES, sha256=bytes(32))
+    finish = files_pb2.UploadFinish(size_bytes=CHUNK_BYTES, digest=OTHER)
     await call.write(files_pb2.UploadFileRequest(finish=finish).SerializeToString())
     await call.done_writing()
     assert await call.code() is grpc.StatusCode.DATA_LOSS

@@ -25,7 +25,7 @@ sent = [
         metadata=files_pb2.UploadFileMetadata(sandbox_id="s", remote_path="/a", size_bytes=3, explicit_finish=True)
     ),
     files_pb2.UploadFileRequest.FromString(b"".join(chunks.encode_chunk(0, b"abc", chunks.crc32c(b"abc")))),
-    files_pb2.UploadFileRequest(finish=files_pb2.UploadFinish(size_bytes=3, sha256=bytes(32))),
+    files_pb2.UploadFileRequest(finish=files_pb2.UploadFinish(size_bytes=3, digest=files_pb2.Digest(value=bytes(32)))),
 ]
 received = [files_pb2.UploadFileRequest.FromString(message.SerializeToString()) for message in sent]
 assert received == sent

@@ -49,7 +49,11 @@ download_responses = st.one_of(
 
 timestamps = st.integers(0, 2**33).map(lambda seconds: {"seconds": seconds})
 file_infos = st.builds(
-    files_pb2.FileInfo, path=texts, size_bytes=uint64s, version=texts, sha256=st.binary(max_size=32)
+    files_pb2.FileInfo,
+    path=texts,
+    size_bytes=uint64s,
+    version=texts,
+    digest=st.builds(files_pb2.Digest, value=st.binary(max_size=32)),
 )
 our_metadata = st.builds(
     files_pb2.UploadFileMetadata,

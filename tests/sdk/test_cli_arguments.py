@@ -56,7 +56,7 @@ def test_odd_words(stocked: Cli, command: str, odd: str) -> None:
 
 
 OPTIONS = {
-    "upload": ["--mode", "--if-match-version", "--if-match-sha256", "--upload-id", "--to", "--digest"],
+    "upload": ["--mode", "--if-match-version", "--if-match-digest", "--upload-id", "--to", "--digest"],
     "download": ["--mode", "--offset", "--length", "--tail", "--if-version", "--max-bytes", "--digest"],
     "stat": ["--timeout"],
     "uploads": [

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 from _pytest.mark.structures import ParameterSet
+from digest_values import UNKNOWN
 from fake_file_gateway import FakeGateway, FakeUpload
 from openshell_files import NO_RETRY, SandboxFiles
 from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown
@@ -48,6 +49,9 @@ CERTAIN: Final = [
     "SUPERSEDED",
     "TOO_MANY_UPLOADS",
 ]
+
+#: What refuses the digest: the upload is sent again with another one (DIG-8).
+OF_THE_DIGEST: Final = ["DIGEST_UNSUPPORTED"]
 
 #: What refuses a call before the sandbox hears of it.
 AT_THE_DOOR: Final = [
@@ -154,7 +158,7 @@ def after_publishing(gateway: FakeGateway, error: Exception) -> None:
 
 
 def test_each_reason_is_in_one_list() -> None:
-    assert sorted(CERTAIN + AT_THE_DOOR + OPEN + ELSEWHERE) == sorted(Reason.__members__)
+    assert sorted(CERTAIN + OF_THE_DIGEST + AT_THE_DOOR + OPEN + ELSEWHERE) == sorted(Reason.__members__)
 
 
 @pytest.mark.parametrize("reason", CERTAIN)
@@ -271,7 +275,7 @@ def test_a_status_that_breaks_the_protocol(gateway: FakeGateway, connect: Connec
             result=files_pb2.UploadFileResponse(
                 file=files_pb2.FileInfo(path="/x", type=files_pb2.FILE_TYPE_REGULAR)
             ),
-            digest_algorithm=files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS,
+            digest_algorithm=UNKNOWN,
         )
     ).SerializeToString()
     with pytest.raises(OutcomeUnknown, match="not asked for"):

@@ -242,10 +242,10 @@ UNTYPED: Any = openshell_files
         *((lambda v=v: UNTYPED.ClientCredentials("https://x", v, "s"), "client_id") for v in (None, "", SURROGATE)),
         *((lambda v=v: UNTYPED.ClientCredentials("https://x", "me", v), "client_secret") for v in (None, b"s", SURROGATE)),
         *((lambda v=v: UNTYPED.ClientCredentials("https://x", "me", "s", timeout=v), "timeout") for v in (0, NAN, "1")),
-        *((lambda v=v: UNTYPED.Condition.sha256(v), "digest|condition") for v in (None, 1, "", "zz", "0" * 63, b"x")),
+        *((lambda v=v: UNTYPED.Condition.digest(v), "digest|condition") for v in (None, 1, "", "zz", "0" * 64, "sha256:" + "0" * 63, "md5:" + "0" * 64, b"x")),
         *((lambda v=v: UNTYPED.Condition.version(v), "version") for v in (None, 1, "", SURROGATE)),
         (lambda: UNTYPED.Condition("absent", "x"), "condition"),
-        (lambda: UNTYPED.Condition("sha256"), "condition"),
+        (lambda: UNTYPED.Condition("digest"), "condition"),
         (lambda: UNTYPED.Condition("newer"), "condition"),
     ],
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pty
@@ -16,8 +15,8 @@ from typing import cast
 
 import pytest
 from cli_scene import COMMAND, Cli, break_uploads, failed
+from digest_values import BLAKE3, SHA256, words_of
 from fake_file_gateway import FakeFile, FakeGateway, FakeUpload, Stall
-from naive_digests import blocks_of
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
@@ -31,9 +30,9 @@ def test_up_and_down(cli: Cli, gateway: FakeGateway) -> None:
     (cli.home / "a.txt").write_bytes(b"hello")
     up = cli.process("upload", "demo", "a.txt")
     assert (up.status, up.err) == (0, "")
-    digest = hashlib.sha256(b"hello").hexdigest()
+    digest = words_of(b"hello")
     pace = r"in \d+\.\d\d s, [0-9.]+ k?B/s"
-    assert re.fullmatch(rf"a\.txt -> /a\.txt \(5 bytes {pace}, sha256 {digest}\)\n", up.out)
+    assert re.fullmatch(rf"a\.txt -> /a\.txt \(5 bytes {pace}, {digest}\)\n", up.out)
     assert gateway.files["a.txt"].content == b"hello"
     assert gateway.tokens == ["Bearer token"]
     down = cli.process("download", "demo", "a.txt", "b.txt")
@@ -46,46 +45,37 @@ def test_json(cli: Cli) -> None:
     (cli.home / "a").write_bytes(b"hello")
     up = cli("upload", "demo", "a", "x", "--json")
     assert (up.status, up.err) == (0, "")
-    assert {"path", "size", "sha256", "bytes_sent", "seconds", "resumed_from", "attempts"} <= up.json.keys()
+    assert {"path", "size", "digest", "bytes_sent", "seconds", "resumed_from", "attempts"} <= up.json.keys()
     assert (up.json["ok"], up.json["size"], up.json["bytes_sent"]) == (True, 5, 5)
     down = cli("download", "demo", "x", "b", "--json")
     assert {
         "path",
         "size",
-        "sha256",
+        "digest",
         "bytes_received",
         "seconds",
         "resumed_from",
         "attempts",
     } <= down.json.keys()
-    found = cli("stat", "demo", "x", "--digest", "--json")
-    assert found.json["sha256"] == hashlib.sha256(b"hello").hexdigest()
     assert cli("uploads", "demo", "--json").json == {"ok": True, "uploads": []}
 
 
-def test_the_digest_of_a_sparse_file(cli: Cli, gateway: FakeGateway) -> None:
-    """DIG-4, DIG-6: both keys are always there; `--digest sha256` takes SHA-256."""
-    size = 65 * 1024 * 1024
-    (cli.home / "a").touch()
-    os.truncate(cli.home / "a", size)
-    digest = blocks_of(bytes(size)).hex()
-    up = cli("upload", "demo", "a", "x", "--json").json
-    assert (up["sha256"], up["sha256_blocks"]) == (None, digest)
-    gateway.files["x"].holes = ((0, size),)
-    down = cli("download", "demo", "x", "b", "--json").json
-    assert (down["sha256"], down["sha256_blocks"]) == (None, digest)
-    assert (cli.home / "b").stat().st_blocks == 0
-    assert f"sha256-blocks {digest}" in cli("download", "demo", "x", "b").out
-    assert f"sha256-blocks {digest}" in cli("upload", "demo", "a", "y").out
-    sha256 = hashlib.sha256(bytes(size)).hexdigest()
-    for outcome in (
-        cli("upload", "demo", "a", "x", "--json", "--digest", "sha256"),
-        cli("download", "demo", "x", "b", "--json", "--digest", "sha256"),
-    ):
-        assert (outcome.json["sha256"], outcome.json["sha256_blocks"]) == (sha256, None)
-    failed(cli("upload", "demo", "a", "x", "--digest", "md5"), ExitCode.USAGE, "md5")
-    found = cli("stat", "demo", "x", "--digest", "--json").json
-    assert (found["sha256"], found["sha256_blocks"]) == (sha256, None)
+@pytest.mark.parametrize(("choice", "algorithm"), [("auto", BLAKE3), ("blake3", BLAKE3), ("sha256", SHA256)])
+def test_the_digest(cli: Cli, choice: str, algorithm: files_pb2.DigestAlgorithm.ValueType) -> None:
+    """DIG-2: every command takes `--digest`, and says which digest it is, to programs and to people."""
+    (cli.home / "a").write_bytes(b"hello")
+    expected = words_of(b"hello", algorithm)
+    for command in (["upload", "demo", "a", "x"], ["download", "demo", "x", "b"], ["stat", "demo", "x"]):
+        assert cli(*command, "--digest", choice, "--json").json["digest"] == expected
+        assert expected in cli(*command, "--digest", choice).out
+        failed(cli(*command, "--digest", "md5"), ExitCode.USAGE, "md5")
+    assert cli("stat", "demo", "x", "--json").json["digest"] is None
+    assert cli("upload", "demo", "a", "x", "--if-match-digest", expected).status == 0
+    failed(
+        cli("upload", "demo", "a", "x", "--if-match-digest", words_of(b"other")),
+        ExitCode.CONDITION,
+        "CONDITION_FAILED",
+    )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +261,7 @@ def test_local_failures(cli: Cli) -> None:
         ["upload", "demo", "a", "--mode", "9"],
         ["upload", "demo", "a", "--follow", "--replace-link"],
         ["upload", "demo", "a", "--if-absent", "--if-present"],
-        ["upload", "demo", "a", "--if-match-sha256", "00"],
+        ["upload", "demo", "a", "--if-match-digest", "00"],
         ["upload", "demo", "a", "--endpoint", "nowhere"],
         ["upload", "demo", "a", "--endpoint", "example.org:1"],
         ["upload", "demo", "a", "--token", "t", "--token-file", "t"],

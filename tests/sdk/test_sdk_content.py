@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 
+from digest_values import words_of
 from fake_file_gateway import FakeGateway, FakeUpload
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,11 +15,13 @@ from openshell_files._core.outgoing import Rechunker, Span, finish_message, firs
 from openshell_files._local import source_file
 from openshell_files.cli.report import printable
 from openshell_files_protocol.chunks import crc32c
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import Connect, big_content
 
+BLAKE3 = DigestAlgorithm.BLAKE3
 QUICK = settings(deadline=None, max_examples=60)
 
 
@@ -38,7 +40,7 @@ def test_rechunking_changes_nothing(pieces: list[bytes], size: int) -> None:
 @given(st.lists(st.one_of(st.binary(min_size=1, max_size=9), st.integers(1, 9)), max_size=200), st.data())
 def test_digest_can_go_back(pieces: list[bytes | int], data: st.DataObject) -> None:
     """RSM-4: after going back to any boundary, the digest is that of the prefix, or nothing."""
-    digest, content, boundaries = ContentDigest(), b"", [0]
+    digest, content, boundaries = ContentDigest(BLAKE3), b"", [0]
     for piece in pieces:
         if isinstance(piece, int):
             digest.update_zeros(piece)
@@ -47,18 +49,18 @@ def test_digest_can_go_back(pieces: list[bytes | int], data: st.DataObject) -> N
             digest.update(piece)
             content += piece
         boundaries.append(len(content))
-    assert digest.digest() == hashlib.sha256(content).digest()
+    assert str(digest.digest()) == words_of(content)
     back = data.draw(st.sampled_from(boundaries))
     known = digest.rewind(back)
     assert digest.position == (back if known else 0)
-    assert digest.digest() == hashlib.sha256(content[: digest.position]).digest()
+    assert str(digest.digest()) == words_of(content[: digest.position])
     assert known or len(boundaries) > 100, "the latest boundaries are always remembered"
 
 
 @QUICK
 @given(st.integers(0, 2**40), st.binary(max_size=100), st.integers(0, 3))
 def test_messages_are_those_of_protobuf(offset: int, content: bytes, hole: int) -> None:
-    digest = ContentDigest()
+    digest = ContentDigest(BLAKE3)
     digest.update(b"x")
     vars(digest)["_position"] = offset
     sealed = seal(digest, Span(hole_bytes=hole) if hole else Span(content))
@@ -70,16 +72,16 @@ def test_messages_are_those_of_protobuf(offset: int, content: bytes, hole: int) 
 
 
 def test_control_messages() -> None:
-    finish = files_pb2.UploadFileRequest.FromString(finish_message(5, b"d" * 32)).finish
-    assert (finish.size_bytes, finish.sha256) == (5, b"d" * 32)
+    finish = files_pb2.UploadFileRequest.FromString(finish_message(5, Digest(BLAKE3, b"d" * 32))).finish
+    assert (finish.size_bytes, finish.digest) == (5, Digest(BLAKE3, b"d" * 32).message)
     metadata = files_pb2.UploadFileMetadata(remote_path="x")
     assert files_pb2.UploadFileRequest.FromString(first_message(metadata)).metadata == metadata
 
 
 def test_zeros() -> None:
-    hasher = ContentDigest()
+    hasher = ContentDigest(BLAKE3)
     hasher.update_zeros(3_000_001)
-    assert hasher.digest() == hashlib.sha256(bytes(3_000_001)).digest()
+    assert str(hasher.digest()) == words_of(bytes(3_000_001))
 
 
 @QUICK
@@ -129,7 +131,7 @@ def test_random_breaks(
     gateway.on_upload_message, gateway.after_publish = hook, lose
     result = connect(retry=RetryPolicy(attempts=8, initial_delay=0)).upload(big_content(), "x")
     assert gateway.files.pop("x").content == big_content()
-    assert result.sha256 == hashlib.sha256(big_content()).hexdigest()
+    assert result.digest == words_of(big_content())
     assert len(gateway.uploads) == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from digest_values import words_of
 from fake_file_gateway import FakeFile, FakeGateway, PlainStatus, Stall
 from openshell_files import NO_RETRY, LeafLink, Progress, SandboxFiles
 from openshell_files.errors import (
@@ -67,7 +67,7 @@ def test_whole_file(gateway: FakeGateway, sandbox: SandboxFiles, remote: FakeFil
     assert target.stat().st_mtime_ns == remote.modified_ns
     assert requests(gateway)[0].checked
     assert requests(gateway)[0].sandbox == "demo"
-    assert result.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert result.digest == words_of(CONTENT)
     assert (result.size, result.bytes_received, result.attempts) == (len(CONTENT), len(CONTENT), 1)
     assert (result.whole_file, result.digest_verified, result.changed) == (True, True, False)
     assert (result.version, result.path) == ("v9", "/big")
@@ -143,7 +143,7 @@ def test_goes_on_at_the_last_verified_byte(
     result = sandbox.download_path("big", tmp_path / "out", tail=tail)
     wanted = CONTENT if tail is None else CONTENT[-tail:]
     assert (tmp_path / "out").read_bytes() == wanted
-    assert result.sha256 == hashlib.sha256(wanted).hexdigest()
+    assert result.digest == words_of(wanted)
     kept = 3 * gateway.download_chunk
     assert (result.attempts, result.resumed_from) == (2, kept)
     second = requests(gateway)[1]

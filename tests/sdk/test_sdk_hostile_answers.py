@@ -33,8 +33,8 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("file.modified_time", NO_TIMES),
     ("file.size_bytes", SIZES),
     ("file.allocated_bytes", SIZES),
-    ("file.sha256", [b"x", b"x" * 31, b"x" * 33, b"x" * 4096]),
-    ("file.sha256_blocks", [b"x" * 20]),
+    ("file.digest.value", [b"", b"x", b"x" * 31, b"x" * 33, b"x" * 4096]),
+    ("file.digest.algorithm", [0, 99]),
     ("upload.created_time", NO_TIMES),
     ("upload.updated_time", NO_TIMES),
     ("upload.expiration_time", NO_TIMES),
@@ -42,7 +42,8 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("upload.staged_bytes", SIZES),
     ("upload.durable_bytes", SIZES),
     ("upload.epoch", SIZES),
-    ("upload.staged_sha256", [b"x"]),
+    ("upload.staged_digest.value", [b"x"]),
+    ("upload.staged_digest.algorithm", [99]),
     ("upload.result.file.modified_time", NO_TIMES),
     ("upload.result.bytes_written", SIZES),
     ("limits.max_chunk_bytes", [1, 64, MIN_CHUNK_LIMIT_BYTES - 1]),
@@ -138,7 +139,9 @@ def _checked_fields(descriptor: Any, prefix: str) -> Iterator[str]:
             yield name
         elif inner is not None:
             yield from _checked_fields(inner, f"{name}.")
-        elif field.type == field.TYPE_UINT64 or field.name.endswith(("sha256", "max_chunk_bytes")):
+        elif field.type == field.TYPE_UINT64 or name.endswith(
+            ("digest.value", "digest.algorithm", "max_chunk_bytes")
+        ):
             yield name
 
 
@@ -250,7 +253,7 @@ def test_nothing_is_read_by_an_answer_with_a_gap(connect: Connect, gateway: Fake
 
 def test_a_digest_that_was_asked_for(connect: Connect, gateway: FakeGateway) -> None:
     gateway.answers[methods.STAT_FILE] = HONEST[methods.STAT_FILE].SerializeToString()
-    assert connect(retry=NO_RETRY).stat("x").sha256 is None
+    assert connect(retry=NO_RETRY).stat("x").digest is None
     with pytest.raises(errors.InternalError, match="digest was asked for and is missing") as caught:
         connect(retry=NO_RETRY).stat("x", digest=True)
     assert caught.value.reason == "AGENT_PROTOCOL_ERROR"

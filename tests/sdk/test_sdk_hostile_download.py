@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from digest_values import BLAKE3, digest_of
 from fake_file_gateway import EndWithoutWord, FakeFile, FakeGateway
 from openshell_files import NO_RETRY, SandboxFiles
 from openshell_files.errors import FilesError, FileTooLarge, IncompleteDownload, IntegrityError
@@ -83,12 +83,12 @@ def consistent_lie(messages: Messages) -> list[Response | bytes]:
 
 
 def wrong_digest(messages: Messages) -> list[Response | bytes]:
-    messages[-1].trailer.sha256 = bytes(32)
+    messages[-1].trailer.digest.value = bytes(32)
     return [*messages]
 
 
 def no_digest(messages: Messages) -> list[Response | bytes]:
-    messages[-1].trailer.sha256 = b""
+    messages[-1].trailer.ClearField("digest")
     return [*messages]
 
 
@@ -268,7 +268,7 @@ def test_another_file_under_a_resumed_download(
             yield messages[0]
             for position in range(0, len(forged), 65536):
                 yield chunk(start + position, forged[position : position + 65536])
-            messages[-1].trailer.sha256 = hashlib.sha256(forged).digest()
+            messages[-1].trailer.digest.CopyFrom(digest_of(forged, BLAKE3))
             yield messages[-1]
             return
         yield from messages

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from pathlib import Path
 from typing import cast
 
 import pytest
+from digest_values import BLAKE3, SHA256, digest_of, finish_of, words_of
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files import Condition, Durability, FilesClient, LeafLink, Progress, SandboxFiles
 from openshell_files.errors import ConditionFailed, FileExists, LocalFileError, LocalIsADirectory
@@ -46,9 +46,9 @@ def test_small_file_is_one_rpc(gateway: FakeGateway, sandbox: SandboxFiles, tmp_
     assert first.metadata.modified_time.ToNanoseconds() == 1_600_000_000_123_456_789
     assert first.metadata.durability == files_pb2.DURABILITY_FSYNC
     assert (chunk.data.offset, chunk.data.data, chunk.data.crc32c) == (0, b"hello", crc32c(b"hello"))
-    assert (finish.finish.size_bytes, finish.finish.sha256) == (5, hashlib.sha256(b"hello").digest())
+    assert finish.finish == finish_of(b"hello", BLAKE3)
     assert gateway.files["dir/small"].content == b"hello"
-    assert result.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert result.digest == words_of(b"hello")
     assert (result.size, result.bytes_sent, result.attempts, result.mode) == (5, 5, 1, 0o754)
     assert result.durability is Durability.FSYNC
     assert result.modified_time is not None
@@ -136,7 +136,7 @@ def test_conditions(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
         sandbox.write_bytes("x", b"two", condition=Condition.absent())
     assert isinstance(caught.value, FileExistsError)
     assert caught.value.filename == "x"
-    sandbox.write_bytes("x", b"two", condition=Condition.sha256(hashlib.sha256(b"one").hexdigest()))
+    sandbox.write_bytes("x", b"two", condition=Condition.digest(words_of(b"one", SHA256)))
     with pytest.raises(ConditionFailed):
         sandbox.write_bytes("y", b"two", condition=Condition.present())
     assert gateway.files["x"].content == b"two"
@@ -150,7 +150,7 @@ def test_identical_content_is_not_sent(gateway: FakeGateway, sandbox: SandboxFil
     assert (result.bytes_sent, result.attempts, result.replayed) == (0, 0, False)
     assert gateway.streams(methods.UPLOAD_FILE) == 0
     request = cast("files_pb2.StartUploadRequest", gateway.method_calls(methods.START_UPLOAD)[0])
-    assert request.sha256 == hashlib.sha256(big.read_bytes()).digest()
+    assert request.digest == digest_of(big.read_bytes(), BLAKE3)
 
 
 def test_skip_identical_still_sends_what_differs(

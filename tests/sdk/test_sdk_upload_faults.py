@@ -10,6 +10,7 @@ from typing import cast
 
 import grpc
 import pytest
+from digest_values import words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from openshell_files import NO_RETRY, Progress, RetryPolicy, SandboxFiles
 from openshell_files.errors import (
@@ -374,7 +375,7 @@ def test_lost_reply_to_a_stream_is_success(gateway: FakeGateway, sandbox: Sandbo
     gateway.after_publish = lose
     result = sandbox.upload(iter([big_content()]), "x")
     assert gateway.files["x"].content == big_content()
-    assert result.sha256
+    assert result.digest == words_of(big_content())
 
 
 def test_file_object_goes_back(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
@@ -423,7 +424,7 @@ def test_lying_answer_is_an_error(gateway: FakeGateway, sandbox: SandboxFiles, b
     """What the answer says was published is compared with what was sent."""
 
     def lie(_number: int) -> None:
-        gateway.uploads["upload-1"].result.file.sha256 = bytes(32)  # type: ignore[union-attr]  # just published
+        gateway.uploads["upload-1"].result.file.digest.value = bytes(32)  # type: ignore[union-attr]  # just published
 
     gateway.after_publish = lie
     with pytest.raises(IntegrityError, match="not the source's"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from pathlib import Path
 
 import grpc
 import pytest
+from digest_values import BLAKE3, finish_of, words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
 from openshell_files import AsyncFilesClient, Condition, OidcAuth, Progress, SandboxFiles
 from openshell_files.errors import AccessDenied, FileExists, OutcomeUnknown
@@ -52,11 +52,11 @@ def test_content_and_digest_are_in_the_request(gateway: FakeGateway, connected: 
     metadata, data, finish = gateway.upload_messages[0]
     assert (metadata.metadata.size_bytes, len(metadata.metadata.request_id)) == (5, 36)
     assert (data.data.data, data.data.crc32c) == (b"hello", crc32c(b"hello"))
-    assert finish.finish.sha256 == hashlib.sha256(b"hello").digest()
+    assert finish.finish == finish_of(b"hello", BLAKE3)
     assert [method for method, _ in gateway.calls] == [methods.WRITE_FILE]
     assert gateway.files["x"].content == b"hello"
     assert (result.size, result.bytes_sent, result.attempts) == (5, 5, 1)
-    assert result.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert result.digest == words_of(b"hello")
 
 
 def test_the_first_file_waits_for_its_connection(gateway: FakeGateway, sandbox: SandboxFiles) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conditions import until
+from digest_values import finish_of
 from openshell_files_process import agent_secret
 from openshell_files_process.agent_secret import (
     NONCE_BYTES,
@@ -264,7 +264,7 @@ async def test_through_the_tcp_target(port: int, places: SandboxPlaces) -> None:
         for start in range(0, len(content), 1 << 18):
             chunk = files_pb2.UploadFileRequest(chunk=content[start : start + (1 << 18)])
             await send(Request(upload=chunk))
-        finish = files_pb2.UploadFinish(size_bytes=len(content), sha256=hashlib.sha256(content).digest())
+        finish = finish_of(content)
         await send(Request(upload=files_pb2.UploadFileRequest(finish=finish)))
         assert (await receive()).WhichOneof("frame") == "accepted"
         answer = await receive()

@@ -43,7 +43,8 @@ MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 64
 MAX_PATH_BYTES: Final = 4095
 MAX_NAME_BYTES: Final = 255
 
-SHA256_BYTES: Final = 32
+#: Of every algorithm (DIG-1).
+DIGEST_BYTES: Final = 32
 
 #: Least time between two heartbeats of a supervisor, whatever the gateway
 #: announces (upstream's), and the longest interval that it believes (RLY-11).

@@ -103,6 +103,13 @@ class Reason(Enum):
         "Archives are not transferred.",
         "Transfer single files.",
     )
+    DIGEST_UNSUPPORTED = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The server computes none of the digests that the caller takes.",
+        "List DIGEST_ALGORITHM_SHA256 in accepted_digests, too: every server takes it.",
+    )
     METHOD_UNSUPPORTED = Row(
         Code.UNIMPLEMENTED,
         Retry.NEVER,

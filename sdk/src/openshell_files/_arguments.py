@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 #: A rule: name, value, and whether the method may await. Returns the value to go on with.
 _Rule = Callable[[str, object, bool], object]
 
-_DIGESTS: Final = ("auto", "sha256")
+_DIGESTS: Final = ("auto", "sha256", "blake3")
 
 
 def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -147,10 +147,14 @@ def _digest(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a ru
     return value
 
 
+def _digest_or_flag(name: str, value: object, among: bool) -> object:  # noqa: FBT001 - a rule
+    return value if isinstance(value, bool) else _digest(name, value, among)
+
+
 def _condition(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
     if value is not None and not isinstance(value, Condition):
         wrong_type(
-            name, "Condition.absent(), .present(), .sha256(digest) or .version(version), or None", value
+            name, "Condition.absent(), .present(), .digest(digest) or .version(version), or None", value
         )
     return value
 
@@ -255,7 +259,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
 #: The same name with another meaning in one method.
 _SPECIAL: Final[Mapping[tuple[str, str], _Rule]] = {
     ("open", "mode"): _file_mode,
-    ("stat", "digest"): _plain(values.flag),
+    ("stat", "digest"): _digest_or_flag,
     ("stat", "leaf_link"): _leaf_link(LeafLink.NOFOLLOW),
     **{
         (method, "leaf_link"): _leaf_link()

@@ -29,6 +29,7 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.INVALID_REQUEST: errors.InvalidRequest,
     Reason.INVALID_PATH: errors.InvalidPath,
     Reason.ARCHIVE_UNSUPPORTED: errors.Unsupported,
+    Reason.DIGEST_UNSUPPORTED: errors.Unsupported,
     Reason.METHOD_UNSUPPORTED: errors.Unsupported,
     Reason.CHUNK_TOO_LARGE: errors.InvalidRequest,
     Reason.FILE_TOO_LARGE: errors.FileTooLarge,

@@ -11,14 +11,13 @@ from typing import Final, Literal
 
 from openshell_files import _values as values
 
-#: In hexadecimal.
-_SHA256: Final = re.compile("[0-9a-f]{64}")
+#: As results say it: the algorithm, and 32 bytes in hexadecimal.
+_DIGEST: Final = re.compile("(sha256|blake3):[0-9a-f]{64}")
 
-#: Which digest a transfer is compared by. "auto" is SHA-256, unless the file
-#: has holes of 64 MiB or more: then it is the digest that leaves zeros out
-#: (DIG-2), and `sha256` of the result is None. "sha256" is SHA-256 always, and
-#: takes the time of the file's size.
-DigestChoice = Literal["auto", "sha256"]
+#: Which digest content is compared by. "auto" is BLAKE3 where the server
+#: computes it, else SHA-256 (DIG-2). The other two insist: a server that does
+#: not compute BLAKE3 refuses it with DIGEST_UNSUPPORTED.
+DigestChoice = Literal["auto", "sha256", "blake3"]
 
 
 #: A path in a sandbox.
@@ -51,7 +50,7 @@ class LeafLink(StrEnum):
 class Condition:
     """What must be true of the destination when the file is published (CND-1, CND-2).
 
-    Made by `absent`, `present`, `has_sha256` and `has_version`.
+    Made by `absent`, `present`, `digest` and `version`.
 
     Attributes:
         kind: which of the four.
@@ -64,12 +63,12 @@ class Condition:
     def __post_init__(self) -> None:
         values.text("condition", self.kind)
         values.text("condition", self.value)
-        if self.kind not in {"absent", "present", "sha256", "version"}:
+        if self.kind not in {"absent", "present", "digest", "version"}:
             values.wrong_value("condition", f"there is none of kind {self.kind[:100]!a}")
         if bool(self.value) is (self.kind in {"absent", "present"}):
             values.wrong_value("condition", f"{self.kind} takes {'no value' if self.value else 'a value'}")
-        if self.kind == "sha256" and not _SHA256.fullmatch(self.value):
-            values.wrong_value("condition", "a SHA-256 has 32 bytes, 64 hexadecimal digits")
+        if self.kind == "digest" and not _DIGEST.fullmatch(self.value):
+            values.wrong_value("condition", "a digest is sha256: or blake3: and 64 hexadecimal digits")
 
     @staticmethod
     def absent() -> Condition:
@@ -82,18 +81,17 @@ class Condition:
         return Condition("present")
 
     @staticmethod
-    def sha256(digest: str | bytes) -> Condition:
-        """Publish only over a file with this SHA-256.
+    def digest(digest: str) -> Condition:
+        """Publish only over a file with this digest.
 
         Args:
-            digest: 64 hexadecimal digits, or 32 bytes.
+            digest: `sha256:` or `blake3:` and 64 hexadecimal digits, as
+                `FileInfo.digest` gave it.
 
         Raises:
-            ValueError: it is not a SHA-256.
+            ValueError: it is no such digest.
         """
-        if not isinstance(digest, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
-            values.wrong_type("digest", "64 hexadecimal digits or 32 bytes", digest)
-        return Condition("sha256", digest.lower() if isinstance(digest, str) else digest.hex())
+        return Condition("digest", values.text("digest", digest, empty=False).lower())
 
     @staticmethod
     def version(version: str) -> Condition:

@@ -54,9 +54,8 @@ class FileInfo:
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
         version: opaque; changes when content or metadata change.
-        sha256: hexadecimal; None if it was not computed.
-        sha256_blocks: the digest that leaves zeros out (DIG-2), hexadecimal;
-            None if it was not computed.
+        digest: `blake3:` or `sha256:` and hexadecimal digits; None if none was
+            computed.
         allocated: bytes that occupy storage.
         link_target: where a symbolic link leads, as it stands in the link;
             None for anything else. Bytes that are not UTF-8 are surrogates,
@@ -69,8 +68,7 @@ class FileInfo:
     mode: int
     modified_ns: int | None
     version: str
-    sha256: str | None
-    sha256_blocks: str | None
+    digest: str | None
     allocated: int
     link_target: str | None = None
 
@@ -125,10 +123,8 @@ class UploadResult:
     Attributes:
         path: absolute path inside the sandbox.
         size: in bytes.
-        sha256: hexadecimal, computed in the sandbox and compared here; None
-            if the other digest was.
-        sha256_blocks: the same of the digest that leaves zeros out (DIG-2),
-            which is taken for sparse files.
+        digest: `blake3:` or `sha256:` and hexadecimal digits, computed in the
+            sandbox and compared here.
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
         version: of the published file, for a later condition.
@@ -147,8 +143,7 @@ class UploadResult:
 
     path: str
     size: int
-    sha256: str | None
-    sha256_blocks: str | None
+    digest: str | None
     mode: int
     modified_ns: int | None
     version: str
@@ -175,10 +170,8 @@ class DownloadResult:
     Attributes:
         path: absolute path inside the sandbox.
         size: bytes that were asked for and are here.
-        sha256: hexadecimal digest of those bytes, computed here; None if the
-            other digest was.
-        sha256_blocks: the same of the digest that leaves zeros out (DIG-2),
-            which is taken for sparse files.
+        digest: of those bytes, computed here: `blake3:` or `sha256:` and
+            hexadecimal digits.
         mode: permission bits of the file in the sandbox.
         modified_ns: nanoseconds since the epoch.
         version: the file's version when it was opened.
@@ -197,8 +190,7 @@ class DownloadResult:
 
     path: str
     size: int
-    sha256: str | None
-    sha256_blocks: str | None
+    digest: str
     mode: int
     modified_ns: int | None
     version: str

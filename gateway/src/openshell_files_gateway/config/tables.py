@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES, MOST_HEARTBEAT_SECONDS
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from openshell_files_gateway.config.names import Env
@@ -37,6 +38,15 @@ Count = Annotated[int, Field(ge=1)]
 def _address(value: object) -> object:
     # Left to the union, every mistake would be reported for both families.
     return ip_address(value) if isinstance(value, str) else value
+
+
+DigestWord = Literal["blake3", "sha256"]
+
+
+def _with_sha256(words: tuple[DigestWord, ...]) -> tuple[DigestWord, ...]:
+    if "sha256" not in words:
+        raise ValueError("sha256 must be among them: callers rely on it (DIG-3)")
+    return words
 
 
 class _Table(BaseModel):
@@ -168,6 +178,13 @@ class LimitSettings(_Table):
     ] = MAX_CHUNK_BYTES
     """Largest chunk (UPL-6)."""
 
+    digests: Annotated[
+        tuple[DigestWord, ...],
+        AfterValidator(_with_sha256),
+        Env("OPENSHELL_FILES_DIGESTS", separator=","),
+    ] = ("blake3", "sha256")
+    """Digests that sandboxes may compute (DIG-3). `sha256` must be among them."""
+
     idle_timeout: Annotated[Seconds, Env("OPENSHELL_FILES_IDLE_TIMEOUT")] = 60.0
     """A transfer in which nothing moves for so long is ended."""
 
@@ -205,6 +222,11 @@ class LimitSettings(_Table):
 
     max_commands_per_sandbox: Annotated[Count, Env("OPENSHELL_EXEC_MAX_COMMANDS_PER_SANDBOX")] = 32
     """Commands at a time in one sandbox."""
+
+    @property
+    def digest_numbers(self) -> list[files_pb2.DigestAlgorithm.ValueType]:
+        """The digests as messages say them."""
+        return [files_pb2.DigestAlgorithm.Value(f"DIGEST_ALGORITHM_{word.upper()}") for word in self.digests]
 
 
 class ComputeSettings(_Table):

@@ -314,6 +314,7 @@ class FileMethods:
             principal=operation.principal,
             max_chunk_bytes=operation.max_chunk_bytes,
             keep_relay=operation.relay.reusable,
+            digests=self._limits.digest_numbers,
             limits=files_pb2.TransferLimits(
                 max_chunk_bytes=operation.max_chunk_bytes,
                 max_file_bytes=self._limits.max_file_bytes,

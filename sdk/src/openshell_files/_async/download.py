@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from openshell_files_protocol.digests import PREFERRED
+
 from openshell_files._async import _io
 from openshell_files._async._calls import received_ahead
 from openshell_files._async.deadline import Deadline
@@ -130,13 +132,9 @@ class Download:
     async def _confirm(self) -> None:
         """Compare a resumed download with the digest of the whole file."""
         leaf_link = LeafLink.FOLLOW if self._leaf_link is LeafLink.FOLLOW else LeafLink.REFUSE
-        request = stat_request(
-            self._address,
-            self._path,
-            digest=True,
-            leaf_link=leaf_link,
-            algorithm=self._check.digest().algorithm,
-        )
+        own = self._check.digest().algorithm
+        digests = sorted(PREFERRED, key=lambda algorithm: algorithm is not own)
+        request = stat_request(self._address, self._path, digests=digests, leaf_link=leaf_link)
         answer = await self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
         self._check.confirm(answers.file_info(answer.file))
 
@@ -153,8 +151,7 @@ class Download:
         return DownloadResult(
             path=file.path,
             size=check.received,
-            sha256=check.digest().sha256.hex() or None,
-            sha256_blocks=check.digest().sha256_blocks.hex() or None,
+            digest=str(check.digest()),
             mode=file.mode,
             modified_ns=file.modified_ns,
             version=file.version,

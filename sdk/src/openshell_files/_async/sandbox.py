@@ -11,7 +11,7 @@ from functools import partial
 from typing import BinaryIO, Final, Literal, TypeVar, overload
 
 from google.protobuf.message import Message
-from openshell_files_protocol.digests import Digest, DigestAlgorithm
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
@@ -31,8 +31,8 @@ from openshell_files._core.requests import (
     DownloadOptions,
     SandboxAddress,
     UploadOptions,
+    accepted_digests,
     stat_request,
-    upload_digest,
     upload_metadata,
 )
 from openshell_files._core.upload_plan import UploadPlan
@@ -131,9 +131,9 @@ class AsyncSandboxFiles:
                 directory has to be writable, as for `mv` (UPL-17).
             skip_identical: hash first, and send nothing if the same content
                 is there already (RSM-9).
-            digest: "auto" takes the digest that leaves zeros out for a file
-                with holes of 64 MiB or more, so that it moves in the time of
-                its content (DIG-2); "sha256" takes SHA-256 always.
+            digest: what the content is compared by: BLAKE3 where the server
+                computes it, else SHA-256 ("auto"), or one of the two
+                ("blake3", "sha256").
             upload_id: an unfinished upload to go on with, also of an earlier
                 process. If it is gone, or the file is another one by now, a
                 new upload begins.
@@ -154,7 +154,6 @@ class AsyncSandboxFiles:
         deadline = Deadline(timeout)
         file = await content.open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
         try:
-            algorithm = upload_digest(digest, file.file.hole_bytes)
             options = UploadOptions(
                 mode=file.file.mode if mode is None else mode,
                 modified_ns=file.file.modified_ns if preserve_mtime else None,
@@ -172,8 +171,7 @@ class AsyncSandboxFiles:
                 upload_id=upload_id,
                 deadline=deadline,
                 progress=progress,
-                algorithm=algorithm,
-                only_sha256=digest == "sha256",
+                digest=digest,
             )
         finally:
             await file.close()
@@ -192,6 +190,7 @@ class AsyncSandboxFiles:
         durability: Durability = Durability.FSYNC,
         keep_read_only: bool = False,
         skip_identical: bool = False,
+        digest: DigestChoice = "auto",
         upload_id: str = "",
         timeout: float | None = None,
         progress: ProgressCallback | None = None,
@@ -214,6 +213,7 @@ class AsyncSandboxFiles:
             durability: as in `upload_path`.
             keep_read_only: as in `upload_path`.
             skip_identical: as in `upload_path`; not for streams.
+            digest: as in `upload_path`.
             upload_id: as in `upload_path`; not for streams.
             timeout: as in `upload_path`.
             progress: as in `upload_path`.
@@ -239,6 +239,7 @@ class AsyncSandboxFiles:
             remote,
             options,
             skip_identical=skip_identical,
+            digest=digest,
             upload_id=upload_id,
             deadline=deadline,
             progress=progress,
@@ -257,6 +258,7 @@ class AsyncSandboxFiles:
         durability: Durability = Durability.FSYNC,
         keep_read_only: bool = False,
         skip_identical: bool = False,
+        digest: DigestChoice = "auto",
         timeout: float | None = None,
     ) -> UploadResult:
         """Write a file from bytes; see `upload`.
@@ -274,6 +276,7 @@ class AsyncSandboxFiles:
             durability=durability,
             keep_read_only=keep_read_only,
             skip_identical=skip_identical,
+            digest=digest,
             timeout=timeout,
         )
 
@@ -287,14 +290,14 @@ class AsyncSandboxFiles:
         upload_id: str,
         deadline: Deadline,
         progress: ProgressCallback | None,
-        algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
-        only_sha256: bool = False,
+        digest: DigestChoice,
     ) -> UploadResult:
-        digest = ContentDigest(algorithm)
+        digests = self._rpc.promising(accepted_digests(digest))
+        own = ContentDigest(digests[0])
         source_digest: Digest | None = None
         if skip_identical and source.size is not None:
-            await content.hash_up_to(source, digest, source.size, deadline)
-            source_digest = digest.named
+            await content.hash_up_to(source, own, source.size, deadline)
+            source_digest = own.digest()
         plan = UploadPlan(
             self._address,
             upload_metadata(self._address, remote, source.size, options),
@@ -304,14 +307,13 @@ class AsyncSandboxFiles:
             budget=self._rpc.budget(),
             new_id=lambda: str(uuid.uuid4()),
             patience=_VERDICT_PATIENCE,
-            algorithm=algorithm,
-            only_sha256=only_sha256,
+            digests=digests,
         )
         upload = Upload(
             self._rpc,
             self._address,
             source,
-            digest,
+            own,
             plan,
             deadline=deadline,
             progress=progress,
@@ -369,9 +371,7 @@ class AsyncSandboxFiles:
                 result says so. For logs.
             leaf_link: REFUSE or FOLLOW a symbolic link at `remote`.
             max_bytes: refuse to receive more.
-            digest: "auto" takes the digest that leaves zeros out for a sparse
-                file if the sandbox offers it (DIG-6); "sha256" takes SHA-256
-                always.
+            digest: as in `upload_path`.
             timeout: seconds for everything; None for no limit.
             progress: called whenever something advanced.
 
@@ -678,7 +678,7 @@ class AsyncSandboxFiles:
         self,
         remote: RemotePath,
         *,
-        digest: bool = False,
+        digest: DigestChoice | bool = False,
         leaf_link: LeafLink = LeafLink.REFUSE,
         timeout: float | None = None,
     ) -> FileInfo:
@@ -686,8 +686,9 @@ class AsyncSandboxFiles:
 
         Args:
             remote: path in the sandbox, a `str` or a `PurePosixPath`.
-            digest: compute the SHA-256; costs a read of the file. Give a
-                `timeout` that suits its size.
+            digest: compute a digest: True or "auto" as in `upload_path`, or
+                one of the two. It costs a read of the file; give a `timeout`
+                that suits its size.
             leaf_link: REFUSE or FOLLOW a symbolic link at `remote`, or
                 describe the link itself with NOFOLLOW; its target is then
                 in `FileInfo.link_target`.
@@ -697,7 +698,9 @@ class AsyncSandboxFiles:
             FileNotFound: nothing is there.
             FilesError: anything else, by the error table.
         """
-        request = stat_request(self._address, remote, digest=digest, leaf_link=leaf_link)
+        choice: DigestChoice = "auto" if isinstance(digest, bool) else digest
+        digests = accepted_digests(choice) if digest else ()
+        request = stat_request(self._address, remote, digests=digests, leaf_link=leaf_link)
         answer = await self._asked(self._rpc.stat_file, request, timeout, str(remote))
         return answers.hashed_file_info(answer.file) if digest else answers.file_info(answer.file)
 

@@ -239,6 +239,8 @@ class Upload:
                 # That an upload is unknown is an answer, not what went wrong.
                 self._last_error = error
             say_which_sandbox(error, self._address.described())
+            if error.reason == Reason.DIGEST_UNSUPPORTED.name:
+                self._rpc.digest_refused(self._plan.algorithm)
             if error.reason == Reason.LANE_LOST.name:
                 self._rpc.lanes.lost()
             late = isinstance(error, DeadlineExceeded) and error.reason != Reason.TRANSFER_IDLE.name
@@ -323,8 +325,7 @@ class Upload:
         if self._content.size is not None and size != self._content.size:
             raise source_file.changed(self._content.name)
         self._complete = True
-        digest = self._digest.named
-        await call.finish(finish_message(size, digest.sha256, digest.sha256_blocks))
+        await call.finish(finish_message(size, self._digest.digest()))
 
     async def _write(self, action: upload_plan.Send) -> files_pb2.UploadFileResponse | None:
         """Send a small file with WriteFile (UPL-16); None if it is none, or nobody there knows the method."""
@@ -378,23 +379,23 @@ class Upload:
         return metadata
 
     def _begin_digest(self, algorithm: DigestAlgorithm) -> None:
-        """Begin anew if what was hashed so far was for the other digest (DIG-3)."""
+        """Begin again if what was hashed so far was for another digest."""
         if self._digest.algorithm is not algorithm:
             self._digest = ContentDigest(algorithm)
 
     async def _source_digest(self) -> Digest:
         self._begin_digest(self._plan.algorithm)
         await hash_up_to(self._content, self._digest, self._content.size or 0, self._deadline)
-        return self._digest.named
+        return self._digest.digest()
 
     async def _prefix_matches(self, length: int, digest: Digest) -> bool:
         """Whether the source begins with what is staged (RSM-4)."""
         self._begin_digest(digest.algorithm)
         if not self._digest.rewind(length):
             await hash_up_to(self._content, self._digest, length, self._deadline)
-        return self._digest.position == length and self._digest.named == digest
+        return self._digest.position == length and self._digest.digest() == digest
 
-    async def _whole_matches(self, size: int, digest: Digest) -> bool:
+    async def _whole_matches(self, size: int, digest: Digest | None) -> bool:
         """Whether what was published is the source."""
         own_size = self._content.size
         if own_size is None and not self._complete:
@@ -403,11 +404,11 @@ class Upload:
                 source_file.not_replayable_facts(),
             )
         if own_size is not None:
-            if own_size != size:
+            if own_size != size or digest is None:
                 return False
             self._begin_digest(digest.algorithm)
             await hash_up_to(self._content, self._digest, own_size, self._deadline)
-        return self._digest.position == size and self._digest.named == digest
+        return self._digest.position == size and self._digest.digest() == digest
 
     def _report(self, transferred: int) -> None:
         if self._progress is None:
@@ -447,8 +448,7 @@ class Upload:
         return UploadResult(
             path=file.path,
             size=response.bytes_written,
-            sha256=file.sha256,
-            sha256_blocks=file.sha256_blocks,
+            digest=file.digest,
             mode=file.mode,
             modified_ns=file.modified_ns,
             version=file.version,

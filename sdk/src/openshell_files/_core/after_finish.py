@@ -44,6 +44,7 @@ _VERDICTS: Final = frozenset(
         Reason.CHUNK_TOO_LARGE,
         Reason.CONDITION_FAILED,
         Reason.DIGEST_MISMATCH,
+        Reason.DIGEST_UNSUPPORTED,
         Reason.DISK_FULL,
         Reason.FILE_EXISTS,
         Reason.FILE_NOT_FOUND,

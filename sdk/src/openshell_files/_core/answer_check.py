@@ -17,7 +17,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES, SHA256_BYTES
+from openshell_files_protocol.digests import DigestAlgorithm
+from openshell_files_protocol.limits import DIGEST_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -32,8 +33,6 @@ _NANOS: Final = 1_000_000_000
 
 #: Largest size or position that a file can have; also the largest that a kernel takes.
 LARGEST_SIZE: Final = (1 << 63) - 1
-
-_DIGEST_FIELDS: Final = frozenset({"sha256", "sha256_blocks", "staged_sha256", "staged_sha256_blocks"})
 
 #: What each kind of message always says. Of the fields that are not here, empty means something.
 _MANDATORY: Final[Mapping[type[Message], tuple[str, ...]]] = {
@@ -86,8 +85,6 @@ def fault_of(message: Message) -> str:
                     return f"{field.name}: {fault}"
         elif field.type == FieldDescriptor.TYPE_UINT64 and value > LARGEST_SIZE:
             return f"{field.name} is {value}, more than any file has"
-        elif field.name in _DIGEST_FIELDS and len(value) != SHA256_BYTES:
-            return f"{field.name} has {len(value)} bytes instead of {SHA256_BYTES}"
     return ""
 
 
@@ -130,6 +127,11 @@ def _own_fault(message: Message) -> str:
         case Duration():
             if delay_of(message) is None:
                 return f"{message.seconds} s and {message.nanos} ns are no duration"
+        case files_pb2.Digest():
+            if len(message.value) != DIGEST_BYTES:
+                return f"it has {len(message.value)} bytes instead of {DIGEST_BYTES}"
+            if DigestAlgorithm.known(message.algorithm) is None:
+                return f"its algorithm is {message.algorithm}, which was not asked for"
         case files_pb2.TransferLimits():
             if message.max_chunk_bytes and message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
                 return (

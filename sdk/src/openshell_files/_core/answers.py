@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from openshell_files_protocol.digests import Digest, DigestAlgorithm
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -52,8 +52,7 @@ def file_info(message: files_pb2.FileInfo) -> FileInfo:
         mode=message.mode & _MODE_BITS,
         modified_ns=nanoseconds(message.modified_time) if message.HasField("modified_time") else None,
         version=message.version,
-        sha256=message.sha256.hex() or None,
-        sha256_blocks=message.sha256_blocks.hex() or None,
+        digest=_in_words(message.digest) if message.HasField("digest") else None,
         allocated=message.allocated_bytes,
         link_target=message.link_target.decode("utf-8", "surrogateescape") or None,
     )
@@ -66,7 +65,7 @@ def hashed_file_info(message: files_pb2.FileInfo) -> FileInfo:
         InternalError: it is a regular file, and no digest came.
     """
     info = file_info(message)
-    if info.type is FileType.REGULAR and info.sha256 is None and info.sha256_blocks is None:
+    if info.type is FileType.REGULAR and info.digest is None:
         raise error_from_reason(
             Reason.AGENT_PROTOCOL_ERROR, "the file's digest was asked for and is missing", path=info.path
         )
@@ -95,17 +94,9 @@ def upload_info(message: files_pb2.UploadStatus) -> UploadInfo:
     )
 
 
-def file_digest(message: files_pb2.FileInfo, algorithm: DigestAlgorithm) -> Digest:
-    """Return a file's digest, empty if the server did not give that one."""
-    by_blocks = algorithm is DigestAlgorithm.SHA256_BLOCKS
-    return Digest(algorithm, message.sha256_blocks if by_blocks else message.sha256)
-
-
-def staged_digest(message: files_pb2.UploadStatus) -> Digest:
-    """Return the digest of what is staged, empty if the server did not give it."""
-    algorithm = DigestAlgorithm.of(message.digest_algorithm)
-    by_blocks = algorithm is DigestAlgorithm.SHA256_BLOCKS
-    return Digest(algorithm, message.staged_sha256_blocks if by_blocks else message.staged_sha256)
+def _in_words(message: files_pb2.Digest) -> str | None:
+    digest = Digest.of(message)
+    return None if digest is None else str(digest)
 
 
 def upload_state(message: files_pb2.UploadStatus) -> UploadState:

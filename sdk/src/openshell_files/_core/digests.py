@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, new_hasher
+from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher
 
 #: Enough to go back over everything that can be on its way: chunks in the
-#: connection's, the gateway's and the agent's buffers. A snapshot is a few
-#: hundred bytes.
+#: connection's, the gateway's and the agent's buffers. A snapshot is at most
+#: 2 KiB.
 _SNAPSHOTS: Final = 128
 
 
@@ -21,15 +21,19 @@ class ContentDigest:
     needs another read of the source.
 
     Args:
-        algorithm: which digest.
+        algorithm: of the digest.
     """
 
-    def __init__(self, algorithm: DigestAlgorithm = DigestAlgorithm.SHA256) -> None:
-        self.algorithm = algorithm
-        self._hasher: ContentHasher = new_hasher(algorithm)
+    def __init__(self, algorithm: DigestAlgorithm) -> None:
+        self._hasher = DigestHasher(algorithm)
         self._position = 0
-        self._snapshots: deque[tuple[int, ContentHasher]] = deque(maxlen=_SNAPSHOTS)
+        self._snapshots: deque[tuple[int, DigestHasher]] = deque(maxlen=_SNAPSHOTS)
         self._remember()
+
+    @property
+    def algorithm(self) -> DigestAlgorithm:
+        """How the digest is computed."""
+        return self._hasher.algorithm
 
     @property
     def position(self) -> int:
@@ -48,14 +52,9 @@ class ContentDigest:
         self._position += count
         self._remember()
 
-    def digest(self) -> bytes:
+    def digest(self) -> Digest:
         """Return the digest of everything hashed so far."""
         return self._hasher.digest()
-
-    @property
-    def named(self) -> Digest:
-        """The digest of everything hashed so far, and which one it is."""
-        return Digest(self.algorithm, self._hasher.digest())
 
     def rewind(self, position: int) -> bool:
         """Go back to a boundary.
@@ -72,7 +71,7 @@ class ContentDigest:
                 while self._snapshots and self._snapshots[-1][0] > position:
                     self._snapshots.pop()
                 return True
-        self._hasher = new_hasher(self.algorithm)
+        self._hasher = DigestHasher(self.algorithm)
         self._position = 0
         self._snapshots.clear()
         self._remember()

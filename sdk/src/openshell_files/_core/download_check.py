@@ -13,14 +13,14 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol.chunks import Chunk, crc32c, decode_chunk
-from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, new_hasher
+from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
 
 from openshell_files._core import answers
 from openshell_files._core.answer_check import fault_of
-from openshell_files._core.requests import DownloadOptions, SandboxAddress, download_request
+from openshell_files._core.requests import DownloadOptions, SandboxAddress, accepted_digests, download_request
 from openshell_files._core.retrying import Decision, RetryBudget
 from openshell_files._error_mapping import error_from_reason, say_which_sandbox
 from openshell_files.errors import (
@@ -37,9 +37,6 @@ from openshell_files.results import FileInfo
 #: Longest hole handed on at once, so that one message cannot keep the client
 #: busy for hours without a sign of life.
 HOLE_STEP_BYTES: Final = 64 * 1024 * 1024
-
-#: The same where the zeros are not hashed one by one.
-CHEAP_HOLE_STEP_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +112,8 @@ class DownloadCheck:
         self._options = options
         self._budget = budget
         self._restartable = restartable
-        self._algorithm = self._stream_algorithm = DigestAlgorithm.SHA256
-        self._whole: ContentHasher = new_hasher(self._algorithm)
-        self._this_stream = self._whole
+        # Until the header says which digest comes.
+        self._whole = self._this_stream = DigestHasher(DigestAlgorithm.SHA256)
         self._start: int | None = None
         self._position: int = 0
         self._header_seen = False
@@ -152,7 +148,7 @@ class DownloadCheck:
 
     def digest(self) -> Digest:
         """Return the digest of all the content: the one that the first stream had."""
-        return Digest(self._algorithm, self._whole.digest())
+        return self._whole.digest()
 
     def request(self) -> files_pb2.DownloadFileRequest:
         """Begin an attempt and return its request: from the last verified byte on, of the same version."""
@@ -207,15 +203,14 @@ class DownloadCheck:
     def hash_hole(self) -> bool:
         """Hash the next part of a hole that `take` returned.
 
-        A hole of many gigabytes takes long to hash with SHA-256, and to write
+        A hole of many gigabytes takes long to hash, and to write
         where there are no holes; between the parts the driver can report
         progress and be cancelled.
 
         Returns:
             Whether there is more of it.
         """
-        by_blocks = self._algorithm is self._stream_algorithm is DigestAlgorithm.SHA256_BLOCKS
-        step = min(CHEAP_HOLE_STEP_BYTES if by_blocks else HOLE_STEP_BYTES, self._hole_left)
+        step = min(HOLE_STEP_BYTES, self._hole_left)
         self._whole.zeros(step)
         if self._this_stream is not self._whole:
             self._this_stream.zeros(step)
@@ -281,11 +276,11 @@ class DownloadCheck:
         Raises:
             IntegrityError: the digest differs.
         """
-        own = self.digest()
-        said = now.sha256 if own.algorithm is DigestAlgorithm.SHA256 else now.sha256_blocks
-        if self.file is None or now.version != self.file.version or said is None:
+        own, said = self.digest(), now.digest or ""
+        comparable = said.startswith(f"{own.algorithm.word}:")
+        if self.file is None or now.version != self.file.version or not comparable:
             return
-        if said != own.value.hex():
+        if said != str(own):
             raise error_from_reason(
                 Reason.DIGEST_MISMATCH,
                 "the digest of the resumed download is not the file's",
@@ -294,8 +289,7 @@ class DownloadCheck:
         self.digest_verified = True
 
     def _forget(self) -> None:
-        self._algorithm = self._stream_algorithm = DigestAlgorithm.SHA256
-        self._whole = self._this_stream = new_hasher(self._algorithm)
+        self._whole = self._this_stream = DigestHasher(DigestAlgorithm.SHA256)
         self._position = 0
         self._start = None
         self.resumed_from = 0
@@ -306,8 +300,7 @@ class DownloadCheck:
         if self._header_seen:
             raise self._corrupt("a second header came")
         self._header_seen = True
-        self._stream_algorithm = self._announced_digest(header)
-        self._this_stream = new_hasher(self._stream_algorithm)
+        self._this_stream = DigestHasher(self._announced_digest(header))
         file = answers.file_info(header.file)
         if self._position and self._start is not None:
             if header.start_offset != self._start + self._position or (
@@ -324,16 +317,15 @@ class DownloadCheck:
             wanted = self._options.offset
         if start != wanted:
             raise self._corrupt(f"the content begins at {start}, asked for was {wanted}")
-        self._algorithm, self._whole = self._stream_algorithm, self._this_stream
+        self._whole = self._this_stream
         self._start, self.file, self.file_size = start, file, header.size_bytes
         self._within_limit(self.total or 0)
         return Opened(file, start, self.total)
 
     def _announced_digest(self, header: files_pb2.DownloadFileHeader) -> DigestAlgorithm:
-        """Return what the trailer will carry (DIG-6)."""
-        algorithm = DigestAlgorithm.of(header.digest_algorithm)
-        known = header.digest_algorithm in files_pb2.DigestAlgorithm.values()
-        if not known or (algorithm is not DigestAlgorithm.SHA256 and self._options.digest == "sha256"):
+        """Return the algorithm of the trailer's digest (DIG-4)."""
+        algorithm = DigestAlgorithm.known(header.digest_algorithm)
+        if algorithm is None or algorithm not in accepted_digests(self._options.digest):
             raise self._corrupt(f"the digest {header.digest_algorithm} was announced and not asked for")
         return algorithm
 
@@ -384,7 +376,7 @@ class DownloadCheck:
                 f"the trailer says that the content ends at {trailer.end_offset}, "
                 f"{here} were received, {'any end' if total is None else self._start + total} was announced"
             )
-        if self._this_stream.digest() != _trailer_digest(trailer, self._stream_algorithm):
+        if Digest.of(trailer.digest) != self._this_stream.digest():
             raise error_from_reason(
                 Reason.DIGEST_MISMATCH,
                 "the digest of what arrived is not the one in the trailer",
@@ -427,7 +419,3 @@ class DownloadCheck:
     @staticmethod
     def _facts(reason: LocalReason) -> ErrorFacts:
         return ErrorFacts(reason, retry=Retry.AGAIN, fix="Try again; report it if it happens again.")
-
-
-def _trailer_digest(trailer: files_pb2.DownloadTrailer, algorithm: DigestAlgorithm) -> bytes:
-    return trailer.sha256 if algorithm is DigestAlgorithm.SHA256 else trailer.sha256_blocks

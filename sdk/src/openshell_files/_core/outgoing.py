@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from openshell_files_protocol.chunks import crc32c, encode_chunk, encode_hole
+from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_files._core.digests import ContentDigest
@@ -60,9 +61,9 @@ def first_message(metadata: files_pb2.UploadFileMetadata) -> bytes:
     return files_pb2.UploadFileRequest(metadata=metadata).SerializeToString()
 
 
-def finish_message(size: int, sha256: bytes, sha256_blocks: bytes = b"") -> bytes:
-    """Serialize the one message that publishes, with one of the two digests (UPL-3, DIG-4)."""
-    finish = files_pb2.UploadFinish(size_bytes=size, sha256=sha256, sha256_blocks=sha256_blocks)
+def finish_message(size: int, digest: Digest) -> bytes:
+    """Serialize the one message that publishes (UPL-3)."""
+    finish = files_pb2.UploadFinish(size_bytes=size, digest=digest.message)
     return files_pb2.UploadFileRequest(finish=finish).SerializeToString()
 
 
@@ -86,8 +87,7 @@ def write_request(
     )
     digest.update(request.content)
     request.crc32c = crc32c(request.content)
-    named = digest.named
-    request.sha256, request.sha256_blocks = named.sha256, named.sha256_blocks
+    request.digest.CopyFrom(digest.digest().message)
     return request
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
+from openshell_files_protocol.digests import PREFERRED, Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -158,7 +158,7 @@ class DownloadOptions:
         allow_changes: carry on when the file changes while it is read.
         leaf_link: what to do with a symbolic link at the path.
         max_bytes: refuse to receive more; None for no limit.
-        digest: which digest the trailer may carry.
+        digest: the caller's choice of digest.
     """
 
     offset: int = 0
@@ -180,16 +180,9 @@ class DownloadOptions:
         return self.offset == 0 and self.length is None and self.tail is None
 
 
-def upload_digest(choice: DigestChoice, hole_bytes: int) -> DigestAlgorithm:
-    """Choose the digest of a file that is uploaded (DIG-5).
-
-    Args:
-        choice: of the caller.
-        hole_bytes: of the source, in sum.
-    """
-    if choice == "auto" and hole_bytes >= WORTHWHILE_ZEROS:
-        return DigestAlgorithm.SHA256_BLOCKS
-    return DigestAlgorithm.SHA256
+def accepted_digests(choice: DigestChoice) -> tuple[DigestAlgorithm, ...]:
+    """Return the algorithms that a caller's choice means, best first (DIG-2)."""
+    return PREFERRED if choice == "auto" else (DigestAlgorithm[choice.upper()],)
 
 
 def upload_metadata(
@@ -234,8 +227,10 @@ def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> 
             message.absent.SetInParent()
         case "present":
             message.present.SetInParent()
-        case "sha256":
-            message.sha256 = bytes.fromhex(condition.value)
+        case "digest":
+            word, _, digits = condition.value.partition(":")
+            digest = Digest(DigestAlgorithm[word.upper()], bytes.fromhex(digits))
+            message.digest.CopyFrom(digest.message)
         case "version":
             message.version = condition.value
         case other:
@@ -258,7 +253,7 @@ def download_request(
         on_change=files_pb2.CHANGE_POLICY_ALLOW if options.allow_changes else files_pb2.CHANGE_POLICY_ABORT,
         leaf_link=_LEAF_LINK[options.leaf_link],
         max_chunk_bytes=max_chunk_bytes,
-        accepted_digests=[DigestAlgorithm.SHA256_BLOCKS.wire] if options.digest == "auto" else [],
+        accepted_digests=[algorithm.wire for algorithm in accepted_digests(options.digest)],
     )
     if options.length is not None:
         request.length = options.length
@@ -266,18 +261,13 @@ def download_request(
 
 
 def stat_request(
-    address: SandboxAddress,
-    path: RemotePath,
-    *,
-    digest: bool,
-    leaf_link: LeafLink,
-    algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
+    address: SandboxAddress, path: RemotePath, *, digests: Sequence[DigestAlgorithm], leaf_link: LeafLink
 ) -> files_pb2.StatFileRequest:
-    """Return the request that describes a file."""
+    """Return the request that describes a file, with a digest if the caller takes one."""
     return files_pb2.StatFileRequest(
         sandbox=address.ref(),
         remote_path=remote_path("remote", path),
-        include_digest=digest,
+        include_digest=bool(digests),
         leaf_link=_LEAF_LINK[leaf_link],
-        digest_algorithm=algorithm.wire,
+        accepted_digests=[algorithm.wire for algorithm in digests],
     )

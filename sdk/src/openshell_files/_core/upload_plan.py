@@ -2,7 +2,7 @@
 
 The driver carries `action` out, tells the plan what came of it, and looks at
 `action` again, until it is `Finished` or the plan raises. The plan holds the
-rules of docs/protocol.md (RSM-1 to RSM-10, DIG-3); it has no clock and no connection.
+rules of docs/protocol.md (RSM-1 to RSM-10, DIG-2 to DIG-7); it has no clock and no connection.
 
     no upload yet ──Start──▶ RECEIVING ──(ComparePrefix)──▶ Send ──▶ CompareWhole ──▶ Finished
                      │            ▲                           │ failed
@@ -13,7 +13,7 @@ rules of docs/protocol.md (RSM-1 to RSM-10, DIG-3); it has no clock and no conne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,15 +71,15 @@ class ComparePrefix:
 
 @dataclass(frozen=True, slots=True)
 class CompareWhole:
-    """Compare size and digest of the whole source, then `on_whole`."""
+    """Compare size and digest of the whole source, then `on_whole`. Without a digest they differ."""
 
     size: int
-    digest: Digest
+    digest: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
 class HashSource:
-    """Compute the SHA-256 of the whole source, then `on_source_hashed`."""
+    """Compute the digest of the whole source, then `on_source_hashed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,7 @@ class UploadPlan:
         budget: how often to try.
         new_id: makes a UUID.
         patience: seconds to wait for a finish that is being verified.
-        algorithm: the digest of a new upload, if the server knows it.
-        only_sha256: do not go on with an upload that has another digest.
+        digests: algorithms that the caller takes, best first (DIG-2).
     """
 
     def __init__(
@@ -158,16 +157,16 @@ class UploadPlan:
         budget: RetryBudget,
         new_id: Callable[[], str],
         patience: float,
-        algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
-        only_sha256: bool = False,
+        digests: Sequence[DigestAlgorithm],
     ) -> None:
         self._address = address
         self._template = metadata
         self._inline = inline and source is None and not resume
         self._source = source
-        self._new_algorithm = algorithm
-        self._algorithm = algorithm
-        self._only_sha256 = only_sha256
+        self._source_hashed = False
+        self._digests = digests
+        #: What a server probably takes, as far as it has said nothing else.
+        self._expected = self._algorithm = digests[0]
         self._budget = budget
         self._new_id = new_id
         self._patience = patience
@@ -201,7 +200,7 @@ class UploadPlan:
 
     @property
     def algorithm(self) -> DigestAlgorithm:
-        """Which digest the upload has."""
+        """The algorithm of the upload's digest."""
         return self._algorithm
 
     @property
@@ -234,7 +233,7 @@ class UploadPlan:
 
         It is found by its name or its request id (RSM-1, RSM-5).
         """
-        return files_pb2.StartUploadRequest(metadata=self._named())
+        return files_pb2.StartUploadRequest(metadata=self._named(self._digests))
 
     def last_question(self, error: FilesError) -> None:
         """Ask once more what became of the finish, after all time is used up.
@@ -314,7 +313,7 @@ class UploadPlan:
 
     def on_source_hashed(self, digest: Digest) -> None:
         """Take the result of `HashSource`."""
-        self._source = digest
+        self._source, self._source_hashed = digest, True
         self._replace_upload()
 
     def on_sent(self, response: files_pb2.UploadFileResponse) -> None:
@@ -349,6 +348,8 @@ class UploadPlan:
             self.on_finish_unheard()
         if isinstance(failed, Look) and isinstance(error, UploadUnknown):
             self._gone(error)
+            return
+        if error.reason == Reason.DIGEST_UNSUPPORTED.name and self._expect_the_next(failed):
             return
         if self._inherited and isinstance(error, UploadConflict):
             self._replace_upload()
@@ -417,33 +418,42 @@ class UploadPlan:
                 )
 
     def _agree_on_digest(self, status: files_pb2.UploadStatus) -> bool:
-        """Go on with the digest that the upload has (DIG-3).
+        """Go on with the digest that the upload has (DIG-4).
 
         Returns:
             False if something else has to be done first.
         """
-        has = DigestAlgorithm.of(status.digest_algorithm)
-        if has is self._algorithm:
-            return True
-        if self._inherited:
-            if has is DigestAlgorithm.SHA256 or not self._only_sha256:
-                self._algorithm = has
-                return True
-            self._replace_upload()
-            return False
-        if has is not DigestAlgorithm.SHA256:
+        has = DigestAlgorithm.known(status.digest_algorithm)
+        if has is None or has not in self._digests:
+            if self._inherited:
+                self._replace_upload()
+                return False
             raise self._final(
                 error_from_reason(
-                    Reason.AGENT_PROTOCOL_ERROR, f"the upload's digest is {has.name}, which was not asked for"
+                    Reason.AGENT_PROTOCOL_ERROR,
+                    f"the upload's digest is {status.digest_algorithm}, which was not asked for",
                 )
             )
-        # A server that does not know what was asked for.
-        self._algorithm = self._new_algorithm = has
-        if self._source is None or answers.upload_state(status) is not UploadState.RECEIVING:
+        self._algorithm = has
+        if self._inherited or self._source is None or self._source.algorithm is has or self._source_hashed:
             return True
-        # It could not compare the source's digest either.
+        if answers.upload_state(status) is not UploadState.RECEIVING:
+            return True
+        # The server does not compute the source's digest, and could not compare it.
+        self._expected = has
         self.action = HashSource()
         return False
+
+    def _expect_the_next(self, failed: Action) -> bool:
+        """Take the next algorithm, if an upload without StartUpload was refused that named one alone (DIG-8)."""
+        further = self._digests[self._digests.index(self._expected) + 1 :]
+        if not (isinstance(failed, Send) and self._inline and not self._upload_id and further):
+            return False
+        # It was refused before a byte: nobody else has to be asked what became of it.
+        self.on_finish_unheard()
+        self._expected = self._algorithm = further[0]
+        self.action = self._begin()
+        return True
 
     def _receive(self, status: files_pb2.UploadStatus) -> None:
         if self._last_word is not None:
@@ -464,7 +474,7 @@ class UploadPlan:
         if status.staged_bytes == 0:
             self._inherited = False
             self._send(0)
-        elif (staged := answers.staged_digest(status)).value:
+        elif (staged := Digest.of(status.staged_digest)) is not None:
             self.action = ComparePrefix(status.staged_bytes, staged)
         else:
             self.action = self._look(hashed_bytes=status.staged_bytes)
@@ -480,8 +490,7 @@ class UploadPlan:
     def _published(self, response: files_pb2.UploadFileResponse) -> None:
         self._response = response
         self._upload_id = response.upload_id or self._upload_id
-        digest = answers.file_digest(response.file, self._algorithm)
-        self.action = CompareWhole(response.bytes_written, digest)
+        self.action = CompareWhole(response.bytes_written, Digest.of(response.file.digest))
 
     def _aborted(self, status: files_pb2.UploadStatus) -> None:
         if self._inherited:
@@ -516,7 +525,7 @@ class UploadPlan:
         self._announced = False
         self._request_id = self._new_id()
         self._upload_id = ""
-        self._algorithm = self._new_algorithm
+        self._algorithm = self._expected
         self._epoch = 0
         self._taken_over = self._inherited = self._finish_sent = False
         self._best_staged = 0
@@ -538,22 +547,23 @@ class UploadPlan:
         self.action = self._sending(offset)
 
     def _sending(self, offset: int) -> Send:
-        metadata = self._named()
+        # Without StartUpload nobody says which of several the server takes (DIG-8).
+        metadata = self._named(self._digests if self._upload_id else [self._algorithm])
         metadata.epoch = self._epoch
         return Send(metadata, offset, self._chunk_bytes, 1 if self._inline else self._lanes, self._waiting)
 
-    def _named(self) -> files_pb2.UploadFileMetadata:
+    def _named(self, digests: Sequence[DigestAlgorithm]) -> files_pb2.UploadFileMetadata:
         metadata = files_pb2.UploadFileMetadata()
         metadata.CopyFrom(self._template)
         metadata.request_id = self._request_id
         metadata.upload_id = self._upload_id
-        metadata.digest_algorithm = self._algorithm.wire
+        metadata.accepted_digests.extend(algorithm.wire for algorithm in digests)
         return metadata
 
     def _start_request(self) -> files_pb2.StartUploadRequest:
-        request = files_pb2.StartUploadRequest(metadata=self._named())
-        if self._source is not None and self._source.algorithm is self._algorithm:
-            request.sha256, request.sha256_blocks = self._source.sha256, self._source.sha256_blocks
+        request = self.claim()
+        if self._source is not None:
+            request.digest.CopyFrom(self._source.message)
         return request
 
     def _look(self, *, hashed_bytes: int = 0) -> Look:
@@ -615,4 +625,4 @@ class UploadPlan:
 def _says_digest(status: files_pb2.UploadStatus) -> bool:
     """Whether the digest of the staged bytes is there, or there are none."""
     receiving = answers.upload_state(status) is UploadState.RECEIVING
-    return not receiving or status.staged_bytes == 0 or bool(answers.staged_digest(status).value)
+    return not receiving or status.staged_bytes == 0 or status.HasField("staged_digest")

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 from openshell_files_protocol import methods
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -69,6 +70,15 @@ class Rpc:
         self._gates: dict[SandboxAddress, Gate] = {}
         #: Sandboxes that refused WriteFile as a method that they do not have; None is the gateway itself.
         self._without_write = set[SandboxAddress | None]()
+        self._refused_digests: set[DigestAlgorithm] = set()
+
+    def digest_refused(self, algorithm: DigestAlgorithm) -> None:
+        """Note that the gateway does not compute a digest, so that the next upload need not try it (DIG-8)."""
+        self._refused_digests.add(algorithm)
+
+    def promising(self, digests: Sequence[DigestAlgorithm]) -> Sequence[DigestAlgorithm]:
+        """Return some algorithms without those that were refused before; all of them if none is left."""
+        return [algorithm for algorithm in digests if algorithm not in self._refused_digests] or digests
 
     def gate(self, sandbox: SandboxAddress) -> Gate:
         """Return what holds transfers of this client in a sandbox back."""
@@ -116,7 +126,7 @@ class Rpc:
         self, request: files_pb2.StartUploadRequest, deadline: Deadline
     ) -> files_pb2.StartUploadResponse:
         """Call StartUpload once."""
-        hashed = request.metadata.size_bytes if request.sha256 else 0
+        hashed = request.metadata.size_bytes if request.HasField("digest") else 0
         return self._unary(
             methods.START_UPLOAD,
             request,

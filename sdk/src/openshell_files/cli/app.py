@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from openshell_files import DigestChoice
 from openshell_files.cli import destinations, shared
 from openshell_files.cli.command import Failing, with_connection
 from openshell_files.cli.connecting import (
@@ -74,7 +75,7 @@ def stat(
     name: shared.Name,
     path: Annotated[str, typer.Argument(metavar="PATH", help="The path in the sandbox.")],
     *,
-    digest: Annotated[bool, typer.Option("--digest", help="Compute the SHA-256.")] = False,
+    digest: Annotated[DigestChoice | None, typer.Option(help="Compute this digest.")] = None,
     follow: shared.Follow = False,
     no_dereference: shared.NoDereference = False,
     by_id: ById = False,
@@ -91,7 +92,7 @@ def stat(
     where = connecting.where(name, path, by_id=by_id)
     with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
         sandbox = shared.sandbox(client, name, by_id=by_id)
-        found = sandbox.stat(path, digest=digest, leaf_link=link, timeout=timeout)
+        found = sandbox.stat(path, digest=digest or False, leaf_link=link, timeout=timeout)
     out.lines(file_words(found), file_fields(found))
 
 

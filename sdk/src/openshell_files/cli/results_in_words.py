@@ -51,7 +51,7 @@ def upload_words(local: str, result: UploadResult) -> str:
         return f"{result.path} is identical already ({result.size} bytes); nothing was sent"
     resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
     pace = _pace_words(result.bytes_sent, result.seconds)
-    return f"{local} -> {result.path} ({result.size} bytes{pace}{resumed}, {_digest_words(result)})"
+    return f"{local} -> {result.path} ({result.size} bytes{pace}{resumed}, {result.digest})"
 
 
 def download_fields(local: str, result: DownloadResult) -> dict[str, object]:
@@ -64,13 +64,7 @@ def download_words(local: str, result: DownloadResult) -> str:
     resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
     changed = ", changed while it was read" if result.changed else ""
     pace = _pace_words(result.bytes_received, result.seconds)
-    return f"{result.path} -> {local} ({result.size} bytes{pace}{resumed}{changed}, {_digest_words(result)})"
-
-
-def _digest_words(result: UploadResult | DownloadResult) -> str:
-    if result.sha256 is None and result.sha256_blocks is not None:
-        return f"sha256-blocks {result.sha256_blocks}"
-    return f"sha256 {result.sha256}"
+    return f"{result.path} -> {local} ({result.size} bytes{pace}{resumed}{changed}, {result.digest})"
 
 
 def file_fields(file: FileInfo) -> dict[str, object]:
@@ -90,7 +84,7 @@ def file_words(file: FileInfo) -> list[str]:
     ]
     if file.link_target:
         lines.append(f"target    {file.link_target}")
-    return lines if file.sha256 is None else [*lines, f"sha256    {file.sha256}"]
+    return lines if file.digest is None else [*lines, f"digest    {file.digest}"]
 
 
 def _time_words(file: FileInfo) -> str:

@@ -26,7 +26,7 @@ NoDereference = Annotated[
 ]
 Digest = Annotated[
     DigestChoice,
-    typer.Option(help="What sparse files are compared by; `sha256` takes the time of their size."),
+    typer.Option(help="What content is compared by; `auto` is blake3 where the server computes it."),
 ]
 MTime = Annotated[
     bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time.")

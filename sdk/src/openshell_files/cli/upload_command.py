@@ -48,7 +48,7 @@ def upload(
     if_absent: Annotated[bool, typer.Option("--if-absent", help="Only where nothing is.")] = False,
     if_present: Annotated[bool, typer.Option("--if-present", help="Only over a file.")] = False,
     if_match_version: Annotated[str | None, typer.Option(help="Only over this version.")] = None,
-    if_match_sha256: Annotated[str | None, typer.Option(help="Only over this content.")] = None,
+    if_match_digest: Annotated[str | None, typer.Option(help="Only over this content.")] = None,
     follow: shared.Follow = False,
     replace_link: Annotated[bool, typer.Option("--replace-link", help="Replace a symbolic link.")] = False,
     keep_read_only: Annotated[
@@ -75,7 +75,7 @@ def upload(
         bits = shared.mode_bits(mode)
         link = _leaf_link(follow=follow, replace=replace_link)
         condition = _condition(
-            absent=if_absent, present=if_present, version=if_match_version, sha256=if_match_sha256
+            absent=if_absent, present=if_present, version=if_match_version, digest=if_match_digest
         )
         if upload_id == "":
             # Of a script whose variable is empty; a new upload is not what it means.
@@ -186,9 +186,9 @@ def _leaf_link(*, follow: bool, replace: bool) -> LeafLink:
     return LeafLink.FOLLOW if follow else LeafLink.REPLACE if replace else LeafLink.REFUSE
 
 
-def _condition(*, absent: bool, present: bool, version: str | None, sha256: str | None) -> Condition | None:
-    if absent + present + (version is not None) + (sha256 is not None) > 1:
-        raise ValueError("give one of --if-absent, --if-present, --if-match-version, --if-match-sha256")
+def _condition(*, absent: bool, present: bool, version: str | None, digest: str | None) -> Condition | None:
+    if absent + present + (version is not None) + (digest is not None) > 1:
+        raise ValueError("give one of --if-absent, --if-present, --if-match-version, --if-match-digest")
     if absent:
         return Condition.absent()
     if present:
@@ -197,9 +197,9 @@ def _condition(*, absent: bool, present: bool, version: str | None, sha256: str 
         if not version:
             raise ValueError("--if-match-version: must not be empty")
         return Condition.version(version)
-    if sha256 is None:
+    if digest is None:
         return None
     try:
-        return Condition.sha256(sha256)
+        return Condition.digest(digest)
     except ValueError:
-        raise ValueError("--if-match-sha256: give 64 hexadecimal digits") from None
+        raise ValueError("--if-match-digest: give blake3: or sha256: and 64 hexadecimal digits") from None

@@ -20,7 +20,7 @@ _VALUES: Final = (
     ("attempts", "NUMBER"),
     ("mode", "OCTAL"),
     ("version", "VERSION"),
-    ("sha256", "HEX"),
+    ("match_digest", "ALGORITHM:HEX"),
     ("file", "FILE"),
     ("tls_ca", "FILE"),
     ("tls_cert", "FILE"),

@@ -286,7 +286,7 @@ def _upload_input(message: files_pb2.UploadFileRequest) -> Input:
             return Chunk(data.offset, data.data, data.crc32c, data.hole_bytes)
         case "finish":
             finish = message.finish
-            return Finish(finish.size_bytes, finish.sha256, finish.sha256_blocks)
+            return Finish(finish.size_bytes, finish.digest.algorithm, finish.digest.value)
         case "waiting":
             return Waiting()
         case "metadata":

@@ -12,6 +12,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from openshell_files_protocol import methods
+from openshell_files_protocol.digests import PREFERRED
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
@@ -188,6 +189,7 @@ class SupervisorSession:
             hello.file_transfer.protocol_version = PROTOCOL_VERSION
             hello.file_transfer.max_chunk_bytes = self.max_chunk_bytes
             hello.file_transfer.keeps_relays = True
+            hello.file_transfer.digests.extend(algorithm.wire for algorithm in PREFERRED)
         if self.targets.commands is not None:
             hello.exec.protocol_version = PROTOCOL_VERSION
         await call.write(openshell_pb2.SupervisorMessage(hello=hello).SerializeToString())

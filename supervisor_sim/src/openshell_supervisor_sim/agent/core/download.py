@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from openshell_files_protocol.digests import WORTHWHILE_ZEROS, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB, MIN_CHUNK_BYTES, RFC_CHUNK_BYTES
 from openshell_files_protocol.reasons import Reason
@@ -13,9 +12,9 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
 
-#: Largest hole in one message if both ends hash its zeros, so that a larger
-#: one would be a long silence.
-MAX_HASHED_HOLE_BYTES: Final = 256 * MIB
+#: Largest hole in one message. Both ends hash its zeros, so a larger one would
+#: be a long silence.
+MAX_HOLE_BYTES: Final = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +52,6 @@ def span(request: DownloadRequest, size: int) -> Span:
     return Span(request.offset, end)
 
 
-def trailer_digest(request: DownloadRequest, span: Span, hole_bytes: int) -> DigestAlgorithm:
-    """Choose the digest of the trailer (DIG-6).
-
-    Args:
-        request: says what the caller takes.
-        span: what is sent.
-        hole_bytes: of the whole file, in sum.
-    """
-    zeros = min(hole_bytes, span.end - span.start)
-    worthwhile = request.checked and request.takes_blocks and zeros >= WORTHWHILE_ZEROS
-    return DigestAlgorithm.SHA256_BLOCKS if worthwhile else DigestAlgorithm.SHA256
-
-
 def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
     """Return the content of one message in bytes (DWN-8).
 
@@ -79,7 +65,7 @@ def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
     return min(max(request.max_chunk_bytes, MIN_CHUNK_BYTES), limits.max_chunk_bytes)
 
 
-def next_piece(position: int, end: int, data_at: int, largest: int, algorithm: DigestAlgorithm) -> Piece:
+def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
     """Choose the piece at `position`.
 
     Args:
@@ -88,17 +74,13 @@ def next_piece(position: int, end: int, data_at: int, largest: int, algorithm: D
         data_at: where content begins, at or behind `position`; in between is
             a hole.
         largest: content of one message in bytes.
-        algorithm: of the trailer.
 
     Returns:
-        A hole if it is worth a message of its own (DWN-7), else content. What
-        nobody hashes is one message however long it is: cut up, a file of
-        nothing but zeros would be a flood of small ones (RLY-10).
+        A hole if it is worth a message of its own (DWN-7), else content.
     """
     hole = min(data_at, end) - position
     if hole >= largest:
-        hashed = algorithm is DigestAlgorithm.SHA256
-        return Piece(position, min(hole, MAX_HASHED_HOLE_BYTES) if hashed else hole, hole=True)
+        return Piece(position, min(hole, MAX_HOLE_BYTES), hole=True)
     return Piece(position, min(largest, end - position), hole=False)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from google.protobuf.duration_pb2 import Duration
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
@@ -23,6 +24,7 @@ class Limits:
         max_uploads_per_principal: those of them that are one caller's.
         upload_expiry: seconds without a byte that an unfinished upload lives.
         idle_timeout: seconds without anything from the peer.
+        digests: algorithms that the operators allow (DIG-3).
         max_pause: seconds that the gateway lets a caller say `waiting` (UPL-18); 0 for none.
     """
 
@@ -33,6 +35,7 @@ class Limits:
     upload_expiry: float
     idle_timeout: float
     max_pause: float = 0.0
+    digests: tuple[DigestAlgorithm, ...] = tuple(DigestAlgorithm)
 
     def stricter(self, opened: file_relay_pb2.FileRelayOpen) -> Limits:
         """Return these limits, made stricter by what the gateway sent; 0 means it has none."""
@@ -47,6 +50,7 @@ class Limits:
             upload_expiry=_shortest(self.upload_expiry, _seconds(theirs, "upload_expiry")),
             idle_timeout=_shortest(self.idle_timeout, _seconds(theirs, "idle_timeout")),
             max_pause=max(0.0, _seconds(theirs, "max_pause")),
+            digests=tuple(one for one in self.digests if not opened.digests or one.wire in opened.digests),
         )
 
     def message(self) -> files_pb2.TransferLimits:

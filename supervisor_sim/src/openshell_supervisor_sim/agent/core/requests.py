@@ -9,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.limits import SHA256_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_supervisor_sim.agent.core.digest_choice import (
+    accepted_digests,
+    declared_digest,
+    unsupported,
+)
 from openshell_supervisor_sim.agent.core.wire_numbers import (
     MAX_TIMESTAMP_SECONDS,
     MIN_TIMESTAMP_SECONDS,
@@ -49,9 +53,9 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class HasDigest:
-    """The file there has this SHA-256."""
+    """The file there has this digest."""
 
-    sha256: bytes
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class UploadRequest:
         leaf_link: what to do with a link at the destination.
         fsync: flush before answering.
         epoch: attempt, as StartUpload answered; 0 if not given.
-        digest_algorithm: which digest the upload has (DIG-3).
+        digests: algorithms that the caller takes, best first (DIG-2); None if
+            it asked for no digest (DIG-9).
         keep_read_only: do not replace a file that may not be written (UPL-17).
     """
 
@@ -97,7 +102,7 @@ class UploadRequest:
     leaf_link: LeafLink
     fsync: bool
     epoch: int
-    digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
+    digests: tuple[DigestAlgorithm, ...] | None = (DigestAlgorithm.SHA256,)
     keep_read_only: bool = False
 
     @property
@@ -129,9 +134,6 @@ class UploadRequest:
             "leaf_link": self.leaf_link.name,
             "durability": self.fsync,
         }
-        # Defaults take no part: uploads that an older agent began go on.
-        if self.digest_algorithm is not DigestAlgorithm.SHA256:
-            terms["digest_algorithm"] = self.digest_algorithm.name
         if self.keep_read_only:
             terms["keep_read_only"] = "keep_read_only"
         return terms
@@ -151,7 +153,7 @@ class DownloadRequest:
         allow_change: go on if the file changes (DWN-5).
         follow_link: follow a link at the end of the path.
         max_chunk_bytes: largest piece wanted; 0 leaves it to the agent.
-        takes_blocks: the trailer may carry the digest of blocks (DIG-6).
+        digests: algorithms that the caller takes, best first (DIG-2).
     """
 
     path: str
@@ -163,7 +165,7 @@ class DownloadRequest:
     allow_change: bool
     follow_link: bool
     max_chunk_bytes: int
-    takes_blocks: bool = False
+    digests: tuple[DigestAlgorithm, ...] = (DigestAlgorithm.SHA256,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
     _check_id("metadata.request_id", metadata.request_id)
     if metadata.upload_id and not started and not metadata.epoch:
         raise invalid("metadata.epoch", "is missing; an upload_id needs the epoch that StartUpload answered")
+    wants_digest = explicit or metadata.request_id or metadata.accepted_digests
     _check_enum("metadata.parents", metadata.parents, files_pb2.ParentPolicy.values())
     _check_enum("metadata.durability", metadata.durability, files_pb2.Durability.values())
     return UploadRequest(
@@ -206,7 +209,7 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
         leaf_link=_upload_leaf_link(metadata.leaf_link),
         fsync=metadata.durability != files_pb2.DURABILITY_RENAME,
         epoch=metadata.epoch,
-        digest_algorithm=DigestAlgorithm.of(metadata.digest_algorithm),
+        digests=accepted_digests(metadata.accepted_digests) if wants_digest else None,
         keep_read_only=metadata.keep_read_only,
     )
 
@@ -226,20 +229,12 @@ def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
     size = len(request.content)
     if metadata.size_bytes not in {0, size}:
         raise invalid("metadata.size_bytes", f"is {metadata.size_bytes}, content has {size} bytes")
+    if not request.HasField("digest"):
+        raise invalid("digest", "is missing; without it nothing is published (UPL-3)")
+    digest = source_digest(request)
     metadata.explicit_finish = True
-    return upload_request(metadata)
-
-
-def write_digest(request: files_pb2.WriteFileRequest) -> Digest:
-    """Return the digest of the content as its caller computed it; it is mandatory (UPL-3).
-
-    Raises:
-        TransferError: INVALID_REQUEST.
-    """
-    if (digest := source_digest(request)) is None:
-        field = DigestAlgorithm.of(request.metadata.digest_algorithm).field
-        raise invalid(field, "is missing; without it nothing is published (UPL-3)")
-    return digest
+    # What is here already says which of several algorithms it has.
+    return replace(upload_request(metadata), digests=() if digest is None else (digest.algorithm,))
 
 
 def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
@@ -253,23 +248,18 @@ def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
 
 
 def source_digest(request: files_pb2.StartUploadRequest | files_pb2.WriteFileRequest) -> Digest | None:
-    """Return the source's digest, None if not given (RSM-9, DIG-4).
+    """Return the source's digest; None if there is none that is known here (RSM-9, DIG-6).
 
     Raises:
         TransferError: INVALID_REQUEST.
     """
-    wanted = DigestAlgorithm.of(request.metadata.digest_algorithm)
-    given = {
-        DigestAlgorithm.SHA256: request.sha256,
-        DigestAlgorithm.SHA256_BLOCKS: request.sha256_blocks,
-    }
-    value = given.pop(wanted)
-    for algorithm, other in given.items():
-        if other:
-            raise invalid(algorithm.field, f"metadata.digest_algorithm is {wanted.name}, give {wanted.field}")
-    if value and len(value) != SHA256_BYTES:
-        raise invalid(wanted.field, f"has {len(value)} bytes, a SHA-256 has {SHA256_BYTES}")
-    return Digest(wanted, value) if value else None
+    if not request.HasField("digest"):
+        return None
+    digest = declared_digest("digest", request.digest)
+    listed = request.metadata.accepted_digests or [files_pb2.DIGEST_ALGORITHM_SHA256]
+    if request.digest.algorithm not in listed:
+        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (RSM-9)")
+    return digest
 
 
 def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
@@ -293,7 +283,7 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
         allow_change=request.on_change == files_pb2.CHANGE_POLICY_ALLOW,
         follow_link=follows("leaf_link", request.leaf_link),
         max_chunk_bytes=request.max_chunk_bytes,
-        takes_blocks=files_pb2.DIGEST_ALGORITHM_SHA256_BLOCKS in request.accepted_digests,
+        digests=accepted_digests(request.accepted_digests),
     )
 
 
@@ -383,10 +373,11 @@ def _condition(condition: files_pb2.UploadCondition) -> Condition:
             return Absent()
         case "present":
             return Present()
-        case "sha256" if len(condition.sha256) == SHA256_BYTES:
-            return HasDigest(condition.sha256)
-        case "sha256":
-            raise invalid(f"{field}.sha256", f"has {len(condition.sha256)} bytes, not {SHA256_BYTES}")
+        case "digest":
+            digest = declared_digest(f"{field}.digest", condition.digest)
+            if digest is None:
+                raise unsupported(f"{field}.digest", tuple(DigestAlgorithm))
+            return HasDigest(digest)
         case "version" if len(condition.version) > _MAX_ID_CHARACTERS:
             raise invalid(f"{field}.version", f"is longer than {_MAX_ID_CHARACTERS} characters")
         case "version" if condition.version:

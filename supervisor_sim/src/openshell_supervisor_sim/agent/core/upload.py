@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from openshell_files_protocol.chunks import Chunk
-from openshell_files_protocol.digests import DigestAlgorithm
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.limits import SHA256_BYTES
+from openshell_files_protocol.limits import DIGEST_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 
@@ -32,11 +33,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """UploadFinish, with one of the two digests (DIG-4)."""
+    """UploadFinish; the number of its algorithm need not be known here."""
 
     size_bytes: int
-    sha256: bytes
-    sha256_blocks: bytes = b""
+    algorithm: int
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Publish:
     """Verify and publish; `digest` is None when the caller declared none (UPL-2)."""
 
     size_bytes: int
-    digest: bytes | None
+    digest: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ class UploadTerms:
         max_chunk_bytes: largest chunk (UPL-6).
         max_file_bytes: largest file.
         published: size and digest, if the file was published already.
-        digest_algorithm: which digest the finish carries (DIG-4).
+        algorithm: of the finish (DIG-5); None if there will be no finish and
+            no digest.
     """
 
     declared_size: int | None
@@ -140,8 +142,8 @@ class UploadTerms:
     staged: int
     max_chunk_bytes: int
     max_file_bytes: int
-    published: tuple[int, bytes] | None = None
-    digest_algorithm: DigestAlgorithm = DigestAlgorithm.SHA256
+    published: tuple[int, Digest | None] | None = None
+    algorithm: DigestAlgorithm | None = DigestAlgorithm.SHA256
 
 
 class UploadCore:
@@ -297,27 +299,17 @@ class UploadCore:
         self._phase = Phase.OVER
         return Replay()
 
-    def _digest_of(self, finish: Finish) -> bytes:
-        """Return the digest that the upload has, and see to it that no other is there (UPL-3, DIG-4)."""
-        if not self._terms.explicit_finish:
+    def _digest_of(self, finish: Finish) -> Digest:
+        """Return the finish's digest, if it is of the upload's algorithm (UPL-3, DIG-5)."""
+        algorithm = self._terms.algorithm
+        if not self._terms.explicit_finish or algorithm is None:
             raise invalid("finish", "was not announced by metadata.explicit_finish")
-        fields = {
-            DigestAlgorithm.SHA256: finish.sha256,
-            DigestAlgorithm.SHA256_BLOCKS: finish.sha256_blocks,
-        }
-        wanted = self._terms.digest_algorithm
-        digest = fields.pop(wanted)
-        for algorithm, other in fields.items():
-            if other:
-                raise invalid(
-                    f"finish.{algorithm.field}",
-                    f"the upload's digest is {wanted.name}, in finish.{wanted.field}",
-                )
-        if len(digest) != SHA256_BYTES:
-            raise invalid(
-                f"finish.{wanted.field}", f"has {len(digest)} bytes, a SHA-256 has {SHA256_BYTES} (UPL-3)"
-            )
-        return digest
+        if finish.algorithm != algorithm.value:
+            name = files_pb2.DigestAlgorithm.Name(algorithm.wire)
+            raise invalid("finish.digest.algorithm", f"is {finish.algorithm}, the upload has {name} (DIG-5)")
+        if len(finish.value) != DIGEST_BYTES:
+            raise invalid("finish.digest.value", f"has {len(finish.value)} bytes, not {DIGEST_BYTES} (UPL-3)")
+        return Digest(algorithm, finish.value)
 
     def _input_end(self, event: InputEnd) -> Action:
         if event.cancelled or self._terms.explicit_finish:

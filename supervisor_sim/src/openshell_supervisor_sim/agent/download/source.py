@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openshell_files_protocol.chunks import crc32c
-from openshell_files_protocol.digests import Digest, new_hasher
+from openshell_files_protocol.digests import DigestHasher
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
+from openshell_supervisor_sim.agent.core.digest_choice import choose
 from openshell_supervisor_sim.agent.core.download import (
     Span,
     changed_error,
@@ -18,7 +19,6 @@ from openshell_supervisor_sim.agent.core.download import (
     next_piece,
     piece_bytes,
     span,
-    trailer_digest,
 )
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
@@ -82,6 +82,10 @@ class DownloadSource:
         self._piece_bytes = piece_bytes(request, limits)
         self.interrupt = interrupt
         self._pieces = 0
+        # Of an unchecked download nobody learns a digest (DIG-9).
+        self._hasher: DigestHasher | None = None
+        if request.checked:
+            self._hasher = DigestHasher(choose("accepted_digests", request.digests, limits.digests))
         self._data_from = self._data_to = 0
         with root.locate(request.path, "remote_path", follow=request.follow_link) as location:
             self.path = location.path
@@ -97,10 +101,7 @@ class DownloadSource:
             raise
         self._position = self._span.start
         self._end = self._span.end
-        hole_bytes = self._opened.st_size - self._opened.st_blocks * 512
-        self._sparse = hole_bytes > 0
-        self._algorithm = trailer_digest(request, self._span, hole_bytes)
-        self._hasher = new_hasher(self._algorithm)
+        self._sparse = self._opened.st_blocks * 512 < self._opened.st_size
 
     def close(self) -> None:
         """Close the file; more than once is fine."""
@@ -126,13 +127,12 @@ class DownloadSource:
     def header(self) -> files_pb2.DownloadFileHeader:
         """Return the first message (DWN-1)."""
         info = describe(self._opened, self.path)
-        return files_pb2.DownloadFileHeader(
-            size_bytes=info.size_bytes,
-            mode=info.mode,
-            file=info,
-            start_offset=self._span.start,
-            digest_algorithm=self._algorithm.wire,
+        header = files_pb2.DownloadFileHeader(
+            size_bytes=info.size_bytes, mode=info.mode, file=info, start_offset=self._span.start
         )
+        if self._hasher is not None:
+            header.digest_algorithm = self._hasher.algorithm.wire
+        return header
 
     def read(self, budget: int) -> Sequence[Content | Hole]:
         """Return the next pieces, about `budget` bytes; none at the end.
@@ -155,9 +155,9 @@ class DownloadSource:
 
     def _read_piece(self) -> Content | Hole | None:
         offset = self._position
-        data_at = self._data_at(offset) if self._sparse and self._request.checked else offset
-        piece = next_piece(offset, self._end, data_at, self._piece_bytes, self._algorithm)
-        if piece.hole:
+        data_at = self._data_at(offset) if self._sparse and self._hasher is not None else offset
+        piece = next_piece(offset, self._end, data_at, self._piece_bytes)
+        if piece.hole and self._hasher is not None:
             if self._fs.fstat(self._fd).st_size < offset + piece.length:
                 # What looks like a hole up to the old end may be the new end.
                 self._cut_short()
@@ -180,7 +180,7 @@ class DownloadSource:
                 return None
         data = buffer[:filled].toreadonly()
         self._position += filled
-        if not self._request.checked:
+        if self._hasher is None:
             return Content(offset, data, 0)
         self._hasher.update(data)
         return Content(offset, data, crc32c(data))
@@ -224,11 +224,10 @@ class DownloadSource:
         if changed and not self._request.allow_change:
             raise changed_error(self.path)
         whole = self._span.start == 0 and self._position == now.st_size
-        digest = Digest(self._algorithm, self._hasher.digest())
+        digest = None if self._hasher is None else self._hasher.digest()
         return files_pb2.DownloadTrailer(
             end_offset=self._position,
-            sha256=digest.sha256,
-            sha256_blocks=digest.sha256_blocks,
+            digest=digest.message if digest is not None else None,
             whole_file=whole,
             changed=changed,
             file=describe(now, self.path, digest if whole and not changed else None),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_supervisor_sim.agent.core.digest_choice import accepted_digests, choose
 from openshell_supervisor_sim.agent.core.download import changed_error
 from openshell_supervisor_sim.agent.core.requests import LeafLink, stat_leaf_link
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
@@ -21,15 +23,22 @@ from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 
 def stat_file(
-    root: SandboxRoot, fs: FileSystem, request: files_pb2.StatFileRequest, interrupt: Interrupt
+    root: SandboxRoot,
+    fs: FileSystem,
+    request: files_pb2.StatFileRequest,
+    allowed: Sequence[DigestAlgorithm],
+    interrupt: Interrupt,
 ) -> files_pb2.FileInfo:
     """Describe a file, a directory, a link or a special file (PTH-9); blocks.
 
     Raises:
         TransferError: FILE_NOT_FOUND; LEAF_IS_LINK unless links are followed
             or described; with `include_digest` also what is not a regular file
-            is refused.
+            is refused, and DIGEST_UNSUPPORTED.
     """
+    algorithm = None
+    if request.include_digest:
+        algorithm = choose("accepted_digests", accepted_digests(request.accepted_digests), allowed)
     leaf_link = stat_leaf_link(request)
     if leaf_link is LeafLink.FOLLOW or _names_a_directory(request.remote_path):
         directory = root.locate_directory(request.remote_path, "remote_path")
@@ -38,8 +47,7 @@ def stat_file(
     with root.locate(
         request.remote_path, "remote_path", follow=leaf_link is LeafLink.FOLLOW, directories=True
     ) as found:
-        if request.include_digest:
-            algorithm = DigestAlgorithm.of(request.digest_algorithm)
+        if algorithm is not None:
             return _with_digest(root, fs, found, interrupt, algorithm)
         if _names_a_directory(request.remote_path) and found.lstat() is not None:
             raise TransferError(Reason.NOT_A_DIRECTORY, f"remote_path: {found.path} is no directory")

@@ -1,21 +1,17 @@
-"""The digest of what a file holds; its holes are not read (DIG-5)."""
+"""The digest of what a file holds; its holes are not read."""
 
 from __future__ import annotations
 
 import errno
 
-from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, new_hasher
+from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher, TakesContent
 
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, read_range
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 
 def digest_of_file(
-    fs: FileSystem,
-    fd: int,
-    size: int,
-    interrupt: Interrupt,
-    algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
+    fs: FileSystem, fd: int, size: int, interrupt: Interrupt, algorithm: DigestAlgorithm
 ) -> tuple[Digest, int]:
     """Compute the digest of the first `size` bytes of a file.
 
@@ -25,13 +21,13 @@ def digest_of_file(
     Raises:
         OSError: the file cannot be read.
     """
-    hasher = new_hasher(algorithm)
+    hasher = DigestHasher(algorithm)
     count = put_file(fs, fd, size, hasher, interrupt)
-    return Digest(algorithm, hasher.digest()), count
+    return hasher.digest(), count
 
 
 def put_file(
-    fs: FileSystem, fd: int, size: int, hasher: ContentHasher, interrupt: Interrupt, *, start: int = 0
+    fs: FileSystem, fd: int, size: int, hasher: TakesContent, interrupt: Interrupt, *, start: int = 0
 ) -> int:
     """Put the bytes of a file from `start` up to `size` into a digest.
 

@@ -83,7 +83,7 @@ def same_content(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def describe(status: os.stat_result, path: str, digest: Digest | None = None) -> files_pb2.FileInfo:
-    """Return the description of a file for the caller, with its digest if there is one (DIG-4)."""
+    """Return the description of a file for the caller, with its digest if there is one."""
     if stat.S_ISREG(status.st_mode):
         kind = files_pb2.FILE_TYPE_REGULAR
     elif stat.S_ISDIR(status.st_mode):
@@ -98,8 +98,7 @@ def describe(status: os.stat_result, path: str, digest: Digest | None = None) ->
         size_bytes=unsigned(status.st_size),
         mode=stat.S_IMODE(status.st_mode),
         version=version(status),
-        sha256=digest.sha256 if digest is not None else b"",
-        sha256_blocks=digest.sha256_blocks if digest is not None else b"",
+        digest=digest.message if digest is not None else None,
         allocated_bytes=unsigned(status.st_blocks * 512),
     )
     set_time(info.modified_time, status.st_mtime_ns)

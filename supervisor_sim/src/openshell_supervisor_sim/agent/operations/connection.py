@@ -287,7 +287,9 @@ class Session:
         self, request: files_pb2.StatFileRequest, caller: Caller
     ) -> files_pb2.StatFileResponse:
         interrupt = Interrupt()
-        look = partial(stat_file, self._services.root, self._services.fs, request, interrupt)
+        look = partial(
+            stat_file, self._services.root, self._services.fs, request, caller.limits.digests, interrupt
+        )
         info = await self._outbound.while_working(self._services.disk.run(look, interrupt=interrupt))
         return files_pb2.StatFileResponse(file=info, limits=caller.limits.message())
 

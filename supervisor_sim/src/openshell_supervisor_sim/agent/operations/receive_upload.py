@@ -244,9 +244,10 @@ def upload_core(request: UploadRequest, attached: UploadAttempt | Published, lim
     """Return the rules of an upload's stream."""
     published, staged = None, 0
     if isinstance(attached, Published):
-        published = attached.size_bytes, attached.digest.value
+        published = attached.size_bytes, attached.digest
+        algorithm = attached.digest.algorithm if attached.digest is not None else None
     else:
-        staged = attached.resumed_from
+        staged, algorithm = attached.resumed_from, attached.upload.algorithm
     return UploadCore(
         UploadTerms(
             declared_size=request.size_bytes,
@@ -256,7 +257,7 @@ def upload_core(request: UploadRequest, attached: UploadAttempt | Published, lim
             max_chunk_bytes=limits.max_chunk_bytes,
             max_file_bytes=limits.max_file_bytes,
             published=published,
-            digest_algorithm=request.digest_algorithm,
+            algorithm=algorithm,
         )
     )
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 from functools import partial
 
 from openshell_files_protocol.chunks import Chunk
-from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_WRITE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
-from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, write_digest, write_request
+from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, write_request
 from openshell_supervisor_sim.agent.core.upload import Action, Finish, Refuse, checksum_error
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.operations.receive_upload import (
@@ -38,7 +37,7 @@ async def write_file(
         ConnectionError: the peer is gone; the file may be published.
     """
     upload = write_request(request)
-    inputs = _inputs(request, write_digest(request))
+    inputs = _inputs(request)
     interrupt = Interrupt()
     work = partial(
         _admit_and_publish, services, caller, upload, recorded(request.metadata), inputs, interrupt
@@ -55,13 +54,13 @@ async def write_file(
         await outbound.while_working(settled(services, outcome.upload))
 
 
-def _inputs(request: files_pb2.WriteFileRequest, digest: Digest) -> Sequence[Chunk | Finish]:
+def _inputs(request: files_pb2.WriteFileRequest) -> Sequence[Chunk | Finish]:
     """Return what an upload's stream would bring.
 
     Raises:
         TransferError: CHUNK_CHECKSUM if no content comes with the CRC of some.
     """
-    finish = Finish(len(request.content), digest.sha256, digest.sha256_blocks)
+    finish = Finish(len(request.content), request.digest.algorithm, request.digest.value)
     if request.content:
         return Chunk(0, request.content, request.crc32c), finish
     if request.crc32c:

@@ -74,8 +74,8 @@ class DestinationCheck:
             self._require_writable(location, status)
         if isinstance(condition, HasVersion) and condition.version != version(status):
             raise _failed(location, "its version is another", version(status))
-        if isinstance(condition, HasDigest) and condition.sha256 != self.digest(location, interrupt):
-            raise _failed(location, "its SHA-256 is another", version(status))
+        if isinstance(condition, HasDigest) and not self._has(condition.digest, location, interrupt):
+            raise _failed(location, "its digest is another", version(status))
         return status
 
     def _require_writable(self, location: Location, status: os.stat_result) -> None:
@@ -90,12 +90,13 @@ class DestinationCheck:
                 {"mode": f"{stat.S_IMODE(status.st_mode):04o}"},
             )
 
-    def digest(self, location: Location, interrupt: Interrupt) -> bytes:
-        """Return the SHA-256 of the file at a location."""
+    def _has(self, digest: Digest, location: Location, interrupt: Interrupt) -> bool:
+        """Return whether the file at a location has a digest."""
         fd = self._root.open_regular(location)
         try:
             with mapped(f"reading {location.path}"):
-                return digest_of_file(self._fs, fd, self._fs.fstat(fd).st_size, interrupt)[0].value
+                size = self._fs.fstat(fd).st_size
+                return digest_of_file(self._fs, fd, size, interrupt, digest.algorithm)[0] == digest
         finally:
             self._fs.close(fd)
 

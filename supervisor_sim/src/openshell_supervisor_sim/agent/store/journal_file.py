@@ -31,7 +31,7 @@ from openshell_supervisor_sim.agent.store.upload_record import (
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION: Final = 3
+_SCHEMA_VERSION: Final = 4
 #: SQLite's own files beside it.
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
@@ -40,7 +40,7 @@ MAX_ROW_BYTES: Final = 48 * KIB
 
 _WAL_BYTES: Final = 4 * MIB
 
-_SCHEMA: Final = """
+_UPLOADS: Final = """
 CREATE TABLE uploads (
   upload_id TEXT PRIMARY KEY,
   request_id TEXT NOT NULL,
@@ -61,9 +61,11 @@ CREATE TABLE uploads (
   finish_digest BLOB NOT NULL,
   failure_reason TEXT NOT NULL,
   result BLOB NOT NULL,
-  digest_algorithm INTEGER NOT NULL DEFAULT 0
+  digest_algorithm INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX uploads_by_request ON uploads (principal, request_id) WHERE request_id != '';
+"""
+_NAMES: Final = """
 CREATE TABLE names (parent BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (parent, name)) STRICT;
 """
 
@@ -84,16 +86,12 @@ _OF_THE_DISK: Final = frozenset(
     }
 )
 
-#: What makes a file of an earlier version one of the next.
-_MIGRATIONS: Final = {
-    # There was only SHA-256, whatever an upload's metadata asked for.
-    1: """
-ALTER TABLE uploads RENAME COLUMN finish_sha256 TO finish_digest;
-ALTER TABLE uploads ADD COLUMN digest_algorithm INTEGER NOT NULL DEFAULT 0;
-""",
-    # The same tables, in a file that gives space back.
-    2: "",
-}
+#: Brings a file of an earlier version up to date. Its rows hold messages of an
+#: earlier protocol: the uploads are forgotten, and their staging files removed.
+_FORGET: Final = """
+INSERT OR REPLACE INTO names SELECT parent, staging FROM uploads;
+DROP TABLE uploads;
+"""
 
 COLUMNS: Final = tuple(field.name for field in fields(UploadRecord))
 SELECT: Final = f"SELECT rowid, {', '.join(COLUMNS)} FROM uploads"  # noqa: S608 - names of our own columns
@@ -169,10 +167,9 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         if found < 0:
             raise _Unreadable(f"version {found}")
         if found == 0:
-            _run(db, _SCHEMA, _SCHEMA_VERSION)
-        else:
-            for version in range(found, _SCHEMA_VERSION):
-                _run(db, _MIGRATIONS[version], version + 1)
+            _run(db, _UPLOADS + _NAMES)
+        elif found < _SCHEMA_VERSION:
+            _run(db, _FORGET + _UPLOADS)
         db.execute("COMMIT")
         _require_sound(db)
         # Tables that are there and are not ours are found out here.
@@ -231,22 +228,17 @@ def set_row_aside(db: sqlite3.Connection, rowid: int) -> None:
 
 
 def _shrink(db: sqlite3.Connection) -> None:
-    """Make an older file one that gives space back, less what an older agent should not have kept."""
-    lengths = " + ".join(f"length({column})" for column in ("metadata", "result", "principal", "parent"))
-    db.execute(
-        f"DELETE FROM uploads WHERE {lengths} > ? AND NOT {IS_UNFINISHED}",  # noqa: S608 - our own names
-        (MAX_ROW_BYTES,),
-    )
+    """Make an older file one that gives space back."""
     db.execute("PRAGMA auto_vacuum=INCREMENTAL")
     with suppress(sqlite3.OperationalError):
         # Without room for a second file it stays as it is, and the next start tries again.
         db.execute("VACUUM")
 
 
-def _run(db: sqlite3.Connection, statements: str, version: int) -> None:
+def _run(db: sqlite3.Connection, statements: str) -> None:
     for statement in statements.split(";\n"):
         db.execute(statement)
-    db.execute(f"PRAGMA user_version={version}")
+    db.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
 
 
 def _set_aside(path: Path) -> Path:

@@ -14,11 +14,10 @@ from typing import Any, Final, TypeGuard
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
+from openshell_files_protocol.limits import DIGEST_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
-
-_DIGEST_BYTES: Final = 32
 
 
 class NonsenseError(Exception):
@@ -46,11 +45,10 @@ class UploadRecord:
         durable: bytes flushed to the device.
         inode: of the staging file, once the finish arrived.
         finish_size: size that is being, or was, published.
-        finish_digest: its digest.
+        finish_digest: its digest; empty if there is none.
         failure_reason: why the finish was refused.
         result: a serialized UploadFileResponse, once published.
-        digest_algorithm: a `DigestAlgorithm` of files.proto: what the agent
-            computes, which an older one may not have done as asked (DIG-3).
+        digest_algorithm: a `DigestAlgorithm` of files.proto (DIG-4).
     """
 
     upload_id: str
@@ -72,12 +70,17 @@ class UploadRecord:
     finish_digest: bytes = b""
     failure_reason: str = ""
     result: bytes = b""
-    digest_algorithm: int = 0
+    digest_algorithm: int = files_pb2.DIGEST_ALGORITHM_SHA256
 
     @property
-    def finish(self) -> Digest:
-        """Digest of what is being, or was, published, and which one it is."""
-        return Digest(DigestAlgorithm.of(self.digest_algorithm), self.finish_digest)
+    def algorithm(self) -> DigestAlgorithm:
+        """The upload's algorithm: whoever can find an upload again asked for a digest (DIG-9)."""
+        return DigestAlgorithm(self.digest_algorithm)
+
+    @property
+    def finish(self) -> Digest | None:
+        """Digest of what is being, or was, published; None before the finish."""
+        return Digest(self.algorithm, self.finish_digest) if self.finish_digest else None
 
 
 _TYPES: Final[Mapping[str, type]] = {"str": str, "bytes": bytes, "float": float, "int": int}
@@ -140,10 +143,10 @@ def _require_possible(record: UploadRecord) -> None:
             raise NonsenseError(f"{column} is negative")
     if not all(math.isfinite(time) for time in (record.created, record.updated, record.expiry)):
         raise NonsenseError("its times are no times")
-    if len(record.finish_digest) not in {0, _DIGEST_BYTES}:
+    if len(record.finish_digest) not in {0, DIGEST_BYTES}:
         raise NonsenseError(f"a digest of {len(record.finish_digest)} bytes")
     try:
-        DigestAlgorithm.of(record.digest_algorithm)
+        DigestAlgorithm(record.digest_algorithm)
         files_pb2.UploadFileMetadata.FromString(record.metadata)
         files_pb2.UploadFileResponse.FromString(record.result)
     except (ValueError, DecodeError) as error:

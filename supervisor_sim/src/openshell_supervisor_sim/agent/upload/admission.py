@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
-from openshell_files_protocol.digests import Digest
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.requests import LeafLink, UploadKey, UploadRequest
+from openshell_supervisor_sim.agent.core.digest_choice import choose, unsupported
+from openshell_supervisor_sim.agent.core.requests import HasDigest, LeafLink, UploadKey, UploadRequest
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
@@ -153,9 +154,10 @@ class Admission:
         interrupt: Interrupt,
     ) -> files_pb2.UploadStatus | LiveUpload | UploadRecord:
         """Begin an upload; another of its request_id, if that began meanwhile."""
+        algorithm = _algorithm_for(request, caller)
         with self._locate(request, caller) as location:
             replaced = self._check.examine(location, request, interrupt)
-            if source is not None and replaced is not None:
+            if source is not None and source.algorithm in caller.limits.digests and replaced is not None:
                 adopted = self._check.adopt_identical(location, request, source, interrupt)
                 if adopted is not None:
                     status, flushed = adopted
@@ -169,7 +171,7 @@ class Admission:
                         already_identical=True,
                     )
                     return self._record_identical(request, metadata, source, caller, location, response)
-            admitted = self._admit(request, metadata, caller, location)
+            admitted = self._admit(request, metadata, caller, location, algorithm)
             if not isinstance(admitted, Admitted):
                 return admitted
             admitted.staging.close()
@@ -185,7 +187,7 @@ class Admission:
         location: Location,
         response: files_pb2.UploadFileResponse,
     ) -> files_pb2.UploadStatus | LiveUpload | UploadRecord:
-        record = self._new_record(request, metadata, caller, location)
+        record = self._new_record(request, metadata, caller, location, source.algorithm)
         response.upload_id = record.upload_id
         record = replace(
             record,
@@ -236,9 +238,10 @@ class Admission:
             return self._attach_transient(request, caller, on_displaced, interrupt)
         found = self._find_request(caller, request)
         if found is None:
+            algorithm = _algorithm_for(request, caller)
             with self._owned_location(request, caller) as location:
                 self._check.examine(location, request, interrupt)
-                admitted = self._admit(request, metadata, caller, location, at_once=at_once)
+                admitted = self._admit(request, metadata, caller, location, algorithm, at_once=at_once)
                 if isinstance(admitted, Admitted):
                     attempt = self._attempt(admitted.upload, location, admitted.staging, caller, on_displaced)
                     with admitted.upload.lock:
@@ -255,6 +258,7 @@ class Admission:
         on_displaced: Callable[[TransferError], None],
         interrupt: Interrupt,
     ) -> UploadAttempt:
+        algorithm = None if request.digests is None else _algorithm_for(request, caller)
         with self._owned_location(request, caller) as location:
             self._check.examine(location, request, interrupt)
             staging = create_transient(
@@ -264,7 +268,7 @@ class Admission:
                 nameless=self._root.has_proc,
                 modified_ns=request.modified_ns,
             )
-            upload = self._new_live(request, location, None)
+            upload = self._new_live(request, location, None, algorithm)
             attempt = self._attempt(upload, location, staging, caller, on_displaced)
             upload.holder = attempt
         return self._admitted(attempt)
@@ -389,6 +393,9 @@ class Admission:
                 f"metadata.size_bytes is {request.size_bytes}, at most {limit} are allowed",
                 {"max_file_bytes": str(limit)},
             )
+        condition, allowed = request.condition, caller.limits.digests
+        if isinstance(condition, HasDigest) and condition.digest.algorithm not in allowed:
+            raise unsupported("metadata.condition.digest", allowed)
         return self._root.locate(
             request.path,
             "metadata.remote_path",
@@ -412,6 +419,7 @@ class Admission:
         metadata: bytes,
         caller: Caller,
         location: Location,
+        algorithm: DigestAlgorithm,
         *,
         at_once: bool = False,
     ) -> Admitted | LiveUpload | UploadRecord:
@@ -420,7 +428,7 @@ class Admission:
             if (found := self._find_request(caller, request)) is not None:
                 return found
             with nullcontext() if at_once else self._uploads.slot(caller):
-                record = self._new_record(request, metadata, caller, location)
+                record = self._new_record(request, metadata, caller, location, algorithm)
                 self._journal.write(record, durable=request.fsync)
                 try:
                     staging = create_named(
@@ -429,7 +437,7 @@ class Admission:
                 except BaseException:
                     self._unrecord(record)
                     raise
-                upload = self._new_live(request, location, record)
+                upload = self._new_live(request, location, record, algorithm)
                 upload.counted = not at_once
                 self._uploads.adopt(upload, location)
                 return Admitted(upload, staging)
@@ -442,7 +450,12 @@ class Admission:
             _log.exception("an upload that was not admitted stays in the journal")
 
     def _new_record(
-        self, request: UploadRequest, metadata: bytes, caller: Caller, location: Location
+        self,
+        request: UploadRequest,
+        metadata: bytes,
+        caller: Caller,
+        location: Location,
+        algorithm: DigestAlgorithm,
     ) -> UploadRecord:
         upload_id = secrets.token_hex(16)
         now = self._clock()
@@ -460,14 +473,24 @@ class Admission:
             created=now,
             updated=now,
             expiry=caller.limits.upload_expiry,
-            digest_algorithm=request.digest_algorithm.wire,
+            digest_algorithm=algorithm.value,
         )
 
     def _new_live(
-        self, request: UploadRequest, location: Location, record: UploadRecord | None
+        self,
+        request: UploadRequest,
+        location: Location,
+        record: UploadRecord | None,
+        algorithm: DigestAlgorithm | None,
     ) -> LiveUpload:
         upload = LiveUpload(
-            request, location.path, record, fs=self._fs, budget=self._budget, clock=self._clock
+            request,
+            location.path,
+            record,
+            algorithm=algorithm,
+            fs=self._fs,
+            budget=self._budget,
+            clock=self._clock,
         )
         upload.parents_flushed = location.parents_flushed
         return upload
@@ -505,3 +528,12 @@ class Admission:
             raise upload.unreachable
         self._uploads.read_prefix(upload, interrupt)
         return upload.status(digest=True)
+
+
+def _algorithm_for(request: UploadRequest, caller: Caller) -> DigestAlgorithm:
+    """Choose the digest of a new upload (DIG-2).
+
+    Raises:
+        TransferError: DIGEST_UNSUPPORTED.
+    """
+    return choose("metadata.accepted_digests", request.digests or (), caller.limits.digests)

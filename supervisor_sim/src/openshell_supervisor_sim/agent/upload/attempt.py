@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -166,13 +165,11 @@ class UploadAttempt:
                 f"the finish says {finish.size_bytes} bytes, {content.size_bytes} are staged",
                 {"expected_size": str(finish.size_bytes), "actual_size": str(content.size_bytes)},
             )
-        computed = content.digest.value
-        if finish.digest is not None and not hmac.compare_digest(finish.digest, computed):
-            field = content.digest.algorithm.field
+        if finish.digest is not None and finish.digest != content.digest:
             raise TransferError(
                 Reason.DIGEST_MISMATCH,
-                f"the finish says {field} {finish.digest.hex()}, what is staged has {computed.hex()}",
-                {f"expected_{field}": finish.digest.hex(), f"actual_{field}": computed.hex()},
+                f"the finish says {finish.digest}, what is staged has {content.digest}",
+                {"expected_digest": str(finish.digest), "actual_digest": str(content.digest)},
             )
         return self._publisher.publish(
             upload,

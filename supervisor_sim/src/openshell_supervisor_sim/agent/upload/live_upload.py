@@ -85,6 +85,7 @@ class LiveUpload:
     Attributes:
         request: what was asked for.
         path: of the destination, for people.
+        algorithm: of its digest; None if none is computed (DIG-9).
         record: its row in the journal; None if nobody can find it again.
         staged: bytes in the staging file, from the start without a gap.
         hasher: checksums of exactly these; None until they are read again.
@@ -104,6 +105,7 @@ class LiveUpload:
         path: str,
         record: UploadRecord | None,
         *,
+        algorithm: DigestAlgorithm | None,
         fs: FileSystem,
         budget: StagedBudget,
         clock: Callable[[], float],
@@ -112,6 +114,7 @@ class LiveUpload:
         self.lock = threading.Lock()
         self.request = request
         self.path = path
+        self.algorithm = algorithm
         self.record = record
         self.staged = 0
         self.hasher: StagedDigest | None = self._new_hasher()
@@ -289,9 +292,8 @@ class LiveUpload:
             TransferError: SUPERSEDED.
             OSError: the disk failed.
         """
-        one_by_one = self.request.digest_algorithm is DigestAlgorithm.SHA256
         while length:
-            step = min(length, _HOLE_STEP) if one_by_one else length
+            step = min(length, _HOLE_STEP)
             with self.lock:
                 self.require_holder(holder)
                 # Copied, so that an interrupt leaves digest and size in step.
@@ -362,8 +364,7 @@ class LiveUpload:
         """
         with self.lock:
             staged, expected = self.staged, self._require_hasher().checksums
-        algorithm = self.request.digest_algorithm
-        return checksums_of_file(self._fs, fd, staged, interrupt, algorithm) == expected
+        return checksums_of_file(self._fs, fd, staged, interrupt) == expected
 
     def found(self, *, staged: int, occupied: int, updated: float) -> None:
         """Take note of the staging file that a start-up found."""
@@ -395,13 +396,13 @@ class LiveUpload:
                 size_bytes=self.request.size_bytes or 0,
                 staged_bytes=self.staged if kept else 0,
                 durable_bytes=self.durable if kept else 0,
-                digest_algorithm=self.request.digest_algorithm.wire,
             )
+            if self.algorithm is not None:
+                status.digest_algorithm = self.algorithm.wire
             if self.state == files_pb2.UPLOAD_STATE_PUBLISHED and record is not None:
                 status.result.ParseFromString(record.result)
-            if digest and self.hasher is not None:
-                staged = self.hasher.named
-                status.staged_sha256, status.staged_sha256_blocks = staged.sha256, staged.sha256_blocks
+            if digest and self.hasher is not None and (staged := self.hasher.digest()) is not None:
+                status.staged_digest.CopyFrom(staged.message)
             if record is not None:
                 status.upload_id, status.request_id = record.upload_id, record.request_id
                 status.epoch = record.epoch
@@ -411,9 +412,9 @@ class LiveUpload:
             set_clock_time(status.updated_time, self.updated)
             return status
 
-    def digest(self) -> Digest:
-        """Return the digest of the staged bytes; call with the lock held."""
-        return self._require_hasher().named
+    def digest(self) -> Digest | None:
+        """Return the digest of the staged bytes, if there is one; call with the lock held."""
+        return self._require_hasher().digest()
 
     def current_record(self) -> UploadRecord:
         """Return the row as it should be in the journal now; call with the lock held."""
@@ -440,7 +441,7 @@ class LiveUpload:
             callback()
 
     def _new_hasher(self) -> StagedDigest:
-        return StagedDigest(self.request.digest_algorithm)
+        return StagedDigest(self.algorithm)
 
     def _require_hasher(self) -> StagedDigest:
         if self.hasher is None:

@@ -55,10 +55,15 @@ class FlushFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is going to be published, as computed in the sandbox."""
+    """What is going to be published, as computed in the sandbox.
+
+    Attributes:
+        size_bytes: how much there is.
+        digest: of it; None if none is computed (DIG-9).
+    """
 
     size_bytes: int
-    digest: Digest
+    digest: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +309,7 @@ class Publisher:
                 upload.current_record(),
                 inode=inode,
                 finish_size=content.size_bytes,
-                finish_digest=content.digest.value,
+                finish_digest=content.digest.value if content.digest is not None else b"",
             )
             self._journal.write(upload.record, durable=upload.request.fsync)
 

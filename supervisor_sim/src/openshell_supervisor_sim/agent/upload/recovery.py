@@ -10,7 +10,6 @@ from functools import partial
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -165,6 +164,8 @@ class Recovery:
             expected = round(record.updated * 1e9) if given is None else given
             if abs(present.st_mtime_ns - expected) <= _TIME_TOLERANCE_NS:
                 return True
+            if record.finish is None:
+                return False
             fd = self._fs.open(record.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=location.parent_fd)
             try:
                 algorithm = record.finish.algorithm
@@ -176,9 +177,15 @@ class Recovery:
     def _live(
         self, record: UploadRecord, path: str, *, state: State = files_pb2.UPLOAD_STATE_RECEIVING
     ) -> LiveUpload:
-        request = replace(_request(record), digest_algorithm=DigestAlgorithm.of(record.digest_algorithm))
         return LiveUpload(
-            request, path, record, fs=self._fs, budget=self._budget, clock=self._clock, state=state
+            _request(record),
+            path,
+            record,
+            algorithm=record.algorithm,
+            fs=self._fs,
+            budget=self._budget,
+            clock=self._clock,
+            state=state,
         )
 
     def _published(self, record: UploadRecord, request: UploadRequest, location: Location) -> None:
@@ -229,9 +236,8 @@ def _metadata(record: UploadRecord) -> files_pb2.UploadFileMetadata:
 
 def _request(record: UploadRecord) -> UploadRequest:
     try:
-        DigestAlgorithm.of(record.digest_algorithm)
         return upload_request(_metadata(record), started=True)
-    except (TransferError, ValueError) as error:
+    except TransferError as error:
         raise NonsenseError(str(error)) from error
 
 

@@ -1,16 +1,13 @@
 """Two checksums of what is staged: one of what arrived, one to find out what the file holds.
 
-The upload's digest is computed while content is written. It says nothing about what
+The upload's digest is computed while content is written, unless its caller asked
+for none (DIG-9). It says nothing about what
 the file holds when it is published: a bit may have flipped since, or a program
 in the sandbox may have written to the file. So the file is read once more
 before it gets its name. A CRC-32C is enough for that: it finds every flipped
-bit and every burst of up to 32, and costs a small part of a second SHA-256.
+bit and every burst of up to 32, and costs a small part of a second digest.
 It does not stop a program in the sandbox that means harm; that one can as
 well change the file after it was published.
-
-Both are of the same bytes: of all of them, or of the blocks that hold anything
-but zeros (DIG-2). In the second case zeros cost nothing, neither when they
-arrive nor when the file is read.
 
 The second checksum is one for each segment of the file. The caller waits while
 the file is read again, and segments can be read by several threads at once.
@@ -19,13 +16,12 @@ the file is read again, and segments can be read by several threads at once.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from openshell_files_protocol.chunks import crc32c
-from openshell_files_protocol.digests import Digest, DigestAlgorithm, new_hasher
+from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, DigestHasher
 from openshell_files_protocol.limits import MIB
 
 from openshell_supervisor_sim.agent.filesystem.file_digest import put_file
@@ -60,21 +56,12 @@ class Checksum:
 
 
 class SegmentChecksums:
-    """A CRC-32C of each segment of a file.
+    """A CRC-32C of each segment of a file."""
 
-    With a digest that leaves zeros out the file is one segment: a hole may be
-    larger than anybody could count in segments, and costs nothing.
-
-    Args:
-        algorithm: which bytes count.
-    """
-
-    def __init__(self, algorithm: DigestAlgorithm) -> None:
-        self._algorithm = algorithm
-        self._size = segment_bytes(algorithm)
+    def __init__(self) -> None:
         self._over: list[bytes] = []
-        self._current = new_hasher(algorithm, Checksum())
-        self._left = self._size
+        self._current = ContentHasher(Checksum())
+        self._left = SEGMENT_BYTES
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Put bytes in."""
@@ -98,33 +85,33 @@ class SegmentChecksums:
     @property
     def values(self) -> list[bytes]:
         """The checksum of each segment, also of the last one, which may not be full."""
-        return [*self._over, self._current.digest()]
+        return [*self._over, self._current.value()]
 
     def copy(self) -> SegmentChecksums:
         """Return a second one that goes on from here."""
-        other = SegmentChecksums(self._algorithm)
+        other = SegmentChecksums()
         other._over = self._over.copy()
         other._current = self._current.copy()
         other._left = self._left
         return other
 
     def _next_segment(self) -> None:
-        self._over.append(self._current.digest())
-        self._current = new_hasher(self._algorithm, Checksum())
-        self._left = self._size
+        self._over.append(self._current.value())
+        self._current = ContentHasher(Checksum())
+        self._left = SEGMENT_BYTES
 
 
 class StagedDigest:
-    """The upload's digest and the checksums of the same bytes; a `ContentHasher`.
+    """The upload's digest and the checksums of the same bytes.
 
     Args:
-        algorithm: of the upload.
+        algorithm: of the upload; None computes no digest (DIG-9).
     """
 
-    def __init__(self, algorithm: DigestAlgorithm = DigestAlgorithm.SHA256) -> None:
+    def __init__(self, algorithm: DigestAlgorithm | None) -> None:
         self._algorithm = algorithm
-        self._digest = new_hasher(algorithm)
-        self._checksums = SegmentChecksums(algorithm)
+        self._digest = None if algorithm is None else DigestHasher(algorithm)
+        self._checksums = SegmentChecksums()
 
     @property
     def checksums(self) -> list[bytes]:
@@ -133,43 +120,29 @@ class StagedDigest:
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Put bytes in."""
-        self._digest.update(data)
+        if self._digest is not None:
+            self._digest.update(data)
         self._checksums.update(data)
 
     def zeros(self, count: int, between: Callable[[], object] | None = None) -> None:
         """Put `count` zero bytes in; `between` is called now and then."""
-        self._digest.zeros(count, between)
+        if self._digest is not None:
+            self._digest.zeros(count, between)
         self._checksums.zeros(count, between)
 
-    def digest(self) -> bytes:
-        """Return the digest of what was put in."""
-        return self._digest.digest()
-
-    @property
-    def named(self) -> Digest:
-        """The digest of what was put in, and which one it is."""
-        return Digest(self._algorithm, self.digest())
+    def digest(self) -> Digest | None:
+        """Return the digest of what was put in; None if none is computed."""
+        return None if self._digest is None else self._digest.digest()
 
     def copy(self) -> StagedDigest:
         """Return a second one that goes on from here."""
         other = StagedDigest(self._algorithm)
-        other._digest = self._digest.copy()
+        other._digest = None if self._digest is None else self._digest.copy()
         other._checksums = self._checksums.copy()
         return other
 
 
-def segment_bytes(algorithm: DigestAlgorithm) -> int:
-    """Return how many bytes of a file have a checksum of their own."""
-    return SEGMENT_BYTES if algorithm is DigestAlgorithm.SHA256 else sys.maxsize
-
-
-def checksums_of_file(
-    fs: FileSystem,
-    fd: int,
-    size: int,
-    interrupt: Interrupt,
-    algorithm: DigestAlgorithm = DigestAlgorithm.SHA256,
-) -> list[bytes] | None:
+def checksums_of_file(fs: FileSystem, fd: int, size: int, interrupt: Interrupt) -> list[bytes] | None:
     """Compute the CRC-32C of each segment of the first `size` bytes of a file, as `StagedDigest` does.
 
     Holes are not read. Blocks; a large file is read by several threads.
@@ -180,14 +153,13 @@ def checksums_of_file(
     Raises:
         OSError: the file cannot be read.
     """
-    step = segment_bytes(algorithm)
 
     def checksum(start: int) -> bytes | None:
-        end = min(start + step, size)
-        hasher = new_hasher(algorithm, Checksum())
-        return hasher.digest() if put_file(fs, fd, end, hasher, interrupt, start=start) == end else None
+        end = min(start + SEGMENT_BYTES, size)
+        hasher = ContentHasher(Checksum())
+        return hasher.value() if put_file(fs, fd, end, hasher, interrupt, start=start) == end else None
 
-    starts = range(0, max(size, 1), step)
+    starts = range(0, max(size, 1), SEGMENT_BYTES)
     readers = min(len(starts), _READERS, len(os.sched_getaffinity(0)))
     if readers == 1:
         values = [checksum(start) for start in starts]

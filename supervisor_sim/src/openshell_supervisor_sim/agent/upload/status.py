@@ -30,7 +30,7 @@ class Published:
     """The upload was published before; its finish can be repeated (RSM-6)."""
 
     size_bytes: int
-    digest: Digest
+    digest: Digest | None
     result: files_pb2.UploadFileResponse
 
 
@@ -57,13 +57,13 @@ def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
         size_bytes=size,
         epoch=record.epoch,
         failure_reason=record.failure_reason,
-        digest_algorithm=record.finish.algorithm.wire,
+        digest_algorithm=record.algorithm.wire,
     )
     if record.state == files_pb2.UPLOAD_STATE_PUBLISHED:
         status.result.ParseFromString(record.result)
         status.staged_bytes = size
-        staged = record.finish
-        status.staged_sha256, status.staged_sha256_blocks = staged.sha256, staged.sha256_blocks
+        if record.finish is not None:
+            status.staged_digest.CopyFrom(record.finish.message)
         status.durable_bytes = size if status.result.durability == files_pb2.DURABILITY_FSYNC else 0
     set_clock_time(status.created_time, record.created)
     set_clock_time(status.updated_time, record.updated)
@@ -93,15 +93,18 @@ def raise_if_ended(record: UploadRecord) -> None:
 
 
 def require_same(request: UploadRequest, found: LiveUpload | UploadRecord) -> None:
-    """Refuse a request that differs from the one that started an upload (RSM-1).
+    """Refuse a request that differs from the one that started an upload, or does not take its digest (RSM-1, DIG-7).
 
     Raises:
         TransferError: UPLOAD_CONFLICT, with the fields that differ.
     """
     record = found if isinstance(found, UploadRecord) else found.row
-    if request.fingerprint == record.fingerprint:
+    same = request.fingerprint == record.fingerprint
+    takes_digest = record.algorithm in (request.digests or ())
+    if same and takes_digest:
         return
-    fields = [f"metadata.{field}" for field in request.differences(_first_request(record))]
+    differing = [] if same else request.differences(_first_request(record))
+    fields = [f"metadata.{field}" for field in [*differing, *([] if takes_digest else ["accepted_digests"])]]
     told = ", ".join(fields) or "metadata"
     raise TransferError(
         Reason.UPLOAD_CONFLICT,

@@ -57,22 +57,28 @@ class FileTransferCapability(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     KEEPS_RELAYS_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Highest version of this protocol that it speaks."""
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data that it accepts and sends."""
     keeps_relays: _builtins.bool
     """It does what FileRelayOpen.keep_relay asks for (FRM-9)."""
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
+        """The algorithms that it knows, best first (DIG-3)."""
+
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         max_chunk_bytes: _builtins.int = ...,
         keeps_relays: _builtins.bool = ...,
+        digests: _abc.Iterable[_files_pb2.DigestAlgorithm.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "protocol_version", b"protocol_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -90,6 +96,7 @@ class FileRelayOpen(_message.Message):
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     KEEP_RELAY_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     UPLOAD_FIELD_NUMBER: _builtins.int
     DOWNLOAD_FIELD_NUMBER: _builtins.int
     START_UPLOAD_FIELD_NUMBER: _builtins.int
@@ -111,6 +118,10 @@ class FileRelayOpen(_message.Message):
     @_builtins.property
     def limits(self) -> _files_pb2.TransferLimits:
         """The gateway's limits; the agent may only be stricter."""
+
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
+        """The algorithms that the gateway's operator allows (DIG-3); empty: all."""
 
     @_builtins.property
     def upload(self) -> _files_pb2.UploadFileMetadata: ...
@@ -137,6 +148,7 @@ class FileRelayOpen(_message.Message):
         max_chunk_bytes: _builtins.int = ...,
         limits: _files_pb2.TransferLimits | None = ...,
         keep_relay: _builtins.bool = ...,
+        digests: _abc.Iterable[_files_pb2.DigestAlgorithm.ValueType] | None = ...,
         upload: _files_pb2.UploadFileMetadata | None = ...,
         download: _files_pb2.DownloadFileRequest | None = ...,
         start_upload: _files_pb2.StartUploadRequest | None = ...,
@@ -148,7 +160,7 @@ class FileRelayOpen(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "limits", b"limits", "list_uploads", b"list_uploads", "operation", b"operation", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_uploads", b"list_uploads", "max_chunk_bytes", b"max_chunk_bytes", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "digests", b"digests", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_uploads", b"list_uploads", "max_chunk_bytes", b"max_chunk_bytes", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "write_file"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015

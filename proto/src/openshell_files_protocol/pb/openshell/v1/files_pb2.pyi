@@ -204,28 +204,45 @@ class _DigestAlgorithm:
 class _DigestAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DigestAlgorithm.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DIGEST_ALGORITHM_UNSPECIFIED: _DigestAlgorithm.ValueType  # 0
-    """The default: DIGEST_ALGORITHM_SHA256."""
     DIGEST_ALGORITHM_SHA256: _DigestAlgorithm.ValueType  # 1
-    """SHA-256 of all bytes."""
-    DIGEST_ALGORITHM_SHA256_BLOCKS: _DigestAlgorithm.ValueType  # 2
-    """SHA-256 of the blocks of 1 MiB that hold anything but zeros, each behind
-    its index, and of the size. Zeros cost nothing.
-    """
+    """SHA-256 (FIPS 180-4). Every server takes it (DIG-3)."""
+    DIGEST_ALGORITHM_BLAKE3: _DigestAlgorithm.ValueType  # 2
+    """BLAKE3 with its default output of 32 bytes."""
 
 class DigestAlgorithm(_DigestAlgorithm, metaclass=_DigestAlgorithmEnumTypeWrapper):
-    """Which digest says that content is what it should be. The clauses DIG-1 and
-    following define them.
-    """
+    """How a digest is computed (DIG-1)."""
 
 DIGEST_ALGORITHM_UNSPECIFIED: DigestAlgorithm.ValueType  # 0
-"""The default: DIGEST_ALGORITHM_SHA256."""
 DIGEST_ALGORITHM_SHA256: DigestAlgorithm.ValueType  # 1
-"""SHA-256 of all bytes."""
-DIGEST_ALGORITHM_SHA256_BLOCKS: DigestAlgorithm.ValueType  # 2
-"""SHA-256 of the blocks of 1 MiB that hold anything but zeros, each behind
-its index, and of the size. Zeros cost nothing.
-"""
+"""SHA-256 (FIPS 180-4). Every server takes it (DIG-3)."""
+DIGEST_ALGORITHM_BLAKE3: DigestAlgorithm.ValueType  # 2
+"""BLAKE3 with its default output of 32 bytes."""
 Global___DigestAlgorithm: _TypeAlias = DigestAlgorithm  # noqa: Y015
+
+@_typing.final
+class Digest(_message.Message):
+    """A digest of bytes, with the algorithm that computed it (DIG-1)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    algorithm: Global___DigestAlgorithm.ValueType
+    value: _builtins.bytes
+    """32 bytes."""
+    def __init__(
+        self,
+        *,
+        algorithm: Global___DigestAlgorithm.ValueType = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Digest: _TypeAlias = Digest  # noqa: Y015
 
 @_typing.final
 class SandboxRef(_message.Message):
@@ -263,10 +280,8 @@ class UploadCondition(_message.Message):
 
     ABSENT_FIELD_NUMBER: _builtins.int
     PRESENT_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    sha256: _builtins.bytes
-    """The file there has this SHA-256 (32 bytes)."""
     version: _builtins.str
     """The file there has this version, as FileInfo.version gave it."""
     @_builtins.property
@@ -277,19 +292,23 @@ class UploadCondition(_message.Message):
     def present(self) -> _empty_pb2.Empty:
         """A file is there (replace only)."""
 
+    @_builtins.property
+    def digest(self) -> Global___Digest:
+        """The file there has this digest."""
+
     def __init__(
         self,
         *,
         absent: _empty_pb2.Empty | None = ...,
         present: _empty_pb2.Empty | None = ...,
-        sha256: _builtins.bytes = ...,
+        digest: Global___Digest | None = ...,
         version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "condition", b"condition", "present", b"present", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "condition", b"condition", "digest", b"digest", "present", b"present", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "condition", b"condition", "present", b"present", "sha256", b"sha256", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "condition", b"condition", "digest", b"digest", "present", b"present", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_condition: _TypeAlias = _typing.Literal["absent", "present", "sha256", "version"]  # noqa: Y015
+    _WhichOneofReturnType_condition: _TypeAlias = _typing.Literal["absent", "present", "digest", "version"]  # noqa: Y015
     _WhichOneofArgType_condition: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_condition) -> _WhichOneofReturnType_condition | None: ...
 
@@ -307,9 +326,8 @@ class FileInfo(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     MODIFIED_TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
-    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     LINK_TARGET_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Absolute path inside the sandbox, as resolved."""
@@ -319,22 +337,20 @@ class FileInfo(_message.Message):
     """Permission bits."""
     version: _builtins.str
     """Opaque; changes when content or metadata change. Compare for equality."""
-    sha256: _builtins.bytes
-    """SHA-256 of the content, 32 bytes; empty if it was not computed, and after
-    an upload if the file was changed while it was published (UPL-12).
-    """
     allocated_bytes: _builtins.int
     """Bytes that occupy storage; less than size_bytes in a sparse file."""
-    sha256_blocks: _builtins.bytes
-    """SHA256_BLOCKS digest of the content, 32 bytes; empty if it was not
-    computed.
-    """
     link_target: _builtins.bytes
     """Where a symbolic link leads, as it stands in the link. Not always UTF-8."""
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Nanosecond resolution. A file of a time outside the years 1 to 9999 has
         the first or the last moment of them.
+        """
+
+    @_builtins.property
+    def digest(self) -> Global___Digest:
+        """Of the content; unset if it was not computed (DIG-9), and after an upload
+        if the file was changed while it was published (UPL-12).
         """
 
     def __init__(
@@ -346,14 +362,13 @@ class FileInfo(_message.Message):
         mode: _builtins.int = ...,
         modified_time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.str = ...,
-        sha256: _builtins.bytes = ...,
+        digest: Global___Digest | None = ...,
         allocated_bytes: _builtins.int = ...,
-        sha256_blocks: _builtins.bytes = ...,
         link_target: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_time", b"modified_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "link_target", b"link_target", "mode", b"mode", "modified_time", b"modified_time", "path", b"path", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "size_bytes", b"size_bytes", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "digest", b"digest", "link_target", b"link_target", "mode", b"mode", "modified_time", b"modified_time", "path", b"path", "size_bytes", b"size_bytes", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,25 +415,21 @@ class UploadFinish(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
-    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    sha256: _builtins.bytes
-    """SHA-256 of the whole file, 32 bytes."""
-    sha256_blocks: _builtins.bytes
-    """Instead of sha256, if the upload's digest_algorithm is SHA256_BLOCKS
-    (DIG-4).
-    """
+    @_builtins.property
+    def digest(self) -> Global___Digest:
+        """Of the whole file, by the upload's algorithm (DIG-5)."""
+
     def __init__(
         self,
         *,
         size_bytes: _builtins.int = ...,
-        sha256: _builtins.bytes = ...,
-        sha256_blocks: _builtins.bytes = ...,
+        digest: Global___Digest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -524,7 +535,7 @@ class UploadFileMetadata(_message.Message):
     LEAF_LINK_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
-    DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
+    ACCEPTED_DIGESTS_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     KEEP_READ_ONLY_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
@@ -553,10 +564,11 @@ class UploadFileMetadata(_message.Message):
     """The caller will send UploadFinish."""
     upload_id: _builtins.str
     """Continues an upload that StartUpload announced, and implies
-    explicit_finish (metadata.lanes wants that set nevertheless). The sandbox is named again. Path, size, mode, condition,
-    modified time, policies, durability and digest algorithm are repeated as
-    StartUpload had them: one that differs, or is left out, is UPLOAD_CONFLICT
-    (RSM-1). request_id need not be repeated.
+    explicit_finish (metadata.lanes wants that set nevertheless). The sandbox
+    is named again. Path, size, mode, condition, modified time, policies and
+    durability are repeated as StartUpload had them, and accepted_digests must
+    list the upload's algorithm: anything else is UPLOAD_CONFLICT (RSM-1,
+    DIG-7). request_id need not be repeated.
     """
     request_id: _builtins.str
     """Chosen by the caller, by which a lost answer is found again: any text of at
@@ -570,10 +582,6 @@ class UploadFileMetadata(_message.Message):
     """As the last StartUpload answered; UploadFile with upload_id needs it
     (INVALID_REQUEST for metadata.epoch if it is 0), StartUpload ignores it. A
     newer attempt has a higher one, and the older is SUPERSEDED (RSM-5).
-    """
-    digest_algorithm: Global___DigestAlgorithm.ValueType
-    """What the agent computes and the finish carries. UploadStatus says whether
-    the agent knows it (DIG-3).
     """
     lanes: _builtins.int
     """How many streams carry this upload's messages, this one included (UPL-15).
@@ -590,6 +598,10 @@ class UploadFileMetadata(_message.Message):
         """Unset: the time of publishing. One that the sandbox's file system cannot
         keep is refused (UPL-10).
         """
+
+    @_builtins.property
+    def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
+        """The algorithms that the caller takes, best first (DIG-2). Empty: SHA-256."""
 
     def __init__(
         self,
@@ -610,13 +622,13 @@ class UploadFileMetadata(_message.Message):
         leaf_link: Global___LeafLinkPolicy.ValueType = ...,
         durability: Global___Durability.ValueType = ...,
         epoch: _builtins.int = ...,
-        digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
+        accepted_digests: _abc.Iterable[Global___DigestAlgorithm.ValueType] | None = ...,
         lanes: _builtins.int = ...,
         keep_read_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "modified_time", b"modified_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "digest_algorithm", b"digest_algorithm", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "keep_read_only", b"keep_read_only", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_digests", b"accepted_digests", "condition", b"condition", "durability", b"durability", "epoch", b"epoch", "explicit_finish", b"explicit_finish", "is_archive", b"is_archive", "keep_read_only", b"keep_read_only", "lanes", b"lanes", "leaf_link", b"leaf_link", "mode", b"mode", "modified_time", b"modified_time", "parents", b"parents", "remote_path", b"remote_path", "request_id", b"request_id", "sandbox", b"sandbox", "sandbox_id", b"sandbox_id", "size_bytes", b"size_bytes", "upload_id", b"upload_id", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -781,21 +793,20 @@ class WriteFileRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
-    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """All of the content."""
     crc32c: _builtins.int
     """CRC-32C (Castagnoli) of the content."""
-    sha256: _builtins.bytes
-    """SHA-256 of the content, 32 bytes."""
-    sha256_blocks: _builtins.bytes
-    """Instead of sha256, if the metadata's digest_algorithm is SHA256_BLOCKS."""
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata:
         """explicit_finish is implied. size_bytes is 0 or the size of the content;
         upload_id and lanes are INVALID_REQUEST.
         """
+
+    @_builtins.property
+    def digest(self) -> Global___Digest:
+        """Of the content; its algorithm is the upload's (DIG-8)."""
 
     def __init__(
         self,
@@ -803,12 +814,11 @@ class WriteFileRequest(_message.Message):
         metadata: Global___UploadFileMetadata | None = ...,
         content: _builtins.bytes = ...,
         crc32c: _builtins.int = ...,
-        sha256: _builtins.bytes = ...,
-        sha256_blocks: _builtins.bytes = ...,
+        digest: Global___Digest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "crc32c", b"crc32c", "metadata", b"metadata", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "crc32c", b"crc32c", "digest", b"digest", "metadata", b"metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -891,8 +901,8 @@ class DownloadFileRequest(_message.Message):
     """
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """Digests that the trailer may carry besides SHA-256 (DIG-6). Those that
-        the server does not know are ignored.
+        """The algorithms that the caller takes for the trailer, best first (DIG-2).
+        Empty: SHA-256. Means nothing without checked.
         """
 
     def __init__(
@@ -940,9 +950,7 @@ class DownloadFileHeader(_message.Message):
     start_offset: _builtins.int
     """Where the first chunk begins."""
     digest_algorithm: Global___DigestAlgorithm.ValueType
-    """What the trailer will carry: one of the request's accepted_digests, or
-    unspecified for SHA-256.
-    """
+    """Of the trailer's digest. Unspecified in an unchecked download."""
     @_builtins.property
     def file(self) -> Global___FileInfo: ...
     def __init__(
@@ -970,21 +978,20 @@ class DownloadTrailer(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     END_OFFSET_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     WHOLE_FILE_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
-    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     end_offset: _builtins.int
     """Where the last chunk ended."""
-    sha256: _builtins.bytes
-    """SHA-256 of the bytes sent, start_offset to end_offset, 32 bytes."""
     whole_file: _builtins.bool
     """The bytes sent are the whole file."""
     changed: _builtins.bool
     """The file changed while it was read; only with CHANGE_POLICY_ALLOW."""
-    sha256_blocks: _builtins.bytes
-    """Instead of sha256, if the header said SHA256_BLOCKS."""
+    @_builtins.property
+    def digest(self) -> Global___Digest:
+        """Of the bytes sent, start_offset to end_offset."""
+
     @_builtins.property
     def file(self) -> Global___FileInfo:
         """The file after the last byte was read."""
@@ -993,15 +1000,14 @@ class DownloadTrailer(_message.Message):
         self,
         *,
         end_offset: _builtins.int = ...,
-        sha256: _builtins.bytes = ...,
+        digest: Global___Digest | None = ...,
         whole_file: _builtins.bool = ...,
         changed: _builtins.bool = ...,
         file: Global___FileInfo | None = ...,
-        sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "end_offset", b"end_offset", "file", b"file", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks", "whole_file", b"whole_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "digest", b"digest", "end_offset", b"end_offset", "file", b"file", "whole_file", b"whole_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1047,14 +1053,7 @@ class StartUploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     METADATA_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
-    SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
-    sha256: _builtins.bytes
-    """SHA-256 of the source, if known. A file with the same size and digest at
-    the destination is not sent again.
-    """
-    sha256_blocks: _builtins.bytes
-    """Instead of sha256, if the metadata's digest_algorithm is SHA256_BLOCKS."""
+    DIGEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata:
         """explicit_finish is implied. upload_id is set to continue, and takes the
@@ -1062,16 +1061,21 @@ class StartUploadRequest(_message.Message):
         was. lanes has no meaning here.
         """
 
+    @_builtins.property
+    def digest(self) -> Global___Digest:
+        """Of the source, if known. A file with the same size and digest at the
+        destination is not sent again (RSM-9).
+        """
+
     def __init__(
         self,
         *,
         metadata: Global___UploadFileMetadata | None = ...,
-        sha256: _builtins.bytes = ...,
-        sha256_blocks: _builtins.bytes = ...,
+        digest: Global___Digest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "sha256", b"sha256", "sha256_blocks", b"sha256_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "metadata", b"metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1088,7 +1092,7 @@ class UploadStatus(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     STAGED_BYTES_FIELD_NUMBER: _builtins.int
     DURABLE_BYTES_FIELD_NUMBER: _builtins.int
-    STAGED_SHA256_FIELD_NUMBER: _builtins.int
+    STAGED_DIGEST_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     CREATED_TIME_FIELD_NUMBER: _builtins.int
@@ -1096,7 +1100,6 @@ class UploadStatus(_message.Message):
     EXPIRATION_TIME_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
-    STAGED_SHA256_BLOCKS_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     request_id: _builtins.str
     """As the caller chose it; empty if it chose none."""
@@ -1110,12 +1113,6 @@ class UploadStatus(_message.Message):
     """
     durable_bytes: _builtins.int
     """Bytes flushed to the device."""
-    staged_sha256: _builtins.bytes
-    """SHA-256 of exactly the staged bytes. StartUpload answers it unasked, since
-    its caller has to compare it before going on (RSM-4), and so does GetUpload
-    of an upload that was published. GetUpload of another computes it
-    with include_digest; ListUploads never does. Empty otherwise.
-    """
     epoch: _builtins.int
     failure_reason: _builtins.str
     """Why it was ended: the reason of a refused finish, DISK_FULL or
@@ -1123,11 +1120,15 @@ class UploadStatus(_message.Message):
     way to a newer one (RSM-8). Empty if its caller gave it up.
     """
     digest_algorithm: Global___DigestAlgorithm.ValueType
-    """The upload's digest. Unspecified is SHA-256, also from a server that does
-    not know what the metadata asked for (DIG-3).
-    """
-    staged_sha256_blocks: _builtins.bytes
-    """Instead of staged_sha256, if it is SHA256_BLOCKS."""
+    """The upload's algorithm: what the finish has to carry (DIG-4)."""
+    @_builtins.property
+    def staged_digest(self) -> Global___Digest:
+        """Of exactly the staged bytes. StartUpload answers it unasked, since
+        its caller has to compare it before going on (RSM-4), and so does GetUpload
+        of an upload that was published. GetUpload of another computes it
+        with include_digest; ListUploads never does. Unset otherwise.
+        """
+
     @_builtins.property
     def result(self) -> Global___UploadFileResponse:
         """Set when published."""
@@ -1148,7 +1149,7 @@ class UploadStatus(_message.Message):
         size_bytes: _builtins.int = ...,
         staged_bytes: _builtins.int = ...,
         durable_bytes: _builtins.int = ...,
-        staged_sha256: _builtins.bytes = ...,
+        staged_digest: Global___Digest | None = ...,
         epoch: _builtins.int = ...,
         result: Global___UploadFileResponse | None = ...,
         created_time: _timestamp_pb2.Timestamp | None = ...,
@@ -1156,11 +1157,10 @@ class UploadStatus(_message.Message):
         expiration_time: _timestamp_pb2.Timestamp | None = ...,
         failure_reason: _builtins.str = ...,
         digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
-        staged_sha256_blocks: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expiration_time", b"expiration_time", "result", b"result", "updated_time", b"updated_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expiration_time", b"expiration_time", "result", b"result", "staged_digest", b"staged_digest", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "digest_algorithm", b"digest_algorithm", "durable_bytes", b"durable_bytes", "epoch", b"epoch", "expiration_time", b"expiration_time", "failure_reason", b"failure_reason", "path", b"path", "request_id", b"request_id", "result", b"result", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "staged_sha256", b"staged_sha256", "staged_sha256_blocks", b"staged_sha256_blocks", "state", b"state", "updated_time", b"updated_time", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "digest_algorithm", b"digest_algorithm", "durable_bytes", b"durable_bytes", "epoch", b"epoch", "expiration_time", b"expiration_time", "failure_reason", b"failure_reason", "path", b"path", "request_id", b"request_id", "result", b"result", "size_bytes", b"size_bytes", "staged_bytes", b"staged_bytes", "staged_digest", b"staged_digest", "state", b"state", "updated_time", b"updated_time", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1348,7 +1348,7 @@ class StatFileRequest(_message.Message):
     REMOTE_PATH_FIELD_NUMBER: _builtins.int
     INCLUDE_DIGEST_FIELD_NUMBER: _builtins.int
     LEAF_LINK_FIELD_NUMBER: _builtins.int
-    DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
+    ACCEPTED_DIGESTS_FIELD_NUMBER: _builtins.int
     remote_path: _builtins.str
     """Also `/`, `.` for the working directory, and a directory with a slash at
     its end (PTH-9).
@@ -1356,10 +1356,14 @@ class StatFileRequest(_message.Message):
     include_digest: _builtins.bool
     """Compute the digest. Costs one read of the file."""
     leaf_link: Global___LeafLinkPolicy.ValueType
-    digest_algorithm: Global___DigestAlgorithm.ValueType
-    """Which digest. A server that does not know it computes SHA-256."""
     @_builtins.property
     def sandbox(self) -> Global___SandboxRef: ...
+    @_builtins.property
+    def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
+        """The algorithms that the caller takes, best first (DIG-2). Empty: SHA-256.
+        Means nothing without include_digest.
+        """
+
     def __init__(
         self,
         *,
@@ -1367,11 +1371,11 @@ class StatFileRequest(_message.Message):
         remote_path: _builtins.str = ...,
         include_digest: _builtins.bool = ...,
         leaf_link: Global___LeafLinkPolicy.ValueType = ...,
-        digest_algorithm: Global___DigestAlgorithm.ValueType = ...,
+        accepted_digests: _abc.Iterable[Global___DigestAlgorithm.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest_algorithm", b"digest_algorithm", "include_digest", b"include_digest", "leaf_link", b"leaf_link", "remote_path", b"remote_path", "sandbox", b"sandbox"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_digests", b"accepted_digests", "include_digest", b"include_digest", "leaf_link", b"leaf_link", "remote_path", b"remote_path", "sandbox", b"sandbox"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

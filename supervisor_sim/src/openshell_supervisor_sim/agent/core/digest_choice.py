@@ -1,0 +1,60 @@
+"""Which digest an operation has: the first that its caller takes and the operators allow (DIG-2, DIG-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
+from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.limits import DIGEST_BYTES
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+
+def accepted_digests(numbers: Sequence[int]) -> tuple[DigestAlgorithm, ...]:
+    """Return the algorithms of a caller's list that are known here; SHA-256 for an empty list."""
+    return DigestAlgorithm.all_known(numbers) if numbers else (DigestAlgorithm.SHA256,)
+
+
+def choose(
+    field: str, accepted: Sequence[DigestAlgorithm], allowed: Sequence[DigestAlgorithm]
+) -> DigestAlgorithm:
+    """Choose the algorithm of an operation.
+
+    Args:
+        field: the caller's list in the request, for the error.
+        accepted: what the caller takes, best first.
+        allowed: what the operators allow.
+
+    Raises:
+        TransferError: DIGEST_UNSUPPORTED.
+    """
+    for algorithm in accepted:
+        if algorithm in allowed:
+            return algorithm
+    raise unsupported(field, allowed)
+
+
+def declared_digest(field: str, message: files_pb2.Digest) -> Digest | None:
+    """Check a digest that a request declares.
+
+    Returns:
+        The digest; None if its algorithm is not known here.
+
+    Raises:
+        TransferError: INVALID_REQUEST if it says no algorithm, or has a wrong size.
+    """
+    if message.algorithm == files_pb2.DIGEST_ALGORITHM_UNSPECIFIED:
+        raise invalid(f"{field}.algorithm", "is missing")
+    digest = Digest.of(message)
+    if digest is not None and len(digest.value) != DIGEST_BYTES:
+        raise invalid(f"{field}.value", f"has {len(digest.value)} bytes, not {DIGEST_BYTES}")
+    return digest
+
+
+def unsupported(field: str, allowed: Sequence[DigestAlgorithm]) -> TransferError:
+    """Make the error for digests that may not be computed here."""
+    words = ", ".join(algorithm.word for algorithm in allowed)
+    return TransferError(
+        Reason.DIGEST_UNSUPPORTED, f"{field}: this server computes only {words}", {"digests": words}
+    )
