@@ -160,7 +160,7 @@ def run(traceback_variable: str) -> int:
         as_json="--json" in words, content_on_stdout="download" in words and STANDARD_STREAM in words
     )
     try:
-        status: Any = app(standalone_mode=False)
+        status: Any = app(prog_name="openshell-files", standalone_mode=False)
     except UsageMistake as mistake:
         out.failure(str(mistake), ExitCode.USAGE, fix="Change the command line.")
         return ExitCode.USAGE
