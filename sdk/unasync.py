@@ -50,6 +50,7 @@ _PHRASES: Final = (
     ("-> Awaitable[FileInfo]:", "-> FileInfo:"),
     ("Callable[[_Request, Deadline], Awaitable[_Answer]]", "Callable[[_Request, Deadline], _Answer]"),
     ("Callable[[], Awaitable[None]]", "Callable[[], None]"),
+    ("Callable[[Deadline], Awaitable[Capabilities]]", "Callable[[Deadline], Capabilities]"),
 )
 
 

@@ -76,6 +76,10 @@ DownloadHook = Callable[
 ]
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class FakeGateway:
     """Serves on a free loopback port from `start` to `stop`."""
 
@@ -95,6 +99,10 @@ class FakeGateway:
         #: How long a caller may say `waiting`, and how soon standing still ends an upload (UPL-18), in seconds.
         self.max_pause = 0.0
         self.idle_timeout = 0.0
+        #: Per unary method: called for each call, before anything else is done with it.
+        self.before: dict[str, Callable[[], object]] = {}
+        #: Methods that it does not have.
+        self.lacks: set[str] = set()
         self.lanes = FakeLanes()
         self.files: dict[str, FakeFile] = {}
         self.uploads: dict[str, FakeUpload] = {}
@@ -154,7 +162,14 @@ class FakeGateway:
                 self._write, files_pb2.WriteFileRequest.FromString, _serialize
             ),
             "StatFile": self._unary(methods.STAT_FILE, self._stat, files_pb2.StatFileRequest.FromString),
+            "GetTransferCapabilities": self._unary(
+                methods.GET_TRANSFER_CAPABILITIES,
+                self._capabilities,
+                files_pb2.GetTransferCapabilitiesRequest.FromString,
+            ),
         }
+        for name in self.lacks:
+            del handlers[name]
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.SERVICE, handlers),))
         where = "127.0.0.1:0" if not self.address else self.address
         port = (
@@ -203,6 +218,7 @@ class FakeGateway:
         parse: Callable[[bytes], _Request],
     ) -> grpc.RpcMethodHandler[Any, Any]:
         def handler(request: _Request, context: Context) -> Message | bytes:
+            self.before.get(method, _nothing)()
             with self._failing(context), self._lock:
                 self._admit(method, request, context)
                 truth = behaviour(request) if method not in self.answers else None
@@ -237,7 +253,7 @@ class FakeGateway:
             raise TransferError(Reason.UPLOAD_CONFLICT, "the request differs from the first")
         elif upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
             upload.epoch += 1
-        return files_pb2.StartUploadResponse(upload=self._status(upload), limits=self._limits())
+        return files_pb2.StartUploadResponse(upload=self._status(upload))
 
     def _get_upload(self, request: files_pb2.GetUploadRequest) -> files_pb2.GetUploadResponse:
         upload = self._find(request.upload_id, request.request_id)
@@ -250,7 +266,7 @@ class FakeGateway:
             self.verifying_answers -= 1
             status.ClearField("result")
             status.state = files_pb2.UPLOAD_STATE_VERIFYING
-        return files_pb2.GetUploadResponse(upload=status, limits=self._limits())
+        return files_pb2.GetUploadResponse(upload=status)
 
     def _list_uploads(self, _request: files_pb2.ListUploadsRequest) -> files_pb2.ListUploadsResponse:
         receiving = [u for u in self.uploads.values() if u.state == files_pb2.UPLOAD_STATE_RECEIVING]
@@ -473,17 +489,19 @@ class FakeGateway:
             file=_info(upload.metadata.remote_path, file, upload.algorithm),
             upload_id=upload.upload_id,
             durability=upload.metadata.durability,
-            limits=self._limits(),
         )
 
-    def _limits(self) -> files_pb2.TransferLimits:
-        told = files_pb2.TransferLimits(
-            max_chunk_bytes=self.max_chunk_bytes,
-            upload_lanes=self.upload_lanes,
-            max_concurrent_transfers=self.max_concurrent_transfers,
+    def _capabilities(
+        self, _request: files_pb2.GetTransferCapabilitiesRequest
+    ) -> files_pb2.GetTransferCapabilitiesResponse:
+        told = files_pb2.GetTransferCapabilitiesResponse(
+            max_chunk_bytes=self.max_chunk_bytes, max_concurrent_transfers=self.max_concurrent_transfers
         )
-        told.max_pause.FromNanoseconds(round(self.max_pause * 1e9))
         told.idle_timeout.FromNanoseconds(round(self.idle_timeout * 1e9))
+        if self.upload_lanes > 1:
+            told.lanes.max_lanes = self.upload_lanes
+        if self.max_pause:
+            told.waiting.max_pause.FromNanoseconds(round(self.max_pause * 1e9))
         return told
 
     # Downloads
@@ -496,7 +514,6 @@ class FakeGateway:
                 file,
                 self._choose(request.accepted_digests) if request.include_digest else None,
             ),
-            limits=self._limits(),
         )
 
     def _file(self, path: str) -> FakeFile:

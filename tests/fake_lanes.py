@@ -1,4 +1,4 @@
-"""The streams of an upload in a fake gateway (UPL-15)."""
+"""The streams of an upload in a fake gateway (LAN-1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2
 
 Requests = Iterator[files_pb2.UploadFileRequest]
 
@@ -26,7 +26,9 @@ class FakeLanes:
     )
     _over: set[_Attempt] = field(default_factory=set[_Attempt])
 
-    def carry(self, lane: files_pb2.UploadLane, requests: Requests, given_up: Callable[[], bool]) -> None:
+    def carry(
+        self, lane: file_options_pb2.UploadLane, requests: Requests, given_up: Callable[[], bool]
+    ) -> None:
         """Offer a stream to its upload and wait until that is over."""
         attempt = (lane.upload_id, lane.epoch)
         with self._changed:

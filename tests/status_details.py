@@ -21,6 +21,13 @@ def reason_in(error: grpc.aio.AioRpcError) -> str:
     return info.reason
 
 
+def metadata_in(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """Return ErrorInfo.metadata."""
+    info = error_details_pb2.ErrorInfo()
+    assert _status(error).details[0].Unpack(info)
+    return dict(info.metadata)
+
+
 def field_in(error: grpc.aio.AioRpcError) -> str:
     """Return the first field that is at fault."""
     for detail in _status(error).details:

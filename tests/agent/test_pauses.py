@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from openshell_files_protocol.chunks import Chunk
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.upload import (
     Finish,
     Publish,
@@ -20,9 +17,6 @@ from openshell_supervisor_sim.agent.core.upload import (
 )
 
 SHA = Digest(DigestAlgorithm.SHA256, bytes(32))
-OWN = Limits(
-    max_file_bytes=1, max_uploads=1, max_uploads_per_principal=1, upload_expiry=60.0, idle_timeout=60.0
-)
 
 
 def core(published: tuple[int, Digest] | None = None) -> UploadCore:
@@ -62,13 +56,3 @@ def test_nothing_is_waited_for_behind_the_finish() -> None:
     assert isinstance(action, Refuse)
     assert action.error.reason is Reason.INVALID_REQUEST
     assert action.error.field_violations[0].field == "waiting"
-
-
-@pytest.mark.parametrize("seconds", [0, 90])
-def test_the_agent_repeats_what_the_gateway_offers(seconds: int) -> None:
-    """UPL-18: that it is repeated says that the agent knows `waiting`; it offers nothing of its own."""
-    opened = file_relay_pb2.FileRelayOpen(limits=files_pb2.TransferLimits())
-    opened.limits.max_pause.seconds = seconds
-    told = OWN.stricter(opened).message()
-    assert told.HasField("max_pause") is (seconds > 0)
-    assert told.max_pause.seconds == seconds

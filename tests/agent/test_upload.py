@@ -15,7 +15,6 @@ from agent.agent_harness import (
     Refused,
     Request,
     Sandbox,
-    call,
     data_message,
     finish_message,
     framed,
@@ -29,7 +28,9 @@ from agent.agent_harness import (
     until,
 )
 from digest_values import OTHER
-from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB
+from google.protobuf.duration_pb2 import Duration
+from openshell_files_protocol.digests import PREFERRED
+from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -207,7 +208,7 @@ async def test_chunk_limit(agent: FileAgent) -> None:
 
 
 async def test_file_limit_at_admission(agent: FileAgent, sandbox: Sandbox) -> None:
-    limits = files_pb2.TransferLimits(max_file_bytes=10)
+    limits = file_relay_pb2.FileRelayLimits(max_file_bytes=10)
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", 11), limits=limits))
         assert (await peer.error()).reason is Reason.FILE_TOO_LARGE
@@ -475,15 +476,23 @@ async def test_archives_are_refused(agent: FileAgent) -> None:
     assert refused.value.reason is Reason.ARCHIVE_UNSUPPORTED
 
 
-async def test_limits_are_told(agent: FileAgent) -> None:
-    """UPL-6: StartUpload and StatFile say what the server accepts."""
-    request = files_pb2.StartUploadRequest(metadata=metadata("/file"))
-    limits = files_pb2.TransferLimits(max_file_bytes=77, max_uploads_per_sandbox=3)
-    answer = (await call(agent, start_upload=request, limits=limits)).start_upload
-    assert answer.limits.max_chunk_bytes == MAX_CHUNK_BYTES
-    assert answer.limits.max_file_bytes == 77
-    assert answer.limits.max_uploads_per_sandbox == 3
-    assert answer.limits.upload_expiry.seconds == 24 * 3600
+async def test_limits_are_announced(sandbox: Sandbox) -> None:
+    """CAP-2, DIG-3: for the hello, also before the agent is started."""
+    settings = replace(
+        sandbox.settings, max_file_bytes=77, max_uploads=3, max_uploads_per_principal=2, idle_timeout=1.5
+    )
+    assert FileAgent(settings).capability == file_relay_pb2.FileTransferCapability(
+        protocol_version=PROTOCOL_VERSION,
+        max_chunk_bytes=settings.max_chunk_bytes,
+        keeps_relays=True,
+        max_file_bytes=77,
+        idle_timeout=Duration(seconds=1, nanos=500_000_000),
+        upload_expiry=Duration(seconds=24 * 3600),
+        max_uploads_per_sandbox=3,
+        max_uploads_per_principal=2,
+        takes_waiting=True,
+        digests=[algorithm.wire for algorithm in PREFERRED],
+    )
 
 
 async def test_quota(sandbox: Sandbox) -> None:

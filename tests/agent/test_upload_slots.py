@@ -14,7 +14,6 @@ from agent.agent_harness import (
     Request,
     Sandbox,
     abort_upload,
-    call,
     data_message,
     finish_message,
     framed,
@@ -27,9 +26,11 @@ from agent.agent_harness import (
     until,
 )
 from digest_values import OTHER
+from google.protobuf.duration_pb2 import Duration
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.core.limits import Limits
 
 RECEIVING, EXPIRED = files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_EXPIRED
 OWN, ALL = 3, 5
@@ -199,9 +200,39 @@ async def test_what_was_given_up_leaves_nothing(agent: FileAgent, sandbox: Sandb
     assert agent.statistics().unfinished_uploads == 0
 
 
-async def test_the_limits_are_told(agent: FileAgent) -> None:
-    """RSM-8: the stricter of the agent's and the gateway's."""
-    request = files_pb2.StartUploadRequest(metadata=metadata("/file"))
-    limits = files_pb2.TransferLimits(max_uploads_per_principal=2)
-    told = (await call(agent, start_upload=request, limits=limits)).start_upload.limits
-    assert (told.max_uploads_per_sandbox, told.max_uploads_per_principal) == (ALL, 2)
+AGENT = Limits(
+    max_chunk_bytes=500_000,
+    max_file_bytes=100,
+    max_uploads=10,
+    max_uploads_per_principal=5,
+    upload_expiry=60.0,
+    idle_timeout=30.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "taken"),
+    [
+        ({}, {}),
+        ({"max_file_bytes": 99}, {"max_file_bytes": 99}),
+        ({"max_file_bytes": 101}, {}),
+        ({"max_uploads_per_sandbox": 9}, {"max_uploads": 9}),
+        ({"max_uploads_per_sandbox": 11}, {}),
+        ({"max_uploads_per_principal": 2}, {"max_uploads_per_principal": 2}),
+        ({"max_uploads_per_principal": 6}, {}),
+        ({"upload_expiry": Duration(seconds=59)}, {"upload_expiry": 59.0}),
+        ({"upload_expiry": Duration(seconds=61)}, {}),
+        ({"idle_timeout": Duration(nanos=500_000_000)}, {"idle_timeout": 0.5}),
+        ({"idle_timeout": Duration(seconds=-1)}, {}),
+    ],
+)
+def test_the_stricter_of_two_limits(theirs: dict[str, Any], taken: dict[str, Any]) -> None:
+    """RSM-8: the agent's own, or the gateway's; one that the gateway does not give is the agent's."""
+    opened = file_relay_pb2.FileRelayOpen(limits=file_relay_pb2.FileRelayLimits(**theirs))
+    assert AGENT.stricter(opened) == replace(AGENT, **taken)
+
+
+@pytest.mark.parametrize(("theirs", "taken"), [(0, 500_000), (499_999, 499_999), (500_001, 500_000)])
+def test_the_smaller_chunk(theirs: int, taken: int) -> None:
+    """UPL-6"""
+    assert AGENT.stricter(file_relay_pb2.FileRelayOpen(max_chunk_bytes=theirs)).max_chunk_bytes == taken

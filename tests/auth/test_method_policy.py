@@ -30,6 +30,7 @@ FILE_METHODS = [
     methods.ABORT_UPLOAD,
     methods.STAT_FILE,
     methods.WRITE_FILE,
+    methods.GET_TRANSFER_CAPABILITIES,
 ]
 SANDBOX_METHODS = {
     methods.CREATE_SANDBOX: "sandbox:write",

@@ -257,7 +257,7 @@ async def stack() -> AsyncGenerator[AsyncExitStack]:
 
 
 async def test_a_call_waits_for_its_turn(stack: AsyncExitStack) -> None:
-    """RLY-9: what would have been refused is done when a slot is free; and the limit is told."""
+    """RLY-9: what would have been refused is done when a slot is free."""
     users = await _two_users(stack, max_transfers_per_sandbox=1, transfer_wait=60)
     supervisor = users.harness.supervisor()
     await supervisor.connect()
@@ -269,7 +269,7 @@ async def test_a_call_waits_for_its_turn(stack: AsyncExitStack) -> None:
     while await relay.next_frame() is not None:
         pass
     await (await supervisor.take_relay()).answer(ANSWER)
-    assert (await asking).limits.max_concurrent_transfers == 1
+    await asking
 
 
 @pytest.mark.parametrize("sandboxes", [(SANDBOX,), (SANDBOX, OTHER_SANDBOX)], ids=["one", "all"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -19,9 +18,9 @@ from gateway_harness import (
 )
 from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE, LimitSettings
 from openshell_files_protocol import methods
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
 from stack_client import reason_of
-from status_details import field_in, retry_seconds_in
+from status_details import field_in, metadata_in, retry_seconds_in
 
 UPLOAD = "upload-1"
 ANSWER = file_relay_pb2.FileRelayResponse(upload=files_pb2.UploadFileResponse(bytes_written=9))
@@ -100,9 +99,7 @@ async def further(
     metadata: tuple[tuple[str, str], ...] | None = None,
 ) -> Stream:
     """Open one of its other streams."""
-    lane = files_pb2.UploadLane(
-        sandbox=files_pb2.SandboxRef(id=sandbox_id), upload_id=upload_id, epoch=epoch, index=index
-    )
+    lane = file_options_pb2.UploadLane(sandbox_id=sandbox_id, upload_id=upload_id, epoch=epoch, index=index)
     stream = Stream(harness, metadata)
     await stream.say(files_pb2.UploadFileRequest(lane=lane))
     return stream
@@ -397,49 +394,6 @@ async def test_a_second_call_for_the_same_attempt(
     await lane_of_two.answer()
 
 
-async def asked(
-    harness: GatewayHarness, supervisor: FakeSupervisor, method: str, *, agent_says: int = 0
-) -> files_pb2.TransferLimits:
-    """Ask StartUpload or GetUpload, and return the limits in its answer."""
-    limits = files_pb2.TransferLimits(max_chunk_bytes=5, upload_lanes=agent_says)
-    if method == methods.START_UPLOAD:
-        metadata = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f")
-        request = files_pb2.StartUploadRequest(metadata=metadata).SerializeToString()
-        answer = file_relay_pb2.FileRelayResponse(start_upload=files_pb2.StartUploadResponse(limits=limits))
-    else:
-        ref = files_pb2.SandboxRef(id=SANDBOX)
-        request = files_pb2.GetUploadRequest(sandbox=ref, upload_id=UPLOAD).SerializeToString()
-        answer = file_relay_pb2.FileRelayResponse(get_upload=files_pb2.GetUploadResponse(limits=limits))
-    channel: Any = harness.channel()
-    asking = asyncio.ensure_future(channel.unary_unary(method)(request, metadata=harness.user()))
-    relay = await supervisor.take_relay()
-    await relay.next_frame()
-    await relay.answer(answer)
-    data = await asking
-    if method == methods.START_UPLOAD:
-        return files_pb2.StartUploadResponse.FromString(data).limits
-    return files_pb2.GetUploadResponse.FromString(data).limits
-
-
-@pytest.mark.parametrize("method", [methods.START_UPLOAD, methods.GET_UPLOAD])
-async def test_the_gateway_says_how_many(
-    harness: GatewayHarness, supervisor: FakeSupervisor, method: str
-) -> None:
-    """UPL-15: whatever the agent says; and as many as are free."""
-    limits = await asked(harness, supervisor, method, agent_says=100)
-    assert (limits.upload_lanes, limits.max_chunk_bytes) == (8, 5)
-    streams = [await first(harness, 8, epoch=number) for number in (1, 2)]
-    for _ in streams:
-        await opened(supervisor)
-    assert (await asked(harness, supervisor, method)).upload_lanes == 3
-    streams.append(await first(harness, 3, epoch=3))
-    await opened(supervisor)
-    assert (await asked(harness, supervisor, method)).upload_lanes == 1
-    for stream in streams:
-        stream.call.cancel()
-    await until(lambda: taken(harness) == 0, "the lanes are given back")
-
-
 async def test_more_than_are_free_are_refused(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
     """UPL-15: before anything reaches the sandbox, at once, and without a pause; one stream is always free."""
     holding = [await first(harness, 8, epoch=number) for number in (1, 2)]
@@ -447,6 +401,7 @@ async def test_more_than_are_free_are_refused(harness: GatewayHarness, superviso
         await opened(supervisor)
     refusal = await (await first(harness, 4, epoch=3)).refusal()
     assert (reason_of(refusal), refusal.code()) == ("TOO_MANY_LANES", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert metadata_in(refusal)["lanes"] == "3"
     assert retry_seconds_in(refusal) is None
     alone = await first(harness, 1, epoch=3)
     relay, _ = await opened(supervisor)
@@ -461,7 +416,6 @@ async def test_lanes_can_be_switched_off() -> None:
     async with running_gateway(limits=LimitSettings(max_upload_lanes=0)) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()
-        assert (await asked(harness, supervisor, methods.START_UPLOAD)).upload_lanes == 1
         assert reason_of(await (await first(harness, 2)).refusal()) == "TOO_MANY_LANES"
         assert reason_of(await (await further(harness, 1)).refusal()) == "TOO_MANY_LANES"
 

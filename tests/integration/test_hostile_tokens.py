@@ -117,6 +117,10 @@ REQUESTS = {
                 "GetUpload",
                 files_pb2.GetUploadRequest(sandbox=files_pb2.SandboxRef(id=SANDBOX), upload_id="u"),
             ),
+            (
+                "GetTransferCapabilities",
+                files_pb2.GetTransferCapabilitiesRequest(sandbox=files_pb2.SandboxRef(id=SANDBOX)),
+            ),
             ("ListUploads", files_pb2.ListUploadsRequest(sandbox=files_pb2.SandboxRef(id=SANDBOX))),
             (
                 "AbortUpload",
@@ -136,7 +140,15 @@ REQUESTS = {
     "RelayStream": openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id="c")).SerializeToString(),
     "RefreshSandboxToken": b"",
 }
-UNARY = {"StatFile", "GetUpload", "ListUploads", "AbortUpload", "StartUpload", "RefreshSandboxToken"}
+UNARY = {
+    "StatFile",
+    "GetUpload",
+    "ListUploads",
+    "AbortUpload",
+    "StartUpload",
+    "GetTransferCapabilities",
+    "RefreshSandboxToken",
+}
 
 
 class Witness:

@@ -26,7 +26,7 @@ from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityPro
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c, encode_chunk, encode_hole
 from openshell_files_protocol.limits import MIB
-from openshell_files_protocol.pb.openshell.v1 import exec_pb2, files_pb2
+from openshell_files_protocol.pb.openshell.v1 import exec_pb2, file_options_pb2, files_pb2
 from proxies import free_port
 from stopping_scene import (
     FEW_SECONDS,
@@ -116,7 +116,9 @@ async def silent_command(_: Scene, user: Caller) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def paused_producer(scene: Scene, user: Caller) -> AsyncGenerator[None]:
     call = await _upload_of_one_chunk(scene, user)
-    await call.write(files_pb2.UploadFileRequest(waiting=files_pb2.UploadWaiting()).SerializeToString())
+    await call.write(
+        files_pb2.UploadFileRequest(waiting=file_options_pb2.UploadWaiting()).SerializeToString()
+    )
     yield
 
 

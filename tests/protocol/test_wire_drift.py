@@ -88,12 +88,18 @@ ALLOWED = {
     "+ openshell.v1.OpenShell.AbortUpload": _FILES,
     "+ openshell.v1.OpenShell.StatFile": _FILES,
     "+ openshell.v1.OpenShell.WriteFile": _FILES,
+    "+ openshell.v1.OpenShell.GetTransferCapabilities": _FILES,
     "+ openshell.v1.RelayOpen.exec": "commands without an SSH server (ADR 0013)",
     "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (RLY-1)",
 }
 
 #: The files whose messages are all ours.
-OUR_FILES = {"openshell/v1/files.proto", "openshell/v1/file_relay.proto", "openshell/v1/exec_relay.proto"}
+OUR_FILES = {
+    "openshell/v1/files.proto",
+    "openshell/v1/file_options.proto",
+    "openshell/v1/file_relay.proto",
+    "openshell/v1/exec_relay.proto",
+}
 
 FILE_METHODS = {name.rsplit(".", 1)[1] for name, why in ALLOWED.items() if why == _FILES}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from gateway_harness import SANDBOX, running_gateway
-from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
 from openshell_supervisor_sim.relay.byte_stream import RelayByteStream
 from openshell_supervisor_sim.relay.targets import RelayTargets
 from openshell_supervisor_sim.session import control_stream as session_module
@@ -21,6 +21,8 @@ from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileErro
 class NoFiles:
     async def serve(self, stream: RelayByteStream, /) -> None:
         raise AssertionError(f"nobody should ask {stream}")
+
+    capability = file_relay_pb2.FileTransferCapability(protocol_version=1, max_file_bytes=77)
 
     def finish(self) -> None:
         """There is nothing to wait for."""

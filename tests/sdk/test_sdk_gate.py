@@ -95,7 +95,7 @@ class Crowd:
     """Counts the streams that run at a time in the fake gateway."""
 
     def __init__(self, gateway: FakeGateway, limit: int) -> None:
-        self.most = self._now = 0
+        self.refused = self._now = 0
         self._limit, self._lock = limit, threading.Lock()
         gateway.max_concurrent_transfers = limit
         gateway.on_upload_message = self._hook
@@ -106,10 +106,10 @@ class Crowd:
                 self._now -= 1
         elif request.data.offset == 0:
             with self._lock:
-                self._now += 1
-                self.most = max(self.most, self._now)
-                if self._now > self._limit:
+                if self._now >= self._limit:
+                    self.refused += 1
                     raise TransferError(Reason.TOO_MANY_TRANSFERS, "too many", retry_delay=0.01)
+                self._now += 1
             time.sleep(0.002)
 
 
@@ -118,10 +118,13 @@ async def test_a_thousand_writes_of_one_client_all_succeed(gateway: FakeGateway)
     gateway.keep_messages = False
     async with AsyncFilesClient(gateway.address) as client:
         files = client.sandbox("demo")
-        await files.write_bytes("first", b"1")
+        # Nobody has asked how many may run: some are refused, which makes the client ask.
         await asyncio.gather(*(files.write_bytes(f"f{number}", b"12") for number in range(1000)))
-    assert len(gateway.files) == 1001
-    assert crowd.most <= 8
+        await files.write_bytes("large", big_content())
+        crowd.refused = 0
+        await asyncio.gather(*(files.write_bytes(f"g{number}", b"12") for number in range(100)))
+    assert len(gateway.files) == 1101
+    assert crowd.refused == 0
 
 
 def test_a_thousand_writes_of_many_threads(gateway: FakeGateway) -> None:
@@ -129,14 +132,16 @@ def test_a_thousand_writes_of_many_threads(gateway: FakeGateway) -> None:
     gateway.keep_messages = False
     with FilesClient(gateway.address) as client, ThreadPoolExecutor(50) as threads:
         files = client.sandbox("demo")
-        files.write_bytes("first", b"1")
 
         def write(number: int) -> None:
             files.write_bytes(f"f{number}", b"12")
 
         list(threads.map(write, range(300)))
-    assert len(gateway.files) == 301
-    assert crowd.most <= 8
+        files.write_bytes("large", big_content())
+        crowd.refused = 0
+        list(threads.map(write, range(300, 400)))
+    assert len(gateway.files) == 401
+    assert crowd.refused == 0
 
 
 async def test_copies_between_files_do_not_stand_still(

@@ -46,11 +46,11 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("upload.staged_digest.algorithm", [99]),
     ("upload.result.file.modified_time", NO_TIMES),
     ("upload.result.bytes_written", SIZES),
-    ("limits.max_chunk_bytes", [1, 64, MIN_CHUNK_LIMIT_BYTES - 1]),
-    ("limits.max_file_bytes", SIZES),
-    ("limits.idle_timeout", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
-    ("limits.max_pause", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
-    ("limits.upload_expiry", [(-(1 << 63), 0)]),
+    ("max_chunk_bytes", [1, 64, MIN_CHUNK_LIMIT_BYTES - 1]),
+    ("max_file_bytes", SIZES),
+    ("idle_timeout", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
+    ("waiting.max_pause", [(-1, 0), (315_576_000_001, 0), (0, -1), (0, 1_000_000_000), ((1 << 63) - 1, 0)]),
+    ("upload_expiry", [(-(1 << 63), 0)]),
     ("bytes_written", SIZES),
     ("resumed_from", SIZES),
     ("staged_bytes", SIZES),
@@ -67,6 +67,10 @@ CALLS: dict[str, tuple[type[Message], Call]] = {
     methods.START_UPLOAD: (files_pb2.StartUploadResponse, lambda demo: demo.write_bytes("y", big_content())),
     methods.UPLOAD_FILE: (files_pb2.UploadFileResponse, lambda demo: demo.write_bytes("y", big_content())),
     methods.WRITE_FILE: (files_pb2.WriteFileResponse, lambda demo: demo.write_bytes("y", b"1")),
+    methods.GET_TRANSFER_CAPABILITIES: (
+        files_pb2.GetTransferCapabilitiesResponse,
+        lambda demo: demo.write_bytes("y", big_content()),
+    ),
 }
 
 #: One answer of each method that says all that it has to, and no more.
@@ -82,6 +86,9 @@ HONEST: dict[str, Message] = {
     methods.GET_UPLOAD: files_pb2.GetUploadResponse(upload=DONE),
     methods.ABORT_UPLOAD: files_pb2.AbortUploadResponse(upload=DONE),
     methods.START_UPLOAD: files_pb2.StartUploadResponse(upload=RECEIVING),
+    methods.GET_TRANSFER_CAPABILITIES: files_pb2.GetTransferCapabilitiesResponse(
+        max_chunk_bytes=MIN_CHUNK_LIMIT_BYTES
+    ),
     methods.UPLOAD_FILE: PUBLISHED,
     methods.WRITE_FILE: files_pb2.WriteFileResponse(file=PUBLISHED.file),
 }
@@ -188,9 +195,8 @@ def test_honest_extremes() -> None:
         answer.file.modified_time.seconds, answer.file.modified_time.nanos = seconds, nanos
         answer.file.size_bytes = answer.file.allocated_bytes = (1 << 63) - 1
         assert not fault_of(answer)
-    for limit in (0, MIN_CHUNK_LIMIT_BYTES, 4 * MIB):
-        limits = files_pb2.TransferLimits(max_chunk_bytes=limit)
-        assert not fault_of(files_pb2.GetUploadResponse(upload=RECEIVING, limits=limits))
+    for limit in (MIN_CHUNK_LIMIT_BYTES, 4 * MIB):
+        assert not fault_of(files_pb2.GetTransferCapabilitiesResponse(max_chunk_bytes=limit))
 
 
 def paths_of(message: Message, prefix: str = "") -> Iterator[str]:

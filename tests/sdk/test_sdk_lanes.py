@@ -11,11 +11,11 @@ import pytest
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, UploadHook
 from openshell_files import NO_RETRY, AsyncFilesClient, OidcAuth, SandboxFiles
 from openshell_files._core import lanes
-from openshell_files.errors import DiskFull, InternalError
+from openshell_files.errors import DiskFull, ErrorFacts, FilesError, InternalError
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import Connect, big_content
 
@@ -99,7 +99,7 @@ def main_calls(gateway: FakeGateway) -> list[files_pb2.UploadFileMetadata]:
     return [call.metadata for call in calls]
 
 
-def lane_calls(gateway: FakeGateway) -> list[files_pb2.UploadLane]:
+def lane_calls(gateway: FakeGateway) -> list[file_options_pb2.UploadLane]:
     calls = cast("list[files_pb2.UploadFileRequest]", gateway.method_calls("lane"))
     return sorted((call.lane for call in calls), key=lambda lane: (lane.epoch, lane.index))
 
@@ -115,9 +115,7 @@ def test_messages_go_to_each_stream_in_turn(gateway: FakeGateway, sandbox: Sandb
         (1, metadata.upload_id, metadata.epoch),
         (2, metadata.upload_id, metadata.epoch),
     ]
-    assert {(lane.sandbox.name, lane.sandbox.workspace) for lane in lane_calls(gateway)} == {
-        ("demo", "default")
-    }
+    assert {(lane.sandbox, lane.workspace) for lane in lane_calls(gateway)} == {("demo", "default")}
     assert set(gateway.tokens) == {"Bearer token"}
     assert (result.size, result.attempts) == (big.stat().st_size, 1)
 
@@ -161,19 +159,43 @@ def test_an_upload_without_admission_has_one_stream(gateway: FakeGateway, sandbo
     assert [metadata.lanes for metadata in main_calls(gateway)] == [3, 0]
 
 
-REFUSED = TransferError(Reason.TOO_MANY_LANES, "others were quicker")
+REFUSED = TransferError(Reason.TOO_MANY_LANES, "others were quicker", {"lanes": "2"})
 
 
 @pytest.mark.usefixtures("far")
 def test_a_refusal_of_lanes_is_no_try(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """UPL-15: the upload goes on at once with as many as are allowed then, also if nothing is tried again."""
+    """UPL-15: the upload goes on at once with as many as the refusal says are free, also if nothing is tried again."""
     gateway.failures[methods.UPLOAD_FILE].append(REFUSED)
     connect(retry=NO_RETRY).upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
-    assert [metadata.lanes for metadata in main_calls(gateway)] == [3, 3]
+    assert [metadata.lanes for metadata in main_calls(gateway)] == [3, 2]
     # As a new attempt, whose streams are not those of the refused one.
     assert [metadata.epoch for metadata in main_calls(gateway)] == [1, 2]
     assert len(gateway.method_calls(methods.START_UPLOAD)) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "free"),
+    [
+        ("2", 2),
+        ("1", 1),
+        ("8", 8),
+        ("9", 8),
+        ("999", 8),
+        ("0", 1),
+        ("", 1),
+        ("-1", 1),
+        ("x", 1),
+        ("9" * 5000, 1),
+        ("²", 1),
+    ],
+)
+def test_how_many_are_free(said: str, free: int) -> None:
+    """LAN-8: a number that means nothing is one stream, which is always free."""
+    assert (
+        lanes.free_lanes(FilesError("too many", ErrorFacts("TOO_MANY_LANES", metadata={"lanes": said})))
+        == free
+    )
 
 
 @pytest.mark.usefixtures("far")
@@ -182,7 +204,7 @@ def test_after_two_refusals_one_stream_is_enough(connect: Connect, gateway: Fake
     gateway.failures[methods.UPLOAD_FILE].extend([REFUSED, REFUSED])
     connect(retry=NO_RETRY).upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
-    assert [metadata.lanes for metadata in main_calls(gateway)] == [3, 3, 0]
+    assert [metadata.lanes for metadata in main_calls(gateway)] == [3, 2, 0]
 
 
 @pytest.mark.usefixtures("far")

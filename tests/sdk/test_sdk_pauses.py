@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conditions import block_until
 from fake_file_gateway import FakeGateway
-from openshell_files._core.answers import waiting_interval
+from openshell_files._core.capabilities import capabilities
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from sdk_flavours import big_content
 
@@ -37,10 +37,10 @@ def test_it_is_said_while_the_source_gives_nothing(gateway: FakeGateway, sandbox
 )
 def test_how_often_it_is_said(pause: float, idle: float, interval: float | None) -> None:
     """UPL-18: only if it was announced, three times per timeout, and never as a flood."""
-    limits = files_pb2.TransferLimits()
-    limits.max_pause.FromNanoseconds(round(pause * 1e9))
-    limits.idle_timeout.FromNanoseconds(round(idle * 1e9))
-    assert waiting_interval(limits) == interval
+    answer = files_pb2.GetTransferCapabilitiesResponse()
+    answer.waiting.max_pause.FromNanoseconds(round(pause * 1e9))
+    answer.idle_timeout.FromNanoseconds(round(idle * 1e9))
+    assert capabilities(answer).waiting == interval
 
 
 def test_a_gateway_that_does_not_offer_it_never_hears_it(

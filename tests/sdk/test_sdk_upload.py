@@ -67,7 +67,9 @@ def test_large_file_is_admitted_first(gateway: FakeGateway, sandbox: SandboxFile
     """RSM-1: StartUpload names the upload; the stream carries id and epoch; chunks follow each other."""
     result = sandbox.upload_path(big, "big")
 
-    assert [method for method, _ in gateway.calls] == [methods.START_UPLOAD, methods.UPLOAD_FILE]
+    *before, last = [method for method, _ in gateway.calls]
+    assert sorted(before) == [methods.GET_TRANSFER_CAPABILITIES, methods.START_UPLOAD]
+    assert last == methods.UPLOAD_FILE
     messages = sent(gateway)
     assert (messages[0].metadata.upload_id, messages[0].metadata.epoch) == ("upload-1", 1)
     chunks = [m.data for m in messages[1:-1]]

@@ -16,7 +16,6 @@ import grpc
 import pytest
 import structlog
 from conditions import until
-from openshell_files_protocol.digests import PREFERRED
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
 from openshell_supervisor_sim.relay.byte_stream import RelayByteStream
 from openshell_supervisor_sim.relay.targets import RelayTargets
@@ -42,6 +41,8 @@ class Echo:
                 await stream.send(data)
         finally:
             self.serving -= 1
+
+    capability = file_relay_pb2.FileTransferCapability(protocol_version=1, max_file_bytes=77)
 
     def finish(self) -> None:
         """It waits for nothing that could be ended."""
@@ -103,9 +104,7 @@ async def test_the_hello_comes_first(connection: Connection, log: LogCapture) ->
     session = await connection.gateway.sessions.get()
     assert (session.hello.sandbox_id, session.hello.connection_epoch) == ("sandbox", 1)
     assert session.hello.instance_id == connection.session.instance_id
-    assert session.hello.file_transfer.protocol_version == 1
-    # DIG-3
-    assert list(session.hello.file_transfer.digests) == [algorithm.wire for algorithm in PREFERRED]
+    assert session.hello.file_transfer == Echo.capability
     assert session.authorization == "Bearer secret-token"
     await session.accept()
     await connection.session.connected.wait()

@@ -21,6 +21,7 @@ from openshell_files_gateway.config.openings import find_openings
 from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.supervisor_name import local_address
 from openshell_files_gateway.config.tables import ComputeSettings, SandboxSettings
+from openshell_files_gateway.files.capabilities import CapabilityMethods
 from openshell_files_gateway.files.core.lane_budget import LaneStatistics
 from openshell_files_gateway.files.methods import FileMethods
 from openshell_files_gateway.files.upload_lanes import ARRIVAL_SECONDS, LaneTable
@@ -148,6 +149,13 @@ class Gateway:
             self._lanes,
             limits,
         )
+        capabilities = CapabilityMethods(
+            directory,
+            self._broker,
+            limits,
+            most_lanes=self._lanes.most,
+            most_transfers=self._transfers.most_of_one_principal,
+        )
         commands = CommandMethods(directory, self._broker, self._commands, limits.idle_timeout)
         store = SandboxStore(_database(settings))
         self._driver = (
@@ -178,6 +186,7 @@ class Gateway:
             | sandboxes.implementations()
             | commands.implementations()
             | files.implementations()
+            | capabilities.implementations()
             | supervisors.implementations(),
         )
         self._server = GatewayServer(

@@ -15,12 +15,11 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
-from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from openshell_files_process.agent_secret import SecretError, load_secret
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_WRITE_BYTES, MIN_CHUNK_BYTES, PROTOCOL_VERSION
-from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.concurrency.stream_end import ended_for_good
@@ -29,14 +28,14 @@ from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.content_count import ContentCount
 from openshell_files_gateway.files.core.lane_budget import check_lane, lanes_of
 from openshell_files_gateway.files.core.pauses import Pauses
+from openshell_files_gateway.files.durations import duration
 from openshell_files_gateway.files.upload_input import UploadInput
 from openshell_files_gateway.files.upload_lanes import LaneKey, LaneTable, UploadLanes
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.relay.pool import RelayPool
-from openshell_files_gateway.relay.targets import FileAgentTarget, PortTarget, RelayTarget
-from openshell_files_gateway.sandboxes import phases
-from openshell_files_gateway.sandboxes.directory import AgentPort, Sandbox, SandboxDirectory, not_ready
+from openshell_files_gateway.relay.targets import file_agent_of
+from openshell_files_gateway.sandboxes.directory import AgentPort, Sandbox, SandboxDirectory
 from openshell_files_gateway.server.calls import Call, Implementation, parse_request
 from openshell_files_gateway.server.first_message import FirstMessages
 from openshell_files_gateway.server.slots import Slots
@@ -115,8 +114,6 @@ class FileMethods:
         call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
         response = await self._upload_streams(metadata, sandbox, call)
         call.facts["published_bytes"] = response.bytes_written
-        if metadata.explicit_finish or metadata.upload_id:
-            self._say_offers(response.limits)
         return response.SerializeToString()
 
     async def _upload_streams(
@@ -154,10 +151,10 @@ class FileMethods:
                 finally:
                     call.facts |= content.count.facts()
 
-    async def _carry_lane(self, lane: files_pb2.UploadLane, call: Call) -> bytes:
+    async def _carry_lane(self, lane: file_options_pb2.UploadLane, call: Call) -> bytes:
         """Carry one of the streams that an upload has beyond its first (UPL-15)."""
         check_lane(lane)
-        sandbox = self._sandbox_of(lane.sandbox, call)
+        sandbox = self._sandbox_of_rfc_message(lane, call)
         call.facts["lane"] = lane.index
         upload = await self._lanes.find(LaneKey(call.user.key, sandbox.id, lane.upload_id, lane.epoch))
         call.rename(upload.transfer_id)
@@ -198,13 +195,13 @@ class FileMethods:
         request: files_pb2.StartUploadRequest = parse_request(files_pb2.StartUploadRequest, data)
         sandbox = self._sandbox_of_rfc_message(request.metadata, call)
         call.facts |= {"path": request.metadata.remote_path, "declared_bytes": request.metadata.size_bytes}
-        return self._with_offers(await self._ask(sandbox, call, "start_upload", start_upload=request), call)
+        return await self._unary(sandbox, call, "start_upload", start_upload=request)
 
     async def get_upload(self, data: bytes, call: Call) -> bytes:
         """GetUpload (RSM-7)."""
         request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
         sandbox = self._sandbox_of(request.sandbox, call)
-        return self._with_offers(await self._ask(sandbox, call, "get_upload", get_upload=request), call)
+        return await self._unary(sandbox, call, "get_upload", get_upload=request)
 
     async def list_uploads(self, data: bytes, call: Call) -> bytes:
         """ListUploads (RSM-8)."""
@@ -223,9 +220,7 @@ class FileMethods:
         request: files_pb2.StatFileRequest = parse_request(files_pb2.StatFileRequest, data)
         call.facts["path"] = request.remote_path
         sandbox = self._sandbox_of(request.sandbox, call)
-        answer: files_pb2.StatFileResponse = await self._ask(sandbox, call, "stat_file", stat_file=request)
-        self._say_offers(answer.limits)
-        return answer.SerializeToString()
+        return await self._unary(sandbox, call, "stat_file", stat_file=request)
 
     async def _first_message(self, call: Call) -> files_pb2.UploadFileRequest:
         """Read the message that says what is uploaded (UPL-4)."""
@@ -236,7 +231,9 @@ class FileMethods:
         return request
 
     def _sandbox_of_rfc_message(
-        self, message: files_pb2.UploadFileMetadata | files_pb2.DownloadFileRequest, call: Call
+        self,
+        message: files_pb2.UploadFileMetadata | files_pb2.DownloadFileRequest | file_options_pb2.UploadLane,
+        call: Call,
     ) -> Sandbox:
         return self._resolve(call, message.sandbox_id, message.sandbox, message.workspace)
 
@@ -260,7 +257,7 @@ class FileMethods:
     @asynccontextmanager
     async def _relayed(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
         """Have a relay for a transfer that is counted."""
-        target = self._target(sandbox, call)
+        target = file_agent_of(sandbox, call.transfer_id)
         activity = Activity(self._limits.idle_timeout)
         # What listens on a port proves itself once for each relay (FRM-8).
         reuse = sandbox.agent is None
@@ -298,14 +295,6 @@ class FileMethods:
                 Reason.FILES_UNSUPPORTED, f"no file agent answers on port {agent.port} of the sandbox"
             ) from None
 
-    @staticmethod
-    def _target(sandbox: Sandbox, call: Call) -> RelayTarget:
-        if sandbox.phase not in phases.RUNNING:
-            raise not_ready(sandbox)
-        if sandbox.agent is not None:
-            return PortTarget(call.transfer_id, sandbox.agent.port)
-        return FileAgentTarget(call.transfer_id)
-
     async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
         """Send the agent its first frame."""
         opened = file_relay_pb2.FileRelayOpen(
@@ -315,12 +304,10 @@ class FileMethods:
             max_chunk_bytes=operation.max_chunk_bytes,
             keep_relay=operation.relay.reusable,
             digests=self._limits.digest_numbers,
-            limits=files_pb2.TransferLimits(
-                max_chunk_bytes=operation.max_chunk_bytes,
+            limits=file_relay_pb2.FileRelayLimits(
                 max_file_bytes=self._limits.max_file_bytes,
-                idle_timeout=_duration(self._limits.idle_timeout),
-                upload_expiry=_duration(self._limits.upload_expiry),
-                max_pause=_duration(self._limits.max_pause),
+                idle_timeout=duration(self._limits.idle_timeout),
+                upload_expiry=duration(self._limits.upload_expiry),
                 max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
                 max_uploads_per_principal=self._limits.max_uploads_per_principal,
             ),
@@ -344,18 +331,6 @@ class FileMethods:
                 await self._farewell(operation)
                 raise
             return operation.relay.last(frame, answer)
-
-    def _with_offers(
-        self, answer: files_pb2.StartUploadResponse | files_pb2.GetUploadResponse, call: Call
-    ) -> bytes:
-        """Say in an agent's answer what is the gateway's to decide: streams of an upload, and what `_say_offers` says."""
-        answer.limits.upload_lanes = self._lanes.offer(call.user.key)
-        self._say_offers(answer.limits)
-        return answer.SerializeToString()
-
-    def _say_offers(self, limits: files_pb2.TransferLimits) -> None:
-        """Say how many transfers at a time (RLY-9)."""
-        limits.max_concurrent_transfers = self._transfers.most_of_one_principal
 
     async def _run_upload(
         self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None, helpers: Helpers
@@ -392,9 +367,3 @@ class FileMethods:
             operation.activity.touch()
             count.add(frame)
         operation.relay.last(frame, "download_end")
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(int(seconds * 1e9))
-    return duration

@@ -208,9 +208,10 @@ class LaneTable:
         self._uploads: dict[LaneKey, UploadLanes] = {}
         self._waiting: defaultdict[LaneKey, set[asyncio.Future[UploadLanes]]] = defaultdict(set)
 
-    def offer(self, principal: str) -> int:
-        """Return over how many streams one more upload of a principal may travel now, the first included."""
-        return self._budget.offer(principal)
+    @property
+    def most(self) -> int:
+        """Over how many streams an upload may travel if enough are free, the first included."""
+        return self._budget.most
 
     @contextmanager
     def opened(self, key: LaneKey, count: int, transfer_id: str) -> Generator[UploadLanes | None]:

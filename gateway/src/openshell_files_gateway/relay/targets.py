@@ -10,6 +10,8 @@ from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.relay.supervisor_session import SupervisorSession
+from openshell_files_gateway.sandboxes import phases
+from openshell_files_gateway.sandboxes.directory import Sandbox, not_ready
 
 
 class RelayTarget(Protocol):
@@ -93,3 +95,16 @@ class PortTarget:
         return openshell_pb2.RelayOpen(
             channel_id=channel_id, tcp=openshell_pb2.TcpRelayTarget(host="127.0.0.1", port=self.port)
         )
+
+
+def file_agent_of(sandbox: Sandbox, transfer_id: str) -> RelayTarget:
+    """Return what leads to a sandbox's file agent: its supervisor's own, or one behind a port.
+
+    Raises:
+        TransferError: SANDBOX_NOT_READY (SBX-4).
+    """
+    if sandbox.phase not in phases.RUNNING:
+        raise not_ready(sandbox)
+    if sandbox.agent is not None:
+        return PortTarget(transfer_id, sandbox.agent.port)
+    return FileAgentTarget(transfer_id)

@@ -757,6 +757,7 @@ class AsyncSandboxFiles:
                 except FilesError as error:
                     error.about(path)
                     say_which_sandbox(error, self._address.described())
+                    self._rpc.refused(self._address, error)
                     await self._rpc.recover(error, budget, deadline)
         finally:
             if held:

@@ -36,6 +36,7 @@ LARGEST_SIZE: Final = (1 << 63) - 1
 
 #: What each kind of message always says. Of the fields that are not here, empty means something.
 _MANDATORY: Final[Mapping[type[Message], tuple[str, ...]]] = {
+    files_pb2.GetTransferCapabilitiesResponse: ("max_chunk_bytes",),
     files_pb2.StatFileResponse: ("file",),
     files_pb2.StartUploadResponse: ("upload",),
     files_pb2.GetUploadResponse: ("upload",),
@@ -132,8 +133,8 @@ def _own_fault(message: Message) -> str:
                 return f"it has {len(message.value)} bytes instead of {DIGEST_BYTES}"
             if DigestAlgorithm.known(message.algorithm) is None:
                 return f"its algorithm is {message.algorithm}, which was not asked for"
-        case files_pb2.TransferLimits():
-            if message.max_chunk_bytes and message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
+        case files_pb2.GetTransferCapabilitiesResponse():
+            if message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
                 return (
                     f"max_chunk_bytes is {message.max_chunk_bytes}, "
                     f"and every server takes {MIN_CHUNK_LIMIT_BYTES} (UPL-6)"

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from openshell_files_protocol.digests import Digest
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -33,11 +31,6 @@ _DURABILITIES: Final[Mapping[int, Durability]] = {
     files_pb2.DURABILITY_RENAME: Durability.RENAME,
     files_pb2.DURABILITY_FSYNC: Durability.FSYNC,
 }
-
-
-#: A caller that waits says so so often in an idle timeout, and no more often than this (UPL-18).
-_WAITING_PER_TIMEOUT: Final = 3
-_LEAST_WAITING_SECONDS: Final = 0.05
 
 #: Permission and set-id bits; a server has no others to say.
 _MODE_BITS: Final = 0o7777
@@ -107,26 +100,6 @@ def upload_state(message: files_pb2.UploadStatus) -> UploadState:
 def durability(value: int) -> Durability | None:
     """Convert a durability; None if the server did not say."""
     return _DURABILITIES.get(value)
-
-
-def chunk_limit(limits: files_pb2.TransferLimits) -> int:
-    """Return how large chunks may be for this server, in bytes (UPL-6)."""
-    return min(MAX_CHUNK_BYTES, limits.max_chunk_bytes or MIN_CHUNK_LIMIT_BYTES)
-
-
-def waiting_interval(limits: files_pb2.TransferLimits) -> float | None:
-    """Return how often to say `waiting`, in seconds; None if this server did not announce it (UPL-18).
-
-    The gateway ends what stands still for its idle timeout. A timeout that is
-    shorter than any real one would make a flood of such messages.
-    """
-    if _seconds(limits.max_pause) <= 0 or _seconds(limits.idle_timeout) <= 0:
-        return None
-    return max(_LEAST_WAITING_SECONDS, _seconds(limits.idle_timeout) / _WAITING_PER_TIMEOUT)
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
 
 
 def written(answer: files_pb2.WriteFileResponse) -> files_pb2.UploadFileResponse:

@@ -1,4 +1,4 @@
-"""Whether an upload travels over one stream or several (UPL-15)."""
+"""Whether an upload travels over one stream or several (LAN-1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from typing import Final
 
 from openshell_files_protocol.limits import MIB
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2
+
+from openshell_files.errors import FilesError
 
 #: Streams of one upload, the first included; no gateway allows more.
 MOST_LANES: Final = 8
@@ -72,15 +74,23 @@ class LaneChoice:
         return max(1, min(allowed, self._most))
 
 
+def free_lanes(error: FilesError) -> int:
+    """Return over how many streams an upload may travel that TOO_MANY_LANES refused (LAN-8)."""
+    said = error.metadata.get("lanes", "")
+    return max(1, min(MOST_LANES, int(said))) if said.isascii() and said.isdecimal() and len(said) < 4 else 1
+
+
 def lane_messages(metadata: files_pb2.UploadFileMetadata) -> list[bytes]:
     """Serialize the first messages of an upload's further streams, in their order."""
-    sandbox = files_pb2.SandboxRef(
-        id=metadata.sandbox_id, name=metadata.sandbox, workspace=metadata.workspace
-    )
     return [
         files_pb2.UploadFileRequest(
-            lane=files_pb2.UploadLane(
-                sandbox=sandbox, upload_id=metadata.upload_id, epoch=metadata.epoch, index=index
+            lane=file_options_pb2.UploadLane(
+                sandbox_id=metadata.sandbox_id,
+                sandbox=metadata.sandbox,
+                workspace=metadata.workspace,
+                upload_id=metadata.upload_id,
+                epoch=metadata.epoch,
+                index=index,
             )
         ).SerializeToString()
         for index in range(1, metadata.lanes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openshell_files_protocol.chunks import crc32c, encode_chunk, encode_hole
 from openshell_files_protocol.digests import Digest
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2
 
 from openshell_files._core.digests import ContentDigest
 
@@ -69,7 +69,7 @@ def finish_message(size: int, digest: Digest) -> bytes:
 
 def waiting_message() -> bytes:
     """Serialize the message that says that the source gives nothing for the time being (UPL-18)."""
-    return files_pb2.UploadFileRequest(waiting=files_pb2.UploadWaiting()).SerializeToString()
+    return files_pb2.UploadFileRequest(waiting=file_options_pb2.UploadWaiting()).SerializeToString()
 
 
 def write_request(

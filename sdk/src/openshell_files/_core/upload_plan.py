@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
-from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Code, Reason, Retry, reason_named
 
 from openshell_files._core import answers
 from openshell_files._core.after_finish import at_the_door, is_verdict
+from openshell_files._core.capabilities import DEFAULTS, Capabilities
+from openshell_files._core.lanes import MOST_LANES, free_lanes
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Decision, RetryBudget
 from openshell_files._error_mapping import error_from_reason
@@ -90,9 +92,9 @@ class Send:
         metadata: the first message, for one stream.
         offset: where to begin.
         chunk_bytes: size of the chunks.
-        lanes: how many streams there may be (UPL-15).
+        lanes: how many streams there may be (LAN-1).
         waiting: seconds after which to say that the source gives nothing
-            (UPL-18); None if the server did not offer that.
+            (WAI-2); None if the server does not take that.
     """
 
     metadata: files_pb2.UploadFileMetadata
@@ -173,9 +175,9 @@ class UploadPlan:
         self._request_id = new_id()
         self._upload_id = resume
         self._epoch = 0
-        self._chunk_bytes = MIN_CHUNK_LIMIT_BYTES
-        self._lanes = 1
-        self._waiting: float | None = None
+        self._may = DEFAULTS
+        self._most_chunk_bytes = MAX_CHUNK_BYTES
+        self._most_lanes = MOST_LANES
         self._lane_refusals = 0
         self._taken_over = False
         self._finish_sent = False
@@ -254,9 +256,9 @@ class UploadPlan:
         """Note that a request which names the upload goes out."""
         self._announced = True
 
-    def on_started(self, answer: files_pb2.StartUploadResponse) -> None:
-        """Take the answer to `Start`."""
-        self._take_limits(answer.limits)
+    def on_started(self, answer: files_pb2.StartUploadResponse, may: Capabilities) -> None:
+        """Take the answer to `Start`, and what the sandbox lets this client do."""
+        self._may = may
         self._upload_id = answer.upload.upload_id
         self._epoch = answer.upload.epoch
         self._taken_over = True
@@ -270,7 +272,6 @@ class UploadPlan:
                 "the digest of the staged bytes was asked for and is missing",
                 path=self._template.remote_path,
             )
-        self._take_limits(answer.limits)
         if answers.upload_state(answer.upload) is not UploadState.EXPIRED:
             self._upload_id = answer.upload.upload_id or self._upload_id
             self._request_id = answer.upload.request_id or self._request_id
@@ -359,7 +360,14 @@ class UploadPlan:
             # no try: with fewer lanes, one at last, it goes on at once. As a
             # new attempt: lanes of this one may still be on their way.
             self._lane_refusals += 1
+            self._most_lanes = free_lanes(error) if self._lane_refusals < _LANE_REFUSALS else 1
             self.action = Start(self._start_request())
+            return
+        if error.reason == Reason.CHUNK_TOO_LARGE.name and self._sends_large_chunks():
+            # The limit is another one by now. Every server takes chunks of this size (UPL-6).
+            self._most_chunk_bytes = MIN_CHUNK_LIMIT_BYTES
+            self._taken_over = False
+            self.action = self._look()
             return
         try:
             decision = self._decide(error)
@@ -387,10 +395,8 @@ class UploadPlan:
 
     # The rules
 
-    def _take_limits(self, limits: files_pb2.TransferLimits) -> None:
-        self._chunk_bytes = answers.chunk_limit(limits)
-        self._waiting = answers.waiting_interval(limits)
-        self._lanes = limits.upload_lanes if self._lane_refusals < _LANE_REFUSALS else 1
+    def _sends_large_chunks(self) -> bool:
+        return isinstance(self.action, Send) and self.action.chunk_bytes > MIN_CHUNK_LIMIT_BYTES
 
     def _judge(self, status: files_pb2.UploadStatus) -> None:
         """Go on from where the upload stands."""
@@ -550,7 +556,13 @@ class UploadPlan:
         # Without StartUpload nobody says which of several the server takes (DIG-8).
         metadata = self._named(self._digests if self._upload_id else [self._algorithm])
         metadata.epoch = self._epoch
-        return Send(metadata, offset, self._chunk_bytes, 1 if self._inline else self._lanes, self._waiting)
+        return Send(
+            metadata,
+            offset,
+            min(self._may.chunk_bytes, self._most_chunk_bytes),
+            1 if self._inline else min(self._may.lanes, self._most_lanes),
+            self._may.waiting,
+        )
 
     def _named(self, digests: Sequence[DigestAlgorithm]) -> files_pb2.UploadFileMetadata:
         metadata = files_pb2.UploadFileMetadata()

@@ -99,6 +99,7 @@ class Download:
                 if check.needs_confirmation:
                     self._confirm()
             except FilesError as error:
+                self._rpc.refused(self._address, error)
                 decision = check.on_error(error)
             else:
                 return

@@ -16,12 +16,14 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
+from openshell_files._core.capabilities import Capabilities, capabilities, casts_doubt
 from openshell_files._core.giving_up import ERRAND_SECONDS
 from openshell_files._core.lanes import LaneChoice, lane_messages
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Acquaintance, RetryBudget
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
+from openshell_files._sync.capabilities import KnownCapabilities
 from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.gate import Gate
@@ -70,6 +72,7 @@ class Rpc:
         self._gates: dict[SandboxAddress, Gate] = {}
         #: Sandboxes that refused WriteFile as a method that they do not have; None is the gateway itself.
         self._without_write = set[SandboxAddress | None]()
+        self._capabilities: dict[SandboxAddress, KnownCapabilities] = {}
         self._refused_digests: set[DigestAlgorithm] = set()
 
     def digest_refused(self, algorithm: DigestAlgorithm) -> None:
@@ -83,6 +86,33 @@ class Rpc:
     def gate(self, sandbox: SandboxAddress) -> Gate:
         """Return what holds transfers of this client in a sandbox back."""
         return self._gates.setdefault(sandbox, Gate())
+
+    def capabilities(self, sandbox: SandboxAddress) -> KnownCapabilities:
+        """Return what is known of what may be done in a sandbox."""
+        if sandbox not in self._capabilities:
+
+            def ask(deadline: Deadline) -> Capabilities:
+                request = files_pb2.GetTransferCapabilitiesRequest(sandbox=sandbox.ref())
+                answer = self._unary(
+                    methods.GET_TRANSFER_CAPABILITIES,
+                    request,
+                    files_pb2.GetTransferCapabilitiesResponse,
+                    deadline,
+                )
+                self.gate(sandbox).heard(answer.max_concurrent_transfers)
+                return capabilities(answer)
+
+            self._capabilities[sandbox] = KnownCapabilities(ask, self.in_background, self._timeout)
+        return self._capabilities[sandbox]
+
+    def refused(self, sandbox: SandboxAddress, error: FilesError) -> None:
+        """Learn from what a call was refused with."""
+        if error.reason == Reason.LANE_LOST.name:
+            self.lanes.lost()
+        if casts_doubt(error):
+            may = self.capabilities(sandbox)
+            may.doubt()
+            may.begin()
 
     @property
     def connected(self) -> bool:

@@ -753,6 +753,7 @@ class SandboxFiles:
                 except FilesError as error:
                     error.about(path)
                     say_which_sandbox(error, self._address.described())
+                    self._rpc.refused(self._address, error)
                     self._rpc.recover(error, budget, deadline)
         finally:
             if held:

@@ -242,8 +242,7 @@ class Upload:
             say_which_sandbox(error, self._address.described())
             if error.reason == Reason.DIGEST_UNSUPPORTED.name:
                 self._rpc.digest_refused(self._plan.algorithm)
-            if error.reason == Reason.LANE_LOST.name:
-                self._rpc.lanes.lost()
+            self._rpc.refused(self._address, error)
             late = isinstance(error, DeadlineExceeded) and error.reason != Reason.TRANSFER_IDLE.name
             failed = isinstance(action, upload_plan.Send) and not self._plan.finish_sent
             if failed and self._content.spent and not late:
@@ -261,9 +260,10 @@ class Upload:
         match action:
             case upload_plan.Start(request):
                 plan.on_asking()
+                may = self._rpc.capabilities(self._address)
+                may.begin()
                 started = self._rpc.start_upload(request, self._deadline)
-                self._rpc.gate(self._address).heard(started.limits.max_concurrent_transfers)
-                return partial(plan.on_started, started)
+                return partial(plan.on_started, started, may.told(self._deadline))
             case upload_plan.Look(request, hashed_bytes):
                 status = self._rpc.get_upload(request, self._deadline, hashed_bytes=hashed_bytes)
                 return partial(plan.on_status, status)
@@ -445,7 +445,6 @@ class Upload:
         self._tell(
             Progress(file.size, file.size, file.size, durable, self._plan.attempts, self._plan.upload_id)
         )
-        self._rpc.gate(self._address).heard(response.limits.max_concurrent_transfers)
         return UploadResult(
             path=file.path,
             size=response.bytes_written,

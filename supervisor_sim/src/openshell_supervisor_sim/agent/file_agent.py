@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 
 from openshell_supervisor_sim.agent.concurrency import DiskThreads, end_tasks
 from openshell_supervisor_sim.agent.core.limits import Limits
@@ -83,6 +84,14 @@ class FileAgent:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._limits = Limits(
+            max_chunk_bytes=settings.max_chunk_bytes,
+            max_file_bytes=settings.max_file_bytes,
+            max_uploads=settings.max_uploads,
+            max_uploads_per_principal=settings.max_uploads_per_principal,
+            upload_expiry=settings.upload_expiry,
+            idle_timeout=settings.idle_timeout,
+        )
         self._trace: Trace = trace or no_trace
         self._fs = filesystem or FileSystem()
         self._clock = clock
@@ -92,6 +101,11 @@ class FileAgent:
         self._sweeper: asyncio.Task[None] | None = None
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._finishing = False
+
+    @property
+    def capability(self) -> file_relay_pb2.FileTransferCapability:
+        """What a supervisor's hello says of this agent (CAP-2)."""
+        return self._limits.announced()
 
     async def start(self) -> None:
         """Open root and journal, recover what is unfinished, and begin to sweep.
@@ -267,17 +281,9 @@ class FileAgent:
         except BaseException:
             root.close()
             raise
-        limits = Limits(
-            max_chunk_bytes=settings.max_chunk_bytes,
-            max_file_bytes=settings.max_file_bytes,
-            max_uploads=settings.max_uploads,
-            max_uploads_per_principal=settings.max_uploads_per_principal,
-            upload_expiry=settings.upload_expiry,
-            idle_timeout=settings.idle_timeout,
-        )
         return Services(
             settings=settings,
-            limits=limits,
+            limits=self._limits,
             root=root,
             uploads=uploads,
             admission=admission,

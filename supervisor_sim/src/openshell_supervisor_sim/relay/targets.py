@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, openshell_pb2
 
 from openshell_supervisor_sim.relay.byte_stream import RelayByteStream
 from openshell_supervisor_sim.relay.tcp_target import open_tcp_target
@@ -23,6 +23,11 @@ class RelayServer(Protocol):
 
 class FileServer(RelayServer, Protocol):
     """The file agent, whose relays may carry several operations (FRM-9)."""
+
+    @property
+    def capability(self) -> file_relay_pb2.FileTransferCapability:
+        """What the hello says of it."""
+        ...
 
     def finish(self) -> None:
         """Wait for no next operation any more."""

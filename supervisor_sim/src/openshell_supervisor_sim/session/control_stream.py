@@ -12,8 +12,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from openshell_files_protocol import methods
-from openshell_files_protocol.digests import PREFERRED
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
+from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
 from openshell_supervisor_sim.agent.concurrency import end_tasks
@@ -63,7 +62,6 @@ class SupervisorSession:
         sandbox_id: as the token says.
         token: attached to every call.
         targets: what relays lead to; the hello announces it.
-        max_chunk_bytes: announced in the hello.
         backoff: between attempts.
         instance_id: of this supervisor; random.
         cause: looks why no gateway was reached, and says it in a sentence; "" if it found nothing.
@@ -73,7 +71,6 @@ class SupervisorSession:
     sandbox_id: str
     token: TokenSource
     targets: RelayTargets
-    max_chunk_bytes: int = MAX_CHUNK_BYTES
     backoff: Backoff = field(default_factory=Backoff)
     instance_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     cause: Callable[[], Awaitable[str]] | None = None
@@ -186,10 +183,7 @@ class SupervisorSession:
             connection_epoch=self._epoch,
         )
         if self.targets.files is not None:
-            hello.file_transfer.protocol_version = PROTOCOL_VERSION
-            hello.file_transfer.max_chunk_bytes = self.max_chunk_bytes
-            hello.file_transfer.keeps_relays = True
-            hello.file_transfer.digests.extend(algorithm.wire for algorithm in PREFERRED)
+            hello.file_transfer.CopyFrom(self.targets.files.capability)
         if self.targets.commands is not None:
             hello.exec.protocol_version = PROTOCOL_VERSION
         await call.write(openshell_pb2.SupervisorMessage(hello=hello).SerializeToString())

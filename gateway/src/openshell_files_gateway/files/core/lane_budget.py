@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.server.core.transfer_limits import share_of
@@ -47,6 +47,11 @@ class LaneBudget:
         self._waiting_of_principal: Counter[str] = Counter()
         self._taken = self._waiting = self._refused = 0
 
+    @property
+    def most(self) -> int:
+        """Over how many streams an upload may travel if enough are free, the first included."""
+        return 1 + min(MOST_LANES - 1, self._max_of_principal)
+
     def offer(self, principal: str) -> int:
         """Return over how many streams one more upload of a principal may travel now, the first included."""
         free = min(self._max_total - self._taken, self._max_of_principal - self._of_principal[principal])
@@ -61,7 +66,9 @@ class LaneBudget:
         if lanes > (offer := self.offer(principal)):
             self._refused += 1
             raise TransferError(
-                Reason.TOO_MANY_LANES, f"the upload asks for {lanes} streams, and may have {offer} now"
+                Reason.TOO_MANY_LANES,
+                f"the upload asks for {lanes} streams, and may have {offer} now",
+                {"lanes": str(offer)},
             )
         self._taken += lanes - 1
         self._of_principal[principal] += lanes - 1
@@ -116,7 +123,9 @@ def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:
     if metadata.lanes <= 1:
         return 1
     if metadata.lanes > MOST_LANES:
-        raise invalid("metadata.lanes", f"at most {MOST_LANES}, and never more than upload_lanes says")
+        raise invalid(
+            "metadata.lanes", f"at most {MOST_LANES}, and never more than the capability `lanes` says"
+        )
     if not metadata.explicit_finish:
         raise invalid("metadata.explicit_finish", "must be set if the upload has lanes")
     if not metadata.upload_id:
@@ -124,7 +133,7 @@ def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:
     return metadata.lanes
 
 
-def check_lane(lane: files_pb2.UploadLane) -> None:
+def check_lane(lane: file_options_pb2.UploadLane) -> None:
     """Check what can be checked of a further stream before its upload is known.
 
     Raises:

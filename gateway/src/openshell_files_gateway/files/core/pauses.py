@@ -43,7 +43,7 @@ class Pauses:
             return
         raise TransferError(
             Reason.TRANSFER_IDLE,
-            f"the caller waited for its source for longer than limits.max_pause, {self._most:g} s",
+            f"the caller waited for its source for longer than max_pause, {self._most:g} s",
         )
 
 

@@ -223,7 +223,7 @@ class Session:
                 self._services.counters.uploads_published += not written.replayed
                 response.write_file.CopyFrom(written)
             case "stat_file":
-                response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
+                response.stat_file.CopyFrom(await self._stat_file(opened.stat_file))
             case _:
                 raise TransferError(
                     Reason.METHOD_UNSUPPORTED, "open.operation is none that this file agent knows"
@@ -248,7 +248,7 @@ class Session:
             interrupt,
         )
         status = await self._outbound.while_working(self._services.disk.run(start, interrupt=interrupt))
-        return files_pb2.StartUploadResponse(upload=status, limits=caller.limits.message())
+        return files_pb2.StartUploadResponse(upload=status)
 
     async def _get_upload(
         self, request: files_pb2.GetUploadRequest, caller: Caller
@@ -262,7 +262,7 @@ class Session:
             interrupt=interrupt,
         )
         status = await self._outbound.while_working(self._services.disk.run(ask, interrupt=interrupt))
-        return files_pb2.GetUploadResponse(upload=status, limits=caller.limits.message())
+        return files_pb2.GetUploadResponse(upload=status)
 
     async def _list_uploads(self, caller: Caller) -> files_pb2.ListUploadsResponse:
         uploads, occupied = await self._services.disk.run(
@@ -283,15 +283,13 @@ class Session:
                 return files_pb2.AbortUploadResponse(upload=status)
             await self._outbound.while_working(settled(self._services, status.upload))
 
-    async def _stat_file(
-        self, request: files_pb2.StatFileRequest, caller: Caller
-    ) -> files_pb2.StatFileResponse:
+    async def _stat_file(self, request: files_pb2.StatFileRequest) -> files_pb2.StatFileResponse:
         interrupt = Interrupt()
         look = partial(
             stat_file, self._services.root, self._services.fs, request, caller.limits.digests, interrupt
         )
         info = await self._outbound.while_working(self._services.disk.run(look, interrupt=interrupt))
-        return files_pb2.StatFileResponse(file=info, limits=caller.limits.message())
+        return files_pb2.StatFileResponse(file=info)
 
     async def _watched(
         self, operation: Coroutine[object, object, None], opened: file_relay_pb2.FileRelayOpen

@@ -58,16 +58,34 @@ class FileTransferCapability(_message.Message):
     MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     KEEPS_RELAYS_FIELD_NUMBER: _builtins.int
     DIGESTS_FIELD_NUMBER: _builtins.int
+    MAX_FILE_BYTES_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
+    TAKES_WAITING_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Highest version of this protocol that it speaks."""
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data that it accepts and sends."""
     keeps_relays: _builtins.bool
     """It does what FileRelayOpen.keep_relay asks for (FRM-9)."""
+    max_file_bytes: _builtins.int
+    """Its other limits, for GetTransferCapabilities (CAP-2). Zero or unset: it
+    does not say.
+    """
+    max_uploads_per_sandbox: _builtins.int
+    max_uploads_per_principal: _builtins.int
+    takes_waiting: _builtins.bool
+    """It knows UploadFileRequest.waiting (WAI-1)."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
         """The algorithms that it knows, best first (DIG-3)."""
 
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def upload_expiry(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -75,14 +93,55 @@ class FileTransferCapability(_message.Message):
         max_chunk_bytes: _builtins.int = ...,
         keeps_relays: _builtins.bool = ...,
         digests: _abc.Iterable[_files_pb2.DigestAlgorithm.ValueType] | None = ...,
+        max_file_bytes: _builtins.int = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        upload_expiry: _duration_pb2.Duration | None = ...,
+        max_uploads_per_sandbox: _builtins.int = ...,
+        max_uploads_per_principal: _builtins.int = ...,
+        takes_waiting: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "protocol_version", b"protocol_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FileTransferCapability: _TypeAlias = FileTransferCapability  # noqa: Y015
+
+@_typing.final
+class FileRelayLimits(_message.Message):
+    """The gateway's limits; the agent may only be stricter. Zero or unset: none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_FILE_BYTES_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
+    max_file_bytes: _builtins.int
+    max_uploads_per_sandbox: _builtins.int
+    max_uploads_per_principal: _builtins.int
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def upload_expiry(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        max_file_bytes: _builtins.int = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        upload_expiry: _duration_pb2.Duration | None = ...,
+        max_uploads_per_sandbox: _builtins.int = ...,
+        max_uploads_per_principal: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRelayLimits: _TypeAlias = FileRelayLimits  # noqa: Y015
 
 @_typing.final
 class FileRelayOpen(_message.Message):
@@ -116,9 +175,7 @@ class FileRelayOpen(_message.Message):
     the agent waits for a next FileRelayOpen (FRM-9).
     """
     @_builtins.property
-    def limits(self) -> _files_pb2.TransferLimits:
-        """The gateway's limits; the agent may only be stricter."""
-
+    def limits(self) -> Global___FileRelayLimits: ...
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
         """The algorithms that the gateway's operator allows (DIG-3); empty: all."""
@@ -146,7 +203,7 @@ class FileRelayOpen(_message.Message):
         transfer_id: _builtins.str = ...,
         principal: _builtins.str = ...,
         max_chunk_bytes: _builtins.int = ...,
-        limits: _files_pb2.TransferLimits | None = ...,
+        limits: Global___FileRelayLimits | None = ...,
         keep_relay: _builtins.bool = ...,
         digests: _abc.Iterable[_files_pb2.DigestAlgorithm.ValueType] | None = ...,
         upload: _files_pb2.UploadFileMetadata | None = ...,

@@ -20,6 +20,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2 as _file_options_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -245,6 +246,95 @@ class Digest(_message.Message):
 Global___Digest: _TypeAlias = Digest  # noqa: Y015
 
 @_typing.final
+class GetTransferCapabilitiesRequest(_message.Message):
+    """What a caller may do in a sandbox (CAP-1)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SANDBOX_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sandbox(self) -> Global___SandboxRef: ...
+    def __init__(
+        self,
+        *,
+        sandbox: Global___SandboxRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTransferCapabilitiesRequest: _TypeAlias = GetTransferCapabilitiesRequest  # noqa: Y015
+
+@_typing.final
+class GetTransferCapabilitiesResponse(_message.Message):
+    """The limits of the gateway and of the sandbox's file agent, the stricter of
+    both, and the options that both have (CAP-2). A limit of zero, or one that
+    is not set, is not known.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_FILE_BYTES_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
+    MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
+    MAX_WRITE_BYTES_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    max_chunk_bytes: _builtins.int
+    """Largest FileChunk.data, and largest `chunk` (UPL-6)."""
+    max_file_bytes: _builtins.int
+    max_uploads_per_sandbox: _builtins.int
+    """Unfinished uploads in the sandbox, of all callers and of one (RSM-8)."""
+    max_uploads_per_principal: _builtins.int
+    max_concurrent_transfers: _builtins.int
+    """How many file operations one caller may run at a time in this sandbox
+    (RLY-9).
+    """
+    max_write_bytes: _builtins.int
+    """Largest content of WriteFile (UPL-16)."""
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """A transfer in which nothing moves for so long is ended."""
+
+    @_builtins.property
+    def upload_expiry(self) -> _duration_pb2.Duration:
+        """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
+
+    @_builtins.property
+    def lanes(self) -> _file_options_pb2.LanesCapability:
+        """Options; each is set only if it is there."""
+
+    @_builtins.property
+    def waiting(self) -> _file_options_pb2.WaitingCapability: ...
+    def __init__(
+        self,
+        *,
+        max_chunk_bytes: _builtins.int = ...,
+        max_file_bytes: _builtins.int = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        upload_expiry: _duration_pb2.Duration | None = ...,
+        max_uploads_per_sandbox: _builtins.int = ...,
+        max_uploads_per_principal: _builtins.int = ...,
+        max_concurrent_transfers: _builtins.int = ...,
+        max_write_bytes: _builtins.int = ...,
+        lanes: _file_options_pb2.LanesCapability | None = ...,
+        waiting: _file_options_pb2.WaitingCapability | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lanes", b"lanes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTransferCapabilitiesResponse: _TypeAlias = GetTransferCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
 class SandboxRef(_message.Message):
     """Which sandbox: by id, or by name and workspace."""
 
@@ -436,84 +526,6 @@ class UploadFinish(_message.Message):
 Global___UploadFinish: _TypeAlias = UploadFinish  # noqa: Y015
 
 @_typing.final
-class TransferLimits(_message.Message):
-    """What a server lets a caller do. Zero or unset means that the answer does not
-    say it:
-
-      answer of      fields
-      StartUpload    all
-      GetUpload      all
-      StatFile       all but upload_lanes
-      UploadFile     max_concurrent_transfers
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MAX_CHUNK_BYTES_FIELD_NUMBER: _builtins.int
-    MAX_FILE_BYTES_FIELD_NUMBER: _builtins.int
-    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
-    UPLOAD_EXPIRY_FIELD_NUMBER: _builtins.int
-    MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
-    UPLOAD_LANES_FIELD_NUMBER: _builtins.int
-    MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
-    MAX_PAUSE_FIELD_NUMBER: _builtins.int
-    MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
-    max_chunk_bytes: _builtins.int
-    """Largest FileChunk.data, and largest `chunk`."""
-    max_file_bytes: _builtins.int
-    max_uploads_per_sandbox: _builtins.int
-    upload_lanes: _builtins.int
-    """How many streams one upload may travel over now (UPL-15). 0 and 1: one.
-    The gateway says it in the answers of StartUpload and GetUpload; what an
-    agent says means nothing.
-    """
-    max_concurrent_transfers: _builtins.int
-    """How many file operations one caller may run at a time in this sandbox
-    (RLY-9). A caller that has more to do keeps the rest back: the gateway
-    lets a few wait for a moment, and refuses more with TOO_MANY_TRANSFERS.
-    The gateway says it, as upload_lanes. 0: it is not known.
-    """
-    max_uploads_per_principal: _builtins.int
-    """Unfinished uploads of one caller in a sandbox; one more makes the one that
-    moved least recently give way (RSM-8).
-    """
-    @_builtins.property
-    def idle_timeout(self) -> _duration_pb2.Duration:
-        """A transfer in which nothing moves for so long is ended."""
-
-    @_builtins.property
-    def upload_expiry(self) -> _duration_pb2.Duration:
-        """An unfinished upload is forgotten after so long without a byte."""
-
-    @_builtins.property
-    def max_pause(self) -> _duration_pb2.Duration:
-        """How long an upload's caller may go on saying `waiting` without anything
-        else (UPL-18). Unset or zero: the caller must not send `waiting`. The
-        gateway says it, and the agent repeats it only if it knows `waiting`, too.
-        """
-
-    def __init__(
-        self,
-        *,
-        max_chunk_bytes: _builtins.int = ...,
-        max_file_bytes: _builtins.int = ...,
-        idle_timeout: _duration_pb2.Duration | None = ...,
-        upload_expiry: _duration_pb2.Duration | None = ...,
-        max_uploads_per_sandbox: _builtins.int = ...,
-        upload_lanes: _builtins.int = ...,
-        max_concurrent_transfers: _builtins.int = ...,
-        max_pause: _duration_pb2.Duration | None = ...,
-        max_uploads_per_principal: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_pause", b"max_pause", "upload_expiry", b"upload_expiry"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_pause", b"max_pause", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "upload_expiry", b"upload_expiry", "upload_lanes", b"upload_lanes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TransferLimits: _TypeAlias = TransferLimits  # noqa: Y015
-
-@_typing.final
 class UploadFileMetadata(_message.Message):
     """First message of UploadFile."""
 
@@ -635,61 +647,6 @@ class UploadFileMetadata(_message.Message):
 Global___UploadFileMetadata: _TypeAlias = UploadFileMetadata  # noqa: Y015
 
 @_typing.final
-class UploadLane(_message.Message):
-    """First message of every further stream of an upload, and the only one that
-    is not content or the finish (UPL-15).
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SANDBOX_FIELD_NUMBER: _builtins.int
-    UPLOAD_ID_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
-    INDEX_FIELD_NUMBER: _builtins.int
-    upload_id: _builtins.str
-    epoch: _builtins.int
-    """As in the metadata of the upload's first stream."""
-    index: _builtins.int
-    """1 to metadata.lanes - 1, each once."""
-    @_builtins.property
-    def sandbox(self) -> Global___SandboxRef: ...
-    def __init__(
-        self,
-        *,
-        sandbox: Global___SandboxRef | None = ...,
-        upload_id: _builtins.str = ...,
-        epoch: _builtins.int = ...,
-        index: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "index", b"index", "sandbox", b"sandbox", "upload_id", b"upload_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UploadLane: _TypeAlias = UploadLane  # noqa: Y015
-
-@_typing.final
-class UploadWaiting(_message.Message):
-    """The caller is there, and waits for its source (UPL-18). It has no content and
-    changes no offset. A caller sends it at least three times per idle_timeout
-    while it has nothing else to send, and only if max_pause was announced.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UploadWaiting: _TypeAlias = UploadWaiting  # noqa: Y015
-
-@_typing.final
 class UploadFileRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -708,9 +665,11 @@ class UploadFileRequest(_message.Message):
     @_builtins.property
     def finish(self) -> Global___UploadFinish: ...
     @_builtins.property
-    def lane(self) -> Global___UploadLane: ...
+    def lane(self) -> _file_options_pb2.UploadLane:
+        """Options (file_options.proto)."""
+
     @_builtins.property
-    def waiting(self) -> Global___UploadWaiting: ...
+    def waiting(self) -> _file_options_pb2.UploadWaiting: ...
     def __init__(
         self,
         *,
@@ -718,8 +677,8 @@ class UploadFileRequest(_message.Message):
         chunk: _builtins.bytes = ...,
         data: Global___FileChunk | None = ...,
         finish: Global___UploadFinish | None = ...,
-        lane: Global___UploadLane | None = ...,
-        waiting: Global___UploadWaiting | None = ...,
+        lane: _file_options_pb2.UploadLane | None = ...,
+        waiting: _file_options_pb2.UploadWaiting | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "finish", b"finish", "lane", b"lane", "metadata", b"metadata", "payload", b"payload", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -742,7 +701,6 @@ class UploadFileResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     ALREADY_IDENTICAL_FIELD_NUMBER: _builtins.int
     RESUMED_FROM_FIELD_NUMBER: _builtins.int
-    LIMITS_FIELD_NUMBER: _builtins.int
     bytes_written: _builtins.int
     """Size of the published file."""
     upload_id: _builtins.str
@@ -758,12 +716,6 @@ class UploadFileResponse(_message.Message):
     def file(self) -> Global___FileInfo:
         """The published file with its digest, as computed in the sandbox."""
 
-    @_builtins.property
-    def limits(self) -> Global___TransferLimits:
-        """What the gateway takes next; only for callers of explicit_finish, and only
-        the fields that say so (see TransferLimits).
-        """
-
     def __init__(
         self,
         *,
@@ -774,11 +726,10 @@ class UploadFileResponse(_message.Message):
         replayed: _builtins.bool = ...,
         already_identical: _builtins.bool = ...,
         resumed_from: _builtins.int = ...,
-        limits: Global___TransferLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "bytes_written", b"bytes_written", "durability", b"durability", "file", b"file", "limits", b"limits", "replayed", b"replayed", "resumed_from", b"resumed_from", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "bytes_written", b"bytes_written", "durability", b"durability", "file", b"file", "replayed", b"replayed", "resumed_from", b"resumed_from", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1171,22 +1122,18 @@ class StartUploadResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UPLOAD_FIELD_NUMBER: _builtins.int
-    LIMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def upload(self) -> Global___UploadStatus:
         """State PUBLISHED means that nothing needs to be sent."""
 
-    @_builtins.property
-    def limits(self) -> Global___TransferLimits: ...
     def __init__(
         self,
         *,
         upload: Global___UploadStatus | None = ...,
-        limits: Global___TransferLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1230,20 +1177,16 @@ class GetUploadResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UPLOAD_FIELD_NUMBER: _builtins.int
-    LIMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def upload(self) -> Global___UploadStatus: ...
-    @_builtins.property
-    def limits(self) -> Global___TransferLimits: ...
     def __init__(
         self,
         *,
         upload: Global___UploadStatus | None = ...,
-        limits: Global___TransferLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1386,20 +1329,16 @@ class StatFileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
-    LIMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> Global___FileInfo: ...
-    @_builtins.property
-    def limits(self) -> Global___TransferLimits: ...
     def __init__(
         self,
         *,
         file: Global___FileInfo | None = ...,
-        limits: Global___TransferLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,101 @@
+"""GetTransferCapabilities: what a caller may do in a sandbox, without a relay (CAP-1 to CAP-4)."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_WRITE_BYTES
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files_gateway.config.tables import LimitSettings
+from openshell_files_gateway.files.durations import duration, seconds
+from openshell_files_gateway.relay.broker import RelayBroker
+from openshell_files_gateway.relay.targets import file_agent_of
+from openshell_files_gateway.sandboxes.directory import SandboxDirectory
+from openshell_files_gateway.server.calls import Call, Implementation, parse_request
+
+_NOTHING = file_relay_pb2.FileTransferCapability()
+
+
+class CapabilityMethods:
+    """Implements GetTransferCapabilities.
+
+    Args:
+        directory: finds sandboxes and hides other people's (AUT-5).
+        broker: knows the supervisors' sessions.
+        limits: the gateway's own.
+        most_lanes: streams that one upload may have, the first included.
+        most_transfers: file operations that one caller may run in a sandbox.
+    """
+
+    def __init__(
+        self,
+        directory: SandboxDirectory,
+        broker: RelayBroker,
+        limits: LimitSettings,
+        *,
+        most_lanes: int,
+        most_transfers: int,
+    ) -> None:
+        self._directory = directory
+        self._broker = broker
+        self._limits = limits
+        self._most_lanes = most_lanes
+        self._most_transfers = most_transfers
+
+    def implementations(self) -> dict[str, Implementation]:
+        """Return the method by name."""
+        return {"GetTransferCapabilities": self.get_transfer_capabilities}
+
+    async def get_transfer_capabilities(self, data: bytes, call: Call) -> bytes:
+        """GetTransferCapabilities: answered from the settings and the supervisor's hello."""
+        request: files_pb2.GetTransferCapabilitiesRequest = parse_request(
+            files_pb2.GetTransferCapabilitiesRequest, data
+        )
+        ref = request.sandbox
+        sandbox = self._directory.resolve(
+            call.user, sandbox_id=ref.id, name=ref.name, workspace=ref.workspace
+        )
+        call.facts["sandbox_id"] = sandbox.id
+        target = file_agent_of(sandbox, call.transfer_id)
+        session = self._broker.usable_session(sandbox.id, target)
+        if session is None:
+            # Nothing waits here: who wants to wait for the supervisor begins the transfer.
+            raise TransferError(
+                Reason.SUPERVISOR_NOT_CONNECTED, "supervisor session not connected", retry_delay=1.0
+            )
+        # The hello speaks of the supervisor's own agent, not of one behind a port.
+        announced = session.files if sandbox.agent is None else None
+        return self._capabilities(announced or _NOTHING).SerializeToString()
+
+    def _capabilities(
+        self, agent: file_relay_pb2.FileTransferCapability
+    ) -> files_pb2.GetTransferCapabilitiesResponse:
+        """Return the stricter of the gateway's and the agent's limits, and the options that both have (CAP-2)."""
+        own = self._limits
+        answer = files_pb2.GetTransferCapabilitiesResponse(
+            max_chunk_bytes=_least(own.max_chunk_bytes, agent.max_chunk_bytes),
+            max_file_bytes=_least(own.max_file_bytes, agent.max_file_bytes),
+            idle_timeout=_shortest(own.idle_timeout, agent.idle_timeout),
+            upload_expiry=_shortest(own.upload_expiry, agent.upload_expiry),
+            max_uploads_per_sandbox=_least(own.max_uploads_per_sandbox, agent.max_uploads_per_sandbox),
+            max_uploads_per_principal=_least(own.max_uploads_per_principal, agent.max_uploads_per_principal),
+            max_concurrent_transfers=self._most_transfers,
+            max_write_bytes=MAX_WRITE_BYTES,
+        )
+        if self._most_lanes > 1:
+            answer.lanes.CopyFrom(file_options_pb2.LanesCapability(max_lanes=self._most_lanes))
+        if own.max_pause > 0 and agent.takes_waiting:
+            answer.waiting.CopyFrom(file_options_pb2.WaitingCapability(max_pause=duration(own.max_pause)))
+        return answer
+
+
+def _least(own: int, announced: int) -> int:
+    """Return the stricter of two limits; one of zero is none."""
+    return min(own or announced, announced or own)
+
+
+def _shortest(own: float, announced: Duration) -> Duration:
+    theirs = seconds(announced)
+    return duration(min(own, theirs) if theirs > 0 else own)
