@@ -89,14 +89,14 @@ class FakeGateway:
         self.digests: list[Algorithm] = [BLAKE3, SHA256]
         #: Answers with this one whatever was asked for.
         self.insists_on: Algorithm | None = None
-        #: How many streams an upload may have (UPL-15).
+        #: How many streams an upload may have (LAN-1).
         self.upload_lanes = 0
         #: Whether it has WriteFile (UPL-16), and how often it was called without.
         self.has_write = True
         self.unknown_writes = 0
         #: How many transfers one caller may run (RLY-9); 0 says nothing.
         self.max_concurrent_transfers = 0
-        #: How long a caller may say `waiting`, and how soon standing still ends an upload (UPL-18), in seconds.
+        #: How long a caller may say `waiting`, and how soon standing still ends an upload (WAI-2), in seconds.
         self.max_pause = 0.0
         self.idle_timeout = 0.0
         #: Per unary method: called for each call, before anything else is done with it.

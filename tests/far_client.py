@@ -1,4 +1,4 @@
-"""A client that takes every gateway for a far one, so that its uploads have lanes (UPL-15).
+"""A client that takes every gateway for a far one, so that its uploads have lanes (LAN-1).
 
 Run as a program it uploads a file, prints the upload's id when half is staged
 or sent, and falls silent.

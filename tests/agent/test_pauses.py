@@ -34,7 +34,7 @@ def core(published: tuple[int, Digest] | None = None) -> UploadCore:
 
 
 def test_waiting_changes_nothing() -> None:
-    """UPL-18: before, between and behind chunks, until the finish."""
+    """WAI-2, WAI-3: before, between and behind chunks, until the finish."""
     machine = core()
     assert machine.receive(Waiting()) == Skip()
     assert machine.receive(Chunk(0, b"abc", 1)) == Stage(0, b"abc", 1)
@@ -44,12 +44,12 @@ def test_waiting_changes_nothing() -> None:
 
 
 def test_waiting_before_a_finish_that_is_replayed() -> None:
-    """UPL-18, RSM-6"""
+    """WAI-3, RSM-6"""
     assert core((3, SHA)).receive(Waiting()) == Skip()
 
 
 def test_nothing_is_waited_for_behind_the_finish() -> None:
-    """UPL-4, UPL-18"""
+    """UPL-4, WAI-3"""
     machine = core()
     machine.receive(Finish(0, SHA.algorithm.value, SHA.value))
     action = machine.receive(Waiting())

@@ -335,7 +335,7 @@ async def test_readers_see_old_or_new_whole(agent: FileAgent, sandbox: Sandbox) 
 
 
 async def test_hole_stays_a_hole(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-5: sparse in, sparse on disk, with content on both sides."""
+    """UPL-18: sparse in, sparse on disk, with content on both sides."""
     content = b"head" + bytes(16 * MIB) + b"tail"
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", len(content))))

@@ -195,7 +195,7 @@ def test_a_chunk_is_data_or_a_hole(chunk: Chunk) -> None:
 
 
 def test_hole() -> None:
-    """UPL-5: a hole may be larger than a chunk; its CRC is that of no bytes."""
+    """UPL-18: a hole may be larger than a chunk; its CRC is that of no bytes."""
     machine = core()
     assert machine.receive(Chunk(0, b"", 0, 500)) == StageHole(0, 500)
     assert refused(machine, Chunk(500, b"", 7, 5)).error.reason is Reason.CHUNK_CHECKSUM

@@ -1,4 +1,4 @@
-"""What a gateway says of what may be done in a sandbox (CAP-1 to CAP-4)."""
+"""What a gateway says of what may be done in a sandbox (CAP-1 to CAP-7)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def refusal(harness: GatewayHarness, sandbox_id: str = SANDBOX) -> grpc.ai
 
 
 async def told(hello: Hello, limits: LimitSettings = OWN) -> Answer:
-    """Connect a supervisor with this hello, and ask; no relay is opened."""
+    """Connect a supervisor with this hello, and ask (CAP-1): no relay is opened."""
     async with running_gateway(limits=limits) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect(hello)
@@ -90,7 +90,7 @@ async def test_the_stricter_of_two_limits(field: str, announced: int, said: int)
 
 @pytest.mark.parametrize(("most_lanes", "lanes"), [(0, None), (1, 2), (3, 4), (7, 8), (64, 8)], ids=str)
 async def test_lanes(most_lanes: int, lanes: int | None) -> None:
-    """CAP-3: the gateway's alone; set only if an upload may have more than one stream."""
+    """CAP-3, LAN-1: the gateway's alone; set only if an upload may have more than one stream."""
     limits = OWN.model_copy(update={"max_upload_lanes": most_lanes})
     answer = await told(FILES, limits)
     assert answer.HasField("lanes") is (lanes is not None)
@@ -101,7 +101,7 @@ async def test_lanes(most_lanes: int, lanes: int | None) -> None:
     ("max_pause", "agent", "offered"), [(90.0, True, True), (90.0, False, False), (0.0, True, False)]
 )
 async def test_waiting(max_pause: float, *, agent: bool, offered: bool) -> None:
-    """CAP-3: both must know it, since the one that does not ends the upload."""
+    """CAP-3, WAI-1: both must know it, since the one that does not ends the upload."""
     limits = OWN.model_copy(update={"max_pause": max_pause})
     answer = await told(Hello(protocol_version=1, takes_waiting=agent), limits)
     assert answer.HasField("waiting") is offered

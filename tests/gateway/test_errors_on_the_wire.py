@@ -54,7 +54,7 @@ async def test_a_chunk_that_is_too_large(harness: GatewayHarness, message: bytes
 
 
 async def test_another_message_that_is_too_large(harness: GatewayHarness) -> None:
-    """UPL-6: a message that has no content."""
+    """UPL-15: a message that has no content."""
     refused = await upload(harness, b"\x7a\xff\xff\x3f" + bytes(MAX_MESSAGE_BYTES), explicit=True)
     assert (reason_in(refused), field_in(refused)) == ("INVALID_REQUEST", "payload")
 

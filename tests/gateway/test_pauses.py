@@ -23,7 +23,7 @@ METADATA = files_pb2.UploadFileRequest(
 
 
 def test_only_what_comes_without_content_is_counted() -> None:
-    """UPL-18: the bound is on one pause; content in between begins anew."""
+    """WAI-4: the bound is on one pause; content in between begins anew."""
     pauses = Pauses(10)
     for message, now in ((WAITING, 0), (WAITING, 10), (CONTENT, 11), (WAITING, 12), (WAITING, 22)):
         pauses.check(message, now)
@@ -33,7 +33,7 @@ def test_only_what_comes_without_content_is_counted() -> None:
 
 
 def test_what_was_not_offered_is_no_reason_to_wait() -> None:
-    """UPL-18"""
+    """WAI-2"""
     with pytest.raises(TransferError) as caught:
         Pauses(0).check(WAITING, 1)
     assert caught.value.reason is Reason.TRANSFER_IDLE
@@ -45,7 +45,7 @@ def test_anything_else_is_not_waiting(message: bytes) -> None:
 
 
 async def test_waiting_is_movement_until_the_pause_is_too_long() -> None:
-    """UPL-18: the agent hears of it, and the upload outlives the idle timeout, and ends at `max_pause`."""
+    """WAI-2, WAI-4: the upload outlives the idle timeout, and ends at `max_pause`."""
     async with running_gateway(limits=LimitSettings(idle_timeout=0.4, max_pause=1.2)) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

@@ -101,7 +101,7 @@ async def test_an_end_that_is_a_cancellation_is_passed_on_as_one(*, ended: bool)
 
 @pytest.mark.parametrize("size", [MAX_MESSAGE_BYTES - 1, MAX_MESSAGE_BYTES])
 async def test_the_largest_message_passes(size: int) -> None:
-    """UPL-6."""
+    """UPL-15."""
     head = 4
     message = b"".join(encode_plain(bytes(size - head)))
     assert len(message) == size
@@ -111,7 +111,7 @@ async def test_the_largest_message_passes(size: int) -> None:
 
 
 async def test_a_larger_message_does_not() -> None:
-    """UPL-6: whatever gRPC lets through, the agent's frames have no room for it."""
+    """UPL-15: whatever gRPC lets through, the agent's frames have no room for it."""
     message = b"".join(encode_plain(bytes(MAX_MESSAGE_BYTES - 3)))
     content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES, Pauses(0))
     with pytest.raises(TransferError) as refused:
@@ -120,7 +120,7 @@ async def test_a_larger_message_does_not() -> None:
 
 
 async def test_a_lost_lane_does_not_end_the_input() -> None:
-    """UPL-15: whoever waits for the agent says what happened."""
+    """LAN-1: whoever waits for the agent says what happened."""
     relay = Relay()
     content = UploadInput(
         reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES, Pauses(0)

@@ -1,4 +1,4 @@
-"""An upload that travels over several streams (UPL-15), at the gateway."""
+"""An upload that travels over several streams (LAN-1), at the gateway."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def waiting(harness: GatewayHarness) -> int:
 async def test_messages_reach_the_agent_in_their_order(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """UPL-15: message k on stream k mod n; the agent sees one stream, and its answer ends all."""
+    """LAN-1, LAN-2, LAN-5, LAN-7: message k on stream k mod n; the agent sees one stream, and its answer ends all."""
     streams = [await first(harness, 3), await further(harness, 1), await further(harness, 2)]
     relay, metadata = await opened(supervisor)
     assert (metadata.upload_id, metadata.lanes) == (UPLOAD, 0)
@@ -154,7 +154,7 @@ async def test_messages_reach_the_agent_in_their_order(
 
 
 async def test_a_lane_may_come_before_its_upload(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """UPL-15: it waits."""
+    """LAN-6: it waits."""
     lane = await further(harness, 1)
     await until(lambda: waiting(harness) == 1, "the lane waits")
     main = await first(harness, 2)
@@ -171,7 +171,7 @@ async def test_a_lane_may_come_before_its_upload(harness: GatewayHarness, superv
 async def test_what_comes_after_the_end_is_not_read(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """UPL-15: the first stream that has no message at its turn is the end."""
+    """LAN-5: the first stream that has no message at its turn is the end."""
     main, lane = await first(harness, 2), await further(harness, 1)
     relay, _ = await opened(supervisor)
     await lane.say(content(1))
@@ -191,7 +191,7 @@ async def test_what_comes_after_the_end_is_not_read(
 async def test_a_lane_that_breaks_off_ends_the_upload(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """UPL-15, UPL-1: with an error that may be tried again, and never as the end of the content."""
+    """LAN-8, UPL-1: with an error that may be tried again, and never as the end of the content."""
     main, lane = await first(harness, 3), await further(harness, 1)
     other = await further(harness, 2)
     relay, _ = await opened(supervisor)
@@ -209,7 +209,7 @@ async def test_a_lane_that_breaks_off_ends_the_upload(
 async def test_a_lane_that_breaks_off_out_of_turn(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """UPL-15: also while the first stream's next message is waited for."""
+    """LAN-8: also while the first stream's next message is waited for."""
     main, lane = await first(harness, 2), await further(harness, 1)
     await opened(supervisor)
     await until(lambda: taken(harness) == 1, "the upload is here")
@@ -220,7 +220,7 @@ async def test_a_lane_that_breaks_off_out_of_turn(
 
 
 async def test_a_lane_that_died_before_its_upload_came(impatient: GatewayHarness) -> None:
-    """UPL-15: the upload does not wait for it longer than for any other."""
+    """LAN-8: the upload does not wait for it longer than for any other."""
     supervisor = impatient.supervisor()
     await supervisor.connect()
     lane = await further(impatient, 1)
@@ -234,7 +234,7 @@ async def test_a_lane_that_died_before_its_upload_came(impatient: GatewayHarness
 
 
 async def test_lanes_that_are_never_opened(impatient: GatewayHarness) -> None:
-    """UPL-15: an upload waits for its streams for a bounded time, and gives back what it took."""
+    """LAN-6: an upload waits for its streams for a bounded time, and gives back what it took."""
     supervisor = impatient.supervisor()
     await supervisor.connect()
     main = await first(impatient, 8)
@@ -246,7 +246,7 @@ async def test_lanes_that_are_never_opened(impatient: GatewayHarness) -> None:
 
 
 async def test_a_lane_whose_upload_does_not_come(impatient: GatewayHarness) -> None:
-    """UPL-15: it waits for a bounded time."""
+    """LAN-6: it waits for a bounded time."""
     lane = await further(impatient, 1)
     assert reason_of(await lane.refusal()) == "LANE_LOST"
     assert waiting(impatient) == 0
@@ -256,7 +256,7 @@ async def test_a_lane_whose_upload_does_not_come(impatient: GatewayHarness) -> N
 async def test_lanes_end_with_their_upload(
     harness: GatewayHarness, supervisor: FakeSupervisor, how: str
 ) -> None:
-    """UPL-15: for whatever reason it is over; a lane has nothing to say of that."""
+    """LAN-7: for whatever reason it is over; a lane has nothing to say of that."""
     main = await first(harness, 3)
     lanes = [await further(harness, 1), await further(harness, 2)]
     relay, _ = await opened(supervisor)
@@ -281,7 +281,7 @@ async def test_lanes_end_with_their_upload(
 
 
 async def test_a_lane_of_something_else_is_not_this_uploads(impatient: GatewayHarness) -> None:
-    """UPL-15: principal, sandbox, upload and attempt are all the same, or it waits for another upload."""
+    """LAN-4: principal, sandbox, upload and attempt are all the same, or it waits for another upload."""
     supervisor = impatient.supervisor()
     await supervisor.connect()
     main = await first(impatient, 2)
@@ -301,14 +301,14 @@ async def test_a_lane_of_something_else_is_not_this_uploads(impatient: GatewayHa
 
 
 async def test_a_lane_needs_a_token(harness: GatewayHarness) -> None:
-    """UPL-15, AUT-1."""
+    """LAN-4, AUT-1."""
     lane = await further(harness, 1, metadata=(("authorization", "Bearer no"),))
     assert (await lane.refusal()).code() is grpc.StatusCode.UNAUTHENTICATED
     assert waiting(harness) == 0
 
 
 async def test_each_lane_comes_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """UPL-15: a second one, or one that the upload did not name, is refused and does the upload no harm."""
+    """LAN-3: a second one, or one that the upload did not name, is refused and does the upload no harm."""
     main, lane = await first(harness, 2), await further(harness, 1)
     relay, _ = await opened(supervisor)
     await main.say(content(0))
@@ -330,7 +330,7 @@ async def test_each_lane_comes_once(harness: GatewayHarness, supervisor: FakeSup
     ],
 )
 async def test_what_lanes_need(harness: GatewayHarness, changes: dict[str, Any], field: str) -> None:
-    """UPL-15: an upload that was announced, a finish, and no more than eight streams."""
+    """LAN-2: an upload that was announced, a finish, and no more than eight streams."""
     main = await first(harness, **({"lanes": 2} | changes))
     refusal = await main.refusal()
     assert (reason_of(refusal), field_in(refusal)) == ("INVALID_REQUEST", field)
@@ -341,7 +341,7 @@ async def test_what_lanes_need(harness: GatewayHarness, changes: dict[str, Any],
     [(0, UPLOAD, "lane.index"), (8, UPLOAD, "lane.index"), (1, "", "lane.upload_id")],
 )
 async def test_what_a_lane_says(harness: GatewayHarness, index: int, upload_id: str, field: str) -> None:
-    """UPL-15."""
+    """LAN-3."""
     refusal = await (await further(harness, index, upload_id=upload_id)).refusal()
     assert (reason_of(refusal), field_in(refusal)) == ("INVALID_REQUEST", field)
 
@@ -349,7 +349,7 @@ async def test_what_a_lane_says(harness: GatewayHarness, index: int, upload_id: 
 async def test_a_newer_attempt_has_lanes_of_its_own(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """UPL-15, RSM-5: the streams of two attempts do not mix."""
+    """LAN-4, RSM-5: the streams of two attempts do not mix."""
     old, old_lane = await first(harness, 2, epoch=1), await further(harness, 1, epoch=1)
     old_relay, _ = await opened(supervisor)
     new_lane = await further(harness, 1, epoch=2)
@@ -372,7 +372,7 @@ async def test_a_newer_attempt_has_lanes_of_its_own(
 async def test_a_second_call_for_the_same_attempt(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """UPL-15: gets the streams that come from then on; the first one keeps what it has."""
+    """LAN-3: gets the streams that come from then on; the first one keeps what it has."""
     one, lane_of_one = await first(harness, 2), await further(harness, 1)
     relay_of_one, _ = await opened(supervisor)
     await one.say(content(0))
@@ -395,7 +395,7 @@ async def test_a_second_call_for_the_same_attempt(
 
 
 async def test_more_than_are_free_are_refused(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """UPL-15: before anything reaches the sandbox, at once, and without a pause; one stream is always free."""
+    """LAN-9: before anything reaches the sandbox, at once, and without a pause; one stream is always free."""
     holding = [await first(harness, 8, epoch=number) for number in (1, 2)]
     for _ in holding:
         await opened(supervisor)

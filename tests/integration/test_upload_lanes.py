@@ -1,4 +1,4 @@
-"""Uploads over several streams, through all processes (UPL-15)."""
+"""Uploads over several streams, through all processes (LAN-1)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def by_async(stack: DevStack, sandbox: str, source: Path, remote: str) -> 
 def test_a_file_arrives_over_eight_streams(
     stack: DevStack, source: Path, used: list[int], flavour: str
 ) -> None:
-    """UPL-15: whole and once."""
+    """LAN-1: whole and once."""
     sandbox = stack.sandboxes[0]
     if flavour == "sync":
         with client_of(stack) as client:
@@ -87,7 +87,7 @@ def test_a_file_arrives_over_eight_streams(
 
 @pytest.mark.usefixtures("far")
 def test_more_uploads_than_lanes(stack: DevStack, source: Path, used: list[int]) -> None:
-    """UPL-15: at the same time from many clients: all arrive, with as many lanes as there are, or none."""
+    """LAN-1: at the same time from many clients: all arrive, with as many lanes as there are, or none."""
 
     def upload(number: int) -> UploadResult:
         with client_of(stack) as client:
@@ -105,7 +105,7 @@ def test_more_uploads_than_lanes(stack: DevStack, source: Path, used: list[int])
 
 @pytest.mark.usefixtures("far")
 def test_a_client_that_is_killed_leaves_nothing_torn(stack: DevStack, source: Path, used: list[int]) -> None:
-    """UPL-15, UPL-8, CRS-3: the old file stays, and the upload goes on where it stopped, over lanes again."""
+    """LAN-1, UPL-8, CRS-3: the old file stays, and the upload goes on where it stopped, over lanes again."""
     sandbox = stack.sandboxes[1]
     destination = sandbox.directory / "killed"
     destination.write_bytes(b"old")

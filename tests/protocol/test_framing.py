@@ -238,7 +238,7 @@ def test_no_bytes_are_no_relay_frame() -> None:
     ],
 )
 def test_no_relay_frame_exceeds_the_message_limit(size: int, count: int) -> None:
-    """UPL-6: no message is larger than 1 MiB."""
+    """UPL-15: no message is larger than 1 MiB."""
     whole = Random(size).randbytes(size)
     segments: list[bytes | memoryview] = [whole[:1000], memoryview(whole)[1000:]]
     assert relayed(segments) == whole

@@ -1,4 +1,4 @@
-"""The SDK asks what it may do, while other calls are on their way, and works without an answer (CAP-1 to CAP-4)."""
+"""The SDK asks what it may do, while other calls are on their way, and works without an answer (CAP-1 to CAP-7)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_who_needs_none_asks_nothing(
 
 
 def test_a_gateway_without_the_method(connect: Connect, gateway: FakeGateway, tmp_path: Path) -> None:
-    """CAP-4: what every server takes, and it is not asked again."""
+    """CAP-5: what every server takes, and it is not asked again."""
     gateway.stop()
     gateway.lacks = {"GetTransferCapabilities"}
     gateway.start()
@@ -81,7 +81,7 @@ def test_a_failed_question_is_repeated(gateway: FakeGateway, sandbox: SandboxFil
 
 
 def test_no_answer_fails_no_upload(connect: Connect, gateway: FakeGateway) -> None:
-    """CAP-4: the upload goes on as every server takes it, and the next one asks again."""
+    """CAP-5: the upload goes on as every server takes it, and the next one asks again."""
     files = connect(retry=NO_RETRY)
     gateway.failures[ASKING].extend([AWAY, AWAY])
     files.write_bytes("x", big_content())
@@ -91,7 +91,7 @@ def test_no_answer_fails_no_upload(connect: Connect, gateway: FakeGateway) -> No
 
 
 def test_a_limit_that_became_stricter(connect: Connect, gateway: FakeGateway) -> None:
-    """CAP-4: a chunk that is refused is sent in smaller ones, and the limits are asked for again."""
+    """CAP-6: a chunk that is refused is sent in smaller ones, and the limits are asked for again."""
     files = connect(retry=NO_RETRY)
     files.write_bytes("x", big_content())
     gateway.max_chunk_bytes = 300 * KIB
@@ -104,7 +104,7 @@ def test_a_limit_that_became_stricter(connect: Connect, gateway: FakeGateway) ->
 
 @pytest.mark.parametrize("call", ["write_bytes", "read_bytes", "stat"])
 def test_too_many_transfers_say_how_many_may_run(connect: Connect, gateway: FakeGateway, call: str) -> None:
-    """RLY-9: nobody asks before; the refusal of any call makes the client ask."""
+    """CAP-6, RLY-9: nobody asks before; the refusal of any call makes the client ask."""
     gateway.max_concurrent_transfers = 3
     gateway.files["x"] = FakeFile(b"1")
     method = {

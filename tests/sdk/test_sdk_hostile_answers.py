@@ -154,7 +154,7 @@ def _checked_fields(descriptor: Any, prefix: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(("method", "path", "value"), TABLE)
 def test_what_no_answer_may_say(method: str, path: str, value: Any) -> None:
-    """UPL-6 among others: a limit of chunks below 256 KiB would be one message a byte, for hours."""
+    """CAP-7 among others: a limit of chunks below 256 KiB would be one message a byte, for hours."""
     answer = honest(method)
     set_field(answer, path, value)
     assert fault_of(answer).startswith(path.split(".", maxsplit=1)[0])

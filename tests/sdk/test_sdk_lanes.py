@@ -1,4 +1,4 @@
-"""Uploads over several streams (UPL-15): when, and what becomes of them when something breaks."""
+"""Uploads over several streams (LAN-1): when, and what becomes of them when something breaks."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def chosen(answers: list[float], allowed: int, left: int | None, most: int = 8) 
     ],
 )
 def test_when_lanes_pay(answers: list[float], allowed: int, left: int | None, wanted: int) -> None:
-    """UPL-15: over a long way, for a lot of content, and no more than are allowed."""
+    """LAN-1: over a long way, for a lot of content, and no more than are allowed."""
     assert chosen(answers, allowed, left) == wanted
 
 
 def test_one_connection_has_one_lane() -> None:
-    """UPL-15: the streams of one connection share its window."""
+    """LAN-11: the streams of one connection share its window."""
     assert chosen([FAR], 8, 16 * MIB, most=1) == 1
 
 
@@ -106,7 +106,7 @@ def lane_calls(gateway: FakeGateway) -> list[file_options_pb2.UploadLane]:
 
 @pytest.mark.usefixtures("far")
 def test_messages_go_to_each_stream_in_turn(gateway: FakeGateway, sandbox: SandboxFiles, big: Path) -> None:
-    """UPL-15: the first stream has the metadata, the others say whose they are; the gateway gets all in order."""
+    """LAN-2, LAN-3: the first stream has the metadata, the others say whose they are; the gateway gets all in order."""
     result = sandbox.upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
     (metadata,) = main_calls(gateway)
@@ -131,7 +131,7 @@ def test_another_upload_uses_the_same_connections(
 
 
 def test_a_near_gateway_gets_one_stream(gateway: FakeGateway, sandbox: SandboxFiles, tmp_path: Path) -> None:
-    """UPL-15: as does what is small, whatever is allowed. Nothing on the wire tells of lanes then."""
+    """LAN-1: as does what is small, whatever is allowed. Nothing on the wire tells of lanes then."""
     gateway.upload_lanes = 8
     gateway.keep_messages = False
     (tmp_path / "large").write_bytes(bytes(17 * MIB))
@@ -152,7 +152,7 @@ def test_a_gateway_that_knows_no_lanes(gateway: FakeGateway, sandbox: SandboxFil
 
 @pytest.mark.usefixtures("far")
 def test_an_upload_without_admission_has_one_stream(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """UPL-15: it has no upload_id."""
+    """LAN-2: it has no upload_id."""
     gateway.has_write = False
     sandbox.write_bytes("big", big_content())
     sandbox.write_bytes("small", b"small")
@@ -164,7 +164,7 @@ REFUSED = TransferError(Reason.TOO_MANY_LANES, "others were quicker", {"lanes": 
 
 @pytest.mark.usefixtures("far")
 def test_a_refusal_of_lanes_is_no_try(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """UPL-15: the upload goes on at once with as many as the refusal says are free, also if nothing is tried again."""
+    """LAN-9, LAN-10: the upload goes on at once with as many as the refusal says are free, also if nothing is tried again."""
     gateway.failures[methods.UPLOAD_FILE].append(REFUSED)
     connect(retry=NO_RETRY).upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
@@ -191,7 +191,7 @@ def test_a_refusal_of_lanes_is_no_try(connect: Connect, gateway: FakeGateway, bi
     ],
 )
 def test_how_many_are_free(said: str, free: int) -> None:
-    """LAN-8: a number that means nothing is one stream, which is always free."""
+    """LAN-9: a number that means nothing is one stream, which is always free."""
     assert (
         lanes.free_lanes(FilesError("too many", ErrorFacts("TOO_MANY_LANES", metadata={"lanes": said})))
         == free
@@ -200,7 +200,7 @@ def test_how_many_are_free(said: str, free: int) -> None:
 
 @pytest.mark.usefixtures("far")
 def test_after_two_refusals_one_stream_is_enough(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """UPL-15: whoever is quicker again and again does not keep an upload from its end."""
+    """LAN-9: whoever is quicker again and again does not keep an upload from its end."""
     gateway.failures[methods.UPLOAD_FILE].extend([REFUSED, REFUSED])
     connect(retry=NO_RETRY).upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
@@ -230,7 +230,7 @@ def break_at(offset: int, error: Exception) -> UploadHook:
 def test_a_broken_upload_goes_on_with_lanes(
     gateway: FakeGateway, sandbox: SandboxFiles, big: Path, chunk: int
 ) -> None:
-    """UPL-15, RSM-4: from what is staged, with the streams of a new attempt."""
+    """LAN-8, RSM-4: from what is staged, with the streams of a new attempt."""
     gateway.on_upload_message = break_at(chunk * MAX_CHUNK_BYTES, TransferError(Reason.RELAY_LOST, "broke"))
     result = sandbox.upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
@@ -242,7 +242,7 @@ def test_a_broken_upload_goes_on_with_lanes(
 def test_after_a_lost_lane_there_is_one_stream(
     gateway: FakeGateway, sandbox: SandboxFiles, big: Path
 ) -> None:
-    """UPL-15: for this upload and all others of the client, for something on the way takes streams apart."""
+    """LAN-8: for this upload and all others of the client, for something on the way takes streams apart."""
     gateway.on_upload_message = break_at(0, TransferError(Reason.LANE_LOST, "stream 1 did not come"))
     sandbox.upload_path(big, "one")
     sandbox.upload_path(big, "two")
@@ -253,7 +253,7 @@ def test_after_a_lost_lane_there_is_one_stream(
 @pytest.mark.usefixtures("far")
 @pytest.mark.parametrize("chunk", [0, 1, 2])
 def test_the_first_streams_words_count(connect: Connect, gateway: FakeGateway, big: Path, chunk: int) -> None:
-    """UPL-13, UPL-15: whichever stream was being written to."""
+    """UPL-13, LAN-8: whichever stream was being written to."""
     gateway.on_upload_message = break_at(
         chunk * MAX_CHUNK_BYTES, TransferError(Reason.DISK_FULL, "the disk is full")
     )
@@ -265,7 +265,7 @@ def test_the_first_streams_words_count(connect: Connect, gateway: FakeGateway, b
 def test_a_lane_that_is_refused_by_itself(
     connect: Connect, gateway: FakeGateway, big: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-15: if the first stream says nothing of it, the lane's own words are told."""
+    """LAN-8: if the first stream says nothing of it, the lane's own words are told."""
     for flavour in ("_sync", "_async"):
         monkeypatch.setattr(f"openshell_files.{flavour}.lanes._LAST_WORDS_SECONDS", 0.05)
     gateway.failures["lane"].append(PlainStatus(grpc.StatusCode.UNKNOWN, "a proxy does not like it"))
@@ -276,7 +276,7 @@ def test_a_lane_that_is_refused_by_itself(
 
 @pytest.mark.usefixtures("far")
 async def test_an_upload_that_is_cancelled_cancels_all(gateway: FakeGateway, big: Path) -> None:
-    """UPL-15: no stream is left behind."""
+    """LAN-7: no stream is left behind."""
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
 

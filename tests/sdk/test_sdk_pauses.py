@@ -18,7 +18,7 @@ def waiting_messages(gateway: FakeGateway) -> int:
 
 
 def test_it_is_said_while_the_source_gives_nothing(gateway: FakeGateway, sandbox: Any) -> None:
-    """UPL-18: again and again, without content, and not behind the finish."""
+    """WAI-2: again and again, without content, and not behind the finish."""
     gateway.max_pause, gateway.idle_timeout = 60.0, 0.3
 
     def pausing() -> Iterator[bytes]:
@@ -36,7 +36,7 @@ def test_it_is_said_while_the_source_gives_nothing(gateway: FakeGateway, sandbox
     [(0, 60, None), (60, 0, None), (3600, 60, 20.0), (1, 60, 20.0), (60, 0.000001, 0.05), (-1, 60, None)],
 )
 def test_how_often_it_is_said(pause: float, idle: float, interval: float | None) -> None:
-    """UPL-18: only if it was announced, three times per timeout, and never as a flood."""
+    """WAI-1, WAI-2: only if it was announced, three times per timeout, and never as a flood."""
     answer = files_pb2.GetTransferCapabilitiesResponse()
     answer.waiting.max_pause.FromNanoseconds(round(pause * 1e9))
     answer.idle_timeout.FromNanoseconds(round(idle * 1e9))
@@ -46,7 +46,7 @@ def test_how_often_it_is_said(pause: float, idle: float, interval: float | None)
 def test_a_gateway_that_does_not_offer_it_never_hears_it(
     gateway: FakeGateway, sandbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-18"""
+    """WAI-1"""
     gateway.idle_timeout = 0.3
     asked = list[float]()
 

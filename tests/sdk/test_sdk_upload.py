@@ -89,7 +89,7 @@ def test_border_of_small(gateway: FakeGateway, sandbox: SandboxFiles, size: int)
 
 
 def test_server_limits_the_chunk(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """UPL-6: chunks keep to what StartUpload answered."""
+    """UPL-6: chunks keep to what GetTransferCapabilities answered."""
     gateway.max_chunk_bytes = 300_000
     connect().upload_path(big, "big")
     assert max(len(m.data.data) for m in sent(gateway)) == 300_000
@@ -214,7 +214,7 @@ def test_text_is_refused(sandbox: SandboxFiles) -> None:
 
 
 def test_sparse_source_keeps_its_holes(gateway: FakeGateway, sandbox: SandboxFiles, tmp_path: Path) -> None:
-    """UPL-5: a hole travels as its size."""
+    """UPL-18: a hole travels as its size."""
     source = tmp_path / "sparse"
     hole = 3 * 1024 * 1024
     with source.open("wb") as file:

@@ -71,7 +71,7 @@ _OF_GRPC: Final = (
             "A message is larger than 1 MiB + 64 KiB, or the call's metadata larger than the gateway takes; "
             "or an answer is larger than the caller's own limit."
         ),
-        "Send chunks within `TransferLimits.max_chunk_bytes`; send a shorter token.",
+        "Send chunks within `max_chunk_bytes` of `GetTransferCapabilities`; send a shorter token.",
     ),
     (
         Code.UNIMPLEMENTED,

@@ -122,7 +122,7 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "A chunk is larger than the server's limit.",
-        "Keep chunks within TransferLimits.max_chunk_bytes.",
+        "Keep chunks within max_chunk_bytes of GetTransferCapabilities.",
     )
     FILE_TOO_LARGE = Row(
         Code.INVALID_ARGUMENT,
@@ -620,7 +620,7 @@ class Reason(Enum):
         Retry.AGAIN,
         Blame.CALLER,
         "The upload asks for more streams than are free; nothing of it reached the sandbox.",
-        "Ask GetUpload how many there may be now, or use one.",
+        "Use as many as `lanes` in the metadata says, after StartUpload took the upload over.",
     )
     LANE_LOST = Row(
         Code.UNAVAILABLE,

@@ -189,7 +189,7 @@ class LimitSettings(_Table):
     """A transfer in which nothing moves for so long is ended."""
 
     max_pause: Annotated[float, Field(ge=0, allow_inf_nan=False), Env("OPENSHELL_FILES_MAX_PAUSE")] = 3600.0
-    """How long an upload may wait for its source while its caller says so (UPL-18). 0: `idle_timeout` is the only bound."""
+    """How long an upload may wait for its source while its caller says so (WAI-2). 0: `idle_timeout` is the only bound."""
 
     upload_expiry: Annotated[Seconds, Env("OPENSHELL_FILES_UPLOAD_EXPIRY")] = 86_400.0
     """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
@@ -214,7 +214,7 @@ class LimitSettings(_Table):
     """How long a file operation waits for its turn if as many run as may (RLY-9)."""
 
     max_upload_lanes: Annotated[int, Field(ge=0), Env("OPENSHELL_FILES_MAX_UPLOAD_LANES")] = 16
-    """Streams beyond the first of all uploads together (UPL-15). Each may hold 4 MiB of the gateway's memory; 0: one
+    """Streams beyond the first of all uploads together (LAN-1). Each may hold 4 MiB of the gateway's memory; 0: one
     stream for each upload."""
 
     max_commands: Annotated[Count, Env("OPENSHELL_EXEC_MAX_COMMANDS")] = 256

@@ -119,7 +119,7 @@ class FileMethods:
     async def _upload_streams(
         self, metadata: files_pb2.UploadFileMetadata, sandbox: Sandbox, call: Call
     ) -> files_pb2.UploadFileResponse:
-        """Forward what comes on the call's stream, and on the others of an upload that has several (UPL-15)."""
+        """Forward what comes on the call's stream, and on the others of an upload that has several (LAN-1)."""
         count = lanes_of(metadata)
         if count > 1:
             call.facts["lanes"] = count
@@ -152,7 +152,7 @@ class FileMethods:
                     call.facts |= content.count.facts()
 
     async def _carry_lane(self, lane: file_options_pb2.UploadLane, call: Call) -> bytes:
-        """Carry one of the streams that an upload has beyond its first (UPL-15)."""
+        """Carry one of the streams that an upload has beyond its first (LAN-1)."""
         check_lane(lane)
         sandbox = self._sandbox_of_rfc_message(lane, call)
         call.facts["lane"] = lane.index

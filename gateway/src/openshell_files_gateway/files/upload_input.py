@@ -39,7 +39,7 @@ class UploadInput:
         lanes: the other streams; None if there are none.
         declared_bytes: size of the file as the caller says; 0 if it does not.
         max_chunk_bytes: largest chunk, for the refusal of a larger one.
-        pauses: bounds how long the caller may say that it waits (UPL-18).
+        pauses: bounds how long the caller may say that it waits (WAI-2).
         confirm_end: asked whether the caller ended its stream, and did not
             cancel; None if it makes no difference, since only a finish
             publishes (UPL-3).
@@ -72,7 +72,7 @@ class UploadInput:
         Raises:
             TransferError: CHUNK_TOO_LARGE, or INVALID_REQUEST for another
                 message above 1 MiB (UPL-6); TRANSFER_IDLE if the caller waits
-                too long for its source (UPL-18).
+                too long for its source (WAI-2).
         """
         count = self._lanes.count if self._lanes is not None else 1
         position = 0

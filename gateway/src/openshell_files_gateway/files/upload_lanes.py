@@ -1,4 +1,4 @@
-"""Brings the streams of an upload together (UPL-15).
+"""Brings the streams of an upload together (LAN-1).
 
 The first stream's call, which has the metadata, opens the upload's lanes and
 reads from all of them in turn. Every further stream is a call of its own that
@@ -171,7 +171,7 @@ class UploadLanes:
                     break
                 message = reading.result()
                 if not isinstance(message, bytes):
-                    # Publishes nothing, so nobody waits for a reset behind an end (UPL-15).
+                    # Publishes nothing, so nobody waits for a reset behind an end (LAN-1).
                     if await was_reset(write):
                         self._lose(index, "broke off")
                     else:

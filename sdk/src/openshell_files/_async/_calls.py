@@ -64,7 +64,7 @@ class Connection:
         return self._channel
 
     def _lane(self, index: int) -> grpc.aio.Channel:
-        """Return the channel of a lane. All streams of one connection would share its window (UPL-15)."""
+        """Return the channel of a lane. All streams of one connection would share its window (LAN-1)."""
         channel = self._opened()
         if index == 0:
             return channel

@@ -54,7 +54,7 @@ class KnownCapabilities:
         """Return the answer, and ask once more if the last question failed; DEFAULTS if that fails, too.
 
         Raises:
-            InternalError: the answer breaks the protocol (UPL-6).
+            InternalError: the answer breaks the protocol (CAP-7).
         """
         await self._answered(deadline)
         if self._known is None:

@@ -1,4 +1,4 @@
-"""One upload over several streams (UPL-15)."""
+"""One upload over several streams (LAN-1)."""
 
 from __future__ import annotations
 

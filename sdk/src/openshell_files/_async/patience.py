@@ -1,4 +1,4 @@
-"""Says for an upload that its source gives nothing for the time being (UPL-18)."""
+"""Says for an upload that its source gives nothing for the time being (WAI-2)."""
 
 from __future__ import annotations
 

@@ -368,7 +368,7 @@ class Upload:
         return response
 
     def _with_lanes(self, action: upload_plan.Send) -> files_pb2.UploadFileMetadata:
-        """Return the metadata, with as many lanes as are allowed and pay (UPL-15)."""
+        """Return the metadata, with as many lanes as are allowed and pay (LAN-1)."""
         left = None if self._content.size is None else self._content.size - action.offset
         lanes = self._rpc.lanes.choose(action.lanes, left)
         if lanes == 1:

@@ -137,7 +137,7 @@ def _own_fault(message: Message) -> str:
             if message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
                 return (
                     f"max_chunk_bytes is {message.max_chunk_bytes}, "
-                    f"and every server takes {MIN_CHUNK_LIMIT_BYTES} (UPL-6)"
+                    f"and every server takes {MIN_CHUNK_LIMIT_BYTES} (CAP-7)"
                 )
         case files_pb2.DownloadFileHeader():
             if message.is_archive:

@@ -16,7 +16,7 @@ from openshell_files.errors import FilesError
 _WAITING_PER_TIMEOUT: Final = 3
 _LEAST_WAITING_SECONDS: Final = 0.05
 
-#: A call that is refused so shows that what was answered before may have changed (CAP-4).
+#: A call that is refused so shows that what was answered before may have changed (CAP-6).
 _DOUBTS: Final = frozenset(
     reason.name for reason in (Reason.CHUNK_TOO_LARGE, Reason.TOO_MANY_LANES, Reason.TOO_MANY_TRANSFERS)
 )

@@ -75,7 +75,7 @@ class LaneChoice:
 
 
 def free_lanes(error: FilesError) -> int:
-    """Return over how many streams an upload may travel that TOO_MANY_LANES refused (LAN-8)."""
+    """Return over how many streams an upload may travel that TOO_MANY_LANES refused (LAN-9)."""
     said = error.metadata.get("lanes", "")
     return max(1, min(MOST_LANES, int(said))) if said.isascii() and said.isdecimal() and len(said) < 4 else 1
 

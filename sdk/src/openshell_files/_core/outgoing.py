@@ -68,7 +68,7 @@ def finish_message(size: int, digest: Digest) -> bytes:
 
 
 def waiting_message() -> bytes:
-    """Serialize the message that says that the source gives nothing for the time being (UPL-18)."""
+    """Serialize the message that says that the source gives nothing for the time being (WAI-2)."""
     return files_pb2.UploadFileRequest(waiting=file_options_pb2.UploadWaiting()).SerializeToString()
 
 

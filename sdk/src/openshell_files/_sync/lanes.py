@@ -1,5 +1,5 @@
 # Written by sdk/unasync.py from _async/lanes.py. Change that file instead.
-"""One upload over several streams (UPL-15)."""
+"""One upload over several streams (LAN-1)."""
 
 from __future__ import annotations
 

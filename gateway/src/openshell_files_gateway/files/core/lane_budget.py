@@ -1,4 +1,4 @@
-"""Over how many streams one upload may travel: the rules, and what all uploads share (UPL-15).
+"""Over how many streams one upload may travel: the rules, and what all uploads share (LAN-1).
 
 A stream has a window, and the window of a stream that nobody reads is memory
 of the gateway. So streams beyond an upload's first, its lanes, are counted.

@@ -1,4 +1,4 @@
-"""How long an upload's caller may wait for its source (UPL-18)."""
+"""How long an upload's caller may wait for its source (WAI-2)."""
 
 from __future__ import annotations
 

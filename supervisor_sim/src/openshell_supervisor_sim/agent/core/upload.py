@@ -62,7 +62,7 @@ class Misplaced:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The caller waits for its source (UPL-18)."""
+    """The caller waits for its source (WAI-2)."""
 
 
 Input = Chunk | Finish | Waiting | InputEnd | StreamLost | Misplaced

@@ -34,7 +34,7 @@ class LanesCapability(_message.Message):
     MAX_LANES_FIELD_NUMBER: _builtins.int
     max_lanes: _builtins.int
     """Streams of one upload at most, the first included; 2 or more. Fewer may be
-    free at a moment (LAN-8).
+    free at a moment (LAN-9).
     """
     def __init__(
         self,

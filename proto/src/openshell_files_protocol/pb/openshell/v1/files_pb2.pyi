@@ -596,7 +596,7 @@ class UploadFileMetadata(_message.Message):
     newer attempt has a higher one, and the older is SUPERSEDED (RSM-5).
     """
     lanes: _builtins.int
-    """How many streams carry this upload's messages, this one included (UPL-15).
+    """How many streams carry this upload's messages, this one included (LAN-1).
     0 and 1: this one alone. More need upload_id and explicit_finish.
     """
     keep_read_only: _builtins.bool
