@@ -149,3 +149,20 @@ async def test_an_agent_behind_a_port(tmp_path: Path) -> None:
         answer = await asked(harness)
         assert (answer.max_file_bytes, answer.HasField("waiting")) == (1000, False)
         assert answer.HasField("lanes")
+
+
+BLAKE3, SHA256 = files_pb2.DIGEST_ALGORITHM_BLAKE3, files_pb2.DIGEST_ALGORITHM_SHA256
+
+
+@pytest.mark.parametrize(
+    ("announced", "allowed", "said"),
+    [
+        ([BLAKE3, SHA256], ("sha256", "blake3"), [BLAKE3, SHA256]),
+        ([BLAKE3, SHA256], ("sha256",), [SHA256]),
+        ([], ("sha256", "blake3"), [SHA256]),
+    ],
+)
+async def test_digests(announced: list[Any], allowed: tuple[str, ...], said: list[Any]) -> None:
+    """CAP-2, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
+    limits = OWN.model_copy(update={"digests": allowed})
+    assert (await told(Hello(protocol_version=1, digests=announced), limits)).digests == said

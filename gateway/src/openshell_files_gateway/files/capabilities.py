@@ -83,12 +83,20 @@ class CapabilityMethods:
             max_uploads_per_principal=_least(own.max_uploads_per_principal, agent.max_uploads_per_principal),
             max_concurrent_transfers=self._most_transfers,
             max_write_bytes=MAX_WRITE_BYTES,
+            digests=self._digests(agent),
         )
         if self._most_lanes > 1:
             answer.lanes.CopyFrom(file_options_pb2.LanesCapability(max_lanes=self._most_lanes))
         if own.max_pause > 0 and agent.takes_waiting:
             answer.waiting.CopyFrom(file_options_pb2.WaitingCapability(max_pause=duration(own.max_pause)))
         return answer
+
+    def _digests(
+        self, agent: file_relay_pb2.FileTransferCapability
+    ) -> list[files_pb2.DigestAlgorithm.ValueType]:
+        """Return what the agent announces, in its order, as far as the operator allows it; SHA-256 every agent has."""
+        allowed = self._limits.digest_numbers
+        return [one for one in agent.digests or [files_pb2.DIGEST_ALGORITHM_SHA256] if one in allowed]
 
 
 def _least(own: int, announced: int) -> int:

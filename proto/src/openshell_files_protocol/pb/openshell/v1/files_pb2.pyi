@@ -284,6 +284,7 @@ class GetTransferCapabilitiesResponse(_message.Message):
     MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_TRANSFERS_FIELD_NUMBER: _builtins.int
     MAX_WRITE_BYTES_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
@@ -307,6 +308,10 @@ class GetTransferCapabilitiesResponse(_message.Message):
         """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
 
     @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
+        """The digests that both compute, best first (DIG-3)."""
+
+    @_builtins.property
     def lanes(self) -> _file_options_pb2.LanesCapability:
         """Options; each is set only if it is there."""
 
@@ -323,12 +328,13 @@ class GetTransferCapabilitiesResponse(_message.Message):
         max_uploads_per_principal: _builtins.int = ...,
         max_concurrent_transfers: _builtins.int = ...,
         max_write_bytes: _builtins.int = ...,
+        digests: _abc.Iterable[Global___DigestAlgorithm.ValueType] | None = ...,
         lanes: _file_options_pb2.LanesCapability | None = ...,
         waiting: _file_options_pb2.WaitingCapability | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lanes", b"lanes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
