@@ -223,7 +223,7 @@ class Session:
                 self._services.counters.uploads_published += not written.replayed
                 response.write_file.CopyFrom(written)
             case "stat_file":
-                response.stat_file.CopyFrom(await self._stat_file(opened.stat_file))
+                response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
             case _:
                 raise TransferError(
                     Reason.METHOD_UNSUPPORTED, "open.operation is none that this file agent knows"
@@ -283,7 +283,9 @@ class Session:
                 return files_pb2.AbortUploadResponse(upload=status)
             await self._outbound.while_working(settled(self._services, status.upload))
 
-    async def _stat_file(self, request: files_pb2.StatFileRequest) -> files_pb2.StatFileResponse:
+    async def _stat_file(
+        self, request: files_pb2.StatFileRequest, caller: Caller
+    ) -> files_pb2.StatFileResponse:
         interrupt = Interrupt()
         look = partial(
             stat_file, self._services.root, self._services.fs, request, caller.limits.digests, interrupt
