@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from openshell_files import NO_RETRY, FilesClient, OidcAuth, Progress
-from openshell_files._core import lanes
+from openshell_files._core.upload import lanes
 
 
 @contextmanager

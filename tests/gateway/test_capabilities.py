@@ -163,6 +163,6 @@ BLAKE3, SHA256 = files_pb2.DIGEST_ALGORITHM_BLAKE3, files_pb2.DIGEST_ALGORITHM_S
     ],
 )
 async def test_digests(announced: list[Any], allowed: tuple[str, ...], said: list[Any]) -> None:
-    """CAP-2, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
+    """CAP-8, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
     limits = OWN.model_copy(update={"digests": allowed})
     assert (await told(Hello(protocol_version=1, digests=announced), limits)).digests == said

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conditions import block_until
 from openshell_files import FilesClient, OidcAuth
-from openshell_files._core.outgoing import waiting_message
+from openshell_files._core.upload.outgoing import waiting_message
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
 
 #: In one idle timeout three are sent.

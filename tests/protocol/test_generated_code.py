@@ -36,6 +36,7 @@ def test_every_proto_file_was_generated() -> None:
         "openshell/options/v1/options_pb2.py",
         "openshell/v1/exec_pb2.py",
         "openshell/v1/exec_relay_pb2.py",
+        "openshell/v1/file_options_pb2.py",
         "openshell/v1/file_relay_pb2.py",
         "openshell/v1/files_pb2.py",
         "openshell/v1/openshell_pb2.py",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cli_scene import Cli, failed
 from fake_file_gateway import FakeFile, FakeGateway
-from openshell_files.cli.destinations import Copy, downloads, uploads
 from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.cli.transfer.destinations import Copy, downloads, uploads
 
 
 @pytest.fixture

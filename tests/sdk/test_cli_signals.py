@@ -12,8 +12,8 @@ import openshell_files
 import pytest
 from cli_scene import Cli, break_uploads
 from fake_file_gateway import FakeFile, FakeGateway
-from openshell_files.cli.download_command import left_behind
-from openshell_files.cli.report import failure_fields
+from openshell_files.cli.output.report import failure_fields
+from openshell_files.cli.transfer.download_command import left_behind
 from sdk_flavours import big_content
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -59,7 +59,7 @@ main()
         ("google.protobuf.descriptor_pool", signal.SIGHUP),
         ("httpx", signal.SIGINT),
         ("openshell_files._sync.sandbox", signal.SIGTERM),
-        ("openshell_files.cli.wording", signal.SIGHUP),
+        ("openshell_files.cli.output.wording", signal.SIGHUP),
     ],
 )
 def test_while_modules_are_imported(cli: Cli, module: str, number: signal.Signals) -> None:
@@ -82,7 +82,7 @@ def test_a_signal_at_any_moment_has_the_fields_of_every_failure(cli: Cli, number
     """Those that are told while modules are imported are written without any of them."""
     told = (str(int(number)), "stat", "demo", "a", "--json")
     early = cli.programmed(AT_IMPORT, "grpc", *told).json
-    later = cli.programmed(AT_CALL, "openshell_files.cli.destinations", "remote_path", *told).json
+    later = cli.programmed(AT_CALL, "openshell_files.cli.transfer.destinations", "remote_path", *told).json
     assert early == later == {"ok": False, "error": later["error"]}
     assert later["error"] == failure_fields(later["error"]["message"], SIGNALS[number], None, "")
 
@@ -98,10 +98,10 @@ def test_while_modules_are_imported_for_standard_output(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("module", "function", "number"),
     [
-        ("openshell_files.cli.destinations", "uploads", signal.SIGINT),
-        ("openshell_files.cli.upload_command", "_condition", signal.SIGTERM),
-        ("openshell_files.cli.upload_command", "ResumeStore", signal.SIGHUP),
-        ("openshell_files.cli.upload_command", "progress_bar", signal.SIGINT),
+        ("openshell_files.cli.transfer.destinations", "uploads", signal.SIGINT),
+        ("openshell_files.cli.transfer.upload_command", "_condition", signal.SIGTERM),
+        ("openshell_files.cli.transfer.upload_command", "ResumeStore", signal.SIGHUP),
+        ("openshell_files.cli.transfer.upload_command", "progress_bar", signal.SIGINT),
     ],
 )
 def test_before_anything_is_sent(
@@ -125,7 +125,14 @@ def test_after_the_outcome_is_known(
     """What is published is reported as published."""
     (cli.home / "a").write_bytes(b"1")
     ended = cli.programmed(
-        AT_CALL, "openshell_files.cli.upload_command", function, str(int(number)), "upload", "demo", "a", "x"
+        AT_CALL,
+        "openshell_files.cli.transfer.upload_command",
+        function,
+        str(int(number)),
+        "upload",
+        "demo",
+        "a",
+        "x",
     )
     assert (ended.status, ended.err) == (0, ""), ended
     assert "a -> /x" in ended.out
@@ -157,7 +164,10 @@ main()
 """
 
 NOT_KNOWN = "whether the file was published is not known; look with `openshell-files stat`"
-_DOWNLOAD, _UPLOAD = "openshell_files.cli.download_command", "openshell_files.cli.upload_command"
+_DOWNLOAD, _UPLOAD = (
+    "openshell_files.cli.transfer.download_command",
+    "openshell_files.cli.transfer.upload_command",
+)
 
 
 #: Where a download is struck as a function returns, and whether its file is in place by then.
@@ -293,7 +303,14 @@ def test_a_signal_that_is_ignored_stays_ignored(cli: Cli, number: signal.Signals
     (cli.home / "a").write_bytes(b"1")
     program = f"import signal; signal.signal({int(number)}, signal.SIG_IGN)\n{AT_CALL}"
     done = cli.programmed(
-        program, "openshell_files.cli.destinations", "uploads", str(int(number)), "upload", "demo", "a", "x"
+        program,
+        "openshell_files.cli.transfer.destinations",
+        "uploads",
+        str(int(number)),
+        "upload",
+        "demo",
+        "a",
+        "x",
     )
     assert done.status == 0, done
 

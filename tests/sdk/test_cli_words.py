@@ -10,10 +10,10 @@ from cli_scene import Cli, break_uploads, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files._error_mapping import error_from_reason, error_from_status
 from openshell_files.cli.exit_codes import ExitCode
-from openshell_files.cli.progress_bar import Line, shortened
-from openshell_files.cli.results_in_words import seconds_words, size_words
-from openshell_files.cli.resume_store import ResumeStore
-from openshell_files.cli.wording import Where, failure_words
+from openshell_files.cli.output.progress_bar import Line, shortened
+from openshell_files.cli.output.results_in_words import seconds_words, size_words
+from openshell_files.cli.output.wording import Where, failure_words
+from openshell_files.cli.transfer.resume_store import ResumeStore
 from openshell_files.errors import ErrorFacts, FilesError
 from openshell_files.results import Progress
 from openshell_files_protocol import methods

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openshell_files import RetryPolicy
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.outgoing import Rechunker, Span, finish_message, first_message, seal
+from openshell_files._core.upload.outgoing import Rechunker, Span, finish_message, first_message, seal
 from openshell_files._local import source_file
-from openshell_files.cli.report import printable
+from openshell_files.cli.output.report import printable
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, UploadHook
 from openshell_files import NO_RETRY, AsyncFilesClient, OidcAuth, SandboxFiles
-from openshell_files._core import lanes
+from openshell_files._core.upload import lanes
 from openshell_files.errors import DiskFull, ErrorFacts, FilesError, InternalError
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError

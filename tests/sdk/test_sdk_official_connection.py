@@ -81,7 +81,10 @@ def test_every_kind_of_call(files: FilesClient | AsyncView, gateway: FakeGateway
     assert demo.read_bytes("big") == big_content()
     assert demo.stat("big").size == len(big_content())
     assert len(gateway.tokens) == len(gateway.calls) > 3
-    assert gateway.tokens == [f"Bearer official-{number}" for number in range(1, len(gateway.tokens) + 1)]
+    # Two of them run side by side (CAP-1), so they may arrive in any order.
+    assert set(gateway.tokens) == {
+        f"Bearer official-{number}" for number in range(1, len(gateway.tokens) + 1)
+    }
 
 
 def test_broken_upload_goes_on(files: FilesClient | AsyncView, gateway: FakeGateway) -> None:
@@ -125,6 +128,9 @@ def test_a_gateway_that_went_away_between_two_files(
     with borrow(official, retry=NO_RETRY) as files:
         files.sandbox("demo").write_bytes("first", b"1")
         gateway.stop()
+        # A call under way with the end of the connection may have reached the gateway, for all that its caller knows.
+        with pytest.raises(errors.Unavailable):
+            files.sandbox("demo").stat("first")
         for _ in range(20):
             with pytest.raises(errors.Unavailable):
                 files.sandbox("demo").write_bytes("x", b"2")

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from openshell_files._async._io import Ahead
-from openshell_files._core.lanes import MOST_LANES
+from openshell_files._core.upload.lanes import MOST_LANES
 from openshell_files._error_mapping import error_from_status, idle_error
 from openshell_files.errors import FilesError
 

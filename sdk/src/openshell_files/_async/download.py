@@ -13,7 +13,7 @@ from openshell_files._async.deadline import Deadline
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.sinks import Sink
 from openshell_files._core import answers
-from openshell_files._core.download_check import DownloadCheck, Event, Piece, Restarted
+from openshell_files._core.download.download_check import DownloadCheck, Event, Piece, Restarted
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
 from openshell_files.errors import FilesError
 from openshell_files.options import LeafLink

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from openshell_files_protocol.limits import MIB
 
-from openshell_files._core.read_windows import LEAST_WINDOW, ReadWindows
+from openshell_files._core.download.read_windows import LEAST_WINDOW, ReadWindows
 from openshell_files.results import FileInfo, UploadResult
 
 if TYPE_CHECKING:

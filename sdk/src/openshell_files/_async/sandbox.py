@@ -26,7 +26,7 @@ from openshell_files._async.sinks import FileSink, MemorySink, Sink, StreamSink,
 from openshell_files._async.upload import Upload
 from openshell_files._core import answers
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.download_check import Piece
+from openshell_files._core.download.download_check import Piece
 from openshell_files._core.requests import (
     DownloadOptions,
     SandboxAddress,
@@ -35,7 +35,7 @@ from openshell_files._core.requests import (
     stat_request,
     upload_metadata,
 )
-from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._core.upload.upload_plan import UploadPlan
 from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import TargetFile

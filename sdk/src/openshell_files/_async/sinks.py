@@ -8,7 +8,7 @@ from typing import BinaryIO, Final, Protocol, cast
 
 from openshell_files._async import _io
 from openshell_files._async.deadline import Deadline
-from openshell_files._core.download_check import Piece
+from openshell_files._core.download.download_check import Piece
 from openshell_files._local.byte_streams import Writing
 from openshell_files._local.special_file import open_for_writing
 from openshell_files._local.target_file import TargetFile

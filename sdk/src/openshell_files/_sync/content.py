@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.outgoing import Rechunker, Sealed, Span, seal
+from openshell_files._core.upload.outgoing import Rechunker, Sealed, Span, seal
 from openshell_files._local import source_file
 from openshell_files._local.byte_streams import Reading, as_bytes, flat, seeks
 from openshell_files._local.source_file import SourceFile

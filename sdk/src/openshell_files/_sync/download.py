@@ -9,7 +9,7 @@ from contextlib import closing
 from openshell_files_protocol.digests import PREFERRED
 
 from openshell_files._core import answers
-from openshell_files._core.download_check import DownloadCheck, Event, Piece, Restarted
+from openshell_files._core.download.download_check import DownloadCheck, Event, Piece, Restarted
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
 from openshell_files._sync import _io
 from openshell_files._sync._calls import received_ahead

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, Self, cast
 
 from openshell_files_protocol.limits import MIB
 
-from openshell_files._core.giving_up import ERRAND_SECONDS
-from openshell_files._core.read_windows import LEAST_WINDOW, ReadWindows
+from openshell_files._core.download.read_windows import LEAST_WINDOW, ReadWindows
+from openshell_files._core.upload.giving_up import ERRAND_SECONDS
 from openshell_files.results import FileInfo, UploadResult
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
-from openshell_files._core.outgoing import waiting_message
+from openshell_files._core.upload.outgoing import waiting_message
 from openshell_files._sync._calls import CallEndedError
 from openshell_files.errors import FilesError
 

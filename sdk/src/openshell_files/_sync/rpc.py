@@ -17,10 +17,10 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.capabilities import Capabilities, capabilities, casts_doubt
-from openshell_files._core.giving_up import ERRAND_SECONDS
-from openshell_files._core.lanes import LaneChoice, lane_messages
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Acquaintance, RetryBudget
+from openshell_files._core.upload.giving_up import ERRAND_SECONDS
+from openshell_files._core.upload.lanes import LaneChoice, lane_messages
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
 from openshell_files._sync.capabilities import KnownCapabilities

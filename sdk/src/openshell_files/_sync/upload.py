@@ -12,11 +12,13 @@ from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry, reason_named
 
-from openshell_files._core import answers, upload_plan
-from openshell_files._core.after_finish import no_such_method
+from openshell_files._core import answers
 from openshell_files._core.borrowed import CLOSED
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.giving_up import (
+from openshell_files._core.requests import SandboxAddress
+from openshell_files._core.upload import upload_plan
+from openshell_files._core.upload.after_finish import no_such_method
+from openshell_files._core.upload.giving_up import (
     ERRAND_SECONDS,
     FREEING_SECONDS,
     GRACE_SECONDS,
@@ -25,9 +27,8 @@ from openshell_files._core.giving_up import (
     is_lost,
     is_to_be_freed,
 )
-from openshell_files._core.outgoing import Span, finish_message, first_message, write_request
-from openshell_files._core.requests import SandboxAddress
-from openshell_files._core.upload_plan import UploadPlan
+from openshell_files._core.upload.outgoing import Span, finish_message, first_message, write_request
+from openshell_files._core.upload.upload_plan import UploadPlan
 from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._local import source_file
 from openshell_files._sync import _io

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from openshell_files import DigestChoice
-from openshell_files.cli import destinations, shared
+from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, with_connection
 from openshell_files.cli.connecting import (
     ById,
@@ -21,14 +21,20 @@ from openshell_files.cli.connecting import (
     UsageMistake,
     reading_options,
 )
-from openshell_files.cli.destinations import STANDARD_STREAM
-from openshell_files.cli.download_command import download
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.leaving import Told, leaving
-from openshell_files.cli.progress_bar import progress_bar
-from openshell_files.cli.report import Report, ReportLostError
-from openshell_files.cli.results_in_words import file_fields, file_words, listing_words, upload_info_fields
-from openshell_files.cli.upload_command import upload
+from openshell_files.cli.output.progress_bar import progress_bar
+from openshell_files.cli.output.report import Report, ReportLostError
+from openshell_files.cli.output.results_in_words import (
+    file_fields,
+    file_words,
+    listing_words,
+    upload_info_fields,
+)
+from openshell_files.cli.transfer import destinations
+from openshell_files.cli.transfer.destinations import STANDARD_STREAM
+from openshell_files.cli.transfer.download_command import download
+from openshell_files.cli.transfer.upload_command import upload
 from openshell_files.cli.usage import PlainCommand, PlainGroup, usage_words
 
 app = typer.Typer(

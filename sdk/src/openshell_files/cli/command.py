@@ -16,9 +16,9 @@ from openshell_files.cli import connecting as options
 from openshell_files.cli.connecting import Connecting, UsageMistake
 from openshell_files.cli.exit_codes import exit_code
 from openshell_files.cli.leaving import Told
-from openshell_files.cli.report import Report
-from openshell_files.cli.text import as_unicode
-from openshell_files.cli.wording import Where, failure_words, fix_of
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.output.text import as_unicode
+from openshell_files.cli.output.wording import Where, failure_words, fix_of
 from openshell_files.errors import FilesError, UnfinishedUpload, local_file_error, unfinished_upload
 
 _P = ParamSpec("_P")

@@ -16,7 +16,7 @@ from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolic
 from openshell_files._local.tls import FIELD, KeysApartError
 from openshell_files._local.token_file import FileToken
 from openshell_files.auth import Auth
-from openshell_files.cli.wording import Where
+from openshell_files.cli.output.wording import Where
 from openshell_files.errors import LocalFileError
 
 _GROUP = "Connection"

@@ -10,9 +10,9 @@ import typer
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files import DigestChoice, FilesClient, LeafLink, SandboxFiles
-from openshell_files.cli import destinations
 from openshell_files.cli.connecting import reading_options
-from openshell_files.cli.destinations import Copy
+from openshell_files.cli.transfer import destinations
+from openshell_files.cli.transfer.destinations import Copy
 from openshell_files.errors import FilesError
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The sandbox.")]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from openshell_files.cli.destinations import is_elsewhere
+from openshell_files.cli.transfer.destinations import is_elsewhere
 
 #: What stands behind an option, by the end of its name; others get the name in capitals.
 _VALUES: Final = (

@@ -32,6 +32,7 @@ _FIXES: Final[Mapping[str, str]] = {
     Reason.WORKSPACE_NOT_FOUND.name: "Check --workspace.",
     Reason.PATH_FORBIDDEN.name: "Choose a path on an ordinary file system of the sandbox.",
     # This command chooses chunks, offsets and request ids itself.
+    Reason.DIGEST_UNSUPPORTED.name: "Ask for sha256, which every server takes.",
     Reason.CHUNK_TOO_LARGE.name: "Report it: this command sent too much at once.",
     Reason.OFFSET_MISMATCH.name: "Repeat the command.",
     Reason.REQUEST_ID_PAYLOAD_MISMATCH.name: "Repeat the command.",

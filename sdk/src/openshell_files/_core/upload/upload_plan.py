@@ -23,11 +23,11 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Code, Reason, Retry, reason_named
 
 from openshell_files._core import answers
-from openshell_files._core.after_finish import at_the_door, is_verdict
 from openshell_files._core.capabilities import DEFAULTS, Capabilities
-from openshell_files._core.lanes import MOST_LANES, free_lanes
 from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retrying import Decision, RetryBudget
+from openshell_files._core.upload.after_finish import at_the_door, is_verdict
+from openshell_files._core.upload.lanes import MOST_LANES, free_lanes
 from openshell_files._error_mapping import error_from_reason
 from openshell_files.errors import (
     ErrorFacts,

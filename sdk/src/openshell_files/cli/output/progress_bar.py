@@ -11,9 +11,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, TextIO
 
-from openshell_files.cli.report import printable
-from openshell_files.cli.results_in_words import seconds_words, size_words
-from openshell_files.cli.wording import Where
+from openshell_files.cli.output.report import printable
+from openshell_files.cli.output.results_in_words import seconds_words, size_words
+from openshell_files.cli.output.wording import Where
 from openshell_files.results import Progress, ProgressCallback
 
 #: After so many seconds in which nothing moves, the line says what is waited for.

@@ -9,8 +9,8 @@ from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 
 from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.cli.command import Hint
-from openshell_files.cli.report import Report
-from openshell_files.cli.resume_store import ResumeStore
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.transfer.resume_store import ResumeStore
 from openshell_files.errors import FilesError, UnfinishedUpload, UploadUnknown, unfinished_upload
 from openshell_files.results import Progress, ProgressCallback, UploadInfo, UploadResult, UploadState
 

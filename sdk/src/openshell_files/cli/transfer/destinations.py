@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from openshell_files.cli.text import as_unicode
+from openshell_files.cli.output.text import as_unicode
 
 STANDARD_STREAM: Final = "-"
 

@@ -10,16 +10,17 @@ from typing import Annotated
 import typer
 
 from openshell_files import Condition, Durability, LeafLink, SandboxFiles
-from openshell_files.cli import destinations, shared
+from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
-from openshell_files.cli.destinations import STANDARD_STREAM, Copy
 from openshell_files.cli.leaving import leaving
-from openshell_files.cli.progress_bar import progress_bar
-from openshell_files.cli.report import Report
-from openshell_files.cli.results_in_words import upload_fields, upload_words
-from openshell_files.cli.resume_store import ResumeStore
-from openshell_files.cli.upload_memory import UploadMemory
+from openshell_files.cli.output.progress_bar import progress_bar
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.output.results_in_words import upload_fields, upload_words
+from openshell_files.cli.transfer import destinations
+from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
+from openshell_files.cli.transfer.resume_store import ResumeStore
+from openshell_files.cli.transfer.upload_memory import UploadMemory
 from openshell_files.errors import FilesError, UnfinishedUpload
 from openshell_files.results import ProgressCallback, UploadResult
 

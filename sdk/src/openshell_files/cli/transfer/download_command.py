@@ -11,14 +11,15 @@ import typer
 from openshell_files import LeafLink, SandboxFiles
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
-from openshell_files.cli import destinations, shared
+from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
-from openshell_files.cli.destinations import STANDARD_STREAM, Copy
 from openshell_files.cli.leaving import leaving
-from openshell_files.cli.progress_bar import progress_bar
-from openshell_files.cli.report import Report
-from openshell_files.cli.results_in_words import download_fields, download_words
+from openshell_files.cli.output.progress_bar import progress_bar
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.output.results_in_words import download_fields, download_words
+from openshell_files.cli.transfer import destinations
+from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
 from openshell_files.errors import FilesError, local_file_error
 from openshell_files.results import DownloadResult, ProgressCallback
 

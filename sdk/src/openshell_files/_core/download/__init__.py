@@ -1,0 +1,1 @@
+"""Rules of downloads: what is believed of a stream, what is asked for next."""

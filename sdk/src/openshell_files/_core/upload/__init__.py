@@ -1,0 +1,1 @@
+"""Rules of uploads: what comes next, what is freed, what is known."""

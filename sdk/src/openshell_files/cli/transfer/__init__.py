@@ -1,0 +1,1 @@
+"""The commands that move files, and what they remember."""
