@@ -11,12 +11,8 @@ import pytest
 from agent.agent_harness import (
     Peer,
     Refused,
-    Request,
     Sandbox,
     abort_upload,
-    data_message,
-    finish_message,
-    framed,
     get_upload,
     metadata,
     opened,
@@ -25,8 +21,9 @@ from agent.agent_harness import (
     start_upload,
     until,
 )
-from digest_values import OTHER
+from digest_values import OTHER, digest_of
 from google.protobuf.duration_pb2 import Duration
+from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
@@ -114,30 +111,19 @@ async def test_another_principals_never_gives_way(agent: FileAgent, sandbox: San
     await start_upload(agent, "/carol", principal="carol")
 
 
-async def send_whole(peer: Peer, path: str, *messages: files_pb2.UploadFileRequest, **fields: Any) -> None:
-    ends = Request(input_end=file_relay_pb2.FileRelayInputEnd())
-    burst = [opened(upload=metadata(path, 3, **fields)), *(Request(upload=one) for one in messages), ends]
-    await peer.send_bytes(b"".join(map(framed, burst)))
-
-
 async def test_a_file_in_one_message_takes_no_slot(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-8: it is over before anybody could count it; kept it is only if there is a slot for it."""
+    """RSM-8, UPL-16: it is over before anybody could count it."""
     ids = await fill(agent, sandbox)
+    content = b"abc"
+    about = metadata("/small", len(content), explicit=False, request_id="small")
+    request = files_pb2.WriteFileRequest(
+        metadata=about, content=content, crc32c=crc32c(content), digest=digest_of(content)
+    )
     async with peer_of(agent) as peer:
-        await send_whole(peer, "/small", data_message(0, b"abc"), finish_message(b"abc"), request_id="small")
+        await peer.send(opened(write_file=request))
         await peer.answer()
-    assert (sandbox.root / "small").read_bytes() == b"abc"
-    async with peer_of(agent) as peer:
-        await send_whole(peer, "/half", data_message(0, b"abc"), request_id="half")
-        assert (await peer.error()).reason is Reason.UPLOAD_INCOMPLETE
-    half = await get_upload(agent, request_id="half")
-    assert (half.state, half.failure_reason) == (files_pb2.UPLOAD_STATE_ABORTED, "TOO_MANY_UPLOADS")
+    assert (sandbox.root / "small").read_bytes() == content
     assert [(await get_upload(agent, name)).state for name in ids] == [RECEIVING] * OWN
-    await abort_upload(agent, ids[0])
-    async with peer_of(agent) as peer:
-        await send_whole(peer, "/half", data_message(0, b"abc"), request_id="other half")
-        await peer.error()
-    assert (await get_upload(agent, request_id="other half")).staged_bytes == 3
 
 
 def _cut(peer: Peer) -> Any:

@@ -213,13 +213,16 @@ async def test_an_ssh_server_at_the_other_end(harness: GatewayHarness) -> None:
 
 
 async def test_the_caller_goes_away(harness: GatewayHarness) -> None:
-    """Upstream: relay_closes_cleanly_when_gateway_drops."""
+    """Upstream: relay_closes_cleanly_when_gateway_drops; here the agent is told first (FRM-6)."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())
     relay = await supervisor.take_relay()
     assert await relay.next_frame() is not None
     asking.cancel()
+    told = await relay.next_frame()
+    assert told is not None
+    assert told.input_end.cancelled
     assert await relay.next_frame() is None
 
 
