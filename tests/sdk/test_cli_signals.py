@@ -320,7 +320,8 @@ def test_a_signal_lost_in_a_finalizer_is_delivered_again(cli: Cli, gateway: Fake
     program = """
 import os, signal
 from openshell_files.cli import process
-from openshell_files.cli import app, destinations
+from openshell_files.cli import app
+from openshell_files.cli.transfer import destinations
 class Freed:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -345,7 +346,8 @@ def test_cleaning_up_that_hangs_is_cut_short(cli: Cli) -> None:
 import os, signal, threading
 from openshell_files.cli import leaving
 leaving.LEAVING_SECONDS = 0.2
-from openshell_files.cli import process, destinations
+from openshell_files.cli import process
+from openshell_files.cli.transfer import destinations
 def struck(*args):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
