@@ -396,7 +396,9 @@ class UploadPlan:
     # The rules
 
     def _sends_large_chunks(self) -> bool:
-        return isinstance(self.action, Send) and self.action.chunk_bytes > MIN_CHUNK_LIMIT_BYTES
+        """Return whether smaller chunks may help. Behind a finish that left it is a verdict on the whole stream."""
+        large = isinstance(self.action, Send) and self.action.chunk_bytes > MIN_CHUNK_LIMIT_BYTES
+        return large and not self._finish_sent
 
     def _judge(self, status: files_pb2.UploadStatus) -> None:
         """Go on from where the upload stands."""

@@ -10,10 +10,11 @@ from openshell_files_protocol.chunks import Chunk
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_WRITE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, write_request
 from openshell_supervisor_sim.agent.core.upload import Action, Finish, Refuse, checksum_error
-from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, Interrupted
 from openshell_supervisor_sim.agent.operations.receive_upload import (
     carry_out,
     end_attached,
@@ -93,6 +94,11 @@ def _admit_and_publish(
         if isinstance(attached, Published):
             return replayed(actions[-1], attached)
         response = carry_out(attached, actions)
+    except Interrupted:
+        # The caller left. It cannot go on with what is staged, only write the file again (RSM-10).
+        if isinstance(attached, UploadAttempt):
+            services.uploads.lose(attached.upload, TransferError(Reason.UPLOAD_INCOMPLETE, "the caller left"))
+        raise
     finally:
         end_attached(attached)
     if response is None:
