@@ -135,6 +135,15 @@ async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
     return task.result()
 
 
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """Run `work` in a thread, to its end: a thread cannot be stopped, and must not work beside whatever its caller does next.
+
+    Raises:
+        CancelledError: the caller was cancelled; the work is over.
+    """
+    return await to_the_end(asyncio.to_thread(work))
+
+
 async def ends_within(task: asyncio.Future[Any], seconds: float) -> bool:
     """Give a task that has nothing left to do the time to notice; whether it ended in order."""
     await asyncio.wait({task}, timeout=seconds)

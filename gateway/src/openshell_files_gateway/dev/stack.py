@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
-from openshell_files_gateway.concurrency.uninterrupted import in_thread
+from openshell_files_gateway.concurrency.tasks import in_thread
 from openshell_files_gateway.config.signing_key import load_or_create_signing_key
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_gateway.dev.process import Child

@@ -1,4 +1,4 @@
-"""GetTransferCapabilities: what a caller may do in a sandbox, without a relay (CAP-1 to CAP-4)."""
+"""GetTransferCapabilities: what a caller may do in a sandbox, without a relay (CAP-1 to CAP-8)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from openshell_files_gateway.concurrency.uninterrupted import in_thread
+from openshell_files_gateway.concurrency.tasks import in_thread
 from openshell_files_gateway.simulation.processes.process_table import HeldProcess, pids_with_option
 from openshell_files_gateway.simulation.processes.sandbox_home import WORKDIR, SandboxHome
 from openshell_files_gateway.simulation.processes.tree_removal import remove_tree

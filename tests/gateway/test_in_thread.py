@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from conditions import until
-from openshell_files_gateway.concurrency.uninterrupted import in_thread
+from openshell_files_gateway.concurrency.tasks import in_thread
 
 
 async def test_the_result() -> None:
