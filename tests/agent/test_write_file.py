@@ -24,11 +24,13 @@ from agent.agent_harness import (
 from digest_values import BLAKE3, OTHER, SHA256, UNKNOWN, digest_of
 from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.chunks import crc32c
+from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MAX_WRITE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.concurrency import DiskThreads
+from openshell_supervisor_sim.agent.upload.attempt import UploadAttempt
 
 ABSENT = files_pb2.UploadCondition(absent=Empty())
 
@@ -291,7 +293,10 @@ async def send_both(peer: Peer, *requests: Request) -> None:
         await peer.send(request)
 
 
-async def test_a_caller_who_leaves_behind_the_finish(agent: FileAgent, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("request_id", ["r", ""])
+async def test_a_caller_who_leaves_behind_the_finish(
+    agent: FileAgent, sandbox: Sandbox, request_id: str
+) -> None:
     """UPL-16, FRM-6, RSM-10: nobody is answered. What is not published is forgotten, since nobody can go on with it."""
     verifying, go_on = threading.Event(), threading.Event()
 
@@ -301,13 +306,56 @@ async def test_a_caller_who_leaves_behind_the_finish(agent: FileAgent, sandbox: 
 
     sandbox.on_trace["upload.verifying"] = hold
     async with peer_of(agent) as peer:
-        await peer.send(request_of(b"abc", request_id="r"))
+        await peer.send(request_of(b"abc", request_id=request_id))
         await until(verifying.is_set)
         await peer.input_end(cancelled=True)
         await until(lambda: peer.to_agent.size == 0)
         go_on.set()
         await peer.over()
-    assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_UNSPECIFIED
+    if request_id:
+        assert (await get_upload(agent, request_id=request_id)).state == files_pb2.UPLOAD_STATE_UNSPECIFIED
     assert list(sandbox.root.iterdir()) == []
-    assert not (await write(agent, b"abc", request_id="r")).replayed
+    assert agent.statistics().unfinished_uploads == 0
+    assert not (await write(agent, b"abc", request_id=request_id)).replayed
+    assert (sandbox.root / "file").read_bytes() == b"abc"
+
+
+async def test_what_another_stream_has_by_now_is_not_forgotten(
+    agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RSM-5, RSM-6: the same request came again, and found the upload before the one that was left had let go of it."""
+    verifying, go_on, taken, forgotten = (threading.Event() for _ in range(4))
+    forget = UploadAttempt.forget
+    finishes = 0
+
+    def late(attempt: UploadAttempt, error: TransferError) -> None:
+        taken.wait()
+        forget(attempt, error)
+        forgotten.set()
+
+    def finish() -> None:
+        nonlocal finishes
+        finishes += 1
+        if finishes == 2:
+            taken.set()
+            forgotten.wait()
+
+    def hold() -> None:
+        verifying.set()
+        go_on.wait()
+
+    monkeypatch.setattr(UploadAttempt, "forget", late)
+    sandbox.on_trace |= {"upload.finish_received": finish, "upload.verifying": hold}
+    async with peer_of(agent) as left, peer_of(agent) as again:
+        await left.send(request_of(b"abc", request_id="r"))
+        await until(verifying.is_set)
+        await again.send(request_of(b"abc", request_id="r"))
+        answering = asyncio.ensure_future(again.answer())
+        await until(lambda: again.to_agent.size == 0)
+        await left.input_end(cancelled=True)
+        await until(lambda: left.to_agent.size == 0)
+        go_on.set()
+        assert not (await answering).write_file.replayed
+        await left.over()
+    assert (await get_upload(agent, request_id="r")).state == files_pb2.UPLOAD_STATE_PUBLISHED
     assert (sandbox.root / "file").read_bytes() == b"abc"

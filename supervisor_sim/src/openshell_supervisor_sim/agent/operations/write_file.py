@@ -97,7 +97,7 @@ def _admit_and_publish(
     except Interrupted:
         # The caller left. It cannot go on with what is staged, only write the file again (RSM-10).
         if isinstance(attached, UploadAttempt):
-            services.uploads.lose(attached.upload, TransferError(Reason.UPLOAD_INCOMPLETE, "the caller left"))
+            attached.forget(TransferError(Reason.UPLOAD_INCOMPLETE, "the caller left"))
         raise
     finally:
         end_attached(attached)

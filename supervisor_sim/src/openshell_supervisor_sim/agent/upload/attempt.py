@@ -213,6 +213,11 @@ class UploadAttempt:
         if not keep:
             self._refused(error)
 
+    def forget(self, error: TransferError) -> None:
+        """End the upload as if it had never begun, unless another stream has it by now."""
+        if self._uploads.end(self.upload, Event.LOST, error, holder=self):
+            self._discard()
+
     def _refused(self, error: TransferError) -> None:
         """End the upload, record that, and then free what it occupies as well as possible."""
         if self._uploads.end(
