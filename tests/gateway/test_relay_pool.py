@@ -346,6 +346,19 @@ async def test_a_supervisor_that_is_dead_without_a_sign_is_not_waited_for(
     await used_once(harness, newer)
 
 
+async def test_an_operation_on_a_new_relay_outlives_its_session(
+    harness: GatewayHarness, supervisor: FakeSupervisor
+) -> None:
+    """RLY-8: the supervisor claimed the relay for this operation, so it is there although its agent said nothing yet."""
+    asking = ask(harness)
+    relay = await supervisor.take_relay()
+    assert await relay.next_frame() is not None
+    newer = harness.supervisor()
+    await newer.connect(KEEPS)
+    await relay.answer(ANSWER)
+    assert (await asking).file.size_bytes == 5
+
+
 async def test_an_operation_that_was_answered_outlives_its_session(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
