@@ -10,9 +10,10 @@ from functools import partial
 
 import pytest
 from agent.agent_harness import Peer, Sandbox, get_upload, metadata, opened, peer_of, stat, until
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
-from openshell_supervisor_sim.agent.concurrency import DiskThreads, end_tasks
+from openshell_supervisor_sim.agent.concurrency import DiskThreads
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 
 COUNT = 4

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from google.protobuf.message import DecodeError, Message
 from openshell_files_process import agent_secret
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import SSH_BANNER, frame_segments
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
@@ -21,7 +22,6 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_protocol.varint import VarintError, decode_varint
 
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent.streams import ByteStream, error_message
 
 log = structlog.get_logger("openshell_supervisor_sim.agent_port")

@@ -14,11 +14,11 @@ from typing import Final
 import grpc
 import structlog
 from openshell_files_process.server_process import settle_heap, wait_for_stop
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol.endpoints import Endpoint
 from openshell_files_protocol.limits import STREAM_OPTIONS
 
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent_port import AgentPort
 from openshell_supervisor_sim.commands.connection import CommandServer
 from openshell_supervisor_sim.faults import Fault

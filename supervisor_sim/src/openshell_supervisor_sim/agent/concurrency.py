@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 
@@ -186,26 +186,3 @@ async def _wait(
             if interrupt is not None:
                 interrupt.set()
     return cancelled
-
-
-async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are over, also if cancelled meanwhile.
-
-    What they raised can still be asked of them, but need not be.
-
-    Raises:
-        CancelledError: the caller was cancelled; the tasks are over.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    for task in tasks:
-        task.cancel()
-    while pending := [task for task in tasks if not task.done()]:
-        try:
-            await asyncio.wait(pending)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()
-    if cancelled is not None:
-        raise cancelled

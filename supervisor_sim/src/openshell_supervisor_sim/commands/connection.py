@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import structlog
 from google.protobuf.message import DecodeError
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
 from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2, exec_relay_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent.streams import ByteStream, error_message
 from openshell_supervisor_sim.commands.core.command import (
     TIMED_OUT,

@@ -9,7 +9,8 @@ import socket
 from types import TracebackType
 from typing import Final, Self
 
-from openshell_supervisor_sim.agent.concurrency import end_tasks
+from openshell_files_process.tasks import end_tasks
+
 from openshell_supervisor_sim.relay.byte_stream import RelayByteStream, RelayLostError
 
 #: Read from the port at once. Upstream takes 16 KiB; a relay frame may be 1 MiB.

@@ -11,11 +11,11 @@ from typing import Final
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
-from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.relay.byte_stream import (
     RelayByteStream,
     RelayLostError,

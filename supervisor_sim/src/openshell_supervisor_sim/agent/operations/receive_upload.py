@@ -10,12 +10,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.concurrency import DiskShare, end_tasks
+from openshell_supervisor_sim.agent.concurrency import DiskShare
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
 from openshell_supervisor_sim.agent.core.upload import (

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from openshell_files_process.tasks import end_tasks
 from openshell_files_protocol.chunks import embed, encode_chunk, encode_hole, encode_plain
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
-from openshell_supervisor_sim.agent.concurrency import end_tasks
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest, download_request
 from openshell_supervisor_sim.agent.download.source import Content, DownloadSource, Hole
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
