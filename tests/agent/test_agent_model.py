@@ -208,7 +208,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
     @precondition(lambda self: self._published())
     @rule(number=which, same=st.booleans(), epoch=st.integers(1, 9))
     def finish_again(self, number: int, same: bool, epoch: int) -> None:  # noqa: FBT001
-        """RSM-6, CRS-8: the answer was lost; FINISH_CONFLICT for another digest."""
+        """RSM-6, RSM-21, CRS-8: the answer was lost; FINISH_CONFLICT for another digest."""
         published = self._published()
         self.run(self._finish_again(published[number % len(published)], epoch, same=same))
 

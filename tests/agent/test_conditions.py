@@ -74,7 +74,7 @@ async def test_absent(agent: FileAgent, sandbox: Sandbox, make: Any, names: dict
 async def test_the_kernel_enforces_absent(
     agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], missing: int | None
 ) -> None:
-    """CND-1: a file that appears after the last look is not replaced, with and without renameat2."""
+    """CND-4: a file that appears after the last look is not replaced, with and without renameat2."""
     path = sandbox.root / "file"
     real = sandbox.fs.lstat
 
@@ -94,7 +94,7 @@ async def test_the_kernel_enforces_absent(
 
 
 async def test_create_without_renameat2(agent: FileAgent, sandbox: Sandbox) -> None:
-    """CND-1: a link and an unlink do the same."""
+    """CND-4: a link and an unlink do the same."""
     sandbox.fs.fail("rename_noreplace", errno.EINVAL)
     await put(agent, "/file", b"new", condition=condition(absent=Empty()), request_id="r")
     assert (sandbox.root / "file").read_bytes() == b"new"
@@ -103,7 +103,7 @@ async def test_create_without_renameat2(agent: FileAgent, sandbox: Sandbox) -> N
 
 
 async def test_race_for_a_name(agent: FileAgent, sandbox: Sandbox) -> None:
-    """CND-1: of several that create at the same time exactly one wins, a hundred times."""
+    """CND-3: of several that create at the same time exactly one wins, a hundred times."""
     for round_ in range(100):
         names: list[dict[str, Any]] = [{}, {"request_id": f"r{round_}"}, {}]
         outcomes = await asyncio.gather(
@@ -149,7 +149,7 @@ async def test_digest_and_version(agent: FileAgent, sandbox: Sandbox) -> None:
 
 
 async def test_compared_again_before_publishing(agent: FileAgent, sandbox: Sandbox) -> None:
-    """CND-2, RSM-10: a change during the upload is noticed; the refused finish frees."""
+    """CND-5, RSM-34: a change during the upload is noticed; the refused finish frees."""
     path = sandbox.root / "file"
     for wanted in (condition(digest=digest_of(OLD)), condition(present=Empty())):
         _file(path)
@@ -161,7 +161,7 @@ async def test_compared_again_before_publishing(agent: FileAgent, sandbox: Sandb
 
 
 async def test_concurrent_swaps_have_one_winner(agent: FileAgent, sandbox: Sandbox) -> None:
-    """CND-2: exact against other callers of the agent."""
+    """CND-6: exact against other callers of the agent."""
     _file(sandbox.root / "file")
     for _ in range(20):
         version = (await stat(agent, "/file")).version
@@ -184,14 +184,14 @@ async def test_concurrent_swaps_have_one_winner(agent: FileAgent, sandbox: Sandb
     ],
 )
 async def test_conditions_that_say_nothing(agent: FileAgent, wrong: files_pb2.UploadCondition) -> None:
-    """CND-2: a condition is never ignored."""
+    """CND-7: a condition is never ignored."""
     error = await refusal(put(agent, "/file", b"", condition=wrong))
     assert error.reason is Reason.INVALID_REQUEST
     assert error.fields[0].startswith("metadata.condition")
 
 
 async def test_condition_at_start(agent: FileAgent, sandbox: Sandbox) -> None:
-    """CND-1, CND-2: refused before any byte, by StartUpload too."""
+    """CND-1, CND-2, RSM-12: refused before any byte, by StartUpload too."""
     _file(sandbox.root / "file")
     error = await refusal(start_upload(agent, "/file", condition=condition(absent=Empty()), request_id="r"))
     assert error.reason is Reason.FILE_EXISTS
@@ -214,7 +214,7 @@ async def test_the_destination_became_a_directory(agent: FileAgent, sandbox: San
 async def test_a_destination_that_changes_after_it_was_compared(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CND-2: comparing a digest takes time; what another put there meanwhile is compared, too."""
+    """CND-5: comparing a digest takes time; what another put there meanwhile is compared, too."""
     path = sandbox.root / "file"
     path.write_bytes(OLD)
     inode = path.stat().st_ino
@@ -237,7 +237,7 @@ async def test_a_destination_that_changes_after_it_was_compared(
 
 
 async def test_a_mode_that_changes_while_the_file_is_flushed(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-10: the mode is that of the file which is replaced, and not of one that was there before."""
+    """UPL-46: the mode is that of the file which is replaced, and not of one that was there before."""
     path = sandbox.root / "file"
     path.write_bytes(OLD)
     path.chmod(0o644)

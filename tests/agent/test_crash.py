@@ -79,7 +79,7 @@ async def test_an_upload_that_can_be_found_again(sandbox: Sandbox, point: TraceP
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_any_other_upload_leaves_nothing(sandbox: Sandbox, point: TracePoint) -> None:
-    """UPL-8, UPL-11: nothing but the old file or the new one, without a start-up too."""
+    """UPL-8, RSM-36: nothing but the old file or the new one, without a start-up too."""
     await killed(sandbox, point, "")
     assert (sandbox.root / "file").read_bytes() == (NEW if point in AFTER else OLD)
     assert not sandbox.leftovers()

@@ -118,7 +118,7 @@ def files(sandbox: Sandbox) -> Sandbox:
 @pytest.mark.parametrize("value", ODD_VALUES.values(), ids=ODD_VALUES)
 @pytest.mark.parametrize("column", COLUMNS)
 async def test_an_odd_value_in_a_row(files: Sandbox, column: str, value: object) -> None:
-    """RSM-3: it costs the row at most; no file but a staging file is removed."""
+    """RSM-13: it costs the row at most; no file but a staging file is removed."""
     path = filled(files.settings.state_dir, 3)
     put_into(path, column, value, where="WHERE upload_id = 'u1'")
     found = await starts(files)
@@ -131,7 +131,7 @@ async def test_an_odd_value_in_a_row(files: Sandbox, column: str, value: object)
     "column", [column for column in COLUMNS if KINDS[column] == "str" and column != "failure_reason"]
 )
 async def test_a_text_that_is_none(files: Sandbox, column: str, caplog: pytest.LogCaptureFixture) -> None:
-    """RSM-3: the row is set aside, that is said, and the others go on."""
+    """RSM-13: the row is set aside, that is said, and the others go on."""
     path = filled(files.settings.state_dir, 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"UPDATE uploads SET {column} = CAST(x'fffe' AS TEXT) WHERE upload_id = 'u1'")
@@ -144,7 +144,7 @@ async def test_a_text_that_is_none(files: Sandbox, column: str, caplog: pytest.L
 @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
 @pytest.mark.parametrize("column", ["created", "updated", "expiry"])
 async def test_a_time_that_is_none(files: Sandbox, column: str, value: float) -> None:
-    """RSM-3, RSM-8: an upload that would live for ever is set aside, with its staging file."""
+    """RSM-13, RSM-8: an upload that would live for ever is set aside, with its staging file."""
     path = filled(files.settings.state_dir, 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"UPDATE uploads SET {column} = ? WHERE upload_id = 'u1'", (value,))
@@ -165,7 +165,7 @@ async def test_a_time_that_is_none(files: Sandbox, column: str, value: float) ->
     ],
 )
 async def test_a_noted_name_that_no_agent_gave(files: Sandbox, parent: bytes, name: bytes) -> None:
-    """RSM-3: what it names is left alone."""
+    """RSM-13: what it names is left alone."""
     path = filled(files.settings.state_dir, 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("INSERT INTO names VALUES (?, ?)", (parent, name))
@@ -176,7 +176,7 @@ async def test_a_noted_name_that_no_agent_gave(files: Sandbox, parent: bytes, na
 
 @pytest.mark.parametrize("version", [-(2**31), -5, -1])
 def test_a_version_that_there_never_was(tmp_path: Path, version: int) -> None:
-    """RSM-3: the file is set aside."""
+    """RSM-13: the file is set aside."""
     path = filled(tmp_path, 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"PRAGMA user_version={version}")
@@ -186,7 +186,7 @@ def test_a_version_that_there_never_was(tmp_path: Path, version: int) -> None:
 
 
 def test_an_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
-    """RSM-3: the rows are still there."""
+    """RSM-13: the rows are still there."""
     path = filled(tmp_path, 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA writable_schema=ON")
@@ -208,7 +208,7 @@ def test_an_index_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
 @pytest.mark.parametrize("kind", ["directory", "link", "garbage", "FIFO"])
 def test_what_lies_beside_the_file(tmp_path: Path, suffix: str, kind: str) -> None:
-    """RSM-3: it costs no row that is in the file."""
+    """RSM-13: it costs no row that is in the file."""
     path = filled(tmp_path, 3)
     beside = path.with_name(path.name + suffix)
     beside.unlink(missing_ok=True)
@@ -228,7 +228,7 @@ def test_what_lies_beside_the_file(tmp_path: Path, suffix: str, kind: str) -> No
 
 @pytest.mark.parametrize("kind", ["directory", "link", "FIFO"])
 def test_what_lies_in_the_place_of_the_file(tmp_path: Path, kind: str) -> None:
-    """RSM-3: it is set aside; opening it has no effect, and does not wait."""
+    """RSM-13: it is set aside; opening it has no effect, and does not wait."""
     path = tmp_path / "uploads.sqlite3"
     match kind:
         case "directory":
@@ -310,7 +310,7 @@ def is_of_a_newer_agent(directory: Path) -> bool:
 def test_a_damaged_file(
     original: Path, tmp_path_factory: pytest.TempPathFactory, damage: Damage, name: str
 ) -> None:
-    """RSM-3: whatever is damaged, a journal can be used; only a newer agent's version stops a start."""
+    """RSM-13, RSM-14: whatever is damaged, a journal can be used; only a newer agent's version stops a start."""
     directory = tmp_path_factory.mktemp("damaged")
     shutil.copytree(original, directory, dirs_exist_ok=True)
     path = directory / name

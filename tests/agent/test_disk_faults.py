@@ -64,7 +64,7 @@ async def test_at_open(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any]
 @names_of_both
 @pytest.mark.parametrize("code", [ENOSPC, EDQUOT, EIO, errno.EFBIG])
 async def test_midway(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], code: int) -> None:
-    """RSM-10: what can be gone on with stays; the rest is freed, and so is what a full disk has no room for."""
+    """RSM-10, RSM-35: what can be gone on with stays; the rest is freed, and so is what a full disk has no room for."""
     content = os.urandom(9)
     sandbox.fs.fail("pwrite", None, None, code)
     error = await refusal(put(agent, "/file", content, chunk_bytes=3, **names))
@@ -133,7 +133,7 @@ async def test_at_flush(agent: FileAgent, sandbox: Sandbox, names: dict[str, Any
 async def test_before_the_rename(
     agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], call: str, code: int
 ) -> None:
-    """RSM-10: what trying later can help is not a refused finish, unless the disk is full."""
+    """RSM-34: what trying later can help is not a refused finish, unless the disk is full."""
     (sandbox.root / "file").write_bytes(b"old")
     sandbox.fs.fail(call, code)
     if call == "link_descriptor" and names:
@@ -154,7 +154,7 @@ async def test_before_the_rename(
 
 
 async def test_a_rename_that_will_never_work(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-10: refused for good, so it is freed."""
+    """RSM-34: refused for good, so it is freed."""
     sandbox.fs.fail("rename", errno.EACCES)
     error = await refusal(put(agent, "/file", b"new", request_id="r"))
     assert error.reason is Reason.ACCESS_DENIED

@@ -40,7 +40,7 @@ async def refusal(awaitable: Any) -> Refused:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_checked(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
-    """DWN-1, DWN-2: header, content, trailer with the digest."""
+    """DWN-1, DWN-9: header, content, trailer with the digest."""
     content = os.urandom(size)
     (sandbox.root / "file").write_bytes(content)
     got = await get(agent, "/file")
@@ -85,7 +85,7 @@ async def test_ranges(
     end: int,
     checked: bool,  # noqa: FBT001
 ) -> None:
-    """DWN-4"""
+    """DWN-4, DWN-11, DWN-12"""
     (sandbox.root / "file").write_bytes(b"0123456789")
     got = await get(agent, "/file", checked=checked, **request_)
     assert got.content == b"0123456789"[start:end]
@@ -96,7 +96,7 @@ async def test_ranges(
 
 
 async def test_ranges_that_are_wrong(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DWN-4"""
+    """DWN-12, DWN-13"""
     (sandbox.root / "file").write_bytes(b"0123456789")
     assert (await refusal(get(agent, "/file", offset=11))).reason is Reason.RANGE_INVALID
     both: list[dict[str, Any]] = [{"offset": 1}, {"length": 1}]
@@ -121,7 +121,7 @@ async def test_ranges_that_are_wrong(agent: FileAgent, sandbox: Sandbox) -> None
 async def test_the_caller_chooses_smaller_pieces(
     agent: FileAgent, sandbox: Sandbox, wanted: int, size: int
 ) -> None:
-    """DWN-8: but none so small that they are a flood, whatever the gateway passes on."""
+    """DWN-8, DWN-16: but none so small that they are a flood, whatever the gateway passes on."""
     content = b"x" * (MAX_CHUNK_BYTES + 1)
     (sandbox.root / "file").write_bytes(content)
     got = await get(agent, "/file", max_chunk_bytes=wanted)
@@ -131,7 +131,7 @@ async def test_the_caller_chooses_smaller_pieces(
 
 
 async def test_the_gateway_limits_the_pieces(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-6"""
+    """DWN-16"""
     (sandbox.root / "file").write_bytes(bytes(MIB))
     async with peer_of(agent) as peer:
         request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
@@ -171,7 +171,7 @@ async def test_a_change_is_noticed(
     point: str,
     checked: bool,  # noqa: FBT001
 ) -> None:
-    """DWN-5: whenever it happens, there is no trailer and no good end."""
+    """DWN-14: whenever it happens, there is no trailer and no good end."""
     path = sandbox.root / "file"
     path.write_bytes(os.urandom(3 * MIB))
     os.utime(path, (1, 1))
@@ -203,7 +203,7 @@ async def test_a_file_that_is_replaced_is_read_to_its_end(
 
 @pytest.mark.parametrize("change", [_append, _truncate, _overwrite])
 async def test_a_change_is_allowed(agent: FileAgent, sandbox: Sandbox, change: Any) -> None:
-    """DWN-5: and the trailer says so."""
+    """DWN-15: and the trailer says so."""
     path = sandbox.root / "file"
     path.write_bytes(os.urandom(3 * MIB))
     os.utime(path, (1, 1))
@@ -293,7 +293,7 @@ async def test_a_file_of_nothing_but_a_hole(agent: FileAgent, sandbox: Sandbox) 
 
 
 async def test_a_hole_that_is_cut_off(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DWN-5: a hole behind the new end is no content."""
+    """DWN-14, DWN-15: a hole behind the new end is no content."""
     path = sandbox.root / "file"
     with path.open("wb") as file:
         file.write(b"x")
@@ -328,7 +328,7 @@ async def test_a_slow_reader_holds_little(agent: FileAgent, sandbox: Sandbox) ->
 
 @pytest.mark.parametrize("how", ["cancel", "vanish"])
 async def test_a_peer_that_goes_away(agent: FileAgent, sandbox: Sandbox, how: str) -> None:
-    """FRM-6: the download ends, also while it waits for the peer to take something."""
+    """FRM-16: the download ends, also while it waits for the peer to take something."""
     (sandbox.root / "file").write_bytes(bytes(32 * MIB))
     request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
     async with peer_of(agent, limit=MIB) as peer:
@@ -358,7 +358,7 @@ async def test_messages_that_a_download_does_not_take(agent: FileAgent, sandbox:
 
 
 async def test_the_end_of_input_means_nothing(agent: FileAgent, sandbox: Sandbox) -> None:
-    """FRM-3: a gateway that closes its direction still gets the file."""
+    """FRM-14: a gateway that closes its direction still gets the file."""
     (sandbox.root / "file").write_bytes(b"abc")
     async with peer_of(agent) as peer:
         await peer.send(opened(download=files_pb2.DownloadFileRequest(remote_path="/file", checked=True)))

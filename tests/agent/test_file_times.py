@@ -94,7 +94,7 @@ def _nanoseconds(time: Timestamp) -> int:
 @pytest.mark.parametrize("field", ["st_mtime_ns", "st_ctime_ns"])
 @pytest.mark.parametrize("time", TIMES)
 async def test_any_time_of_a_file(sandbox: Sandbox, field: str, time: int) -> None:
-    """UPL-12, DWN-1: uploaded, described and downloaded, with the nearest time that a message holds."""
+    """UPL-50, DWN-1: uploaded, described and downloaded, with the nearest time that a message holds."""
     sandbox.fs = OddFileSystem(**{field: time})
     agent = sandbox.agent()
     await agent.start()
@@ -124,7 +124,7 @@ async def test_any_time_of_a_file(sandbox: Sandbox, field: str, time: int) -> No
     ids=str,
 )
 async def test_any_number_of_a_file(sandbox: Sandbox, odd: dict[str, int]) -> None:
-    """UPL-12, RSM-3: also in the journal, and a start-up compares inode numbers of 64 bits."""
+    """UPL-42, RSM-3: also in the journal, and a start-up compares inode numbers of 64 bits."""
     sandbox.fs = OddFileSystem(**odd)
     agent = sandbox.agent()
     await agent.start()
@@ -165,7 +165,7 @@ def roomy(sandbox: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize("seconds", [-INT64, -1, 1 << 40, INT64 - 1])
 async def test_real_files_of_any_time(roomy: Sandbox, seconds: int) -> None:
-    """DWN-1, UPL-12: what a command did with `touch`; the upload replaces such a file."""
+    """DWN-1, UPL-50: what a command did with `touch`; the upload replaces such a file."""
     agent = roomy.agent()
     await agent.start()
     try:
@@ -199,7 +199,7 @@ def _timestamp(seconds: int, nanos: int = 0) -> Timestamp:
     ids=lambda time: f"{time.seconds}:{time.nanos}",
 )
 async def test_times_that_are_none(agent: FileAgent, sandbox: Sandbox, time: Timestamp) -> None:
-    """UPL-10: refused with the field, and nothing is staged."""
+    """UPL-49: refused with the field, and nothing is staged."""
     for operation in (
         put(agent, "/a", b"x", modified_time=time),
         start_upload(agent, "/a", modified_time=time),
@@ -221,7 +221,7 @@ class ShortTimes(StrictFileSystem):
 
 @pytest.mark.parametrize("fields", [{}, {"request_id": "r"}], ids=["transient", "named"])
 async def test_times_that_the_file_system_does_not_keep(sandbox: Sandbox, fields: dict[str, Any]) -> None:
-    """UPL-10, RSM-9: refused before anything is staged; a file that is there already keeps its own time."""
+    """UPL-49, RSM-9: refused before anything is staged; a file that is there already keeps its own time."""
     sandbox.fs = ShortTimes()
     agent = sandbox.agent()
     await agent.start()
@@ -249,7 +249,7 @@ async def test_times_that_the_file_system_does_not_keep(sandbox: Sandbox, fields
 
 
 async def test_a_time_that_cannot_be_tried(sandbox: Sandbox) -> None:
-    """UPL-10: a file system that knows no times at all says so, and nothing is left."""
+    """UPL-49: a file system that knows no times at all says so, and nothing is left."""
     agent = sandbox.agent()
     await agent.start()
     try:

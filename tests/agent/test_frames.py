@@ -63,7 +63,7 @@ async def test_how_bytes_are_cut_means_nothing(agent: FileAgent, sandbox: Sandbo
     ids=["ssh", "endless varint", "too long", "not a message"],
 )
 async def test_bytes_that_are_not_frames(agent: FileAgent, data: bytes) -> None:
-    """FRM-1, FRM-5"""
+    """FRM-10, FRM-5"""
     assert await first(agent, data) is Reason.AGENT_PROTOCOL_ERROR
 
 
@@ -102,7 +102,7 @@ async def test_open_comes_once(agent: FileAgent) -> None:
 
 @pytest.mark.parametrize("data", [b"", framed(opened(stat_file=files_pb2.StatFileRequest()))[:3]])
 async def test_a_stream_that_ends_before_open(agent: FileAgent, data: bytes) -> None:
-    """FRM-3: nobody asked for anything, so nothing is answered."""
+    """FRM-14: nobody asked for anything, so nothing is answered."""
     async with peer_of(agent) as peer:
         if data:
             await peer.send_bytes(data)
@@ -128,7 +128,7 @@ async def refusal_of_open(agent: FileAgent, **operation: Any) -> Any:
 
 
 async def test_accepted_is_first(agent: FileAgent, sandbox: Sandbox) -> None:
-    """FRM-3: exactly one last frame, and `accepted` before it."""
+    """FRM-3, FRM-13: exactly one last frame, and `accepted` before it."""
     (sandbox.root / "file").write_bytes(b"x")
     operations: list[dict[str, Any]] = [
         {"stat_file": files_pb2.StatFileRequest(remote_path="/file")},

@@ -112,7 +112,7 @@ WAYS = {
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_supervisors_own_files(kept: Kept, way: str, method: str) -> None:
-    """PTH-7: neither read, nor described, nor compared, nor replaced, however a path leads there."""
+    """PTH-7, PTH-19: neither read, nor described, nor compared, nor replaced, however a path leads there."""
     with pytest.raises(Refused) as refused:
         await METHODS[method](kept.agent, WAYS[way])
     link = way == "over a link" and method in {"download", "stat"}
@@ -132,7 +132,7 @@ async def test_directories_are_not_made_in_the_state(kept: Kept) -> None:
 
 
 async def test_a_token_that_is_replaced(kept: Kept) -> None:
-    """PTH-7: the new one, and its place while there is none, are guarded as the first."""
+    """PTH-19: the new one, and its place while there is none, are guarded as the first."""
     token = kept.root / "etc/openshell/token"
     token.unlink()
     for method in ("upload", "start", "stat"):
@@ -225,7 +225,7 @@ async def test_a_file_that_is_covered_is_not_read(covered: FileAgent, path: str,
 
 
 async def test_a_file_that_is_covered_is_replaced(covered: FileAgent) -> None:
-    """PTH-8, EXE-7: the rename ends the mount, so files and commands agree from then on."""
+    """PTH-21, EXE-7: the rename ends the mount, so files and commands agree from then on."""
     await put(covered, "/etc/passwd", b"mine")
     assert (await get(covered, "/etc/passwd")).content == b"mine"
 
@@ -255,7 +255,7 @@ async def _directory_moved_away(_agent: FileAgent, root: Path) -> None:
 async def test_the_number_of_an_inode_that_is_gone(
     covered: FileAgent, both: Sandbox, lose: Callable[[FileAgent, Path], Awaitable[None]]
 ) -> None:
-    """PTH-8: no other file or directory gets it, whatever became of the one that was covered."""
+    """PTH-22: no other file or directory gets it, whatever became of the one that was covered."""
     numbers = {os.stat(both.root / name).st_ino for name in ("etc/passwd", "dev")}
     await lose(covered, both.root)
     for number in range(300):
@@ -274,7 +274,7 @@ async def test_the_number_of_an_inode_that_is_gone(
 @pytest.mark.parametrize("name", ["etc/passwd", "dev"])
 @pytest.mark.usefixtures("covered")
 async def test_what_is_guarded_is_held(both: Sandbox, name: str) -> None:
-    """PTH-8: on every file system, also on one that does not use numbers again at once."""
+    """PTH-22: on every file system, also on one that does not use numbers again at once."""
     path = both.root / name
     assert str(path) in {os.readlink(f"/proc/self/fd/{fd}") for fd in _open_descriptors()}
 

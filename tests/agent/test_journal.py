@@ -138,7 +138,7 @@ STATES = [
 
 
 def test_purging_forgets_old_outcomes_and_nothing_else(journal: Journal) -> None:
-    """RSM-3, RSM-6: never what is unfinished, however old it is."""
+    """RSM-3, RSM-22, RSM-23: never what is unfinished, however old it is."""
     for age, updated in enumerate((1.0, 3.0)):
         for number, state in enumerate(STATES):
             journal.write(replace(record(10 * age + number), state=state, updated=updated), durable=False)
@@ -175,7 +175,7 @@ def file_bytes(directory: Path) -> int:
 
 
 def test_a_row_is_bounded(journal: Journal) -> None:
-    """RSM-6: what nobody can need is not kept."""
+    """RSM-23: what nobody can need is not kept."""
     with pytest.raises(TransferError) as refused:
         journal.write(replace(record(1), metadata=bytes(MAX_ROW_BYTES)), durable=False)
     assert refused.value.reason is Reason.INVALID_REQUEST
@@ -183,7 +183,7 @@ def test_a_row_is_bounded(journal: Journal) -> None:
 
 
 def test_the_quota_is_kept_at_the_cost_of_who_fills_it(tmp_path: Path) -> None:
-    """RSM-3, RSM-6: outcomes of the principal with the most go first, unfinished uploads never; space is given back."""
+    """RSM-3, RSM-23: outcomes of the principal with the most go first, unfinished uploads never; space is given back."""
     quota = MIB
     journal = Journal(tmp_path, quota)
     try:
@@ -211,7 +211,7 @@ def test_the_quota_is_kept_at_the_cost_of_who_fills_it(tmp_path: Path) -> None:
 
 
 def test_others_keep_their_outcomes(tmp_path: Path) -> None:
-    """RSM-6: who writes many small files makes its own outcomes go, not another's."""
+    """RSM-23: who writes many small files makes its own outcomes go, not another's."""
     journal = Journal(tmp_path, MIB)
     try:
         bob = [replace(record(number), principal="bob") for number in range(20)]
@@ -274,7 +274,7 @@ def _directory(path: Path) -> None:
 def test_a_damaged_journal_is_set_aside(
     tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RSM-3: the agent starts without it and says so; nothing of it is thrown away."""
+    """RSM-13: the agent starts without it and says so; nothing of it is thrown away."""
     journal = Journal(tmp_path)
     for number in range(50):
         journal.write(record(number), durable=False)

@@ -22,7 +22,7 @@ def stat(path: str, *, keep: bool = True) -> Request:
 
 
 async def test_operations_of_all_kinds_one_after_the_other(agent: FileAgent, sandbox: Sandbox) -> None:
-    """FRM-9: what is left of the last one's input is thrown away, and one that failed ends as the others do."""
+    """FRM-9, FRM-24: what is left of the last one's input is thrown away, and one that failed ends as the others do."""
     async with peer_of(agent) as peer:
         for number in range(3):
             await upload(peer, "/file", b"%d" % number)
@@ -52,13 +52,14 @@ async def test_the_next_one_may_be_there_before_the_last_one_is_answered(
 
 
 async def test_nothing_follows_where_nobody_asked(agent: FileAgent) -> None:
-    """FRM-9: an older gateway ends its relays, and finds them ended."""
+    """FRM-23: an older gateway ends its relays, and finds them ended."""
     async with peer_of(agent) as peer:
         await upload(peer, "/file", b"content", keep=False)
         await peer.answer()
 
 
 async def test_what_breaks_the_protocol_ends_the_stream(agent: FileAgent) -> None:
+    """FRM-25."""
     async with peer_of(agent) as peer:
         await peer.send(stat("/"))
         await peer.last_frame()
@@ -67,7 +68,7 @@ async def test_what_breaks_the_protocol_ends_the_stream(agent: FileAgent) -> Non
 
 
 async def test_what_breaks_the_protocol_in_an_operation_ends_the_stream(agent: FileAgent) -> None:
-    """Behind it nobody knows what is content and what an open, and so who is asking."""
+    """FRM-25: behind it nobody knows what is content and what an open, and so who is asking."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", 7), keep_relay=True))
         await peer.accepted()
@@ -96,7 +97,7 @@ async def test_a_stream_at_rest_is_no_operation(agent: FileAgent) -> None:
 
 @pytest.mark.parametrize("at_rest", [True, False])
 async def test_an_agent_that_finishes_waits_for_nothing(agent: FileAgent, *, at_rest: bool) -> None:
-    """FRM-9: it ends streams at rest, and the others after the operation that runs."""
+    """FRM-28: it ends streams at rest, and the others after the operation that runs."""
     async with peer_of(agent) as peer:
         if at_rest:
             await peer.send(stat("/"))

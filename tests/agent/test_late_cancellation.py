@@ -70,7 +70,7 @@ async def test_the_old_file_stays(
     *,
     together: bool,
 ) -> None:
-    """UPL-1, UPL-2: what is cancelled before the rename is not published, and leaves nothing."""
+    """UPL-1, UPL-34, FRM-17: what is cancelled before the rename is not published, and leaves nothing."""
     (sandbox.root / "file").write_bytes(b"old")
     with held(sandbox, monkeypatch, step) as reached:
         async with peer_of(agent) as peer:
@@ -85,7 +85,7 @@ async def test_the_old_file_stays(
 async def test_what_can_be_resumed_stays_staged(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-11: an upload with a request_id can be found, and goes on where it stopped."""
+    """RSM-10: an upload with a request_id can be found, and goes on where it stopped."""
     with held(sandbox, monkeypatch, TracePoint.UPLOAD_FLUSHED) as reached:
         async with peer_of(agent) as peer:
             await send(peer, b"content", together=False, request_id="again")
@@ -98,7 +98,7 @@ async def test_what_can_be_resumed_stays_staged(
 
 
 async def test_an_explicit_finish_publishes_all_the_same(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-3, ADR 0001: a finish says that the file is complete; a cancellation behind it takes nothing back."""
+    """UPL-35, ADR 0001: a finish says that the file is complete; a cancellation behind it takes nothing back."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", 3)))
         await peer.data(0, b"new")
@@ -109,7 +109,7 @@ async def test_an_explicit_finish_publishes_all_the_same(agent: FileAgent, sandb
 
 
 async def test_an_end_without_a_cancellation_publishes(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-2: also if the relay ends right behind it, which means nothing (FRM-3)."""
+    """UPL-2: also if the relay ends right behind it, which means nothing (FRM-14)."""
     async with peer_of(agent) as peer:
         await send(peer, b"new", together=True)
         peer.to_agent.end()

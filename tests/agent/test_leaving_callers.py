@@ -72,7 +72,7 @@ def endless_zeros(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 async def test_a_hole_is_not_hashed_for_nobody(
     agent: FileAgent, sandbox: Sandbox, endless_zeros: threading.Event, operation: str
 ) -> None:
-    """FRM-6: `cancelled` ends the hashing of a hole at its next step, also in a download's first piece."""
+    """FRM-16: `cancelled` ends the hashing of a hole at its next step, also in a download's first piece."""
     with (sandbox.root / "hole").open("wb") as file:
         file.truncate(1 << 42)
     async with peer_of(agent) as peer:
@@ -89,7 +89,7 @@ async def test_a_hole_is_not_hashed_for_nobody(
 async def test_an_agent_that_stops_hashes_nothing(
     sandbox: Sandbox, endless_zeros: threading.Event, operation: str
 ) -> None:
-    """FRM-6: what an agent that is closed would still compute, nobody could be told."""
+    """FRM-16: what an agent that is closed would still compute, nobody could be told."""
     with (sandbox.root / "hole").open("wb") as file:
         file.truncate(1 << 42)
     agent = sandbox.agent()
@@ -184,7 +184,7 @@ HASHING: dict[str, list[Request]] = {
 
 @pytest.mark.parametrize("operation", HASHING)
 async def test_the_work_that_follows_a_cancellation(sandbox: Sandbox, work: Work, operation: str) -> None:
-    """FRM-6: at most the step that was under way, by each who hashes; the threads are free for others."""
+    """FRM-16: at most the step that was under way, by each who hashes; the threads are free for others."""
     with (sandbox.root / "hole").open("wb") as file:
         file.truncate(HOLE_BYTES)
     first = sandbox.agent()

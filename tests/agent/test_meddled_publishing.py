@@ -170,7 +170,7 @@ async def test_a_change_before_the_rename(
     meddle: Meddle,
     reason: Reason,
 ) -> None:
-    """UPL-3, UPL-8: nothing is published, and the old file stays."""
+    """UPL-37, UPL-8: nothing is published, and the old file stays."""
     (sandbox.root / "file").write_bytes(b"old")
     moment(meddler, meddle)
     with pytest.raises(Refused) as refused:
@@ -191,7 +191,7 @@ async def test_a_change_that_leaves_the_content(
     moment: Callable[[Meddler, Meddle], None],
     meddle: Meddle,
 ) -> None:
-    """UPL-3, UPL-9, UPL-10: what counts is the content; mode and time are those that were asked for."""
+    """UPL-38, UPL-9, UPL-10, UPL-48: what counts is the content; mode and time are those that were asked for."""
     moment(meddler, meddle)
     answer = await put(agent, "/file", CONTENT, mode=0o640, **how)
     assert meddler.done
@@ -211,7 +211,7 @@ async def test_a_change_in_the_moment_of_the_rename(
     moment: Callable[[Meddler, Meddle], None],
     meddle: Meddle,
 ) -> None:
-    """UPL-12: it is published, and the answer claims no digest of it, now or later."""
+    """UPL-43: it is published, and the answer claims no digest of it, now or later."""
     moment(meddler, meddle)
     answer = await put(agent, "/file", CONTENT, **how)
     assert meddler.done
@@ -228,7 +228,7 @@ async def test_a_change_in_the_moment_of_the_rename(
 async def test_another_file_in_the_place_of_the_staging_file(
     agent: FileAgent, sandbox: Sandbox, meddler: Meddler, moment: Callable[[Meddler, Meddle], None]
 ) -> None:
-    """UPL-3: it is refused, or no digest is claimed of it."""
+    """UPL-37, UPL-43: it is refused, or no digest is claimed of it."""
 
     def swap(_path: str) -> None:
         (name,) = sandbox.leftovers()
@@ -250,7 +250,7 @@ async def test_another_file_in_the_place_of_the_staging_file(
 async def test_a_file_that_is_touched_all_the_time(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-3: the agent gives up; the upload stays, and can be finished."""
+    """UPL-39: the agent gives up, and frees what was staged."""
     read = sandbox.fs.pread
 
     def touched(fd: int, size: int, offset: int) -> bytes:
@@ -268,7 +268,7 @@ async def test_a_file_that_is_touched_all_the_time(
 
 
 async def test_a_version_in_the_answer_is_of_what_was_published(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-12: not of what a program made of it while the directory was flushed."""
+    """UPL-42: not of what a program made of it while the directory was flushed."""
     sandbox.on_trace["upload.renamed"] = lambda: write(str(sandbox.root / "file"))
     answer = await put(agent, "/file", CONTENT)
     assert answer.file.HasField("digest")
@@ -278,7 +278,7 @@ async def test_a_version_in_the_answer_is_of_what_was_published(agent: FileAgent
 
 
 def test_a_time_that_no_later_write_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UPL-3: it lies before what the kernel's clock says, which stands still for a while, and not far before."""
+    """UPL-38: it lies before what the kernel's clock says, which stands still for a while, and not far before."""
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     now = time.time_ns()
@@ -296,7 +296,7 @@ def test_a_time_that_no_later_write_gives(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_write_is_seen_however_soon_it_comes(tmp_path: Path) -> None:
-    """UPL-3: with the kernel's own clock."""
+    """UPL-38: with the kernel's own clock."""
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     fd = os.open(path, os.O_RDWR)

@@ -65,7 +65,7 @@ ENDS: dict[str, End] = {"abort": _abort, "expiry": _expire, "going on": _going_o
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_directory_that_is_moved(agent: FileAgent, sandbox: Sandbox, end: str) -> None:
-    """RSM-10: what was staged is freed at once, wherever the directory is now."""
+    """RSM-34: what was staged is freed at once, wherever the directory is now."""
     (sandbox.root / "d").mkdir()
     started = await _waiting(agent, "/d/f")
     (sandbox.root / "d").rename(sandbox.root / "elsewhere")
@@ -80,7 +80,7 @@ async def test_a_directory_that_is_moved(agent: FileAgent, sandbox: Sandbox, end
 
 @pytest.mark.parametrize("end", ["abort", "expiry"])
 async def test_a_directory_that_is_moved_while_no_agent_runs(sandbox: Sandbox, end: str) -> None:
-    """RSM-3, RSM-10: its staging file is removed once the directory is back, also after further starts."""
+    """RSM-3, RSM-34: its staging file is removed once the directory is back, also after further starts."""
     first = sandbox.agent()
     await first.start()
     (sandbox.root / "d").mkdir()
@@ -104,7 +104,7 @@ async def test_a_directory_that_is_moved_while_no_agent_runs(sandbox: Sandbox, e
 
 
 async def test_a_race_of_moves(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-10: aborts while the directory goes to and fro leave nothing."""
+    """RSM-34: aborts while the directory goes to and fro leave nothing."""
     there, away = sandbox.root / "d", sandbox.root / "elsewhere"
     there.mkdir()
     for _ in range(20):

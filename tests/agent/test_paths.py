@@ -125,7 +125,7 @@ async def test_odd_names_are_names(either: FileAgent, both: Sandbox, name: str) 
 
 
 async def test_relative_paths_start_at_the_workdir(sandbox: Sandbox) -> None:
-    """PTH-1"""
+    """PTH-10"""
     sandbox.settings = replace(sandbox.settings, workdir="/home/user")
     agent = sandbox.agent()
     await agent.start()
@@ -172,7 +172,7 @@ OF_ANOTHER: dict[str, Callable[[FileAgent, str], Awaitable[Any]]] = {
 @pytest.mark.parametrize("way", ["its name", "a link", "nothing there"])
 @pytest.mark.parametrize("method", OF_ANOTHER)
 async def test_staging_names_are_reserved(either: FileAgent, both: Sandbox, method: str, way: str) -> None:
-    """PTH-7, RSM-2: nobody reads, describes or replaces what another one uploads, not through a link either."""
+    """PTH-20, RSM-2: nobody reads, describes or replaces what another one uploads, not through a link either."""
     started = await start_upload(either, "/file", 6, request_id="r")
     async with peer_of(either) as peer:
         fields: dict[str, Any] = {"upload_id": started.upload_id, "epoch": 1, "request_id": "r"}
@@ -227,7 +227,7 @@ async def test_no_link_leaves_the_root(either: FileAgent, both: Sandbox, target:
 
 
 async def test_too_many_links(either: FileAgent, both: Sandbox) -> None:
-    """PTH-3: forty, as in the kernel; a loop ends."""
+    """PTH-13: forty, as in the kernel; a loop ends."""
     (both.root / "d0").mkdir()
     for index in range(41):
         (both.root / f"d{index + 1}").symlink_to(f"d{index}")
@@ -240,7 +240,7 @@ async def test_too_many_links(either: FileAgent, both: Sandbox) -> None:
 
 
 async def test_too_many_leaf_links(either: FileAgent, both: Sandbox) -> None:
-    """PTH-3, PTH-4: forty of them too, where they are followed by the agent and not by the kernel."""
+    """PTH-13, PTH-14: forty of them too, where they are followed by the agent and not by the kernel."""
     (both.root / "l0").write_bytes(b"x")
     for index in range(41):
         (both.root / f"l{index + 1}").symlink_to(f"l{index}")
@@ -249,7 +249,7 @@ async def test_too_many_leaf_links(either: FileAgent, both: Sandbox) -> None:
 
 
 async def test_leaf_links(either: FileAgent, both: Sandbox) -> None:
-    """PTH-4: refused, followed or replaced, as the caller says."""
+    """PTH-14: refused, followed or replaced, as the caller says."""
     root = both.root
     (root / "dir").mkdir()
     (root / "dir" / "real").write_bytes(b"old")
@@ -271,7 +271,7 @@ async def test_leaf_links(either: FileAgent, both: Sandbox) -> None:
 
 
 async def test_dangling_leaf_links(either: FileAgent, both: Sandbox) -> None:
-    """PTH-4, PTH-6"""
+    """PTH-14, PTH-6"""
     root = both.root
     (root / "dangling").symlink_to("nothing")
     (root / "deeper").symlink_to("no/thing")
@@ -284,7 +284,7 @@ async def test_dangling_leaf_links(either: FileAgent, both: Sandbox) -> None:
 
 
 async def test_what_is_not_a_regular_file(either: FileAgent, both: Sandbox) -> None:
-    """PTH-4: a FIFO does not make the agent wait."""
+    """PTH-4, PTH-15: a FIFO does not make the agent wait."""
     root = both.root
     (root / "directory").mkdir()
     os.mkfifo(root / "fifo")
@@ -302,7 +302,7 @@ async def test_what_is_not_a_regular_file(either: FileAgent, both: Sandbox) -> N
 
 
 async def test_a_device_is_never_opened(either: FileAgent, both: Sandbox) -> None:
-    """PTH-4: only looked at; /dev/zero would never end."""
+    """PTH-15: only looked at; /dev/zero would never end."""
     try:
         os.mknod(both.root / "zero", 0o666 | stat_module.S_IFCHR, os.makedev(1, 5))
     except PermissionError:
@@ -313,7 +313,7 @@ async def test_a_device_is_never_opened(either: FileAgent, both: Sandbox) -> Non
 
 
 async def test_missing_things(either: FileAgent, both: Sandbox) -> None:
-    """PTH-6"""
+    """PTH-6, PTH-16, PTH-17"""
     (both.root / "file").write_bytes(b"x")
     assert (await refusal(get(either, "/missing"))).reason is Reason.FILE_NOT_FOUND
     assert (await refusal(get(either, "/no/where"))).reason is Reason.PARENT_NOT_FOUND
@@ -325,7 +325,7 @@ async def test_missing_things(either: FileAgent, both: Sandbox) -> None:
 
 
 async def test_the_agents_staging_directory_is_the_destinations(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-8: a parent that is swapped for a link after admission does not divert the file."""
+    """UPL-36: a parent that is swapped for a link after admission does not divert the file."""
     root = sandbox.root
     (root / "real").mkdir()
     (root / "other").mkdir()
@@ -364,7 +364,7 @@ async def whole_machine(both: Sandbox, tmp_path: Path) -> AsyncIterator[FileAgen
     ],
 )
 async def test_kernel_interfaces(whole_machine: FileAgent, path: str) -> None:
-    """PTH-3, PTH-5: nothing of procfs or sysfs, and no way through its magic links."""
+    """PTH-11, PTH-5: nothing of procfs or sysfs, and no way through its magic links."""
     assert (await refusal(get(whole_machine, path))).reason is Reason.PATH_FORBIDDEN
     assert (await refusal(get(whole_machine, path, leaf_link=FOLLOW))).reason is Reason.PATH_FORBIDDEN
     assert (await refusal(put(whole_machine, path, b"x"))).reason is Reason.PATH_FORBIDDEN
@@ -401,7 +401,7 @@ async def test_a_file_of_a_kernel_interface_in_an_ordinary_directory(
 
 
 async def test_links_to_kernel_interfaces(whole_machine: FileAgent, tmp_path: Path) -> None:
-    """PTH-3, PTH-5"""
+    """PTH-11, PTH-5"""
     (tmp_path / "magic").symlink_to("/proc/self/root")
     (tmp_path / "plain").symlink_to("/proc/self/../../etc")
     (tmp_path / "leaf").symlink_to("/proc/self/root/etc/passwd")
@@ -473,7 +473,7 @@ async def test_read_only(agent: FileAgent, sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
 async def test_a_kernel_without_openat2(sandbox: Sandbox, code: int) -> None:
-    """PTH-3: or a filter that refuses it: paths are walked."""
+    """PTH-12: or a filter that refuses it: paths are walked."""
     sandbox.fs.fail("openat2", code)
     agent = sandbox.agent()
     await agent.start()

@@ -34,7 +34,7 @@ def core(published: tuple[int, Digest] | None = None) -> UploadCore:
 
 
 def test_waiting_changes_nothing() -> None:
-    """WAI-2, WAI-3: before, between and behind chunks, until the finish."""
+    """WAI-6, WAI-3: before, between and behind chunks, until the finish."""
     machine = core()
     assert machine.receive(Waiting()) == Skip()
     assert machine.receive(Chunk(0, b"abc", 1)) == Stage(0, b"abc", 1)
@@ -49,7 +49,7 @@ def test_waiting_before_a_finish_that_is_replayed() -> None:
 
 
 def test_nothing_is_waited_for_behind_the_finish() -> None:
-    """UPL-4, WAI-3"""
+    """UPL-20, WAI-7"""
     machine = core()
     machine.receive(Finish(0, SHA.algorithm.value, SHA.value))
     action = machine.receive(Waiting())

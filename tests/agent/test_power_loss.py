@@ -236,5 +236,5 @@ async def run(
 async def test_power_is_lost(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, story: Any
 ) -> None:
-    """UPL-8, UPL-9, RSM-3, RSM-4, RSM-7, CRS-9, CRS-10."""
+    """UPL-8, UPL-9, UPL-40, RSM-3, RSM-4, RSM-7, CRS-9, CRS-10."""
     await run(story, sandbox, monkeypatch, tmp_path)

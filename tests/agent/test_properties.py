@@ -415,7 +415,7 @@ PATHS = st.tuples(
 @settings(max_examples=100, deadline=None)
 @given(tree=trees(), path=PATHS, follow=st.booleans(), create=st.booleans())
 def test_resolvers_agree(tree: list[tuple[str, str]], path: str, *, follow: bool, create: bool) -> None:
-    """PTH-3: with openat2 and without, the result is the same."""
+    """PTH-12: with openat2 and without, the result is the same."""
     _resolvers_agree(tree, path, follow=follow, create=create)
 
 
@@ -425,12 +425,12 @@ def test_resolvers_agree(tree: list[tuple[str, str]], path: str, *, follow: bool
 def test_resolvers_agree_at_length(
     tree: list[tuple[str, str]], path: str, *, follow: bool, create: bool
 ) -> None:
-    """PTH-3"""
+    """PTH-12"""
     _resolvers_agree(tree, path, follow=follow, create=create)
 
 
 def test_the_kernel_has_openat2(tmp_path: Path) -> None:
-    """PTH-3: where it has not, the two tests above compare the walk with itself; this one says so."""
+    """PTH-12: where it has not, the two tests above compare the walk with itself; this one says so."""
     root = SandboxRoot(tmp_path, "/", use_openat2=True, fs=FileSystem())
     try:
         if not root.uses_openat2:

@@ -127,7 +127,7 @@ async def test_concurrent_starts_are_one(agent: FileAgent, sandbox: Sandbox) -> 
     ids=lambda change: next(iter(change)),
 )
 async def test_another_request_under_the_same_name(agent: FileAgent, change: dict[str, Any]) -> None:
-    """RSM-1: also for UploadFile, by either name."""
+    """RSM-11: also for UploadFile, by either name."""
     status = await start_upload(agent, "/file", 3, request_id="r")
     wanted: dict[str, Any] = {"path": "/file", "size": 3} | change
     assert await reason_of(start_upload(agent, request_id="r", **wanted)) is Reason.UPLOAD_CONFLICT
@@ -194,7 +194,7 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
 
 
 async def test_an_inline_retry_starts_over(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-4: a caller that has learnt no offset sends from the first byte."""
+    """RSM-17: a caller that has learnt no offset sends from the first byte."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", request_id="r")))
         await peer.chunk(b"abandoned")
@@ -207,7 +207,7 @@ async def test_an_inline_retry_starts_over(agent: FileAgent, sandbox: Sandbox) -
 
 
 async def test_take_over(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-5: the older stream ends although it is silent; the epoch rises."""
+    """RSM-5, RSM-18: the older stream ends although it is silent; the epoch rises."""
     status = await start_upload(agent, "/file")
     async with peer_of(agent) as old:
         await old.send(opened(upload=going_on(status)))
@@ -226,7 +226,7 @@ async def test_take_over(agent: FileAgent, sandbox: Sandbox) -> None:
 
 
 async def test_a_late_writer_writes_nothing(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-5: a chunk that is in the disk thread when the epoch rises is not written."""
+    """RSM-18: a chunk that is in the disk thread when the epoch rises is not written."""
     status = await start_upload(agent, "/file")
     gate, reached = threading.Event(), threading.Event()
 
@@ -252,7 +252,7 @@ async def test_a_late_writer_writes_nothing(agent: FileAgent, sandbox: Sandbox) 
 
 
 async def test_a_second_stream_of_the_same_epoch(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-5: the newer stream goes on; the agent had not noticed that the older is dead."""
+    """RSM-18: the newer stream goes on; the agent had not noticed that the older is dead."""
     status = await start_upload(agent, "/file")
     async with peer_of(agent) as old:
         await old.send(opened(upload=going_on(status)))
@@ -264,7 +264,7 @@ async def test_a_second_stream_of_the_same_epoch(agent: FileAgent, sandbox: Sand
 
 
 async def test_epochs_that_were_never_given(agent: FileAgent) -> None:
-    """RSM-5"""
+    """RSM-20"""
     status = await start_upload(agent, "/file")
     for epoch in (0, 2):
         with pytest.raises(Refused) as refused:
@@ -273,7 +273,7 @@ async def test_epochs_that_were_never_given(agent: FileAgent) -> None:
 
 
 async def test_finish_is_idempotent(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-6: by either name, with or without the content, and after a restart."""
+    """RSM-6, RSM-21: by either name, with or without the content, and after a restart."""
     status = await start_upload(restarted[0], "/file", 3, request_id="r")
     first = await put(
         restarted[0], "/file", b"abc", request_id="r", upload_id=status.upload_id, epoch=status.epoch
@@ -295,7 +295,7 @@ async def test_finish_is_idempotent(restarted: list[FileAgent], sandbox: Sandbox
 
 
 async def test_tombstones_are_forgotten(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-6: after their time, not before."""
+    """RSM-22: after their time, not before."""
     await put(agent, "/file", b"abc", request_id="r")
     sandbox.now[0] += sandbox.settings.tombstone_seconds - 1
     await agent.sweep()
@@ -334,7 +334,7 @@ async def test_verifying_is_said(agent: FileAgent, sandbox: Sandbox) -> None:
 
 
 async def test_abort(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-10: frees what was staged and ends a stream; it can be repeated."""
+    """RSM-34: frees what was staged and ends a stream; it can be repeated."""
     status = await start_upload(agent, "/file", request_id="r")
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=going_on(status)))
@@ -417,7 +417,7 @@ async def test_the_row_of_a_staging_file_that_is_gone(restarted: list[FileAgent]
 async def test_directories_that_an_earlier_agent_made(
     restarted: list[FileAgent], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-9, CRS-9: nobody knows whether they are flushed, so they are before the answer promises it."""
+    """UPL-40, CRS-9: nobody knows whether they are flushed, so they are before the answer promises it."""
     parents = files_pb2.PARENT_POLICY_CREATE
     status = await start_upload(restarted[0], "/a/b/file", request_id="r", parents=parents)
     agent = await restart(restarted, sandbox)
@@ -441,7 +441,7 @@ async def test_directories_that_an_earlier_agent_made(
 
 
 async def test_list(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-8: the caller's own, oldest first."""
+    """RSM-31: the caller's own, oldest first."""
     for name in ("one", "two"):
         sandbox.now[0] += 1
         status = await start_upload(agent, f"/{name}", request_id=name)
@@ -457,7 +457,7 @@ async def test_list(agent: FileAgent, sandbox: Sandbox) -> None:
 
 
 async def test_identical_file_is_not_sent(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-9: mode and time are applied; the answer can be found again."""
+    """RSM-9, RSM-33: mode and time are applied; the answer can be found again."""
     path = sandbox.root / "file"
     path.write_bytes(b"same")
     inode = path.stat().st_ino
@@ -487,7 +487,7 @@ async def test_another_file_is_sent(agent: FileAgent, sandbox: Sandbox, content:
 
 
 async def test_staging_file_removed_inside_the_sandbox(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-7: of what cannot be known nothing is claimed."""
+    """RSM-24: of what cannot be known nothing is claimed."""
     status = await start_upload(agent, "/file", request_id="r")
     (sandbox.root / sandbox.leftovers()[0]).unlink()
     assert await reason_of(finish(agent, status, b"abc")) is Reason.UPLOAD_UNKNOWN
@@ -528,7 +528,7 @@ async def test_a_staging_file_that_its_owner_may_not_write(agent: FileAgent, san
 async def test_asking_for_the_digest_of_what_was_removed(
     restarted: list[FileAgent], sandbox: Sandbox
 ) -> None:
-    """RSM-7: it is as unknown as any other."""
+    """RSM-24: it is as unknown as any other."""
     await start_upload(restarted[0], "/file", request_id="r")
     agent = await restart(restarted, sandbox)
     (sandbox.root / sandbox.leftovers()[0]).unlink()
@@ -550,7 +550,7 @@ async def test_orphans_of_a_killed_agent_are_removed(restarted: list[FileAgent],
 
 
 async def test_two_agents_on_one_state(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-3: a second agent would break every promise; it does not start."""
+    """RSM-14: a second agent would break every promise; it does not start."""
     second = sandbox.agent()
     with pytest.raises(RuntimeError, match="another agent"):
         await second.start()
@@ -604,7 +604,7 @@ async def test_a_directory_that_cannot_be_reached_at_the_start(
 
 
 async def test_a_directory_that_was_removed(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-7: the upload went with it."""
+    """RSM-24: the upload went with it."""
     (sandbox.root / "gone").mkdir()
     await start_upload(restarted[0], "/gone/file", 3, request_id="r")
     await restarted[0].aclose()
@@ -617,7 +617,7 @@ async def test_a_directory_that_was_removed(restarted: list[FileAgent], sandbox:
 
 
 async def test_asking_all_the_time(agent: FileAgent) -> None:
-    """RSM-7: from RECEIVING over VERIFYING to PUBLISHED, never UNKNOWN, never without the result."""
+    """RSM-7, RSM-19: from RECEIVING over VERIFYING to PUBLISHED, never UNKNOWN, never without the result."""
     for round_ in range(20):
         status = await start_upload(agent, "/file", request_id=str(round_))
         states: list[int] = []

@@ -83,7 +83,7 @@ async def furnished(both: Sandbox) -> AsyncIterator[FileAgent]:
 async def test_what_is_described(
     furnished: FileAgent, path: str, described: str, kind: int, leaf_link: Any
 ) -> None:
-    """PTH-9: what needs no link followed; a slash at the end means the directory itself."""
+    """PTH-9, PTH-23, PTH-24: what needs no link followed; a slash at the end means the directory itself."""
     found = await stat(furnished, path, leaf_link=leaf_link)
     assert (found.path, found.type, found.link_target) == (described, kind, b"")
 
@@ -156,7 +156,7 @@ async def test_links_that_are_followed(furnished: FileAgent, path: str, followed
 async def test_what_is_not_described(
     furnished: FileAgent, path: str, fields: dict[str, Any], reason: Reason
 ) -> None:
-    """PTH-2, PTH-9: `..` needs the disk, and is refused; a file is no directory."""
+    """PTH-2, PTH-25, PTH-23, PTH-24: `..` needs the disk, and is refused; a file is no directory."""
     with pytest.raises(Refused) as refused:
         await stat(furnished, path, **fields)
     assert refused.value.reason is reason
@@ -188,7 +188,7 @@ class NotOurs(StrictFileSystem):
 async def test_a_read_only_file(
     agent: FileAgent, sandbox: Sandbox, mode: int, fields: dict[str, Any]
 ) -> None:
-    """UPL-17: replaced as by `mv`, unless the caller asks that it stays; root's rights are no reason."""
+    """UPL-17, UPL-45: replaced as by `mv`, unless the caller asks that it stays; root's rights are no reason."""
     path = sandbox.root / "f"
     path.write_bytes(b"old")
     path.chmod(mode)
@@ -208,7 +208,7 @@ async def test_a_read_only_file(
 
 
 async def test_a_file_that_another_user_may_write(sandbox: Sandbox) -> None:
-    """UPL-17: the kernel is asked, not only the mode; also for what becomes read-only meanwhile."""
+    """UPL-45: the kernel is asked, not only the mode; also for what becomes read-only meanwhile."""
     (sandbox.root / "f").write_bytes(b"old")
     sandbox.fs = NotOurs()
     agent = sandbox.agent()
@@ -223,7 +223,7 @@ async def test_a_file_that_another_user_may_write(sandbox: Sandbox) -> None:
 
 
 async def test_a_file_that_becomes_read_only(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-17: looked at again immediately before publishing."""
+    """UPL-45: looked at again immediately before publishing."""
     (sandbox.root / "f").write_bytes(b"old")
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/f", 3, keep_read_only=True)))
@@ -257,7 +257,7 @@ async def test_the_field_that_differs(
     changed: dict[str, Any],
     ended: bool,  # noqa: FBT001 - a case
 ) -> None:
-    """RSM-1: UPLOAD_CONFLICT names it."""
+    """RSM-11: UPLOAD_CONFLICT names it."""
     started = await start_upload(agent, "/f", 3, request_id="r")
     if ended:
         await abort_upload(agent, started.upload_id)
@@ -277,7 +277,7 @@ async def test_what_a_command_removed_before_the_finish(
     what: str,
     exclusive: bool,  # noqa: FBT001 - a case
 ) -> None:
-    """CRS-6, PTH-6: nobody is told to create a directory that is there."""
+    """CRS-6, PTH-16: nobody is told to create a directory that is there."""
     directory = sandbox.root / "d"
     directory.mkdir()
     condition = files_pb2.UploadCondition(absent=Empty()) if exclusive else None

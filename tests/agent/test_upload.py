@@ -42,7 +42,7 @@ SIZES = [0, 1, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, MAX_CHUNK_BYTES + 1, 3 *
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_explicit_finish(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
-    """UPL-3, UPL-9, UPL-12: what was published is described as it is on disk."""
+    """UPL-3, UPL-9, UPL-12, UPL-42: what was published is described as it is on disk."""
     content = os.urandom(size)
     answer = await put(agent, "/file", content)
     path = sandbox.root / "file"
@@ -74,7 +74,7 @@ async def test_rfc_upload(agent: FileAgent, sandbox: Sandbox, size: int) -> None
 async def test_rfc_upload_of_another_size(
     agent: FileAgent, sandbox: Sandbox, declared: int, sent: int
 ) -> None:
-    """UPL-2"""
+    """UPL-31"""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", declared, explicit=False)))
         await peer.chunk(bytes(sent))
@@ -136,7 +136,7 @@ async def test_an_end_without_finish_publishes_nothing(
 async def test_refused_finish(
     agent: FileAgent, sandbox: Sandbox, names: dict[str, Any], finish: dict[str, Any], reason: Reason
 ) -> None:
-    """UPL-3, RSM-10: nothing is published and what was staged is freed."""
+    """UPL-3, RSM-34: nothing is published and what was staged is freed."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", **names)))
         await peer.data(0, b"abc")
@@ -151,7 +151,7 @@ async def test_refused_finish(
 
 
 async def test_wrong_crc(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-7: the bytes before the chunk stay staged, its own do not."""
+    """UPL-7, UPL-25: the bytes before the chunk stay staged, its own do not."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", request_id="r")))
         await peer.data(0, b"good")
@@ -197,7 +197,7 @@ async def test_unusual_encodings_of_a_chunk(agent: FileAgent, sandbox: Sandbox) 
 
 
 async def test_chunk_limit(agent: FileAgent) -> None:
-    """UPL-6: the least of the gateway's limits and the agent's."""
+    """UPL-24: the least of the gateway's limits and the agent's."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file"), max_chunk_bytes=256 * KIB))
         await peer.data(0, bytes(256 * KIB))
@@ -230,7 +230,7 @@ async def test_file_limit_at_admission(agent: FileAgent, sandbox: Sandbox) -> No
     ],
 )
 async def test_mode(sandbox: Sandbox, mode: int, replaced: int | None, expected: int) -> None:
-    """UPL-10, UPL-14"""
+    """UPL-10, UPL-46, UPL-14"""
     previous = os.umask(0o022)
     agent = sandbox.agent()
     try:
@@ -282,9 +282,20 @@ async def test_a_large_file_that_is_replaced_is_freed_by_somebody_else(
         await agent.aclose()
 
 
+async def test_the_owner_is_the_agents_user(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-51: also of a file that replaces another user's, where the agent may do that."""
+    path = sandbox.root / "file"
+    path.write_bytes(b"old")
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 12_345)
+    await put(agent, "/file", b"new")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid) == (os.geteuid(), os.getegid())
+
+
 @pytest.mark.parametrize("mode", [0o040755, 0o120777, 0o010644, 1 << 16, 0xFFFFFFFF])
 async def test_mode_of_something_else(agent: FileAgent, mode: int) -> None:
-    """UPL-10: only the type bits of a regular file are allowed."""
+    """UPL-47: only the type bits of a regular file are allowed."""
     with pytest.raises(Refused) as refused:
         await put(agent, "/file", b"", mode=mode)
     assert refused.value.fields == ["metadata.mode"]
@@ -292,7 +303,7 @@ async def test_mode_of_something_else(agent: FileAgent, mode: int) -> None:
 
 @pytest.mark.parametrize("nanoseconds", [0, -1, 1, 1_700_000_000_123_456_789])
 async def test_modified_time(agent: FileAgent, sandbox: Sandbox, nanoseconds: int) -> None:
-    """UPL-10"""
+    """UPL-48"""
     wanted = files_pb2.UploadFileMetadata()
     wanted.modified_time.FromNanoseconds(nanoseconds)
     answer = await put(agent, "/file", b"x", modified_time=wanted.modified_time)
@@ -301,7 +312,7 @@ async def test_modified_time(agent: FileAgent, sandbox: Sandbox, nanoseconds: in
 
 
 async def test_modified_time_out_of_range(agent: FileAgent) -> None:
-    """UPL-10"""
+    """UPL-49"""
     wanted = files_pb2.UploadFileMetadata()
     wanted.modified_time.nanos = 1_000_000_000
     with pytest.raises(Refused) as refused:
@@ -394,23 +405,30 @@ async def call_finish(agent: FileAgent, status: files_pb2.UploadStatus) -> files
 
 
 async def test_durability_rename(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-9: what was not flushed is not called flushed."""
+    """UPL-9, UPL-41: what was not flushed is not called flushed."""
     answer = await put(agent, "/file", b"x", durability=files_pb2.DURABILITY_RENAME)
     assert answer.durability == files_pb2.DURABILITY_RENAME
     assert sandbox.fs.calls.get("fsync", 0) == 0
 
 
 async def test_create_parents(agent: FileAgent, sandbox: Sandbox) -> None:
+    """PTH-16, PTH-18."""
     with pytest.raises(Refused) as refused:
         await put(agent, "/a/b/c/file", b"x")
     assert refused.value.reason is Reason.PARENT_NOT_FOUND
     assert refused.value.metadata["parent"] == "/a/b/c"
-    await put(agent, "/a/b/c/file", b"x", parents=files_pb2.PARENT_POLICY_CREATE)
+    previous = os.umask(0o027)
+    try:
+        await put(agent, "/a/b/c/file", b"x", parents=files_pb2.PARENT_POLICY_CREATE)
+    finally:
+        os.umask(previous)
     assert (sandbox.root / "a/b/c/file").read_bytes() == b"x"
+    modes = [stat_module.S_IMODE((sandbox.root / made).stat().st_mode) for made in ("a", "a/b", "a/b/c")]
+    assert modes == [0o750] * 3
 
 
 async def test_small_file_in_one_burst(agent: FileAgent, sandbox: Sandbox) -> None:
-    """FRM-2: the gateway need not wait for `accepted`."""
+    """FRM-12: the gateway need not wait for `accepted`."""
     async with peer_of(agent) as peer:
         chunk = Request(upload=files_pb2.UploadFileRequest(chunk=b"abc"))
         finish = Request(upload=finish_message(b"abc"))
@@ -477,7 +495,7 @@ async def test_archives_are_refused(agent: FileAgent) -> None:
 
 
 async def test_limits_are_announced(sandbox: Sandbox) -> None:
-    """CAP-2, DIG-3: for the hello, also before the agent is started."""
+    """CAP-2, DIG-13: for the hello, also before the agent is started."""
     settings = replace(
         sandbox.settings, max_file_bytes=77, max_uploads=3, max_uploads_per_principal=2, idle_timeout=1.5
     )
@@ -496,7 +514,7 @@ async def test_limits_are_announced(sandbox: Sandbox) -> None:
 
 
 async def test_quota(sandbox: Sandbox) -> None:
-    """RSM-8, RSM-10: unfinished uploads are limited in bytes; the one that finds no room gives back what it had."""
+    """RSM-32, RSM-35: unfinished uploads are limited in bytes; the one that finds no room gives back what it had."""
     sandbox.settings = replace(sandbox.settings, max_staged_bytes=10)
     agent = sandbox.agent()
     await agent.start()

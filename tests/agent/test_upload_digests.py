@@ -137,7 +137,7 @@ async def test_the_choice(
     allowed: list[Algorithm],
     expected: Algorithm | None,
 ) -> None:
-    """DIG-2, DIG-3, DIG-8: the first that both sides take; none is told before a byte, and nothing is left."""
+    """DIG-2, DIG-11, DIG-12, DIG-8: the first that both sides take; none is told before a byte, and nothing is left."""
     (sandbox.root / "file").write_bytes(b"abc")
 
     async def start_() -> tuple[int, files_pb2.Digest]:
@@ -185,7 +185,7 @@ async def test_the_choice(
 async def test_who_asks_for_no_digest(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DIG-9: none is computed for messages that the RFC has, nor where there is nobody to tell it; the file is read
+    """DIG-9, DIG-20: none is computed for messages that the RFC has, nor where there is nobody to tell it; the file is read
     again all the same."""
     hashed = list[object]()
     monkeypatch.setattr(digests, "HASHERS", RecordingTable(digests.HASHERS, hashed))
@@ -225,7 +225,7 @@ class RecordingTable(dict[Any, Any]):
 async def test_a_damaged_file_of_who_asks_for_no_digest(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-3, DIG-9: what is staged is compared with what arrived without a digest, too."""
+    """UPL-37, DIG-9: what is staged is compared with what arrived without a digest, too."""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/rfc", 6, explicit=False)))
         await peer.chunk(b"abcdef")
@@ -241,7 +241,7 @@ async def test_a_damaged_file_of_who_asks_for_no_digest(
 
 @pytest.mark.parametrize("algorithm", BOTH)
 async def test_a_sparse_upload(agent: FileAgent, sandbox: Sandbox, algorithm: Algorithm) -> None:
-    """DIG-1, DIG-4: every answer says the upload's algorithm; a hole is as many zeros."""
+    """DIG-10, DIG-4, DIG-15: every answer says the upload's algorithm; a hole is as many zeros."""
     asked: dict[str, Any] = {"accepted_digests": [algorithm]}
     status = await start(agent, **asked)
     async with peer_of(agent) as peer:
@@ -264,7 +264,7 @@ async def test_a_sparse_upload(agent: FileAgent, sandbox: Sandbox, algorithm: Al
 
 @pytest.mark.parametrize("cut", [1000, MIB - 4096, 100_000])
 async def test_the_cut_of_chunks_takes_no_part(agent: FileAgent, cut: int) -> None:
-    """DIG-1"""
+    """DIG-10"""
     content = CONTENT[DATA_AT - MIB - 5 : DATA_AT + len(DATA) + 3]
     cut = max(cut, len(content) // 100)
     async with peer_of(agent) as peer:
@@ -320,7 +320,7 @@ async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: San
 
 
 async def test_a_finish_again(agent: FileAgent) -> None:
-    """RSM-6, DIG-5: the same digest gives the same answer; another, or one of another algorithm, does not."""
+    """RSM-6, RSM-21, DIG-5: the same digest gives the same answer; another, or one of another algorithm, does not."""
     answer = await upload(agent, finish(CONTENT))
     status = await get_upload(agent, answer.upload_id)
     again = await finish_staged(agent, status)
@@ -337,7 +337,7 @@ async def test_a_finish_again(agent: FileAgent) -> None:
 
 
 async def test_another_digest(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-3: DIGEST_MISMATCH with both digests; nothing is published."""
+    """UPL-29: DIGEST_MISMATCH with both digests; nothing is published."""
     wrong = CONTENT[:-1] + b"\1"
     with pytest.raises(Refused) as refused:
         await upload(agent, finish(wrong))
@@ -365,7 +365,7 @@ async def test_another_digest(agent: FileAgent, sandbox: Sandbox) -> None:
 async def test_a_finish_with_a_digest_of_another_algorithm(
     agent: FileAgent, algorithm: Algorithm, digest: files_pb2.Digest | None, field: str
 ) -> None:
-    """DIG-5: the field is named, and the algorithm; what was staged can still be finished."""
+    """DIG-5, DIG-16: the field is named, and the algorithm; what was staged can still be finished."""
     asked: dict[str, Any] = {"accepted_digests": [algorithm]}
     status = await start_upload(agent, "/file", 3, **asked)
     named = metadata("/file", 3, upload_id=status.upload_id, epoch=status.epoch, **asked)
@@ -405,7 +405,7 @@ async def test_a_source_digest_that_cannot_be(
 
 @pytest.mark.parametrize("algorithm", BOTH)
 async def test_the_same_content_is_there(agent: FileAgent, sandbox: Sandbox, algorithm: Algorithm) -> None:
-    """RSM-9, DIG-6: content is compared by the digest's algorithm, which the upload has then; holes are not read."""
+    """RSM-9, DIG-17: content is compared by the digest's algorithm, which the upload has then; holes are not read."""
     make_sparse(sandbox.root / "file", SIZE)
     status = await start(agent, digest=digest_of(CONTENT, algorithm), request_id="r")
     assert status.state == files_pb2.UPLOAD_STATE_PUBLISHED
@@ -419,7 +419,7 @@ async def test_the_same_content_is_there(agent: FileAgent, sandbox: Sandbox, alg
 
 
 async def test_a_source_digest_that_may_not_be_computed(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIG-6: it is not compared, and the answer says the upload's own algorithm."""
+    """DIG-18: it is not compared, and the answer says the upload's own algorithm."""
     (sandbox.root / "file").write_bytes(b"abc")
     request = files_pb2.StartUploadRequest(
         metadata=metadata("/file", 3, accepted_digests=BOTH), digest=digest_of(b"abc", BLAKE3)
@@ -451,7 +451,7 @@ async def test_an_upload_keeps_its_digest(agent: FileAgent) -> None:
 
 @pytest.mark.parametrize("algorithm", BOTH)
 async def test_a_condition(agent: FileAgent, sandbox: Sandbox, algorithm: Algorithm) -> None:
-    """CND-2, DIG-3: by either algorithm, if the operator allows it."""
+    """CND-2, DIG-14: by either algorithm, if the operator allows it."""
     (sandbox.root / "file").write_bytes(b"abc")
     good = files_pb2.UploadCondition(digest=digest_of(b"abc", algorithm))
     await put(agent, "/file", b"new", condition=good)
@@ -510,7 +510,7 @@ def move_content(path: Path) -> None:
     ids=lambda meddle: meddle.__name__,
 )
 async def test_a_change_behind_our_back(agent: FileAgent, sandbox: Sandbox, meddle: Any) -> None:
-    """UPL-3: every change of the content is found before anything is published."""
+    """UPL-37: every change of the content is found before anything is published."""
     status, path = await staged(agent, sandbox)
     meddle(path)
     with pytest.raises(Refused) as refused:
@@ -520,7 +520,7 @@ async def test_a_change_behind_our_back(agent: FileAgent, sandbox: Sandbox, medd
 
 
 async def test_zeros_behind_our_back(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-3: it is the content that counts; zeros in the place of a hole are none."""
+    """UPL-37: it is the content that counts; zeros in the place of a hole are none."""
     status, path = await staged(agent, sandbox)
     write_at(path, 4 * MIB, bytes(MIB))
     write_at(path, DATA_AT - 5000, bytes(5000))
@@ -544,7 +544,7 @@ async def test_the_journal_of_an_older_agent(restarted: list[FileAgent], sandbox
 
 
 def test_the_journal_of_a_newer_agent(tmp_path: Path) -> None:
-    """RSM-3: an agent that does not know it all touches nothing."""
+    """RSM-14: an agent that does not know it all touches nothing."""
     path = tmp_path / "uploads.sqlite3"
     Journal(tmp_path).close()
     database = sqlite3.connect(path)

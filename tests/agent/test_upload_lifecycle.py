@@ -93,7 +93,7 @@ async def test_a_flush_counts_for_its_content_only(agent: FileAgent, sandbox: Sa
 async def test_a_directory_on_the_way_that_cannot_be_flushed(
     agent: FileAgent, sandbox: Sandbox, plan: list[int]
 ) -> None:
-    """UPL-9: FSYNC is said only if each directory that was made is flushed, now or at the finish."""
+    """UPL-40: FSYNC is said only if each directory that was made is flushed, now or at the finish."""
     real, failed = sandbox.fs.fsync, list[int]()
 
     def fsync(fd: int) -> None:
@@ -146,7 +146,7 @@ async def test_no_lock_is_held_while_a_destination_is_hashed(agent: FileAgent, s
 
 @pytest.mark.parametrize(("size", "allowed"), [(9, True), (10, True), (11, False)])
 async def test_the_largest_file(sandbox: Sandbox, size: int, allowed: bool) -> None:  # noqa: FBT001
-    """UPL-13: `max_file_bytes` is allowed, one byte more is not, declared or not."""
+    """UPL-27: `max_file_bytes` is allowed, one byte more is not, declared or not."""
     sandbox.settings = replace(sandbox.settings, max_file_bytes=10)
     agent = sandbox.agent()
     await agent.start()
@@ -165,7 +165,7 @@ async def test_the_largest_file(sandbox: Sandbox, size: int, allowed: bool) -> N
 
 @pytest.mark.parametrize(("size", "allowed"), [(10, True), (11, False)])
 def test_the_largest_file_in_the_rules(size: int, allowed: bool) -> None:  # noqa: FBT001
-    """UPL-13"""
+    """UPL-27"""
     core = UploadCore(
         UploadTerms(
             declared_size=None,
@@ -200,7 +200,7 @@ def state_bytes(sandbox: Sandbox) -> int:
 
 
 async def test_unknown_fields_are_not_kept(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-6: whatever comes with the metadata, the journal keeps what a later start needs."""
+    """RSM-23: whatever comes with the metadata, the journal keeps what a later start needs."""
     huge = files_pb2.UploadFileMetadata.FromString(
         metadata("/file", 3, request_id="r").SerializeToString() + unknown_field(MIB - 1000)
     )
@@ -267,13 +267,13 @@ async def many_calls(sandbox: Sandbox, count: int) -> None:
 
 
 async def test_many_calls_leave_the_journal_below_its_bound(sandbox: Sandbox) -> None:
-    """RSM-6: of any shape; the unfinished ones among them stay within their slots."""
+    """RSM-23: of any shape; the unfinished ones among them stay within their slots."""
     await many_calls(sandbox, 400)
 
 
 @pytest.mark.long
 async def test_ten_thousand_calls_leave_the_journal_below_its_bound(sandbox: Sandbox) -> None:
-    """RSM-6"""
+    """RSM-23"""
     await many_calls(sandbox, 10_000)
 
 
@@ -357,7 +357,7 @@ async def test_what_counts_as_renamed(
 async def test_a_row_that_makes_no_sense_is_set_aside(
     sandbox: Sandbox, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RSM-3: the agent starts, serves the other uploads, and frees what the row held."""
+    """RSM-13: the agent starts, serves the other uploads, and frees what the row held."""
     (sandbox.root / "file").write_bytes(b"old")
     (sandbox.root / ".openshell-upload-good").write_bytes(b"ab")
     (sandbox.root / ".openshell-upload-u").write_bytes(b"abc")

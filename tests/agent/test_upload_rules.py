@@ -80,7 +80,7 @@ def test_declared_size_reached_exactly_is_the_finish() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"ab"])
 def test_fewer_bytes_than_declared(content: bytes) -> None:
-    """UPL-2: the refused finish frees what was staged."""
+    """UPL-31: the refused finish frees what was staged."""
     machine = core(declared_size=3, explicit_finish=False)
     machine.receive(Chunk(None, content))
     action = refused(machine, InputEnd(cancelled=False))
@@ -91,7 +91,7 @@ def test_fewer_bytes_than_declared(content: bytes) -> None:
 
 @pytest.mark.parametrize(("explicit", "keep"), [(False, False), (True, True)])
 def test_more_bytes_than_declared(explicit: bool, keep: bool) -> None:  # noqa: FBT001
-    """UPL-2, RSM-10: a byte too many is refused at once; only a refused finish frees."""
+    """UPL-31, RSM-34: a byte too many is refused at once; only a refused finish frees."""
     machine = core(declared_size=3, explicit_finish=explicit)
     machine.receive(Chunk(None, b"abc"))
     action = refused(machine, Chunk(None, b"d"))
@@ -111,7 +111,7 @@ def test_finish_with_size_and_digest() -> None:
     ("declared", "size"), [(None, 2), (None, 4), (4, 3), (2**64 - 1, 2**64 - 1)], ids=str
 )
 def test_finish_with_another_size(declared: int | None, size: int) -> None:
-    """UPL-3: size of the content, of the finish and of the metadata have to agree."""
+    """UPL-28: size of the content, of the finish and of the metadata have to agree."""
     machine = core(declared_size=declared, max_file_bytes=2**64)
     machine.receive(Chunk(0, b"abc", 1))
     action = refused(machine, finish(size))
@@ -121,7 +121,7 @@ def test_finish_with_another_size(declared: int | None, size: int) -> None:
 
 @pytest.mark.parametrize("value", [b"", bytes(31), bytes(33)])
 def test_a_digest_is_mandatory(value: bytes) -> None:
-    """UPL-3"""
+    """UPL-30"""
     action = refused(core(), Finish(0, SHA.algorithm.value, value))
     assert action.error.reason is Reason.INVALID_REQUEST
     assert action.error.field_violations[0].field == "finish.digest.value"
@@ -146,7 +146,7 @@ def test_the_algorithm_of_a_finish(algorithm: DigestAlgorithm, given: int, repla
 
 
 def test_unannounced_finish() -> None:
-    """UPL-4"""
+    """UPL-21"""
     action = refused(core(explicit_finish=False, declared_size=0), finish(0))
     assert action.error.field_violations[0].field == "finish"
 
@@ -155,14 +155,14 @@ def test_unannounced_finish() -> None:
     "event", [Chunk(0, b"a", 1), Chunk(None, b"a"), finish(0), Misplaced("metadata", "x")]
 )
 def test_nothing_follows_finish(event: Input) -> None:
-    """UPL-4"""
+    """UPL-20"""
     machine = core()
     machine.receive(finish(0))
     assert refused(machine, event).error.reason is Reason.INVALID_REQUEST
 
 
 def test_metadata_again() -> None:
-    """UPL-4"""
+    """UPL-19"""
     action = refused(core(), Misplaced("metadata", "must be the only one"))
     assert action.error.field_violations[0].field == "metadata"
 
@@ -182,7 +182,7 @@ def test_offset_must_follow(offset: int) -> None:
     ("first", "second"), [(Chunk(0, b"a", 1), Chunk(None, b"b")), (Chunk(None, b"a"), Chunk(1, b"b", 1))]
 )
 def test_chunk_and_data_are_not_mixed(first: Chunk, second: Chunk) -> None:
-    """UPL-5"""
+    """UPL-22"""
     machine = core()
     machine.receive(first)
     assert refused(machine, second).error.reason is Reason.INVALID_REQUEST
@@ -190,7 +190,7 @@ def test_chunk_and_data_are_not_mixed(first: Chunk, second: Chunk) -> None:
 
 @pytest.mark.parametrize("chunk", [Chunk(0, b"a", 1, 5), Chunk(0, b"", 0)])
 def test_a_chunk_is_data_or_a_hole(chunk: Chunk) -> None:
-    """UPL-5"""
+    """UPL-26"""
     assert refused(core(), chunk).error.reason is Reason.INVALID_REQUEST
 
 
@@ -208,7 +208,7 @@ def test_empty_plain_chunk_is_nothing() -> None:
 
 @pytest.mark.parametrize("offset", [0, None])
 def test_chunk_size_limit(offset: int | None) -> None:
-    """UPL-6"""
+    """UPL-24"""
     assert isinstance(core().receive(Chunk(offset, bytes(100), 0)), Stage)
     action = refused(core(), Chunk(offset, bytes(101), 0))
     assert action.error.reason is Reason.CHUNK_TOO_LARGE
@@ -229,7 +229,7 @@ def test_finish_repeated() -> None:
 
 @pytest.mark.parametrize("again", [finish(4), finish(3, bytes(31) + b"1")])
 def test_finish_repeated_with_others(again: Finish) -> None:
-    """RSM-6"""
+    """RSM-21"""
     assert refused(core(published=(3, SHA)), again).error.reason is Reason.FINISH_CONFLICT
 
 

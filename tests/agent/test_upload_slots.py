@@ -56,7 +56,7 @@ async def fill(agent: FileAgent, sandbox: Sandbox, principal: str = "alice", cou
 
 
 async def test_the_one_that_moved_least_recently_gives_way(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-8: of the same caller; nobody waits for expiry."""
+    """RSM-26, RSM-27: of the same caller; nobody waits for expiry."""
     first, second, third = await fill(agent, sandbox)
     sandbox.now[0] += 1
     async with peer_of(agent) as peer:
@@ -76,7 +76,7 @@ async def test_the_one_that_moved_least_recently_gives_way(agent: FileAgent, san
 
 
 async def test_one_with_a_stream_does_not_give_way(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-8: if all have one, the newest is refused, and told what helps."""
+    """RSM-27, RSM-29: if all have one, the newest is refused, and told what helps."""
     ids = await fill(agent, sandbox)
     peers = [Peer(agent) for _ in ids]
     try:
@@ -96,7 +96,7 @@ async def test_one_with_a_stream_does_not_give_way(agent: FileAgent, sandbox: Sa
 
 
 async def test_another_principals_never_gives_way(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-8: one caller has its own slots; when the sandbox has no more, its own uploads give way first."""
+    """RSM-28: one caller has its own slots; when the sandbox has no more, its own uploads give way first."""
     alice = await fill(agent, sandbox, "alice")
     bob = await fill(agent, sandbox, "bob", ALL - OWN)
     with pytest.raises(Refused) as refused:
@@ -112,7 +112,7 @@ async def test_another_principals_never_gives_way(agent: FileAgent, sandbox: San
 
 
 async def test_a_file_in_one_message_takes_no_slot(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-8, UPL-16: it is over before anybody could count it."""
+    """RSM-30, UPL-16: it is over before anybody could count it."""
     ids = await fill(agent, sandbox)
     content = b"abc"
     about = metadata("/small", len(content), explicit=False, request_id="small")
@@ -160,7 +160,7 @@ ENDS = [_cut, _break, _cancel, _kill, _wrong_chunk, _wrong_digest]
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_what_nobody_can_resume_leaves_nothing(agent: FileAgent, sandbox: Sandbox, end: Any) -> None:
-    """RSM-10: without a name it is freed as soon as its stream ends, however that ends, 30 times over."""
+    """RSM-36: without a name it is freed as soon as its stream ends, however that ends, 30 times over."""
     for number in range(30):
         peer = Peer(agent)
         sandbox.traced.clear()
@@ -174,7 +174,7 @@ async def test_what_nobody_can_resume_leaves_nothing(agent: FileAgent, sandbox: 
 
 
 async def test_what_was_given_up_leaves_nothing(agent: FileAgent, sandbox: Sandbox) -> None:
-    """RSM-10: who gives up frees slot and bytes, as often as it likes."""
+    """RSM-34: who gives up frees slot and bytes, as often as it likes."""
     for number in range(30):
         async with peer_of(agent) as peer:
             await peer.send(opened(upload=metadata("/file", 4, request_id=str(number))))
@@ -213,12 +213,12 @@ AGENT = Limits(
     ],
 )
 def test_the_stricter_of_two_limits(theirs: dict[str, Any], taken: dict[str, Any]) -> None:
-    """RSM-8: the agent's own, or the gateway's; one that the gateway does not give is the agent's."""
+    """RSM-26: the agent's own, or the gateway's; one that the gateway does not give is the agent's."""
     opened = file_relay_pb2.FileRelayOpen(limits=file_relay_pb2.FileRelayLimits(**theirs))
     assert AGENT.stricter(opened) == replace(AGENT, **taken)
 
 
 @pytest.mark.parametrize(("theirs", "taken"), [(0, 500_000), (499_999, 499_999), (500_001, 500_000)])
 def test_the_smaller_chunk(theirs: int, taken: int) -> None:
-    """UPL-6"""
+    """UPL-24"""
     assert AGENT.stricter(file_relay_pb2.FileRelayOpen(max_chunk_bytes=theirs)).max_chunk_bytes == taken

@@ -65,7 +65,7 @@ async def refused(
 async def test_the_disk_is_visited_once(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """UPL-16, FRM-2: and the answer comes in one piece."""
+    """UPL-16, FRM-13: and the answer comes in one piece."""
     visits = 0
     run: Callable[..., Any] = DiskThreads.run
 
@@ -91,7 +91,7 @@ async def test_the_disk_is_visited_once(
 
 
 async def test_the_algorithm_of_its_digest(agent: FileAgent) -> None:
-    """DIG-8: which of several algorithms it has, the digest says; one that is not computed is refused."""
+    """DIG-19: which of several algorithms it has, the digest says; one that is not computed is refused."""
     for algorithm in (BLAKE3, SHA256):
         told = {"digest": digest_of(b"abc", algorithm)}
         answer = await write(agent, b"abc", told, accepted_digests=[SHA256, BLAKE3])
@@ -103,7 +103,7 @@ async def test_the_algorithm_of_its_digest(agent: FileAgent) -> None:
 
 
 async def test_it_is_no_chunk(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-16: the largest content is written whatever the limit of chunks is."""
+    """UPL-56: the largest content is written whatever the limit of chunks is."""
     content = bytes(range(256)) * (MAX_WRITE_BYTES // 256)
     first = request_of(content)
     first.open.max_chunk_bytes = 256 * KIB
@@ -132,7 +132,7 @@ async def test_wrong_content_is_refused(
     reason: Reason,
     names: dict[str, Any],
 ) -> None:
-    """UPL-3, UPL-7: nothing is published, and the right content is taken afterwards."""
+    """UPL-29, UPL-7: nothing is published, and the right content is taken afterwards."""
     (sandbox.root / "file").write_bytes(b"old")
     assert (await refused(agent, content, changes, **names)).reason is reason
     assert (sandbox.root / "file").read_bytes() == b"old"
@@ -166,7 +166,7 @@ async def test_wrong_content_is_refused(
 async def test_what_makes_no_sense_is_refused(
     agent: FileAgent, sandbox: Sandbox, fields: dict[str, Any], changes: dict[str, Any], field: str
 ) -> None:
-    """UPL-16, UPL-3, DIG-4: by its field, before anything is staged."""
+    """UPL-53, UPL-54, UPL-30, DIG-19: by its field, before anything is staged."""
     about = files_pb2.UploadFileMetadata(sandbox_id="s", remote_path="/file", **fields)
     error = await refused(agent, b"abc", {"metadata": about, **changes})
     assert (error.reason, error.fields) == (Reason.INVALID_REQUEST, [field])
@@ -176,7 +176,7 @@ async def test_what_makes_no_sense_is_refused(
 
 @pytest.mark.parametrize("size", [0, 3])
 async def test_the_size_need_not_be_said(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
-    """UPL-16."""
+    """UPL-53."""
     about = files_pb2.UploadFileMetadata(remote_path="/file", size_bytes=size)
     await write(agent, b"abc", {"metadata": about})
     assert (sandbox.root / "file").read_bytes() == b"abc"
@@ -203,7 +203,7 @@ async def test_a_condition_that_does_not_hold(agent: FileAgent, sandbox: Sandbox
 
 
 async def test_mode_and_time_are_set(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-10."""
+    """UPL-10, UPL-48."""
     about = metadata("/file", 3, mode=0o640)
     about.modified_time.FromNanoseconds(1_600_000_000_123_456_789)
     await write(agent, b"abc", {"metadata": about})
@@ -224,7 +224,7 @@ async def test_a_repeated_one(agent: FileAgent, content: bytes, reason: Reason |
 
 
 async def test_the_same_upload_in_messages(agent: FileAgent) -> None:
-    """UPL-16, RSM-1: one method repeats the other, in either order."""
+    """UPL-52, RSM-1: one method repeats the other, in either order."""
     written = await write(agent, b"abc", request_id="r")
     again = await put(agent, "/file", b"abc", request_id="r")
     assert (again.replayed, again.file) == (True, written.file)
@@ -297,7 +297,7 @@ async def send_both(peer: Peer, *requests: Request) -> None:
 async def test_a_caller_who_leaves_behind_the_finish(
     agent: FileAgent, sandbox: Sandbox, request_id: str
 ) -> None:
-    """UPL-16, FRM-6, RSM-10: nobody is answered. What is not published is forgotten, since nobody can go on with it."""
+    """UPL-59, FRM-16, RSM-34: nobody is answered. What is not published is forgotten, since nobody can go on with it."""
     verifying, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:

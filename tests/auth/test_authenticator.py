@@ -73,7 +73,7 @@ async def test_an_issuer_cannot_make_a_sandbox() -> None:
 
 
 async def test_unauthenticated_users_are_off_by_default() -> None:
-    """AUT-1."""
+    """AUT-12."""
     access = assemble(oidc={"issuer": "https://issuer.example"})
     assert (await refusal(access)).reason is Reason.TOKEN_MISSING
     await access.aclose()

@@ -121,6 +121,6 @@ def test_roles_are_read_at_their_path(path: str, expected: set[str]) -> None:
     ],
 )
 def test_scopes_are_words_or_a_list(value: object, expected: set[str]) -> None:
-    """AUT-4: OpenID's own scopes are left out."""
+    """AUT-11: OpenID's own scopes are left out."""
     assert read_scopes({"scope": value}, "scope") == expected
     assert read_scopes({"outer": {"scope": value}}, "outer.scope") == expected

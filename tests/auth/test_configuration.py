@@ -356,7 +356,7 @@ SILENCES = {0.1: 10, 1: 10, 4.9: 10, 5: 10, 5.5: 11, 15: 30, 3600: 7200}
 
 @pytest.mark.parametrize("interval", SILENCES)
 def test_one_late_heartbeat_ends_no_session(interval: float) -> None:
-    """RLY-7, RLY-11: the gateway waits for what supervisors send, and not for its own heartbeat."""
+    """RLY-18, RLY-30: the gateway waits for what supervisors send, and not for its own heartbeat."""
     names = ("OPENSHELL_HEARTBEAT_INTERVAL", "OPENSHELL_RELAY_SILENCE_TIMEOUT")
     least = SILENCES[interval]
     accepted = load_settings(None, MINIMAL | dict(zip(names, (str(interval), str(least)), strict=True)))
@@ -370,7 +370,7 @@ def test_one_late_heartbeat_ends_no_session(interval: float) -> None:
 
 @pytest.mark.parametrize("interval", [5, 15, 600, 3600])
 def test_a_supervisor_speaks_within_the_silence(interval: int) -> None:
-    """What a supervisor makes of the announced interval fits the least silence of that."""
+    """RLY-18: what a supervisor makes of the announced interval fits the least silence of that."""
     accepted = openshell_pb2.SessionAccepted()
     accepted.heartbeat_interval.FromSeconds(interval)
     assert agreed(accepted).sending * 2 <= SILENCES.get(interval, 2 * interval)
@@ -384,7 +384,7 @@ def test_nobody_could_log_in() -> None:
 
 
 def test_everybody_could_log_in(tmp_path: Path) -> None:
-    """AUT-1: unauthenticated users are for loopback."""
+    """AUT-12: unauthenticated users are for loopback."""
     authority = trustme.CA()
     certificate = authority.issue_cert("gateway.example")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

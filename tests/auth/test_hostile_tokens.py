@@ -251,7 +251,7 @@ async def test_an_honest_token_is_accepted(authenticator: Authenticator) -> None
 
 @pytest.mark.parametrize("case", HOSTILE)
 async def test_a_hostile_token_is_refused_for_its_reason(authenticator: Authenticator, case: str) -> None:
-    """AUT-2: the reason is that of the check that failed, and the message repeats nothing of the token."""
+    """AUT-2, AUT-9: the reason is that of the check that failed, and the message repeats nothing of the token."""
     make, reason = HOSTILE[case]
     text = make()
     error = await refusal_of(authenticator, [f"Bearer {text}"])
@@ -281,7 +281,7 @@ async def test_a_hostile_token_is_refused_again(authenticator: Authenticator, ca
 async def test_a_refusal_names_what_was_expected(
     authenticator: Authenticator, changes: dict[str, Any], expected: str
 ) -> None:
-    """AUT-2: the message names the check and what would have passed."""
+    """AUT-9: the message names the check and what would have passed."""
     error = await refusal_of(authenticator, [f"Bearer {changed(**changes)}"])
     assert expected in error.message
 

@@ -71,7 +71,7 @@ def test_every_method_of_the_service_has_a_rule() -> None:
 
 @pytest.mark.parametrize(("path", "scope"), SANDBOX_METHODS.items())
 def test_sandbox_methods_are_for_users(path: str, scope: str) -> None:
-    """AUT-3: as upstream's options say (tests/protocol/test_wire_drift.py compares them)."""
+    """AUT-10: as upstream's options say (tests/protocol/test_wire_drift.py compares them)."""
     rules = policy()
     rules.authorize(path, user("openshell-user"))
     assert refusal(rules, path, SANDBOX) is Reason.PRINCIPAL_NOT_ALLOWED
@@ -81,7 +81,7 @@ def test_sandbox_methods_are_for_users(path: str, scope: str) -> None:
 
 @pytest.mark.parametrize("path", FILE_METHODS)
 def test_file_methods_are_for_users(path: str) -> None:
-    """AUT-3, AUT-4: reading needs the scope of writing, as it does today through exec and ssh."""
+    """AUT-10, AUT-4, AUT-11: reading needs the scope of writing, as it does today through exec and ssh."""
     rules = policy()
     rules.authorize(path, user("openshell-user"))
     rules.authorize(path, user("openshell-admin"))
@@ -92,7 +92,7 @@ def test_file_methods_are_for_users(path: str) -> None:
 
 @pytest.mark.parametrize("path", SUPERVISOR_METHODS)
 def test_supervisors_methods_are_for_sandboxes(path: str) -> None:
-    """AUT-3: not even an administrator may pose as a supervisor."""
+    """AUT-10: not even an administrator may pose as a supervisor."""
     rules = policy()
     rules.authorize(path, SANDBOX)
     for person in (user("openshell-admin"), local_dev_user(RoleNames())):
@@ -129,7 +129,7 @@ def test_half_of_the_role_names_is_a_mistake(admin: str, worker: str) -> None:
 
 @pytest.mark.parametrize("scopes", [{"sandbox:write"}, {"openshell:all"}, {"x", "sandbox:write"}])
 def test_a_scope_opens(scopes: set[str]) -> None:
-    """AUT-4."""
+    """AUT-11."""
     policy(enforce_scopes=True).authorize(
         methods.DOWNLOAD_FILE, user("openshell-user", scopes=frozenset(scopes))
     )
@@ -137,7 +137,7 @@ def test_a_scope_opens(scopes: set[str]) -> None:
 
 @pytest.mark.parametrize("scopes", [set[str](), {"sandbox:read"}, {"sandbox"}, {"sandbox:write:all"}])
 def test_other_scopes_do_not(scopes: set[str]) -> None:
-    """AUT-4: a token for reading does not read files, as today."""
+    """AUT-11: a token for reading does not read files, as today."""
     person = user("openshell-admin", scopes=frozenset(scopes))
     with pytest.raises(TransferError, match="scope 'sandbox:write' required") as caught:
         policy(enforce_scopes=True).authorize(methods.DOWNLOAD_FILE, person)
@@ -151,7 +151,7 @@ def test_the_role_is_looked_at_first() -> None:
 
 
 def test_everybody_may_call_what_is_public() -> None:
-    """AUT-1: Health, and gRPC's own health and reflection."""
+    """AUT-1, AUT-7: Health, and gRPC's own health and reflection."""
     rules = policy(enforce_scopes=True)
     for path in (methods.HEALTH, "/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/X"):
         assert rules.is_public(path)

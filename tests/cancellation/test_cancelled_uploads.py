@@ -21,7 +21,7 @@ def stack() -> Generator[DevStack]:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_nothing_is_published(stack: DevStack, way: Way) -> None:
-    """UPL-1, UPL-2: whichever way the caller breaks off, within 20 ms; a file that was there stays."""
+    """UPL-1, UPL-32, UPL-33: whichever way the caller breaks off, within 20 ms; a file that was there stays."""
     if way.client == "node" and (missing := why_no_node()):
         pytest.skip(missing)
     outcome = broken_off(stack, stack.sandboxes[0], way, PROCESSES if way.one_each else EACH)

@@ -93,7 +93,7 @@ def direction(hop: str, *, upload: bool) -> Direction:
 
 @hops
 async def test_in_an_upload(workshop: Workshop, hop: str) -> None:
-    """UPL-7: found before the bytes are staged; the chunk is sent again and not the file."""
+    """UPL-7, UPL-25: found before the bytes are staged; the chunk is sent again and not the file."""
     async with workshop.scene(hop) as scene:
         destination = scene.directory / "file"
         destination.write_bytes(OLD)
@@ -134,7 +134,7 @@ async def test_in_an_upload_again_and_again(workshop: Workshop, hop: str) -> Non
 
 @hops
 async def test_in_a_download(workshop: Workshop, tmp_path: Path, hop: str) -> None:
-    """DWN-2: found before the file is shown; what was right before is not fetched again."""
+    """DWN-10: found before the file is shown; what was right before is not fetched again."""
     async with workshop.scene(hop) as scene:
         (scene.directory / "file").write_bytes(CONTENT)
         local = tmp_path / "local"
@@ -169,7 +169,7 @@ async def test_in_a_download(workshop: Workshop, tmp_path: Path, hop: str) -> No
 
 @pytest.mark.parametrize("point", ["upload.chunk_staged#6", "upload.finish_received", "upload.verifying"])
 async def test_on_the_staging_file(workshop: Workshop, point: str) -> None:
-    """UPL-3: the file is read once more before it gets its name; the SDK begins a new upload."""
+    """UPL-37: the file is read once more before it gets its name; the SDK begins a new upload."""
     async with (
         workshop.scene("none", f"pause@{point}") as scene,
         scene.client(PATIENT) as client,
@@ -191,7 +191,7 @@ async def test_on_the_staging_file(workshop: Workshop, point: str) -> None:
 
 
 async def test_on_the_staging_file_without_another_try(workshop: Workshop) -> None:
-    """UPL-3: nothing is published, and what is damaged is not kept."""
+    """UPL-37: nothing is published, and what is damaged is not kept."""
     async with (
         workshop.scene("none", "pause@upload.verifying") as scene,
         scene.client(NO_RETRY) as client,

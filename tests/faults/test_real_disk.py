@@ -82,7 +82,7 @@ async def small_disk(root: Path, retry: RetryPolicy = NO_RETRY) -> AsyncGenerato
 
 @pytest.mark.parametrize("retry", [NO_RETRY, RetryPolicy(attempts=3)], ids=["once", "again"])
 async def test_full_midway(tmp_path: Path, retry: RetryPolicy) -> None:
-    """UPL-8, RSM-10: nothing is published, and the disk is free again when the caller has its answer."""
+    """UPL-8, RSM-35: nothing is published, and the disk is free again when the caller has its answer."""
     async with small_disk(tmp_path, retry) as disk:
         for _ in range(3):
             with pytest.raises(DiskFull) as caught:
@@ -206,7 +206,7 @@ WAYS: dict[str, Callable[[Disk, Path], Awaitable[None]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_way_that_fills_the_disk_frees_it(tmp_path: Path, way: str) -> None:
-    """RSM-10: it is free again when the call has failed, and takes what fits."""
+    """RSM-35: it is free again when the call has failed, and takes what fits."""
     async with small_disk(tmp_path) as disk:
         for _ in range(2):
             await WAYS[way](disk, tmp_path)

@@ -20,7 +20,7 @@ from openshell_supervisor_sim.agent.upload.staged_digest import SEGMENT_BYTES, S
 
 @pytest.mark.parametrize("position", [0, MIB + 5, 5 * MIB, 6 * MIB - 1])
 def test_the_checksum_of_a_file_with_holes(tmp_path: Path, position: int) -> None:
-    """UPL-3, UPL-5: holes are zeros that need not be read, and content in them is found."""
+    """UPL-37, UPL-18: holes are zeros that need not be read, and content in them is found."""
     path = tmp_path / "sparse"
     data = content_of("sparse", 16_384)
     with path.open("wb") as file:
@@ -47,7 +47,7 @@ def test_the_checksum_of_a_file_with_holes(tmp_path: Path, position: int) -> Non
 @pytest.mark.parametrize("size", [0, 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 3 * SEGMENT_BYTES - 5])
 @pytest.mark.parametrize("algorithm", [*DigestAlgorithm, None])
 def test_a_file_of_several_segments(tmp_path: Path, size: int, algorithm: DigestAlgorithm | None) -> None:
-    """UPL-3: however it came in pieces, what is read by several threads is compared with the right part."""
+    """UPL-37: however it came in pieces, what is read by several threads is compared with the right part."""
     path = tmp_path / "large"
     data = bytearray(size)
     for offset in range(0, size, SEGMENT_BYTES // 2):
@@ -74,7 +74,7 @@ def test_a_file_of_several_segments(tmp_path: Path, size: int, algorithm: Digest
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("size", range(20))
 def test_where_a_segment_ends(monkeypatch: pytest.MonkeyPatch, size: int, *, zeros: bool) -> None:
-    """UPL-3: the checksums are those of the segments, wherever content is cut."""
+    """UPL-37: the checksums are those of the segments, wherever content is cut."""
     monkeypatch.setattr(staged_digest, "SEGMENT_BYTES", 8)
     data = bytes(size) if zeros else bytes(range(1, size + 1))
     segments = [data[start : start + 8] for start in range(0, max(size, 1), 8)]
@@ -90,7 +90,7 @@ def test_where_a_segment_ends(monkeypatch: pytest.MonkeyPatch, size: int, *, zer
 
 
 def test_zeros_that_go_on_over_segments(tmp_path: Path) -> None:
-    """UPL-3: a hole counts as its zeros do."""
+    """UPL-37: a hole counts as its zeros do."""
     path = tmp_path / "hole"
     with path.open("wb") as file:
         file.write(b"x" * 10)

@@ -63,7 +63,7 @@ def _content(label: str, number: int) -> bytes:
 
 
 async def test_the_last_one_stands(tmp_path: Path) -> None:
-    """UPL-8, UPL-12: one of the two whole files is there, and each caller's answer is about its own."""
+    """UPL-8, UPL-42: one of the two whole files is there, and each caller's answer is about its own."""
     async with writers(tmp_path / "stack", 2) as scene:
         for number in range(ROUNDS):
             contents = [_content(f"{number} of {name}", number) for name in "ab"]
@@ -96,7 +96,7 @@ async def test_the_last_one_stands(tmp_path: Path) -> None:
 
 
 async def test_create_only_has_one_winner(tmp_path: Path) -> None:
-    """CND-1: exactly one of several concurrent callers wins, the others get FILE_EXISTS."""
+    """CND-3: exactly one of several concurrent callers wins, the others get FILE_EXISTS."""
     async with writers(tmp_path / "stack", 3) as scene:
         for number in range(ROUNDS):
             name = f"file-{number}"

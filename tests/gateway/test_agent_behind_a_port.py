@@ -131,7 +131,7 @@ async def test_a_download(harness: GatewayHarness) -> None:
 
 
 async def test_every_relay_has_a_nonce_of_its_own(harness: GatewayHarness) -> None:
-    """FRM-8: or an old proof could be used again."""
+    """FRM-22: or an old proof could be used again."""
     supervisor = await listening(harness)
     nonces = set[bytes]()
     for _ in range(3):
@@ -238,7 +238,7 @@ STRANGERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.parametrize("who", STRANGERS)
 async def test_a_stranger_gets_nothing(harness: GatewayHarness, who: str) -> None:
-    """FRM-8: neither `open` nor a byte of the caller's, and the caller hears why."""
+    """FRM-21: neither `open` nor a byte of the caller's, and the caller hears why."""
     says, reason = STRANGERS[who]
     supervisor = await listening(harness)
     uploading = asyncio.create_task(upload(harness))
@@ -252,7 +252,7 @@ async def test_a_stranger_gets_nothing(harness: GatewayHarness, who: str) -> Non
 
 @pytest.mark.parametrize("says", [b"", b"\x40half a frame"], ids=["nothing", "half a frame"])
 async def test_silence(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, says: bytes) -> None:
-    """FRM-8: is waited for not longer than a handshake may take."""
+    """FRM-21: is waited for not longer than a handshake may take."""
     monkeypatch.setattr(file_methods, "_HANDSHAKE_SECONDS", 0.05)
     supervisor = await listening(harness)
     uploading = asyncio.create_task(upload(harness))
@@ -270,7 +270,7 @@ async def test_silence(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch,
 async def test_who_says_that_it_works_does_not_win_time(
     harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FRM-8: FRM-7 is for agents that are known."""
+    """FRM-21: FRM-7 is for agents that are known."""
     monkeypatch.setattr(file_methods, "_HANDSHAKE_SECONDS", 0.1)
     supervisor = await listening(harness)
     asking = asyncio.create_task(harness.stat())

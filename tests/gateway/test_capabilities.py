@@ -77,7 +77,7 @@ async def told(hello: Hello, limits: LimitSettings = OWN) -> Answer:
     ],
 )
 async def test_the_stricter_of_two_limits(field: str, announced: int, said: int) -> None:
-    """CAP-2: the gateway's and the agent's; one that the agent does not announce is the gateway's."""
+    """CAP-2, CAP-1, CAP-9: the gateway's and the agent's; one that the agent does not announce is the gateway's."""
     hello = Hello(protocol_version=1)
     if field in {"idle_timeout", "upload_expiry"}:
         getattr(hello, field).seconds = announced
@@ -101,7 +101,7 @@ async def test_lanes(most_lanes: int, lanes: int | None) -> None:
     ("max_pause", "agent", "offered"), [(90.0, True, True), (90.0, False, False), (0.0, True, False)]
 )
 async def test_waiting(max_pause: float, *, agent: bool, offered: bool) -> None:
-    """CAP-3, WAI-1: both must know it, since the one that does not ends the upload."""
+    """CAP-3, WAI-5: both must know it, since the one that does not ends the upload."""
     limits = OWN.model_copy(update={"max_pause": max_pause})
     answer = await told(Hello(protocol_version=1, takes_waiting=agent), limits)
     assert answer.HasField("waiting") is offered
@@ -109,7 +109,7 @@ async def test_waiting(max_pause: float, *, agent: bool, offered: bool) -> None:
 
 
 async def test_how_many_transfers_one_caller_may_run() -> None:
-    """RLY-9"""
+    """RLY-24"""
     limits = OWN.model_copy(update={"max_transfers_per_sandbox": 8, "principal_share": 0.5})
     assert (await told(FILES, limits)).max_concurrent_transfers == 4
 
@@ -127,14 +127,14 @@ async def test_without_a_supervisor() -> None:
 
 
 async def test_a_supervisor_without_file_transfer() -> None:
-    """RLY-1: as every file method."""
+    """RLY-1, CAP-11: as every file method."""
     async with running_gateway(limits=OWN) as harness:
         await harness.supervisor().connect(None)
         assert reason_in(await refusal(harness)) == "FILES_UNSUPPORTED"
 
 
 async def test_a_sandbox_that_the_caller_does_not_see() -> None:
-    """AUT-5"""
+    """AUT-5, CAP-11"""
     async with running_gateway(limits=OWN) as harness:
         await harness.supervisor().connect()
         error = await refusal(harness, "another")
@@ -142,7 +142,7 @@ async def test_a_sandbox_that_the_caller_does_not_see() -> None:
 
 
 async def test_an_agent_behind_a_port(tmp_path: Path) -> None:
-    """CAP-2: the hello says nothing of it, so the limits are the gateway's, and what the agent would have to know is not offered."""
+    """CAP-9: the hello says nothing of it, so the limits are the gateway's, and what the agent would have to know is not offered."""
     sandbox = SandboxSettings(id=SANDBOX, name="demo", agent_port=4711, agent_secret=tmp_path / "secret")
     async with running_gateway(limits=OWN, changes={"sandboxes": (sandbox,)}) as harness:
         await harness.supervisor().connect(Hello(protocol_version=1, max_file_bytes=1, takes_waiting=True))
@@ -163,6 +163,6 @@ BLAKE3, SHA256 = files_pb2.DIGEST_ALGORITHM_BLAKE3, files_pb2.DIGEST_ALGORITHM_S
     ],
 )
 async def test_digests(announced: list[Any], allowed: tuple[str, ...], said: list[Any]) -> None:
-    """CAP-8, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
+    """CAP-8, CAP-13, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
     limits = OWN.model_copy(update={"digests": allowed})
     assert (await told(Hello(protocol_version=1, digests=announced), limits)).digests == said

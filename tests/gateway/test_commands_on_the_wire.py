@@ -113,7 +113,7 @@ async def test_output_and_exit(harness: GatewayHarness) -> None:
 
 
 async def test_what_comes_after_the_exit_is_not_for_the_caller(harness: GatewayHarness) -> None:
-    """EXE-1: the exit is the last event."""
+    """EXE-11: the exit is the last event."""
     supervisor = await supervisor_of(harness)
     call = start(harness)
     relay = await supervisor.take_relay()
@@ -122,7 +122,7 @@ async def test_what_comes_after_the_exit_is_not_for_the_caller(harness: GatewayH
 
 
 async def test_output_arrives_as_it_comes(harness: GatewayHarness) -> None:
-    """EXE-4: it is not held back until there is more, or an exit."""
+    """EXE-17: it is not held back until there is more, or an exit."""
     supervisor = await supervisor_of(harness)
     call = start(harness)
     relay = await supervisor.take_relay()
@@ -134,7 +134,7 @@ async def test_output_arrives_as_it_comes(harness: GatewayHarness) -> None:
 
 
 async def test_an_error_of_the_supervisor(harness: GatewayHarness) -> None:
-    """EXE-1, EXE-3, EXE-8: it reaches the caller as it is."""
+    """EXE-11, EXE-3, EXE-8: it reaches the caller as it is."""
     supervisor = await supervisor_of(harness)
     call = start(harness)
     relay = await supervisor.take_relay()
@@ -154,7 +154,7 @@ async def test_an_error_of_the_supervisor(harness: GatewayHarness) -> None:
 async def test_a_relay_that_is_lost_before_the_exit(
     harness: GatewayHarness, how: str, *, after_output: bool
 ) -> None:
-    """EXE-1: COMMAND_LOST, which no client may take as leave to run it again."""
+    """EXE-12: COMMAND_LOST, which no client may take as leave to run it again."""
     supervisor = await supervisor_of(harness)
     call = start(harness)
     relay = await supervisor.take_relay()
@@ -204,7 +204,7 @@ async def test_a_caller_who_goes_away(harness: GatewayHarness) -> None:
 
 
 async def test_a_caller_who_takes_nothing(harness: GatewayHarness) -> None:
-    """EXE-4: output that nobody takes is not piled up in the gateway, and is complete in the end."""
+    """EXE-18: output that nobody takes is not piled up in the gateway, and is complete in the end."""
     supervisor = await supervisor_of(harness)
     call = start(harness)
     relay = await supervisor.take_relay()
@@ -235,7 +235,7 @@ async def test_a_caller_who_takes_nothing(harness: GatewayHarness) -> None:
 
 
 async def test_a_supervisor_that_did_not_announce_commands(harness: GatewayHarness) -> None:
-    """EXE-1: an older one would take the target for SSH, so it is not asked."""
+    """EXE-9: an older one would take the target for SSH, so it is not asked."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     assert reason_in(await refusal(start(harness))) == "EXEC_UNSUPPORTED"
@@ -245,7 +245,7 @@ async def test_a_supervisor_that_did_not_announce_commands(harness: GatewayHarne
 
 
 async def test_no_supervisor(harness: GatewayHarness) -> None:
-    """SBX-4: commands do not wait for one, as upstream."""
+    """SBX-10: commands do not wait for one, as upstream."""
     assert reason_in(await refusal(start(harness))) == "SANDBOX_NOT_READY"
     supervisor = await supervisor_of(harness)
     await supervisor.call.done_writing()
@@ -261,7 +261,7 @@ async def test_other_peoples_sandboxes(harness: GatewayHarness, sandbox: str) ->
 
 
 async def test_what_is_no_command_reaches_nobody(harness: GatewayHarness) -> None:
-    """EXE-3: `tty`, for one."""
+    """EXE-16: `tty`, for one."""
     assert field_in(await refusal(start(harness, tty=True))) == "tty"
     assert field_in(await refusal(start(harness, command=[]))) == "command"
 
@@ -309,7 +309,7 @@ async def test_relays_that_wait_are_bounded_for_commands_too() -> None:
 
 
 async def test_a_refused_relay(harness: GatewayHarness) -> None:
-    """RLY-5: and the command is not counted any more."""
+    """RLY-17: and the command is not counted any more."""
     supervisor = await supervisor_of(harness)
     call = start(harness)
     relay_open = await supervisor.next_open()
@@ -334,7 +334,7 @@ async def made_sandbox(harness: GatewayHarness, environment: dict[str, str]) -> 
 
 
 async def test_the_environment_of_the_sandbox(computing: GatewayHarness) -> None:
-    """EXE-3: lies under the command's own."""
+    """EXE-15: lies under the command's own."""
     supervisor = await made_sandbox(computing, {"BOTH": "sandbox", "SANDBOX": "s"})
     call = start(computing, "made", environment={"BOTH": "command", "COMMAND": "c"})
     relay = await supervisor.take_relay()
@@ -345,7 +345,7 @@ async def test_the_environment_of_the_sandbox(computing: GatewayHarness) -> None
 
 
 async def test_a_command_that_fits_no_frame(computing: GatewayHarness) -> None:
-    """EXE-1, FRM-1: with the sandbox's environment it is too large, which its caller is told."""
+    """EXE-1, FRM-11: with the sandbox's environment it is too large, which its caller is told."""
     supervisor = await made_sandbox(computing, {f"A{number}": "x" * 32_000 for number in range(8)})
     call = start(computing, "made", stdin=b"x" * 900_000)
     relay = await supervisor.take_relay()

@@ -19,7 +19,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
     ids=["default", "SHA-256"],
 )
 async def test_the_agent_is_told(limits: LimitSettings, told: list[Algorithm]) -> None:
-    """DIG-3: with every operation; the agent alone carries it out."""
+    """DIG-12: with every operation; the agent alone carries it out."""
     async with running_gateway(limits=limits) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

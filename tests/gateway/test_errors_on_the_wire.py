@@ -47,14 +47,14 @@ async def upload(harness: GatewayHarness, message: bytes, *, explicit: bool) -> 
     ids=["a plain chunk of 1 MiB", "a checked one", "60 KiB more", "encoded oddly"],
 )
 async def test_a_chunk_that_is_too_large(harness: GatewayHarness, message: bytes, *, explicit: bool) -> None:
-    """UPL-6: CHUNK_TOO_LARGE, with the limit."""
+    """UPL-24: CHUNK_TOO_LARGE, with the limit."""
     refused = await upload(harness, message, explicit=explicit)
     assert reason_in(refused) == "CHUNK_TOO_LARGE"
     assert str(MAX_CHUNK_BYTES) in (refused.details() or "")
 
 
 async def test_another_message_that_is_too_large(harness: GatewayHarness) -> None:
-    """UPL-15: a message that has no content."""
+    """UPL-15, UPL-23: a message that has no content."""
     refused = await upload(harness, b"\x7a\xff\xff\x3f" + bytes(MAX_MESSAGE_BYTES), explicit=True)
     assert (reason_in(refused), field_in(refused)) == ("INVALID_REQUEST", "payload")
 

@@ -33,7 +33,7 @@ def test_only_what_comes_without_content_is_counted() -> None:
 
 
 def test_what_was_not_offered_is_no_reason_to_wait() -> None:
-    """WAI-2"""
+    """WAI-5"""
     with pytest.raises(TransferError) as caught:
         Pauses(0).check(WAITING, 1)
     assert caught.value.reason is Reason.TRANSFER_IDLE
@@ -45,7 +45,7 @@ def test_anything_else_is_not_waiting(message: bytes) -> None:
 
 
 async def test_waiting_is_movement_until_the_pause_is_too_long() -> None:
-    """WAI-2, WAI-4: the upload outlives the idle timeout, and ends at `max_pause`."""
+    """WAI-6, WAI-4: the upload outlives the idle timeout, and ends at `max_pause`."""
     async with running_gateway(limits=LimitSettings(idle_timeout=0.4, max_pause=1.2)) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

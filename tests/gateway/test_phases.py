@@ -44,7 +44,7 @@ def name_of(phase: Phase) -> str:
 @pytest.mark.parametrize("event", Event, ids=lambda event: event.name)
 @pytest.mark.parametrize("phase", PHASES, ids=name_of)
 def test_every_event_in_every_phase(phase: Phase, event: Event) -> None:
-    """SBX-1, SBX-4."""
+    """SBX-8, SBX-4."""
     assert phases.after(phase, event) == TABLE.get((phase, event))
 
 
@@ -80,7 +80,7 @@ def test_whatever_happens_a_sandbox_that_is_deleted_stays_so(events: list[Event]
 
 @given(st.lists(st.tuples(st.sampled_from(Event), st.text(max_size=5)), max_size=20))
 def test_what_callers_see_follows_the_phase(events: list[tuple[Event, str]]) -> None:
-    """SBX-1: one condition "Ready", whose time is that of the last change of the phase."""
+    """SBX-8: one condition "Ready", whose time is that of the last change of the phase."""
     message = new_message("id", "name", "default", 1.0)
     say_unheeded(message, ["policy"])
     now, entered = 1.0, 1.0

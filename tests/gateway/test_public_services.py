@@ -128,7 +128,7 @@ def _asker(channel: grpc.aio.Channel) -> Any:
 async def test_streams_of_strangers_are_bounded(
     harness: GatewayHarness, open_one: Callable[[grpc.aio.Channel], Any]
 ) -> None:
-    """AUT-1: one too many is refused; the gateway serves others, and stops at once although all stay open."""
+    """AUT-8: one too many is refused; the gateway serves others, and stops at once although all stay open."""
     channel = harness.channel()
     streams = list[Any]()
     for _ in range(MAX_STREAMS):
@@ -310,7 +310,7 @@ async def _silent_reflection(harness: GatewayHarness, _: FakeSupervisor) -> Any:
 async def test_the_gateway_stops_in_time(
     state: Callable[[GatewayHarness, FakeSupervisor], Any],
 ) -> None:
-    """RLY-8: whatever it waits for, and however long that would take by itself."""
+    """RLY-21: whatever it waits for, and however long that would take by itself."""
     async with running_gateway(server={"stop_timeout": 1.0}) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

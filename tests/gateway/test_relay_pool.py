@@ -22,7 +22,7 @@ from gateway_harness import (
     pour,
     running_gateway,
 )
-from openshell_files_gateway.config.tables import RelaySettings
+from openshell_files_gateway.config.tables import RelaySettings, WorkspaceMember, WorkspaceSettings
 from openshell_files_gateway.relay import pool
 from openshell_files_gateway.relay.core.relay_states import RelayState
 from openshell_files_gateway.relay.file_relay import FileRelay
@@ -96,8 +96,43 @@ async def test_the_next_operation_uses_the_relay_of_the_last(
     assert len(names) == 3
 
 
+async def test_each_operation_on_a_relay_is_authorized_by_itself() -> None:
+    """FRM-27: a caller who may not use the sandbox gets nothing of an idle relay; the agent is told who asks now."""
+    members = tuple(WorkspaceMember(subject=name) for name in ("alice", "carol"))
+    workspaces = (
+        WorkspaceSettings(name="default", members=members),
+        WorkspaceSettings(name="theirs", members=()),
+    )
+    async with running_gateway(changes={"workspaces": workspaces}) as harness:
+        supervisor = harness.supervisor()
+        await supervisor.connect(KEEPS)
+        request = files_pb2.StatFileRequest(sandbox=files_pb2.SandboxRef(id=SANDBOX), remote_path="/f")
+        method = cast("Any", harness.channel().unary_unary(methods.STAT_FILE))
+
+        async def asked_by(name: str) -> object:
+            bearer = f"Bearer {harness.identity_provider.issue(sub=name)}"
+            return await method(request.SerializeToString(), metadata=(("authorization", bearer),))
+
+        relay: FakeRelay | None = None
+        principals = list[str]()
+        for name in ("alice", "mallory", "carol"):
+            asking = asyncio.create_task(asked_by(name))
+            if name == "mallory":
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await asking
+                assert reason_of(refused.value) == "SANDBOX_NOT_FOUND"
+                continue
+            relay = relay or await supervisor.take_relay()
+            frame = await relay.next_frame()
+            assert frame is not None
+            principals.append(frame.open.principal.rpartition("|")[2])
+            await relay.answer(ANSWER)
+            await asking
+        assert principals == ["alice", "carol"]
+
+
 async def test_a_supervisor_that_does_not_keep_relays_is_not_asked_to(harness: GatewayHarness) -> None:
-    """FRM-9: its relay ends with the operation."""
+    """FRM-23: its relay ends with the operation."""
     supervisor = harness.supervisor()
     await supervisor.connect(FILES)
     asking = ask(harness)
@@ -172,7 +207,7 @@ async def test_no_more_relays_are_idle_than_may_be(
 async def test_a_relay_that_the_supervisor_ends_while_idle_is_not_used(
     harness: GatewayHarness, supervisor: FakeSupervisor, how: str
 ) -> None:
-    """FRM-9: even if it only says something without being asked."""
+    """FRM-26, FRM-28: even if it only says something without being asked."""
     relay = await used_once(harness, supervisor)
     match how:
         case "ends":
@@ -188,6 +223,7 @@ async def test_a_relay_that_the_supervisor_ends_while_idle_is_not_used(
 async def test_relays_of_an_older_session_are_not_used(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
+    """FRM-26."""
     old = await used_once(harness, supervisor)
     newer = harness.supervisor()
     await newer.connect(KEEPS)
@@ -198,7 +234,7 @@ async def test_relays_of_an_older_session_are_not_used(
 async def test_a_gateway_that_stops_ends_idle_relays(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-8: nobody waits for them."""
+    """RLY-21: nobody waits for them."""
     relay = await used_once(harness, supervisor)
     stopping = asyncio.create_task(harness.gateway.stop())
     assert await asyncio.wait_for(relay.next_frame(), 3) is None
@@ -242,7 +278,7 @@ async def test_an_operation_that_was_never_sent_does_no_harm(
 async def test_a_sandbox_that_floods_is_refused_even_if_a_relay_is_idle(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-10."""
+    """RLY-26."""
     asking, flooded = ask(harness), ask(harness)
     idle, flooding = [await supervisor.take_relay(), await supervisor.take_relay()]
     await idle.next_frame()
@@ -267,7 +303,7 @@ BROKEN = file_relay_pb2.FileRelayResponse(
 async def test_a_relay_whose_agent_is_confused_is_not_reused(
     harness: GatewayHarness, supervisor: FakeSupervisor, frame: file_relay_pb2.FileRelayResponse
 ) -> None:
-    """FRM-9: its next words could be taken for the answer to somebody else."""
+    """FRM-25: its next words could be taken for the answer to somebody else."""
     asking = ask(harness)
     relay = await supervisor.take_relay()
     await relay.next_frame()
@@ -317,7 +353,7 @@ async def test_a_small_file_goes_in_one_piece(harness: GatewayHarness, superviso
 async def test_an_operation_whose_reused_relay_is_over_is_lost(
     harness: GatewayHarness, supervisor: FakeSupervisor, kind: str, how: str
 ) -> None:
-    """FRM-9: the caller's retry takes it from there, on a relay that works."""
+    """FRM-29: the caller's retry takes it from there, on a relay that works."""
     relay = await used_once(harness, supervisor)
     operation = ask(harness) if kind == "question" else upload(harness)
     assert await relay.next_frame() is not None
@@ -334,7 +370,7 @@ async def test_an_operation_whose_reused_relay_is_over_is_lost(
 async def test_a_supervisor_that_is_dead_without_a_sign_is_not_waited_for(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-4: a newer session ends an operation on a reused relay of which the agent has said nothing."""
+    """FRM-30: a newer session ends an operation on a reused relay of which the agent has said nothing."""
     relay = await used_once(harness, supervisor)
     asking = ask(harness)
     assert await relay.next_frame() is not None
@@ -362,7 +398,7 @@ async def test_an_operation_on_a_new_relay_outlives_its_session(
 async def test_an_operation_that_was_answered_outlives_its_session(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-8: the agent is heard, so the supervisor is there, whatever became of its session."""
+    """FRM-30: the agent is heard, so the supervisor is there, whatever became of its session."""
     relay = await used_once(harness, supervisor)
     asking = ask(harness)
     assert await relay.next_frame() is not None
@@ -378,7 +414,7 @@ async def test_an_operation_that_was_answered_outlives_its_session(
 async def test_a_relay_with_input_on_its_way_is_not_reused(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """FRM-9: the agent refused an upload whose caller still sends; a frame may be cut."""
+    """FRM-26: the agent refused an upload whose caller still sends; a frame may be cut."""
     about = files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", size_bytes=1 << 40)
     call = cast("Any", harness.channel().stream_unary(methods.UPLOAD_FILE))(metadata=harness.user())
     await call.write(files_pb2.UploadFileRequest(metadata=about).SerializeToString())

@@ -176,7 +176,7 @@ async def scene() -> AsyncGenerator[Scene, None]:
 
 
 async def test_made_and_ready(scene: Scene) -> None:
-    """SBX-1: known at once, ready when its supervisor has a session, and not when it lost it."""
+    """SBX-7, SBX-8: known at once, ready when its supervisor has a session, and not when it lost it."""
     held = scene.driver.hold("start")
     made = await scene.create()
     assert (phase_name(made.phase), made.managed) == ("PROVISIONING", True)
@@ -223,7 +223,7 @@ async def test_as_many_as_may(scene: Scene) -> None:
 
 
 async def test_stopped_and_started(scene: Scene) -> None:
-    """SBX-3, SBX-4: stopping keeps the files, and turns away who waits."""
+    """SBX-9, SBX-4: stopping keeps the files, and turns away who waits."""
     made = await scene.ready()
     held = scene.driver.hold("stop")
     stopping = asyncio.create_task(scene.lifecycle.stop(made))

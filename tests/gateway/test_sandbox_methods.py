@@ -113,7 +113,7 @@ def bob(computing: GatewayHarness) -> Caller:
 
 
 async def test_a_life(computing: GatewayHarness, alice: Caller) -> None:
-    """SBX-1, SBX-3, SBX-4."""
+    """SBX-1, SBX-7, SBX-3, SBX-4."""
     made = await alice.create("made", labels={"k": "v"}, annotations={"n": "w"})
     assert (made.metadata.name, made.metadata.workspace) == ("made", "default")
     assert made.status.phase == PROVISIONING
@@ -161,7 +161,7 @@ async def test_the_supervisor_of_a_sandbox_that_is_gone(computing: GatewayHarnes
 
 
 async def test_who_waits_is_turned_away(computing: GatewayHarness, alice: Caller) -> None:
-    """SBX-4: file methods wait for a supervisor that is on its way, and no longer than that."""
+    """SBX-4, SBX-10: file methods wait for a supervisor that is on its way, and no longer than that."""
     made = await alice.create("made")
     waiting = asyncio.create_task(computing.stat(made.metadata.id))
     broker = computing.gateway._broker
@@ -198,7 +198,7 @@ async def test_a_transfer_that_is_under_way_when_it_is_stopped(
 
 
 async def test_a_repeated_creation(alice: Caller) -> None:
-    """SBX-5: the same sandbox, also in the other spelling of the id; another content is refused."""
+    """SBX-5, SBX-11: the same sandbox, also in the other spelling of the id; another content is refused."""
     request_id = new_id()
     first = await alice.create("made", request_id=request_id)
     assert (await alice.create("made", request_id=request_id.upper())).metadata.id == first.metadata.id

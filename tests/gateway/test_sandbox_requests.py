@@ -171,6 +171,6 @@ def test_commands() -> None:
     ],
 )
 def test_commands_that_no_process_can_be_made_of(changes: dict[str, object], field: str) -> None:
-    """EXE-3: `tty` among them."""
+    """EXE-16: `tty` among them."""
     request = exec_pb2.ExecSandboxRequest(**({"command": ["true"]} | changes))  # type: ignore[arg-type]
     assert refused_field(lambda: rules.check_command(request)) == field

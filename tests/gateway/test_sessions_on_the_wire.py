@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from gateway_harness import SANDBOX, FakeSupervisor, GatewayHarness, running_gateway
+from openshell_files_gateway.config.tables import RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_supervisor_sim.relay.byte_stream import open_stream
@@ -37,6 +38,14 @@ async def accepted(call: Any) -> str:
     return message.session_accepted.session_id
 
 
+async def test_the_interval_of_heartbeats_is_announced() -> None:
+    """RLY-11: as the setting has it."""
+    async with running_gateway(relay=RelaySettings(heartbeat_interval=20, silence_timeout=60)) as running:
+        call = await hello(running.supervisor(), "one", 1)
+        message = openshell_pb2.GatewayMessage.FromString(await call.read())
+        assert message.session_accepted.heartbeat_interval.seconds == 20
+
+
 async def test_an_earlier_connection_that_arrives_late(harness: GatewayHarness) -> None:
     """RLY-6: it ends with SESSION_OUTDATED, and the later one goes on; another supervisor counts for itself."""
     supervisor = harness.supervisor()
@@ -56,7 +65,7 @@ async def test_an_earlier_connection_that_arrives_late(harness: GatewayHarness) 
 
 
 async def test_a_gateway_that_shuts_down(harness: GatewayHarness) -> None:
-    """RLY-8: sessions end, and new ones, transfers and commands are refused with the reason."""
+    """RLY-19, RLY-20: sessions end, and new ones, transfers and commands are refused with the reason."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     await harness.gateway._broker.drain(1.0)

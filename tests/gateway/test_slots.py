@@ -69,7 +69,7 @@ def test_bounds(
 
 
 def test_turns_go_round() -> None:
-    """RLY-9: a single call does not wait behind somebody else's many."""
+    """RLY-23: a single call does not wait behind somebody else's many."""
     limits = TransferLimits(max_total=1, max_per_sandbox=1, max_waiting=10)
     running = Ticket("s", "a")
     assert limits.ask(running)
@@ -181,7 +181,7 @@ async def test_a_turn_that_comes_as_its_caller_leaves() -> None:
 def test_the_streams_of_uploads(
     total: int, share: float, taken: list[tuple[str, int]], offers: dict[str, int]
 ) -> None:
-    """RLY-12: a share of all, but always those of one upload."""
+    """RLY-12, RLY-32: a share of all, but always those of one upload."""
     budget = LaneBudget(total, share)
     for principal, count in taken:
         budget.take(count, principal)
@@ -257,7 +257,7 @@ async def stack() -> AsyncGenerator[AsyncExitStack]:
 
 
 async def test_a_call_waits_for_its_turn(stack: AsyncExitStack) -> None:
-    """RLY-9: what would have been refused is done when a slot is free."""
+    """RLY-22: what would have been refused is done when a slot is free."""
     users = await _two_users(stack, max_transfers_per_sandbox=1, transfer_wait=60)
     supervisor = users.harness.supervisor()
     await supervisor.connect()
@@ -301,7 +301,7 @@ async def test_one_caller_cannot_take_everything(stack: AsyncExitStack, sandboxe
 
 
 async def test_silent_uploads_are_counted(stack: AsyncExitStack) -> None:
-    """RLY-13: a caller's silent streams are bounded, and another caller's upload goes on beside them."""
+    """RLY-33: a caller's silent streams are bounded, and another caller's upload goes on beside them."""
     users = await _two_users(stack, max_transfers=4, max_transfers_per_sandbox=4)
     silent = [await users.upload("alice", None) for _ in range(3)]
     await until(lambda: users.harness.gateway.statistics().silent.active == 3, "they are counted")
@@ -321,7 +321,7 @@ async def test_silent_uploads_are_counted(stack: AsyncExitStack) -> None:
 
 
 async def test_an_upload_that_waits_for_its_turn_takes_no_streams(stack: AsyncExitStack) -> None:
-    """RLY-13: lanes are taken by a transfer that is counted."""
+    """RLY-34: lanes are taken by a transfer that is counted."""
     users = await _two_users(stack, max_transfers_per_sandbox=1, transfer_wait=60)
     supervisor = users.harness.supervisor()
     await supervisor.connect()
@@ -344,7 +344,7 @@ async def test_an_upload_that_waits_for_its_turn_takes_no_streams(stack: AsyncEx
 
 
 async def test_a_command_whose_output_nobody_takes_gives_its_slot_back(stack: AsyncExitStack) -> None:
-    """EXE-4: the call ends, and with it the command, although it has no execution_timeout."""
+    """EXE-19: the call ends, and with it the command, although it has no execution_timeout."""
     users = await _two_users(stack, idle_timeout=0.5)
     supervisor = users.harness.supervisor()
     await supervisor.connect(commands=exec_relay_pb2.ExecCapability(protocol_version=1))

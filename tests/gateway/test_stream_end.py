@@ -29,7 +29,7 @@ async def refused() -> None:
 
 
 async def test_a_stream_that_takes_no_write_was_reset() -> None:
-    """UPL-1: found out at once, without a wait."""
+    """UPL-32: found out at once, without a wait."""
     assert await was_reset(refused)
     assert not await was_reset(written)
     assert not await ended_for_good(refused)
@@ -44,7 +44,7 @@ async def test_a_bug_in_the_write_is_no_reset() -> None:
 
 
 async def test_an_end_is_believed_after_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UPL-2: a reset within 20 ms is seen, with the same time again for what is on its way."""
+    """UPL-33: a reset within 20 ms is seen, with the same time again for what is on its way."""
     monkeypatch.setattr(stream_end, "_crowded", lambda: False)
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -53,7 +53,7 @@ async def test_an_end_is_believed_after_the_wait(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_crowded_machine_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UPL-2: its clients wait for a CPU between the end and the reset."""
+    """UPL-33: its clients wait for a CPU between the end and the reset."""
     steps = 0
     sleep = asyncio.sleep
 
@@ -103,7 +103,7 @@ async def harness() -> AsyncGenerator[GatewayHarness]:
 async def test_only_an_end_that_publishes_is_confirmed(
     harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, *, explicit: bool
 ) -> None:
-    """UPL-2, FRM-6: an end that is none reaches the agent as a cancellation; nobody else waits."""
+    """UPL-32, FRM-6, FRM-16: an end that is none reaches the agent as a cancellation; nobody else waits."""
     asked = 0
 
     async def never(_: object) -> bool:

@@ -87,7 +87,7 @@ def reading(*messages: bytes | None) -> Read:
 
 @pytest.mark.parametrize("ended", [True, False])
 async def test_an_end_that_is_a_cancellation_is_passed_on_as_one(*, ended: bool) -> None:
-    """UPL-2, FRM-6."""
+    """UPL-32, FRM-16."""
 
     async def confirm() -> bool:
         return ended

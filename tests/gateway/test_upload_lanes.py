@@ -133,7 +133,7 @@ def waiting(harness: GatewayHarness) -> int:
 async def test_messages_reach_the_agent_in_their_order(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """LAN-1, LAN-2, LAN-5, LAN-7: message k on stream k mod n; the agent sees one stream, and its answer ends all."""
+    """LAN-1, LAN-12, LAN-2, LAN-5, LAN-7: message k on stream k mod n; the agent sees one stream, and its answer ends all."""
     streams = [await first(harness, 3), await further(harness, 1), await further(harness, 2)]
     relay, metadata = await opened(supervisor)
     assert (metadata.upload_id, metadata.lanes) == (UPLOAD, 0)
@@ -171,7 +171,7 @@ async def test_a_lane_may_come_before_its_upload(harness: GatewayHarness, superv
 async def test_what_comes_after_the_end_is_not_read(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """LAN-5: the first stream that has no message at its turn is the end."""
+    """LAN-16: the first stream that has no message at its turn is the end."""
     main, lane = await first(harness, 2), await further(harness, 1)
     relay, _ = await opened(supervisor)
     await lane.say(content(1))
@@ -191,7 +191,7 @@ async def test_what_comes_after_the_end_is_not_read(
 async def test_a_lane_that_breaks_off_ends_the_upload(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """LAN-8, UPL-1: with an error that may be tried again, and never as the end of the content."""
+    """LAN-8, LAN-17, UPL-1: with an error that may be tried again, and never as the end of the content."""
     main, lane = await first(harness, 3), await further(harness, 1)
     other = await further(harness, 2)
     relay, _ = await opened(supervisor)
@@ -301,7 +301,7 @@ async def test_a_lane_of_something_else_is_not_this_uploads(impatient: GatewayHa
 
 
 async def test_a_lane_needs_a_token(harness: GatewayHarness) -> None:
-    """LAN-4, AUT-1."""
+    """LAN-15, AUT-1."""
     # Nothing is written: grpc.aio replaces the status of a call that ends during a write by INTERNAL.
     lane = Stream(harness, metadata=(("authorization", "Bearer no"),))
     assert (await lane.refusal()).code() is grpc.StatusCode.UNAUTHENTICATED
@@ -309,7 +309,7 @@ async def test_a_lane_needs_a_token(harness: GatewayHarness) -> None:
 
 
 async def test_each_lane_comes_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """LAN-3: a second one, or one that the upload did not name, is refused and does the upload no harm."""
+    """LAN-14: a second one, or one that the upload did not name, is refused and does the upload no harm."""
     main, lane = await first(harness, 2), await further(harness, 1)
     relay, _ = await opened(supervisor)
     await main.say(content(0))
@@ -331,7 +331,7 @@ async def test_each_lane_comes_once(harness: GatewayHarness, supervisor: FakeSup
     ],
 )
 async def test_what_lanes_need(harness: GatewayHarness, changes: dict[str, Any], field: str) -> None:
-    """LAN-2: an upload that was announced, a finish, and no more than eight streams."""
+    """LAN-13: an upload that was announced, a finish, and no more than eight streams."""
     main = await first(harness, **({"lanes": 2} | changes))
     refusal = await main.refusal()
     assert (reason_of(refusal), field_in(refusal)) == ("INVALID_REQUEST", field)
@@ -396,7 +396,7 @@ async def test_a_second_call_for_the_same_attempt(
 
 
 async def test_more_than_are_free_are_refused(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """LAN-9: before anything reaches the sandbox, at once, and without a pause; one stream is always free."""
+    """LAN-9, LAN-18: before anything reaches the sandbox, at once, and without a pause; one stream is always free."""
     holding = [await first(harness, 8, epoch=number) for number in (1, 2)]
     for _ in holding:
         await opened(supervisor)
@@ -424,7 +424,7 @@ async def test_lanes_can_be_switched_off() -> None:
 async def test_a_gateway_that_stops_lets_none_hang(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-8: neither an upload with lanes nor a lane that waits."""
+    """RLY-21: neither an upload with lanes nor a lane that waits."""
     main, lane = await first(harness, 2), await further(harness, 1)
     lost = await further(harness, 1, upload_id="upload-2")
     await opened(supervisor)

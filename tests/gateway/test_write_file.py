@@ -90,7 +90,7 @@ async def test_the_agent_gets_one_frame(harness: GatewayHarness, supervisor: Fak
 
 
 async def test_the_largest_arrives(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """UPL-16: with the longest path; one byte more is too much, and the field is named."""
+    """UPL-55: with the longest path; one byte more is too much, and the field is named."""
     content = bytes(range(256)) * (MAX_WRITE_BYTES // 256)
     path = "/" * MAX_PATH_BYTES
     writing = write(harness, request_of(content, remote_path=path))
@@ -106,7 +106,7 @@ async def test_the_largest_arrives(harness: GatewayHarness, supervisor: FakeSupe
 
 
 async def test_nobody_writes_without_a_token(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """AUT-1: before anything reaches the sandbox."""
+    """AUT-1, AUT-6: before anything reaches the sandbox."""
     assert reason_of(await refusal(harness, request_of(), signed=False)) == "TOKEN_MISSING"
     await carried(harness, supervisor)
 
@@ -120,7 +120,7 @@ async def test_a_sandbox_of_somebody_else_is_not_found(harness: GatewayHarness) 
 
 
 async def test_an_agent_that_does_not_know_it(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """UPL-16: an older agent refuses it, and the caller can tell that nothing was written."""
+    """UPL-57: an older agent refuses it, and the caller can tell that nothing was written."""
     writing = write(harness, request_of())
     relay = await supervisor.take_relay()
     await relay.next_write()
@@ -149,7 +149,7 @@ async def test_another_answer_is_none(harness: GatewayHarness, supervisor: FakeS
 async def test_a_caller_who_leaves_is_told_of(
     harness: GatewayHarness, supervisor: FakeSupervisor, why: str
 ) -> None:
-    """FRM-6: the agent learns that nobody waits any more, and the relay ends."""
+    """FRM-16: the agent learns that nobody waits any more, and the relay ends."""
     channel: Any = harness.channel()
     timeout = 1 if why == "deadline" else None
     call = channel.unary_unary(methods.WRITE_FILE)(

@@ -110,7 +110,7 @@ async def test_files_by_an_agent_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_the_wrong_agent(tmp_path: Path) -> None:
-    """FRM-8: what does not know the secret gets not a byte."""
+    """FRM-21: what does not know the secret gets not a byte."""
     places = Places(tmp_path)
     async with scene(places, agents_secret=OTHER_SECRET) as (client, _):
         with pytest.raises(FilesError) as caught:
@@ -120,7 +120,7 @@ async def test_the_wrong_agent(tmp_path: Path) -> None:
 
 
 async def test_an_agent_that_is_killed_during_a_download(tmp_path: Path) -> None:
-    """FRM-3: the caller hears of it as soon as the port is gone, long before anybody is idle for too long."""
+    """FRM-14: the caller hears of it as soon as the port is gone, long before anybody is idle for too long."""
     places = Places(tmp_path)
     patient = LimitSettings(idle_timeout=3600)
     async with scene(places, limits=patient) as (client, child):

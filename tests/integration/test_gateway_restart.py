@@ -171,7 +171,7 @@ async def test_a_gateway_killed_during_fifty_transfers(kept: tuple[DevStack, Pat
 async def test_a_gateway_told_to_stop_during_fifty_transfers(
     kept: tuple[DevStack, Path], tmp_path: Path
 ) -> None:
-    """RLY-8: what runs is finished, what is new goes to the next gateway, and the old one ends with status 0."""
+    """RLY-20, RLY-21: what runs is finished, what is new goes to the next gateway, and the old one ends with status 0."""
     stack, root = kept
     first = gateway_of(stack)
     names = [sandbox.name for sandbox in stack.sandboxes]
@@ -195,7 +195,7 @@ async def test_a_gateway_told_to_stop_during_fifty_transfers(
 
 
 async def test_what_is_cut_at_the_end_can_be_resumed(tmp_path: Path) -> None:
-    """RLY-8, RSM-3, CRS-2: a caller that stands still does not keep a gateway for ever."""
+    """RLY-21, RSM-3, CRS-2: a caller that stands still does not keep a gateway for ever."""
     root = tmp_path / "stack"
     environment = os.environ | {"OPENSHELL_STOP_TIMEOUT": "1"}
     with dev_stack("--root", str(root), environment=environment) as stack:

@@ -201,7 +201,7 @@ async def _answer(channel: Any, method: str, metadata: tuple[tuple[str, str], ..
 
 @pytest.mark.parametrize("case", HOSTILE)
 async def test_a_hostile_token_gets_nowhere(door: tuple[GatewayHarness, Witness], case: str) -> None:
-    """AUT-1, AUT-2: UNAUTHENTICATED for its reason on every method; no word of it in the message."""
+    """AUT-1, AUT-2, AUT-6, AUT-9: UNAUTHENTICATED for its reason on every method; no word of it in the message."""
     harness, witness = door
     forge, reason = HOSTILE[case]
     token = forge(harness)

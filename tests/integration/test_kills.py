@@ -158,9 +158,9 @@ async def test_the_gateway_is_killed(tmp_path: Path) -> None:
 
 
 async def test_the_supervisors_are_killed(tmp_path: Path) -> None:
-    """RELAY_LOST for every caller; what was renamed is the new file, also for the journal (RSM-3, RSM-7).
+    """RELAY_LOST for every caller; what was renamed is the new file, also for the journal (RSM-3, RSM-7, FRM-14).
 
-    RLY-4: the request for a relay that nobody had taken up is sent to the next supervisor.
+    RLY-16: the request for a relay that nobody had taken up is sent to the next supervisor.
     """
     local = tmp_path / "local"
     local.mkdir()

@@ -154,7 +154,7 @@ async def test_a_link_out_of_the_root_stays_inside(
 
 
 async def test_proc_self_root(tmp_path: Path, outside: Path) -> None:
-    """PTH-3, PTH-5: magic links are not followed, with a real procfs inside the root.
+    """PTH-11, PTH-5: magic links are not followed, with a real procfs inside the root.
 
     Only a sandbox whose root is that of this machine has one here. Its
     supervisor's own root is `/proc/self/root`.
@@ -201,7 +201,7 @@ async def test_proc_self_root(tmp_path: Path, outside: Path) -> None:
 
 
 async def test_nothing_stands_still_afterwards(client: StackClient, sandbox: DevSandbox) -> None:
-    """PTH-4: after all these refusals, the FIFO among them, the sandbox serves as before."""
+    """PTH-15: after all these refusals, the FIFO among them, the sandbox serves as before."""
     metadata = files_pb2.UploadFileMetadata(
         sandbox_id=sandbox.id, remote_path="honest", size_bytes=len(CONTENT)
     )

@@ -17,7 +17,7 @@ SEVERAL = 5
 
 
 async def test_a_pause_does_not_end_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """WAI-2: gateway, supervisor and agent wait as long as the caller says that it does."""
+    """WAI-6: gateway, supervisor and agent wait as long as the caller says that it does."""
     said = list[bytes]()
 
     def counted() -> bytes:

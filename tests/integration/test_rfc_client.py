@@ -95,7 +95,7 @@ async def test_a_file_goes_in_and_comes_out(stack: DevStack, client: RfcClient, 
 
 @pytest.mark.parametrize("declared", [0, 999, 1001])
 async def test_another_size_than_declared(stack: DevStack, client: RfcClient, declared: int) -> None:
-    """UPL-2, UPL-8: SIZE_MISMATCH, and the old file stays."""
+    """UPL-31, UPL-8: SIZE_MISMATCH, and the old file stays."""
     sandbox = stack.sandboxes[0]
     (sandbox.directory / "kept").write_bytes(b"old")
     metadata = rfc_messages.UploadFileMetadata(sandbox_id=sandbox.id, remote_path="kept", size_bytes=declared)
@@ -107,7 +107,7 @@ async def test_another_size_than_declared(stack: DevStack, client: RfcClient, de
 
 
 async def test_archives(stack: DevStack, client: RfcClient) -> None:
-    """RFC-1: what the RFC asks for and is not there yet is said, not done wrong."""
+    """RFC-7: what the RFC asks for and is not there yet is said, not done wrong."""
     metadata = rfc_messages.UploadFileMetadata(
         sandbox_id=stack.sandboxes[0].id, remote_path="archive", size_bytes=1, is_archive=True
     )

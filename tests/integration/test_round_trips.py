@@ -150,7 +150,7 @@ def _check_round_trip(stack: DevStack, carrier: Carrier, source: Path, remote: s
 @BY_SDK
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size(stack: DevStack, tmp_path: Path, carrier: Carrier, size: int) -> None:
-    """Identical content, mode and modified time (UPL-10)."""
+    """Identical content, mode and modified time (UPL-10, UPL-48)."""
     source = tmp_path / "source"
     source.write_bytes(content_of("size", size))
     source.chmod(0o640 if size % 2 else 0o751)

@@ -239,7 +239,7 @@ CELLS = [
 async def test_sigterm_during(
     tmp_path: Path, provider: DevelopmentIdentityProvider, state: str, name: str
 ) -> None:
-    """RLY-8: gateway and supervisor end with 0 within their timeout; the other one ends afterwards, too."""
+    """RLY-21: gateway and supervisor end with 0 within their timeout; the other one ends afterwards, too."""
     enter, _ = STATES[state]
     async with stopping_scene(tmp_path, provider) as scene, caller(scene) as user:
         async with enter(scene, user):

@@ -87,7 +87,7 @@ async def refused(call: Awaitable[object]) -> str:
 
 
 async def test_unfinished_uploads(tmp_path: Path) -> None:
-    """RSM-8: a caller that begins uploads without end pushes out its own, and nobody else's."""
+    """RSM-28: a caller that begins uploads without end pushes out its own, and nobody else's."""
     async with scene(tmp_path, max_uploads_per_principal=OWN, max_uploads_per_sandbox=ALL) as both:
         kept = await both.start("mine", both.others_client)
         for number in range(5 * ALL):
@@ -99,7 +99,7 @@ async def test_unfinished_uploads(tmp_path: Path) -> None:
 
 
 async def test_unfinished_uploads_with_a_stream(tmp_path: Path) -> None:
-    """RSM-8: none of them can give way, so the greedy caller is refused, and only that one."""
+    """RSM-29: none of them can give way, so the greedy caller is refused, and only that one."""
     async with scene(tmp_path, max_uploads_per_principal=OWN, max_uploads_per_sandbox=ALL) as both:
         with both.streams(OWN):
             await until(lambda: both.staged() == OWN, "every stream has brought content")

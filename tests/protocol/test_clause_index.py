@@ -20,6 +20,13 @@ from clause_index import (
 
 DEFINED = defined_clauses(PROTOCOL.read_text(encoding="utf-8"))
 HOLDERS = holders(TESTS)
+#: The clauses that are items of a list; those of a table are rows.
+CLAUSES = {
+    clause: " ".join(text.split())
+    for clause, text in re.findall(
+        r"^- \*\*([A-Z]{3}-\d+)\*\* (.+(?:\n  .+)*)", PROTOCOL.read_text(encoding="utf-8"), re.MULTILINE
+    )
+}
 
 
 def test_clauses_are_numbered_once_and_without_gaps() -> None:
@@ -29,7 +36,15 @@ def test_clauses_are_numbered_once_and_without_gaps() -> None:
         family, _, number = clause.partition("-")
         families.setdefault(family, []).append(int(number))
     for family, numbers in families.items():
-        assert numbers == list(range(1, len(numbers) + 1)), family
+        assert sorted(numbers) == list(range(1, len(numbers) + 1)), family
+
+
+@pytest.mark.parametrize(("clause", "text"), sorted(CLAUSES.items()))
+def test_a_clause_is_one_rule(clause: str, text: str) -> None:
+    """At most two sentences and sixty words, so that a test can say which rule it holds."""
+    sentences = re.findall(r"\.(?= [A-Z`]|$)", text)
+    assert 1 <= len(sentences) <= 2, clause
+    assert len(text.split()) <= 60, clause
 
 
 def test_every_clause_is_named_by_a_test() -> None:

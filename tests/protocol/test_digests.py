@@ -41,7 +41,7 @@ def test_published_vectors(of: tuple[DigestAlgorithm, bytes], value: str) -> Non
 
 @given(pieces=_pieces, cuts=st.lists(st.integers(1, MIB + 1), max_size=8))
 def test_only_the_content_counts(pieces: list[tuple[int, int, bool]], cuts: list[int]) -> None:
-    """DIG-1: neither holes nor the cut of chunks take part; a copy goes on by itself."""
+    """DIG-10: neither holes nor the cut of chunks take part; a copy goes on by itself."""
     content = b"".join(bytes([value]) * length for value, length, _ in pieces)
     for algorithm in DigestAlgorithm:
         with_holes, cut = DigestHasher(algorithm), DigestHasher(algorithm)

@@ -99,7 +99,7 @@ def test_frames_around_the_edges_of_a_varint(size: int, piece: int) -> None:
 @pytest.mark.parametrize("at", range(6))
 @pytest.mark.parametrize("start", [b"\x0a\x51", b"S\n", b"SH\n", b"SSH"])
 def test_a_frame_of_83_bytes_is_not_a_banner(start: bytes, at: int) -> None:
-    """FRM-5: the first byte of the banner is also a length."""
+    """FRM-15: the first byte of the banner is also a length."""
     frame = start.ljust(LIKE_SSH, b".")
     stream = framed([frame, b"next"])
     assert stream.startswith(b"S")
@@ -109,7 +109,7 @@ def test_a_frame_of_83_bytes_is_not_a_banner(start: bytes, at: int) -> None:
 
 @pytest.mark.parametrize("sizes", [[], [1], [2], [3], [4], [1, 1], [2, 1], [1, 2], [1, 1, 1], [1, 1, 1, 1]])
 def test_an_ssh_banner_is_recognised_however_it_is_cut(sizes: list[int]) -> None:
-    """FRM-5: an SSH server at the other end is told from a file agent."""
+    """FRM-15: an SSH server at the other end is told from a file agent."""
     banner = b"SSH-2.0-OpenSSH_9.6\r\n"
     pieces: list[bytes] = []
     for size in sizes:
@@ -121,14 +121,14 @@ def test_an_ssh_banner_is_recognised_however_it_is_cut(sizes: list[int]) -> None
 
 
 def test_a_banner_is_no_banner_behind_a_frame() -> None:
-    """FRM-5: only what the peer says first tells who it is."""
+    """FRM-15: only what the peer says first tells who it is."""
     frames = [b"hello", b"SH-2.0".ljust(LIKE_SSH, b".")]
     assert fed(FrameDecoder(), one_by_one(framed(frames))) == frames
 
 
 @pytest.mark.parametrize("size", [MAX_FRAME_BYTES + 1, 2**21, 2**32, 2**64 - 1])
 def test_a_length_over_the_limit_is_refused_before_a_byte_of_it(size: int) -> None:
-    """FRM-1: at most 1 MiB + 64 bytes."""
+    """FRM-11: at most 1 MiB + 64 bytes."""
     for pieces in ([encode_varint(size)], one_by_one(encode_varint(size))):
         decoder = FrameDecoder()
         with pytest.raises(FramingError, match=str(size)):
@@ -137,7 +137,7 @@ def test_a_length_over_the_limit_is_refused_before_a_byte_of_it(size: int) -> No
 
 
 def test_a_frame_of_the_limit_is_taken() -> None:
-    """FRM-1: at most 1 MiB + 64 bytes."""
+    """FRM-11: at most 1 MiB + 64 bytes."""
     frame = bytes(MAX_FRAME_BYTES)
     stream = framed([frame])
     pieces = [stream[at : at + 16 * 1024] for at in range(0, len(stream), 16 * 1024)]

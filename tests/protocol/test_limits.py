@@ -58,7 +58,7 @@ def test_protobuf_makes_the_largest_chunk_no_larger() -> None:
 
 
 def test_the_largest_message_of_a_caller_fits_a_frame() -> None:
-    """FRM-1: a message of exactly 1 MiB gets through, whatever it consists of."""
+    """FRM-11: a message of exactly 1 MiB gets through, whatever it consists of."""
     message = encode_plain(bytes(MAX_MESSAGE_BYTES - 4))
     assert sum(map(len, message)) == MAX_MESSAGE_BYTES
     frame = embed(message)
@@ -73,7 +73,7 @@ def test_the_largest_message_of_a_caller_fits_a_frame() -> None:
 
 
 def test_a_frame_over_the_limit_is_refused() -> None:
-    """FRM-1: a frame is at most 1 MiB + 64 bytes."""
+    """FRM-11: a frame is at most 1 MiB + 64 bytes."""
     assert MAX_FRAME_BYTES == MIB + 64
     with pytest.raises(FramingError):
         list(FrameDecoder().feed(b"".join(frame_segments([bytes(MAX_FRAME_BYTES + 1)]))))

@@ -105,7 +105,7 @@ def test_fields_of_the_rfc_have_the_rfcs_shape(name: str) -> None:
 
 @every_message
 def test_extensions_begin_at_ten(name: str) -> None:
-    """RFC-1: the numbers below belong to the RFC's authors, who find nothing there that they had to edit."""
+    """RFC-5: the numbers below belong to the RFC's authors, who find nothing there that they had to edit."""
     descriptor = files_pb2.DESCRIPTOR.message_types_by_name[name]
     in_rfc = {number for number, _, _ in rfc_messages.FIELDS[name]}
     extensions = {field.number for field in descriptor.fields} - in_rfc
@@ -113,7 +113,7 @@ def test_extensions_begin_at_ten(name: str) -> None:
 
 
 def test_nothing_is_reserved() -> None:
-    """RFC-1: in no message of the file methods."""
+    """RFC-5: in no message of the file methods."""
     messages = file_set(files_pb2.DESCRIPTOR).file[-1].message_type
     assert {m.name for m in messages} >= set(rfc_messages.FIELDS)
     assert [m.name for m in messages if m.reserved_range or m.reserved_name] == []
@@ -124,7 +124,7 @@ def test_nothing_is_reserved() -> None:
     [(methods.UPLOAD_FILE, rfc_messages.UPLOAD_FILE), (methods.DOWNLOAD_FILE, rfc_messages.DOWNLOAD_FILE)],
 )
 def test_methods_have_the_rfcs_paths(ours: str, rfc: str) -> None:
-    """RFC-1: methods of openshell.v1.OpenShell."""
+    """RFC-4: methods of openshell.v1.OpenShell."""
     assert ours == rfc
 
 
@@ -187,7 +187,7 @@ def test_extension_fields_pass_through_code_of_the_rfc(
     request: files_pb2.DownloadFileRequest,
     header: files_pb2.DownloadFileHeader,
 ) -> None:
-    """RFC-3: extension fields in a message of the RFC are allowed: they are kept, and in nobody's way."""
+    """RFC-6: extension fields in a message of the RFC are allowed: they are kept, and in nobody's way."""
     sent = files_pb2.UploadFileRequest(metadata=upload)
     seen = rfc_messages.UploadFileRequest.FromString(sent.SerializeToString())
     assert seen.WhichOneof("payload") == "metadata"

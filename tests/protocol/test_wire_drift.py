@@ -198,7 +198,7 @@ def test_the_new_relay_target_is_in_no_reserved_place(upstream: dict[str, Elemen
 
 @pytest.mark.parametrize("method", sorted(FILE_METHODS))
 def test_file_methods_need_what_exec_needs(method: str, upstream: dict[str, Element]) -> None:
-    """AUT-4: no existing token gains access to files that it could not reach through exec."""
+    """AUT-11: no existing token gains access to files that it could not reach through exec."""
     service = elements(ours())["openshell.v1.OpenShell"]
     exec_rule = upstream["openshell.v1.OpenShell"].parts["ExecSandbox"].facts["options"]
     assert "sandbox:write" in exec_rule

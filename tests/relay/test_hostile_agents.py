@@ -103,7 +103,7 @@ async def test_a_supervisor_that_takes_no_first_frame(monkeypatch: pytest.Monkey
 
 
 async def test_a_request_that_leaves_no_room_for_the_frame() -> None:
-    """FRM-1: the caller's fault, and not that of the agent that would refuse the frame."""
+    """FRM-11: the caller's fault, and not that of the agent that would refuse the frame."""
     async with running_gateway() as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

@@ -50,7 +50,7 @@ CALLS = {"stat": _stat, "upload": _upload, "download": _download, "write": _writ
 @pytest.mark.parametrize("turns", range(6))
 @pytest.mark.parametrize("kind", CALLS)
 async def test_a_caller_leaves_as_the_agent_is_opened(kind: str, turns: int) -> None:
-    """FRM-6: the relay ends, whichever turn of the loop the cancellation comes in."""
+    """FRM-16: the relay ends, whichever turn of the loop the cancellation comes in."""
     async with running_gateway(limits=PATIENT) as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

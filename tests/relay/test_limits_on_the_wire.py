@@ -145,6 +145,16 @@ async def test_the_first_message_must_be_metadata() -> None:
         assert reason_of(caught.value) == "INVALID_REQUEST"
 
 
+async def test_an_upload_without_a_first_message_ends() -> None:
+    """RLY-13: the idle timeout counts if it is shorter than 10 seconds."""
+    async with running_gateway(limits=LimitSettings(idle_timeout=0.1)) as harness:
+        call = await uploading(harness)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert reason_of(caught.value) == "TRANSFER_IDLE"
+        assert harness.gateway.statistics().silent.active == 0
+
+
 async def test_an_agent_that_answers_something_else() -> None:
     """FRM-3: AGENT_PROTOCOL_ERROR, whose fault is not the caller's."""
     async with running_gateway() as harness:

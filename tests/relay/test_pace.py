@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openshell_files_gateway.relay.paces import SupervisorPaces
+from openshell_files_gateway.relay.targets import CommandTarget, FileAgentTarget
 from openshell_files_gateway.server.core.pace import BAN_SECONDS, Pace, PaceTable
 
 
@@ -33,7 +37,7 @@ def test_no_more_than_the_bound_in_any_time(pauses: list[float], at_once: int, p
 
 @pytest.mark.parametrize(("per_second", "cost"), [(500.0, 10.0), (200.0, 1.0), (1000.0, 1e9)])
 def test_nobody_waits_longer_than_the_other_bans(per_second: float, cost: float) -> None:
-    """RLY-10: whatever was taken, the debt ends after half a minute."""
+    """RLY-26: whatever was taken, the debt ends after half a minute."""
     pace = Pace(per_second=per_second, at_once=500)
     waits = [pace.take(100.0, cost) for _ in range(20_000)]
     assert max(waits) <= BAN_SECONDS
@@ -73,7 +77,7 @@ def test_a_table_forgets_who_rests() -> None:
 
 
 def test_who_goes_on_above_the_pace_is_flooding() -> None:
-    """RLY-10: not by a burst, nor by two with a rest between, but by a second without a break; then at once."""
+    """RLY-25: not by a burst, nor by two with a rest between, but by a second without a break; then at once."""
     pace = Pace(per_second=10, at_once=5, patience=1.0)
     for now in (100.0, 101.0):
         for _ in range(8):
@@ -97,7 +101,22 @@ def test_who_goes_on_above_the_pace_is_flooding() -> None:
     assert not pace.banned(later + BAN_SECONDS)
 
 
+async def test_commands_are_waited_with_for_ever() -> None:
+    """RLY-27: the same small pieces are a flood in a file relay, and not in a command's."""
+    paces, now = SupervisorPaces(), asyncio.get_running_loop().time()
+    command = paces.of_relay("sandbox", CommandTarget("transfer"))
+    file = paces.of_relay("sandbox", FileAgentTarget("transfer"))
+    floods = {"command": False, "file": False}
+    for step in range(6000):
+        for name, pace in (("command", command), ("file", file)):
+            pace.take(now + step / 2000)
+            floods[name] |= pace.flooding(now + step / 2000)
+    assert floods == {"command": False, "file": True}
+    assert not command.banned(now + 3)
+
+
 def test_nobody_floods_where_patience_has_no_end() -> None:
+    """RLY-27."""
     pace, now = Pace(per_second=10, at_once=5), 100.0
     for _ in range(500):
         now += pace.take(now)

@@ -37,7 +37,7 @@ def test_a_channel_is_claimed_once() -> None:
 
 
 def test_another_sandbox_cannot_claim_and_does_not_use_the_channel_up() -> None:
-    """RLY-3; upstream: claim_relay_rejects_cross_sandbox_principal_without_consuming_channel."""
+    """RLY-15; upstream: claim_relay_rejects_cross_sandbox_principal_without_consuming_channel."""
     relays = table()
     relays.open("c", "a", SESSION, now=0)
     with pytest.raises(TransferError) as caught:
@@ -47,7 +47,7 @@ def test_another_sandbox_cannot_claim_and_does_not_use_the_channel_up() -> None:
 
 
 def test_a_late_claim_times_out_and_uses_the_channel_up() -> None:
-    """RLY-3; upstream: claim_relay_expired_returns_deadline_exceeded."""
+    """RLY-14; upstream: claim_relay_expired_returns_deadline_exceeded."""
     relays = table(seconds=10)
     relays.open("c", "a", SESSION, now=0)
     with pytest.raises(TransferError) as caught:
@@ -105,7 +105,7 @@ def test_a_refusal_by_another_sandbox_means_nothing() -> None:
 
 
 def test_a_new_session_is_told_of_what_waits_and_told_once() -> None:
-    """RLY-4; upstream: replay_pending_relays_reissues_open_to_superseding_session."""
+    """RLY-16; upstream: replay_pending_relays_reissues_open_to_superseding_session."""
     relays = table()
     relays.open("c", "a", SESSION, now=0)
     relays.open("other", "b", SESSION, now=0)

@@ -120,7 +120,7 @@ async def test_initial_metadata_before_the_gateway_has_anything_to_say(
 
 
 async def test_a_relay_that_nobody_claims(hasty: GatewayHarness) -> None:
-    """RLY-3; upstream: relay open timed out."""
+    """RLY-14; upstream: relay open timed out."""
     supervisor = hasty.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(hasty.stat())
@@ -135,7 +135,7 @@ async def test_a_relay_that_nobody_claims(hasty: GatewayHarness) -> None:
 
 
 async def test_a_supervisor_that_refuses(harness: GatewayHarness) -> None:
-    """RLY-5; upstream: relay_open_failure_completes_pending_waiter."""
+    """RLY-5, RLY-17; upstream: relay_open_failure_completes_pending_waiter."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())
@@ -151,7 +151,7 @@ async def test_a_supervisor_that_refuses(harness: GatewayHarness) -> None:
 
 
 async def test_another_sandbox_cannot_claim(harness: GatewayHarness) -> None:
-    """RLY-3: and the rightful one still can."""
+    """RLY-15: and the rightful one still can."""
     supervisor, thief = harness.supervisor(), harness.supervisor(OTHER_SANDBOX)
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())
@@ -164,7 +164,7 @@ async def test_another_sandbox_cannot_claim(harness: GatewayHarness) -> None:
 
 
 async def test_a_user_cannot_claim(harness: GatewayHarness) -> None:
-    """AUT-3; upstream: claim_relay_rejects_user_principal."""
+    """AUT-10; upstream: claim_relay_rejects_user_principal."""
     call = open_stream(harness.channel(), methods.RELAY_STREAM, harness.user())
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
@@ -172,7 +172,7 @@ async def test_a_user_cannot_claim(harness: GatewayHarness) -> None:
 
 
 async def test_a_newer_session_takes_over_and_is_told_what_waits(harness: GatewayHarness) -> None:
-    """RLY-4; upstream: replay_pending_relays_reissues_open_to_superseding_session, and
+    """RLY-4, RLY-16; upstream: replay_pending_relays_reissues_open_to_superseding_session, and
     register_signals_shutdown_to_previous_session."""
     old, new = harness.supervisor(), harness.supervisor()
     await old.connect()
@@ -187,7 +187,7 @@ async def test_a_newer_session_takes_over_and_is_told_what_waits(harness: Gatewa
 
 
 async def test_a_relay_that_ends_without_a_result(harness: GatewayHarness) -> None:
-    """FRM-3; upstream: relay_sees_eof_when_supervisor_closes, where EOF could mean anything."""
+    """FRM-14; upstream: relay_sees_eof_when_supervisor_closes, where EOF could mean anything."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())
@@ -200,7 +200,7 @@ async def test_a_relay_that_ends_without_a_result(harness: GatewayHarness) -> No
 
 
 async def test_an_ssh_server_at_the_other_end(harness: GatewayHarness) -> None:
-    """FRM-5: what a supervisor that took the target for SSH would connect."""
+    """FRM-15: what a supervisor that took the target for SSH would connect."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())
@@ -213,7 +213,7 @@ async def test_an_ssh_server_at_the_other_end(harness: GatewayHarness) -> None:
 
 
 async def test_the_caller_goes_away(harness: GatewayHarness) -> None:
-    """Upstream: relay_closes_cleanly_when_gateway_drops; here the agent is told first (FRM-6)."""
+    """Upstream: relay_closes_cleanly_when_gateway_drops; here the agent is told first (FRM-16)."""
     supervisor = harness.supervisor()
     await supervisor.connect()
     asking = asyncio.create_task(harness.stat())

@@ -141,7 +141,7 @@ async def test_the_newest_session_is_asked() -> None:
 
 
 async def test_a_replay_to_a_supervisor_that_knows_less() -> None:
-    """RLY-1, RLY-4: the newer session is not sent what it would read as SSH; the caller is told."""
+    """RLY-1, RLY-16: the newer session is not sent what it would read as SSH; the caller is told."""
     broker = make_broker()
     session = make_session("1")
     await broker.connect(session)

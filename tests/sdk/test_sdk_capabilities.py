@@ -31,7 +31,7 @@ def largest_chunk(gateway: FakeGateway, stream: int = -1) -> int:
 
 
 def test_it_costs_no_round_trip(connect: Connect, gateway: FakeGateway) -> None:
-    """CAP-1: neither call of a first upload is answered before both are here, and the upload goes on."""
+    """CAP-12: neither call of a first upload is answered before both are here, and the upload goes on."""
     both = threading.Barrier(2, timeout=20)
     gateway.before = {methods.START_UPLOAD: both.wait, ASKING: both.wait}
     connect(retry=NO_RETRY, timeout=15).write_bytes("x", big_content())
@@ -40,7 +40,7 @@ def test_it_costs_no_round_trip(connect: Connect, gateway: FakeGateway) -> None:
 
 
 def test_it_is_asked_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """CAP-1: per client and sandbox, however many uploads there are."""
+    """CAP-12: per client and sandbox, however many uploads there are."""
     for name in ("a", "b", "c"):
         sandbox.write_bytes(name, big_content())
     assert questions(gateway) == 1
@@ -134,5 +134,5 @@ def test_too_many_transfers_say_how_many_may_run(connect: Connect, gateway: Fake
     ],
 )
 def test_what_an_answer_means(fields: dict[str, Any], said: Capabilities) -> None:
-    """CAP-2, CAP-3: an option that is not announced is not there."""
+    """CAP-2, CAP-3, CAP-10: an option that is not announced is not there."""
     assert capabilities(files_pb2.GetTransferCapabilitiesResponse(**fields)) == said

@@ -125,7 +125,7 @@ def test_a_choice_that_there_is_not(gateway: FakeGateway, sandbox: SandboxFiles,
 def test_a_broken_connection_to_a_server_of_sha256(
     gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path
 ) -> None:
-    """RSM-4, DIG-4: the prefix is compared by what the server computes, and the rest is sent."""
+    """RSM-15, DIG-4: the prefix is compared by what the server computes, and the rest is sent."""
     gateway.digests = [SHA256]
     breaking(gateway, AT + 1)
     result = sandbox.upload_path(sparse, "x")
@@ -142,7 +142,7 @@ def test_identical_content(
     sparse: Path,
     knows: bool,  # noqa: FBT001
 ) -> None:
-    """RSM-9, DIG-6: nothing is sent, also if the server could not compare the first digest."""
+    """RSM-9, DIG-18: nothing is sent, also if the server could not compare the first digest."""
     gateway.digests = [BLAKE3, SHA256] if knows else [SHA256]
     gateway.files["x"] = FakeFile(CONTENT)
     result = sandbox.upload_path(sparse, "x", skip_identical=True)
@@ -164,7 +164,7 @@ def test_other_content(
     sparse: Path,
     knows: bool,  # noqa: FBT001
 ) -> None:
-    """RSM-9, DIG-6: compared, and sent."""
+    """RSM-9, DIG-17: compared, and sent."""
     gateway.digests = [BLAKE3, SHA256] if knows else [SHA256]
     gateway.files["x"] = FakeFile(CONTENT + b"\0")
     result = sandbox.upload_path(sparse, "x", skip_identical=True)
@@ -173,7 +173,7 @@ def test_other_content(
 
 
 def test_going_on_after_a_break(gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path) -> None:
-    """RSM-4, DIG-4: the prefix is compared by the upload's digest."""
+    """RSM-15, DIG-4: the prefix is compared by the upload's digest."""
     breaking(gateway, AT + 1)
     result = sandbox.upload_path(sparse, "x")
     assert result.resumed_from >= AT
@@ -225,7 +225,7 @@ def test_an_upload_of_an_earlier_process(
 
 
 def test_the_same_content_without_holes(gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path) -> None:
-    """DIG-1: a copy that is not sparse goes on with the upload of the one that is."""
+    """DIG-10: a copy that is not sparse goes on with the upload of the one that is."""
     upload_id = earlier_upload(gateway, sandbox, sparse, "auto")
     times = sparse.stat().st_mtime_ns
     sparse.write_bytes(CONTENT)
@@ -251,7 +251,7 @@ def test_a_lost_answer(gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path
 def test_a_server_that_published_something_else(
     gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path, digest: files_pb2.Digest | None
 ) -> None:
-    """UPL-12: a digest that is wrong or missing is no success."""
+    """UPL-44: a digest that is wrong or missing is no success."""
 
     def lie(_number: int) -> None:
         result = gateway.uploads["upload-1"].result
@@ -336,7 +336,7 @@ def test_a_download_that_goes_on(
 def test_a_server_that_computes_less_by_then(
     gateway: FakeGateway, sandbox: SandboxFiles, tmp_path: Path
 ) -> None:
-    """DWN-2: a whole that nobody can compare is not called verified."""
+    """DWN-10: a whole that nobody can compare is not called verified."""
     gateway.files["x"] = SPARSE_FILE
 
     def change(number: int, message: files_pb2.DownloadFileResponse) -> None:
@@ -379,7 +379,7 @@ def unsaid_digest(_number: int, message: files_pb2.DownloadFileResponse) -> None
 def test_a_hostile_digest(
     gateway: FakeGateway, sandbox: SandboxFiles, tmp_path: Path, change: Change
 ) -> None:
-    """DWN-2, DIG-4: the file does not appear."""
+    """DWN-10, DIG-4: the file does not appear."""
     gateway.files["x"] = SPARSE_FILE
     changing(gateway, change)
     with pytest.raises(IntegrityError):

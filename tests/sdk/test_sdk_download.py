@@ -59,7 +59,7 @@ def remote(gateway: FakeGateway) -> FakeFile:
 
 
 def test_whole_file(gateway: FakeGateway, sandbox: SandboxFiles, remote: FakeFile, tmp_path: Path) -> None:
-    """DWN-1, DWN-2: checked, verified, with mode and time; never with set-id bits."""
+    """DWN-1, DWN-10: checked, verified, with mode and time; never with set-id bits."""
     target = tmp_path / "out"
     result = sandbox.download_path("big", target)
     assert target.read_bytes() == CONTENT
@@ -249,7 +249,7 @@ def test_file_that_always_changes_is_an_error(
 
 
 def test_growing_log(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """DWN-5 with ALLOW: more may come than was announced, and the result says so."""
+    """DWN-15 with ALLOW: more may come than was announced, and the result says so."""
 
     def hook(_number: int, honest: Messages) -> Iterable[files_pb2.DownloadFileResponse]:
         messages = list(honest)

@@ -146,7 +146,7 @@ def same_content(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_cancellation_leaves_nothing(gateway: FakeGateway, direction: str) -> None:
-    """RSM-10: a cancelled upload is kept in the sandbox; no task stays behind."""
+    """RSM-37: a cancelled upload is kept in the sandbox; no task stays behind."""
     gateway.files["x"] = FakeFile(big_content())
     async with AsyncFilesClient(gateway.address) as client:
         files = client.sandbox("demo")

@@ -41,6 +41,7 @@ async def stop(tasks: list[asyncio.Task[bool]]) -> None:
 
 
 async def test_the_default_and_what_the_gateway_says() -> None:
+    """RLY-24."""
     gate = Gate()
     tasks = await entered(gate, 100)
     assert done(tasks) == DEFAULT_LIMIT

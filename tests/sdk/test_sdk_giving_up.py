@@ -127,14 +127,14 @@ def test_time_that_runs_out_while_content_flows(gateway: FakeGateway, connect: C
     ids=str,
 )
 def test_what_is_no_verdict_is_asked_for(gateway: FakeGateway, connect: Connect, word: Exception) -> None:
-    """RSM-7: an error that says nothing of the finish is no failure of it."""
+    """RSM-25: an error that says nothing of the finish is no failure of it."""
     gateway.after_publish = leave(word)
     assert connect(retry=NO_RETRY).write_bytes("x", bytes(1_000_000)).replayed is False
     assert gateway.files["x"].content == bytes(1_000_000)
 
 
 def test_a_token_that_is_refused_behind_the_finish(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-7: that nobody may ask does not mean that nothing was published."""
+    """RSM-25: that nobody may ask does not mean that nothing was published."""
     gateway.after_publish = leave(LOST)
     gateway.failures[methods.GET_UPLOAD].append(TransferError(Reason.TOKEN_EXPIRED, "expired"))
     with pytest.raises(OutcomeUnknown) as caught:
@@ -150,7 +150,7 @@ def test_a_token_that_is_refused_behind_the_finish(gateway: FakeGateway, connect
 def test_a_finish_that_never_left_is_a_plain_failure(
     connect: Connect, gateway: FakeGateway, state: str, size: int
 ) -> None:
-    """RSM-7: only what a connection has taken can have been carried out."""
+    """RSM-25: only what a connection has taken can have been carried out."""
     where = Refusing(state)
     gateway.address = where.address
     try:
@@ -201,7 +201,7 @@ def test_refused_at_the_door_is_not_unknown(
 
 
 def test_the_rule_of_what_is_freed() -> None:
-    """RSM-10: kept is what somebody can go on with, and knows of."""
+    """RSM-37: kept is what somebody can go on with, and knows of."""
     cancelled, deliberate = asyncio.CancelledError(), ValueError()
     expected = {
         # (replayable, id given, id told): by a cancellation, by an exception of the caller's
@@ -229,7 +229,7 @@ SOURCES: dict[str, Source] = {
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("where", ["in the stream", "in StartUpload"])
 async def test_cancelled_writes_leave_nothing(gateway: FakeGateway, kind: str, where: str) -> None:
-    """RSM-10: `asyncio.wait_for` on a write that nobody can go on with."""
+    """RSM-37: `asyncio.wait_for` on a write that nobody can go on with."""
     if where == "in the stream" or kind == "small bytes":
         gateway.on_upload_message = raising(Stall(), after_chunks=0)
     else:
@@ -243,7 +243,7 @@ async def test_cancelled_writes_leave_nothing(gateway: FakeGateway, kind: str, w
 
 
 async def test_a_cancelled_write_that_is_told_its_name_is_kept(gateway: FakeGateway) -> None:
-    """RSM-10: the caller's progress callback knows the upload, and the error behind the cancellation too."""
+    """RSM-37: the caller's progress callback knows the upload, and the error behind the cancellation too."""
     gateway.on_upload_message = raising(Stall(), after_chunks=1)
     async with AsyncFilesClient(gateway.address) as client:
         files = client.sandbox("demo")
@@ -268,7 +268,7 @@ ENDS: dict[str, BaseException] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_what_a_generator_raises_frees_its_upload(gateway: FakeGateway, sandbox: Any, name: str) -> None:
-    """RSM-10: the error is the generator's own, and nothing stays."""
+    """RSM-37: the error is the generator's own, and nothing stays."""
     error = ENDS[name]
     with pytest.raises(type(error)) as caught:
         sandbox.upload(stream(last=leave(error)), "x")
@@ -277,7 +277,7 @@ def test_what_a_generator_raises_frees_its_upload(gateway: FakeGateway, sandbox:
 
 
 def test_a_callback_that_raises_frees_its_upload(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-10: a deliberate end, unless the caller named the upload."""
+    """RSM-37: a deliberate end, unless the caller named the upload."""
 
     def stop(progress: Progress) -> None:
         if progress.transferred:
@@ -298,7 +298,7 @@ def test_a_callback_that_raises_frees_its_upload(gateway: FakeGateway, connect: 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_full_disk_is_freed_and_told(gateway: FakeGateway, connect: Connect, kind: str) -> None:
-    """RSM-10: what is staged is part of what fills the disk, and the error is the sandbox's own."""
+    """RSM-37: what is staged is part of what fills the disk, and the error is the sandbox's own."""
     gateway.on_upload_message = raising(FULL, after_chunks=0)
     with pytest.raises(DiskFull) as caught:
         connect(retry=RetryPolicy(attempts=2, initial_delay=0)).upload(SOURCES[kind](), "x")

@@ -180,7 +180,7 @@ def test_a_lie_is_never_shown(
     tmp_path: Path,
     lie: Callable[[Messages], list[Response | bytes]],
 ) -> None:
-    """DWN-2."""
+    """DWN-10."""
     gateway.on_download = lying(lie, 1000)  # type: ignore[assignment]  # mypy wants the alias
     (tmp_path / "out").write_bytes(b"old")
     with pytest.raises(FilesError) as caught:

@@ -152,7 +152,7 @@ def test_a_gateway_that_knows_no_lanes(gateway: FakeGateway, sandbox: SandboxFil
 
 @pytest.mark.usefixtures("far")
 def test_an_upload_without_admission_has_one_stream(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """LAN-2: it has no upload_id."""
+    """LAN-13: it has no upload_id."""
     gateway.has_write = False
     sandbox.write_bytes("big", big_content())
     sandbox.write_bytes("small", b"small")
@@ -230,7 +230,7 @@ def break_at(offset: int, error: Exception) -> UploadHook:
 def test_a_broken_upload_goes_on_with_lanes(
     gateway: FakeGateway, sandbox: SandboxFiles, big: Path, chunk: int
 ) -> None:
-    """LAN-8, RSM-4: from what is staged, with the streams of a new attempt."""
+    """LAN-17, RSM-4: from what is staged, with the streams of a new attempt."""
     gateway.on_upload_message = break_at(chunk * MAX_CHUNK_BYTES, TransferError(Reason.RELAY_LOST, "broke"))
     result = sandbox.upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()

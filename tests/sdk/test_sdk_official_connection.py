@@ -105,7 +105,7 @@ def test_small_files_in_one_message(files: FilesClient | AsyncView, gateway: Fak
 @pytest.mark.parametrize("state", ["nobody", "closes", "silent"])
 @pytest.mark.parametrize("size", [0, 5, 1_000_000])
 def test_a_finish_that_never_left_is_a_plain_failure(borrow: Borrow, state: str, size: int) -> None:
-    """RSM-7: also on a channel that does not wait for its connection, new or after a failure."""
+    """RSM-25: also on a channel that does not wait for its connection, new or after a failure."""
     where = Refusing(state)
     client = SandboxClient(where.address, bearer_token="t")
     files = borrow(client, retry=NO_RETRY, timeout=0.3, idle_timeout=0.3)

@@ -46,7 +46,7 @@ def test_how_often_it_is_said(pause: float, idle: float, interval: float | None)
 def test_a_gateway_that_does_not_offer_it_never_hears_it(
     gateway: FakeGateway, sandbox: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """WAI-1"""
+    """CAP-10, WAI-1"""
     gateway.idle_timeout = 0.3
     asked = list[float]()
 

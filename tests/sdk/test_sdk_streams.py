@@ -350,7 +350,7 @@ SINKS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", SINKS)
 def test_every_sink_gets_everything_once(gateway: FakeGateway, sandbox: Any, kind: str) -> None:
-    """DWN-2."""
+    """DWN-10."""
     gateway.files["x"] = FakeFile(CONTENT)
     sink = SINKS[kind]()
     assert sandbox.download("x", sink).size == len(CONTENT)

@@ -89,7 +89,7 @@ def test_border_of_small(gateway: FakeGateway, sandbox: SandboxFiles, size: int)
 
 
 def test_server_limits_the_chunk(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """UPL-6: chunks keep to what GetTransferCapabilities answered."""
+    """UPL-24: chunks keep to what GetTransferCapabilities answered."""
     gateway.max_chunk_bytes = 300_000
     connect().upload_path(big, "big")
     assert max(len(m.data.data) for m in sent(gateway)) == 300_000
@@ -117,7 +117,7 @@ def test_options_are_on_the_wire(gateway: FakeGateway, sandbox: SandboxFiles) ->
 
 
 def test_mode_of_bytes_is_left_to_the_server(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """UPL-10: 0 keeps the mode of the file that is replaced."""
+    """UPL-46: 0 keeps the mode of the file that is replaced."""
     sandbox.write_bytes("x", b"new")
     assert sent(gateway)[0].metadata.mode == 0
 

@@ -52,7 +52,7 @@ def started(gateway: FakeGateway) -> list[files_pb2.StartUploadRequest]:
 
 
 def test_goes_on_at_the_staged_offset(gateway: FakeGateway, sandbox: SandboxFiles, big: Path) -> None:
-    """RSM-4, RSM-5: asks, takes over, compares, and sends only the rest."""
+    """RSM-4, RSM-15, RSM-5: asks, takes over, compares, and sends only the rest."""
     gateway.on_upload_message = break_after(2)
     result = sandbox.upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
@@ -116,7 +116,7 @@ def test_a_later_process_goes_on(gateway: FakeGateway, connect: Connect, big: Pa
 def test_a_later_process_with_another_content_starts_over(
     gateway: FakeGateway, connect: Connect, big: Path
 ) -> None:
-    """RSM-4: the staged prefix is not the source's, so it is freed and a new upload begins."""
+    """RSM-15, RSM-16: the staged prefix is not the source's, so it is freed and a new upload begins."""
     gateway.on_upload_message = break_after(2)
     with pytest.raises(UploadInterrupted) as caught:
         connect(retry=NO_RETRY).upload_path(big, "big")
@@ -181,7 +181,7 @@ def test_lost_reply_is_success(gateway: FakeGateway, sandbox: SandboxFiles, size
 
 
 def test_lost_reply_and_nobody_to_ask(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """RSM-7: "cannot know" is its own answer, not a failure and not a success."""
+    """RSM-25: "cannot know" is its own answer, not a failure and not a success."""
 
     def lose(_number: int) -> None:
         raise LOST
@@ -222,7 +222,7 @@ def test_small_file_that_broke_in_the_middle_goes_on(gateway: FakeGateway, sandb
 def test_flipped_bit_resends_from_the_staged_offset(
     gateway: FakeGateway, sandbox: SandboxFiles, big: Path
 ) -> None:
-    """UPL-7: a damaged chunk costs that chunk, not the file."""
+    """UPL-25: a damaged chunk costs that chunk, not the file."""
 
     def flip(number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
         if number == 1 and request.data.offset == MAX_CHUNK_BYTES:
@@ -238,7 +238,7 @@ def test_flipped_bit_resends_from_the_staged_offset(
 def test_damage_behind_the_checksum_starts_over(
     gateway: FakeGateway, sandbox: SandboxFiles, big: Path
 ) -> None:
-    """UPL-3: DIGEST_MISMATCH frees the upload; a new one is sent from the start."""
+    """UPL-29: DIGEST_MISMATCH frees the upload; a new one is sent from the start."""
 
     def damage(number: int, upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
         if number == 1 and request.HasField("finish"):
@@ -268,7 +268,7 @@ def test_damage_that_does_not_end_is_an_error(gateway: FakeGateway, sandbox: San
 def test_staged_bytes_that_went_bad_are_noticed(
     gateway: FakeGateway, sandbox: SandboxFiles, big: Path
 ) -> None:
-    """RSM-4 inside one call: the staged prefix is compared, and found to be another."""
+    """RSM-15 inside one call: the staged prefix is compared, and found to be another."""
     gateway.on_upload_message = break_after(2)
 
     def spoil_then_pass(number: int, upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
@@ -295,7 +295,7 @@ def test_refusal_while_sending_is_the_servers_word(
 
 
 def test_superseded_is_left_to_the_newer(gateway: FakeGateway, sandbox: SandboxFiles, big: Path) -> None:
-    """RSM-5."""
+    """RSM-18."""
 
     def overtake(_number: int, upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
         upload.epoch += 1

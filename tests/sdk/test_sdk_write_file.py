@@ -60,7 +60,7 @@ def test_content_and_digest_are_in_the_request(gateway: FakeGateway, connected: 
 
 
 def test_the_first_file_waits_for_its_connection(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """RSM-7: of a request whose call begins without one nobody could tell whether it left."""
+    """RSM-25: of a request whose call begins without one nobody could tell whether it left."""
     sandbox.write_bytes("x", b"hello")
     assert sent_with(gateway) == ["UploadFile"]
 
@@ -78,7 +78,7 @@ def test_what_every_server_takes(
 
 
 def test_a_gateway_without_it_gets_messages(gateway: FakeGateway, connected: SandboxFiles) -> None:
-    """UPL-16: it is asked once for each client, whatever the sandbox."""
+    """UPL-58: it is asked once for each client, whatever the sandbox."""
     gateway.has_write = False
     for name in ("a", "b"):
         result = connected.write_bytes(name, b"hello")
@@ -90,7 +90,7 @@ def test_a_gateway_without_it_gets_messages(gateway: FakeGateway, connected: San
 
 @pytest.mark.parametrize(("who", "asked"), [("gateway", 1), ("agent", 2)])
 async def test_who_does_not_have_it_is_remembered(gateway: FakeGateway, who: str, asked: int) -> None:
-    """UPL-16: of a sandbox whose agent is old nothing follows for the next sandbox."""
+    """UPL-58: of a sandbox whose agent is old nothing follows for the next sandbox."""
     async with AsyncFilesClient(gateway.address, auth=OidcAuth("token")) as client:
         await client.sandbox("first").write_bytes("x", b"1")
         for name in ("one", "another"):
@@ -104,7 +104,7 @@ async def test_who_does_not_have_it_is_remembered(gateway: FakeGateway, who: str
 
 @pytest.mark.parametrize("who", UNKNOWN)
 def test_one_without_it_that_then_breaks(gateway: FakeGateway, connected: SandboxFiles, who: str) -> None:
-    """RSM-7: of a finish that nobody heard nobody is asked what became of it."""
+    """RSM-25: of a finish that nobody heard nobody is asked what became of it."""
     gateway.failures[methods.WRITE_FILE].append(UNKNOWN[who])
     told: list[Progress] = []
 
@@ -136,7 +136,7 @@ def test_a_lost_answer_is_asked_for(gateway: FakeGateway, connected: SandboxFile
 
 
 def test_a_lost_answer_that_nobody_knows_of_is_neither(gateway: FakeGateway, connected: SandboxFiles) -> None:
-    """RSM-7."""
+    """RSM-25."""
 
     def lose(_number: int) -> None:
         raise LOST

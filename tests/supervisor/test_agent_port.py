@@ -144,7 +144,7 @@ async def test_byte_by_byte(port: int) -> None:
 
 
 async def test_a_wrong_proof(port: int) -> None:
-    """FRM-8: another secret, the agent's own proof sent back, none, one for another nonce."""
+    """FRM-20: another secret, the agent's own proof sent back, none, one for another nonce."""
     for wrong in ("secret", "reflected", "empty", "nonce"):
         async with client_of(port) as client:
             challenge = await client.challenge()
@@ -159,7 +159,7 @@ async def test_a_wrong_proof(port: int) -> None:
 
 
 async def test_no_proof_is_good_twice(port: int) -> None:
-    """FRM-8: the agent's nonce is new each time, so a recorded proof is worth nothing."""
+    """FRM-22: the agent's nonce is new each time, so a recorded proof is worth nothing."""
     async with client_of(port) as first:
         recorded = proof(await first.challenge())
     async with client_of(port) as second:
@@ -179,7 +179,7 @@ async def test_no_proof_is_good_twice(port: int) -> None:
     ids=["open", "nothing", "short nonce", "proof"],
 )
 async def test_nothing_before_the_handshake(port: int, first: Request) -> None:
-    """FRM-8: a peer that has not proved itself gets nothing but the refusal."""
+    """FRM-20: a peer that has not proved itself gets nothing but the refusal."""
     async with client_of(port) as client:
         await client.send(first)
         assert await client.error() == "AGENT_UNAUTHENTICATED"
@@ -189,14 +189,14 @@ async def test_nothing_before_the_handshake(port: int, first: Request) -> None:
     "data", [b"\xff" * 20, b"SSH-2.0-x\r\n", b"\x04\xff\xff\xff\xff", b"\x81\x80\x04" + bytes(100)]
 )
 async def test_bytes_that_are_no_handshake(port: int, data: bytes) -> None:
-    """FRM-8: no varint, another protocol, no message, a frame larger than a stranger may send."""
+    """FRM-20: no varint, another protocol, no message, a frame larger than a stranger may send."""
     async with client_of(port) as client:
         client.writer.write(data)
         assert await client.error() == "AGENT_UNAUTHENTICATED"
 
 
 async def test_a_peer_that_says_nothing(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FRM-8: it is told and closed when the time is over."""
+    """FRM-20: it is told and closed when the time is over."""
     monkeypatch.setattr(agent_port, "HANDSHAKE_SECONDS", 0.1)
     async with client_of(port) as client:
         assert await client.error() == "AGENT_UNAUTHENTICATED"
@@ -318,7 +318,7 @@ async def test_an_agent_that_stops_lets_operations_finish(places: SandboxPlaces)
 
 
 def test_proofs_differ_by_role_and_nonces() -> None:
-    """FRM-8: the vectors that another implementation can check itself with."""
+    """FRM-19: the vectors that another implementation can check itself with."""
     other = bytes(32)
     proofs = {
         agent_proof(SECRET, NONCE, other),
@@ -349,7 +349,7 @@ def test_proofs_differ_by_role_and_nonces() -> None:
     ],
 )
 def test_secrets_that_are_refused(tmp_path: Path, content: bytes, mode: int, words: str) -> None:
-    """FRM-8: short ones, and files that others may use; the message never holds it."""
+    """FRM-18: short ones, and files that others may use; the message never holds it."""
     path = tmp_path / "secret"
     path.write_bytes(content)
     path.chmod(mode)

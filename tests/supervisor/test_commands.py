@@ -18,7 +18,7 @@ OPEN = exec_relay_pb2.ExecRelayOpen
 
 
 async def test_output_and_exit_code(scene: Scene) -> None:
-    """EXE-5: stdout and stderr apart, the exit last, the command's own code."""
+    """EXE-5, EXE-17: stdout and stderr apart, the exit last, the command's own code."""
     done = await scene.run("sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.stdout, done.stderr, done.exit_code) == (b"out\n", b"err\n", 7)
     assert done.events[-1] == "exit"
@@ -65,14 +65,14 @@ async def test_standard_input_that_is_not_read(scene: Scene) -> None:
 async def test_programs_that_cannot_be_run(
     scene: Scene, places: SandboxPlaces, command: str, code: int, words: bytes
 ) -> None:
-    """EXE-2: 127 and 126 with a line on stderr, as in a shell."""
+    """EXE-13: 127 and 126 with a line on stderr, as in a shell."""
     (places.root / "sandbox/plain").write_text("no program", "ascii")
     done = await scene.run(command)
     assert (done.exit_code, done.stderr, done.stdout) == (code, words, b"")
 
 
 async def test_working_directories(scene: Scene, places: SandboxPlaces) -> None:
-    """EXE-3: the sandbox's, an absolute one, a relative one; a missing one runs nothing."""
+    """EXE-3, EXE-14: the sandbox's, an absolute one, a relative one; a missing one runs nothing."""
     (places.root / "sandbox/below").mkdir()
     prefix = "" if scene.host is not None and scene.host.view else places.real_root
     for asked, expected in (("", "/sandbox"), ("/tmp", "/tmp"), ("below", "/sandbox/below")):
@@ -88,7 +88,7 @@ async def test_working_directories(scene: Scene, places: SandboxPlaces) -> None:
 
 
 async def test_environment(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EXE-3: the sandbox's and the request's; nothing of the supervisor's."""
+    """EXE-15: the sandbox's and the request's; nothing of the supervisor's."""
     monkeypatch.setenv("OF_THE_SUPERVISOR", "leaks")
     done = await scene.run("env", "-0", environment={"OF_THE_REQUEST": "a=b\tc", "LANG": "C"})
     found = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if entry)
@@ -113,7 +113,7 @@ async def test_environment(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 async def test_requests_that_are_refused(scene: Scene, request_fields: dict[str, object], field: str) -> None:
-    """EXE-3: no terminal; and the sandbox checks for itself what the gateway checks."""
+    """EXE-16: no terminal; and the sandbox checks for itself what the gateway checks."""
     request = exec_pb2.ExecSandboxRequest(**request_fields)  # type: ignore[arg-type] # by name
     relay = await _opened(scene, OPEN(protocol_version=1, request=request))
     refused = await outcome(relay)
@@ -128,7 +128,7 @@ async def _opened(scene: Scene, opened: exec_relay_pb2.ExecRelayOpen, times: int
 
 
 async def test_another_version_and_a_second_frame(scene: Scene) -> None:
-    """EXE-1: one frame, of a version that the supervisor speaks."""
+    """EXE-10: one frame, of a version that the supervisor speaks."""
     request = exec_pb2.ExecSandboxRequest(command=["sleep", "1000"])
     for opened, times, field in (
         (OPEN(protocol_version=9, request=request), 1, "open.protocol_version"),
@@ -184,13 +184,13 @@ async def _stays_away(places: SandboxPlaces, name: str) -> None:
 
 
 async def test_what_is_left_behind_is_not_waited_for(scene: Scene) -> None:
-    """EXE-5: a background process that holds the output open delays the exit by half a second."""
+    """EXE-21: a background process that holds the output open delays the exit by half a second."""
     done = await scene.run("sh", "-c", "sleep 1000 & echo started")
     assert (done.exit_code, done.stdout) == (0, b"started\n")
 
 
 async def test_output_that_nobody_takes(scene: Scene, places: SandboxPlaces) -> None:
-    """EXE-4: the command waits, and nothing is lost or kept in memory."""
+    """EXE-18: the command waits, and nothing is lost or kept in memory."""
     size = 64 * 1024 * 1024
     relay = await scene.start("sh", "-c", f"head -c {size} /dev/zero; touch written")
     first = await relay.receive()
@@ -210,7 +210,7 @@ def _resident_bytes() -> int:
 
 
 async def test_output_after_the_exit_is_complete(scene: Scene) -> None:
-    """EXE-5: what is in the pipe when the command ends still comes, however slow the reader is."""
+    """EXE-20: what is in the pipe when the command ends still comes, however slow the reader is."""
     relay = await scene.start("sh", "-c", "head -c 60000 /dev/zero; head -c 60000 /dev/zero >&2")
     assert scene.commands is not None
     await asyncio.sleep(0.7)
@@ -254,7 +254,7 @@ def _descriptors() -> int:
 
 
 async def test_the_host_is_gone(scene: Scene, places: SandboxPlaces) -> None:
-    """EXE-1: the last frame is an error that says that the end of the command is not known."""
+    """EXE-11: the last frame is an error that says that the end of the command is not known."""
     relay = await scene.start("sh", "-c", "echo up; sleep 1000")
     assert await relay.receive()
     assert scene.commands is not None

@@ -49,7 +49,7 @@ async def test_python_runs_in_the_view(in_view: Scene) -> None:
 
 
 async def test_nothing_of_the_machine_is_there(in_view: Scene, places: SandboxPlaces) -> None:
-    """EXE-7: neither the token nor the agent's state, nor other processes."""
+    """EXE-24: neither the token nor the agent's state, nor other processes."""
     for path in (places.token, places.state, places.home, Path("/etc/shadow"), Path("/etc/ssh")):
         assert (await in_view.run("ls", "-d", str(path))).exit_code != 0, path
     # The host, the shell, and what lists them.
@@ -63,7 +63,7 @@ def _exists(path: str) -> bool:
 
 
 async def test_the_machines_own_is_for_reading(in_view: Scene) -> None:
-    """EXE-7: programs, libraries, the interpreter and /proc cannot be changed."""
+    """EXE-22: programs, libraries, the interpreter and /proc cannot be changed."""
     for path in ("/usr/bin", "/lib", sys.prefix, "/dev", "/proc/sys/kernel"):
         done = await in_view.run("touch", f"{path}/made-by-a-command")
         assert done.exit_code != 0, path
@@ -85,13 +85,13 @@ async def test_the_machines_own_is_for_reading(in_view: Scene) -> None:
     ],
 )
 async def test_nothing_can_be_gained(in_view: Scene, attempt: str) -> None:
-    """EXE-7: no mounts, no devices, no other root, no death of the first process."""
+    """EXE-23: no mounts, no devices, no other root, no death of the first process."""
     assert (await in_view.run("sh", "-c", attempt)).exit_code != 0
     assert (await in_view.run("true")).exit_code == 0
 
 
 async def test_no_capabilities_and_no_new_privileges(scene: Scene) -> None:
-    """EXE-7: none, whoever the user is, in every set; and set-id programs give none."""
+    """EXE-23: none, whoever the user is, in every set; and set-id programs give none."""
     status = (await scene.run("cat", "/proc/self/status")).stdout.decode()
     found = dict(line.split(":\t", 1) for line in status.splitlines())
     assert {found[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
@@ -112,7 +112,7 @@ async def test_what_stays_behind(places: SandboxPlaces) -> None:
 
 
 async def test_a_link_where_something_is_mounted(places: SandboxPlaces, tmp_path: Path) -> None:
-    """EXE-7: the root's content is hostile; nothing outside of it is touched."""
+    """EXE-22: the root's content is hostile; nothing outside of it is touched."""
     outside = tmp_path / "outside"
     outside.mkdir()
     for name in ("usr", "bin", "dev", "work", "etc"):
@@ -208,7 +208,7 @@ async def test_what_only_commands_see_is_not_downloaded(
 
 
 async def test_hidden_state(places: SandboxPlaces) -> None:
-    """EXE-7: state that lies in the root is empty for commands."""
+    """EXE-24: state that lies in the root is empty for commands."""
     state = places.root / "var/lib/openshell-files"
     state.mkdir(parents=True)
     (state / "journal").write_text("rows", "ascii")
@@ -226,7 +226,7 @@ async def test_hidden_state(places: SandboxPlaces) -> None:
 
 
 async def test_without_a_view(places: SandboxPlaces) -> None:
-    """EXE-7: commands run in the root all the same, and can write nowhere else."""
+    """EXE-22: commands run in the root all the same, and can write nowhere else."""
     if not landlock.abi_version():
         pytest.skip("this kernel has no Landlock, which is all there is without a view")
     async with serving_commands(places, view="none") as scene:

@@ -232,7 +232,7 @@ async def test_a_relay_survives_its_session(connection: Connection) -> None:
 
 
 async def test_an_open_that_comes_again(connection: Connection, log: LogCapture) -> None:
-    """RLY-4: a relay that is served is not served twice; the new session gets the open again."""
+    """RLY-16: a relay that is served is not served twice; the new session gets the open again."""
     session = await connection.gateway.accepted_session()
     relay = await connection.gateway.open_relay(session, file=FILE)
     session.end()
@@ -245,7 +245,7 @@ async def test_an_open_that_comes_again(connection: Connection, log: LogCapture)
 
 
 async def test_heartbeats(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every interval that the gateway announces, and not more often than the floor."""
+    """RLY-30: every interval that the gateway announces, and not more often than the floor."""
     monkeypatch.setattr(heartbeats, "SENDING_FLOOR_SECONDS", 0.05)
     session = await connection.gateway.accepted_session(heartbeat_seconds=0)
     for _ in range(3):
@@ -277,7 +277,7 @@ ANNOUNCED = [
 def test_what_follows_from_what_was_announced(
     accepted: bytes, announced: float | None, sending: float, silence: float
 ) -> None:
-    """RLY-11: upstream's sending floor of 5 s never shortens the silence; 15 s stand for nothing announced."""
+    """RLY-28, RLY-29, RLY-30, RLY-31: upstream's sending floor of 5 s never shortens the silence; 15 s stand for nothing announced."""
     message = openshell_pb2.SessionAccepted.FromString(accepted)
     assert heartbeats.announced_seconds(message) == announced
     assert heartbeats.agreed(message) == heartbeats.Heartbeats(sending, silence)
@@ -312,7 +312,7 @@ async def _holds(connection: Connection, log: LogCapture, accepted: bytes, beat_
 async def test_a_gateway_of_the_first_generation(
     connection: Connection, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RLY-11: ten heartbeats long, idle and under transfer; in hundredths of the real times."""
+    """RLY-28: ten heartbeats long, idle and under transfer; in hundredths of the real times."""
     monkeypatch.setattr(heartbeats, "SENDING_FLOOR_SECONDS", 0.05)
     monkeypatch.setattr(heartbeats, "SILENCE_FLOOR_SECONDS", 0.15)
     real = heartbeats.announced_seconds
@@ -328,14 +328,14 @@ async def test_a_gateway_of_the_first_generation(
 async def test_a_gateway_of_the_first_generation_in_real_time(
     connection: Connection, log: LogCapture
 ) -> None:
-    """RLY-11: with the times of upstream, 15 s announced in field 2."""
+    """RLY-28: with the times of upstream, 15 s announced in field 2."""
     await _holds(connection, log, b"\x10\x0f", 15)
 
 
 async def test_a_silent_gateway(
     connection: Connection, log: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RLY-7: three intervals without a word, and the supervisor connects again."""
+    """RLY-29: three intervals without a word, and the supervisor connects again."""
     monkeypatch.setattr(heartbeats, "SILENCE_FLOOR_SECONDS", 0.05)
     monkeypatch.setattr(heartbeats, "UNANNOUNCED_SECONDS", 0.05)
     await connection.gateway.accepted_session(heartbeat_seconds=0)

@@ -125,7 +125,7 @@ async def test_what_holds_is_said(places: SandboxPlaces, tmp_path: Path) -> None
 
 
 async def test_options_for_commands(places: SandboxPlaces, tmp_path: Path) -> None:
-    """EXE-3: `--env`; and the environment of the supervisor itself stays outside."""
+    """EXE-15: `--env`; and the environment of the supervisor itself stays outside."""
     async with (
         scripted_gateway() as gateway,
         supervisor_process(
@@ -159,7 +159,7 @@ async def test_a_supervisor_that_knows_nothing_of_files(places: SandboxPlaces, t
 
 
 async def test_a_token_in_the_root(places: SandboxPlaces, tmp_path: Path) -> None:
-    """EXE-7: commands could read it, so none are served, and this is said."""
+    """EXE-24: commands could read it, so none are served, and this is said."""
     inside = places.root / "token"
     inside.write_text("secret", "ascii")
     options = run_options(places, gateway := ScriptedGateway("127.0.0.1:1"))
@@ -216,7 +216,7 @@ async def test_sigterm_does_not_wait_for_ever(places: SandboxPlaces, tmp_path: P
 
 
 async def test_a_supervisor_that_is_killed_leaves_no_command(places: SandboxPlaces, tmp_path: Path) -> None:
-    """EXE-7: the exec host ends with it, and with that every command."""
+    """EXE-6: the exec host ends with it, and with that every command."""
     alive = places.root / "sandbox/alive"
     async with (
         scripted_gateway() as gateway,
@@ -263,7 +263,7 @@ def test_options_that_are_refused(places: SandboxPlaces, options: list[str], wor
 
 
 def test_a_state_directory_that_is_the_root(places: SandboxPlaces) -> None:
-    """EXE-7: commands must not see it, so it cannot be where they work."""
+    """EXE-24: commands must not see it, so it cannot be where they work."""
     options = run_options(places, ScriptedGateway("127.0.0.1:1"))
     options[options.index(str(places.state))] = str(places.root)
     done = refused(*options)

@@ -11,7 +11,7 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMI
 
 from openshell_supervisor_sim.agent.store.journal import DEFAULT_QUOTA
 
-#: RSM-6: a published upload is remembered for at least so long.
+#: RSM-22: a published upload is remembered for at least so long.
 MIN_TOMBSTONE_SECONDS: Final = 15 * 60
 #: Below it, unfinished uploads alone could fill the journal.
 MIN_JOURNAL_BYTES: Final = MIB
@@ -39,7 +39,7 @@ class AgentSettings:
         upload_expiry: seconds without a byte after which an unfinished upload
             is forgotten (RSM-8).
         tombstone_seconds: seconds for which the outcome of a finished upload
-            can be asked for (RSM-6); at least 900. The journal forgets
+            can be asked for (RSM-22); at least 900. The journal forgets
             earlier only if it would outgrow `max_journal_bytes`.
         max_journal_bytes: bytes that the journal of uploads may occupy.
         idle_timeout: seconds to wait for the peer to send or take something.
@@ -78,7 +78,7 @@ class AgentSettings:
                 f"max_chunk_bytes must be between {MIN_CHUNK_LIMIT_BYTES} (UPL-6) and {MAX_CHUNK_BYTES}"
             )
         if self.tombstone_seconds < MIN_TOMBSTONE_SECONDS:
-            raise ValueError(f"tombstone_seconds must be at least {MIN_TOMBSTONE_SECONDS} (RSM-6)")
+            raise ValueError(f"tombstone_seconds must be at least {MIN_TOMBSTONE_SECONDS} (RSM-22)")
         if not self.workdir.startswith("/"):
             raise ValueError("workdir must be absolute inside the root")
         if self.max_journal_bytes < MIN_JOURNAL_BYTES:

@@ -290,7 +290,7 @@ def _upload_input(message: files_pb2.UploadFileRequest) -> Input:
         case "waiting":
             return Waiting()
         case "metadata":
-            return Misplaced("metadata", "must be the first message and the only one (UPL-4)")
+            return Misplaced("metadata", "must be the first message and the only one (UPL-19)")
         case _:
             return Misplaced("payload", "is empty or none that this agent knows")
 

@@ -311,7 +311,7 @@ def _parse_open(frame: memoryview) -> exec_relay_pb2.ExecRelayOpen:
             Reason.AGENT_PROTOCOL_ERROR, f"the first frame is not an ExecRelayRequest: {error}"
         ) from error
     if message.WhichOneof("frame") != "open":
-        raise invalid("open", "must be the first frame (EXE-1)")
+        raise invalid("open", "must be the first frame (EXE-10)")
     if not 1 <= message.open.protocol_version <= PROTOCOL_VERSION:
         raise invalid(
             "open.protocol_version",
@@ -327,4 +327,4 @@ async def _until_over(frames: _Frames) -> None:
         TransferError: it sent more than one frame.
     """
     if await frames.next() is not None:
-        raise invalid("frame", "a command takes one frame only (EXE-1)")
+        raise invalid("frame", "a command takes one frame only (EXE-10)")

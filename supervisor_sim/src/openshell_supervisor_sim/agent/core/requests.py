@@ -230,7 +230,7 @@ def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
     if metadata.size_bytes not in {0, size}:
         raise invalid("metadata.size_bytes", f"is {metadata.size_bytes}, content has {size} bytes")
     if not request.HasField("digest"):
-        raise invalid("digest", "is missing; without it nothing is published (UPL-3)")
+        raise invalid("digest", "is missing; without it nothing is published (UPL-30)")
     digest = source_digest(request)
     metadata.explicit_finish = True
     # What is here already says which of several algorithms it has.
@@ -258,7 +258,7 @@ def source_digest(request: files_pb2.StartUploadRequest | files_pb2.WriteFileReq
     digest = declared_digest("digest", request.digest)
     listed = request.metadata.accepted_digests or [files_pb2.DIGEST_ALGORITHM_SHA256]
     if request.digest.algorithm not in listed:
-        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (RSM-9)")
+        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (DIG-6)")
     return digest
 
 
@@ -271,7 +271,7 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
     if request.as_archive:
         raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "as_archive: archives are not made")
     if request.tail_bytes and (request.offset or request.HasField("length")):
-        raise invalid("tail_bytes", "excludes offset and length (DWN-4)")
+        raise invalid("tail_bytes", "excludes offset and length (DWN-13)")
     _check_enum("on_change", request.on_change, files_pb2.ChangePolicy.values())
     return DownloadRequest(
         path=request.remote_path,

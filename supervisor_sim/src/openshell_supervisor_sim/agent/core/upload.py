@@ -25,7 +25,7 @@ class Phase(Enum):
     RECEIVING = "receiving"
     #: The file was published by an earlier stream; its finish may be repeated.
     REPLAYING = "replaying"
-    #: The finish was taken; no message may follow (UPL-4).
+    #: The finish was taken; no message may follow (UPL-20).
     FINISHED = "finished"
     #: The stream's outcome is decided.
     OVER = "over"
@@ -129,7 +129,7 @@ class UploadTerms:
         explicit_finish: an UploadFinish is expected (UPL-3).
         resumable: the upload can be found again.
         staged: bytes kept from earlier streams.
-        max_chunk_bytes: largest chunk (UPL-6).
+        max_chunk_bytes: largest chunk (UPL-24).
         max_file_bytes: largest file.
         published: size and digest, if the file was published already.
         algorithm: of the finish (DIG-5); None if there will be no finish and
@@ -203,7 +203,7 @@ class UploadCore:
             case Phase.FINISHED, (InputEnd() | StreamLost()):
                 return Skip()
             case Phase.FINISHED, _:
-                raise invalid(_name(event), "no message may follow finish (UPL-4)")
+                raise invalid(_name(event), "no message may follow finish (UPL-20)")
             case _, Misplaced(field, description):
                 raise invalid(field, description)
             case _:
@@ -247,10 +247,10 @@ class UploadCore:
         return Skip()
 
     def _check_shape(self, chunk: Chunk) -> None:
-        """Apply what UPL-5 and UPL-6 say about a chunk by itself."""
+        """Apply the rules of a chunk by itself (UPL-22, UPL-24, UPL-26)."""
         kind = "chunk" if chunk.offset is None else "data"
         if self._kind not in {None, kind}:
-            raise invalid(kind, f"{kind} and {self._kind} are mixed in one stream (UPL-5)")
+            raise invalid(kind, f"{kind} and {self._kind} are mixed in one stream (UPL-22)")
         self._kind = kind
         if len(chunk.data) > self._terms.max_chunk_bytes:
             raise TransferError(
@@ -261,11 +261,11 @@ class UploadCore:
         if chunk.offset is None:
             return
         if chunk.hole_bytes and len(chunk.data):
-            raise invalid("data.hole_bytes", "excludes data.data (UPL-5)")
+            raise invalid("data.hole_bytes", "excludes data.data (UPL-26)")
         if chunk.hole_bytes and chunk.crc32c:
             raise checksum_error(chunk.offset, 0, chunk.crc32c)
         if not chunk.size:
-            raise invalid("data", "has neither data nor hole_bytes (UPL-5)")
+            raise invalid("data", "has neither data nor hole_bytes (UPL-26)")
 
     def _finish(self, event: Finish) -> Action:
         digest = self._digest_of(event)
@@ -308,7 +308,9 @@ class UploadCore:
             name = files_pb2.DigestAlgorithm.Name(algorithm.wire)
             raise invalid("finish.digest.algorithm", f"is {finish.algorithm}, the upload has {name} (DIG-5)")
         if len(finish.value) != DIGEST_BYTES:
-            raise invalid("finish.digest.value", f"has {len(finish.value)} bytes, not {DIGEST_BYTES} (UPL-3)")
+            raise invalid(
+                "finish.digest.value", f"has {len(finish.value)} bytes, not {DIGEST_BYTES} (UPL-30)"
+            )
         return Digest(algorithm, finish.value)
 
     def _input_end(self, event: InputEnd) -> Action:

@@ -309,4 +309,4 @@ class SandboxRoot:
 
 
 def _magic_link(field: str) -> TransferError:
-    return TransferError(Reason.PATH_FORBIDDEN, f"{field}: leads over a magic link of procfs (PTH-3)")
+    return TransferError(Reason.PATH_FORBIDDEN, f"{field}: leads over a magic link of procfs (PTH-11)")

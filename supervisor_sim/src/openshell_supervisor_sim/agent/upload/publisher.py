@@ -145,7 +145,7 @@ class Publisher:
             verify: compares what the staging file holds with `content`;
                 raises TransferError.
             last_look: called immediately before the rename; raises
-                TransferError if the caller has cancelled meanwhile (UPL-2).
+                TransferError if the caller has cancelled meanwhile (UPL-34).
 
         Raises:
             TransferError: the destination is as it was, and so is the upload.
