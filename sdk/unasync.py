@@ -4,9 +4,9 @@
     python sdk/unasync.py            # write src/openshell_files/_sync
     python sdk/unasync.py --check    # fail if it is not up to date
 
-Every module of `_async` has a twin in `_sync` in which `await` is gone and
-names are exchanged. The seam (`_io.py`, `_calls.py`, `patience.py`) and what is a file object
-in one flavour only (`file_objects.py`) are written twice by hand and left alone.
+Every module of `_async` has a twin in `_sync` without `await` and with the
+names of the blocking flavour. The modules of `_BY_HAND` are written by hand
+in each flavour: they wait by tasks in one and by threads in the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 _PACKAGE: Final = Path(__file__).parent / "src" / "openshell_files"
-_BY_HAND: Final = frozenset({"__init__.py", "_io.py", "_calls.py", "file_objects.py", "patience.py"})
+_BY_HAND: Final = frozenset({"_io.py", "_calls.py", "file_objects.py", "upload/waiting.py"})
 
 _NAMES: Final = {
     "AsyncFilesClient": "FilesClient",
@@ -42,7 +42,7 @@ _NAMES: Final = {
 
 _HEADER: Final = "# Written by sdk/unasync.py from _async/{name}. Change that file instead.\n"
 
-#: What only makes sense asynchronously, after the names were exchanged.
+#: Types that exist in the asynchronous flavour only, after the exchange of names.
 _PHRASES: Final = (
     (" | Iterable[bytes] | Iterable[bytes]", " | Iterable[bytes]"),
     ("Callable[[bytes], object | Awaitable[object]]", "Callable[[bytes], object]"),
@@ -55,7 +55,7 @@ _PHRASES: Final = (
 
 
 def blocking(source: str, name: str) -> str:
-    """Return the blocking twin of a module, not formatted yet."""
+    """Return the blocking twin of a module, unformatted."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -64,7 +64,7 @@ def blocking(source: str, name: str) -> str:
         begin = starts[token.start[0] - 1] + token.start[1]
         end = begin + len(token.string)
         if token.type == tokenize.NAME and token.string in {"async", "await"}:
-            # The blank that follows goes with the word.
+            # The blank after the word is removed with it.
             replacement, end = "", end + 1
         elif token.type in {tokenize.NAME, tokenize.STRING, tokenize.COMMENT}:
             replacement = re.sub(r"\w+", lambda word: _NAMES.get(word[0], word[0]), token.string)
@@ -81,7 +81,7 @@ def blocking(source: str, name: str) -> str:
 
 
 def _without_doubles(text: str) -> str:
-    """Remove names that an import has twice now, and those that are unused."""
+    """Remove names that an import now has twice, and unused ones."""
 
     def once(match: re.Match[str]) -> str:
         names = [name.strip() for name in match[2].split(",")]
@@ -92,7 +92,7 @@ def _without_doubles(text: str) -> str:
 
 
 def tidy(text: str, path: Path) -> str:
-    """Sort the imports and format, as the rest of the code."""
+    """Sort the imports and format."""
     tools = (
         ["check", "--select", "I,F401,UP028", "--fix", "--unsafe-fixes", "--quiet"],
         ["format", "--quiet"],
@@ -111,17 +111,25 @@ def tidy(text: str, path: Path) -> str:
     return text
 
 
+def _by_hand(name: str) -> bool:
+    return name in _BY_HAND or name.endswith("__init__.py")
+
+
 def main() -> int:
     """Write or check every module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail on differences")
     check = parser.parse_args().check
     expected: dict[Path, str] = {}
-    for source in sorted((_PACKAGE / "_async").glob("*.py")):
-        if source.name not in _BY_HAND:
-            target = _PACKAGE / "_sync" / source.name
-            expected[target] = tidy(blocking(source.read_text(), source.name), target)
-    present = {path for path in (_PACKAGE / "_sync").glob("*.py") if path.name not in _BY_HAND}
+    for source in sorted((_PACKAGE / "_async").rglob("*.py")):
+        name = source.relative_to(_PACKAGE / "_async").as_posix()
+        if not _by_hand(name):
+            target = _PACKAGE / "_sync" / name
+            expected[target] = tidy(blocking(source.read_text(), name), target)
+    written = {
+        path: path.relative_to(_PACKAGE / "_sync").as_posix() for path in (_PACKAGE / "_sync").rglob("*.py")
+    }
+    present = {path for path, name in written.items() if not _by_hand(name)}
     stale = [p for p, text in expected.items() if p not in present or p.read_text() != text]
     orphans = sorted(present - expected.keys())
     if check:
@@ -129,6 +137,7 @@ def main() -> int:
             sys.stderr.write(f"{path.name} in _sync is not what sdk/unasync.py writes\n")
         return 1 if stale or orphans else 0
     for path in stale:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(expected[path])
     for path in orphans:
         path.unlink()

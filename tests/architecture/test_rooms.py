@@ -71,14 +71,8 @@ LONG = {
     "openshell_files/errors.py": "the table of exceptions",
     **dict.fromkeys(
         (
-            "openshell_files/_async/content.py",
             "openshell_files/_async/sandbox.py",
-            "openshell_files/_async/upload.py",
-            "openshell_files/_core/download/download_check.py",
-            "openshell_files/_core/upload/upload_plan.py",
-            "openshell_files/_sync/content.py",
             "openshell_files/_sync/sandbox.py",
-            "openshell_files/_sync/upload.py",
             "openshell_supervisor_sim/agent/upload/admission.py",
             "openshell_supervisor_sim/agent/upload/live_upload.py",
             "openshell_supervisor_sim/agent/upload/registry.py",
@@ -88,7 +82,7 @@ LONG = {
 }
 
 #: Rooms with more modules, and how many.
-FULL: dict[str, int] = {f"openshell_files/{room}": 16 for room in ("_async", "_sync")}
+FULL: dict[str, int] = {}
 
 
 def modules_of(source: Path) -> dict[str, Path]:

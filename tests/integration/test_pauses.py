@@ -24,7 +24,7 @@ async def test_a_pause_does_not_end_an_upload(tmp_path: Path, monkeypatch: pytes
         said.append(waiting_message())
         return said[-1]
 
-    monkeypatch.setattr("openshell_files._sync.patience.waiting_message", counted)
+    monkeypatch.setattr("openshell_files._sync.upload.waiting.waiting_message", counted)
     content = bytes(range(256)) * 8192
 
     def pausing() -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from openshell_files import NO_RETRY, SandboxFiles
 from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import Connect
@@ -165,7 +166,9 @@ def test_each_reason_is_in_one_list() -> None:
 def test_a_refused_finish_is_a_failure(
     gateway: FakeGateway, connect: Connect, size: int, reason: str
 ) -> None:
-    """Nothing was published, and the error is the sandbox's own, also if nobody can be asked."""
+    """Nothing was published, and the error is the sandbox's own, even if no later question is answered."""
+    # Smaller chunks than these would not help.
+    gateway.max_chunk_bytes = MIN_CHUNK_LIMIT_BYTES
     sandbox = acquainted(connect)
 
     def refuse(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:

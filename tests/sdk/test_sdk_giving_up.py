@@ -15,7 +15,7 @@ from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from no_gateway import Refusing
 from openshell_files import NO_RETRY, AsyncFilesClient, FilesClient, Progress, RetryPolicy
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.upload.giving_up import Remains, is_to_be_freed
+from openshell_files._core.upload.cleanup import EndedUpload, must_be_freed
 from openshell_files.errors import (
     DeadlineExceeded,
     DiskFull,
@@ -213,8 +213,8 @@ def test_the_rule_of_what_is_freed() -> None:
         (False, False, False): (True, True),
     }
     for (replayable, given, told), wanted in expected.items():
-        remains = Remains("upload-1", True, False, replayable, given, told)
-        assert (is_to_be_freed(remains, cancelled), is_to_be_freed(remains, deliberate)) == wanted
+        upload = EndedUpload("upload-1", True, False, replayable, given, told)
+        assert (must_be_freed(upload, cancelled), must_be_freed(upload, deliberate)) == wanted
 
 
 Source = Callable[[], Any]

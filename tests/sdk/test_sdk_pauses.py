@@ -54,7 +54,7 @@ def test_a_gateway_that_does_not_offer_it_never_hears_it(
         asked.append(interval)
 
     for flavour in ("_sync", "_async"):
-        monkeypatch.setattr(f"openshell_files.{flavour}.patience.Patient._run", note)
+        monkeypatch.setattr(f"openshell_files.{flavour}.upload.waiting.ContentWriter._run", note)
     sandbox.upload(iter([big_content()]), "x")
     assert asked == []
     assert waiting_messages(gateway) == 0

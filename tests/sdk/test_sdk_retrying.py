@@ -9,7 +9,7 @@ import grpc
 import pytest
 from fake_file_gateway import FakeFile, FakeGateway, PlainStatus
 from openshell_files import NO_RETRY, RetryPolicy
-from openshell_files._core.retrying import Acquaintance, RetryBudget
+from openshell_files._core.retry import Acquaintance, RetryBudget
 from openshell_files._core.token_exchange import credentials_error
 from openshell_files._error_mapping import error_from_reason, error_from_status
 from openshell_files.errors import FilesError, Unavailable

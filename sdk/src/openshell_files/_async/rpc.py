@@ -19,13 +19,13 @@ from openshell_files._async.capabilities import KnownCapabilities
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.gate import Gate
-from openshell_files._async.lanes import UploadLanes
+from openshell_files._async.upload.lanes import UploadLanes
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.capabilities import Capabilities, capabilities, casts_doubt
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._core.retrying import Acquaintance, RetryBudget
-from openshell_files._core.upload.giving_up import ERRAND_SECONDS
+from openshell_files._core.retry import Acquaintance, RetryBudget
+from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
 from openshell_files._core.upload.lanes import LaneChoice, lane_messages
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
@@ -240,7 +240,7 @@ class Rpc:
         self.closing = True
         for abandon in list(self._abandons):
             self.in_background(abandon)
-        await self._errands.done(ERRAND_SECONDS)
+        await self._errands.done(BACKGROUND_SECONDS)
         await self._connection.close()
 
     async def _unary(

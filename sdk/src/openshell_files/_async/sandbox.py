@@ -16,17 +16,19 @@ from openshell_files_protocol.limits import MIB, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_files._arguments import checked
-from openshell_files._async import _io, content, file_objects
-from openshell_files._async.content import Content
+from openshell_files._async import _io, file_objects
 from openshell_files._async.deadline import Deadline
-from openshell_files._async.download import Download
+from openshell_files._async.download.download import Download
+from openshell_files._async.download.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
 from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
 from openshell_files._async.rpc import Rpc
-from openshell_files._async.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
-from openshell_files._async.upload import Upload
+from openshell_files._async.upload.caller_content import content_of
+from openshell_files._async.upload.content import Content, hash_up_to
+from openshell_files._async.upload.file_content import open_file
+from openshell_files._async.upload.upload import Upload
 from openshell_files._core import answers
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.download.download_check import Piece
+from openshell_files._core.download.events import Piece
 from openshell_files._core.requests import (
     DownloadOptions,
     SandboxAddress,
@@ -152,7 +154,7 @@ class AsyncSandboxFiles:
             FilesError: anything else, by the error table.
         """
         deadline = Deadline(timeout)
-        file = await content.open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
+        file = await open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
         try:
             options = UploadOptions(
                 mode=file.file.mode if mode is None else mode,
@@ -235,7 +237,7 @@ class AsyncSandboxFiles:
         )
         deadline = Deadline(timeout)
         return await self._upload(
-            await content.content_of(source, MIN_CHUNK_LIMIT_BYTES, deadline),
+            await content_of(source, MIN_CHUNK_LIMIT_BYTES, deadline),
             remote,
             options,
             skip_identical=skip_identical,
@@ -296,7 +298,7 @@ class AsyncSandboxFiles:
         own = ContentDigest(digests[0])
         source_digest: Digest | None = None
         if skip_identical and source.size is not None:
-            await content.hash_up_to(source, own, source.size, deadline)
+            await hash_up_to(source, own, source.size, deadline)
             source_digest = own.digest()
         plan = UploadPlan(
             self._address,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, cast
 from openshell_files_protocol.limits import MIB
 
 from openshell_files._core.download.read_windows import LEAST_WINDOW, ReadWindows
-from openshell_files._core.upload.giving_up import ERRAND_SECONDS
+from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
 from openshell_files.results import FileInfo, UploadResult
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _give_all_up() -> None:
     for feed in flowing:
         feed.end(abandon=True)
     for feed in flowing:
-        feed.thread.join(ERRAND_SECONDS)
+        feed.thread.join(BACKGROUND_SECONDS)
 
 
 atexit.register(_give_all_up)

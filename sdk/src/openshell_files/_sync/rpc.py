@@ -18,8 +18,8 @@ from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.capabilities import Capabilities, capabilities, casts_doubt
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._core.retrying import Acquaintance, RetryBudget
-from openshell_files._core.upload.giving_up import ERRAND_SECONDS
+from openshell_files._core.retry import Acquaintance, RetryBudget
+from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
 from openshell_files._core.upload.lanes import LaneChoice, lane_messages
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
@@ -27,7 +27,7 @@ from openshell_files._sync.capabilities import KnownCapabilities
 from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.gate import Gate
-from openshell_files._sync.lanes import UploadLanes
+from openshell_files._sync.upload.lanes import UploadLanes
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
 
@@ -237,7 +237,7 @@ class Rpc:
         self.closing = True
         for abandon in list(self._abandons):
             self.in_background(abandon)
-        self._errands.done(ERRAND_SECONDS)
+        self._errands.done(BACKGROUND_SECONDS)
         self._connection.close()
 
     def _unary(

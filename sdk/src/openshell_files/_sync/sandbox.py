@@ -18,7 +18,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files._arguments import checked
 from openshell_files._core import answers
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.download.download_check import Piece
+from openshell_files._core.download.events import Piece
 from openshell_files._core.requests import (
     DownloadOptions,
     SandboxAddress,
@@ -32,14 +32,16 @@ from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import TargetFile
 from openshell_files._local.umask import current_umask
-from openshell_files._sync import _io, content, file_objects
-from openshell_files._sync.content import Content
+from openshell_files._sync import _io, file_objects
 from openshell_files._sync.deadline import Deadline
-from openshell_files._sync.download import Download
+from openshell_files._sync.download.download import Download
+from openshell_files._sync.download.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
 from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
 from openshell_files._sync.rpc import Rpc
-from openshell_files._sync.sinks import FileSink, MemorySink, Sink, StreamSink, open_special
-from openshell_files._sync.upload import Upload
+from openshell_files._sync.upload.caller_content import content_of
+from openshell_files._sync.upload.content import Content, hash_up_to
+from openshell_files._sync.upload.file_content import open_file
+from openshell_files._sync.upload.upload import Upload
 from openshell_files._values import wrong_value
 from openshell_files.errors import FilesError
 from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
@@ -152,7 +154,7 @@ class SandboxFiles:
             FilesError: anything else, by the error table.
         """
         deadline = Deadline(timeout)
-        file = content.open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
+        file = open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
         try:
             options = UploadOptions(
                 mode=file.file.mode if mode is None else mode,
@@ -235,7 +237,7 @@ class SandboxFiles:
         )
         deadline = Deadline(timeout)
         return self._upload(
-            content.content_of(source, MIN_CHUNK_LIMIT_BYTES, deadline),
+            content_of(source, MIN_CHUNK_LIMIT_BYTES, deadline),
             remote,
             options,
             skip_identical=skip_identical,
@@ -296,7 +298,7 @@ class SandboxFiles:
         own = ContentDigest(digests[0])
         source_digest: Digest | None = None
         if skip_identical and source.size is not None:
-            content.hash_up_to(source, own, source.size, deadline)
+            hash_up_to(source, own, source.size, deadline)
             source_digest = own.digest()
         plan = UploadPlan(
             self._address,

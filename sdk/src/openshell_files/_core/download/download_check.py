@@ -1,14 +1,14 @@
-"""Checks every byte of a download, and decides where a broken one goes on.
+"""Checks every byte of a download, and decides where the next attempt resumes.
 
-Nothing that a sandbox sends is believed: offsets have to follow each other,
-each chunk's CRC-32C has to be right, sizes have to be those that were
-announced, and the trailer's digest has to be that of the bytes that came
-(DWN-2). Only then is the content shown under its name.
+A sandbox is not trusted: offsets have to follow each other, the CRC-32C of
+each chunk has to be right, sizes have to be the announced ones, and the
+trailer's digest has to match the received bytes (DWN-2). Only then does the
+content appear under its name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -20,8 +20,9 @@ from openshell_files_protocol.reasons import Reason, Retry
 
 from openshell_files._core import answers
 from openshell_files._core.answer_check import fault_of
+from openshell_files._core.download.events import Closed, Event, Opened, Piece
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, accepted_digests, download_request
-from openshell_files._core.retrying import Decision, RetryBudget
+from openshell_files._core.retry import Decision, RetryBudget
 from openshell_files._error_mapping import error_from_reason, say_which_sandbox
 from openshell_files.errors import (
     ErrorFacts,
@@ -34,57 +35,9 @@ from openshell_files.errors import (
 )
 from openshell_files.results import FileInfo
 
-#: Longest hole handed on at once, so that one message cannot keep the client
-#: busy for hours without a sign of life.
+#: Longest hole that is hashed in one step, so that one message cannot keep
+#: the client busy for hours.
 HOLE_STEP_BYTES: Final = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The file was opened in the sandbox. Given once, and again after a restart.
-
-    Attributes:
-        file: what it is.
-        start: where the content begins.
-        total: bytes that will come; None if the file may change.
-    """
-
-    file: FileInfo
-    start: int
-    total: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Verified content.
-
-    Attributes:
-        position: from the beginning of what was asked for.
-        data: the bytes; a view, valid until the next piece.
-        hole_bytes: zero bytes; `data` is empty then.
-    """
-
-    position: int
-    data: bytes | memoryview
-    hole_bytes: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of content."""
-        return self.hole_bytes or len(self.data)
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The trailer came, and everything is right."""
-
-
-@dataclass(frozen=True, slots=True)
-class Restarted:
-    """Everything received so far is void; content begins anew."""
-
-
-Event = Opened | Piece | Closed | Restarted
 
 
 class DownloadCheck:

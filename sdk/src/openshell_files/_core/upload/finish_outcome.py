@@ -1,8 +1,8 @@
-"""What an error says of a finish that was sent: not carried out for certain, or nothing (RSM-7).
+"""Table of errors that prove that a finish was not carried out (RSM-7).
 
-Everything that is not named here says nothing: statuses that gRPC or a proxy
-makes, the way to the sandbox, the token, bugs, and a peer that breaks the
-protocol. A reason that is added says nothing until somebody names it.
+Every other error proves nothing: statuses that gRPC or a proxy makes, errors
+on the way to the sandbox, of the token, bugs, and a peer that breaks the
+protocol. A new reason proves nothing until it is added here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from openshell_files_protocol.reasons import Code, Reason
 
 from openshell_files.errors import FilesError, PermissionDenied, Unauthenticated
 
-#: With these a call ends before any of its content can reach the agent: the gateway did not
-#: let it in, found nobody to relay it to, or the agent and the gateway did not know each other.
-_AT_THE_DOOR: Final = frozenset(
+#: The call ended before its content could reach the agent: the gateway refused it, found no
+#: supervisor to relay it to, or gateway and agent did not authenticate each other.
+_BEFORE_THE_SANDBOX: Final = frozenset(
     reason.name
     for reason in (
         Reason.AGENT_UNAUTHENTICATED,
@@ -34,7 +34,7 @@ _AT_THE_DOOR: Final = frozenset(
     )
 )
 
-#: With these the gateway or the sandbox refuses the stream itself, and what it carried.
+#: The gateway or the sandbox refused the stream and its content.
 _VERDICTS: Final = frozenset(
     reason.name
     for reason in (
@@ -71,28 +71,28 @@ _VERDICTS: Final = frozenset(
     )
 )
 
-#: So much of it is true of the upload also when another call than the finish's is answered so.
-_OF_THE_UPLOAD: Final = frozenset(
+#: Verdicts that hold even if another call than the finish's got them.
+_ON_THE_UPLOAD: Final = frozenset(
     reason.name for reason in (Reason.UPLOAD_ABORTED, Reason.UPLOAD_EXPIRED, Reason.UPLOAD_UNKNOWN)
 )
 
 
-def at_the_door(error: FilesError) -> bool:
+def refused_before_the_sandbox(error: FilesError) -> bool:
     """Return whether a call was refused before it reached the sandbox (AUT-1)."""
-    return error.reason in _AT_THE_DOOR or isinstance(error, Unauthenticated | PermissionDenied)
+    return error.reason in _BEFORE_THE_SANDBOX or isinstance(error, Unauthenticated | PermissionDenied)
 
 
-def no_such_method(error: FilesError) -> bool:
-    """Return whether a call was not carried out because the gateway or the sandbox does not have its method."""
+def method_missing(error: FilesError) -> bool:
+    """Return whether the gateway or the sandbox lacks the method of a call, which was then not carried out."""
     return error.reason in {Reason.METHOD_UNSUPPORTED.name, Code.UNIMPLEMENTED.name}
 
 
 def is_verdict(error: FilesError, *, of_finish: bool) -> bool:
-    """Return whether an error says for certain that nothing was published.
+    """Return whether an error proves that nothing was published.
 
     Args:
-        error: of a call behind the finish.
-        of_finish: it ended the call that the finish was sent in. What a later
-            question is refused with is no word on the finish.
+        error: error of a call after the finish was sent.
+        of_finish: the call is the one that carried the finish. The refusal
+            of a later question is no verdict on the finish.
     """
-    return error.reason in (_VERDICTS if of_finish else _OF_THE_UPLOAD)
+    return error.reason in (_VERDICTS if of_finish else _ON_THE_UPLOAD)

@@ -1,17 +1,18 @@
+# Written by sdk/unasync.py from _async/download/sinks.py. Change that file instead.
 """Where downloaded content goes."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import BinaryIO, Final, Protocol, cast
 
-from openshell_files._async import _io
-from openshell_files._async.deadline import Deadline
-from openshell_files._core.download.download_check import Piece
+from openshell_files._core.download.events import Piece
 from openshell_files._local.byte_streams import Writing
 from openshell_files._local.special_file import open_for_writing
 from openshell_files._local.target_file import TargetFile
+from openshell_files._sync import _io
+from openshell_files._sync.deadline import Deadline
 from openshell_files.errors import FilesError, local_file_error
 
 #: Holes are written out in pieces of this size where the sink has no holes.
@@ -28,24 +29,24 @@ class Sink(Protocol):
     #: Whether content can be taken back when a transfer starts over.
     restartable: bool
 
-    async def write(self, piece: Piece) -> None:
+    def write(self, piece: Piece) -> None:
         """Take content."""
         ...
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         """Drop everything taken so far."""
         ...
 
 
-async def open_special(path: str, deadline: Deadline) -> io.FileIO:
+def open_special(path: str, deadline: Deadline) -> io.FileIO:
     """Open a device or FIFO, when somebody reads the latter.
 
     Raises:
         LocalFileError: it cannot be opened.
         DeadlineExceeded: nobody reads.
     """
-    while (file := await _io.in_thread(open_for_writing, path)) is None:
-        await _io.sleep(deadline.cap(_LOOK_FOR_READER_SECONDS))
+    while (file := _io.in_thread(open_for_writing, path)) is None:
+        _io.sleep(deadline.cap(_LOOK_FOR_READER_SECONDS))
     return file
 
 
@@ -57,14 +58,14 @@ class FileSink:
     def __init__(self, target: TargetFile) -> None:
         self._target = target
 
-    async def write(self, piece: Piece) -> None:
+    def write(self, piece: Piece) -> None:
         """Write content; a hole stays one."""
         if not piece.hole_bytes:
-            await _io.in_thread(self._target.write, piece.position, piece.data)
+            _io.in_thread(self._target.write, piece.position, piece.data)
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         """Empty the file."""
-        await _io.in_thread(self._target.restart)
+        _io.in_thread(self._target.restart)
 
 
 class MemorySink:
@@ -75,11 +76,11 @@ class MemorySink:
     def __init__(self) -> None:
         self._content = bytearray()
 
-    async def write(self, piece: Piece) -> None:
+    def write(self, piece: Piece) -> None:
         """Append content."""
         self._content += bytes(piece.hole_bytes) if piece.hole_bytes else piece.data
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         """Forget everything."""
         self._content.clear()
 
@@ -101,7 +102,7 @@ class StreamSink:
 
     def __init__(
         self,
-        target: BinaryIO | Callable[[bytes], object | Awaitable[object]],
+        target: BinaryIO | Callable[[bytes], object],
         deadline: Deadline,
         name: str = "",
     ) -> None:
@@ -109,26 +110,26 @@ class StreamSink:
         self._deadline = deadline
         self._writing = Writing(target, name) if hasattr(target, "write") else None
 
-    async def write(self, piece: Piece) -> None:
+    def write(self, piece: Piece) -> None:
         """Hand content on; a hole as the zeros it stands for."""
         left = piece.hole_bytes
         while left:
             zeros = _ZEROS[: min(left, len(_ZEROS))]
-            await self._put(zeros)
+            self._put(zeros)
             left -= len(zeros)
         if len(piece.data):
-            await self._put(bytes(piece.data))
+            self._put(bytes(piece.data))
 
-    async def restart(self) -> None:
+    def restart(self) -> None:
         """Never asked for."""
         raise AssertionError("a stream cannot start over")
 
-    async def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
         if self._writing is None:
-            await _io.call_sink(cast("Callable[[bytes], object]", self._target), data, self._deadline.left)
+            _io.call_sink(cast("Callable[[bytes], object]", self._target), data, self._deadline.left)
             return
         try:
-            await _io.put(self._writing, data, self._deadline.left)
+            _io.put(self._writing, data, self._deadline.left)
         except OSError as error:
             if isinstance(error, FilesError):
                 raise

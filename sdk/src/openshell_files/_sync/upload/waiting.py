@@ -1,4 +1,4 @@
-"""Says for an upload that its source gives nothing for the time being (UPL-18)."""
+"""Sends `waiting` messages while the source of an upload yields nothing (WAI-2)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from openshell_files.errors import FilesError
 
 
 class _Call(Protocol):
-    """What a thread of its own may write to as well: one stream of an upload, or several in turn."""
+    """The stream of an upload, or its lanes; this module writes to it beside the content."""
 
     def write(self, message: bytes) -> None: ...
 
 
-class Patient:
-    """Writes content to a call, and `waiting` while there is none.
+class ContentWriter:
+    """Writes content to a call, and `waiting` messages while there is none.
 
-    The source runs in the caller's thread, so another one watches the time.
-    After the context nothing is written any more, so the finish may follow.
+    The source runs in the caller's thread, so a second thread measures the pause.
+    The end of the context ends the writing, so that the finish may follow.
 
     Args:
-        call: what is written to.
+        call: receives the messages.
         interval: seconds without content after which `waiting` is due; None
-            if the server did not offer it.
+            if the server does not take that message.
     """
 
     def __init__(self, call: _Call, interval: float | None) -> None:
         self._call = call
         self._interval = interval
-        # A mutex and an event that a signal cannot leave locked, as it can a Condition. The thread never
-        # waits for its turn: if it is not there, the caller writes or has left.
+        # A mutex and an event made of queues, because a signal can leave a Condition locked. The thread
+        # never waits for the mutex: if it is taken, the caller writes or has left.
         self._turn: SimpleQueue[None] = SimpleQueue()
         self._turn.put(None)
         self._left: SimpleQueue[None] = SimpleQueue()
@@ -54,7 +54,7 @@ class Patient:
     ) -> None:
         self._left.put(None)
         if error is None:
-            # Never given back. The thread may be writing; the call bounds how long.
+            # Never put back. The thread may be writing; the call's idle timeout bounds that.
             self._turn.get()
 
     def write(self, message: bytes) -> None:
@@ -67,13 +67,13 @@ class Patient:
             self._turn.put(None)
 
     def _run(self, interval: float) -> None:
-        # The content's own write finds out what ended the call.
+        # The next write of content raises the error that ended the call.
         with suppress(CallEndedError, FilesError):
             while not self._told_to_leave(max(0.0, self._written_at + interval - monotonic())):
                 try:
                     self._turn.get_nowait()
                 except Empty:
-                    # The caller writes, which is movement.
+                    # The caller writes, so no pause has to be reported.
                     self._written_at = monotonic()
                     continue
                 try:

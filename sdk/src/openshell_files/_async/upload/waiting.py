@@ -1,4 +1,4 @@
-"""Says for an upload that its source gives nothing for the time being (WAI-2)."""
+"""Sends `waiting` messages while the source of an upload yields nothing (WAI-2)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from openshell_files.errors import FilesError
 
 
 class _Call(Protocol):
-    """What a task of its own may write to as well: one stream of an upload, or several in turn."""
+    """The stream of an upload, or its lanes; this module writes to it beside the content."""
 
     async def write(self, message: bytes) -> None: ...
 
 
-class Patient:
-    """Writes content to a call, and `waiting` while there is none.
+class ContentWriter:
+    """Writes content to a call, and `waiting` messages while there is none.
 
-    After the context nothing is written any more, so the finish may follow.
+    The end of the context ends the writing, so that the finish may follow.
 
     Args:
-        call: what is written to.
+        call: receives the messages.
         interval: seconds without content after which `waiting` is due; None
-            if the server did not offer it.
+            if the server does not take that message.
     """
 
     def __init__(self, call: _Call, interval: float | None) -> None:
@@ -49,7 +49,7 @@ class Patient:
             return
         try:
             if error is None:
-                # What is being written is written to its end: the finish comes next on the same call.
+                # Finish the write in progress: the finish comes next on the same call.
                 await self._turn.acquire()
         finally:
             self._task.cancel()
@@ -62,7 +62,7 @@ class Patient:
             self._written_at = self._clock()
 
     async def _run(self, interval: float) -> None:
-        # The content's own write finds out what ended the call.
+        # The next write of content raises the error that ended the call.
         with suppress(CallEndedError, FilesError):
             while True:
                 await asyncio.sleep(max(0.0, self._written_at + interval - self._clock()))

@@ -1,20 +1,23 @@
+# Written by sdk/unasync.py from _async/download/download.py. Change that file instead.
 """Carries a download out: calls, checks, attempts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Generator
+from contextlib import closing
 
 from openshell_files_protocol.digests import PREFERRED
 
-from openshell_files._async import _io
-from openshell_files._async._calls import received_ahead
-from openshell_files._async.deadline import Deadline
-from openshell_files._async.rpc import Rpc
-from openshell_files._async.sinks import Sink
 from openshell_files._core import answers
-from openshell_files._core.download.download_check import DownloadCheck, Event, Piece, Restarted
+from openshell_files._core.download.download_check import DownloadCheck
+from openshell_files._core.download.events import Event, Piece, Restarted
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
+from openshell_files._sync import _io
+from openshell_files._sync._calls import received_ahead
+from openshell_files._sync.deadline import Deadline
+from openshell_files._sync.download.sinks import Sink
+from openshell_files._sync.reporting import Reporter
+from openshell_files._sync.rpc import Rpc
 from openshell_files.errors import FilesError
 from openshell_files.options import LeafLink
 from openshell_files.results import DownloadResult, Progress, ProgressCallback
@@ -50,28 +53,24 @@ class Download:
         self._check = DownloadCheck(address, path, options, budget=rpc.budget(), restartable=restartable)
         self._began = _io.monotonic()
 
-    async def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:
+    def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:
         """Receive everything into a sink.
 
         Raises:
             FilesError: it was refused, or all attempts are used up. What the
                 sink got is not to be trusted then.
         """
-        async with aclosing(self.events(paced=not sink.restartable)) as events:
-            async for event in events:
+        reporter = Reporter(progress)
+        with closing(self.events(paced=not sink.restartable)) as events:
+            for event in events:
                 if isinstance(event, Piece):
-                    await sink.write(event)
+                    sink.write(event)
                 elif isinstance(event, Restarted):
-                    await sink.restart()
-                if progress is not None:
-                    inside = _io.REPORTING.set(True)
-                    try:
-                        progress(self.progress())
-                    finally:
-                        _io.REPORTING.reset(inside)
+                    sink.restart()
+                reporter.report(self.progress())
         return self.result()
 
-    async def events(self, *, paced: bool = True) -> AsyncGenerator[Event, None]:
+    def events(self, *, paced: bool = True) -> Generator[Event, None, None]:
         """Yield what comes, verified, until everything is here.
 
         Args:
@@ -81,24 +80,22 @@ class Download:
             FilesError: it was refused, or all attempts are used up.
         """
         gate = self._rpc.gate(self._address)
-        held = await gate.enter(self._deadline, paced=paced)
+        held = gate.enter(self._deadline, paced=paced)
         try:
-            async with aclosing(self._attempts()) as events:
-                async for event in events:
-                    yield event
+            with closing(self._attempts()) as events:
+                yield from events
         finally:
             if held:
                 gate.leave(paced=paced)
 
-    async def _attempts(self) -> AsyncGenerator[Event, None]:
+    def _attempts(self) -> Generator[Event, None, None]:
         check = self._check
         while True:
             try:
-                async with aclosing(self._attempt()) as events:
-                    async for event in events:
-                        yield event
+                with closing(self._attempt()) as events:
+                    yield from events
                 if check.needs_confirmation:
-                    await self._confirm()
+                    self._confirm()
             except FilesError as error:
                 self._rpc.refused(self._address, error)
                 decision = check.on_error(error)
@@ -106,37 +103,37 @@ class Download:
                 return
             if decision.refresh_token:
                 self._rpc.refuse_token()
-            await self._rpc.pause(decision.delay, self._deadline)
+            self._rpc.pause(decision.delay, self._deadline)
             if decision.restart:
                 yield Restarted()
 
-    async def _attempt(self) -> AsyncGenerator[Event, None]:
+    def _attempt(self) -> Generator[Event, None, None]:
         check = self._check
         request = check.request()
-        async with (
-            await self._rpc.download_file(request, self._deadline) as call,
+        with (
+            self._rpc.download_file(request, self._deadline) as call,
             received_ahead(call) as messages,
         ):
-            async for message in messages:
-                event = await _io.in_thread(check.take, message)
+            for message in messages:
+                event = _io.in_thread(check.take, message)
                 if isinstance(event, Piece) and event.hole_bytes:
                     more = True
                     while more:
                         position = check.received
-                        more = await _io.in_thread(check.hash_hole)
+                        more = _io.in_thread(check.hash_hole)
                         yield Piece(position, b"", check.received - position)
                 elif event is not None:
                     yield event
         self._rpc.answered()
         check.on_end()
 
-    async def _confirm(self) -> None:
+    def _confirm(self) -> None:
         """Compare a resumed download with the digest of the whole file."""
         leaf_link = LeafLink.FOLLOW if self._leaf_link is LeafLink.FOLLOW else LeafLink.REFUSE
         own = self._check.digest().algorithm
         digests = sorted(PREFERRED, key=lambda algorithm: algorithm is not own)
         request = stat_request(self._address, self._path, digests=digests, leaf_link=leaf_link)
-        answer = await self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
+        answer = self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
         self._check.confirm(answers.file_info(answer.file))
 
     def progress(self) -> Progress:

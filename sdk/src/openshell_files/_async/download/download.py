@@ -1,21 +1,22 @@
-# Written by sdk/unasync.py from _async/download.py. Change that file instead.
 """Carries a download out: calls, checks, attempts."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from openshell_files_protocol.digests import PREFERRED
 
+from openshell_files._async import _io
+from openshell_files._async._calls import received_ahead
+from openshell_files._async.deadline import Deadline
+from openshell_files._async.download.sinks import Sink
+from openshell_files._async.reporting import Reporter
+from openshell_files._async.rpc import Rpc
 from openshell_files._core import answers
-from openshell_files._core.download.download_check import DownloadCheck, Event, Piece, Restarted
+from openshell_files._core.download.download_check import DownloadCheck
+from openshell_files._core.download.events import Event, Piece, Restarted
 from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
-from openshell_files._sync import _io
-from openshell_files._sync._calls import received_ahead
-from openshell_files._sync.deadline import Deadline
-from openshell_files._sync.rpc import Rpc
-from openshell_files._sync.sinks import Sink
 from openshell_files.errors import FilesError
 from openshell_files.options import LeafLink
 from openshell_files.results import DownloadResult, Progress, ProgressCallback
@@ -51,28 +52,24 @@ class Download:
         self._check = DownloadCheck(address, path, options, budget=rpc.budget(), restartable=restartable)
         self._began = _io.monotonic()
 
-    def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:
+    async def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:
         """Receive everything into a sink.
 
         Raises:
             FilesError: it was refused, or all attempts are used up. What the
                 sink got is not to be trusted then.
         """
-        with closing(self.events(paced=not sink.restartable)) as events:
-            for event in events:
+        reporter = Reporter(progress)
+        async with aclosing(self.events(paced=not sink.restartable)) as events:
+            async for event in events:
                 if isinstance(event, Piece):
-                    sink.write(event)
+                    await sink.write(event)
                 elif isinstance(event, Restarted):
-                    sink.restart()
-                if progress is not None:
-                    inside = _io.REPORTING.set(True)
-                    try:
-                        progress(self.progress())
-                    finally:
-                        _io.REPORTING.reset(inside)
+                    await sink.restart()
+                reporter.report(self.progress())
         return self.result()
 
-    def events(self, *, paced: bool = True) -> Generator[Event, None, None]:
+    async def events(self, *, paced: bool = True) -> AsyncGenerator[Event, None]:
         """Yield what comes, verified, until everything is here.
 
         Args:
@@ -82,22 +79,24 @@ class Download:
             FilesError: it was refused, or all attempts are used up.
         """
         gate = self._rpc.gate(self._address)
-        held = gate.enter(self._deadline, paced=paced)
+        held = await gate.enter(self._deadline, paced=paced)
         try:
-            with closing(self._attempts()) as events:
-                yield from events
+            async with aclosing(self._attempts()) as events:
+                async for event in events:
+                    yield event
         finally:
             if held:
                 gate.leave(paced=paced)
 
-    def _attempts(self) -> Generator[Event, None, None]:
+    async def _attempts(self) -> AsyncGenerator[Event, None]:
         check = self._check
         while True:
             try:
-                with closing(self._attempt()) as events:
-                    yield from events
+                async with aclosing(self._attempt()) as events:
+                    async for event in events:
+                        yield event
                 if check.needs_confirmation:
-                    self._confirm()
+                    await self._confirm()
             except FilesError as error:
                 self._rpc.refused(self._address, error)
                 decision = check.on_error(error)
@@ -105,37 +104,37 @@ class Download:
                 return
             if decision.refresh_token:
                 self._rpc.refuse_token()
-            self._rpc.pause(decision.delay, self._deadline)
+            await self._rpc.pause(decision.delay, self._deadline)
             if decision.restart:
                 yield Restarted()
 
-    def _attempt(self) -> Generator[Event, None, None]:
+    async def _attempt(self) -> AsyncGenerator[Event, None]:
         check = self._check
         request = check.request()
-        with (
-            self._rpc.download_file(request, self._deadline) as call,
+        async with (
+            await self._rpc.download_file(request, self._deadline) as call,
             received_ahead(call) as messages,
         ):
-            for message in messages:
-                event = _io.in_thread(check.take, message)
+            async for message in messages:
+                event = await _io.in_thread(check.take, message)
                 if isinstance(event, Piece) and event.hole_bytes:
                     more = True
                     while more:
                         position = check.received
-                        more = _io.in_thread(check.hash_hole)
+                        more = await _io.in_thread(check.hash_hole)
                         yield Piece(position, b"", check.received - position)
                 elif event is not None:
                     yield event
         self._rpc.answered()
         check.on_end()
 
-    def _confirm(self) -> None:
+    async def _confirm(self) -> None:
         """Compare a resumed download with the digest of the whole file."""
         leaf_link = LeafLink.FOLLOW if self._leaf_link is LeafLink.FOLLOW else LeafLink.REFUSE
         own = self._check.digest().algorithm
         digests = sorted(PREFERRED, key=lambda algorithm: algorithm is not own)
         request = stat_request(self._address, self._path, digests=digests, leaf_link=leaf_link)
-        answer = self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
+        answer = await self._rpc.stat_file(request, self._deadline, hashed_bytes=self._check.file_size)
         self._check.confirm(answers.file_info(answer.file))
 
     def progress(self) -> Progress:

@@ -1,0 +1,1 @@
+"""Download of one file: attempts and sinks."""

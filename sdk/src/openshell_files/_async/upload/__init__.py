@@ -1,0 +1,1 @@
+"""Upload of one file: sources, attempts, lanes, freeing."""

@@ -1,0 +1,220 @@
+# Written by sdk/unasync.py from _async/upload/caller_content.py. Change that file instead.
+"""Content of a caller's object: bytes, a file object that can seek, or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import BinaryIO, ParamSpec, TypeVar, cast
+
+from openshell_files._core.upload.outgoing import Rechunker, Span
+from openshell_files._local import source_file
+from openshell_files._local.byte_streams import Reading, as_bytes, flat, seeks
+from openshell_files._sync import _io
+from openshell_files._sync.deadline import Deadline
+from openshell_files._sync.upload.content import Content, SourceFailedError
+from openshell_files.errors import DeadlineExceeded
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class BytesContent:
+    """Bytes in memory.
+
+    Args:
+        data: the caller does not change them during the upload.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self.name = "bytes"
+        self._data = memoryview(data)
+        self.size: int | None = len(self._data)
+
+    @property
+    def spent(self) -> bool:
+        """False: bytes can be read again."""
+        return False
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything from `start` on."""
+        for position in range(start, len(self._data), chunk_bytes):
+            yield Span(self._data[position : position + chunk_bytes])
+
+    def check_unchanged(self) -> None:
+        """Check nothing: the caller does not change the bytes."""
+
+
+class SeekableContent:
+    """A binary file object that can seek, from its position at the call to its end.
+
+    Args:
+        file: the file object.
+        origin: its position at the call.
+        size: bytes from there to the end.
+    """
+
+    def __init__(self, file: BinaryIO, origin: int, size: int) -> None:
+        self.name = str(getattr(file, "name", "file object"))
+        self.size: int | None = size
+        self._file = file
+        self._origin = origin
+
+    @property
+    def spent(self) -> bool:
+        """False: the file object can seek back."""
+        return False
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything from `start` on."""
+        left = (self.size or 0) - start
+        self._calling(self._file.seek, self._origin + start)
+        while left:
+            asked = min(left, chunk_bytes)
+            data = self._read(asked)
+            if not data:
+                raise source_file.changed(self.name)
+            if len(data) > asked:
+                raise SourceFailedError from ValueError(
+                    f"source: read({asked}) returned {len(data)} bytes, more than it was asked for"
+                )
+            left -= len(data)
+            yield Span(data)
+
+    def check_unchanged(self) -> None:
+        """Check that the file object still ends where it did."""
+        end = self._origin + (self.size or 0)
+        if self._calling(_seek_end, self._file) != end:
+            raise source_file.changed(self.name)
+        self._calling(self._file.seek, end)
+        if self._read(1):
+            raise source_file.changed(self.name)
+
+    def _read(self, size: int) -> bytes:
+        """Read some bytes, none at the end. A file object that answers None is asked again."""
+        reading = Reading(self._file, size)
+        while True:
+            answer = self._calling(reading.take)
+            if answer is not None:
+                return self._calling(as_bytes, answer)
+
+    def _calling(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return _io.in_thread(function, *args, **kwargs)
+        except (OSError, TypeError, ValueError) as error:
+            # A file object that was closed meanwhile raises ValueError.
+            raise SourceFailedError from error
+
+
+class StreamContent:
+    """Bytes that can be read once; sending them again is possible only until the first was read.
+
+    Args:
+        held: bytes that were read already.
+        source: yields the bytes that follow.
+        name: for messages.
+    """
+
+    def __init__(self, held: list[bytes], source: Iterator[bytes], name: str = "stream") -> None:
+        self.name = name
+        self.size: int | None = None
+        self._held = held
+        self._source = source
+        self._taken = False
+
+    @property
+    def spent(self) -> bool:
+        """True once bytes were read."""
+        return self._taken
+
+    def spans(self, start: int, chunk_bytes: int) -> Generator[Span, None, None]:
+        """Yield everything, once."""
+        if self._taken or start:
+            raise source_file.not_replayable(self.name)
+        self._taken = True
+        chunks = Rechunker(chunk_bytes)
+        for piece in self._held:
+            for chunk in chunks.feed(piece):
+                yield Span(chunk)
+        self._held = []
+        for piece in self._pieces():
+            for chunk in chunks.feed(piece):
+                yield Span(chunk)
+        if rest := chunks.flush():
+            yield Span(rest)
+
+    def _pieces(self) -> Generator[bytes, None, None]:
+        """Yield from the caller's stream; wrap its exceptions, to tell them from those of the connection."""
+        while True:
+            try:
+                piece = next(self._source, None)
+            except DeadlineExceeded:
+                raise
+            except GeneratorExit:
+                # It may be this generator that is closed.
+                raise
+            except BaseException as error:
+                if _io.is_cancellation(error):
+                    raise
+                # A KeyboardInterrupt or SystemExit of the caller's generator would end the event
+                # loop if a task raised it.
+                raise SourceFailedError from error
+            if piece is None:
+                return
+            yield piece
+
+    def check_unchanged(self) -> None:
+        """Check nothing: a stream was read to its end."""
+
+
+def content_of(
+    source: bytes | bytearray | memoryview | BinaryIO | Iterable[bytes],
+    small: int,
+    deadline: Deadline,
+) -> Content:
+    """Return a caller's object as content.
+
+    Args:
+        source: bytes, a binary file object, or an iterable of bytes.
+        small: a stream that ends within this many bytes is read into memory,
+            so that it can be sent again.
+        deadline: end of the caller's time.
+
+    Raises:
+        TypeError: a stream yields something else than bytes.
+        DeadlineExceeded: a stream yielded nothing in time.
+    """
+    if not hasattr(source, "read") and (data := flat(source)) is not None:
+        return BytesContent(data)
+    if (seekable := _seekable(source)) is not None:
+        return seekable
+    stream = _io.pieces_of(source, small, deadline.left)
+    held: list[bytes] = []
+    size = 0
+    for piece in stream:
+        held.append(piece)
+        size += len(piece)
+        if size > small:
+            return StreamContent(held, stream)
+    return BytesContent(b"".join(held))
+
+
+def _seekable(source: object) -> SeekableContent | None:
+    """Return a file object as content that can be read again; None if it cannot seek."""
+    try:
+        if not _io.in_thread(seeks, source):
+            return None
+        file = cast("BinaryIO", source)
+        origin = _io.in_thread(file.tell)
+        end = _io.in_thread(_seek_end, file)
+        _io.in_thread(file.seek, origin)
+    except OSError:
+        # `seekable()` was wrong: the object is read once, from its position on.
+        return None
+    # A position behind the end reads as no bytes.
+    return SeekableContent(file, min(origin, end), max(0, end - origin))
+
+
+def _seek_end(file: BinaryIO) -> int:
+    """Seek to a file's end and return its position; some `seek` methods do not return it."""
+    file.seek(0, 2)
+    return file.tell()

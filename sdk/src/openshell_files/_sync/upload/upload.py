@@ -1,0 +1,273 @@
+# Written by sdk/unasync.py from _async/upload/upload.py. Change that file instead.
+"""Driver of an upload: carries the plan's actions out until the file is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files._core import answers
+from openshell_files._core.borrowed import CLOSED
+from openshell_files._core.digests import ContentDigest
+from openshell_files._core.requests import SandboxAddress
+from openshell_files._core.upload import actions
+from openshell_files._core.upload.cleanup import (
+    BACKGROUND_SECONDS,
+    FREEING_SECONDS,
+    GRACE_SECONDS,
+    ClientClosedError,
+    EndedUpload,
+    is_lost,
+    must_be_freed,
+)
+from openshell_files._core.upload.upload_plan import UploadPlan
+from openshell_files._error_mapping import say_which_sandbox
+from openshell_files._local import source_file
+from openshell_files._sync import _io
+from openshell_files._sync.deadline import Deadline
+from openshell_files._sync.rpc import Rpc
+from openshell_files._sync.upload.content import Content, SourceFailedError
+from openshell_files._sync.upload.freeing import free
+from openshell_files._sync.upload.sender import Sender
+from openshell_files._sync.upload.upload_progress import UploadProgress
+from openshell_files.errors import (
+    DeadlineExceeded,
+    FilesError,
+    LocalFileError,
+    LocalReason,
+    OutcomeUnknown,
+    SourceNotReplayable,
+    UploadUnknown,
+    note_upload,
+)
+from openshell_files.options import Durability
+from openshell_files.results import ProgressCallback, UploadResult
+
+
+class Upload:
+    """One call of `upload`, over all its attempts.
+
+    Args:
+        rpc: the gateway.
+        address: the sandbox.
+        content: the source.
+        digest: of the content; may have hashed some of it already.
+        plan: chooses the actions.
+        deadline: end of the caller's time.
+        progress: the caller's callback.
+        id_given: the caller passed the id of an upload to resume.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        address: SandboxAddress,
+        content: Content,
+        digest: ContentDigest,
+        plan: UploadPlan,
+        *,
+        deadline: Deadline,
+        progress: ProgressCallback | None,
+        id_given: bool = False,
+    ) -> None:
+        self._rpc = rpc
+        self._address = address
+        self._content = content
+        self._plan = plan
+        self._deadline = deadline
+        self._id_given = id_given
+        self._progress = UploadProgress(plan, content.size, progress)
+        self._sender = Sender(rpc, address, content, digest, plan, self._progress)
+        self._last_error: FilesError | None = None
+
+    def run(self) -> UploadResult:
+        """Upload the content.
+
+        Raises:
+            FilesError: it was refused, or the retries are used up.
+        """
+        began = _io.monotonic()
+        gate, paced = self._rpc.gate(self._address), self._content.size is None
+        entered = gate.enter(self._deadline, paced=paced)
+        try:
+            with self._rpc.running(self._abandon):
+                response = self._publish()
+        finally:
+            if entered:
+                gate.leave(paced=paced)
+        return self._result(response, _io.monotonic() - began)
+
+    def _publish(self) -> files_pb2.UploadFileResponse:
+        """Carry the plan out; after a failure raise the caller's error and free what must be freed."""
+        try:
+            return self._carry_plan_out()
+        except BaseException as error:
+            shown = self._callers_error(error)
+            found = self._late_answer(shown)
+            if found is None:
+                # An interrupted caller does not wait, nor does a caller whose time is used up.
+                deliberate = isinstance(error, Exception) or error is self._progress.raised
+                waits = deliberate and not isinstance(shown, DeadlineExceeded)
+                self._end(shown, waits=waits)
+                if shown is error:
+                    raise
+                raise shown from shown.__cause__
+            return found
+
+    def _carry_plan_out(self) -> files_pb2.UploadFileResponse:
+        while not isinstance(self._plan.action, actions.Finished):
+            if self._rpc.closing:
+                raise ClientClosedError(CLOSED)
+            self._step(self._plan.action)
+        return self._plan.action.response
+
+    def _step(self, action: actions.Action) -> None:
+        try:
+            report = self._carry_out(action)
+        except LocalFileError:
+            raise
+        except FilesError as error:
+            if self._rpc.closing:
+                raise ClientClosedError(CLOSED) from error
+            if not (isinstance(action, actions.Look) and isinstance(error, UploadUnknown)):
+                # UploadUnknown answers the question; it is not the cause of the failure.
+                self._last_error = error
+            say_which_sandbox(error, self._address.described())
+            if error.reason == Reason.DIGEST_UNSUPPORTED.name:
+                self._rpc.digest_refused(self._plan.algorithm)
+            self._rpc.refused(self._address, error)
+            late = isinstance(error, DeadlineExceeded) and error.reason != Reason.TRANSFER_IDLE.name
+            failed = isinstance(action, actions.Send) and not self._plan.finish_sent
+            if failed and self._content.spent and not late:
+                # The stream cannot be sent again, so a retry would be in vain.
+                raise source_file.not_replayable(self._content.name) from error
+            self._plan.on_error(error)
+        else:
+            report()
+            if isinstance(action, actions.Start | actions.Look):
+                self._progress.transferred(self._plan.staged or 0)
+
+    def _carry_out(self, action: actions.Action) -> Callable[[], None]:
+        """Carry an action out; return the call that reports its result to the plan, which may raise."""
+        plan, deadline = self._plan, self._deadline
+        match action:
+            case actions.Start(request):
+                plan.on_request_sent()
+                capabilities = self._rpc.capabilities(self._address)
+                capabilities.begin()
+                started = self._rpc.start_upload(request, deadline)
+                return partial(plan.on_started, started, capabilities.told(deadline))
+            case actions.Look(request, hashed_bytes):
+                status = self._rpc.get_upload(request, deadline, hashed_bytes=hashed_bytes)
+                return partial(plan.on_status, status)
+            case actions.Send():
+                return partial(plan.on_sent, self._sender.send(action, deadline))
+            case actions.ComparePrefix(length, digest):
+                matches = self._sender.prefix_matches(length, digest, deadline)
+                return partial(plan.on_prefix, matches=matches)
+            case actions.CompareWhole(size, digest):
+                matches = self._sender.whole_matches(size, digest, deadline)
+                return partial(plan.on_whole, matches=matches)
+            case actions.HashSource():
+                return partial(plan.on_source_hashed, self._sender.source_digest(deadline))
+            case actions.Abort(request):
+                with suppress(FilesError):
+                    self._rpc.abort_upload(request, deadline)
+                return plan.on_aborted
+            case actions.Wait(seconds, refresh_token):
+                if refresh_token:
+                    self._rpc.refuse_token()
+                self._rpc.pause(seconds, deadline)
+                return plan.on_waited
+            case actions.Finished():
+                raise AssertionError("a finished plan has no action")
+
+    # Ending without success
+
+    def _callers_error(self, error: BaseException) -> BaseException:
+        """Return the error that the caller gets: the first one, not its consequences."""
+        if isinstance(error, SourceFailedError):
+            return error.__cause__ or error
+        if isinstance(error, SourceNotReplayable) and (first := self._last_error) is not None:
+            if not is_lost(first):
+                # A spent source prevents the retry; the first error is why the upload failed.
+                first.about(self._plan.path)
+                return first
+            error.__cause__ = first
+        return error
+
+    def _late_answer(self, error: BaseException) -> files_pb2.UploadFileResponse | None:
+        """Ask whether the finish was carried out, if the caller's time ran out after it was sent (RSM-7)."""
+        cause = error.__cause__
+        if not (
+            isinstance(error, OutcomeUnknown)
+            and isinstance(cause, FilesError)
+            and cause.reason == LocalReason.TIMEOUT
+        ):
+            return None
+        self._deadline = Deadline(GRACE_SECONDS)
+        self._plan.ask_last_time(cause)
+        try:
+            return self._carry_plan_out()
+        except OutcomeUnknown:
+            return None
+        except FilesError as known:
+            # Nothing was published, and nothing will be: the caller gets the plain error.
+            raise known from None
+
+    def _abandon(self) -> None:
+        """Free what is staged when the client is closed, unless the caller can resume the upload."""
+        if must_be_freed(self._ended(), ClientClosedError()):
+            free(self._rpc, self._address, self._plan, BACKGROUND_SECONDS)
+
+    def _end(self, error: BaseException, *, waits: bool) -> None:
+        """Free what no caller can resume, or name the upload in the error."""
+        plan = self._plan
+        if must_be_freed(self._ended(), error):
+            if isinstance(error, FilesError) and not isinstance(error, OutcomeUnknown):
+                error.upload_id, error.staged = "", None
+            freeing = partial(free, self._rpc, self._address, plan)
+            if waits:
+                freeing(FREEING_SECONDS)
+            else:
+                self._rpc.in_background(partial(freeing, BACKGROUND_SECONDS))
+        elif plan.upload_id and not isinstance(error, FilesError):
+            note_upload(error, plan.upload_id, plan.staged, outcome_known=not plan.finish_sent)
+
+    def _ended(self) -> EndedUpload:
+        plan = self._plan
+        return EndedUpload(
+            upload_id=plan.upload_id,
+            announced=plan.announced,
+            inline=plan.inline,
+            replayable=self._content.size is not None,
+            id_given=self._id_given,
+            id_told=self._progress.id_told,
+        )
+
+    def _result(self, response: files_pb2.UploadFileResponse, seconds: float) -> UploadResult:
+        file = answers.file_info(response.file)
+        durability = answers.durability(response.durability)
+        self._progress.published(file.size, file.size if durability is Durability.FSYNC else None)
+        attempts = self._plan.attempts
+        return UploadResult(
+            path=file.path,
+            size=response.bytes_written,
+            digest=file.digest,
+            mode=file.mode,
+            modified_ns=file.modified_ns,
+            version=file.version,
+            durability=durability,
+            bytes_sent=self._sender.bytes_sent,
+            resumed_from=response.resumed_from or self._sender.resumed_from,
+            attempts=attempts,
+            seconds=seconds,
+            already_identical=response.already_identical,
+            replayed=response.replayed or (attempts == 0 and not response.already_identical),
+            upload_id=response.upload_id,
+            started_over=self._plan.started_over,
+        )
