@@ -555,8 +555,7 @@ def test_whatever_is_wanted_at_once(rounds: list[list[str]]) -> None:
                 )
                 for result in results:
                     assert result is None or isinstance(result, (Sandbox, TransferError)), result
-                while scene.lifecycle._tasks:
-                    await asyncio.gather(*scene.lifecycle._tasks, return_exceptions=True)
+                await until(lambda: not scene.lifecycle._tasks, "every change has ended")
                 check(scene, await scene.store.kept())
 
     def check(scene: Scene, kept: dict[str, str]) -> None:

@@ -11,7 +11,15 @@ import grpc
 import pytest
 import structlog
 from conditions import PATIENCE_SECONDS, until
-from openshell_files_gateway.concurrency.tasks import Helpers, cancel, first_of, report_failure, with_helpers
+from openshell_files_gateway.concurrency.tasks import (
+    BackgroundTasks,
+    EventFirst,
+    Helpers,
+    background,
+    cancel,
+    race,
+    with_helpers,
+)
 from openshell_files_gateway.server.calls import _shows_cancellation
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
@@ -127,18 +135,60 @@ async def test_a_bug_of_a_task_that_is_cancelled_is_logged() -> None:
 )
 async def test_only_a_bug_is_logged(error: Exception) -> None:
     """A refusal, or a call that is over, is an outcome."""
-    task = asyncio.create_task(fail(error))
-    await asyncio.wait({task})
+    tasks = BackgroundTasks()
     with structlog.testing.capture_logs() as logs:
-        report_failure(task)
-    assert bool(logs) is (error is BUG)
+        await asyncio.wait({tasks.start(fail(error), "failing")})
+        await until(lambda: not tasks, "its owner heard of it")
+    assert [line["task"] for line in logs] == (["failing"] if error is BUG else [])
 
 
-async def test_the_first_of_two() -> None:
-    other: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    assert (await first_of(asyncio.sleep(0, "done"), other)).result() == "done"
-    other.set_result(None)
-    assert (await first_of(for_ever(), other)).cancelled()
+async def test_background_tasks_end_with_their_owner() -> None:
+    tasks = BackgroundTasks()
+    ended = tasks.start(asyncio.sleep(0), "ended")
+    running = tasks.start(for_ever(), "running")
+    await ended
+    await tasks.aclose()
+    assert running.cancelled()
+    await until(lambda: not tasks, "none is left")
+
+
+async def test_a_task_beside_a_block_ends_with_it() -> None:
+    async with background(asyncio.sleep(0, "done"), "short") as task:
+        assert await task == "done"
+    with pytest.raises(ValueError, match="a bug"):
+        async with background(for_ever(), "endless") as task:
+            await fail(BUG)
+    assert task.cancelled()
+
+
+async def test_work_wins_a_race() -> None:
+    event = asyncio.Event()
+    assert await race(asyncio.sleep(0, "done"), event) == "done"
+    with pytest.raises(ValueError, match="a bug"):
+        await race(fail(BUG), event)
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_an_event_wins_a_race(when: str) -> None:
+    """And the work has ended when the race has."""
+    event = asyncio.Event()
+    ended = False
+
+    async def work() -> None:
+        nonlocal ended
+        try:
+            if when == "during":
+                event.set()
+            await for_ever()
+        finally:
+            await asyncio.sleep(0)
+            ended = True
+
+    if when == "before":
+        event.set()
+    with pytest.raises(EventFirst):
+        await race(work(), event)
+    assert ended is (when == "during"), "work of a race that was over began"
 
 
 @pytest.mark.parametrize(

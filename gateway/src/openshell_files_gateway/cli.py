@@ -13,6 +13,7 @@ import typer
 from openshell_files_process.server_process import configure_logs, settle_heap, tune_allocator, wait_for_stop
 
 from openshell_files_gateway.auth.assembly import Access, assemble_access
+from openshell_files_gateway.concurrency.tasks import background
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.loading import load_settings
 from openshell_files_gateway.config.settings import GatewaySettings
@@ -57,14 +58,13 @@ def serve(
 
 async def _serve(settings: GatewaySettings, access: Access, *, json_line: bool, stdin_closes: bool) -> None:
     running = Gateway(settings, access, lifeline=sys.stdin.fileno() if stdin_closes else None)
-    stopping = asyncio.create_task(wait_for_stop(stdin_closes=stdin_closes))
     try:
-        endpoint = await running.start()
-        settle_heap()
-        print(json.dumps({"endpoint": endpoint}) if json_line else f"listening on {endpoint}", flush=True)
-        await stopping
+        async with background(wait_for_stop(stdin_closes=stdin_closes), "stop-signal") as stopping:
+            endpoint = await running.start()
+            settle_heap()
+            print(json.dumps({"endpoint": endpoint}) if json_line else f"listening on {endpoint}", flush=True)
+            await stopping
     finally:
-        stopping.cancel()
         await running.stop()
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from openshell_files_process.server_process import wait_for_stop
 from openshell_files_protocol.limits import MIB
 
+from openshell_files_gateway.concurrency.tasks import background
 from openshell_files_gateway.dev.process import ChildFailedError, stop_process
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
 from openshell_files_gateway.installed import command
@@ -38,21 +39,20 @@ async def run_demo(size_mib: int) -> int:
     Returns:
         The exit status.
     """
-    stopping = asyncio.create_task(wait_for_stop())
-    running = asyncio.create_task(_demo(size_mib))
-    await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
-    interrupted = not running.done()
-    stopping.cancel()
-    running.cancel()
-    results = await asyncio.gather(running, stopping, return_exceptions=True)
+    async with (
+        background(wait_for_stop(), "stop-signal") as stopping,
+        background(_demo(size_mib), "demo") as running,
+    ):
+        await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
+        interrupted = not running.done()
     if interrupted:
         print("demo: interrupted, everything is stopped and removed", file=sys.stderr)
         return _INTERRUPTED
-    if isinstance(results[0], (DemoFailedError, ChildFailedError, OSError)):
-        print(f"demo: failed: {results[0]}", file=sys.stderr)
+    try:
+        running.result()
+    except (DemoFailedError, ChildFailedError, OSError) as error:
+        print(f"demo: failed: {error}", file=sys.stderr)
         return 1
-    if isinstance(results[0], BaseException):
-        raise results[0]
     return 0
 
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import structlog
 
+from openshell_files_gateway.concurrency.tasks import BackgroundTasks
+
 log = structlog.get_logger("openshell_files_gateway.dev")
 
 #: How long a child may take to stop before it is killed; more than supervisor
@@ -78,7 +80,7 @@ class Child:
         self._log_file = log_file
         self._restart = restart
         self._process: asyncio.subprocess.Process | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks()
         self._stopping = False
         self._lifeline: tuple[int, int] | None = None
 
@@ -100,7 +102,7 @@ class Child:
             ChildFailedError: it ended before it was ready.
         """
         line = await self._spawn(ready_line=ready_line)
-        self._watch = asyncio.create_task(self._keep(ready_line=ready_line))
+        self._tasks.start(self._keep(ready_line=ready_line), f"watch {self.name}")
         return line
 
     async def stop(self) -> None:
@@ -109,9 +111,7 @@ class Child:
         process = self._process
         if process is not None:
             await stop_process(process, self.name)
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._tasks.aclose()
         if self._lifeline is not None:
             lifeline, self._lifeline = self._lifeline, None
             for end in lifeline:

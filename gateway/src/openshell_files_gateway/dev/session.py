@@ -12,6 +12,7 @@ from pathlib import Path
 
 from openshell_files_process.server_process import wait_for_stop
 
+from openshell_files_gateway.concurrency.tasks import background
 from openshell_files_gateway.dev.process import ChildFailedError
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackDescription, StackSettings
 from openshell_files_gateway.installed import command
@@ -34,13 +35,17 @@ async def run_dev(
     Returns:
         The exit status.
     """
-    stopping = asyncio.create_task(wait_for_stop())
-    starting = asyncio.create_task(_start(StackSettings(port=port, root=root, sandboxes=sandboxes)))
-    await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
+    stack = DevelopmentStack(StackSettings(port=port, root=root, sandboxes=sandboxes))
     try:
-        if not starting.done():
-            return 0
-        stack = starting.result()
+        async with (
+            background(wait_for_stop(), "stop-signal") as stopping,
+            background(stack.start(), "stack-start") as starting,
+        ):
+            await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return 0
+            starting.result()
+            return await _serve_people(stack, stopping, json_line=json_line, env_file=env_file)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"openshell-files-gateway dev: {what}; name another --root", file=sys.stderr)
@@ -48,14 +53,8 @@ async def run_dev(
     except ChildFailedError as error:
         print(f"openshell-files-gateway dev: {error}", file=sys.stderr)
         return 1
-    else:
-        return await _serve_people(stack, stopping, json_line=json_line, env_file=env_file)
     finally:
-        stopping.cancel()
-        starting.cancel()
-        results = await asyncio.gather(starting, return_exceptions=True)
-        if isinstance(results[0], DevelopmentStack):
-            await results[0].stop()
+        await stack.stop()
 
 
 async def _serve_people(
@@ -79,12 +78,6 @@ async def _serve_people(
         )
         await stopping
     return 0
-
-
-async def _start(settings: StackSettings) -> DevelopmentStack:
-    stack = DevelopmentStack(settings)
-    await stack.start()
-    return stack
 
 
 def _exports(description: StackDescription) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
-from openshell_files_gateway.concurrency.tasks import in_thread
+from openshell_files_gateway.concurrency.tasks import Helpers, in_thread, with_helpers
 from openshell_files_gateway.config.signing_key import load_or_create_signing_key
 from openshell_files_gateway.dev.identity_provider import DevelopmentIdentityProvider
 from openshell_files_gateway.dev.process import Child
@@ -181,14 +181,13 @@ class DevelopmentStack:
         for sandbox in self.sandboxes:
             child = self._supervisor(sandbox)
             self.supervisors.append(child)
-        starting = [asyncio.create_task(child.start(ready_line=True)) for child in self.supervisors]
-        try:
-            await asyncio.gather(*starting)
-        finally:
-            # If one failed, no other may start after everything was stopped.
-            for start in starting:
-                start.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
+        # If one fails, the others must not start after everything was stopped.
+        await with_helpers(self._start_supervisors)
+
+    async def _start_supervisors(self, helpers: Helpers) -> None:
+        starting = [helpers.start(child.start(ready_line=True), child.name) for child in self.supervisors]
+        await asyncio.wait(starting)
+        helpers.check()
 
     def _supervisor(self, sandbox: StackSandbox) -> Child:
         home = self.root / "sandboxes" / sandbox.name

@@ -20,7 +20,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.concurrency.stream_end import Write, was_reset
-from openshell_files_gateway.concurrency.tasks import cancel, first_of
+from openshell_files_gateway.concurrency.tasks import EventFirst, race
 from openshell_files_gateway.files.core.lane_budget import LaneBudget, LaneStatistics
 
 _T = TypeVar("_T")
@@ -127,16 +127,10 @@ class UploadLanes:
         Raises:
             TransferError: LANE_LOST, or what `work` raises.
         """
-        task = asyncio.ensure_future(work)
-        broken = asyncio.create_task(self._broken.wait())
         try:
-            await asyncio.wait({task, broken}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return await task
-            raise self._lost()
-        finally:
-            await cancel(broken)
-            await cancel(task)
+            return await race(work, self._broken)
+        except EventFirst:
+            raise self._lost() from None
 
     def close(self) -> None:
         """Let the calls of all further streams end: the first stream's call is over."""
@@ -163,13 +157,10 @@ class UploadLanes:
             raise invalid("lane.index", f"stream {index} of the upload is here already")
         lane = _Lane()
         arrival.set_result(lane)
-        over = asyncio.create_task(self._over.wait())
         try:
-            while not (await first_of(lane.wanted(), over)).cancelled():
-                reading = await first_of(read(), over)
-                if reading.cancelled():
-                    break
-                message = reading.result()
+            while True:
+                await race(lane.wanted(), self._over)
+                message = await race(read(), self._over)
                 if not isinstance(message, bytes):
                     # Publishes nothing, so nobody waits for a reset behind an end (LAN-1).
                     if await was_reset(write):
@@ -178,11 +169,12 @@ class UploadLanes:
                         lane.give(None)
                     break
                 lane.give(message)
-            await asyncio.wait({over})
+            await self._over.wait()
+        except EventFirst:
+            pass
         finally:
-            # Before anything is waited for: what was read looks like an end.
+            # Nothing is awaited before: to a cancelled call, EOF looks like the end of its stream.
             self._lose(index, "broke off")
-            await cancel(over)
 
     def _lose(self, index: int, how: str) -> None:
         if not (self._over.is_set() or self._input_over or self._broken.is_set()):

@@ -14,7 +14,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.concurrency.tasks import report_failure
+from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 from openshell_files_gateway.relay.paces import floods
 from openshell_files_gateway.server.core.pace import LEAST_PAUSE_SECONDS
 
@@ -55,7 +55,8 @@ class RelayChannel:
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
         self._lost = ""
-        #: Begun while the relay was idle.
+        self._tasks = BackgroundTasks()
+        #: Started when the relay became idle, and not awaited yet.
         self._reading: asyncio.Task[Any] | None = None
         self._idle = False
         self.bytes_sent = 0
@@ -93,7 +94,7 @@ class RelayChannel:
                 raise self._error()
             reading, self._reading = self._reading, None
             try:
-                message = await (self._context.read() if reading is None else reading)
+                message = await (self._context.read() if reading is None else self._result_of(reading))
             except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
                 raise self._error() from error
             if not isinstance(message, bytes):  # grpc.aio.EOF
@@ -143,7 +144,7 @@ class RelayChannel:
         """
         self._free = _FREE_PIECES
         self._idle = True
-        self._reading = asyncio.create_task(self._read(), name="relay-idle")
+        self._reading = self._tasks.start(self._read(), "relay-idle")
         self._reading.add_done_callback(self._disturbed)
 
     async def _read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
@@ -154,10 +155,16 @@ class RelayChannel:
         self._idle = False
         return not self._closed.is_set() and self._reading is not None and not self._reading.done()
 
-    def _disturbed(self, reading: asyncio.Task[Any]) -> None:
+    async def _result_of(self, reading: asyncio.Task[Any]) -> Any:  # noqa: ANN401 - as `_read`
+        # `aclose` cancels it, which must not look like a cancellation of the reader.
+        await asyncio.wait({reading})
+        if reading.cancelled():
+            raise self._error()
+        return reading.result()
+
+    def _disturbed(self, _: asyncio.Task[Any]) -> None:
         if self._idle:
             self.close()
-        report_failure(reading)
 
     def close(self) -> None:
         """Let the RelayStream call end. May be called more than once."""
@@ -168,6 +175,10 @@ class RelayChannel:
         if not self._closed.is_set():
             self._lost = why
             self._closed.set()
+
+    async def aclose(self) -> None:
+        """Cancel a read of the idle relay; the RelayStream call is over."""
+        await self._tasks.aclose()
 
     async def wait_closed(self) -> None:
         """Wait until the requester is done with the channel."""

@@ -138,6 +138,7 @@ class SupervisorMethods:
         finally:
             self._broker.lose(channel_id)
             channel.lose("the supervisor's stream ended")
+            await channel.aclose()
             call.facts |= {
                 "to_sandbox_bytes": channel.bytes_sent,
                 "from_sandbox_bytes": channel.bytes_received,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files_gateway.concurrency.tasks import cancel, first_of
+from openshell_files_gateway.concurrency.tasks import EventFirst, race
 
 #: Control messages that may wait for a slow supervisor; upstream's bound.
 OUTBOUND_MESSAGES: Final = 64
@@ -84,11 +85,8 @@ class SupervisorSession:
             )
 
     async def _send_when_room(self, message: openshell_pb2.GatewayMessage) -> None:
-        ended = asyncio.create_task(self._ended.wait())
-        try:
-            await first_of(self._outbound.put(message), ended)
-        finally:
-            await cancel(ended)
+        with suppress(EventFirst):
+            await race(self._outbound.put(message), self._ended)
 
     async def next_outbound(self) -> openshell_pb2.GatewayMessage:
         """Return the next message for the supervisor."""

@@ -71,12 +71,10 @@ class GatewayServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, let running ones finish for a while, cut the rest."""
-        stopping = asyncio.ensure_future(self._server.stop(grace_seconds))
-        try:
-            # After nothing new is taken; who watches would use up the time for the rest.
+        async with asyncio.TaskGroup() as stopping:
+            stopping.create_task(self._server.stop(grace_seconds), name="server-stop")
+            # Both at once: watchers that take nothing would use up the time of the other calls.
             await self._public.aclose()
-        finally:
-            await stopping
 
 
 def authority(address: IPv4Address | IPv6Address, port: int) -> str:

@@ -21,6 +21,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirectory, not_ready
 from openshell_files_gateway.sandboxes.phases import Event
@@ -63,7 +64,7 @@ class SandboxLifecycle:
         #: One change of a sandbox at a time; its waiters keep an entry alive.
         self._locks: dict[str, asyncio.Lock] = {}
         #: Work that goes on although its caller went away.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         #: Sandboxes whose last change the store could not keep.
         self._unkept: set[str] = set()
         self._closing = False
@@ -108,9 +109,7 @@ class SandboxLifecycle:
     async def aclose(self) -> None:
         """End what is under way and close the database; sandboxes stay as they are."""
         self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.aclose()
         await self._store.aclose()
 
     async def create(self, wish: SandboxWish, request: AdmittedRequest | None) -> Sandbox:
@@ -345,16 +344,7 @@ class SandboxLifecycle:
             await work(sandbox)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, TransferError):
-            log.error("work on a sandbox failed by a bug", exc_info=error)
+        return self._tasks.start(work, "sandbox-change")
 
     def _current(self, sandbox_id: str) -> Sandbox:
         sandbox = self._directory.find(sandbox_id)

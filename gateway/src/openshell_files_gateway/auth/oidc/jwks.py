@@ -25,6 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from openshell_files_gateway.auth.issuer_keys import KeySet, VerificationKey
 from openshell_files_gateway.auth.oidc.issuer_documents import IssuerDocumentError, IssuerDocuments, KeySource
+from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 from openshell_files_gateway.config.tables import OidcSettings
 
 #: How often keys may outlive their TTL while the issuer does not answer.
@@ -84,6 +85,7 @@ class JwksCache:
         self._failures_in_row = 0
         self._fetches = 0
         self._failures = 0
+        self._tasks = BackgroundTasks()
         self._refresh: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._closed = False
@@ -106,16 +108,13 @@ class JwksCache:
         starting.
         """
         if self._upkeep is None:
-            self._upkeep = asyncio.create_task(self._keep_fresh(), name="jwks-upkeep")
+            self._upkeep = self._tasks.start(self._keep_fresh(), "jwks-upkeep")
 
     async def aclose(self) -> None:
         """End the tasks and close the connections."""
         self._closed = True
-        tasks = [task for task in (self._upkeep, self._refresh) if task is not None]
         self._upkeep = self._refresh = None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.aclose()
         await self._source.aclose()
 
     async def find(self, key_id: str) -> VerificationKey:
@@ -171,7 +170,7 @@ class JwksCache:
 
     def _begin_refresh(self) -> asyncio.Task[None]:
         if self._refresh is None:
-            self._refresh = asyncio.create_task(self._fetch(), name="jwks-refresh")
+            self._refresh = self._tasks.start(self._fetch(), "jwks-refresh")
         return self._refresh
 
     async def _fetch(self) -> None:

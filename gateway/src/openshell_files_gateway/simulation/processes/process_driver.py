@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from openshell_files_gateway.concurrency.tasks import in_thread
+from openshell_files_gateway.concurrency.tasks import BackgroundTasks, background, cancel, in_thread
 from openshell_files_gateway.simulation.processes.process_table import HeldProcess, pids_with_option
 from openshell_files_gateway.simulation.processes.sandbox_home import WORKDIR, SandboxHome
 from openshell_files_gateway.simulation.processes.tree_removal import remove_tree
@@ -103,6 +103,7 @@ class ProcessDriver:
         self._tokens = tokens
         self._on_failure = on_failure
         self._endpoint = ""
+        self._tasks = BackgroundTasks()
         self._watches: dict[str, asyncio.Task[None]] = {}
         #: What is watched. The process table shows a new process only a
         #: moment after its start.
@@ -129,16 +130,13 @@ class ProcessDriver:
         if watch is not None and not watch.done():
             return
         process = await self._have_run(sandbox_id)
-        self._watches[sandbox_id] = asyncio.create_task(
-            self._watch(sandbox_id, process), name=f"watch {sandbox_id}"
-        )
+        self._watches[sandbox_id] = self._tasks.start(self._watch(sandbox_id, process), f"watch {sandbox_id}")
 
     async def stop(self, sandbox_id: str) -> None:
         """End a sandbox's supervisor and wait until it is gone; its files stay."""
         watch = self._watches.pop(sandbox_id, None)
         if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            await cancel(watch)
         held = self._held.pop(sandbox_id, None)
         if held is not None:
             await self._end(held)
@@ -160,12 +158,9 @@ class ProcessDriver:
         Args:
             stop: end the supervisors too.
         """
-        watches = dict(self._watches)
-        for watch in watches.values():
-            watch.cancel()
-        await asyncio.gather(*watches.values(), return_exceptions=True)
+        await self._tasks.aclose()
         if stop:
-            await asyncio.gather(*map(self.stop, watches))
+            await asyncio.gather(*map(self.stop, list(self._watches)))
         self._watches.clear()
         for process in self._held.values():
             process.close()
@@ -261,13 +256,10 @@ class ProcessDriver:
 
     async def _attend(self, sandbox_id: str, process: HeldProcess) -> None:
         """Wait until a supervisor ends, and keep its log within bounds meanwhile."""
-        ended = asyncio.create_task(process.wait())
-        try:
+        async with background(process.wait(), f"end of {process.pid}") as ended:
             while not (await asyncio.wait({ended}, timeout=_LOG_SECONDS))[0]:
                 await in_thread(self.home(sandbox_id).bound_log)
-        finally:
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
+            ended.result()
 
     def _give_up(self, sandbox_id: str, why: str) -> None:
         self._on_failure(sandbox_id, f"{why}; see {self.home(sandbox_id).log}")
