@@ -156,9 +156,9 @@ async def test_a_task_beside_a_block_ends_with_it() -> None:
     async with background(asyncio.sleep(0, "done"), "short") as task:
         assert await task == "done"
     with pytest.raises(ValueError, match="a bug"):
-        async with background(for_ever(), "endless") as task:
+        async with background(for_ever(), "endless") as endless:
             await fail(BUG)
-    assert task.cancelled()
+    assert endless.cancelled()
 
 
 async def test_work_wins_a_race() -> None:
