@@ -155,10 +155,12 @@ async def test_background_tasks_end_with_their_owner() -> None:
 async def test_a_task_beside_a_block_ends_with_it() -> None:
     async with background(asyncio.sleep(0, "done"), "short") as task:
         assert await task == "done"
+    started: list[asyncio.Task[None]] = []
     with pytest.raises(ValueError, match="a bug"):
         async with background(for_ever(), "endless") as endless:
+            started.append(endless)
             await fail(BUG)
-    assert endless.cancelled()
+    assert [task.cancelled() for task in started] == [True]
 
 
 async def test_work_wins_a_race() -> None:
