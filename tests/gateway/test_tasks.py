@@ -156,7 +156,7 @@ async def test_a_task_beside_a_block_ends_with_it() -> None:
     async with background(asyncio.sleep(0, "done"), "short") as task:
         assert await task == "done"
     started: list[asyncio.Task[None]] = []
-    with pytest.raises(ValueError, match="a bug"):
+    with pytest.raises(ValueError, match="a bug"):  # noqa: PT012 - the block fails
         async with background(for_ever(), "endless") as endless:
             started.append(endless)
             await fail(BUG)
