@@ -86,9 +86,10 @@ def _without_doubles(text: str) -> str:
     def once(match: re.Match[str]) -> str:
         names = [name.strip() for name in match[2].split(",")]
         kept = sorted(set(names), key=lambda name: (not name.isupper(), name))
-        return match[1] + ", ".join(name for name in kept if name != "Awaitable")
+        used = [name for name in kept if name != "Awaitable"]
+        return match[1] + ", ".join(used) + "\n" if used else ""
 
-    return re.sub(r"(from collections\.abc import )([^\n]+)", once, text)
+    return re.sub(r"(from collections\.abc import )([^\n]+)\n", once, text)
 
 
 def tidy(text: str, path: Path) -> str:

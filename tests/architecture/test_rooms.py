@@ -71,8 +71,6 @@ LONG = {
     "openshell_files/errors.py": "the table of exceptions",
     **dict.fromkeys(
         (
-            "openshell_files/_async/sandbox.py",
-            "openshell_files/_sync/sandbox.py",
             "openshell_supervisor_sim/agent/upload/admission.py",
             "openshell_supervisor_sim/agent/upload/live_upload.py",
             "openshell_supervisor_sim/agent/upload/registry.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import io
 import tempfile
@@ -21,11 +22,14 @@ from openshell_files import (
     FilesClient,
     LeafLink,
     OidcAuth,
+    ReadOptions,
     RetryPolicy,
     SandboxFiles,
     TlsConfig,
+    WriteOptions,
 )
-from openshell_files.errors import InvalidPath, InvalidRequest
+from openshell_files.errors import FileTooLarge, InvalidPath, InvalidRequest
+from openshell_files.options import ReadArguments, WriteArguments
 from openshell_files_protocol.limits import MIB
 from sdk_flavours import BlockingView
 
@@ -102,10 +106,19 @@ WRONG: dict[str, list[Any]] = {
     "length": NO_NUMBER,
     "tail": [*NO_NUMBER, 0],
     "max_bytes": NO_NUMBER,
+    "options": [1, True, "x", {"parents": True}, WriteOptions, RetryPolicy()],
 }  # fmt: skip
 #: In one method a value may be right that is wrong in others.
 SPECIAL: dict[tuple[str, str], list[Any]] = {
     ("stat", "digest"): NO_FLAG,
+    **{
+        (method, "options"): [*WRONG["options"], ReadOptions()]
+        for method in ("upload", "upload_path", "write_bytes")
+    },
+    **{
+        (method, "options"): [*WRONG["options"], WriteOptions()]
+        for method in ("download", "download_path", "iter_download", "read_bytes")
+    },
     ("stat", "leaf_link"): [None, 1, "NOFOLLOW", True, "", LeafLink.REPLACE],
     ("upload_status", "upload_id"): [*NO_TEXT, SURROGATE, ""],
     ("abort_upload", "upload_id"): [*NO_TEXT, SURROGATE, ""],
@@ -134,6 +147,12 @@ def rows() -> list[Any]:
     return found
 
 
+def needed(method: str) -> dict[str, Any]:
+    """Return right values of the parameters without a default."""
+    parameters = list(inspect.signature(getattr(SandboxFiles, method)).parameters.values())[1:]
+    return {each.name: RIGHT[each.name] for each in parameters if each.default is inspect.Parameter.empty}
+
+
 @pytest.fixture(scope="module")
 def nobody() -> Iterator[Callable[[str], Any]]:
     """Return a sandbox of each flavour behind an endpoint where nobody listens."""
@@ -151,13 +170,8 @@ def test_wrong_arguments(
 ) -> None:
     """Nothing is sent: there is nobody, and that would be another error."""
     call = getattr(nobody(flavour), method)
-    given = {
-        parameter.name: RIGHT[parameter.name]
-        for parameter in list(inspect.signature(getattr(SandboxFiles, method)).parameters.values())[1:]
-        if parameter.default is inspect.Parameter.empty
-    }
     with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{name}\b") as caught:
-        call(**(given | {name: value}))
+        call(**(needed(method) | {name: value}))
     assert isinstance(caught.value, TypeError | InvalidRequest), "a ValueError is one of ours"
     if isinstance(caught.value, InvalidRequest):
         assert caught.value.field_violations[0].field == name
@@ -180,6 +194,54 @@ def test_what_only_one_flavour_can_do(nobody: Callable[[str], Any]) -> None:
         nobody("sync").upload(pieces(), "x")
     with pytest.raises(TypeError, match="sink: the blocking client cannot"):
         nobody("sync").download("x", coroutine)
+
+
+# Option groups
+
+
+@pytest.mark.parametrize("group", [WriteOptions, ReadOptions])
+def test_wrong_fields_of_an_option_group(group: Any) -> None:
+    method = "upload" if group is WriteOptions else "download"
+    for field in dataclasses.fields(group):
+        for value in SPECIAL.get((method, field.name), WRONG[field.name]):
+            with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{field.name}\b"):
+                group(**{field.name: value})
+
+
+@pytest.mark.parametrize(
+    ("group", "keywords"), [(WriteOptions, WriteArguments), (ReadOptions, ReadArguments)]
+)
+def test_keyword_arguments_are_the_fields(group: Any, keywords: Any) -> None:
+    fields = {field.name: field.type for field in dataclasses.fields(group)}
+    assert fields == {name: kind.__forward_arg__ for name, kind in keywords.__annotations__.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_keyword(nobody: Callable[[str], Any], method: str) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'parent'"):
+        getattr(nobody("sync"), method)(**needed(method), parent=True)
+
+
+def test_a_keyword_overrides_its_field(sandbox: SandboxFiles, gateway: FakeGateway) -> None:
+    private = WriteOptions(mode=0o600, condition=Condition.absent())
+    sandbox.write_bytes("x", b"12345", options=private)
+    sandbox.write_bytes("x", b"12345", options=private, condition=None)
+    sandbox.write_bytes("y", b"12345", options=private, mode=0o640)
+    assert [gateway.files[name].mode & 0o777 for name in ("x", "y")] == [0o600, 0o640]
+    end = ReadOptions(tail=3, max_bytes=4)
+    assert sandbox.read_bytes("x", options=end) == b"345"
+    assert sandbox.read_bytes("x", options=end, tail=None, offset=1) == b"2345"
+    with pytest.raises(InvalidRequest, match="tail: give neither"):
+        sandbox.read_bytes("x", options=end, offset=1)
+
+
+@pytest.mark.parametrize(("group", "call", "limit"), [(None, 4, 4), (4, None, 4), (3, 4, 3), (4, 3, 3)])
+def test_the_smaller_limit_applies(
+    sandbox: SandboxFiles, gateway: FakeGateway, group: int | None, call: int | None, limit: int
+) -> None:
+    gateway.files["x"] = FakeFile(b"12345")
+    with pytest.raises(FileTooLarge, match=f"max_bytes is {limit}"):
+        sandbox.read_bytes("x", options=ReadOptions(max_bytes=group), max_bytes=call)
 
 
 # Who and where

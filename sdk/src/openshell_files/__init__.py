@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         DigestChoice,
         Durability,
         LeafLink,
+        ReadOptions,
         RemotePath,
         RetryPolicy,
         TlsConfig,
+        WriteOptions,
     )
     from openshell_files.results import (
         DownloadResult,
@@ -59,6 +61,7 @@ __all__ = [
     "LeafLink",
     "OidcAuth",
     "Progress",
+    "ReadOptions",
     "RemotePath",
     "RemoteReader",
     "RemoteWriter",
@@ -68,9 +71,10 @@ __all__ = [
     "UploadInfo",
     "UploadResult",
     "UploadState",
+    "WriteOptions",
 ]
 
-#: Where each name comes from.
+#: Module of each name.
 _HOMES: Final = {
     "AsyncRemoteReader": "openshell_files._async.file_objects",
     "AsyncRemoteWriter": "openshell_files._async.file_objects",
@@ -91,6 +95,7 @@ _HOMES: Final = {
     "NO_RETRY": "openshell_files.options",
     "OidcAuth": "openshell_files.auth",
     "Progress": "openshell_files.results",
+    "ReadOptions": "openshell_files.options",
     "RemotePath": "openshell_files.options",
     "RetryPolicy": "openshell_files.options",
     "SandboxFiles": "openshell_files._sync.sandbox",
@@ -98,14 +103,15 @@ _HOMES: Final = {
     "UploadInfo": "openshell_files.results",
     "UploadResult": "openshell_files.results",
     "UploadState": "openshell_files.results",
+    "WriteOptions": "openshell_files.options",
 }
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562; the types are those of the imports above
     """Import a name when it is first used.
 
-    gRPC and what belongs to it take half a second to import. The command line
-    handles signals before that, and it is a part of this package.
+    The import of gRPC takes half a second. The command line, which is part of
+    this package, handles signals before it.
     """
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

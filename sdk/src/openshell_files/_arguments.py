@@ -1,8 +1,8 @@
-"""Checks what callers give to the public methods, before anything else happens.
+"""Checks the arguments of the public methods before anything else happens.
 
 `checked` finds the rule of each argument by its name, so a name means the same
-in every method and in both flavours. A parameter without a rule is a bug that
-shows when the class is made.
+in every method and in both flavours. Fields of an option group are checked by
+the group. A parameter without a rule raises when the class is made.
 """
 
 from __future__ import annotations
@@ -10,34 +10,52 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from dataclasses import fields
 from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from openshell_files import _values as values
 from openshell_files._values import wrong_type, wrong_value
 from openshell_files.auth import ClientCredentials, OidcAuth
-from openshell_files.options import Condition, Durability, LeafLink, RetryPolicy, TlsConfig
+from openshell_files.options import (
+    READ_RULES,
+    STAT_RULES,
+    WRITE_RULES,
+    ReadOptions,
+    RetryPolicy,
+    TlsConfig,
+    WriteOptions,
+)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: A rule: name, value, and whether the method may await. Returns the value to go on with.
+#: A rule: name, value, and whether the method may await. Returns the value in its proper type.
 _Rule = Callable[[str, object, bool], object]
 
-_DIGESTS: Final = ("auto", "sha256", "blake3")
+#: Option groups by the name of the parameter that collects their fields, such as `**write`.
+_GROUPS: Final[Mapping[str, type[WriteOptions | ReadOptions]]] = {"write": WriteOptions, "read": ReadOptions}
 
 
 def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
     """Check every argument of a method by the rule for its name.
 
+    The signature that `inspect` and `help` show names each field of the
+    method's option group.
+
     Raises:
         TypeError: a parameter of the method has no rule.
     """
-    signature = inspect.signature(method)
+    written = inspect.signature(method)
+    signature, group = _with_fields(written)
     may_await = inspect.iscoroutinefunction(method)
     rules = dict[str, _Rule]()
-    for name in list(signature.parameters)[1:]:
+    for name in list(written.parameters)[1:]:
         rule = _SPECIAL.get((method.__name__, name)) or _RULES.get(name)
+        if group is not None and name == "options":
+            rule = _instance(group)
+        elif group is not None and name in _GROUPS:
+            continue
         if rule is None:
             raise TypeError(f"{method.__qualname__}: {name} has no rule in {__name__}")
         rules[name] = rule
@@ -57,18 +75,39 @@ def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
             given = bound(args, kwargs)
             return await awaited(*given.args, **given.kwargs)
 
-        return cast("Callable[_P, _T]", asynchronous)
+        return _shown(cast("Callable[_P, _T]", asynchronous), signature)
 
     @wraps(method)
     def blocking(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         given = bound(args, kwargs)
         return method(*given.args, **given.kwargs)
 
-    return blocking
+    return _shown(blocking, signature)
+
+
+def _with_fields(signature: inspect.Signature) -> tuple[inspect.Signature, type | None]:
+    """Return a signature with the fields of its option group, and the group."""
+    *others, last = signature.parameters.values()
+    group = _GROUPS.get(last.name)
+    if last.kind is not inspect.Parameter.VAR_KEYWORD or group is None:
+        return signature, None
+    named = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
+        for field in fields(group)
+        if field.name not in signature.parameters
+    ]
+    return signature.replace(parameters=[*others, *named]), group
+
+
+def _shown(method: Callable[_P, _T], signature: inspect.Signature) -> Callable[_P, _T]:
+    cast("Any", method).__signature__ = signature
+    return method
 
 
 def _source(name: str, value: object, may_await: bool) -> object:  # noqa: FBT001 - a rule
-    """Check content: what can be told before the first byte is read."""
+    """Check content as far as is possible before the first byte is read."""
     given = value
     if isinstance(value, bytes | bytearray):
         return value
@@ -138,27 +177,6 @@ def _progress(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a 
     return value
 
 
-def _digest(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
-    allowed = " or ".join(f'"{word}"' for word in _DIGESTS)
-    if not isinstance(value, str):
-        wrong_type(name, allowed, value)
-    if value not in _DIGESTS:
-        wrong_value(name, f"give {allowed}, not {value[:100]!a}")
-    return value
-
-
-def _digest_or_flag(name: str, value: object, among: bool) -> object:  # noqa: FBT001 - a rule
-    return value if isinstance(value, bool) else _digest(name, value, among)
-
-
-def _condition(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
-    if value is not None and not isinstance(value, Condition):
-        wrong_type(
-            name, "Condition.absent(), .present(), .digest(digest) or .version(version), or None", value
-        )
-    return value
-
-
 def _auth(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
     if value is not None and not isinstance(value, OidcAuth | ClientCredentials):
         wrong_type(name, "an OidcAuth, a ClientCredentials or None", value)
@@ -175,12 +193,8 @@ def _instance(kind: type) -> _Rule:
 
 
 def _plain(check: Callable[[str, object], object]) -> _Rule:
-    """Make a rule of a check that does not care about the flavour."""
+    """Return a check as a rule of both flavours."""
     return lambda name, value, _: check(name, value)
-
-
-def _optional(check: Callable[[str, object], object]) -> _Rule:
-    return lambda name, value, _: None if value is None else check(name, value)
 
 
 def _file_mode(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
@@ -192,23 +206,8 @@ def _file_mode(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a
     return value
 
 
-def _leaf_link(other: LeafLink | None = None) -> _Rule:
-    """Make the rule of a method that refuses or follows links, and perhaps does another thing."""
-
-    def rule(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
-        found = values.choice(name, value, LeafLink)
-        allowed = [LeafLink.REFUSE, LeafLink.FOLLOW, *([] if other is None else [other])]
-        if found not in allowed:
-            use = "uploads" if found is LeafLink.REPLACE else "stat"
-            names = " or ".join(f"LeafLink.{link.name}" for link in allowed)
-            wrong_value(name, f"{LeafLink(found).name} is only for {use}: give {names}")
-        return found
-
-    return rule
-
-
-def _whatever(_name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
-    """Leave a value to the one place that reads it."""
+def _unchecked(_name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
+    """Leave the check to the code that reads the value."""
     return value
 
 
@@ -217,54 +216,36 @@ def _id(name: str, value: object, _: bool) -> object:  # noqa: FBT001 - a rule
 
 
 _RULES: Final[Mapping[str, _Rule]] = {
-    "allow_changes": _plain(values.flag),
+    **{name: _plain(rule) for name, rule in {**WRITE_RULES, **READ_RULES}.items()},
     "allow_insecure_token": _plain(values.flag),
     "auth": _auth,
-    "client": _whatever,
-    "condition": _condition,
-    "connection": _whatever,
+    "client": _unchecked,
+    "connection": _unchecked,
     "data": _data,
-    "digest": _digest,
-    "durability": _plain(lambda name, value: values.choice(name, value, Durability)),
-    "endpoint": _whatever,
+    "endpoint": _unchecked,
     "fsync": _plain(values.flag),
     "idle_timeout": _plain(values.seconds),
-    "if_version": _plain(values.text),
-    "keep_read_only": _plain(values.flag),
-    "leaf_link": _leaf_link(LeafLink.REPLACE),
-    "length": _optional(values.number),
     "local": _plain(values.local_path),
-    "max_bytes": _optional(values.number),
-    "mode": _plain(values.mode),
-    # The calendar's limits are the protocol's, which the request knows.
-    "modified_ns": _optional(lambda name, value: values.number(name, value, least=-(1 << 70), most=1 << 70)),
-    "offset": _plain(values.number),
-    "parents": _plain(values.flag),
-    "preserve_mode": _plain(values.flag),
     "permissions": _plain(values.mode),
+    "preserve_mode": _plain(values.flag),
     "preserve_mtime": _plain(values.flag),
     "progress": _progress,
     "remote": _plain(values.remote_path),
     "retry": _instance(RetryPolicy),
     "sink": _sink,
-    "skip_identical": _plain(values.flag),
     "source": _source,
-    "tail": _optional(lambda name, value: values.number(name, value, least=1)),
     "timeout": _plain(values.time_limit),
     "tls": _instance(TlsConfig),
     "upload_id": _plain(values.text),
     "workspace": _plain(values.text),
 }
 
-#: The same name with another meaning in one method.
+#: Names that mean something else in one method.
 _SPECIAL: Final[Mapping[tuple[str, str], _Rule]] = {
     ("open", "mode"): _file_mode,
-    ("stat", "digest"): _digest_or_flag,
-    ("stat", "leaf_link"): _leaf_link(LeafLink.NOFOLLOW),
-    **{
-        (method, "leaf_link"): _leaf_link()
-        for method in ("download_path", "download", "iter_download", "read_bytes")
-    },
+    ("open", "leaf_link"): _plain(WRITE_RULES["leaf_link"]),
+    ("stat", "digest"): _plain(STAT_RULES["digest"]),
+    ("stat", "leaf_link"): _plain(STAT_RULES["leaf_link"]),
     ("upload_status", "upload_id"): _id,
     ("abort_upload", "upload_id"): _id,
     ("__init__", "timeout"): _plain(values.seconds),

@@ -1,14 +1,14 @@
-"""What a value has to be, whoever asks for it: the words of every refusal name the argument and what is allowed.
+"""Checks of single values; each refusal names the argument and the allowed values.
 
-A value of another type is a `TypeError`. A value of the right type that cannot
-be is an `InvalidRequest`, which is a `ValueError` as well.
+A value of another type is a `TypeError`. A wrong value of the right type is
+an `InvalidRequest`, which is a `ValueError` as well.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import PurePath, PurePosixPath
 from typing import Final, NoReturn, TypeVar, cast
@@ -19,14 +19,15 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files._error_mapping import error_from_reason
 
 _Choice = TypeVar("_Choice", bound=Enum)
+_T = TypeVar("_T")
 
 #: Largest size or position of a file.
 LARGEST_SIZE: Final = (1 << 63) - 1
 
-#: Type, permission and set-id bits, as `os.stat` gives them together.
+#: Type, permission and set-id bits, as in `os.stat_result.st_mode`.
 _MOST_MODE_BITS: Final = 0o177777
 
-#: A century. More is meant as no limit, which None says.
+#: A century. A caller who means no limit gives None.
 LONGEST_SECONDS: Final = 3_155_760_000.0
 
 
@@ -44,8 +45,8 @@ def wrong_value(name: str, why: str, *, path: str | None = None) -> NoReturn:
 
     Args:
         name: of the argument.
-        why: what is wrong with it, and what is allowed.
-        path: the path, if the value is one.
+        why: the fault, and the allowed values.
+        path: the value, if it is a path.
 
     Raises:
         InvalidRequest: always; `InvalidPath` for a path.
@@ -56,7 +57,7 @@ def wrong_value(name: str, why: str, *, path: str | None = None) -> NoReturn:
 
 
 def text(name: str, value: object, *, empty: bool = True) -> str:
-    """Check text that goes into a message."""
+    """Check text that a message carries."""
     if not isinstance(value, str):
         wrong_type(name, "a str", value)
     _check_utf8(name, value)
@@ -71,19 +72,19 @@ def _check_utf8(name: str, value: str, *, path: bool = False) -> None:
     except UnicodeEncodeError:
         shown = ascii(value)
         wrong_value(
-            name, f"not valid Unicode, which UTF-8 cannot carry: {shown}", path=shown if path else None
+            name, f"must be valid Unicode, which UTF-8 can carry: {shown}", path=shown if path else None
         )
 
 
 def flag(name: str, value: object) -> bool:
-    """Check a choice of two."""
+    """Check a bool."""
     if not isinstance(value, bool):
         wrong_type(name, "True or False", value)
     return value
 
 
 def number(name: str, value: object, *, least: int = 0, most: int = LARGEST_SIZE) -> int:
-    """Check a whole number; whatever is one by `__index__` will do, a bool will not."""
+    """Check an integer, or an object with `__index__`, but no bool."""
     if isinstance(value, bool):
         wrong_type(name, "an int", value)
     try:
@@ -101,8 +102,23 @@ def number(name: str, value: object, *, least: int = 0, most: int = LARGEST_SIZE
     return whole
 
 
+def optional(check: Callable[..., _T], **limits: int) -> Callable[[str, object], _T | None]:
+    """Return a check that takes None as well."""
+    return lambda name, value: None if value is None else check(name, value, **limits)
+
+
+def word(name: str, value: object, allowed: Sequence[str]) -> str:
+    """Check a choice of words."""
+    wanted = " or ".join(f'"{each}"' for each in allowed)
+    if not isinstance(value, str):
+        wrong_type(name, wanted, value)
+    if value not in allowed:
+        wrong_value(name, f"give {wanted}, not {value[:100]!a}")
+    return value
+
+
 def mode(name: str, value: object) -> int | None:
-    """Check permission bits; those of the file's type may be there too."""
+    """Check permission bits, with or without the bits of the file type."""
     return None if value is None else number(name, value, most=_MOST_MODE_BITS)
 
 
@@ -111,8 +127,8 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
 
     Args:
         name: of the argument.
-        value: of the caller.
-        zero: whether no time at all is a time.
+        value: the argument.
+        zero: allow 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         wrong_type(name, "a number of seconds", value)
@@ -124,7 +140,7 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
 
 
 def time_limit(name: str, value: object) -> float | None:
-    """Check a time limit that there need not be."""
+    """Check a time limit, or None for no limit."""
     if value is None:
         return None
     if isinstance(value, float) and value > LONGEST_SECONDS:
@@ -133,7 +149,7 @@ def time_limit(name: str, value: object) -> float | None:
 
 
 def choice(name: str, value: object, kind: type[_Choice]) -> _Choice:
-    """Check one of an enumeration, as its member or as its text."""
+    """Check a member of an enumeration, or its text."""
     allowed = " or ".join(f"{kind.__name__}.{member.name}" for member in kind)
     if isinstance(value, kind):
         return value
@@ -146,7 +162,7 @@ def choice(name: str, value: object, kind: type[_Choice]) -> _Choice:
 
 
 def local_path(name: str, value: object) -> str:
-    """Check a path on this side, a `str` or an `os.PathLike` of one."""
+    """Check a local path, a `str` or an `os.PathLike[str]`."""
     found = value
     if not isinstance(value, str) and (convert := getattr(type(value), "__fspath__", None)) is not None:
         found = cast("Callable[[object], object]", convert)(value)
@@ -160,11 +176,11 @@ def local_path(name: str, value: object) -> str:
 
 
 def remote_path(name: str, value: object) -> str:
-    """Check a path in a sandbox, and write it as the protocol does (PTH-2, ADR 0026).
+    """Check a path in a sandbox, and return it in the protocol's form (PTH-2, ADR 0026).
 
-    What means the same on every disk is simplified: `./x`, `a//b`, `a/./b`,
-    and `..` at the root. `a/../b` is refused: where `a` is a link, it is
-    another file than `b`.
+    Parts that mean the same on every disk are simplified: `./x`, `a//b`,
+    `a/./b`, and `..` at the root. `a/../b` is refused: if `a` is a link, it
+    names another file than `b`.
     """
     if isinstance(value, PurePath) and not isinstance(value, PurePosixPath):
         wrong_type(name, "a str or a PurePosixPath", value)
@@ -184,12 +200,12 @@ def remote_path(name: str, value: object) -> str:
         if component == "..":
             wrong_value(
                 name,
-                f"{path!a} goes up; where that leads depends on links in the sandbox, so name the file directly",
+                f"{path!a} has a `..`, whose target depends on links in the sandbox: name the file directly",
                 path=path,
             )
         names.append(component)
     if not names:
         return "/" if absolute else "."
-    # A trailing slash means a directory; the server has the words for that.
+    # A trailing slash means a directory; the server refuses it with its reason.
     end = "/" if path.endswith(("/", "/.")) else ""
     return "/" * absolute + "/".join(names) + end

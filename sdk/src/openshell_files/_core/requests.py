@@ -1,4 +1,4 @@
-"""Builds the requests of the protocol from what a caller asked for."""
+"""Builds the requests of the protocol from a caller's arguments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._error_mapping import error_from_reason
-from openshell_files._values import remote_path, text, wrong_value
-from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, RemotePath
+from openshell_files._values import remote_path, text
+from openshell_files.options import (
+    Condition,
+    DigestChoice,
+    Durability,
+    LeafLink,
+    ReadOptions,
+    RemotePath,
+    WriteOptions,
+)
 
-#: File type bits of a regular file. They make a mode of no permission at all
-#: different from 0, which means "not given".
+#: File type bits of a regular file. They distinguish a mode without any
+#: permission from 0, which means "not given".
 _REGULAR: Final = 0o100000
 
 PERMISSIONS: Final = 0o777
@@ -34,12 +42,12 @@ _LEAF_LINK: Final[Mapping[LeafLink, files_pb2.LeafLinkPolicy.ValueType]] = {
 
 @dataclass(frozen=True, slots=True)
 class SandboxAddress:
-    """Which sandbox: by id, or by name and workspace.
+    """Address of a sandbox: its id, or its name and workspace.
 
     Attributes:
         id: the sandbox's id; excludes `name`.
         name: its name.
-        workspace: where the name is looked up.
+        workspace: of the name.
     """
 
     id: str = ""
@@ -51,7 +59,7 @@ class SandboxAddress:
             raise ValueError("give the sandbox's name, or its id, and not both")
 
     def ref(self) -> files_pb2.SandboxRef:
-        """Return the address as the unary methods take it."""
+        """Return the address as a message of the unary methods."""
         if self.id:
             return files_pb2.SandboxRef(id=self.id)
         return files_pb2.SandboxRef(name=self.name, workspace=self.workspace)
@@ -60,14 +68,14 @@ class SandboxAddress:
         return self.id or self.name
 
     def described(self) -> str:
-        """Return the address in words, for an error."""
+        """Return the address as text for an error."""
         return (
             f"sandbox id {self.id}" if self.id else f"sandbox {self.name!r} in workspace {self.workspace!r}"
         )
 
 
 class NamedSandbox(Protocol):
-    """What says where a sandbox is: the official SDK's `SandboxRef`."""
+    """Object with a name and a workspace, such as the official SDK's `SandboxRef`."""
 
     @property
     def name(self) -> str:
@@ -76,12 +84,12 @@ class NamedSandbox(Protocol):
 
     @property
     def workspace(self) -> str:
-        """Where the name is looked up."""
+        """The workspace of the name."""
         ...
 
 
 class SandboxHolder(Protocol):
-    """What has such a sandbox: the official SDK's `SandboxSession` and `Sandbox`."""
+    """Object with a `NamedSandbox`, such as the official SDK's `SandboxSession` and `Sandbox`."""
 
     @property
     def sandbox(self) -> NamedSandbox:
@@ -92,18 +100,18 @@ class SandboxHolder(Protocol):
 def sandbox_address(
     named: str | NamedSandbox | SandboxHolder, sandbox_id: str, workspace: str | None, default: str
 ) -> SandboxAddress:
-    """Return the address of what a caller has at hand.
+    """Return the address that a caller's arguments mean.
 
     Args:
-        named: the name, or an object that brings name and workspace.
-        sandbox_id: the id instead; empty if `named` is given.
-        workspace: the caller's choice of workspace; None takes `default`.
+        named: the name, or an object with name and workspace.
+        sandbox_id: the id; empty if `named` is given.
+        workspace: the caller's workspace; None takes `default`.
         default: the client's workspace.
 
     Raises:
-        ValueError: neither name nor id is given, or both; or a workspace
-            besides the one that `named` brings.
-        TypeError: `named` brings no name and no workspace.
+        ValueError: neither name nor id is given, or both; or the workspace is
+            another than that of `named`.
+        TypeError: `named` has no name or no workspace.
     """
     text("id", sandbox_id)
     if workspace is not None:
@@ -123,72 +131,15 @@ def sandbox_address(
     return SandboxAddress(sandbox_id, name, brought)
 
 
-@dataclass(frozen=True, slots=True)
-class UploadOptions:
-    """How a file is to be published.
-
-    Attributes:
-        mode: permission bits; None leaves them to the server (UPL-10).
-        modified_ns: modification time to set, nanoseconds since the epoch.
-        parents: create missing directories.
-        leaf_link: what to do with a symbolic link at the destination.
-        condition: what must be true of the destination.
-        durability: what has to survive a power loss.
-        keep_read_only: do not replace a file that may not be written.
-    """
-
-    mode: int | None = None
-    modified_ns: int | None = None
-    parents: bool = False
-    leaf_link: LeafLink = LeafLink.REFUSE
-    condition: Condition | None = None
-    durability: Durability = Durability.FSYNC
-    keep_read_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadOptions:
-    """What is to be read.
-
-    Attributes:
-        offset: first byte.
-        length: so many bytes at most; None reads to the end.
-        tail: the last so many bytes; excludes the other two.
-        if_version: refuse another version of the file.
-        allow_changes: carry on when the file changes while it is read.
-        leaf_link: what to do with a symbolic link at the path.
-        max_bytes: refuse to receive more; None for no limit.
-        digest: the caller's choice of digest.
-    """
-
-    offset: int = 0
-    length: int | None = None
-    tail: int | None = None
-    if_version: str = ""
-    allow_changes: bool = False
-    leaf_link: LeafLink = LeafLink.REFUSE
-    max_bytes: int | None = None
-    digest: DigestChoice = "auto"
-
-    def __post_init__(self) -> None:
-        if self.tail is not None and (self.offset or self.length is not None):
-            wrong_value("tail", "give neither offset nor length beside it")
-
-    @property
-    def everything(self) -> bool:
-        """Whether the whole file is asked for."""
-        return self.offset == 0 and self.length is None and self.tail is None
-
-
 def accepted_digests(choice: DigestChoice) -> tuple[DigestAlgorithm, ...]:
-    """Return the algorithms that a caller's choice means, best first (DIG-2)."""
+    """Return the algorithms of a caller's choice, best first (DIG-2)."""
     return PREFERRED if choice == "auto" else (DigestAlgorithm[choice.upper()],)
 
 
 def upload_metadata(
-    address: SandboxAddress, path: RemotePath, size: int | None, options: UploadOptions
+    address: SandboxAddress, path: RemotePath, size: int | None, options: WriteOptions
 ) -> files_pb2.UploadFileMetadata:
-    """Return the first message of an upload, without names for it."""
+    """Return the first message of an upload, without ids of the upload."""
     metadata = files_pb2.UploadFileMetadata(
         sandbox_id=address.id,
         sandbox=address.name,
@@ -217,7 +168,7 @@ def _set_modified(metadata: files_pb2.UploadFileMetadata, modified_ns: int) -> N
         raise error_from_reason(
             Reason.INVALID_REQUEST,
             f"modified time: {modified_ns} ns since 1970 is outside the years 1 to 9999, which the protocol carries; "
-            "leave the time out, or give another",
+            "leave modified_ns out, or give a time within them",
         ) from None
 
 
@@ -238,7 +189,7 @@ def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> 
 
 
 def download_request(
-    address: SandboxAddress, path: RemotePath, options: DownloadOptions, max_chunk_bytes: int
+    address: SandboxAddress, path: RemotePath, options: ReadOptions, max_chunk_bytes: int
 ) -> files_pb2.DownloadFileRequest:
     """Return the request of a checked download."""
     request = files_pb2.DownloadFileRequest(
@@ -263,7 +214,7 @@ def download_request(
 def stat_request(
     address: SandboxAddress, path: RemotePath, *, digests: Sequence[DigestAlgorithm], leaf_link: LeafLink
 ) -> files_pb2.StatFileRequest:
-    """Return the request that describes a file, with a digest if the caller takes one."""
+    """Return the request for the description of a file, with a digest if `digests` names any."""
     return files_pb2.StatFileRequest(
         sandbox=address.ref(),
         remote_path=remote_path("remote", path),

@@ -1,4 +1,4 @@
-"""Carries a download out: calls, checks, attempts."""
+"""Driver of a download: carries out its attempts and hands verified content on."""
 
 from __future__ import annotations
 
@@ -16,49 +16,42 @@ from openshell_files._async.rpc import Rpc
 from openshell_files._core import answers
 from openshell_files._core.download.download_check import DownloadCheck
 from openshell_files._core.download.events import Event, Piece, Restarted
-from openshell_files._core.requests import DownloadOptions, SandboxAddress, stat_request
+from openshell_files._core.requests import SandboxAddress, stat_request
 from openshell_files.errors import FilesError
-from openshell_files.options import LeafLink
+from openshell_files.options import LeafLink, ReadOptions
 from openshell_files.results import DownloadResult, Progress, ProgressCallback
 
 
 class Download:
-    """One download, over all its attempts.
+    """One call of `download`, over all its attempts.
 
     Args:
         rpc: the gateway.
         address: the sandbox.
         path: the remote path.
-        options: what is wanted.
-        deadline: when to give up.
-        restartable: whether content that was handed on can be taken back.
+        options: part and version of the file.
+        deadline: end of the caller's time.
     """
 
     def __init__(
-        self,
-        rpc: Rpc,
-        address: SandboxAddress,
-        path: str,
-        options: DownloadOptions,
-        *,
-        deadline: Deadline,
-        restartable: bool,
+        self, rpc: Rpc, address: SandboxAddress, path: str, options: ReadOptions, *, deadline: Deadline
     ) -> None:
         self._rpc = rpc
         self._address = address
         self._path = path
         self._leaf_link = options.leaf_link
         self._deadline = deadline
-        self._check = DownloadCheck(address, path, options, budget=rpc.budget(), restartable=restartable)
+        self._check = DownloadCheck(address, path, options, budget=rpc.budget())
         self._began = _io.monotonic()
 
     async def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:
         """Receive everything into a sink.
 
         Raises:
-            FilesError: it was refused, or all attempts are used up. What the
-                sink got is not to be trusted then.
+            FilesError: it was refused, or the retries are used up. The sink's
+                content is then not verified.
         """
+        self._check.restartable = sink.restartable
         reporter = Reporter(progress)
         async with aclosing(self.events(paced=not sink.restartable)) as events:
             async for event in events:
@@ -70,22 +63,22 @@ class Download:
         return self.result()
 
     async def events(self, *, paced: bool = True) -> AsyncGenerator[Event, None]:
-        """Yield what comes, verified, until everything is here.
+        """Yield verified events until the download is complete.
 
         Args:
-            paced: the caller's own code decides how fast it is taken.
+            paced: the caller's own code consumes the content (see `Gate`).
 
         Raises:
-            FilesError: it was refused, or all attempts are used up.
+            FilesError: it was refused, or the retries are used up.
         """
         gate = self._rpc.gate(self._address)
-        held = await gate.enter(self._deadline, paced=paced)
+        entered = await gate.enter(self._deadline, paced=paced)
         try:
             async with aclosing(self._attempts()) as events:
                 async for event in events:
                     yield event
         finally:
-            if held:
+            if entered:
                 gate.leave(paced=paced)
 
     async def _attempts(self) -> AsyncGenerator[Event, None]:
@@ -138,11 +131,11 @@ class Download:
         self._check.confirm(answers.file_info(answer.file))
 
     def progress(self) -> Progress:
-        """Return how far it is."""
+        """Return the progress so far."""
         return Progress(self._check.received, self._check.total, attempt=self._check.attempts)
 
     def result(self) -> DownloadResult:
-        """Return what was received."""
+        """Return the description of the received content."""
         check = self._check
         file = check.file
         if file is None:

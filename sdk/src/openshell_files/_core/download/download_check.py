@@ -21,7 +21,7 @@ from openshell_files_protocol.reasons import Reason, Retry
 from openshell_files._core import answers
 from openshell_files._core.answer_check import fault_of
 from openshell_files._core.download.events import Closed, Event, Opened, Piece
-from openshell_files._core.requests import DownloadOptions, SandboxAddress, accepted_digests, download_request
+from openshell_files._core.requests import SandboxAddress, accepted_digests, download_request
 from openshell_files._core.retry import Decision, RetryBudget
 from openshell_files._error_mapping import error_from_reason, say_which_sandbox
 from openshell_files.errors import (
@@ -33,6 +33,7 @@ from openshell_files.errors import (
     IntegrityError,
     LocalReason,
 )
+from openshell_files.options import ReadOptions
 from openshell_files.results import FileInfo
 
 #: Longest hole that is hashed in one step, so that one message cannot keep
@@ -47,24 +48,25 @@ class DownloadCheck:
         address: the sandbox.
         path: the remote path.
         options: what is wanted.
-        budget: how often to try.
-        restartable: whether content that was handed on can be taken back.
+        budget: retries of this call.
+
+    Attributes:
+        restartable: the receiver can drop content that it got already.
     """
 
     def __init__(
         self,
         address: SandboxAddress,
         path: str,
-        options: DownloadOptions,
+        options: ReadOptions,
         *,
         budget: RetryBudget,
-        restartable: bool,
     ) -> None:
         self._address = address
         self._path = path
         self._options = options
         self._budget = budget
-        self._restartable = restartable
+        self.restartable = False
         # Until the header says which digest comes.
         self._whole = self._this_stream = DigestHasher(DigestAlgorithm.SHA256)
         self._start: int | None = None
@@ -203,7 +205,7 @@ class DownloadCheck:
             # Without a version, the rest could be another file's.
             decision = replace(decision, restart=True)
         if decision.restart:
-            if resumed and not self._restartable:
+            if resumed and not self.restartable:
                 raise error
             self._forget()
         return decision

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
+from openshell_files_protocol.digests import Digest
+from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core import answers
 from openshell_files._core.borrowed import CLOSED
 from openshell_files._core.digests import ContentDigest
-from openshell_files._core.requests import SandboxAddress
+from openshell_files._core.requests import SandboxAddress, accepted_digests, upload_metadata
 from openshell_files._core.upload import actions
 from openshell_files._core.upload.cleanup import (
     BACKGROUND_SECONDS,
@@ -30,7 +34,7 @@ from openshell_files._local import source_file
 from openshell_files._sync import _io
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.rpc import Rpc
-from openshell_files._sync.upload.content import Content, SourceFailedError
+from openshell_files._sync.upload.content import Content, SourceFailedError, hash_up_to
 from openshell_files._sync.upload.freeing import free
 from openshell_files._sync.upload.sender import Sender
 from openshell_files._sync.upload.upload_progress import UploadProgress
@@ -44,8 +48,11 @@ from openshell_files.errors import (
     UploadUnknown,
     note_upload,
 )
-from openshell_files.options import Durability
+from openshell_files.options import Durability, RemotePath, WriteOptions
 from openshell_files.results import ProgressCallback, UploadResult
+
+#: Seconds to wait for the verdict on a finish whose answer was lost.
+_VERDICT_SECONDS: Final = 300.0
 
 
 class Upload:
@@ -271,3 +278,45 @@ class Upload:
             upload_id=response.upload_id,
             started_over=self._plan.started_over,
         )
+
+
+def upload_content(
+    rpc: Rpc,
+    address: SandboxAddress,
+    content: Content,
+    remote: RemotePath,
+    options: WriteOptions,
+    *,
+    upload_id: str,
+    deadline: Deadline,
+    progress: ProgressCallback | None,
+) -> UploadResult:
+    """Upload content to a path; for the arguments see `SandboxFiles.upload`."""
+    digests = rpc.promising(accepted_digests(options.digest))
+    digest = ContentDigest(digests[0])
+    source: Digest | None = None
+    if options.skip_identical and content.size is not None:
+        hash_up_to(content, digest, content.size, deadline)
+        source = digest.digest()
+    plan = UploadPlan(
+        address,
+        upload_metadata(address, remote, content.size, options),
+        inline=content.size is not None and content.size <= MIN_CHUNK_LIMIT_BYTES,
+        source=source,
+        resume=upload_id if content.size is not None else "",
+        budget=rpc.budget(),
+        new_id=lambda: str(uuid.uuid4()),
+        patience=_VERDICT_SECONDS,
+        digests=digests,
+    )
+    upload = Upload(
+        rpc,
+        address,
+        content,
+        digest,
+        plan,
+        deadline=deadline,
+        progress=progress,
+        id_given=bool(upload_id),
+    )
+    return upload.run()

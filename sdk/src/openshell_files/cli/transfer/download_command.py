@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openshell_files import LeafLink, SandboxFiles
+from openshell_files import LeafLink, ReadOptions, SandboxFiles
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import shared
@@ -69,23 +69,21 @@ def download(
             raise ValueError("give one of --mode and --preserve-mode")
         if tail is not None and (offset or length is not None):
             raise ValueError("--tail: give neither --offset nor --length beside it")
-    link = LeafLink.FOLLOW if follow else LeafLink.REFUSE
+        options = ReadOptions(
+            offset=offset,
+            length=length,
+            tail=tail,
+            if_version=if_version,
+            allow_changes=allow_changes,
+            leaf_link=LeafLink.FOLLOW if follow else LeafLink.REFUSE,
+            max_bytes=max_bytes,
+            digest=digest,
+        )
 
     def receive(sandbox: SandboxFiles, copy: Copy, progress: ProgressCallback | None) -> DownloadResult:
         if copy.destination == STANDARD_STREAM:
             result = sandbox.download(
-                copy.source,
-                sys.stdout.buffer,
-                offset=offset,
-                length=length,
-                tail=tail,
-                if_version=if_version,
-                allow_changes=allow_changes,
-                leaf_link=link,
-                max_bytes=max_bytes,
-                digest=digest,
-                timeout=timeout,
-                progress=progress,
+                copy.source, sys.stdout.buffer, options=options, timeout=timeout, progress=progress
             )
             try:
                 sys.stdout.buffer.flush()
@@ -97,17 +95,10 @@ def download(
             result = sandbox.download_path(
                 copy.source,
                 copy.destination,
+                options=options,
                 mode=bits,
                 preserve_mode=preserve_mode,
                 preserve_mtime=preserve_mtime,
-                offset=offset,
-                length=length,
-                tail=tail,
-                if_version=if_version,
-                allow_changes=allow_changes,
-                leaf_link=link,
-                max_bytes=max_bytes,
-                digest=digest,
                 timeout=timeout,
                 progress=progress,
             )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from openshell_files import Condition, Durability, LeafLink, SandboxFiles
+from openshell_files import Condition, Durability, LeafLink, SandboxFiles, WriteOptions
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
@@ -73,10 +74,17 @@ def upload(
     out = Report(as_json=as_json, quiet=quiet)
     with reading_options():
         copies = destinations.uploads(name, local, to)
-        bits = shared.mode_bits(mode)
-        link = _leaf_link(follow=follow, replace=replace_link)
-        condition = _condition(
-            absent=if_absent, present=if_present, version=if_match_version, digest=if_match_digest
+        options = WriteOptions(
+            mode=shared.mode_bits(mode),
+            parents=parents,
+            leaf_link=_leaf_link(follow=follow, replace_link=replace_link),
+            condition=_condition(
+                absent=if_absent, present=if_present, version=if_match_version, digest=if_match_digest
+            ),
+            durability=durability,
+            keep_read_only=keep_read_only,
+            skip_identical=skip_identical,
+            digest=digest,
         )
         if upload_id == "":
             # Of a script whose variable is empty; a new upload is not what it means.
@@ -91,12 +99,7 @@ def upload(
             result = sandbox.upload(
                 sys.stdin.buffer,
                 copy.destination,
-                mode=bits,
-                parents=parents,
-                leaf_link=link,
-                condition=condition,
-                keep_read_only=keep_read_only,
-                durability=durability,
+                options=replace(options, skip_identical=False),
                 upload_id=memory.upload_id,
                 timeout=timeout,
                 progress=progress,
@@ -105,15 +108,8 @@ def upload(
             result = sandbox.upload_path(
                 copy.source,
                 copy.destination,
-                mode=bits,
+                options=options,
                 preserve_mtime=preserve_mtime,
-                parents=parents,
-                leaf_link=link,
-                condition=condition,
-                keep_read_only=keep_read_only,
-                durability=durability,
-                skip_identical=skip_identical,
-                digest=digest,
                 upload_id=memory.upload_id,
                 timeout=timeout,
                 progress=progress,
@@ -181,10 +177,10 @@ class _Words:
         return {"uploaded": self.done} if len(self._copies) > 1 else {}
 
 
-def _leaf_link(*, follow: bool, replace: bool) -> LeafLink:
-    if follow and replace:
+def _leaf_link(*, follow: bool, replace_link: bool) -> LeafLink:
+    if follow and replace_link:
         raise ValueError("give one of --follow and --replace-link")
-    return LeafLink.FOLLOW if follow else LeafLink.REPLACE if replace else LeafLink.REFUSE
+    return LeafLink.FOLLOW if follow else LeafLink.REPLACE if replace_link else LeafLink.REFUSE
 
 
 def _condition(*, absent: bool, present: bool, version: str | None, digest: str | None) -> Condition | None:

@@ -1,0 +1,53 @@
+# ruff: noqa: ASYNC109 - a deadline that gRPC and every attempt know, not a cancellation from outside
+"""Calls a unary method of one sandbox with retries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from openshell_files._async.deadline import Deadline
+from openshell_files._async.rpc import Rpc
+from openshell_files._core.requests import SandboxAddress
+from openshell_files._error_mapping import say_which_sandbox
+from openshell_files.errors import FilesError
+
+_Request = TypeVar("_Request", bound=Message)
+_Answer = TypeVar("_Answer", bound=Message)
+
+
+async def call_with_retries(
+    rpc: Rpc,
+    address: SandboxAddress,
+    call: Callable[[_Request, Deadline], Awaitable[_Answer]],
+    request: _Request,
+    timeout: float | None,
+    path: str = "",
+) -> _Answer:
+    """Call an idempotent method as often as the retry policy allows.
+
+    Args:
+        rpc: the gateway.
+        address: the sandbox, for messages and for the gate.
+        call: the method.
+        request: its request.
+        timeout: seconds for all tries; None for no limit.
+        path: remote path, for messages.
+    """
+    deadline, budget = Deadline(timeout), rpc.budget()
+    gate = rpc.gate(address)
+    entered = await gate.enter(deadline, paced=False)
+    try:
+        while True:
+            try:
+                return await call(request, deadline)
+            except FilesError as error:
+                error.about(path)
+                say_which_sandbox(error, address.described())
+                rpc.refused(address, error)
+                await rpc.recover(error, budget, deadline)
+    finally:
+        if entered:
+            gate.leave(paced=False)
