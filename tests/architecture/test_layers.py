@@ -30,6 +30,7 @@ HARMLESS = {"os.PathLike", "pathlib.PurePath", "pathlib.PurePosixPath"}
 
 CORES = [
     ("gateway", "files/core"),
+    ("gateway", "files/options/core"),
     ("gateway", "relay/core"),
     ("gateway", "server/core"),
     ("gateway", "simulation/core"),

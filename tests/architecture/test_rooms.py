@@ -21,7 +21,7 @@ SOURCES = [
 #: longest entry that a module's name begins with is the module's room.
 ORDER = {
     "openshell_files_gateway": [
-        ("installed", "concurrency", "server.core", "files.core", "relay.core"),
+        ("installed", "concurrency", "server.core", "files.core", "files.options.core", "relay.core"),
         ("config",),
         ("auth",),
         ("server",),

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 #: Package → its modules that may make a task and must see to its end.
-PRIMITIVES = {
-    ROOT / "gateway/src/openshell_files_gateway": {"concurrency/tasks.py"},
+PRIMITIVES: dict[Path, set[str]] = {
+    ROOT / "proto/src/openshell_files_process": {"tasks.py"},
+    ROOT / "gateway/src/openshell_files_gateway": set(),
 }
 
 

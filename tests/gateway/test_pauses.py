@@ -9,7 +9,7 @@ import grpc
 import pytest
 from gateway_harness import SANDBOX, running_gateway
 from openshell_files_gateway.config.tables import LimitSettings
-from openshell_files_gateway.files.core.pauses import Pauses, is_waiting
+from openshell_files_gateway.files.options.core.pauses import Pauses, is_waiting
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2

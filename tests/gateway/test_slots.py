@@ -14,7 +14,7 @@ from gateway_harness import OTHER_SANDBOX, SANDBOX, FakeRelay, GatewayHarness, p
 from hypothesis import given
 from hypothesis import strategies as st
 from openshell_files_gateway.config.tables import LimitSettings, WorkspaceMember, WorkspaceSettings
-from openshell_files_gateway.files.core.lane_budget import LaneBudget
+from openshell_files_gateway.files.options.core.lane_budget import LaneBudget
 from openshell_files_gateway.server.core.transfer_limits import Ticket, TransferLimits, share_of
 from openshell_files_gateway.server.slots import Slots
 from openshell_files_protocol import methods

@@ -15,7 +15,6 @@ from openshell_files_gateway.concurrency.tasks import (
     BackgroundTasks,
     EventFirst,
     Helpers,
-    background,
     cancel,
     race,
     with_helpers,
@@ -140,27 +139,6 @@ async def test_only_a_bug_is_logged(error: Exception) -> None:
         await asyncio.wait({tasks.start(fail(error), "failing")})
         await until(lambda: not tasks, "its owner heard of it")
     assert [line["task"] for line in logs] == (["failing"] if error is BUG else [])
-
-
-async def test_background_tasks_end_with_their_owner() -> None:
-    tasks = BackgroundTasks()
-    ended = tasks.start(asyncio.sleep(0), "ended")
-    running = tasks.start(for_ever(), "running")
-    await ended
-    await tasks.aclose()
-    assert running.cancelled()
-    await until(lambda: not tasks, "none is left")
-
-
-async def test_a_task_beside_a_block_ends_with_it() -> None:
-    async with background(asyncio.sleep(0, "done"), "short") as task:
-        assert await task == "done"
-    started: list[asyncio.Task[None]] = []
-    with pytest.raises(ValueError, match="a bug"):  # noqa: PT012 - the block fails
-        async with background(for_ever(), "endless") as endless:
-            started.append(endless)
-            await fail(BUG)
-    assert [task.cancelled() for task in started] == [True]
 
 
 async def test_work_wins_a_race() -> None:

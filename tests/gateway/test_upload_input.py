@@ -9,9 +9,7 @@ from typing import cast
 import pytest
 from conditions import PATIENCE_SECONDS, until
 from openshell_files_gateway.concurrency.tasks import cancel
-from openshell_files_gateway.files.core.pauses import Pauses
-from openshell_files_gateway.files.upload_input import UploadInput
-from openshell_files_gateway.files.upload_lanes import Read, UploadLanes
+from openshell_files_gateway.files.upload_input import BROKEN, Read, UploadInput
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_protocol.chunks import encode_plain
@@ -48,7 +46,7 @@ async def test_a_write_that_the_sandbox_took_is_movement(declared: int) -> None:
     async def read() -> object:
         return next(messages)
 
-    content = UploadInput(read, None, declared, MAX_CHUNK_BYTES, Pauses(0))
+    content = UploadInput(read, declared, MAX_CHUNK_BYTES)
     await content.read_on()
     await forward(content, recorder)
     assert recorder.seen[-1] == "touch"
@@ -64,19 +62,7 @@ class Relay(Recorder):
         self.seen.append("cancelled")
 
 
-class Lanes:
-    """Two streams, of which the second is lost."""
-
-    count = 2
-
-    async def next(self, _: int) -> bytes | None:
-        raise TransferError(Reason.LANE_LOST, "gone")
-
-    def input_over(self) -> None:
-        raise AssertionError("a lost lane is no end")
-
-
-def reading(*messages: bytes | None) -> Read:
+def reading(*messages: object) -> Read:
     given = iter(messages)
 
     async def read() -> object:
@@ -93,7 +79,7 @@ async def test_an_end_that_is_a_cancellation_is_passed_on_as_one(*, ended: bool)
         return ended
 
     relay = Relay()
-    content = UploadInput(reading(None), None, 0, MAX_CHUNK_BYTES, Pauses(0), confirm)
+    content = UploadInput(reading(None), 0, MAX_CHUNK_BYTES, confirm)
     await content.read_on()
     await forward(content, relay)
     assert relay.seen == ["forward  and end" if ended else "cancelled", "touch"]
@@ -105,7 +91,7 @@ async def test_the_largest_message_passes(size: int) -> None:
     head = 4
     message = b"".join(encode_plain(bytes(size - head)))
     assert len(message) == size
-    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES, Pauses(0))
+    content = UploadInput(reading(message, None), 0, MAX_CHUNK_BYTES)
     async with asyncio.timeout(30):
         await content.read_on()
 
@@ -113,18 +99,16 @@ async def test_the_largest_message_passes(size: int) -> None:
 async def test_a_larger_message_does_not() -> None:
     """UPL-15: whatever gRPC lets through, the agent's frames have no room for it."""
     message = b"".join(encode_plain(bytes(MAX_MESSAGE_BYTES - 3)))
-    content = UploadInput(reading(message, None), None, 0, MAX_CHUNK_BYTES, Pauses(0))
+    content = UploadInput(reading(message, None), 0, MAX_CHUNK_BYTES)
     with pytest.raises(TransferError) as refused:
         await content.read_on()
     assert refused.value.reason is Reason.CHUNK_TOO_LARGE
 
 
-async def test_a_lost_lane_does_not_end_the_input() -> None:
-    """LAN-1: whoever waits for the agent says what happened."""
+async def test_broken_input_has_no_end() -> None:
+    """LAN-8: the agent must not take a lost lane for the end of the content."""
     relay = Relay()
-    content = UploadInput(
-        reading(b"abc", b"def"), cast("UploadLanes", Lanes()), 0, MAX_CHUNK_BYTES, Pauses(0)
-    )
+    content = UploadInput(reading(b"abc", BROKEN), 0, MAX_CHUNK_BYTES)
     await content.read_on()
     forwarding = asyncio.create_task(content.forward(cast("FileRelay", relay), cast("Activity", relay)))
     await until(lambda: "forward abc" in relay.seen, "what came is passed on")

@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 from openshell_files_process.server_process import configure_logs, settle_heap, tune_allocator, wait_for_stop
+from openshell_files_process.tasks import TaskScope
 
 from openshell_files_gateway.auth.assembly import Access, assemble_access
-from openshell_files_gateway.concurrency.tasks import background
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.loading import load_settings
 from openshell_files_gateway.config.settings import GatewaySettings
@@ -59,7 +59,8 @@ def serve(
 async def _serve(settings: GatewaySettings, access: Access, *, json_line: bool, stdin_closes: bool) -> None:
     running = Gateway(settings, access, lifeline=sys.stdin.fileno() if stdin_closes else None)
     try:
-        async with background(wait_for_stop(stdin_closes=stdin_closes), "stop-signal") as stopping:
+        async with TaskScope() as tasks:
+            stopping = tasks.start(wait_for_stop(stdin_closes=stdin_closes), "stop-signal")
             endpoint = await running.start()
             settle_heap()
             print(json.dumps({"endpoint": endpoint}) if json_line else f"listening on {endpoint}", flush=True)

@@ -22,9 +22,9 @@ from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.supervisor_name import local_address
 from openshell_files_gateway.config.tables import ComputeSettings, SandboxSettings
 from openshell_files_gateway.files.capabilities import CapabilityMethods
-from openshell_files_gateway.files.core.lane_budget import LaneStatistics
 from openshell_files_gateway.files.methods import FileMethods
-from openshell_files_gateway.files.upload_lanes import ARRIVAL_SECONDS, LaneTable
+from openshell_files_gateway.files.options.core.lane_budget import LaneStatistics
+from openshell_files_gateway.files.options.lanes import ARRIVAL_SECONDS, LaneTable
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
 from openshell_files_gateway.relay.core.relay_states import RelayState
@@ -153,7 +153,7 @@ class Gateway:
             directory,
             self._broker,
             limits,
-            most_lanes=self._lanes.most,
+            lanes=self._lanes,
             most_transfers=self._transfers.most_of_one_principal,
         )
         commands = CommandMethods(directory, self._broker, self._commands, limits.idle_timeout)

@@ -6,6 +6,7 @@
 * `chunks`: the one message that is on every byte's way, without a copy.
 * `reasons`, `errors`: the error table, and the exception that carries a row.
 * `methods`: the RPCs by path.
+* `durations`: seconds and `google.protobuf.Duration`.
 * `limits`: sizes, times and the channel settings that go with them.
 
 Nothing here knows gRPC, asyncio, files or a clock.

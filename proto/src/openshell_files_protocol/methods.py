@@ -1,7 +1,7 @@
-"""The RPCs of the service by path.
+"""Names of the service: the paths of its RPCs, and the workspace that an empty name stands for.
 
-Clients call them by path because the service's symbol in protobuf's default
-pool belongs to the official SDK (DESIGN decision, docs/adr/0003).
+Clients call RPCs by path because the service's symbol in protobuf's default
+pool belongs to the official SDK (docs/adr/0003).
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 SERVICE: Final = "openshell.v1.OpenShell"
+
+#: Every gateway has this workspace; an empty name in a request stands for it.
+DEFAULT_WORKSPACE: Final = "default"
 
 
 def path(method: str) -> str:

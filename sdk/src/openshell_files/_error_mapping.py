@@ -13,6 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
+from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.errors import FieldViolation
 from openshell_files_protocol.reasons import ERROR_DOMAIN, Code, Reason, Retry, reason_named
 
@@ -235,7 +236,7 @@ def delay_of(duration: Duration) -> float | None:
     """Return a pause that a server asks for, in seconds; None if it is no pause."""
     if not 0 <= duration.seconds <= _LONGEST_DURATION or not 0 <= duration.nanos < 1_000_000_000:
         return None
-    return duration.seconds + duration.nanos / 1e9
+    return seconds_of(duration)
 
 
 def say_which_sandbox(error: FilesError, sandbox: str) -> None:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-
-from openshell_files_gateway.concurrency.tasks import to_the_end
+from openshell_files_process.tasks import to_the_end
 
 #: So long is waited: a reset that comes up to 20 ms behind the end is seen,
 #: with the time that frames need. It is counted in short steps of a loop that

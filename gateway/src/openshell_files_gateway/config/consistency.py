@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from openshell_files_protocol.limits import LEAST_HEARTBEAT_SECONDS
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
 from openshell_files_gateway.config.errors import Problem
 from openshell_files_gateway.config.issuer_urls import UnsafeUrlError, check_issuer, check_url
@@ -20,9 +21,6 @@ from openshell_files_gateway.config.openings import all_are_administrators
 
 if TYPE_CHECKING:
     from openshell_files_gateway.config.tables import GatewayTables, OidcSettings, RelaySettings
-
-#: Exists without being listed.
-DEFAULT_WORKSPACE: Final = "default"
 
 #: A session lives through one heartbeat that is late or lost: so many intervals fit into the silence.
 LATE_HEARTBEATS: Final = 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES, MOST_HEARTBEAT_SECONDS
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -300,7 +301,7 @@ class SandboxSettings(_Table):
     name: Identifier
     """What people call it; unique in its workspace."""
 
-    workspace: Identifier = "default"
+    workspace: Identifier = DEFAULT_WORKSPACE
     """The workspace whose members may use it."""
 
     agent_port: Annotated[int, Field(ge=1, le=65535)] | None = None

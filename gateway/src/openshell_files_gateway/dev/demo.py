@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from openshell_files_process.server_process import wait_for_stop
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.limits import MIB
 
-from openshell_files_gateway.concurrency.tasks import background
 from openshell_files_gateway.dev.process import ChildFailedError, stop_process
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
 from openshell_files_gateway.installed import command
@@ -39,10 +39,9 @@ async def run_demo(size_mib: int) -> int:
     Returns:
         The exit status.
     """
-    async with (
-        background(wait_for_stop(), "stop-signal") as stopping,
-        background(_demo(size_mib), "demo") as running,
-    ):
+    async with TaskScope() as tasks:
+        stopping = tasks.start(wait_for_stop(), "stop-signal")
+        running = tasks.start(_demo(size_mib), "demo")
         await asyncio.wait({stopping, running}, return_when=asyncio.FIRST_COMPLETED)
         interrupted = not running.done()
     if interrupted:

@@ -111,7 +111,7 @@ class Child:
         process = self._process
         if process is not None:
             await stop_process(process, self.name)
-        await self._tasks.aclose()
+        await self._tasks.end()
         if self._lifeline is not None:
             lifeline, self._lifeline = self._lifeline, None
             for end in lifeline:

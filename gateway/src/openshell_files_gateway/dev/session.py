@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from openshell_files_process.server_process import wait_for_stop
+from openshell_files_process.tasks import TaskScope
 
-from openshell_files_gateway.concurrency.tasks import background
 from openshell_files_gateway.dev.process import ChildFailedError
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackDescription, StackSettings
 from openshell_files_gateway.installed import command
@@ -37,10 +37,9 @@ async def run_dev(
     """
     stack = DevelopmentStack(StackSettings(port=port, root=root, sandboxes=sandboxes))
     try:
-        async with (
-            background(wait_for_stop(), "stop-signal") as stopping,
-            background(stack.start(), "stack-start") as starting,
-        ):
+        async with TaskScope() as tasks:
+            stopping = tasks.start(wait_for_stop(), "stop-signal")
+            starting = tasks.start(stack.start(), "stack-start")
             await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 return 0

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
+
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer
 from openshell_files_gateway.concurrency.tasks import Helpers, in_thread, with_helpers
 from openshell_files_gateway.config.signing_key import load_or_create_signing_key
@@ -21,7 +23,6 @@ from openshell_files_gateway.dev.process import Child
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.simulation.processes.sandbox_home import SKELETON, WORKDIR
 
-WORKSPACE: Final = "default"
 AUDIENCE: Final = "openshell-files-dev"
 GATEWAY_ID: Final = "openshell-files-dev"
 
@@ -151,7 +152,7 @@ class DevelopmentStack:
             client_id=provider.client_id,
             client_secret=provider.client_secret,
             token=provider.issue(ttl=_TOKEN_SECONDS),
-            workspace=WORKSPACE,
+            workspace=DEFAULT_WORKSPACE,
             sandboxes=self.sandboxes,
             pids={"gateway": self.gateway.pid, "supervisors": [child.pid for child in self.supervisors]},
         )
@@ -275,11 +276,11 @@ class DevelopmentStack:
                 "[[sandboxes]]",
                 f"id = {json.dumps(sandbox.id)}",
                 f"name = {json.dumps(sandbox.name)}",
-                f"workspace = {json.dumps(WORKSPACE)}",
+                f"workspace = {json.dumps(DEFAULT_WORKSPACE)}",
             ]
         lines += [
             "[[workspaces]]",
-            f"name = {json.dumps(WORKSPACE)}",
+            f"name = {json.dumps(DEFAULT_WORKSPACE)}",
             f"members = [{{subject = {json.dumps(provider.client_id)}}}]",
         ]
         return "\n".join(lines) + "\n"

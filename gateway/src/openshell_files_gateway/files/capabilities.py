@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
+from openshell_files_protocol.durations import duration_of, seconds_of
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_WRITE_BYTES
-from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.config.tables import LimitSettings
-from openshell_files_gateway.files.durations import duration, seconds
+from openshell_files_gateway.files.options.lanes import LaneTable
+from openshell_files_gateway.files.options.waiting import waiting_capability
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.targets import file_agent_of
 from openshell_files_gateway.sandboxes.directory import SandboxDirectory
@@ -25,7 +27,7 @@ class CapabilityMethods:
         directory: finds sandboxes and hides other people's (AUT-5).
         broker: knows the supervisors' sessions.
         limits: the gateway's own.
-        most_lanes: streams that one upload may have, the first included.
+        lanes: announces how many streams an upload may have.
         most_transfers: file operations that one caller may run in a sandbox.
     """
 
@@ -35,13 +37,13 @@ class CapabilityMethods:
         broker: RelayBroker,
         limits: LimitSettings,
         *,
-        most_lanes: int,
+        lanes: LaneTable,
         most_transfers: int,
     ) -> None:
         self._directory = directory
         self._broker = broker
         self._limits = limits
-        self._most_lanes = most_lanes
+        self._lanes = lanes
         self._most_transfers = most_transfers
 
     def implementations(self) -> dict[str, Implementation]:
@@ -74,7 +76,7 @@ class CapabilityMethods:
     ) -> files_pb2.GetTransferCapabilitiesResponse:
         """Return the stricter of the gateway's and the agent's limits, and the options that both have (CAP-2)."""
         own = self._limits
-        answer = files_pb2.GetTransferCapabilitiesResponse(
+        return files_pb2.GetTransferCapabilitiesResponse(
             max_chunk_bytes=_least(own.max_chunk_bytes, agent.max_chunk_bytes),
             max_file_bytes=_least(own.max_file_bytes, agent.max_file_bytes),
             idle_timeout=_shortest(own.idle_timeout, agent.idle_timeout),
@@ -84,12 +86,9 @@ class CapabilityMethods:
             max_concurrent_transfers=self._most_transfers,
             max_write_bytes=MAX_WRITE_BYTES,
             digests=self._digests(agent),
+            lanes=self._lanes.capability(),
+            waiting=waiting_capability(own.max_pause, agent),
         )
-        if self._most_lanes > 1:
-            answer.lanes.CopyFrom(file_options_pb2.LanesCapability(max_lanes=self._most_lanes))
-        if own.max_pause > 0 and agent.takes_waiting:
-            answer.waiting.CopyFrom(file_options_pb2.WaitingCapability(max_pause=duration(own.max_pause)))
-        return answer
 
     def _digests(
         self, agent: file_relay_pb2.FileTransferCapability
@@ -105,5 +104,5 @@ def _least(own: int, announced: int) -> int:
 
 
 def _shortest(own: float, announced: Duration) -> Duration:
-    theirs = seconds(announced)
-    return duration(min(own, theirs) if theirs > 0 else own)
+    theirs = seconds_of(announced)
+    return duration_of(min(own, theirs) if theirs > 0 else own)

@@ -17,20 +17,19 @@ from typing import Any, Final
 import structlog
 from google.protobuf.message import Message
 from openshell_files_process.agent_secret import SecretError, load_secret
+from openshell_files_protocol.durations import duration_of
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_WRITE_BYTES, MIN_CHUNK_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.concurrency.stream_end import ended_for_good
-from openshell_files_gateway.concurrency.tasks import Helpers, ends_within, with_helpers
+from openshell_files_gateway.concurrency.tasks import Helpers, cancel, ends_within, with_helpers
 from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.core.content_count import ContentCount
-from openshell_files_gateway.files.core.lane_budget import check_lane, lanes_of
-from openshell_files_gateway.files.core.pauses import Pauses
-from openshell_files_gateway.files.durations import duration
-from openshell_files_gateway.files.upload_input import UploadInput
-from openshell_files_gateway.files.upload_lanes import LaneKey, LaneTable, UploadLanes
+from openshell_files_gateway.files.options.lanes import LaneTable
+from openshell_files_gateway.files.options.waiting import with_bounded_pauses
+from openshell_files_gateway.files.upload_input import UploadInput, UploadStreams
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.relay.pool import RelayPool
@@ -108,35 +107,30 @@ class FileMethods:
         """UploadFile (UPL-1 to UPL-18): forwards until the agent gives a result."""
         first = await self._first_message(call)
         if first.WhichOneof("payload") == "lane":
-            return await self._carry_lane(first.lane, call)
+            sandbox = self._sandbox_of_rfc_message(first.lane, call)
+            await self._lanes.carry(first.lane, sandbox.id, call)
+            return files_pb2.UploadFileResponse().SerializeToString()
         metadata = first.metadata
         sandbox = self._sandbox_of_rfc_message(metadata, call)
         call.facts |= {"path": metadata.remote_path, "declared_bytes": metadata.size_bytes}
-        response = await self._upload_streams(metadata, sandbox, call)
+        response = await self._upload(metadata, sandbox, call)
         call.facts["published_bytes"] = response.bytes_written
         return response.SerializeToString()
 
-    async def _upload_streams(
+    async def _upload(
         self, metadata: files_pb2.UploadFileMetadata, sandbox: Sandbox, call: Call
     ) -> files_pb2.UploadFileResponse:
-        """Forward what comes on the call's stream, and on the others of an upload that has several (LAN-1)."""
-        count = lanes_of(metadata)
-        if count > 1:
-            call.facts["lanes"] = count
-        # The agent gets one stream, however many there are here.
-        metadata.ClearField("lanes")
-        key = LaneKey(call.user.key, sandbox.id, metadata.upload_id, metadata.epoch)
+        """Take a slot, open a relay, and forward the upload's messages."""
+        opening = self._lanes.streams_of(metadata, sandbox.id, call)
         send = partial(call.context.send_initial_metadata, ())
         confirm_end = None if metadata.explicit_finish else partial(ended_for_good, send)
         # Nothing is taken or read ahead for a transfer that is not counted yet.
         async with self._transfers.taken(sandbox.id, call.user.key):
-            with self._lanes.opened(key, count, call.transfer_id) as lanes:
+            with opening as streams:
                 content = UploadInput(
-                    call.context.read,
-                    lanes,
+                    with_bounded_pauses(streams.read, self._limits.max_pause),
                     metadata.size_bytes,
                     self._limits.max_chunk_bytes,
-                    Pauses(self._limits.max_pause),
                     confirm_end,
                 )
 
@@ -144,22 +138,12 @@ class FileMethods:
                     helpers.start(content.read_on(), "upload-read")
                     async with self._relayed(sandbox, call) as operation:
                         await self._open(operation, upload=metadata)
-                        return await self._run_upload(operation, content, lanes, helpers)
+                        return await self._run_upload(operation, content, streams, helpers)
 
                 try:
                     return await with_helpers(carried)
                 finally:
                     call.facts |= content.count.facts()
-
-    async def _carry_lane(self, lane: file_options_pb2.UploadLane, call: Call) -> bytes:
-        """Carry one of the streams that an upload has beyond its first (LAN-1)."""
-        check_lane(lane)
-        sandbox = self._sandbox_of_rfc_message(lane, call)
-        call.facts["lane"] = lane.index
-        upload = await self._lanes.find(LaneKey(call.user.key, sandbox.id, lane.upload_id, lane.epoch))
-        call.rename(upload.transfer_id)
-        await upload.carry(lane.index, call.context.read, partial(call.context.send_initial_metadata, ()))
-        return files_pb2.UploadFileResponse().SerializeToString()
 
     async def write_file(self, data: bytes, call: Call) -> bytes:
         """WriteFile (UPL-16)."""
@@ -306,8 +290,8 @@ class FileMethods:
             digests=self._limits.digest_numbers,
             limits=file_relay_pb2.FileRelayLimits(
                 max_file_bytes=self._limits.max_file_bytes,
-                idle_timeout=duration(self._limits.idle_timeout),
-                upload_expiry=duration(self._limits.upload_expiry),
+                idle_timeout=duration_of(self._limits.idle_timeout),
+                upload_expiry=duration_of(self._limits.upload_expiry),
                 max_uploads_per_sandbox=self._limits.max_uploads_per_sandbox,
                 max_uploads_per_principal=self._limits.max_uploads_per_principal,
             ),
@@ -333,23 +317,22 @@ class FileMethods:
             return operation.relay.last(frame, answer)
 
     async def _run_upload(
-        self, operation: _Operation, content: UploadInput, lanes: UploadLanes | None, helpers: Helpers
+        self, operation: _Operation, content: UploadInput, streams: UploadStreams, helpers: Helpers
     ) -> files_pb2.UploadFileResponse:
         """Forward the caller's streams until the agent answers (UPL-13)."""
         operation.relay.input_over = False
         forwarding = helpers.start(content.forward(operation.relay, operation.activity), "upload-forward")
-        answer = operation.relay.next_frame()
         try:
-            frame = await operation.activity.watched(answer if lanes is None else lanes.unless_lost(answer))
+            frame = await operation.activity.watched(streams.unless_broken(operation.relay.next_frame()))
             response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
             if operation.relay.reusable:
                 operation.relay.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
         except asyncio.CancelledError:
-            await helpers.stop(forwarding)
+            await cancel(forwarding)
             await self._farewell(operation)
             raise
         finally:
-            await helpers.stop(forwarding)
+            await cancel(forwarding)
         return response
 
     @staticmethod

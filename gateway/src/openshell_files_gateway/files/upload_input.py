@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from time import monotonic
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar
 
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import MAX_RELAY_PAYLOAD
@@ -14,8 +13,6 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.files.core.content_count import ContentCount
-from openshell_files_gateway.files.core.pauses import Pauses
-from openshell_files_gateway.files.upload_lanes import Read, UploadLanes
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.file_relay import FileRelay
@@ -28,6 +25,46 @@ _HEADER_ROOM: Final = 64
 _SMALL_BYTES: Final = 64 * KIB
 
 
+_T = TypeVar("_T")
+
+#: Reads the next message of an upload. A result that is not bytes is the end of the input, or `BROKEN`.
+Read = Callable[[], Coroutine[Any, Any, object]]
+
+#: Read instead of a message: the input broke, which is not its end. `UploadStreams.unless_broken` raises the reason.
+BROKEN: Final = object()
+
+
+class UploadStreams(Protocol):
+    """The streams that an upload's messages come over."""
+
+    async def read(self) -> object:
+        """Read the next message; see `Read`."""
+        ...
+
+    async def unless_broken(self, answer: Coroutine[Any, Any, _T]) -> _T:
+        """Return the result of `answer`, unless a stream breaks first.
+
+        Raises:
+            TransferError: the reason why the input broke; or raised by `answer`.
+        """
+        ...
+
+
+class SingleStream:
+    """The one stream of an upload without lanes. Its end is the end of the call, so it cannot break."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    async def read(self) -> object:
+        """Read the next message; see `Read`."""
+        return await self._read()
+
+    async def unless_broken(self, answer: Coroutine[Any, Any, _T]) -> _T:
+        """Return the result of `answer`."""
+        return await answer
+
+
 class UploadInput:
     """Reads the caller's messages in their order, and forwards them as they came (FRM-4).
 
@@ -35,11 +72,9 @@ class UploadInput:
     no relay yet: a small file is all there when the relay is.
 
     Args:
-        read: reads the first stream, which has given the metadata.
-        lanes: the other streams; None if there are none.
-        declared_bytes: size of the file as the caller says; 0 if it does not.
-        max_chunk_bytes: largest chunk, for the refusal of a larger one.
-        pauses: bounds how long the caller may say that it waits (WAI-2).
+        read: reads the messages that follow the metadata.
+        declared_bytes: size of the file that the caller declares; 0 for none.
+        max_chunk_bytes: limit that the refusal of a larger chunk names.
         confirm_end: asked whether the caller ended its stream, and did not
             cancel; None if it makes no difference, since only a finish
             publishes (UPL-3).
@@ -48,17 +83,13 @@ class UploadInput:
     def __init__(
         self,
         read: Read,
-        lanes: UploadLanes | None,
         declared_bytes: int,
         max_chunk_bytes: int,
-        pauses: Pauses,
         confirm_end: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._read = read
-        self._lanes = lanes
         self._batch = MessageBatch(short=0 < declared_bytes <= _SMALL_BYTES)
         self._max_chunk_bytes = max_chunk_bytes
-        self._pauses = pauses
         self._confirm_end = confirm_end
         self._activity: Activity | None = None
         #: Of what came from the caller.
@@ -67,27 +98,20 @@ class UploadInput:
     async def read_on(self) -> None:
         """Read until the end, in a task of its own.
 
-        Ends quietly if a lane is lost: whoever waits for the agent finds out.
+        Returns without an error if the input breaks: `UploadStreams.unless_broken` raises it.
 
         Raises:
             TransferError: CHUNK_TOO_LARGE, or INVALID_REQUEST for another
-                message above 1 MiB (UPL-6); TRANSFER_IDLE if the caller waits
-                too long for its source (WAI-2).
+                message above 1 MiB (UPL-6); or raised by the reader.
         """
-        count = self._lanes.count if self._lanes is not None else 1
-        position = 0
-        while isinstance(message := await self._next(position % count), bytes):
+        while isinstance(message := await self._read(), bytes):
             if self._activity is not None:
                 self._activity.touch()
             content_bytes = self.count.add(message)
             if len(message) > MAX_MESSAGE_BYTES:
                 raise self._too_large(message, content_bytes)
-            self._pauses.check(message, monotonic())
-            position += 1
             await self._batch.put(message)
-        if message is not _LOST:
-            if self._lanes is not None:
-                self._lanes.input_over()
+        if message is not BROKEN:
             self._batch.end()
 
     async def forward(self, relay: FileRelay, activity: Activity) -> None:
@@ -116,15 +140,6 @@ class UploadInput:
     async def _take(self) -> list[bytes]:
         return await self._batch.take(MAX_RELAY_PAYLOAD - _HEADER_ROOM)
 
-    async def _next(self, index: int) -> object:
-        """Return the next message of a stream, `_LOST` if it is lost, or something else at its end."""
-        if self._lanes is None or index == 0:
-            return await self._read()
-        try:
-            return await self._lanes.next(index)
-        except TransferError:
-            return _LOST
-
     def _too_large(self, message: bytes, content_bytes: int) -> TransferError:
         if not content_bytes:
             return invalid(
@@ -135,7 +150,3 @@ class UploadInput:
             f"a chunk has {content_bytes} bytes, at most {self._max_chunk_bytes} are allowed",
             {"max_chunk_bytes": str(self._max_chunk_bytes)},
         )
-
-
-#: Instead of a message: the stream that was to give it did not come, or broke off.
-_LOST: Final = object()

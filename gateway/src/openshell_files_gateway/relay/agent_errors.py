@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.errors import FieldViolation, TransferError
 from openshell_files_protocol.reasons import Code, Reason, reason_named
 
@@ -51,4 +52,4 @@ def error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
 
 def _seconds(delay: duration_pb2.Duration) -> float:
     """Return the delay; what the agent gives need not be a duration that makes sense."""
-    return min(max(delay.seconds + delay.nanos / 1e9, 0.0), _MAX_RETRY_SECONDS)
+    return min(max(seconds_of(delay), 0.0), _MAX_RETRY_SECONDS)

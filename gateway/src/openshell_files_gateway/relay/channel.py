@@ -178,7 +178,7 @@ class RelayChannel:
 
     async def aclose(self) -> None:
         """Cancel a read of the idle relay; the RelayStream call is over."""
-        await self._tasks.aclose()
+        await self._tasks.end()
 
     async def wait_closed(self) -> None:
         """Wait until the requester is done with the channel."""

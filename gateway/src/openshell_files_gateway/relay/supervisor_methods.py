@@ -7,6 +7,7 @@ import uuid
 from typing import Final, Protocol
 
 import structlog
+from openshell_files_protocol.durations import duration_of
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 from openshell_files_protocol.reasons import Reason
@@ -86,8 +87,9 @@ class SupervisorMethods:
         """ConnectSupervisor: the control stream of one sandbox (RLY-1, RLY-4)."""
         hello = await self._hello(call)
         session = SupervisorSession(str(uuid.uuid4()), hello)
-        accepted = openshell_pb2.SessionAccepted(session_id=session.session_id)
-        accepted.heartbeat_interval.FromNanoseconds(int(self._heartbeat * 1e9))
+        accepted = openshell_pb2.SessionAccepted(
+            session_id=session.session_id, heartbeat_interval=duration_of(self._heartbeat)
+        )
         # Queued before the session is known to anybody, so that no RelayOpen
         # overtakes it (upstream's supervisor takes that as fatal).
         session.send_first(openshell_pb2.GatewayMessage(session_accepted=accepted))

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.sandboxes import phases
-
-DEFAULT_WORKSPACE: Final = "default"
 
 #: Of what a caller sent, in an error.
 _TOLD_CHARACTERS: Final = 100

@@ -54,7 +54,7 @@ TRANSFER_ID_METADATA: Final = "x-request-id"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Authenticator(Protocol):
+class CallAuthenticator(Protocol):
     """Tells who is calling."""
 
     async def authenticate(self, authorization: list[str]) -> Principal:
@@ -145,7 +145,7 @@ class CallGuard:
     read through the context) and the `Call`, and raises TransferError.
     """
 
-    def __init__(self, authenticator: Authenticator, policy: Policy) -> None:
+    def __init__(self, authenticator: CallAuthenticator, policy: Policy) -> None:
         self._authenticator = authenticator
         self._policy = policy
         self._strangers = Strangers()

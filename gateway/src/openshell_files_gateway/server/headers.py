@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-
-from openshell_files_gateway.concurrency.tasks import to_the_end
+from openshell_files_process.tasks import to_the_end
 
 
 async def send_headers(context: grpc.aio.ServicerContext[Any, Any]) -> None:

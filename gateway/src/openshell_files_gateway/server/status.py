@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, NoReturn
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
+from openshell_files_protocol.durations import duration_of
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import ERROR_DOMAIN
 
@@ -41,9 +42,7 @@ def status_of(error: TransferError, transfer_id: str) -> status_pb2.Status:
         ]
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
     if error.retry_delay is not None:
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(error.retry_delay * 1e9))
-        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=duration_of(error.retry_delay))))
     message = _cut_text(error.message, MAX_MESSAGE_BYTES)
     return status_pb2.Status(code=error.code.value, message=message, details=packed)
 

@@ -109,7 +109,7 @@ class SandboxLifecycle:
     async def aclose(self) -> None:
         """End what is under way and close the database; sandboxes stay as they are."""
         self._closing = True
-        await self._tasks.aclose()
+        await self._tasks.end()
         await self._store.aclose()
 
     async def create(self, wish: SandboxWish, request: AdmittedRequest | None) -> Sandbox:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
+from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Code, Reason
@@ -76,11 +76,7 @@ def _waiting_interval(answer: files_pb2.GetTransferCapabilitiesResponse) -> floa
     The gateway ends what stands still for its idle timeout. A timeout that is
     shorter than any real one would make a flood of such messages.
     """
-    idle = _seconds(answer.idle_timeout)
-    if _seconds(answer.waiting.max_pause) <= 0 or idle <= 0:
+    idle = seconds_of(answer.idle_timeout)
+    if seconds_of(answer.waiting.max_pause) <= 0 or idle <= 0:
         return None
     return max(_LEAST_WAITING_SECONDS, idle / _WAITING_PER_TIMEOUT)
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.unknown_fields import UnknownFieldSet
+from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.limits import LEAST_HEARTBEAT_SECONDS, MOST_HEARTBEAT_SECONDS
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
@@ -62,7 +63,7 @@ def announced_seconds(accepted: openshell_pb2.SessionAccepted) -> float | None:
     Both generations are understood: a duration, and a number of seconds in a
     field that is reserved by now.
     """
-    seconds = accepted.heartbeat_interval.seconds + accepted.heartbeat_interval.nanos / 1e9
+    seconds = seconds_of(accepted.heartbeat_interval)
     if seconds <= 0:
         seconds = 0.0
         fields = UnknownFieldSet(accepted)

@@ -114,7 +114,7 @@ class JwksCache:
         """End the tasks and close the connections."""
         self._closed = True
         self._upkeep = self._refresh = None
-        await self._tasks.aclose()
+        await self._tasks.end()
         await self._source.aclose()
 
     async def find(self, key_id: str) -> VerificationKey:

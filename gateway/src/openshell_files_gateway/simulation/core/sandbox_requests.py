@@ -12,13 +12,12 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from openshell_files_protocol.errors import invalid
 from openshell_files_protocol.limits import KIB
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 from openshell_files_protocol.pb.openshell.datamodel.v1 import datamodel_pb2
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2, sandboxes_pb2
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-DEFAULT_WORKSPACE: Final = "default"
 
 #: Upstream's fields of CreateSandboxRequest that are not in our messages.
 _UNSERVED_WISHES: Final = {

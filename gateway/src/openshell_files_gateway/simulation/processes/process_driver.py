@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
+from openshell_files_process.tasks import TaskScope
 
-from openshell_files_gateway.concurrency.tasks import BackgroundTasks, background, cancel, in_thread
+from openshell_files_gateway.concurrency.tasks import BackgroundTasks, cancel, in_thread
 from openshell_files_gateway.simulation.processes.process_table import HeldProcess, pids_with_option
 from openshell_files_gateway.simulation.processes.sandbox_home import WORKDIR, SandboxHome
 from openshell_files_gateway.simulation.processes.tree_removal import remove_tree
@@ -158,7 +159,7 @@ class ProcessDriver:
         Args:
             stop: end the supervisors too.
         """
-        await self._tasks.aclose()
+        await self._tasks.end()
         if stop:
             await asyncio.gather(*map(self.stop, list(self._watches)))
         self._watches.clear()
@@ -256,7 +257,8 @@ class ProcessDriver:
 
     async def _attend(self, sandbox_id: str, process: HeldProcess) -> None:
         """Wait until a supervisor ends, and keep its log within bounds meanwhile."""
-        async with background(process.wait(), f"end of {process.pid}") as ended:
+        async with TaskScope() as tasks:
+            ended = tasks.start(process.wait(), f"end of {process.pid}")
             while not (await asyncio.wait({ended}, timeout=_LOG_SECONDS))[0]:
                 await in_thread(self.home(sandbox_id).bound_log)
             ended.result()

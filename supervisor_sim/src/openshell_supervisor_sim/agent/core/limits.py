@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 from openshell_files_protocol.digests import PREFERRED, DigestAlgorithm
+from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 
@@ -71,5 +72,5 @@ def _least(own: int, *others: int) -> int:
 
 
 def _shortest(own: float, other: Duration) -> float:
-    theirs = other.seconds + other.nanos / 1e9
+    theirs = seconds_of(other)
     return min(own, theirs) if theirs > 0 else own

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2
 from openshell_files_protocol.reasons import Reason
@@ -94,8 +95,7 @@ def command_of(request: exec_pb2.ExecSandboxRequest, workdir: str) -> Command:
         _check_text("environment", name, _MAX_VALUE_BYTES)
         _check_text("environment", value, _MAX_VALUE_BYTES)
     _check_text("workdir", request.workdir, _MAX_WORKDIR_BYTES)
-    timeout = request.execution_timeout
-    seconds = timeout.seconds + timeout.nanos / 1e9
+    seconds = seconds_of(request.execution_timeout)
     if seconds < 0:
         raise invalid("execution_timeout", "is negative")
     return Command(

@@ -48,7 +48,7 @@ class LaneBudget:
         self._taken = self._waiting = self._refused = 0
 
     @property
-    def most(self) -> int:
+    def most_streams(self) -> int:
         """Over how many streams an upload may travel if enough are free, the first included."""
         return 1 + min(MOST_LANES - 1, self._max_of_principal)
 

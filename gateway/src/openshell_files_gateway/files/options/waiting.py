@@ -1,0 +1,43 @@
+"""The message `waiting`: an upload's caller says that its source has nothing to read yet (WAI-1, WAI-2)."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from openshell_files_protocol.durations import duration_of
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2
+
+from openshell_files_gateway.files.options.core.pauses import Pauses
+from openshell_files_gateway.files.upload_input import Read
+
+
+def with_bounded_pauses(read: Read, max_pause: float) -> Read:
+    """Return a reader that raises TRANSFER_IDLE when a pause lasts too long.
+
+    Args:
+        read: reads the upload's messages.
+        max_pause: longest pause in seconds; 0 refuses the first `waiting`.
+    """
+    pauses = Pauses(max_pause)
+
+    async def read_and_check() -> object:
+        message = await read()
+        if isinstance(message, bytes):
+            pauses.check(message, monotonic())
+        return message
+
+    return read_and_check
+
+
+def waiting_capability(
+    max_pause: float, agent: file_relay_pb2.FileTransferCapability
+) -> file_options_pb2.WaitingCapability | None:
+    """Return the capability that the gateway announces (CAP-3); None unless gateway and agent both take `waiting`.
+
+    Args:
+        max_pause: the gateway's longest pause in seconds.
+        agent: the agent's announcement.
+    """
+    if max_pause <= 0 or not agent.takes_waiting:
+        return None
+    return file_options_pb2.WaitingCapability(max_pause=duration_of(max_pause))
