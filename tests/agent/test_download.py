@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,49 @@ async def test_a_slow_reader_holds_little(agent: FileAgent, sandbox: Sandbox) ->
             await asyncio.sleep(0)
         assert sandbox.fs.calls["preadv"] <= 5
         assert len((await receive_download(peer)).content) == 32 * MIB
+
+
+async def test_a_long_hole_comes_in_parts(agent: FileAgent, sandbox: Sandbox) -> None:
+    """DWN-17: its parts do not wait for one another, and a peer that is gone is noticed between them."""
+    with (sandbox.root / "file").open("wb") as file:
+        file.truncate(1 << 40)
+    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(download=request))
+        await peer.accepted()
+        for kind in ("header", "data", "data"):
+            frame = await peer.next()
+            assert frame is not None
+            assert frame.download.WhichOneof("payload") == kind
+        await peer.vanish()
+    assert agent.statistics().active_downloads == 0
+
+
+async def test_a_disk_that_takes_long_is_work(agent: FileAgent, sandbox: Sandbox) -> None:
+    """FRM-7: also behind the first batch."""
+    (sandbox.root / "file").write_bytes(bytes(8 * MIB))
+    reading, go_on = threading.Event(), threading.Event()
+    chunks = 0
+
+    def hold() -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks > 2:
+            reading.set()
+            go_on.wait()
+
+    sandbox.on_trace["download.chunk"] = hold
+    request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
+    limits = file_relay_pb2.FileRelayLimits()
+    limits.idle_timeout.FromMilliseconds(200)
+    async with peer_of(agent) as peer:
+        await peer.send(opened(download=request, limits=limits))
+        await until(reading.is_set)
+        while (frame := await peer.next()) is not None and frame.WhichOneof("frame") != "working":
+            pass
+        assert frame is not None
+        go_on.set()
+        assert (await peer.last_frame()).download_end.bytes_sent == 8 * MIB
 
 
 @pytest.mark.parametrize("how", ["cancel", "vanish"])

@@ -27,6 +27,7 @@ from agent.agent_harness import (
 from bit_flipper import flip_in_file, flipped
 from digest_values import BLAKE3, SHA256, UNKNOWN, Algorithm, digest_of, finish_of
 from openshell_files_protocol import digests
+from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -552,3 +553,46 @@ def test_the_journal_of_a_newer_agent(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(RuntimeError, match="newer agent"):
         Journal(tmp_path)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize(
+    ("field", "operation"),
+    [
+        ("metadata.accepted_digests", "start_upload"),
+        ("metadata.accepted_digests", "upload"),
+        ("metadata.accepted_digests", "write_file"),
+        ("accepted_digests", "download"),
+        ("accepted_digests", "stat_file"),
+    ],
+)
+async def test_a_list_of_algorithms_has_a_bound(
+    agent: FileAgent, sandbox: Sandbox, field: str, operation: str, extra: int
+) -> None:
+    """DIG-21: every entry costs time that other callers wait for."""
+    (sandbox.root / "file").write_bytes(b"abc")
+    listed = [*[UNKNOWN] * (15 + extra), SHA256]
+    about = metadata("/file", 3, accepted_digests=listed)
+    request: dict[str, Any] = {
+        "start_upload": files_pb2.StartUploadRequest(metadata=about),
+        "upload": about,
+        "write_file": files_pb2.WriteFileRequest(
+            metadata=about, content=b"abc", crc32c=crc32c(b"abc"), digest=digest_of(b"abc")
+        ),
+        "download": files_pb2.DownloadFileRequest(
+            remote_path="/file", checked=True, accepted_digests=listed
+        ),
+        "stat_file": files_pb2.StatFileRequest(
+            remote_path="/file", include_digest=True, accepted_digests=listed
+        ),
+    }
+    async with peer_of(agent) as peer:
+        await peer.send(opened(**{operation: request[operation]}))
+        if operation == "upload":
+            await peer.data(0, b"abc")
+            await peer.finish(b"abc")
+        frame = await peer.last_frame()
+    if extra:
+        assert [violation.field for violation in frame.error.field_violations] == [field]
+    else:
+        assert frame.WhichOneof("frame") in {operation, "download_end"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from agent.agent_harness import UNKNOWN as UNKNOWN_STATE
 from agent.agent_harness import (
     Peer,
     Refused,
@@ -96,6 +97,8 @@ async def test_the_algorithm_of_its_digest(agent: FileAgent) -> None:
         told = {"digest": digest_of(b"abc", algorithm)}
         answer = await write(agent, b"abc", told, accepted_digests=[SHA256, BLAKE3])
         assert answer.file.digest == told["digest"]
+    alone = {"digest": digest_of(b"abc", BLAKE3)}
+    assert (await write(agent, b"abc", alone)).file.digest == alone["digest"]
     told = {"digest": digest_of(b"abc", UNKNOWN)}
     assert (
         await refused(agent, b"abc", told, accepted_digests=[UNKNOWN])
@@ -136,12 +139,14 @@ async def test_wrong_content_is_refused(
     (sandbox.root / "file").write_bytes(b"old")
     assert (await refused(agent, content, changes, **names)).reason is reason
     assert (sandbox.root / "file").read_bytes() == b"old"
+    assert not sandbox.leftovers()
     if not names:
-        assert not sandbox.leftovers()
-    elif reason is Reason.DIGEST_MISMATCH:
+        return
+    if reason is Reason.DIGEST_MISMATCH:
         status = await get_upload(agent, request_id="r")
         assert (status.state, status.failure_reason) == (files_pb2.UPLOAD_STATE_ABORTED, reason.name)
     else:
+        assert (await get_upload(agent, request_id="r")).state == UNKNOWN_STATE
         await write(agent, content, **names)
         assert (sandbox.root / "file").read_bytes() == content
 
@@ -157,7 +162,7 @@ async def test_wrong_content_is_refused(
         ({}, {"digest": None}, "digest"),
         ({}, {"digest": files_pb2.Digest(algorithm=SHA256, value=bytes(31))}, "digest.value"),
         ({}, {"digest": files_pb2.Digest(value=bytes(32))}, "digest.algorithm"),
-        ({}, {"digest": digest_of(b"abc", BLAKE3)}, "digest.algorithm"),
+        ({"accepted_digests": [SHA256]}, {"digest": digest_of(b"abc", BLAKE3)}, "digest.algorithm"),
         ({"accepted_digests": [BLAKE3]}, {}, "digest.algorithm"),
         ({"request_id": "r" * 129}, {}, "metadata.request_id"),
         ({"mode": 0o40755}, {}, "metadata.mode"),
@@ -231,6 +236,16 @@ async def test_the_same_upload_in_messages(agent: FileAgent) -> None:
     sent = await put(agent, "/file", b"xyz", request_id="s")
     repeated = await write(agent, b"xyz", request_id="s")
     assert (repeated.replayed, repeated.file) == (True, sent.file)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (3, 0)])
+async def test_a_size_that_is_left_out_is_that_of_the_content(agent: FileAgent, sizes: tuple[int, int]) -> None:
+    """UPL-60."""
+    answers = [
+        await write(agent, b"abc", {"metadata": metadata("/file", size, request_id="r")}) for size in sizes
+    ]
+    assert [answer.replayed for answer in answers] == [False, True]
+    assert (await put(agent, "/file", b"abc", request_id="r")).replayed
 
 
 async def test_a_repeated_one_of_a_file_that_was_there(agent: FileAgent) -> None:

@@ -145,27 +145,6 @@ async def test_another_answer_is_none(harness: GatewayHarness, supervisor: FakeS
     assert reason_of(refused.value) == "AGENT_PROTOCOL_ERROR"
 
 
-@pytest.mark.parametrize("why", ["cancelled", "deadline"])
-async def test_a_caller_who_leaves_is_told_of(
-    harness: GatewayHarness, supervisor: FakeSupervisor, why: str
-) -> None:
-    """FRM-16: the agent learns that nobody waits any more, and the relay ends."""
-    channel: Any = harness.channel()
-    timeout = 1 if why == "deadline" else None
-    call = channel.unary_unary(methods.WRITE_FILE)(
-        request_of().SerializeToString(), metadata=harness.user(), timeout=timeout
-    )
-    relay = await supervisor.take_relay()
-    await relay.next_write()
-    if why == "cancelled":
-        call.cancel()
-    frame = await relay.next_frame()
-    assert frame is not None
-    assert frame.input_end.cancelled
-    assert await relay.next_frame() is None
-    await until(lambda: harness.gateway.statistics().transfers.active == 0, "the transfer is over")
-
-
 async def test_a_caller_who_leaves_before_the_relay_writes_nothing(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:

@@ -31,6 +31,7 @@ from openshell_files_gateway.files.options.lanes import LaneTable
 from openshell_files_gateway.files.options.waiting import with_bounded_pauses
 from openshell_files_gateway.files.upload_input import UploadInput, UploadStreams
 from openshell_files_gateway.relay.activity import Activity
+from openshell_files_gateway.relay.core.relay_states import RelayState
 from openshell_files_gateway.relay.file_relay import FileRelay
 from openshell_files_gateway.relay.pool import RelayPool
 from openshell_files_gateway.relay.targets import file_agent_of
@@ -47,6 +48,11 @@ _HANDSHAKE_SECONDS: Final = 5.0
 #: The answer may come before the end of the caller's stream was passed on.
 _LAST_WRITE_SECONDS: Final = 0.005
 
+#: With these an agent is over, or confused: it takes no more frames.
+_AGENT_IS_DONE: Final = frozenset(
+    {Reason.AGENT_PROTOCOL_ERROR, Reason.FILES_UNSUPPORTED, Reason.INTERNAL, Reason.RELAY_LOST}
+)
+
 #: How long the agent is told that its caller is gone before the relay closes.
 _FAREWELL_SECONDS: Final = 1.0
 
@@ -60,6 +66,8 @@ class _Operation:
     max_chunk_bytes: int
     transfer_id: str
     principal: str
+    #: The agent may have heard of it.
+    opened: bool = False
 
 
 class FileMethods:
@@ -250,14 +258,18 @@ class FileMethods:
                 await self._authenticate(relay, sandbox.agent)
             files = relay.session.files
             offered = files.max_chunk_bytes if files is not None else 0
+            operation = _Operation(
+                relay,
+                activity,
+                min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
+                call.transfer_id,
+                call.user.key,
+            )
             try:
-                yield _Operation(
-                    relay,
-                    activity,
-                    min(offered or self._limits.max_chunk_bytes, self._limits.max_chunk_bytes),
-                    call.transfer_id,
-                    call.user.key,
-                )
+                yield operation
+            except BaseException as ended:
+                await _farewell(operation, ended)
+                raise
             finally:
                 # A relay's own line has the id of the first transfer that it carried.
                 call.facts["channel_id"] = relay.channel.channel_id
@@ -299,6 +311,7 @@ class FileMethods:
         )
         # A supervisor that reads nothing blocks this, too.
         await operation.activity.watched(operation.relay.open(opened))
+        operation.opened = True
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
         """Ask the agent one question, and pass its answer on."""
@@ -309,11 +322,7 @@ class FileMethods:
         """Ask the agent one question."""
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
-            try:
-                frame = await operation.activity.watched(operation.relay.next_frame())
-            except asyncio.CancelledError:
-                await self._farewell(operation)
-                raise
+            frame = await operation.activity.watched(operation.relay.next_frame())
             return operation.relay.last(frame, answer)
 
     async def _run_upload(
@@ -327,20 +336,9 @@ class FileMethods:
             response: files_pb2.UploadFileResponse = operation.relay.last(frame, "upload")
             if operation.relay.reusable:
                 operation.relay.input_over = await ends_within(forwarding, _LAST_WRITE_SECONDS)
-        except asyncio.CancelledError:
-            await cancel(forwarding)
-            await self._farewell(operation)
-            raise
         finally:
             await cancel(forwarding)
         return response
-
-    @staticmethod
-    async def _farewell(operation: _Operation) -> None:
-        """Tell the agent that its caller is gone, if it can still be told."""
-        with suppress(TransferError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                await operation.relay.cancel_input()
 
     async def _run_download(self, operation: _Operation, call: Call, count: ContentCount) -> None:
         """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""
@@ -350,3 +348,12 @@ class FileMethods:
             operation.activity.touch()
             count.add(frame)
         operation.relay.last(frame, "download_end")
+
+
+async def _farewell(operation: _Operation, ended: BaseException) -> None:
+    """Tell the agent that nobody waits for its answer any more (FRM-31), if it gave none and can still be told."""
+    over = isinstance(ended, TransferError) and ended.reason in _AGENT_IS_DONE
+    if operation.opened and not over and operation.relay.life.state is RelayState.IN_USE:
+        with suppress(TransferError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await operation.relay.cancel_input()

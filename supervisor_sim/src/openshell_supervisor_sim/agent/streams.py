@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
@@ -173,7 +173,7 @@ class Outbound:
         if size >= _GATHER_BYTES:
             await self.flush()
 
-    async def while_working(self, work: Coroutine[object, object, T]) -> T:
+    async def while_working(self, work: Awaitable[T]) -> T:
         """Carry out long work and keep saying that it goes on (FRM-7).
 
         A device that hangs is not covered up

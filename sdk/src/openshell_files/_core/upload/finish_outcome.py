@@ -79,7 +79,9 @@ _ON_THE_UPLOAD: Final = frozenset(
 
 def refused_before_the_sandbox(error: FilesError) -> bool:
     """Return whether a call was refused before it reached the sandbox (AUT-1)."""
-    return error.reason in _BEFORE_THE_SANDBOX or isinstance(error, Unauthenticated | PermissionDenied)
+    if error.reason in _BEFORE_THE_SANDBOX or method_missing(error):
+        return True
+    return isinstance(error, Unauthenticated | PermissionDenied)
 
 
 def method_missing(error: FilesError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
@@ -11,8 +12,18 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 
-def accepted_digests(numbers: Sequence[int]) -> tuple[DigestAlgorithm, ...]:
-    """Return the algorithms of a caller's list that are known here; SHA-256 for an empty list."""
+#: Entries of a caller's list. Each costs time on the event loop, which all callers share.
+MAX_ACCEPTED_DIGESTS: Final = 16
+
+
+def accepted_digests(field: str, numbers: Sequence[int]) -> tuple[DigestAlgorithm, ...]:
+    """Return the algorithms of a caller's list that are known here; SHA-256 for an empty list (DIG-2, DIG-21).
+
+    Raises:
+        TransferError: INVALID_REQUEST for a list that is too long.
+    """
+    if len(numbers) > MAX_ACCEPTED_DIGESTS:
+        raise invalid(field, f"lists {len(numbers)} algorithms, at most {MAX_ACCEPTED_DIGESTS} are allowed")
     return DigestAlgorithm.all_known(numbers) if numbers else (DigestAlgorithm.SHA256,)
 
 

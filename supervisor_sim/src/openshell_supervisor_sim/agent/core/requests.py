@@ -209,7 +209,9 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
         leaf_link=_upload_leaf_link(metadata.leaf_link),
         fsync=metadata.durability != files_pb2.DURABILITY_RENAME,
         epoch=metadata.epoch,
-        digests=accepted_digests(metadata.accepted_digests) if wants_digest else None,
+        digests=accepted_digests("metadata.accepted_digests", metadata.accepted_digests)
+        if wants_digest
+        else None,
         keep_read_only=metadata.keep_read_only,
     )
 
@@ -231,10 +233,18 @@ def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
         raise invalid("metadata.size_bytes", f"is {metadata.size_bytes}, content has {size} bytes")
     if not request.HasField("digest"):
         raise invalid("digest", "is missing; without it nothing is published (UPL-30)")
-    digest = source_digest(request)
     metadata.explicit_finish = True
-    # What is here already says which of several algorithms it has.
-    return replace(upload_request(metadata), digests=() if digest is None else (digest.algorithm,))
+    # A request that is repeated, by either method, may leave the size out here and not there.
+    metadata.size_bytes = size
+    upload = upload_request(metadata)
+    digest = declared_digest("digest", request.digest)
+    if digest is None:
+        raise unsupported("digest.algorithm", tuple(DigestAlgorithm))
+    if metadata.accepted_digests:
+        _check_listed(request.digest.algorithm, metadata)
+    # The content's digest is here already: the upload has its algorithm (DIG-19).
+    metadata.accepted_digests[:] = [digest.algorithm.wire]
+    return replace(upload, digests=(digest.algorithm,))
 
 
 def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
@@ -247,7 +257,7 @@ def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
     return kept.SerializeToString()
 
 
-def source_digest(request: files_pb2.StartUploadRequest | files_pb2.WriteFileRequest) -> Digest | None:
+def source_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
     """Return the source's digest; None if there is none that is known here (RSM-9, DIG-6).
 
     Raises:
@@ -256,9 +266,7 @@ def source_digest(request: files_pb2.StartUploadRequest | files_pb2.WriteFileReq
     if not request.HasField("digest"):
         return None
     digest = declared_digest("digest", request.digest)
-    listed = request.metadata.accepted_digests or [files_pb2.DIGEST_ALGORITHM_SHA256]
-    if request.digest.algorithm not in listed:
-        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (DIG-6)")
+    _check_listed(request.digest.algorithm, request.metadata)
     return digest
 
 
@@ -283,7 +291,7 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
         allow_change=request.on_change == files_pb2.CHANGE_POLICY_ALLOW,
         follow_link=follows("leaf_link", request.leaf_link),
         max_chunk_bytes=request.max_chunk_bytes,
-        digests=accepted_digests(request.accepted_digests),
+        digests=accepted_digests("accepted_digests", request.accepted_digests),
     )
 
 
@@ -322,6 +330,11 @@ def stat_leaf_link(request: files_pb2.StatFileRequest) -> LeafLink:
     if request.leaf_link == files_pb2.LEAF_LINK_POLICY_NOFOLLOW and not request.include_digest:
         return LeafLink.NOFOLLOW
     return LeafLink.FOLLOW if follows("leaf_link", request.leaf_link) else LeafLink.REFUSE
+
+
+def _check_listed(number: int, metadata: files_pb2.UploadFileMetadata) -> None:
+    if number not in (metadata.accepted_digests or [files_pb2.DIGEST_ALGORITHM_SHA256]):
+        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (DIG-6)")
 
 
 def _check_id(field: str, value: str) -> None:

@@ -150,7 +150,10 @@ class DownloadSource:
             self._pieces += 1
             self._trace(TracePoint.DOWNLOAD_CHUNK)
             pieces.append(piece)
-            budget -= len(piece.data) if isinstance(piece, Content) else self._piece_bytes
+            if isinstance(piece, Hole):
+                # Its zeros take long to hash and are nothing to send: it goes out before more is read.
+                break
+            budget -= len(piece.data)
         return pieces
 
     def _read_piece(self) -> Content | Hole | None:

@@ -94,7 +94,11 @@ class DownloadSession:
             ahead = asyncio.create_task(read, name="file-agent-read-ahead")
             try:
                 await self._put_pieces(pieces, checked=checked)
-                pieces = await ahead
+                if not ahead.done():
+                    # Long holes are small frames: what is gathered does not wait for what takes long to read.
+                    await self._outbound.flush()
+                    await self._outbound.while_working(ahead)
+                pieces = ahead.result()
             finally:
                 await end_tasks(ahead)
         await self._put_pieces(pieces, checked=checked)

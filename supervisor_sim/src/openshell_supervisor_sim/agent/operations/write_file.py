@@ -14,7 +14,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, write_request
 from openshell_supervisor_sim.agent.core.upload import Action, Finish, Refuse, checksum_error
-from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, Interrupted
+from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.operations.receive_upload import (
     carry_out,
     end_attached,
@@ -94,10 +94,11 @@ def _admit_and_publish(
         if isinstance(attached, Published):
             return replayed(actions[-1], attached)
         response = carry_out(attached, actions)
-    except Interrupted:
-        # The caller left. It cannot go on with what is staged, only write the file again (RSM-10).
+    except BaseException:
+        # Nobody can go on with what is staged, only write the file again (RSM-10). An upload that a refusal
+        # ended stays known.
         if isinstance(attached, UploadAttempt):
-            attached.forget(TransferError(Reason.UPLOAD_INCOMPLETE, "the caller left"))
+            attached.forget(TransferError(Reason.UPLOAD_INCOMPLETE, "its WriteFile ended without publishing"))
         raise
     finally:
         end_attached(attached)
