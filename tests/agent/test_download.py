@@ -339,6 +339,7 @@ async def test_a_long_hole_comes_in_parts(agent: FileAgent, sandbox: Sandbox) ->
             frame = await peer.next()
             assert frame is not None
             assert frame.download.WhichOneof("payload") == kind
+            assert frame.download.data.hole_bytes == (256 * MIB if kind == "data" else 0)
         await peer.vanish()
     assert agent.statistics().active_downloads == 0
 

@@ -579,9 +579,7 @@ async def test_a_list_of_algorithms_has_a_bound(
         "write_file": files_pb2.WriteFileRequest(
             metadata=about, content=b"abc", crc32c=crc32c(b"abc"), digest=digest_of(b"abc")
         ),
-        "download": files_pb2.DownloadFileRequest(
-            remote_path="/file", checked=True, accepted_digests=listed
-        ),
+        "download": files_pb2.DownloadFileRequest(remote_path="/file", checked=True, accepted_digests=listed),
         "stat_file": files_pb2.StatFileRequest(
             remote_path="/file", include_digest=True, accepted_digests=listed
         ),

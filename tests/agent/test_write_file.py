@@ -239,7 +239,9 @@ async def test_the_same_upload_in_messages(agent: FileAgent) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0)])
-async def test_a_size_that_is_left_out_is_that_of_the_content(agent: FileAgent, sizes: tuple[int, int]) -> None:
+async def test_a_size_that_is_left_out_is_that_of_the_content(
+    agent: FileAgent, sizes: tuple[int, int]
+) -> None:
     """UPL-60."""
     answers = [
         await write(agent, b"abc", {"metadata": metadata("/file", size, request_id="r")}) for size in sizes

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import grpc
 import pytest
 from _pytest.mark.structures import ParameterSet
 from digest_values import UNKNOWN
-from fake_file_gateway import FakeGateway, FakeUpload
+from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
 from openshell_files import NO_RETRY, SandboxFiles
 from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown
 from openshell_files_protocol import methods
@@ -194,6 +195,17 @@ def test_refused_at_the_door_is_a_failure(
     with pytest.raises(FilesError) as caught:
         sandbox.write_bytes("x", bytes(size))
     assert caught.value.reason == reason
+
+
+def test_a_method_that_is_not_there_is_a_failure(gateway: FakeGateway, connect: Connect, size: int) -> None:
+    """UPL-57: so gRPC answers for a gateway without it, perhaps when all of a small file has been sent."""
+    sandbox = acquainted(connect)
+    missing = PlainStatus(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    gateway.failures[methods.UPLOAD_FILE].extend([missing] * 9)
+    nobody_tells(gateway, size, missing)
+    with pytest.raises(FilesError) as caught:
+        sandbox.write_bytes("x", bytes(size))
+    assert not isinstance(caught.value, OutcomeUnknown)
 
 
 @pytest.mark.parametrize("reason", OPEN + ELSEWHERE)

@@ -11,7 +11,6 @@ from openshell_files_protocol.limits import DIGEST_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-
 #: Entries of a caller's list. Each costs time on the event loop, which all callers share.
 MAX_ACCEPTED_DIGESTS: Final = 16
 

@@ -38,7 +38,9 @@ def stat_file(
     """
     algorithm = None
     if request.include_digest:
-        algorithm = choose("accepted_digests", accepted_digests("accepted_digests", request.accepted_digests), allowed)
+        algorithm = choose(
+            "accepted_digests", accepted_digests("accepted_digests", request.accepted_digests), allowed
+        )
     leaf_link = stat_leaf_link(request)
     if leaf_link is LeafLink.FOLLOW or _names_a_directory(request.remote_path):
         directory = root.locate_directory(request.remote_path, "remote_path")

@@ -619,7 +619,9 @@ class UploadFileMetadata(_message.Message):
 
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The algorithms that the caller takes, best first (DIG-2). Empty: SHA-256."""
+        """The algorithms that the caller takes, best first (DIG-2), at most 16
+        (DIG-21). Empty: SHA-256.
+        """
 
     def __init__(
         self,
@@ -858,8 +860,8 @@ class DownloadFileRequest(_message.Message):
     """
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The algorithms that the caller takes for the trailer, best first (DIG-2).
-        Empty: SHA-256. Means nothing without checked.
+        """The algorithms that the caller takes for the trailer, best first (DIG-2), at
+        most 16 (DIG-21). Empty: SHA-256. Means nothing without checked.
         """
 
     def __init__(
@@ -1309,7 +1311,8 @@ class StatFileRequest(_message.Message):
     def sandbox(self) -> Global___SandboxRef: ...
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The algorithms that the caller takes, best first (DIG-2). Empty: SHA-256.
+        """The algorithms that the caller takes, best first (DIG-2), at most 16
+        (DIG-21). Empty: SHA-256.
         Means nothing without include_digest.
         """
 
