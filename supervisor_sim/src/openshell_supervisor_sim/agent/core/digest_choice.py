@@ -62,6 +62,29 @@ def declared_digest(field: str, message: files_pb2.Digest) -> Digest | None:
     return digest
 
 
+def source_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
+    """Return the source's digest; None if there is none that is known here (RSM-9, DIG-6).
+
+    Raises:
+        TransferError: INVALID_REQUEST.
+    """
+    if not request.HasField("digest"):
+        return None
+    digest = declared_digest("digest", request.digest)
+    check_listed(request.digest.algorithm, request.metadata)
+    return digest
+
+
+def check_listed(number: int, metadata: files_pb2.UploadFileMetadata) -> None:
+    """Check that the algorithm of a source's digest is one that its caller takes.
+
+    Raises:
+        TransferError: INVALID_REQUEST (DIG-6).
+    """
+    if number not in (metadata.accepted_digests or [files_pb2.DIGEST_ALGORITHM_SHA256]):
+        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (DIG-6)")
+
+
 def unsupported(field: str, allowed: Sequence[DigestAlgorithm]) -> TransferError:
     """Make the error for digests that may not be computed here."""
     words = ", ".join(algorithm.word for algorithm in allowed)

@@ -20,6 +20,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.digest_choice import (
     accepted_digests,
+    check_listed,
     declared_digest,
     unsupported,
 )
@@ -241,7 +242,7 @@ def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
     if digest is None:
         raise unsupported("digest.algorithm", tuple(DigestAlgorithm))
     if metadata.accepted_digests:
-        _check_listed(request.digest.algorithm, metadata)
+        check_listed(request.digest.algorithm, metadata)
     # The content's digest is here already: the upload has its algorithm (DIG-19).
     metadata.accepted_digests[:] = [digest.algorithm.wire]
     return replace(upload, digests=(digest.algorithm,))
@@ -255,19 +256,6 @@ def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
     for field in ("sandbox_id", "sandbox", "workspace", "upload_id", "epoch", "lanes"):
         kept.ClearField(field)
     return kept.SerializeToString()
-
-
-def source_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
-    """Return the source's digest; None if there is none that is known here (RSM-9, DIG-6).
-
-    Raises:
-        TransferError: INVALID_REQUEST.
-    """
-    if not request.HasField("digest"):
-        return None
-    digest = declared_digest("digest", request.digest)
-    _check_listed(request.digest.algorithm, request.metadata)
-    return digest
 
 
 def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
@@ -330,11 +318,6 @@ def stat_leaf_link(request: files_pb2.StatFileRequest) -> LeafLink:
     if request.leaf_link == files_pb2.LEAF_LINK_POLICY_NOFOLLOW and not request.include_digest:
         return LeafLink.NOFOLLOW
     return LeafLink.FOLLOW if follows("leaf_link", request.leaf_link) else LeafLink.REFUSE
-
-
-def _check_listed(number: int, metadata: files_pb2.UploadFileMetadata) -> None:
-    if number not in (metadata.accepted_digests or [files_pb2.DIGEST_ALGORITHM_SHA256]):
-        raise invalid("digest.algorithm", "is not among metadata.accepted_digests (DIG-6)")
 
 
 def _check_id(field: str, value: str) -> None:

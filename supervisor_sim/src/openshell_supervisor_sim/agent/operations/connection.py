@@ -15,7 +15,8 @@ from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.requests import recorded, source_digest, upload_key, upload_request
+from openshell_supervisor_sim.agent.core.digest_choice import source_digest
+from openshell_supervisor_sim.agent.core.requests import recorded, upload_key, upload_request
 from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
 from openshell_supervisor_sim.agent.download.stat_file import stat_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
