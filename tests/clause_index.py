@@ -1,6 +1,6 @@
 """Which tests hold which clause of docs/protocol.md.
 
-A test names a clause in its name (`test_upl_3_...`), in its docstring, or in that of a rule or an invariant
+A case of `tests/vectors` names clauses, too. A test names a clause in its name (`test_upl_3_...`), in its docstring, or in that of a rule or an invariant
 of its module's state machine. The docstring of a module names nothing: it says what the tests are about, not
 what one of them would notice.
 
@@ -10,6 +10,7 @@ what one of them would notice.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,18 @@ def holders(tests: Path) -> dict[str, set[Holder]]:
             in_name = [f"{family.upper()}-{number}" for family, number in _IN_A_NAME.findall(name)]
             for clause in [*in_name, *clauses_in(text)]:
                 found.setdefault(clause, set()).add(Holder(relative, name))
+    for path in sorted((tests / "vectors").glob("*.json")):
+        for name, clauses in _cases(path) if path.name != "schema.json" else ():
+            for clause in clauses:
+                found.setdefault(clause, set()).add(Holder(path.relative_to(tests.parent).as_posix(), name))
     return found
+
+
+def _cases(vectors: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and clauses of the cases of a file of vectors."""
+    for cases in json.loads(vectors.read_text(encoding="utf-8")).values():
+        for case in cases if isinstance(cases, list) else ():
+            yield case.get("name", ""), case.get("clauses", [])
 
 
 def _named_tests(module: ast.Module) -> Iterator[tuple[str, str]]:
@@ -116,12 +128,17 @@ def _cell(clause: str, where: set[Holder]) -> str:
     for holder in sorted(where):
         files.setdefault(holder.path, []).append(holder.name)
     cells = [
-        f"[{path.removeprefix('tests/')}](../{path}): {', '.join(f'`{name}`' for name in names)}"
-        for path, names in files.items()
+        f"[{path.removeprefix('tests/')}](../{path}): {_names(path, names)}" for path, names in files.items()
     ]
     if not cells:
         return f"not tested: {UNTESTED.get(clause, 'no reason given')}"
     return "<br>".join(cells)
+
+
+def _names(path: str, names: list[str]) -> str:
+    if path.endswith(".json"):
+        return f"{len(names)} case{'s' * (len(names) > 1)}"
+    return ", ".join(f"`{name}`" for name in names)
 
 
 if __name__ == "__main__":

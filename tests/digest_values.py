@@ -1,4 +1,4 @@
-"""The digests of docs/protocol.md, computed in one go, as messages and words say them."""
+"""Digests, computed in one go, as messages and words say them."""
 
 from __future__ import annotations
 

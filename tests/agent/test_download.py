@@ -28,6 +28,8 @@ from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES, MIB, MIN_CHUNK
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
+from openshell_supervisor_sim.agent.core.download import next_piece
+from vector_cases import PieceSize, Range, Ranges, Sparse, named, read
 
 SIZES = [0, 1, RFC_CHUNK_BYTES - 1, RFC_CHUNK_BYTES, RFC_CHUNK_BYTES + 1, MAX_CHUNK_BYTES + 1, 5 * MIB]
 ALLOW = files_pb2.CHANGE_POLICY_ALLOW
@@ -64,68 +66,48 @@ async def test_rfc(agent: FileAgent, sandbox: Sandbox, size: int) -> None:
     assert all(piece <= RFC_CHUNK_BYTES for piece in got.sizes)
 
 
-@pytest.mark.parametrize(
-    ("request_", "start", "end"),
-    [
-        ({"offset": 3}, 3, 10),
-        ({"offset": 3, "length": 4}, 3, 7),
-        ({"offset": 3, "length": 0}, 3, 3),
-        ({"length": 100}, 0, 10),
-        ({"offset": 10}, 10, 10),
-        ({"offset": 9, "length": 2**64 - 1}, 9, 10),
-        ({"tail_bytes": 4}, 6, 10),
-        ({"tail_bytes": 400}, 0, 10),
-    ],
-)
+@pytest.mark.parametrize("case", read(Ranges).ranges, ids=named)
 @pytest.mark.parametrize("checked", [True, False])
-async def test_ranges(
-    agent: FileAgent,
-    sandbox: Sandbox,
-    request_: dict[str, Any],
-    start: int,
-    end: int,
-    checked: bool,  # noqa: FBT001
-) -> None:
-    """DWN-4, DWN-11, DWN-12"""
-    (sandbox.root / "file").write_bytes(b"0123456789")
-    got = await get(agent, "/file", checked=checked, **request_)
-    assert got.content == b"0123456789"[start:end]
-    assert got.header.start_offset == start
-    assert got.header.size_bytes == 10
-    if got.trailer is not None:
-        assert got.trailer.whole_file is (start == 0 and end == 10)
-
-
-async def test_ranges_that_are_wrong(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DWN-12, DWN-13"""
-    (sandbox.root / "file").write_bytes(b"0123456789")
-    assert (await refusal(get(agent, "/file", offset=11))).reason is Reason.RANGE_INVALID
-    both: list[dict[str, Any]] = [{"offset": 1}, {"length": 1}]
-    for wrong in both:
-        assert (await refusal(get(agent, "/file", tail_bytes=1, **wrong))).fields == ["tail_bytes"]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "size"),
-    [
-        (0, MAX_CHUNK_BYTES),
-        (1, MIN_CHUNK_BYTES),
-        (64, MIN_CHUNK_BYTES),
-        (MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES),
-        (MIN_CHUNK_BYTES, MIN_CHUNK_BYTES),
-        (MIN_CHUNK_BYTES + 1, MIN_CHUNK_BYTES + 1),
-        (MAX_CHUNK_BYTES, MAX_CHUNK_BYTES),
-        (MAX_CHUNK_BYTES + 1, MAX_CHUNK_BYTES),
-        (2**32 - 1, MAX_CHUNK_BYTES),
-    ],
-)
-async def test_the_caller_chooses_smaller_pieces(
-    agent: FileAgent, sandbox: Sandbox, wanted: int, size: int
-) -> None:
-    """DWN-8, DWN-16: but none so small that they are a flood, whatever the gateway passes on."""
-    content = b"x" * (MAX_CHUNK_BYTES + 1)
+async def test_ranges(agent: FileAgent, sandbox: Sandbox, case: Range, *, checked: bool) -> None:
+    """DWN-4, DWN-11, DWN-12, DWN-13"""
+    content = b"0123456789"[: int(case.size)]
     (sandbox.root / "file").write_bytes(content)
-    got = await get(agent, "/file", max_chunk_bytes=wanted)
+    wanted: dict[str, Any] = {"offset": int(case.offset), "tail_bytes": int(case.tail_bytes)}
+    if case.length is not None:
+        wanted["length"] = int(case.length)
+    getting = get(agent, "/file", checked=checked, **wanted)
+    if case.reason is not None:
+        error = await refusal(getting)
+        assert (error.reason.name, error.fields) == (case.reason, [case.field] if case.field else [])
+        return
+    start, end = int(case.start or "0"), int(case.end or "0")
+    got = await getting
+    assert got.content == content[start:end]
+    assert got.header.start_offset == start
+    assert got.header.size_bytes == len(content)
+    if got.trailer is not None:
+        assert got.trailer.whole_file is (start == 0 and end == len(content))
+
+
+@pytest.mark.parametrize("case", read(Ranges).sparse_files, ids=named)
+def test_pieces_of_sparse_files(case: Sparse) -> None:
+    """DWN-7: a hole is worth a message from one chunk on."""
+    pieces, position, size = list[tuple[int, int, bool]](), 0, int(case.size)
+    while position < size:
+        extents = [(int(begin), int(end)) for begin, end in case.extents]
+        data_at = min((max(begin, position) for begin, end in extents if end > position), default=size)
+        piece = next_piece(position, size, data_at, case.max_chunk_bytes)
+        pieces.append((piece.offset, piece.length, piece.hole))
+        position += piece.length
+    assert pieces == [(int(piece.offset), int(piece.length), piece.hole) for piece in case.pieces]
+
+
+@pytest.mark.parametrize("case", read(Ranges).piece_sizes, ids=named)
+async def test_the_caller_chooses_smaller_pieces(agent: FileAgent, sandbox: Sandbox, case: PieceSize) -> None:
+    """DWN-8, DWN-16: but none so small that they are a flood, whatever the gateway passes on."""
+    content, size = b"x" * (MAX_CHUNK_BYTES + 1), case.piece
+    (sandbox.root / "file").write_bytes(content)
+    got = await get(agent, "/file", max_chunk_bytes=case.wanted, open_={"max_chunk_bytes": case.limit})
     assert got.content == content
     whole, rest = divmod(len(content), size)
     assert got.sizes == [size] * whole + [rest] * bool(rest)

@@ -62,32 +62,6 @@ async def furnished(both: Sandbox) -> AsyncIterator[FileAgent]:
     await agent.aclose()
 
 
-@pytest.mark.parametrize("leaf_link", [0, FOLLOW, NOFOLLOW])
-@pytest.mark.parametrize(
-    ("path", "described", "kind"),
-    [
-        ("/", "/", DIRECTORY),
-        ("//", "/", DIRECTORY),
-        ("/.", "/", DIRECTORY),
-        (".", "/work", DIRECTORY),
-        ("./", "/work", DIRECTORY),
-        ("./dir/.", "/work/dir", DIRECTORY),
-        ("dir", "/work/dir", DIRECTORY),
-        ("dir/", "/work/dir", DIRECTORY),
-        ("/work/dir//", "/work/dir", DIRECTORY),
-        ("./file", "/work/file", REGULAR),
-        ("to-dir/", "/work/dir", DIRECTORY),
-        ("to-root/.", "/", DIRECTORY),
-    ],
-)
-async def test_what_is_described(
-    furnished: FileAgent, path: str, described: str, kind: int, leaf_link: Any
-) -> None:
-    """PTH-9, PTH-23, PTH-24: what needs no link followed; a slash at the end means the directory itself."""
-    found = await stat(furnished, path, leaf_link=leaf_link)
-    assert (found.path, found.type, found.link_target) == (described, kind, b"")
-
-
 @pytest.mark.parametrize(
     ("path", "target"),
     [
@@ -110,56 +84,6 @@ async def test_links(furnished: FileAgent, both: Sandbox, path: str, target: byt
             await stat(furnished, path, leaf_link=policy)
         assert refused.value.reason is Reason.LEAF_IS_LINK
     assert (both.root / "work" / path).is_symlink()
-
-
-@pytest.mark.parametrize(
-    ("path", "followed"),
-    [
-        ("to-file", "/work/file"),
-        ("to-link", "/work/file"),
-        ("to-dir", "/work/dir"),
-        ("to-root", "/"),
-        ("to-up", "/"),
-        ("to-nothing", Reason.PARENT_NOT_FOUND),
-        ("loop", Reason.INVALID_PATH),
-    ],
-)
-async def test_links_that_are_followed(furnished: FileAgent, path: str, followed: str | Reason) -> None:
-    """PTH-9: to a directory as well, and to the root."""
-    if isinstance(followed, str):
-        assert (await stat(furnished, path, leaf_link=FOLLOW)).path == followed
-        return
-    with pytest.raises(Refused) as refused:
-        await stat(furnished, path, leaf_link=FOLLOW)
-    assert refused.value.reason is followed
-
-
-@pytest.mark.parametrize(
-    ("path", "fields", "reason"),
-    [
-        ("", {}, Reason.INVALID_PATH),
-        ("a/../b", {}, Reason.INVALID_PATH),
-        ("..", {}, Reason.INVALID_PATH),
-        ("/..", {}, Reason.INVALID_PATH),
-        ("file/", {}, Reason.NOT_A_DIRECTORY),
-        ("file/.", {}, Reason.NOT_A_DIRECTORY),
-        ("to-file/", {}, Reason.NOT_A_DIRECTORY),
-        ("missing", {}, Reason.FILE_NOT_FOUND),
-        ("missing/", {}, Reason.FILE_NOT_FOUND),
-        ("missing/x", {}, Reason.PARENT_NOT_FOUND),
-        (".", {"include_digest": True}, Reason.IS_A_DIRECTORY),
-        ("/", {"include_digest": True}, Reason.IS_A_DIRECTORY),
-        ("to-file", {"include_digest": True, "leaf_link": NOFOLLOW}, Reason.INVALID_REQUEST),
-        ("file", {"leaf_link": REPLACE}, Reason.INVALID_REQUEST),
-    ],
-)
-async def test_what_is_not_described(
-    furnished: FileAgent, path: str, fields: dict[str, Any], reason: Reason
-) -> None:
-    """PTH-2, PTH-25, PTH-23, PTH-24: `..` needs the disk, and is refused; a file is no directory."""
-    with pytest.raises(Refused) as refused:
-        await stat(furnished, path, **fields)
-    assert refused.value.reason is reason
 
 
 async def test_describing_a_link_is_only_for_stat(furnished: FileAgent) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openshell_files_protocol.chunks import Chunk
-from openshell_files_protocol.digests import Digest, DigestAlgorithm
+from openshell_files_protocol.chunks import Chunk, crc32c
+from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher
+from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.upload import (
     Finish,
@@ -23,6 +24,19 @@ from openshell_supervisor_sim.agent.core.upload import (
     StreamLost,
     UploadCore,
     UploadTerms,
+    Waiting,
+    checksum_error,
+)
+from vector_cases import (
+    Message,
+    Upload,
+    UploadCase,
+    UploadOutcome,
+    Uploads,
+    content_of,
+    digest_message,
+    named,
+    read,
 )
 
 SHA = Digest(DigestAlgorithm.SHA256, bytes(32))
@@ -44,30 +58,103 @@ def core(**terms: Any) -> UploadCore:
     return UploadCore(UploadTerms(**known | terms))
 
 
+class Agent:
+    """The rules, and around them what an agent does with content."""
+
+    def __init__(self, upload: Upload) -> None:
+        published = upload.published
+        self.machine = UploadCore(
+            UploadTerms(
+                declared_size=None if upload.size_bytes is None else int(upload.size_bytes),
+                explicit_finish=upload.explicit_finish,
+                resumable=upload.resumable,
+                staged=int(upload.staged),
+                max_chunk_bytes=upload.max_chunk_bytes,
+                max_file_bytes=int(upload.max_file_bytes),
+                published=None
+                if published is None
+                else (int(published.size_bytes), Digest.of(digest_message(published.digest))),
+                algorithm=DigestAlgorithm[upload.algorithm],
+            )
+        )
+        self.hasher = DigestHasher(DigestAlgorithm[upload.algorithm])
+        self.outcome = UploadOutcome(result="more")
+
+    def take(self, message: Message) -> None:
+        """Take a message; the outcome is that of the last one that had any."""
+        try:
+            action = self.machine.receive(event_of(message))
+            if isinstance(action, Stage | StageHole):
+                self.stage(action)
+            elif isinstance(action, Publish):
+                self.publish(action)
+            elif isinstance(action, Replay):
+                self.outcome = UploadOutcome(result="replayed")
+            elif isinstance(action, Refuse):
+                self.refuse(action.error, kept=action.keep)
+        except TransferError as error:
+            self.refuse(error, kept=error.reason is not Reason.DIGEST_MISMATCH)
+
+    def stage(self, action: Stage | StageHole) -> None:
+        """Compare the CRC, and take the content."""
+        if isinstance(action, StageHole):
+            if action.length < 2**20:
+                self.hasher.zeros(action.length)
+            return
+        if action.crc32c is not None and crc32c(action.data) != action.crc32c:
+            raise checksum_error(action.offset, crc32c(action.data), action.crc32c)
+        self.hasher.update(action.data)
+
+    def publish(self, action: Publish) -> None:
+        """Compare the digest, and publish."""
+        if action.digest not in {None, self.hasher.digest()}:
+            raise TransferError(Reason.DIGEST_MISMATCH, "another digest")
+        self.outcome = UploadOutcome(result="published")
+
+    def refuse(self, error: TransferError, *, kept: bool) -> None:
+        """End with an error."""
+        field = error.field_violations[0].field if error.field_violations else None
+        self.outcome = UploadOutcome(
+            reason=error.reason.name, field=field, metadata=dict(error.metadata), kept=kept
+        )
+
+
+def event_of(message: Message) -> Input:
+    """Return what the agent makes of a message of the caller's stream."""
+    if message.chunk is not None:
+        return Chunk(None, content_of(message.chunk))
+    if (data := message.data) is not None:
+        return Chunk(int(data.offset), content_of(data.data), int(data.crc32c, 16), int(data.hole_bytes))
+    if (given := message.finish) is not None:
+        digest = digest_message(given.digest)
+        return Finish(int(given.size_bytes), digest.algorithm, digest.value)
+    if message.end is not None:
+        return StreamLost() if message.end == "lost" else InputEnd(cancelled=message.end == "cancelled")
+    return Waiting() if message.waiting else Misplaced("metadata", "must be the only one")
+
+
+@pytest.mark.parametrize("case", read(Uploads).uploads, ids=named)
+def test_vectors(case: UploadCase) -> None:
+    """UPL-1 to UPL-5, UPL-18 to UPL-31, RSM-6, RSM-21, DIG-5, WAI-7: the outcome of the last message, and none before."""
+    agent = Agent(case.upload)
+    *before, last = case.messages
+    for message in before:
+        agent.take(message)
+        assert agent.outcome.reason is None
+    agent.take(last)
+    assert agent.outcome == case.outcome
+    assert (agent.machine.phase is Phase.OVER) or case.outcome.reason in {
+        None,
+        "CHUNK_CHECKSUM",
+        "DIGEST_MISMATCH",
+    }
+
+
 def refused(machine: UploadCore, event: Input) -> Refuse:
     action = machine.receive(event)
     assert isinstance(action, Refuse), action
     assert machine.phase is Phase.OVER
     return action
-
-
-@pytest.mark.parametrize("event", [InputEnd(cancelled=False), InputEnd(cancelled=True), StreamLost()])
-@pytest.mark.parametrize("resumable", [True, False])
-def test_only_a_finish_publishes(event: Input, resumable: bool) -> None:  # noqa: FBT001
-    """UPL-1, UPL-11: with all content there, the end of the stream publishes nothing."""
-    machine = core(declared_size=3, resumable=resumable)
-    machine.receive(Chunk(0, b"abc", 1))
-    action = refused(machine, event)
-    assert action.error.reason is Reason.UPLOAD_INCOMPLETE
-    assert action.keep is resumable
-
-
-@pytest.mark.parametrize("event", [InputEnd(cancelled=True), StreamLost()])
-def test_without_explicit_finish_only_a_clean_end_publishes(event: Input) -> None:
-    """UPL-1, UPL-2: a cancelled call or lost relay with all bytes publishes nothing."""
-    machine = core(declared_size=3, explicit_finish=False)
-    machine.receive(Chunk(None, b"abc"))
-    assert refused(machine, event).error.reason is Reason.UPLOAD_INCOMPLETE
 
 
 def test_declared_size_reached_exactly_is_the_finish() -> None:
@@ -78,54 +165,12 @@ def test_declared_size_reached_exactly_is_the_finish() -> None:
     assert machine.receive(StreamLost()) == Skip()
 
 
-@pytest.mark.parametrize("content", [b"", b"ab"])
-def test_fewer_bytes_than_declared(content: bytes) -> None:
-    """UPL-31: the refused finish frees what was staged."""
-    machine = core(declared_size=3, explicit_finish=False)
-    machine.receive(Chunk(None, content))
-    action = refused(machine, InputEnd(cancelled=False))
-    assert action.error.reason is Reason.SIZE_MISMATCH
-    assert action.error.metadata == {"expected_size": "3", "actual_size": str(len(content))}
-    assert not action.keep
-
-
-@pytest.mark.parametrize(("explicit", "keep"), [(False, False), (True, True)])
-def test_more_bytes_than_declared(explicit: bool, keep: bool) -> None:  # noqa: FBT001
-    """UPL-31, RSM-34: a byte too many is refused at once; only a refused finish frees."""
-    machine = core(declared_size=3, explicit_finish=explicit)
-    machine.receive(Chunk(None, b"abc"))
-    action = refused(machine, Chunk(None, b"d"))
-    assert action.error.reason is Reason.SIZE_MISMATCH
-    assert action.keep is keep
-
-
 def test_finish_with_size_and_digest() -> None:
     """UPL-3"""
     machine = core()
     machine.receive(Chunk(0, b"abc", 1))
     assert machine.receive(finish(3)) == Publish(3, SHA)
     assert machine.phase is Phase.FINISHED
-
-
-@pytest.mark.parametrize(
-    ("declared", "size"), [(None, 2), (None, 4), (4, 3), (2**64 - 1, 2**64 - 1)], ids=str
-)
-def test_finish_with_another_size(declared: int | None, size: int) -> None:
-    """UPL-28: size of the content, of the finish and of the metadata have to agree."""
-    machine = core(declared_size=declared, max_file_bytes=2**64)
-    machine.receive(Chunk(0, b"abc", 1))
-    action = refused(machine, finish(size))
-    assert action.error.reason is Reason.SIZE_MISMATCH
-    assert not action.keep
-
-
-@pytest.mark.parametrize("value", [b"", bytes(31), bytes(33)])
-def test_a_digest_is_mandatory(value: bytes) -> None:
-    """UPL-30"""
-    action = refused(core(), Finish(0, SHA.algorithm.value, value))
-    assert action.error.reason is Reason.INVALID_REQUEST
-    assert action.error.field_violations[0].field == "finish.digest.value"
-    assert action.keep
 
 
 @pytest.mark.parametrize("algorithm", DigestAlgorithm)
@@ -145,55 +190,6 @@ def test_the_algorithm_of_a_finish(algorithm: DigestAlgorithm, given: int, repla
     assert action.keep
 
 
-def test_unannounced_finish() -> None:
-    """UPL-21"""
-    action = refused(core(explicit_finish=False, declared_size=0), finish(0))
-    assert action.error.field_violations[0].field == "finish"
-
-
-@pytest.mark.parametrize(
-    "event", [Chunk(0, b"a", 1), Chunk(None, b"a"), finish(0), Misplaced("metadata", "x")]
-)
-def test_nothing_follows_finish(event: Input) -> None:
-    """UPL-20"""
-    machine = core()
-    machine.receive(finish(0))
-    assert refused(machine, event).error.reason is Reason.INVALID_REQUEST
-
-
-def test_metadata_again() -> None:
-    """UPL-19"""
-    action = refused(core(), Misplaced("metadata", "must be the only one"))
-    assert action.error.field_violations[0].field == "metadata"
-
-
-@pytest.mark.parametrize("offset", [0, 2, 4, 2**64 - 1])
-def test_offset_must_follow(offset: int) -> None:
-    """UPL-5"""
-    machine = core(staged=2)
-    machine.receive(Chunk(2, b"c", 1))
-    action = refused(machine, Chunk(offset, b"d", 1))
-    assert action.error.reason is Reason.OFFSET_MISMATCH
-    assert action.error.metadata == {"expected_offset": "3", "provided_offset": str(offset)}
-    assert action.keep
-
-
-@pytest.mark.parametrize(
-    ("first", "second"), [(Chunk(0, b"a", 1), Chunk(None, b"b")), (Chunk(None, b"a"), Chunk(1, b"b", 1))]
-)
-def test_chunk_and_data_are_not_mixed(first: Chunk, second: Chunk) -> None:
-    """UPL-22"""
-    machine = core()
-    machine.receive(first)
-    assert refused(machine, second).error.reason is Reason.INVALID_REQUEST
-
-
-@pytest.mark.parametrize("chunk", [Chunk(0, b"a", 1, 5), Chunk(0, b"", 0)])
-def test_a_chunk_is_data_or_a_hole(chunk: Chunk) -> None:
-    """UPL-26"""
-    assert refused(core(), chunk).error.reason is Reason.INVALID_REQUEST
-
-
 def test_hole() -> None:
     """UPL-18: a hole may be larger than a chunk; its CRC is that of no bytes."""
     machine = core()
@@ -206,43 +202,11 @@ def test_empty_plain_chunk_is_nothing() -> None:
     assert core().receive(Chunk(None, b"")) == Skip()
 
 
-@pytest.mark.parametrize("offset", [0, None])
-def test_chunk_size_limit(offset: int | None) -> None:
-    """UPL-24"""
-    assert isinstance(core().receive(Chunk(offset, bytes(100), 0)), Stage)
-    action = refused(core(), Chunk(offset, bytes(101), 0))
-    assert action.error.reason is Reason.CHUNK_TOO_LARGE
-    assert action.error.metadata == {"max_chunk_bytes": "100"}
-
-
-@pytest.mark.parametrize("chunk", [Chunk(999, b"ab", 1), Chunk(999, b"", 0, 2**64 - 1)])
-def test_file_size_limit(chunk: Chunk) -> None:
-    assert refused(core(staged=999), chunk).error.reason is Reason.FILE_TOO_LARGE
-
-
 def test_finish_repeated() -> None:
     """RSM-6: content is skipped, the same finish gives the same answer."""
     machine = core(published=(3, SHA))
     assert machine.receive(Chunk(1, b"bc", 1)) == Skip()
     assert machine.receive(finish(3)) == Replay()
-
-
-@pytest.mark.parametrize("again", [finish(4), finish(3, bytes(31) + b"1")])
-def test_finish_repeated_with_others(again: Finish) -> None:
-    """RSM-21"""
-    assert refused(core(published=(3, SHA)), again).error.reason is Reason.FINISH_CONFLICT
-
-
-def test_replay_without_explicit_finish() -> None:
-    """RSM-6, UPL-2"""
-    machine = core(published=(3, SHA), explicit_finish=False, declared_size=3)
-    machine.receive(Chunk(None, b"abc"))
-    assert machine.receive(InputEnd(cancelled=False)) == Replay()
-
-
-def test_replay_does_not_answer_a_lost_stream() -> None:
-    """UPL-1"""
-    assert refused(core(published=(3, SHA)), StreamLost()).error.reason is Reason.UPLOAD_INCOMPLETE
 
 
 def test_an_outcome_is_decided_once() -> None:

@@ -20,7 +20,14 @@ from openshell_files_gateway.dev.identity_provider import DevelopmentClient, Dev
 
 ROOT = Path(__file__).parents[2]
 
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/**/*.md")})
+DOCUMENTS = sorted(
+    {
+        *ROOT.glob("*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("tests/*/README.md"),
+        *ROOT.glob("docs/**/*.md"),
+    }
+)
 
 #: Documents that are followed one after the other, since each goes on where the one before it ended.
 FOLLOWED = {

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 import pytest
-from clause_index import PROTOCOL
 from digest_values import BLAKE3, SHA256, UNKNOWN, value_of
 from hypothesis import given
 from hypothesis import strategies as st
 from openshell_files_protocol.digests import PREFERRED, Digest, DigestAlgorithm, DigestHasher
 from openshell_files_protocol.limits import DIGEST_BYTES, MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
-
-#: What the table of vectors in docs/protocol.md calls its contents.
-VECTORS: Final[dict[str, bytes]] = {"nothing": b"", "`abc`": b"abc", "1 MiB of zeros": bytes(MIB)}
-
-#: From the specifications: FIPS 180-4, and the test vectors of BLAKE3 (bytes 0 to 250, over and over).
-PUBLISHED: Final = {
-    (DigestAlgorithm.SHA256, b"abc"): "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-    (DigestAlgorithm.BLAKE3, b""): "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
-    (DigestAlgorithm.BLAKE3, b"\0"): "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213",
-    (
-        DigestAlgorithm.BLAKE3,
-        bytes(range(64)),
-    ): "4eed7141ea4a5cd4b788606bd23f46e212af9cacebacdc7d1f4c6dc7f2511b98",
-}
+from vector_cases import DigestCase, Digests, content_of, named, read
 
 _lengths = st.one_of(st.integers(0, 40), st.integers(MIB - 2, MIB + 2))
 #: Content as it may come: (byte, repeated so often, as zeros that were not sent).
 _pieces = st.lists(st.tuples(st.sampled_from([0, 0, 0, 7]), _lengths, st.booleans()), max_size=4)
-
-
-@pytest.mark.parametrize(("of", "value"), PUBLISHED.items(), ids=str)
-def test_published_vectors(of: tuple[DigestAlgorithm, bytes], value: str) -> None:
-    """DIG-1: the algorithms are those that everybody knows by these names."""
-    assert hashed(*of).value.hex() == value
 
 
 @given(pieces=_pieces, cuts=st.lists(st.integers(1, MIB + 1), max_size=8))
@@ -77,15 +54,19 @@ def test_a_long_computation_can_be_stopped(algorithm: DigestAlgorithm) -> None:
     assert hasher.digest() == hashed(algorithm, bytes(2 * MIB))
 
 
-@pytest.mark.parametrize("name", VECTORS)
-def test_vectors(name: str) -> None:
-    """DIG-1: the table in the document, so that another implementation can be compared."""
-    text = PROTOCOL.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (.+?) \| (SHA256|BLAKE3) \| `([0-9a-f]{64})` \|$", text, re.MULTILINE)
-    table = {(content, DigestAlgorithm[algorithm]): value for content, algorithm, value in rows}
-    assert {content for content, _ in table} == set(VECTORS)
-    for algorithm in DigestAlgorithm:
-        assert table[name, algorithm] == hashed(algorithm, VECTORS[name]).value.hex()
+@pytest.mark.parametrize("case", read(Digests).digests, ids=named)
+def test_vectors(case: DigestCase) -> None:
+    """DIG-1, DIG-10: those of the specifications among them; a hole counts as its zeros."""
+    algorithm = DigestAlgorithm[case.algorithm]
+    hasher = DigestHasher(algorithm)
+    assert isinstance(case.content, list)
+    for part in case.content:
+        if part.hole:
+            hasher.zeros(len(part.content))
+        else:
+            hasher.update(part.content)
+    assert hasher.digest().value.hex() == case.value
+    assert value_of(content_of(case.content), algorithm.wire).hex() == case.value
 
 
 def test_numbers_and_words() -> None:

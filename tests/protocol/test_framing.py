@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
 import pytest
@@ -19,10 +19,11 @@ from openshell_files_protocol.framing import (
     encode_relay_data,
     frame_segments,
 )
-from openshell_files_protocol.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES
+from openshell_files_protocol.limits import MAX_MESSAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
-from openshell_files_protocol.varint import WIRE_LEN, encode_varint, tag
-from wire_strategies import cuts, damaged, messages, padded_varint
+from openshell_files_protocol.varint import encode_varint
+from vector_cases import Frames, FrameStream, RelayMessage, content_of, named, read
+from wire_strategies import cuts, damaged, messages
 
 #: A frame of so many bytes begins like an SSH banner.
 LIKE_SSH = SSH_BANNER[0]
@@ -85,63 +86,35 @@ def test_a_byte_at_a_time(frames: list[bytes]) -> None:
     assert fed(FrameDecoder(), [stream]) == frames
 
 
-@pytest.mark.parametrize("size", [0, 1, 127, 128, 300, 16383, 16384, 200_000])
-@pytest.mark.parametrize("piece", [1, 2, 3, 4095, 4096, 16 * 1024])
-def test_frames_around_the_edges_of_a_varint(size: int, piece: int) -> None:
-    if size > 16384 and piece < 1000:
-        piece *= 1000
-    frames = [Random(size).randbytes(size), b"", b"next"]
-    stream = framed(frames)
-    pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
-    assert fed(FrameDecoder(), pieces) == frames
+#: What a refusal says.
+FAULTS = {"too long": "at most", "no length": "ten bytes", "ssh": "SSH server"}
 
 
-@pytest.mark.parametrize("at", range(6))
-@pytest.mark.parametrize("start", [b"\x0a\x51", b"S\n", b"SH\n", b"SSH"])
-def test_a_frame_of_83_bytes_is_not_a_banner(start: bytes, at: int) -> None:
-    """FRM-15: the first byte of the banner is also a length."""
-    frame = start.ljust(LIKE_SSH, b".")
-    stream = framed([frame, b"next"])
-    assert stream.startswith(b"S")
-    assert fed(FrameDecoder(), [stream[:at], stream[at:]]) == [frame, b"next"]
-    assert fed(FrameDecoder(), one_by_one(stream)) == [frame, b"next"]
+def some_cuts(stream: bytes) -> Iterator[list[bytes]]:
+    """Cut a stream in pieces of one size, and in two near its beginning."""
+    for size in {1, 2, 3, 4095, 4096, 16 * 1024, len(stream) + 1}:
+        if len(stream) // size < 10_000:
+            yield [stream[at : at + size] for at in range(0, len(stream), size)]
+    for at in range(1, 6):
+        yield [stream[:at], stream[at:]]
 
 
-@pytest.mark.parametrize("sizes", [[], [1], [2], [3], [4], [1, 1], [2, 1], [1, 2], [1, 1, 1], [1, 1, 1, 1]])
-def test_an_ssh_banner_is_recognised_however_it_is_cut(sizes: list[int]) -> None:
-    """FRM-15: an SSH server at the other end is told from a file agent."""
-    banner = b"SSH-2.0-OpenSSH_9.6\r\n"
-    pieces: list[bytes] = []
-    for size in sizes:
-        pieces.append(banner[:size])
-        banner = banner[size:]
-    decoder = FrameDecoder()
-    with pytest.raises(FramingError, match="SSH server"):
-        fed(decoder, [*pieces, banner])
-
-
-def test_a_banner_is_no_banner_behind_a_frame() -> None:
-    """FRM-15: only what the peer says first tells who it is."""
-    frames = [b"hello", b"SH-2.0".ljust(LIKE_SSH, b".")]
-    assert fed(FrameDecoder(), one_by_one(framed(frames))) == frames
-
-
-@pytest.mark.parametrize("size", [MAX_FRAME_BYTES + 1, 2**21, 2**32, 2**64 - 1])
-def test_a_length_over_the_limit_is_refused_before_a_byte_of_it(size: int) -> None:
-    """FRM-11: at most 1 MiB + 64 bytes."""
-    for pieces in ([encode_varint(size)], one_by_one(encode_varint(size))):
+@pytest.mark.parametrize("case", read(Frames).streams, ids=named)
+def test_vectors(case: FrameStream) -> None:
+    """FRM-1, FRM-10, FRM-11, FRM-15: the same frames and the same fault, however the stream is cut."""
+    stream = content_of(case.stream)
+    for pieces in some_cuts(stream):
         decoder = FrameDecoder()
-        with pytest.raises(FramingError, match=str(size)):
-            fed(decoder, pieces)
-        assert decoder.buffered < 10
-
-
-def test_a_frame_of_the_limit_is_taken() -> None:
-    """FRM-11: at most 1 MiB + 64 bytes."""
-    frame = bytes(MAX_FRAME_BYTES)
-    stream = framed([frame])
-    pieces = [stream[at : at + 16 * 1024] for at in range(0, len(stream), 16 * 1024)]
-    assert fed(FrameDecoder(), [stream]) == fed(FrameDecoder(), pieces) == [frame]
+        got: list[bytes] = []
+        if case.error is None:
+            got += fed(decoder, pieces)
+            assert decoder.at_boundary is not case.unfinished
+        else:
+            with pytest.raises(FramingError, match=FAULTS[case.error]):
+                got.extend(bytes(frame) for piece in pieces for frame in decoder.feed(piece))
+            # Nothing was taken of what follows the length.
+            assert decoder.buffered < 11
+        assert got == [content_of(frame) for frame in case.frames]
 
 
 def test_a_smaller_limit() -> None:
@@ -149,24 +122,6 @@ def test_a_smaller_limit() -> None:
     assert fed(decoder, [framed([b"12345"])]) == [b"12345"]
     with pytest.raises(FramingError, match="6 bytes, at most 5"):
         fed(decoder, [framed([b"123456"])])
-
-
-def test_an_endless_length_is_refused() -> None:
-    for pieces in ([b"\x80" * 10], one_by_one(b"\x80" * 10)):
-        with pytest.raises(FramingError, match="ten bytes"):
-            fed(FrameDecoder(), pieces)
-
-
-def test_frames_before_a_fault_are_delivered() -> None:
-    got: list[bytes] = []
-    with pytest.raises(FramingError):
-        got.extend(bytes(frame) for frame in FrameDecoder().feed(framed([b"good"]) + encode_varint(2**40)))
-    assert got == [b"good"]
-
-
-def test_a_padded_length_is_a_length() -> None:
-    stream = padded_varint(3, 10) + b"abc" + framed([b"next"])
-    assert fed(FrameDecoder(), [stream]) == fed(FrameDecoder(), one_by_one(stream)) == [b"abc", b"next"]
 
 
 def test_memory_stays_near_the_frames_size_when_it_comes_byte_by_byte() -> None:
@@ -286,20 +241,11 @@ def test_relay_frames_are_read_as_protobuf_reads_them(message: bytes) -> None:
     assert (None if payload is None else bytes(payload)) == (expected.data if is_data else None)
 
 
-@pytest.mark.parametrize(
-    ("message", "payload"),
-    [
-        pytest.param(b"", None, id="nothing"),
-        pytest.param(openshell_pb2.RelayFrame(data=b"").SerializeToString(), b"", id="no data"),
-        pytest.param(
-            openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit()).SerializeToString(), None, id="init"
-        ),
-        pytest.param(b"\x12\x01a\x12\x01b", b"b", id="data twice: the last one counts"),
-        pytest.param(b"\x12\x01a\x0a\x00", None, id="init behind data"),
-        pytest.param(tag(1000, WIRE_LEN) + b"\x00\x12\x01a", b"a", id="unknown field before"),
-        pytest.param(b"\x12\x01a" + tag(1000, WIRE_LEN) + b"\x00", b"a", id="unknown field behind"),
-    ],
-)
-def test_unusual_relay_frames(message: bytes, payload: bytes | None) -> None:
+@pytest.mark.parametrize("case", read(Frames).relay_messages, ids=named)
+def test_relay_message_vectors(case: RelayMessage) -> None:
+    """FRM-1: the data of a message, also of one that protobuf would have written otherwise."""
+    message, expected = content_of(case.message), None if case.data is None else content_of(case.data)
     decoded = decode_relay_data(message)
-    assert (None if decoded is None else bytes(decoded)) == payload
+    assert (None if decoded is None else bytes(decoded)) == expected
+    frame = openshell_pb2.RelayFrame.FromString(message)
+    assert (frame.data if frame.WhichOneof("payload") == "data" else None) == expected

@@ -10,6 +10,7 @@ import pytest
 from openshell_files_protocol import error_docs
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Blame, Code, Reason, Retry, Row, reason_named
+from vector_cases import Errors, read
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -70,6 +71,12 @@ def test_what_no_client_can_cure_is_not_retried(reason: Reason) -> None:
     if row.code is Code.UNAVAILABLE:
         assert row.retry in {Retry.AGAIN, Retry.LATER}
         assert row.blame is not Blame.CALLER
+
+
+def test_vectors() -> None:
+    """Code and retry class of every reason; a change is a change of the protocol."""
+    expected = [(row.reason, row.code, row.retry) for row in read(Errors).reasons]
+    assert [(one.name, one.row.code.name, one.row.retry.value) for one in Reason] == expected
 
 
 def test_the_page_is_up_to_date() -> None:

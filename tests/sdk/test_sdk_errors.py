@@ -11,8 +11,9 @@ from openshell_files._error_mapping import CLASS_BY_CODE, CLASS_BY_REASON, error
 from openshell_files.cli import exit_codes
 from openshell_files.cli.exit_codes import ExitCode, exit_code
 from openshell_files.errors import ErrorFacts, FilesError
-from openshell_files_protocol.errors import FieldViolation, TransferError
+from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Code, Reason, Retry
+from vector_cases import Errors, StatusCase, named, read
 
 BUILTINS = {
     Reason.FILE_NOT_FOUND: FileNotFoundError,
@@ -66,37 +67,26 @@ def test_unknown_status() -> None:
     assert error_from_status(99, "", ()).code is Code.UNKNOWN
 
 
-def test_details() -> None:
-    error = received(
-        TransferError(
-            Reason.INVALID_REQUEST,
-            "bad",
-            field_violations=(FieldViolation("mode", "too large"),),
-            retry_delay=1.5,
-        )
-    )
-    assert error.field_violations == (FieldViolation("mode", "too large"),)
-    assert error.retry_delay == pytest.approx(1.5)
+@pytest.mark.parametrize("case", read(Errors).statuses, ids=named)
+def test_vectors(case: StatusCase) -> None:
+    """What is ours is read; what cannot be believed is left out, and the code itself counts."""
+    trailing: list[tuple[str, str | bytes]] = [
+        ("x", "y"),
+        ("grpc-status-details-bin", bytes.fromhex(case.details)),
+    ]
+    code = Code[case.code]
+    error = error_from_status(int(code), case.message, trailing)
+    assert (error.code, error.reason, error.retry.value) == (code, case.reason, case.retry)
+    assert error.retry_delay == case.retry_delay
+    assert [violation.field for violation in error.field_violations] == case.fields
+    assert error.metadata == case.metadata
+    assert error.fix == (Reason[case.reason].row.fix if case.of_table else CLASS_BY_CODE[code][2])
 
 
-@pytest.mark.parametrize("damage", ["garbage", "other code", "other domain", "unknown reason", "text"])
-def test_details_that_are_not_ours(damage: str) -> None:
-    """What cannot be believed is left out, and the status itself counts."""
-    value: str | bytes = details_of(TransferError(Reason.FILE_NOT_FOUND, "x"))
-    code = 5
-    if damage == "garbage":
-        value = b"\xff\xff\xff"
-    elif damage == "other code":
-        code = 14
-    elif damage == "other domain":
-        value = details_of(TransferError(Reason.FILE_NOT_FOUND, "x")).replace(b"nvidia", b"amidvi")
-    elif damage == "unknown reason":
-        value = details_of(TransferError(Reason.FILE_NOT_FOUND, "x")).replace(b"FILE_NOT", b"FOOL_NOT")
-    else:
-        value = "text"
-    error = error_from_status(code, "x", [("grpc-status-details-bin", value)])
-    assert error.reason in {"NOT_FOUND", "UNAVAILABLE", "FILE_NOT_FOUND", "FOOL_NOT_FOUND"}
-    assert error.fix == CLASS_BY_CODE[Code(code)][2]
+def test_details_that_are_text() -> None:
+    """gRPC gives a key that ends in -bin as bytes; a proxy may not."""
+    error = error_from_status(5, "x", [("grpc-status-details-bin", "text")])
+    assert (error.reason, error.fix) == ("NOT_FOUND", CLASS_BY_CODE[Code.NOT_FOUND][2])
 
 
 @pytest.mark.parametrize("words", ["Received RST_STREAM with error code 2", "Internal error from Core"])
