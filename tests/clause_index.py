@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PROTOCOL: Final = REPOSITORY / "docs" / "protocol.md"
@@ -77,8 +77,10 @@ def holders(tests: Path) -> dict[str, set[Holder]]:
 
 def _cases(vectors: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield name and clauses of the cases of a file of vectors."""
-    for cases in json.loads(vectors.read_text(encoding="utf-8")).values():
-        for case in cases if isinstance(cases, list) else ():
+    fields: dict[str, Any] = json.loads(vectors.read_text(encoding="utf-8"))
+    lists: list[list[dict[str, Any]]] = [value for value in fields.values() if isinstance(value, list)]
+    for cases in lists:
+        for case in cases:
             yield case.get("name", ""), case.get("clauses", [])
 
 
