@@ -25,6 +25,7 @@ _BY_HAND: Final = frozenset({"_io.py", "_calls.py", "file_objects.py", "upload/w
 
 _NAMES: Final = {
     "AsyncFilesClient": "FilesClient",
+    "AsyncGatewayClient": "GatewayClient",
     "AsyncRemoteReader": "RemoteReader",
     "AsyncRemoteWriter": "RemoteWriter",
     "AsyncSandboxFiles": "SandboxFiles",

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PRIMITIVES: dict[Path, set[str]] = {
     ROOT / "proto/src/openshell_files_process": {"tasks.py"},
     ROOT / "gateway/src/openshell_files_gateway": set(),
+    ROOT / "sdk/src/openshell_files": set(),
 }
 
 

@@ -1,12 +1,13 @@
-"""A blocking gRPC channel with the face of an asynchronous one.
+"""Adapter: a blocking gRPC channel with the interface of an asynchronous one.
 
-The official SDK's client is blocking only, and its channel brings endpoint,
-TLS and tokens. The asynchronous flavour makes its calls on that channel
-through this: what may block (the owner's function for tokens, the wait for a
-message) happens in threads, and nothing of it in the event loop.
+The official SDK's client is blocking only, and its channel has endpoint, TLS
+and tokens. The asynchronous flavour makes its calls on that channel through
+this adapter. Threads run what may block: the owner's function for tokens, and
+the wait for a message.
 
-Only what `_async/_calls.py` uses of `grpc.aio` is here, with its manners: a
-failed call raises `AioRpcError`, a cancelled one `CancelledError`.
+The adapter has the part of `grpc.aio` that `_async/_calls.py` uses, with the
+same exceptions: a failed call raises `AioRpcError`, a cancelled call
+`CancelledError`.
 """
 
 from __future__ import annotations
@@ -16,20 +17,25 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import grpc
 import grpc.aio
+from openshell_files_process.tasks import TaskScope
 
 from openshell_files._connectivity import Way, state_of
 from openshell_files._core.borrowed import owners_failure
 
 _Metadata = Sequence[tuple[str, str]]
+
+#: Seconds that `close` waits for calls that have not begun: the owner's function may block.
+_BEGIN_SECONDS: Final = 1.0
+
 _T = TypeVar("_T")
 
 
 class BridgedChannel:
-    """Makes calls on a channel that somebody else opened and will close.
+    """Makes calls on a channel of another owner, who closes it.
 
     Args:
         channel: the blocking channel.
@@ -37,19 +43,22 @@ class BridgedChannel:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
-        self._running = set[_Call[Any]]()
+        self._running = set[_BridgedCall[Any]]()
+        self._tasks = TaskScope()
 
     def get_state(self, *, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return whether there is a connection; one that does not tell counts as connected."""
-        del try_to_connect  # that is its owner's
+        """Return the connection's state; a channel that does not report it counts as connected."""
+        del try_to_connect  # the owner connects the channel
         return state_of(self._channel) or grpc.ChannelConnectivity.READY
 
     def unary_unary(self, path: str, _serialize: None, _parse: None) -> Callable[..., Awaitable[bytes]]:
-        """Return a function that calls a method that takes and gives one message."""
+        """Return a function that calls a unary method."""
         method = cast("Any", self._channel.unary_unary(path, None, None))
 
         async def call(message: bytes, *, metadata: _Metadata, timeout: float) -> bytes:  # noqa: ASYNC109 - gRPC's own
-            running = _Call[bytes](lambda: method.future(message, metadata=metadata, timeout=timeout))
+            running = _BridgedCall[bytes](
+                lambda: method.future(message, metadata=metadata, timeout=timeout), self._tasks
+            )
             self._note(running)
             try:
                 return await running
@@ -59,13 +68,13 @@ class BridgedChannel:
         return call
 
     def stream_unary(self, path: str, _serialize: None, _parse: None) -> Callable[..., BridgedUpload]:
-        """Return a function that begins a call that takes many messages and gives one."""
+        """Return a function that begins a client-streaming call."""
         method = cast("Any", self._channel.stream_unary(path, None, None))
 
         def call(*, metadata: _Metadata, timeout: float | None) -> BridgedUpload:
             messages = _Messages(asyncio.get_running_loop(), Way(self._channel))
             upload = BridgedUpload(
-                lambda: method.future(messages, metadata=metadata, timeout=timeout), messages
+                lambda: method.future(messages, metadata=metadata, timeout=timeout), self._tasks, messages
             )
             self._note(upload)
             return upload
@@ -73,46 +82,50 @@ class BridgedChannel:
         return call
 
     def unary_stream(self, path: str, _serialize: None, _parse: None) -> Callable[..., BridgedDownload]:
-        """Return a function that begins a call that takes one message and gives many."""
+        """Return a function that begins a server-streaming call."""
         method = cast("Any", self._channel.unary_stream(path, None, None))
 
         def call(message: bytes, *, metadata: _Metadata, timeout: float | None) -> BridgedDownload:
-            download = BridgedDownload(lambda: method(message, metadata=metadata, timeout=timeout))
+            download = BridgedDownload(
+                lambda: method(message, metadata=metadata, timeout=timeout), self._tasks
+            )
             self._note(download)
             return download
 
         return call
 
     async def close(self) -> None:
-        """Cancel the calls that are running; the channel stays open."""
+        """Cancel the running calls; the channel stays open."""
         for call in list(self._running):
             call.cancel()
+        await self._tasks.wait(_BEGIN_SECONDS)
 
-    def _note(self, call: _Call[Any]) -> None:
+    def _note(self, call: _BridgedCall[Any]) -> None:
         self._running.add(call)
         call.add_done_callback(self._running.discard)
 
 
-class _Call(Generic[_T]):
-    """A call of the blocking channel, awaited in a loop.
+class _BridgedCall(Generic[_T]):
+    """A call of the blocking channel, awaited in an event loop.
 
     Args:
         begin: begins the call; it runs the interceptors, which may block.
+        tasks: owner of the task that runs `begin`.
     """
 
-    def __init__(self, begin: Callable[[], Any]) -> None:
+    def __init__(self, begin: Callable[[], Any], tasks: TaskScope) -> None:
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         self._callbacks = list[Callable[[Any], object]]()
         self._call: Any = None
         self._failure: Exception | None = None
         self._cancelled = False
-        self._beginning = self._loop.create_task(self._begin(begin))
+        self._beginning = tasks.start(self._begin(begin), "openshell-files-begin")
 
     async def _begin(self, begin: Callable[[], Any]) -> None:
         try:
             self._call = await asyncio.to_thread(begin)
-        except Exception as error:  # noqa: BLE001 - of the channel's owner; it is told by whoever awaits the call
+        except Exception as error:  # noqa: BLE001 - of the channel's owner; raised where the call is awaited
             self._failure = error
             self._end()
             return
@@ -121,7 +134,7 @@ class _Call(Generic[_T]):
             self._call.cancel()
 
     def _tell(self, _call: object) -> None:
-        """Take the end of the call, in a thread of gRPC's. A loop that is closed has nobody to tell."""
+        """Report the end of the call, in a thread of gRPC. A closed loop has no task that waits."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._end)
 
@@ -133,7 +146,7 @@ class _Call(Generic[_T]):
             callback(self)
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        """Have a function called with this call when it is over."""
+        """Call a function with this call when it is over."""
         if self._over.is_set():
             callback(self)
         else:
@@ -147,7 +160,7 @@ class _Call(Generic[_T]):
                 self._call.cancel()
 
     async def code(self) -> grpc.StatusCode:
-        """Wait for the call's end and return its status."""
+        """Wait for the end of the call and return its status."""
         await self._over.wait()
         try:
             await self
@@ -170,7 +183,7 @@ class _Call(Generic[_T]):
             raise self._meaning(error) from None
 
     def _meaning(self, error: Exception) -> BaseException:
-        """Return what `grpc.aio` would have raised."""
+        """Return the exception that `grpc.aio` would have raised."""
         if isinstance(error, grpc.FutureCancelledError) or (
             self._cancelled and isinstance(error, grpc.RpcError)
         ):
@@ -185,12 +198,15 @@ class _Call(Generic[_T]):
 
 
 class _Messages(Iterator[bytes]):
-    """What gRPC's sending thread takes, one by one; each is waited for in the loop until it was taken."""
+    """Iterator for gRPC's sending thread; `put` waits in the event loop until the thread took the message.
+
+    Attributes:
+        newest_left: True if the message that was taken last may have left this process.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, way: Way) -> None:
         self._loop = loop
         self._way = way
-        #: Whether the message that was taken last can have left this process.
         self.newest_left = False
         self._given: SimpleQueue[tuple[bytes, asyncio.Event] | None] = SimpleQueue()
         self._closed = False
@@ -201,11 +217,11 @@ class _Messages(Iterator[bytes]):
         await taken.wait()
 
     def end(self) -> None:
-        """Say that no more comes; what waits is still taken."""
+        """End the iteration after the messages that wait."""
         self._given.put(None)
 
     def close(self) -> None:
-        """Say that nothing more is taken."""
+        """End the iteration at once."""
         self._closed = True
         self._given.put(None)
 
@@ -221,40 +237,40 @@ class _Messages(Iterator[bytes]):
         return message
 
 
-class BridgedUpload(_Call[bytes]):
-    """A call that takes many messages and gives one."""
+class BridgedUpload(_BridgedCall[bytes]):
+    """Client-streaming call."""
 
-    def __init__(self, begin: Callable[[], Any], messages: _Messages) -> None:
-        super().__init__(begin)
+    def __init__(self, begin: Callable[[], Any], tasks: TaskScope, messages: _Messages) -> None:
+        super().__init__(begin, tasks)
         self._messages = messages
         self.add_done_callback(lambda _: messages.close())
 
     async def wait_for_connection(self) -> None:
-        """Wait until the call has begun; whether there is a connection shows when it fails."""
+        """Wait until the call has begun; without a connection it then fails."""
         await asyncio.shield(self._beginning)
         if self._over.is_set():
             await self
 
     async def write(self, message: bytes) -> None:
-        """Send a message; returns when gRPC has taken it."""
+        """Send a message; return when gRPC has taken it."""
         self._messages.newest_left = False
         await self._messages.put(message)
 
     @property
     def newest_left(self) -> bool:
-        """Whether the message that was given last can have left this process."""
+        """True if the message that was passed last may have left this process."""
         return self._messages.newest_left
 
     async def done_writing(self) -> None:
-        """Say that no message follows."""
+        """Half-close: no message follows."""
         self._messages.end()
 
 
-class BridgedDownload(_Call[None]):
-    """A call that gives many messages. A thread of its own waits for them."""
+class BridgedDownload(_BridgedCall[None]):
+    """Server-streaming call. Its own thread waits for the messages."""
 
-    def __init__(self, begin: Callable[[], Any]) -> None:
-        super().__init__(begin)
+    def __init__(self, begin: Callable[[], Any], tasks: TaskScope) -> None:
+        super().__init__(begin, tasks)
         self._thread = ThreadPoolExecutor(1, "openshell-files-receive")
         self.add_done_callback(lambda _: self._thread.shutdown(wait=False))
 
@@ -266,7 +282,7 @@ class BridgedDownload(_Call[None]):
         try:
             return await self._loop.run_in_executor(self._thread, self._next)
         except RuntimeError:
-            # The thread has ended with the call, but not everything was read.
+            # The thread ended with the call, but messages are left.
             return await asyncio.to_thread(self._next)
 
     def _next(self) -> object:

@@ -1,8 +1,8 @@
-"""Both clients on the connection of the official SDK's `SandboxClient`.
+"""The public clients, and their variants on the connection of the official SDK's `SandboxClient`.
 
-By hand, beside the generated `_sync`: the official SDK is blocking only, so
-the two flavours get to its channel in different ways. It is not imported, so
-that this SDK works without it.
+The official SDK is blocking only, so the two flavours use its channel in
+different ways, and this module is written by hand for both. It does not
+import the official SDK, which need not be installed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import grpc
 import grpc.aio
 
 from openshell_files._async._calls import Connection as AsyncConnection
-from openshell_files._async.client import AsyncFilesClient as EndpointAsyncFilesClient
+from openshell_files._async.client import AsyncGatewayClient
 from openshell_files._bridged_channel import BridgedChannel
 from openshell_files._core.borrowed import CLOSED
 from openshell_files._sync._calls import Connection, DownloadCall, Metadata, UploadCall
-from openshell_files._sync.client import FilesClient as EndpointFilesClient
+from openshell_files._sync.client import GatewayClient
 from openshell_files.options import RetryPolicy
 
 _Call = TypeVar("_Call", UploadCall, DownloadCall)
@@ -28,7 +28,7 @@ def _channel_of(client: object) -> grpc.Channel:
     """Return the channel of an official client.
 
     Raises:
-        TypeError: there is none.
+        TypeError: the client has none.
     """
     channel: object = getattr(client, "_channel", None)
     if isinstance(channel, grpc.Channel):
@@ -39,11 +39,11 @@ def _channel_of(client: object) -> grpc.Channel:
     )
 
 
-class FilesClient(EndpointFilesClient):
+class FilesClient(GatewayClient):
     """Connects to a gateway. Use it as a context manager, or call `close`.
 
-    Nothing is sent before the first call. Many threads may use it. What it
-    takes is said at `AsyncFilesClient`.
+    Nothing is sent before the first call. Many threads may use one client. For
+    the arguments see `GatewayClient`.
     """
 
     @classmethod
@@ -56,25 +56,25 @@ class FilesClient(EndpointFilesClient):
         idle_timeout: float = 120.0,
         retry: RetryPolicy | None = None,
     ) -> FilesClient:
-        """Return a client on the connection of an `openshell.SandboxClient`, with that one's identity.
+        """Return a client on the connection and with the identity of an `openshell.SandboxClient`.
 
-        Endpoint, TLS and tokens are the official client's: its token is asked
-        for at each call. It has to stay open as long as this client is used;
-        closing this client ends what this client started, and nothing else.
-        How soon a gateway that was away is found again is up to that channel:
-        by gRPC's defaults it looks ever more seldom, every two minutes at last.
+        Endpoint, TLS and tokens are those of the official client, which
+        provides the token of each call. Keep it open as long as this client
+        is used; closing this client ends only the calls of this client. The
+        channel of the official client decides when to reconnect: by gRPC's
+        defaults the pause grows to two minutes.
 
-        The channel is the attribute `_channel`. That has no public name, but
-        is what the official SDK's own further clients are made from
+        The channel is the attribute `_channel`. It has no public name, but the
+        official SDK uses it for its own further clients
         (`WorkspaceClient.from_sandbox_client`), in version 0.1.5.
 
         Args:
             client: an `openshell.SandboxClient`.
-            workspace: where sandbox names are looked up.
-            timeout: for calls that carry no content, in seconds.
-            idle_timeout: seconds in which nothing moves before a transfer's
-                attempt is given up.
-            retry: how often to try.
+            workspace: of the sandbox names.
+            timeout: of each call without content, in seconds.
+            idle_timeout: seconds without movement after which an attempt of a
+                transfer fails.
+            retry: retries of each call.
 
         Raises:
             TypeError: `client` has no gRPC channel.
@@ -84,7 +84,7 @@ class FilesClient(EndpointFilesClient):
 
 
 class _Guest(FilesClient):
-    """A client whose connection is somebody else's."""
+    """A client on the connection of another owner."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class _Guest(FilesClient):
 
 
 class _BorrowedConnection(Connection):
-    """A channel that somebody else opened and will close. It is one connection."""
+    """A channel of another owner, who closes it. It is one connection, so there are no lanes."""
 
     most_lanes = 1
 
@@ -110,13 +110,13 @@ class _BorrowedConnection(Connection):
     def upload(
         self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
     ) -> UploadCall:
-        """Begin a call that takes many messages and gives one."""
+        """Begin a client-streaming call."""
         return self._noted(super().upload(path, metadata, idle, timeout, lane))
 
     def download(
         self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None
     ) -> DownloadCall:
-        """Begin a call that takes one message and gives many."""
+        """Begin a server-streaming call."""
         return self._noted(super().download(path, message, metadata, idle, timeout))
 
     def _noted(self, call: _Call) -> _Call:
@@ -128,7 +128,7 @@ class _BorrowedConnection(Connection):
         raise RuntimeError(CLOSED)
 
     def close(self) -> None:
-        """Cancel the transfers that are running; the channel stays open."""
+        """Cancel the running transfers; the channel stays open."""
         with self._lock:
             self._closed = True
             self._channel = None
@@ -137,11 +137,11 @@ class _BorrowedConnection(Connection):
             call.cancel()
 
 
-class AsyncFilesClient(EndpointAsyncFilesClient):
+class AsyncFilesClient(AsyncGatewayClient):
     """Connects to a gateway. Use it as a context manager, or call `aclose`.
 
     Nothing is sent before the first call. The client belongs to the event
-    loop of its first call. What it takes is said at `FilesClient`.
+    loop of its first call. For the arguments see `AsyncGatewayClient`.
     """
 
     @classmethod
@@ -154,21 +154,21 @@ class AsyncFilesClient(EndpointAsyncFilesClient):
         idle_timeout: float = 120.0,
         retry: RetryPolicy | None = None,
     ) -> AsyncFilesClient:
-        """Return a client on the connection of an `openshell.SandboxClient`, with that one's identity.
+        """Return a client on the connection and with the identity of an `openshell.SandboxClient`.
 
-        As `FilesClient.from_sandbox_client`. The official client is blocking:
-        its channel, and the function that it gets tokens from, are used in
-        threads, one for each call that starts and one for each download that
-        runs. The event loop is never blocked. For many transfers at a time a
-        client of its own connection is faster.
+        See `FilesClient.from_sandbox_client`. The official client is blocking:
+        threads use its channel and its token function, one for each call that
+        begins and one for each running download. The event loop is never
+        blocked. For many concurrent transfers a client with its own connection
+        is faster.
 
         Args:
             client: an `openshell.SandboxClient`; keep it open as long as this one.
-            workspace: where sandbox names are looked up.
-            timeout: for calls that carry no content, in seconds.
-            idle_timeout: seconds in which nothing moves before a transfer's
-                attempt is given up.
-            retry: how often to try.
+            workspace: of the sandbox names.
+            timeout: of each call without content, in seconds.
+            idle_timeout: seconds without movement after which an attempt of a
+                transfer fails.
+            retry: retries of each call.
 
         Raises:
             TypeError: `client` has no gRPC channel.
@@ -178,7 +178,7 @@ class AsyncFilesClient(EndpointAsyncFilesClient):
 
 
 class _AsyncGuest(AsyncFilesClient):
-    """An asynchronous client whose connection is somebody else's."""
+    """An asynchronous client on the connection of another owner."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class _AsyncGuest(AsyncFilesClient):
 
 
 class _BridgedConnection(AsyncConnection):
-    """A channel that somebody else opened and will close. It is one connection."""
+    """A channel of another owner, who closes it. It is one connection, so there are no lanes."""
 
     most_lanes = 1
 
@@ -201,5 +201,5 @@ class _BridgedConnection(AsyncConnection):
         self._borrowed = channel
 
     def _new_channel(self) -> grpc.aio.Channel:
-        # Not earlier: what waits in it belongs to the event loop that runs now.
+        # At the first call, because the channel belongs to the event loop that runs then.
         return cast("grpc.aio.Channel", BridgedChannel(self._borrowed))

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC109 - a deadline that gRPC and every attempt know, not a cancellation from outside
-"""One gRPC call, asynchronous: messages in and out as bytes, failures as `FilesError`."""
+"""gRPC calls of the asynchronous flavour: messages as bytes, failures as `FilesError`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final, Self, cast
 
 import grpc
 import grpc.aio
+from openshell_files_process.tasks import first_of
 
 from openshell_files._async._io import Ahead
 from openshell_files._core.upload.lanes import MOST_LANES
@@ -23,19 +24,19 @@ _CANCELLED: Final = 1
 
 
 class CallEndedError(Exception):
-    """The server has answered although not everything was sent; `response` tells its words."""
+    """The server ended the call before everything was sent; `response` returns or raises its answer."""
 
 
 class Connection:
-    """A channel that is opened by the first call, and one for each further lane of an upload.
+    """A channel that the first call opens, and one for each further lane of an upload.
 
     Args:
-        target: as gRPC takes it.
+        target: of gRPC.
         credentials: None for plaintext.
         options: channel options.
     """
 
-    #: Over how many streams an upload may travel here.
+    #: Most streams of an upload.
     most_lanes = MOST_LANES
 
     def __init__(
@@ -53,7 +54,7 @@ class Connection:
 
     @property
     def ready(self) -> bool:
-        """Whether a call would be sent at once."""
+        """True if a call would be sent at once."""
         return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
 
     def _opened(self) -> grpc.aio.Channel:
@@ -64,7 +65,7 @@ class Connection:
         return self._channel
 
     def _lane(self, index: int) -> grpc.aio.Channel:
-        """Return the channel of a lane. All streams of one connection would share its window (LAN-1)."""
+        """Return the channel of a lane. Streams of one connection would share its window (LAN-1)."""
         channel = self._opened()
         if index == 0:
             return channel
@@ -73,13 +74,13 @@ class Connection:
         return self._lanes[index]
 
     def _new_channel(self) -> grpc.aio.Channel:
-        # Not earlier: the channel belongs to the event loop that runs now.
+        # At the first call, because the channel belongs to the event loop that runs then.
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._target, list(self._options))
         return grpc.aio.secure_channel(self._target, self._credentials, list(self._options))
 
     def _open_lanes(self) -> None:
-        """Begin to connect all lanes, so that they are there when an upload wants them."""
+        """Begin to connect all lanes, so that an upload finds them connected."""
         if not self._closed:
             for index in range(1, self.most_lanes):
                 self._lane(index).get_state(try_to_connect=True)
@@ -92,15 +93,15 @@ class Connection:
         timeout: float,
         lanes_after: float | None = None,
     ) -> bytes:
-        """Call a method that takes and gives one message.
+        """Call a unary method.
 
         Args:
             path: of the method.
             message: the request.
             metadata: of the call.
             timeout: in seconds.
-            lanes_after: connects lanes if no answer came for so long, in
-                seconds: it comes from afar. None for none.
+            lanes_after: connect lanes if no answer came within this many
+                seconds, which means a long round trip; None never does.
 
         Raises:
             FilesError: the call failed.
@@ -122,7 +123,7 @@ class Connection:
     def upload(
         self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
     ) -> UploadCall:
-        """Begin a call that takes many messages and gives one, on the connection of a lane."""
+        """Begin a client-streaming call on the connection of a lane."""
         method = cast(
             "grpc.aio.StreamUnaryMultiCallable[bytes, bytes]", self._lane(lane).stream_unary(path, None, None)
         )
@@ -131,14 +132,14 @@ class Connection:
     def download(
         self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None
     ) -> DownloadCall:
-        """Begin a call that takes one message and gives many."""
+        """Begin a server-streaming call."""
         method = cast(
             "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]", self._opened().unary_stream(path, None, None)
         )
         return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
 
     async def close(self) -> None:
-        """Close the channel; calls that are running are cancelled."""
+        """Close the channels; running calls are cancelled."""
         self._closed = True
         channels = list(self._lanes.values())
         if self._channel is not None:
@@ -150,7 +151,7 @@ class Connection:
 
 
 class UploadCall:
-    """A call that takes many messages and gives one.
+    """Client-streaming call: many messages, one answer.
 
     Leaving the context cancels the call unless it is over.
     """
@@ -178,8 +179,8 @@ class UploadCall:
 
     @property
     def finish_left(self) -> bool:
-        """Whether the last message can have left this process: a connection may have taken it."""
-        # A call that begins without a connection says itself what it kept.
+        """True if the finish may have left this process: a connection may have taken it."""
+        # A bridged call begins without a connection, and knows which message it held back.
         return self._finish_given and bool(getattr(self._call, "newest_left", True))
 
     async def _open(self) -> None:
@@ -196,9 +197,9 @@ class UploadCall:
     async def _send(self, message: bytes) -> None:
         """Send a message without `StreamUnaryCall.write`.
 
-        When a server answers early, the pending write fails. The public
-        method then replaces the call's status, the server's words, by
-        "Internal error from Core". The layer below leaves the status alone.
+        If a server answers early, the pending write fails. The public method
+        then replaces the server's status by "Internal error from Core". The
+        layer below keeps the status.
         """
         below = getattr(self._call, "_cython_call", None)
         if below is None:
@@ -207,37 +208,31 @@ class UploadCall:
             await below.send_serialized_message(message)
 
     async def write(self, message: bytes, *, last: bool = False) -> None:
-        """Send a message; returns when the connection has taken it.
+        """Send a message; return when the connection has taken it.
 
         Args:
             message: serialized.
-            last: it is the finish, and `finish_left` depends on it.
+            last: the message is the finish, which `finish_left` reports.
 
         Raises:
-            CallEndedError: the call is over already (UPL-13).
-            DeadlineExceeded: nothing moved for the idle time.
+            CallEndedError: the call is over (UPL-13).
+            DeadlineExceeded: the connection took nothing for the idle timeout.
         """
         if not self._opened:
             await self._open()
         if self._over.is_set():
             raise CallEndedError
-        # There is a connection, so from here on it can be on its way.
+        # There is a connection, so from here on the message may be sent.
         self._finish_given = last
-        # Servers end a call without reading on. Not all of them reset the
-        # stream then, so the write alone might wait for ever.
-        writing = asyncio.ensure_future(self._send(message))
-        over = asyncio.ensure_future(self._over.wait())
+        # A server may end the call without reading the rest. Some do not reset
+        # the stream then, so the write alone might wait for ever.
         try:
-            await asyncio.wait({writing, over}, timeout=self._idle, return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done() and not over.done():
-                raise idle_error(self._idle, "sent")
-        finally:
-            over.cancel()
-            if not writing.done():
-                writing.cancel()
-            await asyncio.wait({writing, over})
+            async with asyncio.timeout(self._idle):
+                writing = await first_of(self._send(message), self._over.wait())
+        except TimeoutError:
+            raise idle_error(self._idle, "sent") from None
         if writing.cancelled() or writing.exception() is not None or self._over.is_set():
-            # Whatever the write says, the call's status says it better.
+            # The call's status is more precise than the error of the write.
             raise CallEndedError
 
     async def finish(self, message: bytes) -> None:
@@ -246,10 +241,10 @@ class UploadCall:
         await self.half_close()
 
     async def half_close(self) -> None:
-        """Say that no message follows.
+        """Half-close: no message follows.
 
         Raises:
-            CallEndedError: the call is over already.
+            CallEndedError: the call is over.
         """
         try:
             await self._call.done_writing()
@@ -257,14 +252,14 @@ class UploadCall:
             raise CallEndedError from None
 
     async def ends_within(self, seconds: float) -> bool:
-        """Wait until the call is over, at most so long; whether it is."""
+        """Wait for the end of the call, at most `seconds`; return whether it is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._over.wait()
         return self._over.is_set()
 
     async def failure(self) -> FilesError | None:
-        """Return why the call failed; None if it runs, or ended in order."""
+        """Return the error of a failed call; None if it runs or succeeded."""
         if not self._over.is_set() or await self._call.code() is grpc.StatusCode.OK:
             return None
         try:
@@ -291,7 +286,7 @@ class UploadCall:
 
 
 class DownloadCall:
-    """A call that gives many messages; leaving the context cancels it unless it is over."""
+    """Server-streaming call: one request, many messages. Leaving the context cancels it unless it is over."""
 
     def __init__(self, call: grpc.aio.UnaryStreamCall[bytes, bytes], idle: float) -> None:
         self._call = call
@@ -334,12 +329,12 @@ class DownloadCall:
 
 
 def received_ahead(call: DownloadCall) -> Ahead[bytes]:
-    """Receive while the message before is checked and written."""
+    """Receive while the previous message is checked and written."""
     return Ahead(call.messages(), unblock=call.cancel)
 
 
 def _closed_or_cancelled() -> BaseException:
-    """Return what a call's CancelledError means: the task was cancelled, or only the call was."""
+    """Return the meaning of a call's CancelledError: the task was cancelled, or the client closed the call."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         return asyncio.CancelledError()

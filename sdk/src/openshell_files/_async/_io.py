@@ -1,4 +1,4 @@
-"""How the asynchronous flavour waits: threads, files, locks, read-ahead."""
+"""Seam of the asynchronous flavour: threads, local files, locks, background work, read-ahead."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 import aiofiles
 import httpx
+from openshell_files_process.tasks import TaskScope, to_the_end
 
 from openshell_files._local.byte_streams import Reading, Writing, as_bytes
 from openshell_files._local.source_file import open_for_reading
@@ -23,17 +24,17 @@ from openshell_files.auth import TokenProvider
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Chunks that are ready before they are needed, in each direction.
+#: Chunks read or received ahead of their use.
 READ_AHEAD: Final = 2
 
 Lock = asyncio.Lock
 HttpClient = httpx.AsyncClient
 monotonic = time.monotonic
 
-#: Pieces of an iterable that are taken together at most.
+#: Most pieces of an iterable that one thread takes.
 _MOST_PIECES: Final = 1024
 
-#: Says how many seconds are left (None: no limit), and raises when none are.
+#: Returns the seconds left (None for no limit); raises if none are.
 Left = Callable[[], float | None]
 
 
@@ -41,7 +42,7 @@ class SourceHandle(Protocol):
     """An open local file."""
 
     async def read(self, size: int, /) -> bytes | None:
-        """Return at most `size` bytes; none at the end."""
+        """Return at most `size` bytes, none at the end."""
         ...
 
     async def seek(self, offset: int, /) -> int:
@@ -63,72 +64,48 @@ async def sleep(seconds: float) -> None:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Return whether somebody cancelled the task that raises it."""
+    """Return whether an error is the cancellation of a task."""
     return isinstance(error, asyncio.CancelledError)
 
 
-async def settled(work: Awaitable[_T]) -> _T:
-    """Wait for work in a thread, and for its end when cancelled.
-
-    A thread cannot be interrupted. Leaving it behind would let it use a file
-    that was closed, or a hash that the next attempt goes on with.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await _until_done(task)
-        if not task.cancelled():
-            # Marks it as seen: the cancellation is what the caller hears of.
-            task.exception()
-        raise
-
-
-async def _until_done(task: asyncio.Future[_T]) -> bool:
-    """Wait for a task's end whatever happens; return whether somebody cancelled the wait."""
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    return cancelled
-
-
 async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run blocking work off the event loop; see `settled`."""
-    return await settled(asyncio.to_thread(function, *args, **kwargs))
+    """Run blocking work off the event loop; a cancelled caller waits for its end.
+
+    A thread cannot be interrupted. Left alone, it would use a file after its
+    close, or a hash together with the next attempt.
+    """
+    return await to_the_end(asyncio.to_thread(function, *args, **kwargs))
 
 
 async def open_source(path: str) -> SourceHandle:
-    """Open a local file for reading. It is not buffered: whole chunks are read.
+    """Open a local file for reading, without a buffer: the SDK reads whole chunks.
 
     Raises:
         OSError: it cannot be opened.
     """
-    opening = asyncio.ensure_future(_open(path))
+    opened: list[SourceHandle] = []
+
+    async def opening() -> None:
+        handle = await aiofiles.open(path, "rb", buffering=0, opener=open_for_reading)
+        opened.append(cast("SourceHandle", handle))
+
     try:
-        return await asyncio.shield(opening)
+        await to_the_end(opening())
     except asyncio.CancelledError:
-        await _until_done(opening)
-        if opening.exception() is None:
-            await opening.result().close()
+        for handle in opened:
+            await handle.close()
         raise
-
-
-async def _open(path: str) -> SourceHandle:
-    handle = await aiofiles.open(path, "rb", buffering=0, opener=open_for_reading)
-    return cast("SourceHandle", handle)
+    return opened[0]
 
 
 async def read(handle: SourceHandle, size: int) -> bytes:
     """Read exactly `size` bytes, fewer only at the end of the file."""
-    data = await settled(handle.read(size)) or b""
+    data = await to_the_end(handle.read(size)) or b""
     if len(data) == size or not data:
         return data
     parts = [data]
     missing = size - len(data)
-    while missing and (more := await settled(handle.read(missing))):
+    while missing and (more := await to_the_end(handle.read(missing))):
         parts.append(more)
         missing -= len(more)
     return b"".join(parts)
@@ -136,15 +113,15 @@ async def read(handle: SourceHandle, size: int) -> bytes:
 
 async def seek(handle: SourceHandle, offset: int) -> None:
     """Move to `offset`."""
-    await settled(handle.seek(offset))
+    await to_the_end(handle.seek(offset))
 
 
 async def close(handle: SourceHandle) -> None:
     """Close a local file."""
-    await settled(handle.close())
+    await to_the_end(handle.close())
 
 
-#: Nothing else runs between two waits of an event loop.
+#: No lock: between two `await`s no other task of the event loop runs.
 Guard = nullcontext
 
 #: Set while a progress callback runs.
@@ -152,52 +129,49 @@ REPORTING: Final = ContextVar("openshell-files-reporting", default=False)
 
 
 class Flag:
-    """Something that one waits for and another one sets, once."""
+    """Event that is set once."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """Let whoever waits go on."""
+        """Wake the waiting task."""
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait until it is set, at most so long."""
+        """Wait until it is set, at most `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
 
 
-class Errands:
-    """What goes on without anybody who waits for it."""
+class BackgroundWork:
+    """Tasks whose result no caller awaits; `done` waits for their end."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskScope()
 
-    def start(self, errand: Callable[[], Awaitable[None]]) -> None:
-        """Begin an errand; it must end by itself, and may be begun twice."""
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Start work that ends by itself, and that may be started twice."""
 
         async def run() -> None:
             try:
-                await errand()
+                await work()
             except asyncio.CancelledError:
-                # Only the end of the event loop cancels one, and waits for what it cancels.
+                # Only the end of the event loop cancels this task, and awaits it.
                 if (task := asyncio.current_task()) is not None:
                     task.uncancel()
-                await errand()
+                await work()
 
-        task = asyncio.get_running_loop().create_task(run(), name="openshell-files-errand")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(run(), "openshell-files-background")
 
     async def done(self, seconds: float) -> None:
-        """Wait until all have ended, at most so long."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
+        """Wait for the end of all work, at most `seconds`."""
+        await self._tasks.wait(seconds)
 
 
 async def call_token(provider: TokenProvider) -> str:
-    """Ask a token provider."""
+    """Call a token provider."""
     if inspect.iscoroutinefunction(provider):
         return await cast("Callable[[], Awaitable[str]]", provider)()
     answer = await in_thread(cast("Callable[[], str | Awaitable[str]]", provider))
@@ -205,10 +179,10 @@ async def call_token(provider: TokenProvider) -> str:
 
 
 async def call_sink(sink: Callable[[bytes], object], data: bytes, left: Left) -> None:
-    """Hand content to a caller's function, which may be a coroutine function.
+    """Pass content to a caller's function, which may be a coroutine function.
 
     Raises:
-        DeadlineExceeded: by `left`.
+        DeadlineExceeded: `left` raised it.
     """
     left()
     answer = sink(data)
@@ -217,16 +191,16 @@ async def call_sink(sink: Callable[[bytes], object], data: bytes, left: Left) ->
 
 
 async def put(writing: Writing, data: bytes, left: Left) -> None:
-    """Write bytes into a caller's file object, which may be an asynchronous one.
+    """Write bytes into a caller's file object, which may be asynchronous.
 
     Raises:
-        DeadlineExceeded: by `left`.
+        DeadlineExceeded: `left` raised it.
     """
     writing.begin(data)
     while not writing.done:
         limited = left() is not None
         if writing.asynchronous:
-            # A stream of the event loop belongs to its thread.
+            # A stream of the event loop is not thread-safe.
             answer = writing.put()
         elif limited:
             answer = await _in_time(left, pulled(partial(writing.put, patiently=True)))
@@ -239,16 +213,16 @@ async def put(writing: Writing, data: bytes, left: Left) -> None:
 
 
 async def pieces_of(source: object, size: int, left: Left) -> AsyncIterator[bytes]:
-    """Yield what a stream of any kind gives, as bytes of our own.
+    """Yield the bytes of a caller's stream, as copies.
 
     Args:
         source: a binary file, or an iterable of bytes.
-        size: how much to read from a file at once.
-        left: says how many seconds are left, and raises when none are.
+        size: size of one read from a file.
+        left: returns the seconds left; raises if none are.
 
     Raises:
-        TypeError: it gives something else.
-        DeadlineExceeded: by `left`.
+        TypeError: it yields something else than bytes.
+        DeadlineExceeded: `left` raised it.
     """
     if hasattr(source, "read"):
         reading = Reading(source, size)
@@ -279,7 +253,7 @@ async def _in_time(left: Left, work: Awaitable[_T]) -> _T:
     try:
         limit = asyncio.timeout(left())
     except BaseException:
-        # It was never started, and would complain when it is collected.
+        # A coroutine that never starts would warn when it is collected.
         close = getattr(work, "close", None) or getattr(work, "cancel", None)
         if close is not None:
             close()
@@ -294,9 +268,9 @@ async def _in_time(left: Left, work: Awaitable[_T]) -> _T:
 
 
 async def pulled(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run a caller's own code that may wait for ever, such as a generator, in a thread.
+    """Run a caller's code that may block without limit, such as a generator, in a thread.
 
-    When cancelled the thread is left behind: it uses nothing but the caller's object.
+    A cancellation leaves the thread behind: it uses the caller's object only.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()
@@ -304,14 +278,14 @@ async def pulled(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
     def work() -> None:
         try:
             settle = partial(future.set_result, function(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             settle = partial(future.set_exception, error)
 
         def deliver() -> None:
             if not future.done():
                 settle()
 
-        # The loop may be closed by now; then nobody waits.
+        # A closed loop has no task that waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(deliver)
 
@@ -320,11 +294,11 @@ async def pulled(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 
 
 def _take(iterator: Iterator[bytes], size: int) -> list[bytes]:
-    """Return pieces of at least `size` bytes together, so that small ones do not cost a thread each."""
+    """Return pieces of at least `size` bytes together, so that small pieces share a thread."""
     taken: list[bytes] = []
     held = 0
     for given in iterator:
-        # A copy, before the iterator can fill the same buffer anew.
+        # A copy, before the iterator can reuse its buffer.
         taken.append(as_bytes(given))
         held += len(taken[-1])
         if held >= size or len(taken) >= _MOST_PIECES:
@@ -333,10 +307,14 @@ def _take(iterator: Iterator[bytes], size: int) -> list[bytes]:
 
 
 class Ahead(Generic[_T]):
-    """Runs an iterator a few items ahead of its reader, in a task of its own.
+    """Read-ahead: runs an iterator in a task, a few items ahead of its reader.
 
-    Holds at most `READ_AHEAD` items, and one more on its way. Leaving the
-    context cancels the task and waits for it.
+    Holds at most `READ_AHEAD` items, and the one that waits for room. Leaving
+    the context cancels the task and waits for its end.
+
+    Args:
+        source: the iterator.
+        unblock: ends a wait inside `source`.
     """
 
     def __init__(self, source: AsyncIterator[_T], unblock: Callable[[], object] | None = None) -> None:
@@ -344,32 +322,25 @@ class Ahead(Generic[_T]):
         self._unblock = unblock
         self._queue: asyncio.Queue[_T] = asyncio.Queue(READ_AHEAD)
         self._changed = asyncio.Event()
+        self._tasks = TaskScope()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
+        self._task = self._tasks.start(self._run(), "openshell-files-read-ahead")
         self._task.add_done_callback(lambda _: self._changed.set())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task = self._task
-        if task is None:
-            return
-        if not task.done():
-            if self._unblock is not None:
-                self._unblock()
-            task.cancel()
-        cancelled = await _until_done(task)
-        if not task.cancelled():
-            # The reader has either raised it, or left because of an error of its own.
-            task.exception()
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
-        if cancelled:
-            raise asyncio.CancelledError
+        if self._unblock is not None and len(self._tasks):
+            self._unblock()
+        try:
+            await self._tasks.end()
+        finally:
+            close = getattr(self._source, "aclose", None)
+            if close is not None:
+                await close()
 
     async def _run(self) -> None:
         async for item in self._source:
@@ -392,5 +363,5 @@ class Ahead(Generic[_T]):
 
 
 def produced_ahead(source: AsyncIterator[_T]) -> Ahead[_T]:
-    """Prepare what is sent while the piece before is on its way."""
+    """Read the source while the previous piece is sent."""
     return Ahead(source)

@@ -1,4 +1,4 @@
-"""The client: one gateway, one identity, many sandboxes."""
+"""Client of one gateway with one identity, for many sandboxes."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ from openshell_files.auth import Auth
 from openshell_files.options import RetryPolicy, TlsConfig
 
 
-class AsyncFilesClient:
+class AsyncGatewayClient:
     """Connects to a gateway. Use it as a context manager, or call `aclose`.
 
     Nothing is sent before the first call. An asynchronous client belongs to
-    the event loop of its first call; a blocking one may serve many threads.
+    the event loop of its first call; many threads may use a blocking client.
+    The public class is `AsyncFilesClient`.
 
     Args:
         endpoint: `host:port`, `unix:/path`, or a URL `http://host:port` or
             `https://host:port`.
-        auth: who is calling; None calls without a token.
-        workspace: where sandbox names are looked up.
+        auth: source of the bearer token; None calls without a token.
+        workspace: of the sandbox names.
         tls: None for plaintext, unless the endpoint is an https URL.
-        timeout: for calls that carry no content, in seconds.
-        idle_timeout: seconds in which nothing moves before a transfer's
-            attempt is given up. There is no limit for a transfer as a whole
-            unless its call sets one.
-        retry: how often to try.
+        timeout: of each call without content, in seconds.
+        idle_timeout: seconds without movement after which an attempt of a
+            transfer fails. A whole transfer has no limit unless its call
+            sets one.
+        retry: retries of each call.
         allow_insecure_token: send tokens without TLS to other machines.
 
     Raises:
         ValueError: the endpoint is malformed, a token would be sent over
-            plaintext to another machine, or the key of `tls` is not that of
+            plaintext to another machine, or the key of `tls` does not fit
             its certificate.
-        LocalFileError: a file of `tls` cannot be read, or does not hold what
-            it has to.
+        LocalFileError: a file of `tls` cannot be read, or has no certificate
+            or key.
     """
 
     @checked
@@ -77,9 +78,9 @@ class AsyncFilesClient:
     def from_env(
         cls, *, timeout: float = 30.0, idle_timeout: float = 120.0, retry: RetryPolicy | None = None
     ) -> Self:
-        """Return a client for the gateway that the environment describes.
+        """Return a client for the gateway of the environment variables.
 
-        It reads the variables of the command line: `OPENSHELL_FILES_ENDPOINT`;
+        They are the variables of the command line: `OPENSHELL_FILES_ENDPOINT`;
         one of `OPENSHELL_FILES_TOKEN`, `OPENSHELL_FILES_TOKEN_FILE` and
         `OPENSHELL_FILES_OIDC_ISSUER` (with `..._OIDC_CLIENT_ID`,
         `..._OIDC_CLIENT_SECRET`, `..._OIDC_AUDIENCE`, `..._OIDC_SCOPE`);
@@ -87,10 +88,10 @@ class AsyncFilesClient:
         and `..._TLS_KEY`.
 
         Args:
-            timeout: for calls that carry no content, in seconds.
-            idle_timeout: seconds in which nothing moves before a transfer's
-                attempt is given up.
-            retry: how often to try.
+            timeout: of each call without content, in seconds.
+            idle_timeout: seconds without movement after which an attempt of a
+                transfer fails.
+            retry: retries of each call.
 
         Raises:
             ValueError: `OPENSHELL_FILES_ENDPOINT` is unset or malformed,
@@ -119,7 +120,7 @@ class AsyncFilesClient:
         idle_timeout: float,
         retry: RetryPolicy | None,
     ) -> None:
-        """Make this the client of a connection."""
+        """Set the connection and the defaults of all calls."""
         keep_buffers()
         self._workspace = workspace
         self._rpc = Rpc(
@@ -134,26 +135,26 @@ class AsyncFilesClient:
         self,
         name: str | NamedSandbox | SandboxHolder = "",
         *,
-        id: str = "",  # noqa: A002 - the protocol's own word
+        id: str = "",  # noqa: A002 - the protocol's term
         workspace: str | None = None,
     ) -> AsyncSandboxFiles:
         """Return the files of a sandbox; nothing is sent yet.
 
         Args:
-            name: the sandbox's name, or what the official SDK has for it: a
-                `SandboxRef`, a `SandboxSession` or a `Sandbox`. Those bring
+            name: the sandbox's name, or an object of the official SDK: a
+                `SandboxRef`, a `SandboxSession` or a `Sandbox`, which have
                 their workspace.
             id: its id, instead of the name.
-            workspace: where the name is looked up; None takes the client's.
+            workspace: of the name; None takes the client's.
 
         Raises:
-            ValueError: neither name nor id is given, or both; or a workspace
-                besides the one that `name` brings.
+            ValueError: neither name nor id is given, or both; or the workspace
+                is another than that of `name`.
         """
         return AsyncSandboxFiles(self._rpc, sandbox_address(name, id, workspace, self._workspace))
 
     async def aclose(self) -> None:
-        """Close the connection; transfers that are running end."""
+        """Close the connection; running transfers end."""
         await self._rpc.close()
 
     async def __aenter__(self) -> Self:

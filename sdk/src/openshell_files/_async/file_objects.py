@@ -1,15 +1,16 @@
-"""Files of a sandbox as file objects, asynchronous. By hand, like its blocking twin."""
+"""File objects of the asynchronous flavour. Written by hand, as is the blocking module."""
 
 from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from io import SEEK_SET
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from openshell_files_process.tasks import TaskScope, end_tasks, first_of
 from openshell_files_protocol.limits import MIB
 
 from openshell_files._core.download.read_windows import LEAST_WINDOW, ReadWindows
@@ -21,31 +22,33 @@ if TYPE_CHECKING:
 _PIECE_BYTES: Final = MIB
 _PIECES: Final = 2
 
-#: Uploads what it is given; `AsyncSandboxFiles.upload` with all else filled in.
-Uploading = Callable[["bytes | AsyncIterator[bytes]"], Awaitable[UploadResult]]
+#: `AsyncSandboxFiles.upload` with all arguments but the source.
+Uploading = Callable[["bytes | AsyncIterator[bytes]"], Coroutine[Any, Any, UploadResult]]
 
-#: Fetches a part of one version of the file (version, offset, length), and says how large the file is.
+#: Fetches a part of one version of the file (version, offset, length); returns it and the size of the file.
 Fetching = Callable[[str, int, int], Awaitable[tuple[bytes, int]]]
 
 
 class AsyncRemoteWriter:
     """A file in a sandbox that is being written. Made by `AsyncSandboxFiles.open`.
 
-    `await close()` publishes it, whole, under its name, and raises if that
+    `await close()` publishes the whole file under its name, and raises if that
     fails; so does the end of an `async with` block. An exception in the block,
-    a cancellation, `abort`, and a writer that is forgotten publish nothing.
-    What one has sent that is open when the event loop ends is freed by the end
-    of the client, or expires if that is forgotten, too.
+    a cancellation, `abort`, and a writer that is never closed publish nothing.
+    If the event loop ends before the writer is closed, closing the client frees
+    the sent bytes; without that they expire.
 
-    More than 1 MiB is sent while it is written; if the connection breaks then,
-    the bytes cannot be had again, and the next call fails with
+    A file of more than 1 MiB is sent while it is written; if the connection
+    breaks then, the bytes cannot be sent again, and the next call fails with
     `SourceNotReplayable`.
+
+    Attributes:
+        result: the published file; None before `close`.
     """
 
     def __init__(self, uploading: Uploading, name: str, mode: str) -> None:
         self.name = name
         self.mode = mode
-        #: What was published; None before `close`.
         self.result: UploadResult | None = None
         self.closed = False
         self._uploading = uploading
@@ -53,20 +56,21 @@ class AsyncRemoteWriter:
         self._position = 0
         self._broken = False
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES)
-        self._task: asyncio.Future[UploadResult] | None = None
+        self._tasks = TaskScope()
+        self._task: asyncio.Task[UploadResult] | None = None
 
     def tell(self) -> int:
-        """Return how many bytes were written."""
+        """Return the number of written bytes."""
         self._check_open()
         return self._position
 
     async def write(self, data: ReadableBuffer, /) -> int:
-        """Take bytes; all of them, always.
+        """Write all of the bytes.
 
         Raises:
             FilesError: the upload has failed already.
             ValueError: the file is closed.
-            TypeError: it is not bytes.
+            TypeError: `data` is not bytes.
         """
         self._check_open()
         if isinstance(data, str):
@@ -84,7 +88,7 @@ class AsyncRemoteWriter:
         """Publish the file. A second call does nothing.
 
         Raises:
-            FilesError: it was not published, as `AsyncSandboxFiles.upload`.
+            FilesError: it was not published; as in `AsyncSandboxFiles.upload`.
         """
         if self.closed:
             return
@@ -102,7 +106,7 @@ class AsyncRemoteWriter:
             await self._end()
 
     async def abort(self) -> None:
-        """Publish nothing, and free what was sent. After `close` it does nothing."""
+        """Publish nothing, and free the sent bytes. After `close` it does nothing."""
         self.closed = True
         self._held.clear()
         await self._end()
@@ -122,11 +126,11 @@ class AsyncRemoteWriter:
     def __del__(self) -> None:
         if not self.closed:
             if self._task is not None:
-                # The loop may be gone, and is another thread's where a collection happens in one.
+                # The loop may be closed; a garbage collection may run in another thread.
                 with suppress(RuntimeError):
                     self._task.get_loop().call_soon_threadsafe(self._task.cancel)
             warnings.warn(
-                f"{self.name!r} was not closed, so it is not published",
+                f"{self.name!r} was not closed, so it was not published",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
@@ -137,37 +141,28 @@ class AsyncRemoteWriter:
             raise ValueError("I/O operation on closed file.")
 
     async def _send(self, piece: bytes | None) -> None:
-        """Give the upload a piece, or the end; raise what it raised if it is over."""
+        """Pass a piece, or the end, to the upload; raise its error if it failed."""
         if self._task is None:
-            self._task = asyncio.ensure_future(self._uploading(_pieces(self._pieces)))
+            self._task = self._tasks.start(self._uploading(_pieces(self._pieces)), "openshell-files-writer")
         if self._broken:
             raise ValueError("a write was interrupted, so nothing is published")
-        putting = asyncio.ensure_future(self._pieces.put(piece))
-        both: list[asyncio.Future[Any]] = [putting, self._task]
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(self._pieces.put(piece), asyncio.wait({self._task}))
         except BaseException:
-            # Nobody knows whether the piece is on its way: what followed would have a gap.
+            # The upload may or may not have the piece: a piece after it could leave a gap.
             self._broken = True
             raise
-        finally:
-            putting.cancel()
         if self._task.done():
             self._task.result()
 
     async def _end(self) -> None:
-        """End the upload unless it is over, and wait for that."""
-        task = self._task
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-        if task is not None and not task.cancelled():
-            # Marks it as seen.
-            task.exception()
+        """Cancel the upload unless it is over, and wait for its end."""
+        if self._task is not None:
+            await end_tasks(self._task)
 
 
 async def _pieces(queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
-    """Give the upload what comes. Knows no writer, so that one may be forgotten."""
+    """Yield pieces to the upload. It does not refer to the writer, so that the writer can be collected."""
     while (piece := await queue.get()) is not None:
         yield piece
 
@@ -175,29 +170,31 @@ async def _pieces(queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
 class AsyncRemoteReader:
     """A file in a sandbox that is read, from any position. Made by `AsyncSandboxFiles.open`.
 
-    Each part is verified before it is handed out. All of them are of the
-    version that was there at the first use, or when the `async with` block
-    began; if the file changes, reading fails with `FileChanged`. If the
-    sandbox tells two sizes of one version, with `IntegrityError`.
+    Each part is verified before `read` returns it. All parts are of the version
+    at the first use, or at the beginning of the `async with` block; if the
+    file changes, reading fails with `FileChanged`. If the sandbox reports two
+    sizes of one version, reading fails with `IntegrityError`.
+
+    Attributes:
+        info: description of the file at the first use; None before.
     """
 
     def __init__(self, look: Callable[[], Awaitable[FileInfo]], fetching: Fetching, name: str) -> None:
         self.name = name
         self.mode = "rb"
         self.closed = False
-        #: The file when it was opened; None before the first use.
         self.info: FileInfo | None = None
         self._look = look
         self._fetching = fetching
         self._windows: ReadWindows | None = None
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes, fewer only at the end of the file; all that is left if it is negative.
+        """Return up to `size` bytes, fewer only at the end of the file; the rest of the file if `size` is negative.
 
         Raises:
-            FileNotFound: there is no such file.
-            FileChanged: it is not the one any more that was opened.
-            IntegrityError: what came was damaged, or its size is not the one that was told.
+            FileNotFound: the file does not exist.
+            FileChanged: the file is another version than at the first use.
+            IntegrityError: the content was damaged, or its size is not the reported one.
             FilesError: anything else, by the error table.
             ValueError: the file is closed.
         """
@@ -210,10 +207,10 @@ class AsyncRemoteReader:
         return b"".join(parts)
 
     async def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
-        """Move, as a file's `seek`; behind the end is allowed, and reads nothing.
+        """Move, as a file's `seek`; behind the end `read` returns no bytes.
 
         Raises:
-            ValueError: it would be before the beginning, or the file is closed.
+            ValueError: the position is before the beginning, or the file is closed.
         """
         return (await self._opened()).seek(offset, whence)
 
@@ -222,7 +219,7 @@ class AsyncRemoteReader:
         return 0 if self._windows is None else self._windows.position
 
     async def close(self) -> None:
-        """Forget what was read."""
+        """Release the buffer."""
         self.closed = True
         self._windows = None
 
@@ -263,10 +260,10 @@ class AsyncRemoteReader:
 
 
 def reader(look: Callable[[], Awaitable[FileInfo]], fetch: Fetching, name: str) -> AsyncRemoteReader:
-    """Open a file for reading; it is looked at when the first byte is wanted."""
+    """Return a file object for reading; `look` is called at the first read."""
     return AsyncRemoteReader(look, fetch, name)
 
 
 def writer(uploading: Uploading, name: str, mode: str) -> AsyncRemoteWriter:
-    """Open a file for writing; nothing is sent yet."""
+    """Return a file object for writing; nothing is sent yet."""
     return AsyncRemoteWriter(uploading, name, mode)

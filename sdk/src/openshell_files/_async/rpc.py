@@ -1,4 +1,4 @@
-"""The RPCs of the protocol: tokens, deadlines and messages, one method per call."""
+"""RPCs of the protocol with tokens and deadlines, one method per RPC."""
 
 from __future__ import annotations
 
@@ -32,20 +32,25 @@ from openshell_files.options import RetryPolicy
 
 _Answer = TypeVar("_Answer", bound=Message)
 
-#: How fast a sandbox reads and hashes at the very least: a digest of n bytes
-#: gets n / this more seconds.
+#: Least speed at which a sandbox reads and hashes: the timeout of a digest of
+#: n bytes grows by n / this.
 _SLOWEST_DIGEST_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
 
 
 class Rpc:
-    """The gateway as this client sees it.
+    """The gateway, and what this client knows of it.
 
     Args:
         connection: the channel.
-        tokens: who is calling.
-        timeout: for unary calls, in seconds.
-        idle: how long a stream may stand still, in seconds.
-        policy: how often to try.
+        tokens: source of the bearer token.
+        timeout: of unary calls, in seconds.
+        idle: seconds without movement after which a stream fails.
+        policy: retries of each call.
+
+    Attributes:
+        closing: the client is being closed: running transfers end.
+        idle: as the argument.
+        lanes: chooses the number of an upload's streams.
     """
 
     def __init__(
@@ -62,32 +67,31 @@ class Rpc:
         self._timeout = timeout
         self._policy = policy
         self._gateway = Acquaintance()
-        self._errands = _io.Errands()
+        self._background = _io.BackgroundWork()
         self._abandons = set[Callable[[], Awaitable[None]]]()
-        #: Whether the client is being closed: what runs ends now.
         self.closing = False
         self.idle = idle
         self.lanes = LaneChoice(connection.most_lanes)
         self._gates: dict[SandboxAddress, Gate] = {}
-        #: Sandboxes that refused WriteFile as a method that they do not have; None is the gateway itself.
+        # Sandboxes that lack the method WriteFile; None stands for the gateway.
         self._without_write = set[SandboxAddress | None]()
         self._capabilities: dict[SandboxAddress, KnownCapabilities] = {}
         self._refused_digests: set[DigestAlgorithm] = set()
 
     def digest_refused(self, algorithm: DigestAlgorithm) -> None:
-        """Note that the gateway does not compute a digest, so that the next upload need not try it (DIG-8)."""
+        """Note that the gateway does not compute a digest, so that the next upload names another (DIG-8)."""
         self._refused_digests.add(algorithm)
 
     def promising(self, digests: Sequence[DigestAlgorithm]) -> Sequence[DigestAlgorithm]:
-        """Return some algorithms without those that were refused before; all of them if none is left."""
+        """Return the algorithms without those that the gateway refused; all of them if it refused all."""
         return [algorithm for algorithm in digests if algorithm not in self._refused_digests] or digests
 
     def gate(self, sandbox: SandboxAddress) -> Gate:
-        """Return what holds transfers of this client in a sandbox back."""
+        """Return the gate that limits this client's transfers in a sandbox."""
         return self._gates.setdefault(sandbox, Gate())
 
     def capabilities(self, sandbox: SandboxAddress) -> KnownCapabilities:
-        """Return what is known of what may be done in a sandbox."""
+        """Return the known capabilities of a sandbox."""
         if sandbox not in self._capabilities:
 
             async def ask(deadline: Deadline) -> Capabilities:
@@ -105,7 +109,7 @@ class Rpc:
         return self._capabilities[sandbox]
 
     def refused(self, sandbox: SandboxAddress, error: FilesError) -> None:
-        """Learn from what a call was refused with."""
+        """Learn from the error of a call."""
         if error.reason == Reason.LANE_LOST.name:
             self.lanes.lost()
         if casts_doubt(error):
@@ -115,24 +119,24 @@ class Rpc:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection at this moment, as far as it can be told."""
+        """True if there is a connection at this moment, as far as gRPC reports it."""
         return self._connection.ready
 
     def has_write(self, sandbox: SandboxAddress) -> bool:
-        """Return whether WriteFile is worth a try: neither gateway nor sandbox has refused the method (UPL-16)."""
+        """Return whether neither gateway nor sandbox is known to lack WriteFile (UPL-16)."""
         return self._without_write.isdisjoint({None, sandbox})
 
     def lacks_write(self, sandbox: SandboxAddress, error: FilesError) -> None:
-        """Note who refused WriteFile: a gateway that does not know the error table, or perhaps the sandbox."""
+        """Note that the sandbox lacks WriteFile, or the gateway if its error has no reason of the table."""
         self._without_write.add(sandbox if error.reason == Reason.METHOD_UNSUPPORTED.name else None)
 
-    def in_background(self, errand: Callable[[], Awaitable[None]]) -> None:
-        """Begin something that nobody waits for; `close` waits for its end."""
-        self._errands.start(errand)
+    def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Start background work; `close` waits for its end."""
+        self._background.start(work)
 
     @contextmanager
     def running(self, abandon: Callable[[], Awaitable[None]]) -> Generator[None]:
-        """Have `abandon` called if the client is closed meanwhile, before its connection is."""
+        """Call `abandon` if the client is closed meanwhile, before its connection is closed."""
         self._abandons.add(abandon)
         try:
             yield
@@ -140,11 +144,11 @@ class Rpc:
             self._abandons.discard(abandon)
 
     def budget(self) -> RetryBudget:
-        """Return the tries of one transfer."""
+        """Return the retry budget of one call."""
         return RetryBudget(self._policy, self._gateway, random.random, may_refresh=self._tokens.refreshable)
 
     def answered(self) -> None:
-        """Note that the gateway did what it was asked for."""
+        """Note that the gateway answered a call."""
         self._gateway.answered = True
 
     def refuse_token(self) -> None:
@@ -196,7 +200,7 @@ class Rpc:
     async def upload_file(
         self, metadata: files_pb2.UploadFileMetadata, deadline: Deadline
     ) -> UploadCall | UploadLanes:
-        """Begin UploadFile, over as many streams as the upload's metadata say."""
+        """Begin UploadFile, over the number of streams in the metadata."""
         token = await self._tokens.metadata()
         calls = [
             self._connection.upload(methods.UPLOAD_FILE, token, self.idle, deadline.left(), lane)
@@ -231,16 +235,16 @@ class Rpc:
         return self._connection.download(methods.DOWNLOAD_FILE, message, metadata, self.idle, deadline.left())
 
     async def pause(self, seconds: float, deadline: Deadline) -> None:
-        """Wait before another try."""
+        """Wait before a retry."""
         if seconds > 0:
             await _io.sleep(deadline.cap(seconds))
 
     async def close(self) -> None:
-        """Close the channel, when transfers that run have freed what nobody can go on with (RSM-10)."""
+        """Free what no caller can resume of the running uploads (RSM-10), then close the channel."""
         self.closing = True
         for abandon in list(self._abandons):
             self.in_background(abandon)
-        await self._errands.done(BACKGROUND_SECONDS)
+        await self._background.done(BACKGROUND_SECONDS)
         await self._connection.close()
 
     async def _unary(
@@ -264,10 +268,10 @@ class Rpc:
         return parsed(kind, answer, path)
 
     async def recover(self, error: FilesError, budget: RetryBudget, deadline: Deadline) -> None:
-        """Wait until an idempotent call may be tried again.
+        """Wait until an idempotent call may be retried.
 
         Raises:
-            FilesError: `error`, if it must not be.
+            FilesError: `error`, if it must not be retried.
         """
         decision = budget.decide(error)
         if decision.restart:

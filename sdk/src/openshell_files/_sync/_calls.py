@@ -1,4 +1,4 @@
-"""One gRPC call, blocking: messages in and out as bytes, failures as `FilesError`."""
+"""gRPC calls of the blocking flavour: messages as bytes, failures as `FilesError`."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _CANCELLED: Final = 1
 
 
 class CallEndedError(Exception):
-    """The server has answered although not everything was sent; `response` tells its words."""
+    """The server ended the call before everything was sent; `response` returns or raises its answer."""
 
 
 class Connection:
-    """A channel that is opened by the first call, and one for each further lane of an upload.
+    """A channel that the first call opens, and one for each further lane of an upload.
 
     Any thread may use it.
 
     Args:
-        target: as gRPC takes it.
+        target: of gRPC.
         credentials: None for plaintext.
         options: channel options.
     """
 
-    #: Over how many streams an upload may travel here.
+    #: Most streams of an upload.
     most_lanes = MOST_LANES
 
     def __init__(
@@ -60,7 +60,7 @@ class Connection:
 
     @property
     def ready(self) -> bool:
-        """Whether a call would be sent at once; True if a channel of somebody else does not tell."""
+        """True if a call would be sent at once, or if a borrowed channel does not report its state."""
         return state_of(self._opened()) in {grpc.ChannelConnectivity.READY, None}
 
     def _opened(self) -> grpc.Channel:
@@ -72,7 +72,7 @@ class Connection:
             return self._channel
 
     def _lane(self, index: int) -> grpc.Channel:
-        """Return the channel of a lane. All streams of one connection would share its window (UPL-15)."""
+        """Return the channel of a lane. Streams of one connection would share its window (LAN-1)."""
         channel = self._opened()
         if index == 0:
             return channel
@@ -89,11 +89,11 @@ class Connection:
         return grpc.secure_channel(self._target, self._credentials, list(self._options))
 
     def _open_lanes(self) -> None:
-        """Begin to connect all lanes, so that they are there when an upload wants them."""
+        """Begin to connect all lanes, so that an upload finds them connected."""
         with suppress(RuntimeError):
             for index in range(1, self.most_lanes):
-                # The public method polls in a thread, which outlives the
-                # channel. Without the layer below a lane's first call connects.
+                # The public method polls in a thread that outlives the channel. If gRPC
+                # has no such layer, the first call of a lane connects it.
                 below = getattr(self._lane(index), "_channel", None)
                 if below is not None:
                     below.check_connectivity_state(True)
@@ -106,15 +106,15 @@ class Connection:
         timeout: float,
         lanes_after: float | None = None,
     ) -> bytes:
-        """Call a method that takes and gives one message.
+        """Call a unary method.
 
         Args:
             path: of the method.
             message: the request.
             metadata: of the call.
             timeout: in seconds.
-            lanes_after: connects lanes if no answer came for so long, in
-                seconds: it comes from afar. None for none.
+            lanes_after: connect lanes if no answer came within this many
+                seconds, which means a long round trip; None never does.
 
         Raises:
             FilesError: the call failed.
@@ -141,7 +141,7 @@ class Connection:
     def upload(
         self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
     ) -> UploadCall:
-        """Begin a call that takes many messages and gives one, on the connection of a lane."""
+        """Begin a client-streaming call on the connection of a lane."""
         method = cast(
             "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._lane(lane).stream_unary(path, None, None)
         )
@@ -151,7 +151,7 @@ class Connection:
     def download(
         self, path: str, message: bytes, metadata: Metadata, idle: float, timeout: float | None
     ) -> DownloadCall:
-        """Begin a call that takes one message and gives many."""
+        """Begin a server-streaming call."""
         method = cast(
             "grpc.UnaryStreamMultiCallable[bytes, bytes]", self._opened().unary_stream(path, None, None)
         )
@@ -159,7 +159,7 @@ class Connection:
             return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
 
     def close(self) -> None:
-        """Close the channel; calls that are running are cancelled."""
+        """Close the channels; running calls are cancelled."""
         with self._lock:
             self._closed = True
             channels = list(self._lanes.values())
@@ -172,13 +172,16 @@ class Connection:
 
 
 class Outbox(Iterator[bytes]):
-    """Hands messages from the caller's thread to gRPC's. Holds at most `_OUTBOX`.
+    """Queue of at most `_OUTBOX` messages from the caller's thread to gRPC's sending thread.
 
-    Made of `SimpleQueue`s, which a signal cannot leave locked: an interrupt
-    inside a `Condition` may, and gRPC's threads would then wait for ever.
+    Made of `SimpleQueue`s, because a signal can leave a `Condition` locked, and
+    gRPC's threads would then wait for ever.
 
     Args:
-        way: of the call.
+        way: the connection of the call.
+
+    Attributes:
+        last_left: True if the last message may have left this process.
     """
 
     def __init__(self, way: Way) -> None:
@@ -187,7 +190,6 @@ class Outbox(Iterator[bytes]):
         self._room: SimpleQueue[bool] = SimpleQueue()
         self._closed = False
         self._last: bytes | None = None
-        #: Whether the last message can have left this process.
         self.last_left = False
         for _ in range(_OUTBOX):
             self._room.put(True)
@@ -198,13 +200,13 @@ class Outbox(Iterator[bytes]):
         Args:
             message: serialized.
             timeout: seconds to wait.
-            last: `last_left` depends on it.
+            last: the message is the last, which `last_left` reports.
 
         Returns:
             False if there was no room in time.
 
         Raises:
-            CallEndedError: nobody takes messages any more.
+            CallEndedError: the call is over.
         """
         try:
             self._room.get(timeout=timeout)
@@ -218,11 +220,11 @@ class Outbox(Iterator[bytes]):
         return True
 
     def finish(self) -> None:
-        """Say that no more comes; what waits is still sent."""
+        """End the queue; the messages in it are still sent."""
         self._messages.put(None)
 
     def close(self) -> None:
-        """Wake both sides up: nothing is sent any more."""
+        """Wake both threads; nothing more is sent."""
         self._closed = True
         self._room.put(True)
         self._messages.put(None)
@@ -231,7 +233,7 @@ class Outbox(Iterator[bytes]):
         self._way.is_open()
         message = None if self._closed else self._messages.get()
         if message is not None and message is self._last and self._way.is_open():
-            # Before the look at `_closed`: whoever closes and then sees it unset knows that it stays here.
+            # Before the test of `_closed`: if a closer then finds it False, the message was not sent.
             self.last_left = True
         if message is None or self._closed:
             raise StopIteration
@@ -240,7 +242,7 @@ class Outbox(Iterator[bytes]):
 
 
 class UploadCall:
-    """A call that takes many messages and gives one.
+    """Client-streaming call: many messages, one answer.
 
     Leaving the context cancels the call unless it is over.
     """
@@ -278,19 +280,19 @@ class UploadCall:
 
     @property
     def finish_left(self) -> bool:
-        """Whether the last message can have left this process: a connection may have taken it."""
+        """True if the finish may have left this process: a connection may have taken it."""
         return self._outbox.last_left
 
     def write(self, message: bytes, *, last: bool = False) -> None:
-        """Send a message; returns when the sending thread has room for it.
+        """Send a message; return when the sending thread has room for it.
 
         Args:
             message: serialized.
-            last: it is the finish, and `finish_left` depends on it.
+            last: the message is the finish, which `finish_left` reports.
 
         Raises:
-            CallEndedError: the call is over already (UPL-13).
-            DeadlineExceeded: nothing moved for the idle time.
+            CallEndedError: the call is over (UPL-13).
+            DeadlineExceeded: the connection took nothing for the idle timeout.
         """
         if not self._outbox.put(message, self._idle, last=last):
             raise idle_error(self._idle, "sent")
@@ -301,22 +303,22 @@ class UploadCall:
         self.half_close()
 
     def half_close(self) -> None:
-        """Say that no message follows."""
+        """Half-close: no message follows."""
         self._outbox.finish()
 
     def ends_within(self, seconds: float) -> bool:
-        """Wait until the call is over, at most so long; whether it is."""
+        """Wait for the end of the call, at most `seconds`; return whether it is over."""
         try:
-            # Not in gRPC's own wait, which a signal can leave locked.
+            # Not gRPC's own wait: a signal can leave it locked.
             self._over.get(timeout=seconds)
         except Empty:
             return False
-        # For whoever asks next.
+        # For the next caller of this method.
         self._over.put(None)
         return True
 
     def failure(self) -> FilesError | None:
-        """Return why the call failed; None if it runs, or ended in order."""
+        """Return the error of a failed call; None if it runs or succeeded."""
         if not self._call.done():
             return None
         try:
@@ -338,7 +340,7 @@ class UploadCall:
 
 
 class DownloadCall:
-    """A call that gives many messages; leaving the context cancels it unless it is over."""
+    """Server-streaming call: one request, many messages. Leaving the context cancels it unless it is over."""
 
     def __init__(self, call: _Stream, idle: float) -> None:
         self._call = call
@@ -357,7 +359,7 @@ class DownloadCall:
         self._call.cancel()
 
     def messages(self) -> Iterator[bytes]:
-        """Yield the messages. Their reader, `received_ahead`, watches the time.
+        """Yield the messages. `received_ahead`, their reader, applies the idle timeout.
 
         Raises:
             FilesError: the call failed.
@@ -367,7 +369,7 @@ class DownloadCall:
 
 
 class _Stream(Protocol):
-    """gRPC's object for a running call."""
+    """A running call of gRPC."""
 
     def __iter__(self) -> Iterator[bytes]: ...
 
@@ -375,13 +377,13 @@ class _Stream(Protocol):
 
 
 def received_ahead(call: DownloadCall) -> Ahead[bytes]:
-    """Receive while the message before is checked and written."""
+    """Receive while the previous message is checked and written."""
     return Ahead(call.messages(), unblock=call.cancel, idle=call.idle)
 
 
 @contextmanager
 def _failures_mapped() -> Generator[None]:
-    """Turn what gRPC raises, and what interceptors of a borrowed channel do, into this SDK's errors."""
+    """Convert exceptions of gRPC, and of interceptors of a borrowed channel, to errors of this SDK."""
     try:
         yield
     except grpc.FutureCancelledError:
@@ -390,5 +392,5 @@ def _failures_mapped() -> Generator[None]:
         trailing = cast("Sequence[tuple[str, str | bytes]]", error.trailing_metadata() or ())
         raise error_from_status(error.code().value[0], error.details() or "", trailing) from error
     except Exception as error:
-        # Nothing else of this is foreign code: whoever owns the channel gets a token in it.
+        # The only foreign code here is the interceptor with which the owner of the channel adds a token.
         raise owners_failure(error) from error

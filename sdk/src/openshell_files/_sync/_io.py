@@ -1,4 +1,4 @@
-"""How the blocking flavour waits: directly, and in one thread for what is received."""
+"""Seam of the blocking flavour: it waits in the caller's thread, and receives in a second one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from openshell_files.errors import CredentialsError, ErrorFacts, LocalReason
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Messages that are received before they are needed.
+#: Messages received ahead of their use.
 READ_AHEAD: Final = 2
 
 Lock = threading.Lock
@@ -30,7 +30,7 @@ HttpClient = httpx.Client
 monotonic = time.monotonic
 sleep = time.sleep
 
-#: Says how many seconds are left (None: no limit), and raises when none are.
+#: Returns the seconds left (None for no limit); raises if none are.
 Left = Callable[[], float | None]
 
 
@@ -38,7 +38,7 @@ class SourceHandle(Protocol):
     """An open local file."""
 
     def read(self, size: int, /) -> bytes | None:
-        """Return at most `size` bytes; none at the end."""
+        """Return at most `size` bytes, none at the end."""
         ...
 
     def seek(self, offset: int, /) -> int:
@@ -55,17 +55,17 @@ class SourceHandle(Protocol):
 
 
 def is_cancellation(_error: BaseException) -> bool:
-    """Never: nobody cancels a thread."""
+    """Return False: threads are not cancelled."""
     return False
 
 
 def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run blocking work; here in the caller's own thread."""
+    """Run blocking work in the caller's thread."""
     return function(*args, **kwargs)
 
 
 def open_source(path: str) -> SourceHandle:
-    """Open a local file for reading. It is not buffered: whole chunks are read.
+    """Open a local file for reading, without a buffer: the SDK reads whole chunks.
 
     Raises:
         OSError: it cannot be opened.
@@ -103,47 +103,47 @@ REPORTING: Final = ContextVar("openshell-files-reporting", default=False)
 
 
 class Flag:
-    """Something that one waits for and another one sets, once."""
+    """Event that is set once."""
 
     def __init__(self) -> None:
-        # A signal cannot leave it locked, as it can an Event.
+        # Not an Event: a signal can leave its lock locked.
         self._set: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
-        """Let whoever waits go on."""
+        """Wake the waiting thread."""
         self._set.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait until it is set, at most so long."""
+        """Wait until it is set, at most `seconds`."""
         with suppress(Empty):
             self._set.get(timeout=seconds)
 
 
-class Errands:
-    """What goes on without anybody who waits for it, each in a thread of its own.
+class BackgroundWork:
+    """Threads whose result no caller awaits; `done` waits for their end.
 
-    Python waits for such threads at its end, so an errand must end by itself.
+    Python waits for such threads at its end, so the work must end by itself.
     """
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
 
-    def start(self, errand: Callable[[], None]) -> None:
-        """Begin an errand."""
+    def start(self, work: Callable[[], None]) -> None:
+        """Start work that ends by itself."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = threading.Thread(target=errand, name="openshell-files-errand")
+        thread = threading.Thread(target=work, name="openshell-files-background")
         self._threads.append(thread)
         thread.start()
 
     def done(self, seconds: float) -> None:
-        """Wait until all have ended, at most so long."""
+        """Wait for the end of all work, at most `seconds`."""
         end = monotonic() + seconds
         for thread in list(self._threads):
             thread.join(max(0.0, end - monotonic()))
 
 
 def call_token(provider: TokenProvider) -> str:
-    """Ask a token provider.
+    """Call a token provider.
 
     Raises:
         CredentialsError: it is asynchronous.
@@ -151,7 +151,7 @@ def call_token(provider: TokenProvider) -> str:
     token = provider()
     if not isinstance(token, str):
         if isinstance(token, Coroutine):
-            # It was never started, and would complain when it is collected.
+            # A coroutine that never starts would warn when it is collected.
             token.close()
         raise CredentialsError(
             "the token provider returned no str",
@@ -161,10 +161,10 @@ def call_token(provider: TokenProvider) -> str:
 
 
 def call_sink(sink: Callable[[bytes], object], data: bytes, left: Left) -> None:
-    """Hand content to a caller's function. Nothing interrupts one that blocks.
+    """Pass content to a caller's function. A function that blocks cannot be interrupted.
 
     Raises:
-        DeadlineExceeded: by `left`.
+        DeadlineExceeded: `left` raised it.
     """
     left()
     _blocking(sink(data), "sink")
@@ -176,12 +176,12 @@ def put(writing: Writing, data: bytes, left: Left) -> None:
     Args:
         writing: the file object.
         data: the bytes.
-        left: raises when no time is left. It is looked at between two writes:
-            nothing interrupts a caller's object that blocks.
+        left: raises if no time is left. It is called between two writes; an
+            object that blocks cannot be interrupted.
 
     Raises:
-        TypeError: it is asynchronous.
-        DeadlineExceeded: by `left`.
+        TypeError: the file object is asynchronous.
+        DeadlineExceeded: `left` raised it.
     """
     writing.begin(data)
     while not writing.done:
@@ -189,27 +189,27 @@ def put(writing: Writing, data: bytes, left: Left) -> None:
 
 
 def _blocking(answer: object, argument: str) -> object:
-    """Return what a caller's object answered, unless that has to be awaited."""
+    """Return the answer of a caller's object; refuse one that has to be awaited."""
     if hasattr(answer, "__await__"):
         if isinstance(answer, Coroutine):
-            # It was never started, and would complain when it is collected.
+            # A coroutine that never starts would warn when it is collected.
             answer.close()
         raise TypeError(f"{argument}: it is asynchronous; use AsyncFilesClient")
     return answer
 
 
 def pieces_of(source: object, size: int, left: Left) -> Iterator[bytes]:
-    """Yield what a stream of any kind gives, as bytes of our own.
+    """Yield the bytes of a caller's stream, as copies.
 
     Args:
         source: a binary file, or an iterable of bytes.
-        size: how much to read from a file at once.
-        left: raises when no time is left. It is looked at between two pieces:
-            nothing interrupts a caller's object that blocks.
+        size: size of one read from a file.
+        left: raises if no time is left. It is called between two pieces; an
+            object that blocks cannot be interrupted.
 
     Raises:
-        TypeError: it gives something else.
-        DeadlineExceeded: by `left`.
+        TypeError: it yields something else than bytes.
+        DeadlineExceeded: `left` raised it.
     """
     if hasattr(source, "read"):
         reading = Reading(source, size)
@@ -228,22 +228,22 @@ def pieces_of(source: object, size: int, left: Left) -> Iterator[bytes]:
 
 
 class Ahead(Generic[_T]):
-    """Runs an iterator a few items ahead of its reader, in a thread of its own.
+    """Read-ahead: runs an iterator in a thread, a few items ahead of its reader.
 
-    Holds at most `READ_AHEAD` items, and one more on its way. Leaving the
-    context unblocks the iterator, and waits for the thread.
+    Holds at most `READ_AHEAD` items, and the one that waits for room. Leaving
+    the context unblocks the iterator and waits for the thread's end.
 
     Args:
-        source: what is iterated.
-        unblock: ends a wait of `source`.
-        idle: seconds without an item after which the reader gives up.
+        source: the iterator.
+        unblock: ends a wait inside `source`.
+        idle: seconds without an item after which the reader fails.
     """
 
     def __init__(self, source: Iterator[_T], unblock: Callable[[], object], idle: float) -> None:
         self._source = source
         self._unblock = unblock
         self._idle = idle
-        # Signals cannot leave these locked, as they can a Condition.
+        # Not a Condition: a signal can leave it locked.
         self._items: SimpleQueue[tuple[_T] | None] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()
         self._left = False
@@ -272,7 +272,7 @@ class Ahead(Generic[_T]):
                 if self._left:
                     return
                 self._items.put((item,))
-        except BaseException as error:  # noqa: BLE001 - it is raised in the reader's thread
+        except BaseException as error:  # noqa: BLE001 - raised in the reader's thread
             self._error = error
         finally:
             self._items.put(None)
@@ -294,7 +294,7 @@ class Ahead(Generic[_T]):
 
 
 class _Direct(Generic[_T]):
-    """The reader runs the iterator itself: gRPC's sending thread is ahead already."""
+    """No read-ahead: the reader runs the iterator, and gRPC's sending thread is ahead of it."""
 
     def __init__(self, source: Iterator[_T]) -> None:
         self._source = source
@@ -311,5 +311,5 @@ class _Direct(Generic[_T]):
 
 
 def produced_ahead(source: Iterator[_T]) -> _Direct[_T]:
-    """Prepare what is sent while the piece before is on its way."""
+    """Read the source while the previous piece is sent."""
     return _Direct(source)

@@ -7,12 +7,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
+from openshell_files_process.tasks import TaskScope
+
 from openshell_files._async._calls import CallEndedError
 from openshell_files._core.upload.outgoing import waiting_message
 from openshell_files.errors import FilesError
 
 
-class _Call(Protocol):
+class _UploadStream(Protocol):
     """The stream of an upload, or its lanes; this module writes to it beside the content."""
 
     async def write(self, message: bytes) -> None: ...
@@ -29,31 +31,28 @@ class ContentWriter:
             if the server does not take that message.
     """
 
-    def __init__(self, call: _Call, interval: float | None) -> None:
+    def __init__(self, call: _UploadStream, interval: float | None) -> None:
         self._call = call
         self._interval = interval
         self._turn = asyncio.Lock()
         self._clock = asyncio.get_running_loop().time
         self._written_at = self._clock()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = TaskScope()
 
     async def __aenter__(self) -> Self:
         if self._interval is not None:
-            self._task = asyncio.create_task(self._run(self._interval), name="openshell-files-waiting")
+            self._tasks.start(self._run(self._interval), "openshell-files-waiting")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is None:
-            return
         try:
-            if error is None:
+            if error is None and len(self._tasks):
                 # Finish the write in progress: the finish comes next on the same call.
                 await self._turn.acquire()
         finally:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await self._tasks.end()
 
     async def write(self, message: bytes) -> None:
         """Write content; see `UploadCall.write`."""

@@ -14,7 +14,7 @@ from openshell_files._sync._calls import CallEndedError
 from openshell_files.errors import FilesError
 
 
-class _Call(Protocol):
+class _UploadStream(Protocol):
     """The stream of an upload, or its lanes; this module writes to it beside the content."""
 
     def write(self, message: bytes) -> None: ...
@@ -32,7 +32,7 @@ class ContentWriter:
             if the server does not take that message.
     """
 
-    def __init__(self, call: _Call, interval: float | None) -> None:
+    def __init__(self, call: _UploadStream, interval: float | None) -> None:
         self._call = call
         self._interval = interval
         # A mutex and an event made of queues, because a signal can leave a Condition locked. The thread
