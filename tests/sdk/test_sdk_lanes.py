@@ -267,7 +267,7 @@ def test_a_lane_that_is_refused_by_itself(
 ) -> None:
     """LAN-8: if the first stream says nothing of it, the lane's own words are told."""
     for flavour in ("_sync", "_async"):
-        monkeypatch.setattr(f"openshell_files.{flavour}.lanes._LAST_WORDS_SECONDS", 0.05)
+        monkeypatch.setattr(f"openshell_files.{flavour}.upload.lanes._LAST_WORDS_SECONDS", 0.05)
     gateway.failures["lane"].append(PlainStatus(grpc.StatusCode.UNKNOWN, "a proxy does not like it"))
     with pytest.raises(InternalError, match="a proxy does not like it"):
         connect(retry=NO_RETRY).upload_path(big, "big")
