@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,16 +38,20 @@ from agent.agent_model import (
     World,
 )
 from agent.mortal_agent import MortalAgent
+from conditions import block_until
 from digest_values import digest_of
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import AgentSettings
 from openshell_supervisor_sim.agent.filesystem.file_info import version
 from openshell_supervisor_sim.agent.filesystem.handles import process_umask
-from openshell_supervisor_sim.agent.upload.live_upload import occupied_bytes
+from openshell_supervisor_sim.agent.upload.staged_content import occupied_bytes
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: CLOCK_REALTIME_COARSE of Linux, which gives files their times.
+FILE_CLOCK = 5
 
 PRINCIPALS = ["alice", "alice", "alice", "bob"]
 PATHS = ["/a", "/b", "/d/c"]
@@ -305,6 +311,18 @@ class AgentComparison:
         agreed = await self._agree(predict, peer.answer())
         if agreed is not None:
             self._check_answer(agreed[1].upload, agreed[0], replayed=stream.replay)
+
+    @contextmanager
+    def _time_passes(self) -> Generator[None]:
+        """Make the next step later than the last one, by the agent's clock and by the file system's.
+
+        Without it chance decides, and a run cannot be repeated: of two uploads of the same age the random name
+        tells which expires, and two contents that are written within one tick may have the same version.
+        """
+        before = time.clock_gettime_ns(FILE_CLOCK)
+        yield
+        block_until(lambda: time.clock_gettime_ns(FILE_CLOCK) > before, "the clock ticks")
+        self.world.now += 1
 
     # -- what holds always
 

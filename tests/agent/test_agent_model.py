@@ -445,8 +445,9 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
     @invariant()
     def everything_agrees(self) -> None:
         self.steps += 1
-        self._check_files()
-        self.run(self._check_uploads())
+        with self._time_passes():
+            self._check_files()
+            self.run(self._check_uploads())
 
 
 def test_agent_against_the_model() -> None:

@@ -69,14 +69,6 @@ MOST_LINES = 400
 LONG = {
     "openshell_files_protocol/reasons.py": "the error table",
     "openshell_files/errors.py": "the table of exceptions",
-    **dict.fromkeys(
-        (
-            "openshell_supervisor_sim/agent/upload/admission.py",
-            "openshell_supervisor_sim/agent/upload/live_upload.py",
-            "openshell_supervisor_sim/agent/upload/registry.py",
-        ),
-        "to be divided",
-    ),
 }
 
 #: Rooms with more modules, and how many.

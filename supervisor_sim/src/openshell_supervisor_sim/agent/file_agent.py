@@ -26,10 +26,11 @@ from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.streams import ByteStream
 from openshell_supervisor_sim.agent.trace_points import Trace, no_trace
 from openshell_supervisor_sim.agent.upload.admission import Admission
-from openshell_supervisor_sim.agent.upload.live_upload import StagedBudget
+from openshell_supervisor_sim.agent.upload.attachment import Attachment
 from openshell_supervisor_sim.agent.upload.publisher import Publisher
 from openshell_supervisor_sim.agent.upload.recovery import Recovery
 from openshell_supervisor_sim.agent.upload.registry import Uploads
+from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ class FileAgent:
             active_downloads=kinds.count("download"),
             active_operations=kinds.count("other"),
             bytes_buffered=sum(session.buffered for session in self._sessions.values()),
-            unfinished_uploads=services.uploads.unfinished,
+            unfinished_uploads=len(services.uploads.all_unfinished()),
             staged_bytes=services.budget.used,
             uploads_published=counters.uploads_published,
             downloads_completed=counters.downloads_completed,
@@ -263,19 +264,28 @@ class FileAgent:
                 root=root,
                 journal=journal,
                 check=check,
-                publisher=Publisher(
-                    check=check,
-                    root=root,
-                    journal=journal,
-                    fs=self._fs,
-                    umask=process_umask(),
-                    clock=self._clock,
-                    trace=self._trace,
-                    later=disk.later,
-                ),
                 fs=self._fs,
                 budget=budget,
                 clock=self._clock,
+                trace=self._trace,
+            )
+            publisher = Publisher(
+                check=check,
+                root=root,
+                journal=journal,
+                fs=self._fs,
+                umask=process_umask(),
+                trace=self._trace,
+                later=disk.later,
+            )
+            attachment = Attachment(
+                admission=admission,
+                uploads=uploads,
+                root=root,
+                journal=journal,
+                check=check,
+                publisher=publisher,
+                fs=self._fs,
                 trace=self._trace,
             )
             recovery.run(uploads)
@@ -288,6 +298,7 @@ class FileAgent:
             root=root,
             uploads=uploads,
             admission=admission,
+            attachment=attachment,
             budget=budget,
             disk=disk.of(""),
             fs=self._fs,

@@ -267,7 +267,7 @@ class Session:
 
     async def _list_uploads(self, caller: Caller) -> files_pb2.ListUploadsResponse:
         uploads, occupied = await self._services.disk.run(
-            partial(self._services.uploads.unfinished_of, caller)
+            partial(self._services.uploads.list_unfinished, caller)
         )
         return files_pb2.ListUploadsResponse(uploads=uploads, staged_bytes=occupied)
 

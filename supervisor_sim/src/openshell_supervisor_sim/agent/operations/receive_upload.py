@@ -128,7 +128,7 @@ class UploadSession:
     async def _attach(self, request: UploadRequest, metadata: bytes) -> UploadAttempt | Published:
         interrupt = Interrupt()
         attach = partial(
-            self._services.admission.attach, request, metadata, self._caller, self._on_displaced, interrupt
+            self._services.attachment.attach, request, metadata, self._caller, self._on_displaced, interrupt
         )
         while True:
             attached = await self._outbound.while_working(

@@ -11,8 +11,9 @@ from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.settings import AgentSettings
 from openshell_supervisor_sim.agent.trace_points import Trace
 from openshell_supervisor_sim.agent.upload.admission import Admission
-from openshell_supervisor_sim.agent.upload.live_upload import StagedBudget
+from openshell_supervisor_sim.agent.upload.attachment import Attachment
 from openshell_supervisor_sim.agent.upload.registry import Uploads
+from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Services:
     root: SandboxRoot
     uploads: Uploads
     admission: Admission
+    attachment: Attachment
     budget: StagedBudget
     disk: DiskShare
     fs: FileSystem

@@ -78,12 +78,14 @@ def _admit_and_publish(
     interrupt: Interrupt,
 ) -> files_pb2.UploadFileResponse | Verifying:
     """Do everything that an upload does, in a disk thread."""
-    attached = services.admission.attach(request, metadata, caller, _nobody_reads, interrupt, at_once=True)
+    attached = services.attachment.attach(
+        request, metadata, caller, _nobody_reads, interrupt, takes_slot=False
+    )
     if isinstance(attached, Verifying):
         return attached
     try:
         if isinstance(attached, UploadAttempt):
-            # Who cancels stops what follows, too: a condition may read a large destination.
+            # A cancellation stops the finish, too: a condition may read a large destination.
             attached.interrupt = interrupt
         core = upload_core(request, attached, replace(caller.limits, max_chunk_bytes=MAX_WRITE_BYTES))
         actions = list[Action]()
@@ -95,8 +97,8 @@ def _admit_and_publish(
             return replayed(actions[-1], attached)
         response = carry_out(attached, actions)
     except BaseException:
-        # Nobody can go on with what is staged, only write the file again (RSM-10). An upload that a refusal
-        # ended stays known.
+        # Nobody can resume the upload; its caller writes the file again (UPL-59). An upload that a refusal
+        # ended keeps its row.
         if isinstance(attached, UploadAttempt):
             attached.forget(TransferError(Reason.UPLOAD_INCOMPLETE, "its WriteFile ended without publishing"))
         raise

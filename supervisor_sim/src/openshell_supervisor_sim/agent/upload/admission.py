@@ -1,4 +1,4 @@
-"""Which uploads begin, and which stream may write to one (RSM-1, RSM-4, RSM-5, RSM-9)."""
+"""Which uploads begin, and the answer of StartUpload (RSM-1, RSM-5, RSM-9)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
-from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.digest_choice import choose, unsupported
 from openshell_supervisor_sim.agent.core.requests import HasDigest, LeafLink, UploadKey, UploadRequest
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
@@ -23,25 +22,18 @@ from openshell_supervisor_sim.agent.paths.location import Location, sync_directo
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
-from openshell_supervisor_sim.agent.store.staging import (
-    Staging,
-    create_named,
-    create_transient,
-    open_named,
-    staging_name,
-)
+from openshell_supervisor_sim.agent.store.staging import Staging, create_named, staging_name
 from openshell_supervisor_sim.agent.store.upload_record import UploadRecord
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
-from openshell_supervisor_sim.agent.upload.attempt import UploadAttempt
-from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload, StagedBudget, superseded
-from openshell_supervisor_sim.agent.upload.publisher import Publisher
+from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
 from openshell_supervisor_sim.agent.upload.registry import Uploads
+from openshell_supervisor_sim.agent.upload.slots import UploadSlots
+from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
+from openshell_supervisor_sim.agent.upload.staged_content import StagedContent
 from openshell_supervisor_sim.agent.upload.status import (
     Caller,
-    Published,
-    Verifying,
     finished_status,
-    published,
+    live_status,
     raise_if_ended,
     require_same,
     unknown_upload,
@@ -59,16 +51,13 @@ class Admitted:
 
 
 class Admission:
-    """Admits uploads and the streams that write to them.
-
-    Methods block and may be called from any thread.
+    """Admits new uploads. Methods block, and any thread may call them.
 
     Args:
-        uploads: all that are known.
+        uploads: all uploads of the sandbox.
         root: the sandbox's root.
-        journal: what survives.
+        journal: gets the row of each upload.
         check: compares destinations with conditions.
-        publisher: carries out finishes.
         fs: system calls.
         budget: bytes that may be staged.
         clock: seconds since 1970.
@@ -82,7 +71,6 @@ class Admission:
         root: SandboxRoot,
         journal: Journal,
         check: DestinationCheck,
-        publisher: Publisher,
         fs: FileSystem,
         budget: StagedBudget,
         clock: Callable[[], float],
@@ -92,12 +80,14 @@ class Admission:
         self._root = root
         self._journal = journal
         self._check = check
-        self._publisher = publisher
         self._fs = fs
         self._budget = budget
         self._clock = clock
         self._trace = trace
+        self._slots = UploadSlots(uploads)
         self._requests = KeyedLocks()
+
+    # StartUpload
 
     def start(
         self,
@@ -107,43 +97,49 @@ class Admission:
         caller: Caller,
         interrupt: Interrupt,
     ) -> files_pb2.UploadStatus:
-        """Answer StartUpload: admit, find again or take over (RSM-1, RSM-5, RSM-9).
+        """Answer StartUpload: admit an upload, find it again or take it over (RSM-1, RSM-5, RSM-9).
+
+        Args:
+            request: the metadata, checked.
+            metadata: the same, for the journal.
+            source: digest of the caller's file, if given.
+            caller: of the operation.
+            interrupt: stops long computations.
 
         Raises:
             TransferError: the upload is refused.
         """
         if request.upload_id:
-            return self._continue(request, caller, interrupt)
-        found = self._find_request(caller, request)
+            return self._take_over(request, caller, interrupt)
+        found = self.find_request(caller, request)
         if found is None:
-            # Reads whole files, perhaps: not under the lock.
+            # May read whole files, so no lock is held.
             outcome = self._start_new(request, metadata, source, caller, interrupt)
             if isinstance(outcome, files_pb2.UploadStatus):
                 return outcome
             found = outcome
         require_same(request, found)
-        if isinstance(found, LiveUpload):
-            return self._status_with_digest(found, interrupt)
-        raise_if_ended(found)
-        return finished_status(found)
+        return self._status_of(found, interrupt)
 
-    def _continue(
+    def _take_over(
         self, request: UploadRequest, caller: Caller, interrupt: Interrupt
     ) -> files_pb2.UploadStatus:
         found = self._uploads.find(caller.principal, UploadKey(request.upload_id, ""))
         if found is None:
             raise unknown_upload(request.upload_id)
         require_same(request, found)
-        if not isinstance(found, LiveUpload):
+        if isinstance(found, LiveUpload) and found.unreachable is None:
+            found.displace()
+        return self._status_of(found, interrupt)
+
+    def _status_of(self, found: LiveUpload | UploadRecord, interrupt: Interrupt) -> files_pb2.UploadStatus:
+        if isinstance(found, UploadRecord):
             raise_if_ended(found)
             return finished_status(found)
         if found.unreachable is not None:
             raise found.unreachable
-        with found.lock:
-            if found.state == files_pb2.UPLOAD_STATE_RECEIVING:
-                self._uploads.raise_epoch(found)
-                found.take_over(None, superseded())
-        return self._status_with_digest(found, interrupt)
+        self._uploads.read_prefix(found, interrupt)
+        return live_status(found, digest=True)
 
     def _start_new(
         self,
@@ -153,30 +149,36 @@ class Admission:
         caller: Caller,
         interrupt: Interrupt,
     ) -> files_pb2.UploadStatus | LiveUpload | UploadRecord:
-        """Begin an upload; another of its request_id, if that began meanwhile."""
-        algorithm = _algorithm_for(request, caller)
-        with self._locate(request, caller) as location:
+        """Begin an upload; return another of its request_id if that began meanwhile."""
+        algorithm = algorithm_for(request, caller)
+        with self.locate(request, caller) as location:
             replaced = self._check.examine(location, request, interrupt)
             if source is not None and source.algorithm in caller.limits.digests and replaced is not None:
-                adopted = self._check.adopt_identical(location, request, source, interrupt)
-                if adopted is not None:
-                    status, flushed = adopted
-                    durable = (
-                        flushed and location.parents_flushed and sync_directory(self._fs, location.parent_fd)
-                    )
-                    response = files_pb2.UploadFileResponse(
-                        bytes_written=status.st_size,
-                        file=describe(status, location.path, source),
-                        durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
-                        already_identical=True,
-                    )
+                response = self._adopt_identical(location, request, source, interrupt)
+                if response is not None:
                     return self._record_identical(request, metadata, source, caller, location, response)
-            admitted = self._admit(request, metadata, caller, location, algorithm)
+            admitted = self.admit(request, metadata, caller, location, algorithm)
             if not isinstance(admitted, Admitted):
                 return admitted
             admitted.staging.close()
         self._trace(TracePoint.UPLOAD_ADMITTED)
-        return admitted.upload.status(digest=True)
+        return live_status(admitted.upload, digest=True)
+
+    def _adopt_identical(
+        self, location: Location, request: UploadRequest, source: Digest, interrupt: Interrupt
+    ) -> files_pb2.UploadFileResponse | None:
+        """Return the answer if the destination has the caller's content already; None if not (RSM-9)."""
+        adopted = self._check.adopt_identical(location, request, source, interrupt)
+        if adopted is None:
+            return None
+        status, flushed = adopted
+        durable = flushed and location.parents_flushed and sync_directory(self._fs, location.parent_fd)
+        return files_pb2.UploadFileResponse(
+            bytes_written=status.st_size,
+            file=describe(status, location.path, source),
+            durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
+            already_identical=True,
+        )
 
     def _record_identical(
         self,
@@ -197,182 +199,15 @@ class Admission:
             result=response.SerializeToString(),
         )
         with self._request_lock(caller, request):
-            if (found := self._find_request(caller, request)) is not None:
+            if (found := self.find_request(caller, request)) is not None:
                 return found
             self._journal.write(record, durable=response.durability == files_pb2.DURABILITY_FSYNC)
         return finished_status(record)
 
-    def attach(
-        self,
-        request: UploadRequest,
-        metadata: bytes,
-        caller: Caller,
-        on_displaced: Callable[[TransferError], None],
-        interrupt: Interrupt,
-        *,
-        at_once: bool = False,
-    ) -> UploadAttempt | Published | Verifying:
-        """Give a stream of UploadFile its upload.
+    # New uploads
 
-        With an `upload_id` it goes on; with a `request_id` only it starts from
-        the first byte, since that caller has not learnt an offset (RSM-4).
-
-        Args:
-            request: the metadata, checked.
-            metadata: the same, for the journal.
-            caller: who uploads.
-            on_displaced: see `UploadAttempt`.
-            interrupt: stops long computations.
-            at_once: all of the input is here: the upload takes no slot
-                unless it stays unfinished (RSM-8).
-
-        Raises:
-            TransferError: the stream is refused.
-        """
-        if request.upload_id:
-            found = self._uploads.find(caller.principal, UploadKey(request.upload_id, ""))
-            if found is None:
-                raise unknown_upload(request.upload_id)
-            return self._attach_found(found, request, caller, on_displaced, interrupt, restart=False)
-        if not request.request_id:
-            return self._attach_transient(request, caller, on_displaced, interrupt)
-        found = self._find_request(caller, request)
-        if found is None:
-            algorithm = _algorithm_for(request, caller)
-            with self._owned_location(request, caller) as location:
-                self._check.examine(location, request, interrupt)
-                admitted = self._admit(request, metadata, caller, location, algorithm, at_once=at_once)
-                if isinstance(admitted, Admitted):
-                    attempt = self._attempt(admitted.upload, location, admitted.staging, caller, on_displaced)
-                    with admitted.upload.lock:
-                        admitted.upload.take_over(attempt, superseded())
-                    return self._admitted(attempt)
-            location.close()
-            found = admitted
-        return self._attach_found(found, request, caller, on_displaced, interrupt, restart=True)
-
-    def _attach_transient(
-        self,
-        request: UploadRequest,
-        caller: Caller,
-        on_displaced: Callable[[TransferError], None],
-        interrupt: Interrupt,
-    ) -> UploadAttempt:
-        algorithm = None if request.digests is None else _algorithm_for(request, caller)
-        with self._owned_location(request, caller) as location:
-            self._check.examine(location, request, interrupt)
-            staging = create_transient(
-                self._fs,
-                location,
-                self._journal,
-                nameless=self._root.has_proc,
-                modified_ns=request.modified_ns,
-            )
-            upload = self._new_live(request, location, None, algorithm)
-            attempt = self._attempt(upload, location, staging, caller, on_displaced)
-            upload.holder = attempt
-        return self._admitted(attempt)
-
-    def _attach_found(
-        self,
-        found: LiveUpload | UploadRecord,
-        request: UploadRequest,
-        caller: Caller,
-        on_displaced: Callable[[TransferError], None],
-        interrupt: Interrupt,
-        *,
-        restart: bool,
-    ) -> UploadAttempt | Published | Verifying:
-        require_same(request, found)
-        if isinstance(found, LiveUpload):
-            return self._attach_live(found, request, caller, on_displaced, interrupt, restart=restart)
-        raise_if_ended(found)
-        return published(found)
-
-    def _attach_live(
-        self,
-        upload: LiveUpload,
-        request: UploadRequest,
-        caller: Caller,
-        on_displaced: Callable[[TransferError], None],
-        interrupt: Interrupt,
-        *,
-        restart: bool,
-    ) -> UploadAttempt | Published | Verifying:
-        with upload.lock:
-            other = self._may_take(upload, request)
-        if other is not None:
-            return other
-        record = upload.row
-        location = self._root.reopen(record.parent, record.name)
-        try:
-            self._root.refuse_location(location)
-            staging = open_named(self._fs, location, record.staging)
-        except TransferError as error:
-            location.close()
-            with upload.lock:
-                # Perhaps it was renamed this moment: that is for the finish to tell.
-                other = self._may_take(upload, request)
-            if other is not None:
-                return other
-            if error.reason is Reason.UPLOAD_UNKNOWN:
-                self._uploads.lose(upload, error)
-            raise
-        attempt = self._attempt(upload, location, staging, caller, on_displaced)
-        try:
-            taken = self._take_over(upload, attempt, request, interrupt, restart=restart)
-        except BaseException:
-            attempt.end()
-            raise
-        if not isinstance(taken, UploadAttempt):
-            attempt.end()
-            return taken
-        return self._admitted(attempt)
-
-    def _take_over(
-        self,
-        upload: LiveUpload,
-        attempt: UploadAttempt,
-        request: UploadRequest,
-        interrupt: Interrupt,
-        *,
-        restart: bool,
-    ) -> UploadAttempt | Published | Verifying:
-        """Make the attempt the upload's holder, once digest and file agree."""
-        while True:
-            with upload.lock:
-                taken = self._may_take(upload, request)
-                if taken is not None:
-                    return taken
-                with mapped(f"looking at the staging file of {upload.path}"):
-                    if restart or upload.matches_file(attempt.staging_fd):
-                        if restart:
-                            upload.restart(attempt.staging_fd)
-                            self._uploads.raise_epoch(upload)
-                        attempt.resumed_from = upload.staged
-                        upload.take_over(attempt, superseded())
-                        return attempt
-            with mapped(f"reading the staging file of {upload.path}"):
-                upload.read_prefix(attempt.staging_fd, interrupt)
-
-    def _may_take(self, upload: LiveUpload, request: UploadRequest) -> Published | Verifying | None:
-        record = upload.row
-        if upload.unreachable is not None and upload.unfinished:
-            raise upload.unreachable
-        if upload.state == files_pb2.UPLOAD_STATE_VERIFYING:
-            return Verifying(upload)
-        if upload.state == files_pb2.UPLOAD_STATE_PUBLISHED:
-            return published(record)
-        raise_if_ended(replace(record, state=upload.state))
-        if request.upload_id and request.epoch < record.epoch:
-            raise superseded()
-        if request.upload_id and request.epoch > record.epoch:
-            raise invalid(
-                "metadata.epoch", f"is {request.epoch}, the latest that was given is {record.epoch}"
-            )
-        return None
-
-    def _find_request(self, caller: Caller, request: UploadRequest) -> LiveUpload | UploadRecord | None:
+    def find_request(self, caller: Caller, request: UploadRequest) -> LiveUpload | UploadRecord | None:
+        """Return the upload that an earlier request with the same request_id began."""
         if not request.request_id:
             return None
         return self._uploads.find(caller.principal, UploadKey("", request.request_id))
@@ -385,7 +220,12 @@ class Admission:
         with self._requests.hold((caller.principal, request.request_id)):
             yield
 
-    def _locate(self, request: UploadRequest, caller: Caller) -> Location:
+    def locate(self, request: UploadRequest, caller: Caller) -> Location:
+        """Resolve the destination; the caller closes it.
+
+        Raises:
+            TransferError: FILE_TOO_LARGE, DIGEST_UNSUPPORTED for a condition, or the errors of paths.
+        """
         limit = caller.limits.max_file_bytes
         if (request.size_bytes or 0) > limit:
             raise TransferError(
@@ -403,17 +243,7 @@ class Admission:
             create_parents=request.create_parents,
         )
 
-    @contextmanager
-    def _owned_location(self, request: UploadRequest, caller: Caller) -> Generator[Location]:
-        """Give a location that is closed only if the block fails."""
-        location = self._locate(request, caller)
-        try:
-            yield location
-        except BaseException:
-            location.close()
-            raise
-
-    def _admit(
+    def admit(
         self,
         request: UploadRequest,
         metadata: bytes,
@@ -421,13 +251,28 @@ class Admission:
         location: Location,
         algorithm: DigestAlgorithm,
         *,
-        at_once: bool = False,
+        takes_slot: bool = True,
     ) -> Admitted | LiveUpload | UploadRecord:
-        """Make a new upload that can be found again; another of its request_id, if that was faster."""
+        """Begin an upload that can be found again.
+
+        Args:
+            request: the metadata, checked.
+            metadata: the same, for the journal.
+            caller: of the operation.
+            location: of the destination.
+            algorithm: of the upload's digest.
+            takes_slot: it counts against the caller's unfinished uploads (RSM-8).
+
+        Returns:
+            The upload; another of its request_id if that began meanwhile.
+
+        Raises:
+            TransferError: TOO_MANY_UPLOADS, or the errors of the journal and the disk.
+        """
         with self._request_lock(caller, request):
-            if (found := self._find_request(caller, request)) is not None:
+            if (found := self.find_request(caller, request)) is not None:
                 return found
-            with nullcontext() if at_once else self._uploads.slot(caller):
+            with self._slots.reserved(caller) if takes_slot else nullcontext():
                 record = self._new_record(request, metadata, caller, location, algorithm)
                 self._journal.write(record, durable=request.fsync)
                 try:
@@ -435,15 +280,14 @@ class Admission:
                         self._fs, location, record.staging, modified_ns=request.modified_ns
                     )
                 except BaseException:
-                    self._unrecord(record)
+                    self._delete_row(record)
                     raise
-                upload = self._new_live(request, location, record, algorithm)
-                upload.counted = not at_once
+                upload = self.new_upload(request, location, record, algorithm, takes_slot=takes_slot)
                 self._uploads.adopt(upload, location)
                 return Admitted(upload, staging)
 
-    def _unrecord(self, record: UploadRecord) -> None:
-        """Forget an upload that has no staging file; its row, should it stay, is found to be lost."""
+    def _delete_row(self, record: UploadRecord) -> None:
+        """Delete the row of an upload without a staging file; if that fails, the next start does."""
         try:
             self._journal.delete(record.upload_id)
         except TransferError:
@@ -476,61 +320,30 @@ class Admission:
             digest_algorithm=algorithm.value,
         )
 
-    def _new_live(
+    def new_upload(
         self,
         request: UploadRequest,
         location: Location,
         record: UploadRecord | None,
         algorithm: DigestAlgorithm | None,
+        *,
+        takes_slot: bool = True,
     ) -> LiveUpload:
-        upload = LiveUpload(
+        """Make an upload in memory; without a row it ends with its stream."""
+        return LiveUpload(
             request,
             location.path,
             record,
-            algorithm=algorithm,
-            fs=self._fs,
-            budget=self._budget,
+            content=StagedContent(algorithm, self._fs, self._budget),
+            journal=self._journal,
             clock=self._clock,
-        )
-        upload.parents_flushed = location.parents_flushed
-        return upload
-
-    def _attempt(
-        self,
-        upload: LiveUpload,
-        location: Location,
-        staging: Staging,
-        caller: Caller,
-        on_displaced: Callable[[TransferError], None],
-    ) -> UploadAttempt:
-        return UploadAttempt(
-            upload,
-            location,
-            staging,
-            publisher=self._publisher,
-            fs=self._fs,
-            trace=self._trace,
-            on_displaced=on_displaced,
-            uploads=self._uploads,
-            caller=caller,
+            algorithm=algorithm,
+            parents_flushed=location.parents_flushed,
+            takes_slot=takes_slot,
         )
 
-    def _admitted(self, attempt: UploadAttempt) -> UploadAttempt:
-        try:
-            self._trace(TracePoint.UPLOAD_ADMITTED)
-        except BaseException:
-            attempt.end()
-            raise
-        return attempt
 
-    def _status_with_digest(self, upload: LiveUpload, interrupt: Interrupt) -> files_pb2.UploadStatus:
-        if upload.unreachable is not None:
-            raise upload.unreachable
-        self._uploads.read_prefix(upload, interrupt)
-        return upload.status(digest=True)
-
-
-def _algorithm_for(request: UploadRequest, caller: Caller) -> DigestAlgorithm:
+def algorithm_for(request: UploadRequest, caller: Caller) -> DigestAlgorithm:
     """Choose the digest of a new upload (DIG-2).
 
     Raises:

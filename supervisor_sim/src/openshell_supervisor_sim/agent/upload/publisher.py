@@ -1,4 +1,4 @@
-"""Publishing: from a verified staging file to the destination (UPL-8 to UPL-12)."""
+"""How a verified staging file becomes the destination (UPL-8 to UPL-12)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -35,18 +34,19 @@ from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.store.staging import Staging
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
+from openshell_supervisor_sim.agent.upload.staged_content import Snapshot
 
 _log = logging.getLogger(__name__)
 
-#: How often a finish begins anew because the destination's mode changed meanwhile.
+#: How often a finish is prepared again because the destination or the staging file changed meanwhile.
 _TRIES: Final = 16
 
-#: To free less takes no longer than to arrange that nobody waits for it.
+#: Size from which the space of a replaced file is freed in another thread: a smaller one is freed as fast as that is arranged.
 _LARGE_BYTES: Final = 16 * MIB
 
 
 class FlushFailedError(Exception):
-    """The device failed while content was flushed: what is staged cannot be trusted."""
+    """The device failed while content was flushed: the staged bytes cannot be trusted."""
 
     def __init__(self, error: TransferError) -> None:
         super().__init__(str(error))
@@ -54,25 +54,12 @@ class FlushFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """What is going to be published, as computed in the sandbox.
-
-    Attributes:
-        size_bytes: how much there is.
-        digest: of it; None if none is computed (DIG-9).
-    """
-
-    size_bytes: int
-    digest: Digest | None
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was published.
+    """The outcome of a finish that was carried out.
 
     Attributes:
         response: the answer to the finish.
-        durable: file and name are on the device, so the record has to be too.
+        durable: file and name are on the device, so the record must be too.
     """
 
     response: files_pb2.UploadFileResponse
@@ -82,18 +69,17 @@ class Outcome:
 class Publisher:
     """Carries out finishes (CND-2).
 
-    No lock is held while something is flushed or hashed; the one for each
+    No lock is held while something is flushed or hashed; the lock of each
     destination covers a last look at it and the rename.
 
     Args:
         check: compares destinations with conditions.
         root: the sandbox's root.
-        journal: takes the intent before the rename.
+        journal: notes names that a rename needs for a moment.
         fs: system calls.
         umask: for files without a mode.
-        clock: seconds since 1970.
         trace: hook, see `TracePoint`.
-        later: runs work in another thread; nobody waits for it.
+        later: runs work in another thread without waiting for it.
     """
 
     def __init__(
@@ -104,7 +90,6 @@ class Publisher:
         journal: Journal,
         fs: FileSystem,
         umask: int,
-        clock: Callable[[], float],
         trace: Trace,
         later: Callable[[Callable[[], object]], object],
     ) -> None:
@@ -113,7 +98,6 @@ class Publisher:
         self._journal = journal
         self._fs = fs
         self._umask = umask
-        self._clock = clock
         self._trace = trace
         self._later = later
         self._destinations = KeyedLocks()
@@ -123,39 +107,39 @@ class Publisher:
         upload: LiveUpload,
         location: Location,
         staging: Staging,
-        content: Content,
+        content: Snapshot,
         *,
         resumed_from: int,
         interrupt: Interrupt,
         verify: Callable[[], None],
         last_look: Callable[[], None],
     ) -> Outcome:
-        """Make the staging file the destination. What fails after the rename lowers the promise, and no more.
+        """Make the staging file the destination. A failure after the rename lowers the promised durability, and no more.
 
         The file is verified as it will be renamed: with its mode and time, and
-        flushed. What is touched since then is made ready and verified again.
+        flushed. If a program touches it afterwards, it is prepared and
+        verified again.
 
         Args:
-            upload: what is published.
-            location: the destination.
-            staging: the content.
-            content: what the staging file holds, as computed.
+            upload: in state VERIFYING.
+            location: of the destination.
+            staging: the staging file.
+            content: that arrived.
             resumed_from: bytes of earlier streams, for the answer.
             interrupt: stops a condition that reads a large file.
-            verify: compares what the staging file holds with `content`;
-                raises TransferError.
+            verify: compares the staging file with `content`; raises TransferError.
             last_look: called immediately before the rename; raises
                 TransferError if the caller has cancelled meanwhile (UPL-34).
 
         Raises:
-            TransferError: the destination is as it was, and so is the upload.
+            TransferError: the destination and the staged bytes are as they were.
             FlushFailedError: the destination is as it was; the staged bytes
                 are lost.
         """
         request = upload.request
         replaced = self._check.examine(location, replace(request, condition=_cheap(request)), interrupt)
-        # Before the file gets its time: a start-up reads from that, and from
-        # the journal, when the last byte came.
+        # Before the file gets its time: a start-up reads the time of the last
+        # byte from the file and from the journal.
         self._record_intent(upload, staging, content)
         mode = publish_mode(request, replaced, self._umask)
         flushed = self._finish_file(staging, location, request, mode)
@@ -172,33 +156,35 @@ class Publisher:
                     self._rename(staging, location, request, replaced)
                     published = self._look_at_published(staging, location)
                     break
-            # Another upload to this path was published meanwhile, or somebody touched the staging file.
+            # Another upload to this path was published meanwhile, or a program touched the staging file.
             if not unchanged:
                 mode = wanted
                 flushed = self._finish_file(staging, location, request, mode)
                 sealed = self._sealed(staging, location, verify)
         else:
-            raise TransferError(Reason.CONDITION_FAILED, f"{location.path} changes all the time")
-        # Published. From here on nothing raises.
+            raise TransferError(
+                Reason.CONDITION_FAILED,
+                f"{location.path} changed {_TRIES} times while the upload was published",
+            )
+        # Published: nothing below raises.
         durable = flushed and self._flushed_names(upload, location)
         response = files_pb2.UploadFileResponse(
-            bytes_written=content.size_bytes,
+            bytes_written=content.size,
             file=_described(published, sealed, location, content, mode),
-            upload_id=upload.record.upload_id if upload.record is not None else "",
+            upload_id=upload.upload_id,
             durability=files_pb2.DURABILITY_FSYNC if durable else files_pb2.DURABILITY_RENAME,
             resumed_from=resumed_from,
         )
         return Outcome(response, durable)
 
     def flush_names(self, upload: LiveUpload, location: Location) -> bool:
-        """Flush the destination's directory, and those above it that were made on the way and not flushed yet.
+        """Flush the destination's directory, and the directories above it that the upload made and nobody has flushed.
 
         Returns:
             False if one of them cannot be flushed.
         """
-        if not upload.parents_flushed:
-            upload.parents_flushed = self._root.directories.flush_parents(location.parent_path)
-        return upload.parents_flushed and sync_directory(self._fs, location.parent_fd)
+        parents = partial(self._root.directories.flush_parents, location.parent_path)
+        return upload.flush_parents(parents) and sync_directory(self._fs, location.parent_fd)
 
     def _flushed_names(self, upload: LiveUpload, location: Location) -> bool:
         try:
@@ -209,14 +195,14 @@ class Publisher:
             return False
 
     def _sealed(self, staging: Staging, location: Location, verify: Callable[[], None]) -> os.stat_result:
-        """Verify what the staging file holds; how it looked before that, so that a later change is seen."""
+        """Verify the staging file; return its status before that, so that a later change is seen."""
         with mapped(f"looking at the staging file of {location.path}"):
             before = self._fs.fstat(staging.fd)
         verify()
         return before
 
     def _look_at_published(self, staging: Staging, location: Location) -> os.stat_result | None:
-        """Look at what was just renamed; None if it cannot be seen or if something else is there."""
+        """Return the status of the file that was just renamed; None if it cannot be read or another file is there."""
         try:
             published = self._fs.fstat(staging.fd)
             there = self._fs.lstat(location.name, location.parent_fd)
@@ -234,7 +220,7 @@ class Publisher:
             yield
 
     def _read_condition(self, location: Location, request: UploadRequest, interrupt: Interrupt) -> str | None:
-        """Carry out a condition that reads the file; the version of what was read, None if nothing was."""
+        """Check a condition that reads the destination; return the version of the file that was read, None if none was."""
         if not isinstance(request.condition, HasDigest):
             return None
         read = self._check.examine(location, request, interrupt)
@@ -247,7 +233,7 @@ class Publisher:
         request: UploadRequest,
         replaced: os.stat_result | None,
     ) -> None:
-        """Give the staging file its name. Returns if it has it, whatever was raised on the way."""
+        """Give the staging file its name. Returns if the file has it, even if the rename raised."""
         with self._freed_later(location, replaced):
             try:
                 staging.rename_into_place(
@@ -259,7 +245,7 @@ class Publisher:
                 _log.exception("%s is published, although renaming failed", location.path)
 
     def _has_its_name(self, staging: Staging, location: Location) -> bool:
-        """Return whether a rename that failed happened, as a network file system may have it."""
+        """Return whether the file was renamed although the call failed, as on a network file system."""
         try:
             ours = self._fs.fstat(staging.fd)
             there = self._fs.lstat(location.name, location.parent_fd)
@@ -269,14 +255,14 @@ class Publisher:
 
     @contextmanager
     def _freed_later(self, location: Location, replaced: os.stat_result | None) -> Generator[None]:
-        """Keep the caller from waiting until the space of a large file that is replaced is free.
+        """Free the space of a large file that the block replaces without making the caller wait.
 
-        The kernel frees it in the rename, page by page, unless somebody still
-        has the file: 0.2 s for each GiB of memory.
+        The kernel frees it in the rename, page by page, unless the file is
+        still open: 0.2 s for each GiB of memory.
         """
         fd = None
         if replaced is not None and replaced.st_size >= _LARGE_BYTES:
-            # Not opened for reading, and no matter if it is another one by now.
+            # Opened for nothing but its space, so it may be another file by now.
             with suppress(OSError):
                 fd = self._fs.open(location.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=location.parent_fd)
         try:
@@ -297,31 +283,23 @@ class Publisher:
         except OSError as error:
             raise FlushFailedError(transfer_error(error, f"flushing {location.path}")) from error
 
-    def _record_intent(self, upload: LiveUpload, staging: Staging, content: Content) -> None:
+    def _record_intent(self, upload: LiveUpload, staging: Staging, content: Snapshot) -> None:
         """Let a start-up after a crash find out whether the rename happened."""
-        if upload.record is None:
+        if not upload.resumable:
             return
         with mapped("looking at a staging file"):
             inode = signed(self._fs.fstat(staging.fd).st_ino)
-        with upload.lock:
-            upload.updated = self._clock()
-            upload.record = replace(
-                upload.current_record(),
-                inode=inode,
-                finish_size=content.size_bytes,
-                finish_digest=content.digest.value if content.digest is not None else b"",
-            )
-            self._journal.write(upload.record, durable=upload.request.fsync)
+        upload.record_intent(inode, content.size, content.digest)
 
 
 def _described(
     published: os.stat_result | None,
     sealed: os.stat_result,
     location: Location,
-    content: Content,
+    content: Snapshot,
     mode: int,
 ) -> files_pb2.FileInfo:
-    """Describe what was published; without a digest unless it is certain that this is what was verified."""
+    """Describe the published file; without a digest unless it is certainly the file that was verified."""
     if published is not None:
         verified = same_content(sealed, published)
         if not verified:
@@ -330,16 +308,16 @@ def _described(
     return files_pb2.FileInfo(
         path=location.path,
         type=files_pb2.FILE_TYPE_REGULAR,
-        size_bytes=content.size_bytes,
+        size_bytes=content.size,
         mode=mode,
     )
 
 
 def _cheap(request: UploadRequest) -> Absent | None:
-    """The part of the condition that needs no reading; the rest comes after the flush."""
+    """Return the condition if it needs no reading; others are checked after the flush."""
     return request.condition if isinstance(request.condition, Absent) else None
 
 
 def _unread(request: UploadRequest) -> UploadRequest:
-    """The request without a condition that reads the file."""
+    """Return the request without a condition that reads the file."""
     return replace(request, condition=None) if isinstance(request.condition, HasDigest) else request

@@ -1,4 +1,4 @@
-"""What a start-up makes of the uploads that an earlier agent left (RSM-3, RSM-7)."""
+"""Uploads that an earlier agent left: published, resumable, or gone (RSM-3, RSM-7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
-from openshell_supervisor_sim.agent.core.upload_life import State
+from openshell_supervisor_sim.agent.core.upload_life import State, restored
 from openshell_supervisor_sim.agent.core.wire_numbers import signed
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
@@ -25,27 +25,36 @@ from openshell_supervisor_sim.agent.paths.location import Location, sync_directo
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal, JournalError
 from openshell_supervisor_sim.agent.store.upload_record import NonsenseError, UploadRecord
-from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload, StagedBudget, occupied_bytes
+from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
 from openshell_supervisor_sim.agent.upload.registry import Uploads
+from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
+from openshell_supervisor_sim.agent.upload.staged_content import StagedContent, occupied_bytes
 from openshell_supervisor_sim.agent.upload.status import path_of
 
 _log = logging.getLogger(__name__)
 
 _GONE = frozenset({Reason.PARENT_NOT_FOUND, Reason.NOT_A_DIRECTORY})
 
-#: How far the time of a published file may lie from the one that it was given:
-#: file systems keep seconds, or two, and the kernel's clock stands for up to 10 ms.
+#: Largest difference between the time of a published file and the time that it was given:
+#: file systems round to one or two seconds, and the kernel's clock advances every 10 ms or less.
 _TIME_TOLERANCE_NS: Final = 2_000_000_000
 
 
 class Recovery:
-    """Brings journal, directories and memory together before the first operation.
+    """Restores uploads from journal and directories before the first operation.
 
     A finish that was under way when the agent died is decided by looking: the
-    intent in the journal names the staged inode. If the staging name is gone
-    and the destination is that file, the rename happened. Inode numbers are
-    used again, so size and time have to be right as well; if the time is
-    another, the content decides.
+    intent in the journal names the inode of the staging file. If the staging
+    file has no name any more and the destination is that inode, the rename
+    happened. File systems reuse inode numbers, so size and time must match as
+    well; if the time differs, the content decides.
+
+    Args:
+        root: the sandbox's root.
+        journal: rows of an earlier agent.
+        fs: system calls.
+        budget: bytes that may be staged.
+        clock: seconds since 1970.
     """
 
     def __init__(
@@ -64,21 +73,21 @@ class Recovery:
         self._clock = clock
 
     def run(self, uploads: Uploads) -> None:
-        """Remove orphans and take over what is unfinished.
+        """Remove orphans and restore unfinished uploads.
 
         A row that cannot be understood is set aside, and an upload whose
-        directory cannot be reached waits for the first who asks for it: no
-        row keeps the agent from starting.
+        directory cannot be reached is tried again by the first request that
+        names it: no row keeps the agent from starting.
 
         Raises:
             TransferError: the journal cannot be read.
         """
         for parent, name in self._journal.names():
-            self._remove_orphan(parent, name, uploads)
+            uploads.leftovers.remove_orphan(parent, name)
         for upload_id in self._journal.unfinished():
             try:
                 record = self._journal.get(upload_id)
-                upload = None if record is None else self._taken_over(record)
+                upload = None if record is None else self._restored(record)
             except NonsenseError as error:
                 _log.error("the row of upload %s makes no sense and is set aside: %s", upload_id, error)
                 self._best_effort(partial(self._journal.set_aside, upload_id))
@@ -89,22 +98,22 @@ class Recovery:
             if upload is not None:
                 uploads.adopt(upload)
 
-    def _taken_over(self, record: UploadRecord) -> LiveUpload | None:
+    def _restored(self, record: UploadRecord) -> LiveUpload | None:
         try:
             return self.recover(record)
         except TransferError as error:
             _log.warning("upload %s cannot be reached: %s", record.upload_id, error)
-            upload = self._live(record, path_of(record), state=record.state)
-            upload.found(staged=record.durable, occupied=0, updated=record.updated)
-            upload.unreachable = error
+            upload = self._upload(record, path_of(record), restored(record.state), parents_flushed=True)
+            upload.content.found(size=record.durable, occupied=0, durable=record.durable)
+            upload.cannot_be_reached(error)
             return upload
 
     def recover(self, record: UploadRecord) -> LiveUpload | None:
-        """Look what is left of an unfinished upload.
+        """Find out the state of an unfinished upload.
 
         Returns:
-            The upload, which others can go on with; None if nothing is left,
-            or if it was published: then the journal knows the result.
+            The upload, to be resumed; None if nothing is left of it, or if it
+            was published: then the journal has the result.
 
         Raises:
             TransferError: its directory cannot be reached now, perhaps
@@ -120,16 +129,6 @@ class Recovery:
             self._best_effort(lambda: self._journal.set_aside(record.upload_id))
             return None
 
-    def _remove_orphan(self, parent: bytes, name: bytes, uploads: Uploads) -> None:
-        try:
-            with self._root.reopen(parent, name) as location, mapped("removing a staging file"):
-                self._fs.unlink(name, location.parent_fd)
-        except TransferError as error:
-            # A directory that is gone may be one that was moved, and may come back.
-            uploads.leave_behind(parent, name, error)
-            return
-        self._best_effort(lambda: self._journal.drop_name(parent, name))
-
     def _decide(self, record: UploadRecord, request: UploadRequest, location: Location) -> LiveUpload | None:
         with mapped("looking at a staging file"):
             staged = self._fs.lstat(record.staging, location.parent_fd)
@@ -137,17 +136,16 @@ class Recovery:
             self._published(record, request, location)
             return None
         if staged is None or not is_regular(staged):
-            # Removed, or published and replaced since: it cannot be known.
+            # Removed, or published and replaced since: nobody can know.
             self._best_effort(lambda: self._journal.delete(record.upload_id))
             return None
         updated = max(record.updated, min(staged.st_mtime, self._clock()))
         record = replace(
             record, state=files_pb2.UPLOAD_STATE_RECEIVING, updated=updated, inode=0, metadata=_stored(record)
         )
-        upload = self._live(record, location.path)
-        upload.found(staged=staged.st_size, occupied=occupied_bytes(staged), updated=updated)
-        # An earlier agent may not have been able to flush what it made on the way.
-        upload.parents_flushed = not request.create_parents
+        # An earlier agent may have failed to flush the directories that it made on the way.
+        upload = self._upload(record, location.path, State.IDLE, parents_flushed=not request.create_parents)
+        upload.content.found(staged.st_size, occupied_bytes(staged), durable=record.durable)
         self._best_effort(lambda: self._journal.write(record, durable=False))
         return upload
 
@@ -174,29 +172,28 @@ class Recovery:
                 self._fs.close(fd)
         return found == record.finish
 
-    def _live(
-        self, record: UploadRecord, path: str, *, state: State = files_pb2.UPLOAD_STATE_RECEIVING
-    ) -> LiveUpload:
+    def _upload(self, record: UploadRecord, path: str, state: State, *, parents_flushed: bool) -> LiveUpload:
         return LiveUpload(
             _request(record),
             path,
             record,
-            algorithm=record.algorithm,
-            fs=self._fs,
-            budget=self._budget,
+            content=StagedContent(record.algorithm, self._fs, self._budget),
+            journal=self._journal,
             clock=self._clock,
+            algorithm=record.algorithm,
             state=state,
+            parents_flushed=parents_flushed,
         )
 
     def _published(self, record: UploadRecord, request: UploadRequest, location: Location) -> None:
         with mapped(f"looking at {location.path}"):
-            # Left over only where publishing was a link and an unlink.
+            # It exists only where publishing was a link and an unlink.
             self._fs.unlink(record.staging, location.parent_fd)
             published = self._fs.lstat(record.name, location.parent_fd)
         if published is None:
             raise TransferError(Reason.FILE_NOT_FOUND, f"{location.path} was removed while the agent started")
-        # The content was flushed before the rename. Described without being
-        # opened: its mode may forbid that to its owner.
+        # The content was flushed before the rename. The file is described
+        # without being opened: its mode may forbid that to its owner.
         durable = (
             request.fsync
             and (not request.create_parents or self._root.directories.flush_parents(location.parent_path))
@@ -224,7 +221,7 @@ class Recovery:
         try:
             work()
         except TransferError:
-            _log.exception("the journal does not take what a start-up found")
+            _log.exception("the journal does not take the state that a start-up found")
 
 
 def _metadata(record: UploadRecord) -> files_pb2.UploadFileMetadata:
@@ -242,5 +239,5 @@ def _request(record: UploadRecord) -> UploadRequest:
 
 
 def _stored(record: UploadRecord) -> bytes:
-    """The metadata as this agent keeps it; an older one kept whatever came."""
+    """Return the metadata as this agent stores it; an older agent stored unknown fields, too."""
     return recorded(_metadata(record))

@@ -1,4 +1,4 @@
-"""What callers are told about uploads, and why they may not go on with one."""
+"""Answers about uploads: the status of one, and the refusals of a request that names one (RSM-1, RSM-2, RSM-7)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core import upload_life
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, upload_request
+from openshell_supervisor_sim.agent.core.upload_life import State
 from openshell_supervisor_sim.agent.core.wire_numbers import set_clock_time
 from openshell_supervisor_sim.agent.store.upload_record import UploadRecord
 from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
@@ -19,7 +19,12 @@ from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and what the operation may use."""
+    """The caller of an operation.
+
+    Attributes:
+        principal: its name.
+        limits: of the operation.
+    """
 
     principal: str
     limits: Limits
@@ -27,7 +32,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The upload was published before; its finish can be repeated (RSM-6)."""
+    """An upload that was published before, so that its finish can be repeated (RSM-6)."""
 
     size_bytes: int
     digest: Digest | None
@@ -36,9 +41,46 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """Another stream's finish is being carried out; ask again when it is settled."""
+    """An upload whose finish is being carried out for another stream; the caller asks again once it is settled."""
 
     upload: LiveUpload
+
+
+def live_status(upload: LiveUpload, *, digest: bool) -> files_pb2.UploadStatus:
+    """Return the state of an upload in memory.
+
+    Args:
+        upload: unfinished, or ended while the journal did not take its row.
+        digest: with the digest of the staged bytes, if it is known.
+
+    Raises:
+        TransferError: UPLOAD_UNKNOWN for an upload that is lost, whose row could not be deleted yet.
+    """
+    with upload.lock:
+        record, content, state = upload.row, upload.content, upload.state
+        if state is State.LOST:
+            raise unknown_upload(record.upload_id)
+        status = files_pb2.UploadStatus(
+            upload_id=record.upload_id,
+            request_id=record.request_id,
+            state=state.wire,
+            path=upload.path,
+            size_bytes=upload.request.size_bytes or 0,
+            epoch=record.epoch,
+            failure_reason=record.failure_reason,
+            digest_algorithm=record.algorithm.wire,
+        )
+        # An upload that was aborted or expired has no content any more.
+        if state.unfinished or state is State.PUBLISHED:
+            status.staged_bytes, status.durable_bytes = content.size, content.durable
+        if state is State.PUBLISHED:
+            status.result.ParseFromString(record.result)
+        if digest and (staged := content.digest) is not None:
+            status.staged_digest.CopyFrom(staged.message)
+        set_clock_time(status.created_time, record.created)
+        set_clock_time(status.updated_time, upload.updated)
+        set_clock_time(status.expiration_time, upload.updated + record.expiry)
+        return status
 
 
 def path_of(record: UploadRecord) -> str:
@@ -47,7 +89,7 @@ def path_of(record: UploadRecord) -> str:
 
 
 def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
-    """Return what is known of an upload that has ended."""
+    """Return the status of an upload that has ended, from its row."""
     size = record.finish_size
     status = files_pb2.UploadStatus(
         upload_id=record.upload_id,
@@ -71,7 +113,7 @@ def finished_status(record: UploadRecord) -> files_pb2.UploadStatus:
 
 
 def raise_if_ended(record: UploadRecord) -> None:
-    """Refuse to go on with an upload that ended without being published.
+    """Refuse to resume an upload that ended without being published.
 
     Raises:
         TransferError: UPLOAD_ABORTED, UPLOAD_EXPIRED or UPLOAD_UNKNOWN.
@@ -86,29 +128,31 @@ def raise_if_ended(record: UploadRecord) -> None:
             )
         case files_pb2.UPLOAD_STATE_EXPIRED:
             raise TransferError(Reason.UPLOAD_EXPIRED, "the upload's time ran out")
-        case upload_life.LOST:
+        case files_pb2.UPLOAD_STATE_UNSPECIFIED:
             raise unknown_upload(record.upload_id)
         case _:
             return
 
 
 def require_same(request: UploadRequest, found: LiveUpload | UploadRecord) -> None:
-    """Refuse a request that differs from the one that started an upload, or does not take its digest (RSM-1, DIG-7).
+    """Refuse a request that differs from the request that started an upload, or that does not accept its digest (RSM-1, DIG-7).
 
     Raises:
         TransferError: UPLOAD_CONFLICT, with the fields that differ.
     """
     record = found if isinstance(found, UploadRecord) else found.row
     same = request.fingerprint == record.fingerprint
-    takes_digest = record.algorithm in (request.digests or ())
-    if same and takes_digest:
+    accepts_digest = record.algorithm in (request.digests or ())
+    if same and accepts_digest:
         return
     differing = [] if same else request.differences(_first_request(record))
-    fields = [f"metadata.{field}" for field in [*differing, *([] if takes_digest else ["accepted_digests"])]]
-    told = ", ".join(fields) or "metadata"
+    fields = [
+        f"metadata.{field}" for field in [*differing, *([] if accepts_digest else ["accepted_digests"])]
+    ]
+    named = ", ".join(fields) or "metadata"
     raise TransferError(
         Reason.UPLOAD_CONFLICT,
-        f"{told}: the upload was started with another value; repeat the request unchanged, or start a new upload "
+        f"{named}: the upload was started with another value; repeat the request unchanged, or start a new upload "
         "without its upload_id and request_id",
         {"fields": ",".join(fields)},
     )
