@@ -122,7 +122,7 @@ def _serve(connection: socket.socket, settings: HostSettings, ready: HostReady) 
         _send(connection, ready)
         return 1
     with selectors.DefaultSelector() as selector:
-        host = ExecHost(connection, selector)
+        host = CommandSpawner(connection, selector)
         _send(connection, ready)
         host.run()
     return 0
@@ -162,7 +162,7 @@ def _restrict(settings: HostSettings, ready: HostReady) -> HostReady:
     return ready._replace(landlock=version, landlock_reason=why)
 
 
-class ExecHost:
+class CommandSpawner:
     """Starts commands, signals them, and reports their ends.
 
     Args:
