@@ -29,18 +29,15 @@ def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
     """Return the attributes that code assigns, of whatever object."""
     for node in ast.walk(tree):
         match node:
-            case ast.Assign(targets=targets):
-                pass
+            case ast.Assign(targets=found):
+                targets = list(found)
             case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
                 targets = [target]
             case _:
                 continue
-        for target in targets:
-            yield from (
-                found
-                for found in ast.walk(target)
-                if isinstance(found, ast.Attribute) and isinstance(found.ctx, ast.Store)
-            )
+        for part in (part for target in targets for part in ast.walk(target)):
+            if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                yield part
 
 
 def attributes_of(*files: Path) -> set[str]:
