@@ -48,14 +48,37 @@ def test_it_is_asked_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
 
 @pytest.mark.parametrize(
     ("call", "arguments"),
-    [("write_bytes", ("y", b"small")), ("read_bytes", ("x",)), ("stat", ("x",)), ("uploads", ())],
+    [("read_bytes", ("x",)), ("stat", ("x",)), ("uploads", ())],
 )
-def test_who_needs_none_asks_nothing(
+def test_calls_that_need_no_limit_ask_nothing(
     gateway: FakeGateway, sandbox: SandboxFiles, call: str, arguments: tuple[Any, ...]
 ) -> None:
     gateway.files["x"] = FakeFile(big_content())
     getattr(sandbox, call)(*arguments)
     assert questions(gateway) == 0
+
+
+def test_small_files_ask_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
+    """RFC-2: a gateway of the RFC alone must not get a stream of extensions, so the first small file asks."""
+    for name in ("a", "b"):
+        sandbox.write_bytes(name, b"small")
+    assert questions(gateway) == 1
+
+
+def test_small_files_after_another_answer_ask_nothing(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
+    sandbox.uploads()
+    sandbox.write_bytes("x", b"small")
+    assert questions(gateway) == 0
+
+
+def test_a_small_file_without_the_method(connect: Connect, gateway: FakeGateway) -> None:
+    """CAP-5: StartUpload then shows that the gateway has the extensions."""
+    gateway.stop()
+    gateway.lacks = {"GetTransferCapabilities"}
+    gateway.start()
+    connect().write_bytes("x", b"small")
+    assert gateway.files["x"].content == b"small"
+    assert len(gateway.method_calls(methods.START_UPLOAD)) == 1
 
 
 def test_a_gateway_without_the_method(connect: Connect, gateway: FakeGateway, tmp_path: Path) -> None:
@@ -104,7 +127,7 @@ def test_a_limit_that_became_stricter(connect: Connect, gateway: FakeGateway) ->
 
 @pytest.mark.parametrize("call", ["write_bytes", "read_bytes", "stat"])
 def test_too_many_transfers_say_how_many_may_run(connect: Connect, gateway: FakeGateway, call: str) -> None:
-    """CAP-6, RLY-9: nobody asks before; the refusal of any call makes the client ask."""
+    """CAP-6, RLY-9: the refusal of any call makes the client ask."""
     gateway.max_concurrent_transfers = 3
     gateway.files["x"] = FakeFile(b"1")
     method = {
@@ -118,7 +141,8 @@ def test_too_many_transfers_say_how_many_may_run(connect: Connect, gateway: Fake
     files = connect()
     getattr(files, call)("x", *([b"2"] if call == "write_bytes" else []))
     files.write_bytes("y", big_content())
-    assert questions(gateway) == 1
+    # The first small file has asked before.
+    assert questions(gateway) == (2 if call == "write_bytes" else 1)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from conditions import block_until
 from digest_values import BLAKE3, finish_of, words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
-from openshell_files import AsyncFilesClient, Condition, OidcAuth, Progress, SandboxFiles
+from openshell_files import AsyncFilesClient, Condition, FilesClient, OidcAuth, Progress, SandboxFiles
 from openshell_files.errors import AccessDenied, FileExists, OutcomeUnknown
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c
@@ -21,7 +23,7 @@ from openshell_files_protocol.reasons import Reason
 
 LOST = PlainStatus(grpc.StatusCode.UNAVAILABLE, "lost")
 
-#: Who does not have the method: a gateway of the RFC alone, and ours or an agent of before.
+#: Errors of a gateway, and of an agent, that lack the method.
 UNKNOWN = {
     "gateway": PlainStatus(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"),
     "agent": TransferError(Reason.METHOD_UNSUPPORTED, "none that this file agent knows"),
@@ -59,10 +61,17 @@ def test_content_and_digest_are_in_the_request(gateway: FakeGateway, connected: 
     assert result.digest == words_of(b"hello")
 
 
-def test_the_first_file_waits_for_its_connection(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """RSM-25: of a request whose call begins without one nobody could tell whether it left."""
-    sandbox.write_bytes("x", b"hello")
-    assert sent_with(gateway) == ["UploadFile"]
+def test_without_a_connection_it_is_streamed(gateway: FakeGateway) -> None:
+    """RSM-25: a call that begins without a connection does not tell whether its request was sent."""
+    with FilesClient(gateway.address) as client:
+        files = client.sandbox("demo")
+        files.write_bytes("x", b"hello")
+        gateway.stop()
+        rpc: Any = getattr(files, "_rpc")  # noqa: B009 - the state that decides is not public
+        block_until(lambda: not rpc.connected, "the client notices")
+        gateway.start()
+        files.write_bytes("x", b"hello")
+    assert sent_with(gateway) == ["WriteFile", "UploadFile"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +107,8 @@ async def test_who_does_not_have_it_is_remembered(gateway: FakeGateway, who: str
                 gateway.failures[methods.WRITE_FILE].append(UNKNOWN[who])
             for _ in range(2):
                 await client.sandbox(name).write_bytes("x", b"hello")
-    assert len(gateway.method_calls(methods.WRITE_FILE)) == asked
-    assert len(gateway.method_calls(methods.UPLOAD_FILE)) == 5
+    assert len(gateway.method_calls(methods.WRITE_FILE)) == 1 + asked
+    assert len(gateway.method_calls(methods.UPLOAD_FILE)) == 4
 
 
 @pytest.mark.parametrize("who", UNKNOWN)

@@ -7,13 +7,13 @@ them raw), so every call of this SDK comes through `error_from_status`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
-from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.errors import FieldViolation
 from openshell_files_protocol.reasons import ERROR_DOMAIN, Code, Reason, Retry, reason_named
 
@@ -141,6 +141,12 @@ _BROKEN_STREAM: Final[Mapping[Code, tuple[str, ...]]] = {
     Code.PERMISSION_DENIED: ("RST_STREAM",),
 }
 
+#: Fix for a gateway that has fewer methods or fields than this SDK needs.
+EXTENSIONS_FIX: Final = (
+    "Use a gateway that has the extensions of docs/protocol.md; UploadFile and DownloadFile of the RFC alone "
+    "cannot be verified."
+)
+
 _DETAILS: Final[Mapping[str, type[Message]]] = {
     kind.DESCRIPTOR.full_name: kind
     for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest)
@@ -236,13 +242,25 @@ def delay_of(duration: Duration) -> float | None:
     """Return a pause that a server asks for, in seconds; None if it is no pause."""
     if not 0 <= duration.seconds <= _LONGEST_DURATION or not 0 <= duration.nanos < 1_000_000_000:
         return None
-    return seconds_of(duration)
+    return duration.seconds + duration.nanos / 1e9
 
 
 def say_which_sandbox(error: FilesError, sandbox: str) -> None:
     """Name the sandbox in an error that is about it, unless its words do."""
     if isinstance(error, errors.SandboxNotFound | errors.SandboxNotReady) and sandbox not in error.message:
         error.reword(f"{error.message}: {sandbox}")
+
+
+def name_method(error: FilesError, path: str) -> None:
+    """Name the missing method in the error of a gateway that does not know it.
+
+    Args:
+        error: error of the call.
+        path: of the method.
+    """
+    if error.reason == Code.UNIMPLEMENTED.name:
+        error.facts = replace(error.facts, fix=EXTENSIONS_FIX)
+        error.reword(f"the gateway does not have {path.rpartition('/')[2]} ({error.message})")
 
 
 def idle_error(seconds: float, doing: str) -> FilesError:

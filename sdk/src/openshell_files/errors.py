@@ -33,6 +33,7 @@ class LocalReason(StrEnum):
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
     TIMEOUT = "TIMEOUT"
     CREDENTIALS = "CREDENTIALS"
+    EXTENSIONS_MISSING = "EXTENSIONS_MISSING"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Asks once per sandbox what may be done there, while other calls are on their way (CAP-1)."""
+"""Capabilities of a sandbox: asked for once, while other calls run (CAP-1)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from openshell_files.errors import FilesError
 
 
 class KnownCapabilities:
-    """What one client knows of one sandbox.
+    """The capabilities of one sandbox, as far as this client knows them.
 
     Args:
         ask: calls GetTransferCapabilities once.
-        in_background: begins something that nobody waits for.
-        longest: seconds that a question may take.
+        in_background: starts background work.
+        longest: timeout of the call, in seconds.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class KnownCapabilities:
 
     @property
     def known(self) -> Capabilities | None:
-        """What was answered; None if nothing was."""
+        """The answer; None before there is one."""
         return self._known
 
     def begin(self) -> None:
-        """Ask, unless the answer is known or on its way."""
+        """Ask, unless the answer is known or the call is running."""
         with self._lock:
             if self._asking or self._known is not None:
                 return
@@ -51,7 +51,7 @@ class KnownCapabilities:
         self._in_background(self._carry_out)
 
     async def told(self, deadline: Deadline) -> Capabilities:
-        """Return the answer, and ask once more if the last question failed; DEFAULTS if that fails, too.
+        """Return the answer; ask once more if the last call failed, and return DEFAULTS if that fails, too.
 
         Raises:
             InternalError: the answer breaks the protocol (CAP-7).
@@ -63,12 +63,16 @@ class KnownCapabilities:
         if (known := self._known) is not None:
             return known
         if self._fault:
-            # A new error for each of several calls that wait for one answer.
+            # A new error object for each call that waits for the answer.
             raise error_from_reason(Reason.AGENT_PROTOCOL_ERROR, self._fault)
         return DEFAULTS
 
+    def learn(self, capabilities: Capabilities) -> None:
+        """Take an answer that another call got."""
+        self._known = capabilities
+
     def doubt(self) -> None:
-        """Forget the answer: a call showed that it may not be true any more."""
+        """Discard the answer, because a call showed that it may be outdated."""
         self._known = None
 
     async def _answered(self, deadline: Deadline) -> None:

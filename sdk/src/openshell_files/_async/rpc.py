@@ -27,6 +27,7 @@ from openshell_files._core.requests import SandboxAddress
 from openshell_files._core.retry import Acquaintance, RetryBudget
 from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
 from openshell_files._core.upload.lanes import LaneChoice, lane_messages
+from openshell_files._error_mapping import name_method
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
 
@@ -77,6 +78,8 @@ class Rpc:
         self._without_write = set[SandboxAddress | None]()
         self._capabilities: dict[SandboxAddress, KnownCapabilities] = {}
         self._refused_digests: set[DigestAlgorithm] = set()
+        # The gateway has answered a method that the RFC does not have.
+        self._extended = False
 
     def digest_refused(self, algorithm: DigestAlgorithm) -> None:
         """Note that the gateway does not compute a digest, so that the next upload names another (DIG-8)."""
@@ -95,18 +98,30 @@ class Rpc:
         if sandbox not in self._capabilities:
 
             async def ask(deadline: Deadline) -> Capabilities:
-                request = files_pb2.GetTransferCapabilitiesRequest(sandbox=sandbox.ref())
-                answer = await self._unary(
-                    methods.GET_TRANSFER_CAPABILITIES,
-                    request,
-                    files_pb2.GetTransferCapabilitiesResponse,
-                    deadline,
-                )
-                self.gate(sandbox).heard(answer.max_concurrent_transfers)
-                return capabilities(answer)
+                return await self._ask_capabilities(sandbox, deadline)
 
             self._capabilities[sandbox] = KnownCapabilities(ask, self.in_background, self._timeout)
         return self._capabilities[sandbox]
+
+    async def _ask_capabilities(self, sandbox: SandboxAddress, deadline: Deadline) -> Capabilities:
+        request = files_pb2.GetTransferCapabilitiesRequest(sandbox=sandbox.ref())
+        answer = await self._unary(
+            methods.GET_TRANSFER_CAPABILITIES, request, files_pb2.GetTransferCapabilitiesResponse, deadline
+        )
+        self.gate(sandbox).heard(answer.max_concurrent_transfers)
+        return capabilities(answer)
+
+    async def check_extensions(self, sandbox: SandboxAddress, deadline: Deadline) -> None:
+        """Check that the gateway has more than the RFC's methods, before UploadFile is called without StartUpload.
+
+        A gateway of the RFC alone ignores messages of the extensions, and may
+        publish an empty file.
+
+        Raises:
+            Unsupported: it has not.
+        """
+        if not self._extended:
+            self.capabilities(sandbox).learn(await self._ask_capabilities(sandbox, deadline))
 
     def refused(self, sandbox: SandboxAddress, error: FilesError) -> None:
         """Learn from the error of a call."""
@@ -128,6 +143,7 @@ class Rpc:
 
     def lacks_write(self, sandbox: SandboxAddress, error: FilesError) -> None:
         """Note that the sandbox lacks WriteFile, or the gateway if its error has no reason of the table."""
+        self._extended = self._extended or error.reason == Reason.METHOD_UNSUPPORTED.name
         self._without_write.add(sandbox if error.reason == Reason.METHOD_UNSUPPORTED.name else None)
 
     def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -220,6 +236,7 @@ class Rpc:
         )
         response = answers.written(parsed(files_pb2.WriteFileResponse, answer, methods.WRITE_FILE))
         self.answered()
+        self._extended = True
         return response
 
     def uploaded(self, answer: bytes) -> files_pb2.UploadFileResponse:
@@ -259,10 +276,15 @@ class Rpc:
         metadata = await self._tokens.metadata()
         timeout = deadline.cap(self._timeout + hashed_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND)
         began = _io.monotonic()
-        answer = await self._connection.unary(
-            path, request.SerializeToString(), metadata, timeout, lanes_after
-        )
+        try:
+            answer = await self._connection.unary(
+                path, request.SerializeToString(), metadata, timeout, lanes_after
+            )
+        except FilesError as error:
+            name_method(error, path)
+            raise
         self.answered()
+        self._extended = True
         if not hashed_bytes:
             self.lanes.answered(_io.monotonic() - began)
         return parsed(kind, answer, path)

@@ -23,7 +23,7 @@ from openshell_files._core.answer_check import fault_of
 from openshell_files._core.download.events import Closed, Event, Opened, Piece
 from openshell_files._core.requests import SandboxAddress, accepted_digests, download_request
 from openshell_files._core.retry import Decision, RetryBudget
-from openshell_files._error_mapping import error_from_reason, say_which_sandbox
+from openshell_files._error_mapping import EXTENSIONS_FIX, error_from_reason, say_which_sandbox
 from openshell_files.errors import (
     ErrorFacts,
     FileChanged,
@@ -32,6 +32,7 @@ from openshell_files.errors import (
     IncompleteDownload,
     IntegrityError,
     LocalReason,
+    Unsupported,
 )
 from openshell_files.options import ReadOptions
 from openshell_files.results import FileInfo
@@ -39,6 +40,8 @@ from openshell_files.results import FileInfo
 #: Longest hole that is hashed in one step, so that one message cannot keep
 #: the client busy for hours.
 HOLE_STEP_BYTES: Final = 64 * 1024 * 1024
+
+_LAST_FIELD_OF_THE_RFC: Final = 5
 
 
 class DownloadCheck:
@@ -130,8 +133,9 @@ class DownloadCheck:
         After a hole, `hash_hole` has to be called until it is used up.
 
         Raises:
-            IntegrityError: it is not what may come here.
-            FileTooLarge: it goes beyond `max_bytes`.
+            IntegrityError: the message is wrong at this place.
+            FileTooLarge: the content exceeds `max_bytes`.
+            Unsupported: the gateway does not know checked downloads.
         """
         if self._trailer_seen:
             raise self._corrupt("something came after the trailer")
@@ -142,6 +146,12 @@ class DownloadCheck:
             parsed = files_pb2.DownloadFileResponse.FromString(message)
         except DecodeError:
             raise self._corrupt("a message is not one of the protocol") from None
+        if parsed.HasField("header") and not self._position and not _is_extended(parsed.header):
+            raise Unsupported(
+                "the gateway has DownloadFile only as in the RFC, without the digest that verifies the content",
+                ErrorFacts(LocalReason.EXTENSIONS_MISSING, fix=EXTENSIONS_FIX),
+                path=self._path,
+            )
         if fault := fault_of(parsed):
             raise self._corrupt(fault)
         match parsed.WhichOneof("payload"):
@@ -374,3 +384,8 @@ class DownloadCheck:
     @staticmethod
     def _facts(reason: LocalReason) -> ErrorFacts:
         return ErrorFacts(reason, retry=Retry.AGAIN, fix="Try again; report it if it happens again.")
+
+
+def _is_extended(header: files_pb2.DownloadFileHeader) -> bool:
+    """Return whether a header has any field that the RFC does not have."""
+    return any(field.number > _LAST_FIELD_OF_THE_RFC for field, _ in header.ListFields())

@@ -12,6 +12,7 @@ from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core.upload.actions import Action, Look, Send
+from openshell_files._core.upload.finish_outcome import method_missing
 from openshell_files.errors import FilesError, UploadConflict, UploadUnknown
 
 
@@ -20,6 +21,8 @@ class Remedy(Enum):
 
     #: The sandbox does not know the upload: begin a new one.
     NEW_UPLOAD = auto()
+    #: The gateway lacks a method: StartUpload shows whether it has the extensions at all.
+    START_UPLOAD = auto()
     #: The server does not compute the digest that was named alone: name the next one (DIG-8).
     NEXT_DIGEST = auto()
     #: The upload to resume has other metadata: abort it and begin a new one.
@@ -59,6 +62,8 @@ def remedy(error: FilesError, failed: Action, situation: Situation) -> Remedy:
     if error.reason == Reason.TOO_MANY_LANES.name and situation.lanes_can_shrink:
         return Remedy.FEWER_LANES
     if isinstance(failed, Send):
+        if situation.inline and method_missing(error):
+            return Remedy.START_UPLOAD
         names_one_digest = situation.inline and situation.digests_left
         if error.reason == Reason.DIGEST_UNSUPPORTED.name and names_one_digest:
             return Remedy.NEXT_DIGEST

@@ -141,6 +141,9 @@ class UploadPlan(UploadCourse):
         match remedy(error, failed, self._situation()):
             case Remedy.NEW_UPLOAD:
                 self._upload_is_gone(error)
+            case Remedy.START_UPLOAD:
+                self._requests.inline = False
+                self.action = self._requests.start()
             case Remedy.NEXT_DIGEST:
                 # Refused before the first byte: there is no outcome to ask for.
                 self.on_finish_not_received()

@@ -29,7 +29,7 @@ class UploadRequests:
         upload_id: the sandbox's id of the upload; empty before it gave one.
         request_id: this client's id of the upload.
         epoch: number of the stream that may write to the upload (RSM-5).
-        inline: as the argument.
+        inline: send without StartUpload.
     """
 
     def __init__(

@@ -67,6 +67,8 @@ class Sender:
         Raises:
             FilesError: the attempt failed.
         """
+        if self._plan.inline and not action.metadata.upload_id:
+            self._rpc.check_extensions(self._address, deadline)
         self._plan.attempts += 1
         self.resumed_from = action.offset
         self._complete = False
