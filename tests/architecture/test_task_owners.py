@@ -14,6 +14,7 @@ PRIMITIVES: dict[Path, set[str]] = {
     ROOT / "proto/src/openshell_files_process": {"tasks.py"},
     ROOT / "gateway/src/openshell_files_gateway": set(),
     ROOT / "sdk/src/openshell_files": set(),
+    ROOT / "supervisor_sim/src/openshell_supervisor_sim": set(),
 }
 
 

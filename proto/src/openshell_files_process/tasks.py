@@ -1,6 +1,6 @@
 """Tasks with an owner that ends and awaits them, and races between tasks.
 
-No other module of the supervisor makes a task, except in an `asyncio.TaskGroup`.
+No other module of gateway and supervisor makes a task, except in an `asyncio.TaskGroup`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from google.protobuf.message import DecodeError, Message
 from openshell_files_process import agent_secret
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import SSH_BANNER, frame_segments
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
@@ -168,7 +168,7 @@ class AgentPort:
     max_connections: int = 256
     _strangers: int = field(default=0, init=False)
     _known: int = field(default=0, init=False)
-    _serving: set[asyncio.Task[None]] = field(default_factory=set["asyncio.Task[None]"], init=False)
+    _serving: TaskScope = field(default_factory=TaskScope, init=False)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept connections until cancelled; those that are served go on, see `drain`."""
@@ -186,9 +186,7 @@ class AgentPort:
                 connection.close()
                 continue
             connection.setblocking(False)
-            task = asyncio.create_task(self._connection(connection), name="agent-connection")
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+            self._serving.start(self._connection(connection), "agent-connection")
 
     async def drain(self, seconds: float) -> int:
         """Let what runs finish, for some seconds at most, and end the rest.
@@ -197,11 +195,9 @@ class AgentPort:
             How many were ended.
         """
         self.agent.finish()
-        if self._serving:
-            await asyncio.wait(self._serving, timeout=seconds)
-        left = list(self._serving)
-        await end_tasks(*left)
-        return len(left)
+        left = await self._serving.wait(seconds)
+        await self._serving.end()
+        return left
 
     async def _connection(self, connection: socket.socket) -> None:
         with connection:

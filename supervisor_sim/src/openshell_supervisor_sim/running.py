@@ -14,7 +14,7 @@ from typing import Final
 import grpc
 import structlog
 from openshell_files_process.server_process import settle_heap, wait_for_stop
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.endpoints import Endpoint
 from openshell_files_protocol.limits import STREAM_OPTIONS
 
@@ -79,8 +79,8 @@ async def serve_sandbox(started: Started, agent: FileAgent | None, settings: Run
     async with AsyncExitStack() as stack:
         # As long as there is no loop that hears it, a signal would kill us
         # and leave nothing to stop; so the wait begins first.
-        stopping = asyncio.create_task(wait_for_stop(stdin_closes=settings.stdin_closes))
-        stack.push_async_callback(end_tasks, stopping)
+        waiting = await stack.enter_async_context(TaskScope())
+        stopping = waiting.start(wait_for_stop(stdin_closes=settings.stdin_closes), "wait-for-stop")
         commands = None
         if started.host is not None:
             await stack.enter_async_context(started.host)
@@ -103,13 +103,12 @@ async def serve_sandbox(started: Started, agent: FileAgent | None, settings: Run
             cause=ConnectionCause(settings.endpoint.address, settings.authority).find,
         )
         settle_heap()
-        running = asyncio.create_task(session.run())
-        stack.push_async_callback(end_tasks, running)
-        renewing = asyncio.create_task(TokenRenewal(channel=channel, tokens=settings.tokens).run())
-        stack.push_async_callback(end_tasks, renewing)
+        serving = await stack.enter_async_context(TaskScope())
+        running = serving.start(session.run(), "session")
+        renewal = TokenRenewal(channel=channel, tokens=settings.tokens)
+        renewing = serving.start(renewal.run(), "token-renewal")
         if settings.json_line:
-            saying = asyncio.create_task(_say_when_connected(session, started))
-            stack.push_async_callback(end_tasks, saying)
+            serving.start(_print_when_connected(session, started), "print-when-connected")
         await asyncio.wait({running, renewing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (running, renewing):
             if task.done():
@@ -142,14 +141,14 @@ class AgentRunSettings:
 async def serve_agent(started: Started, agent: FileAgent, settings: AgentRunSettings) -> None:
     """Serve a file agent on a port until asked to stop, then let what runs finish."""
     async with AsyncExitStack() as stack:
-        stopping = asyncio.create_task(wait_for_stop(stdin_closes=settings.stdin_closes))
-        stack.push_async_callback(end_tasks, stopping)
+        waiting = await stack.enter_async_context(TaskScope())
+        stopping = waiting.start(wait_for_stop(stdin_closes=settings.stdin_closes), "wait-for-stop")
         stack.enter_context(settings.listener)
         await agent.start()
         stack.push_async_callback(agent.aclose)
         port = AgentPort(agent, settings.secret)
-        accepting = asyncio.create_task(port.serve(settings.listener))
-        stack.push_async_callback(end_tasks, accepting)
+        serving = await stack.enter_async_context(TaskScope())
+        accepting = serving.start(port.serve(settings.listener), "agent-port")
         settle_heap()
         host, number = settings.listener.getsockname()[:2]
         address = f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
@@ -159,7 +158,7 @@ async def serve_agent(started: Started, agent: FileAgent, settings: AgentRunSett
         await asyncio.wait({accepting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if accepting.done():
             accepting.result()
-        await end_tasks(accepting)
+        await serving.end()
         _end_if_held(settings.faults)
         left = await port.drain(settings.drain_timeout)
         if left:
@@ -196,7 +195,7 @@ async def _channel(settings: RunSettings) -> AsyncGenerator[grpc.aio.Channel]:
         await channel.close()
 
 
-async def _say_when_connected(session: SupervisorSession, started: Started) -> None:
+async def _print_when_connected(session: SupervisorSession, started: Started) -> None:
     await session.connected.wait()
     line = {"connected": session.sandbox_id, "confinement": started.described()}
     print(json.dumps(line), flush=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope, end_tasks
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 
@@ -100,7 +100,7 @@ class FileAgent:
         self._disk: DiskThreads | None = None
         self._services: Services | None = None
         self._journal: Journal | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks = TaskScope()
         self._sessions: dict[asyncio.Task[None], Session] = {}
         self._finishing = False
 
@@ -128,7 +128,7 @@ class FileAgent:
         except BaseException:
             await self.aclose()
             raise
-        self._sweeper = asyncio.create_task(self._sweep_forever(), name="file-agent-sweeper")
+        self._tasks.start(self._sweep_forever(), "file-agent-sweeper")
 
     async def serve(self, stream: ByteStream) -> None:
         """Carry out an operation on a stream, and as many as follow it (FRM-9).
@@ -146,7 +146,7 @@ class FileAgent:
         session = Session(self._services, stream)
         if self._finishing:
             session.finish()
-        task = asyncio.create_task(session.run(), name="file-agent-session")
+        task = self._tasks.start(session.run(), "file-agent-session")
         self._sessions[task] = session
         try:
             await asyncio.wait({task})
@@ -171,12 +171,8 @@ class FileAgent:
         Uploads that can be found again are kept.
         """
         services, self._services = self._services, None
-        tasks = list(self._sessions)
-        if self._sweeper is not None:
-            tasks.append(self._sweeper)
-            self._sweeper = None
         try:
-            await end_tasks(*tasks)
+            await self._tasks.end()
         finally:
             await self._close_files(services)
 

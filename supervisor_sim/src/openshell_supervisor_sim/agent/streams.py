@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Coroutine, Iterator
 from itertools import islice
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.chunks import Chunk, decode_chunk, embedded
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
@@ -173,18 +174,17 @@ class Outbound:
         if size >= _GATHER_BYTES:
             await self.flush()
 
-    async def while_working(self, work: Awaitable[T]) -> T:
-        """Carry out long work and keep saying that it goes on (FRM-7).
+    async def while_working(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry out long work, and send `working` meanwhile so that the gateway does not time out (FRM-7).
 
-        A device that hangs is not covered up
-        for ever: after `_WORKING_TIMEOUTS` idle timeouts the agent falls
-        silent, and the gateway ends the call.
+        A device that hangs is not hidden for ever: after `_WORKING_TIMEOUTS`
+        idle timeouts the agent sends no more, and the gateway ends the call.
 
         Raises:
             ConnectionError: the peer is gone; the work was cancelled.
         """
-        task = asyncio.ensure_future(work)
-        try:
+        async with TaskScope() as scope:
+            task = scope.start(work, "file-agent-work")
             for _ in range(_WORKING_TIMEOUTS * _WORKING_PER_TIMEOUT):
                 await asyncio.wait({task}, timeout=self.idle_timeout / _WORKING_PER_TIMEOUT)
                 if task.done():
@@ -192,10 +192,6 @@ class Outbound:
                 await self.put_message(_WORKING)
                 await self.flush()
             return await task
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
 
     async def put_message(self, message: file_relay_pb2.FileRelayResponse) -> None:
         """Send a message; see `put`."""

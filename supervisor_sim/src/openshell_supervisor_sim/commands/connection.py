@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 from google.protobuf.message import DecodeError
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope, first_of
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.framing import FrameDecoder, FramingError, frame_segments
 from openshell_files_protocol.limits import KIB, MAX_MESSAGE_BYTES, PROTOCOL_VERSION
@@ -113,15 +113,9 @@ class CommandServer:
         self.running += 1
         started = time.monotonic()
         run = _Run(self, command, send)
-        working = asyncio.create_task(run.to_the_end(), name="command")
-        watching = asyncio.create_task(_until_over(frames), name="command-watch")
         try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                run.outcome = "cancelled"
-                watching.result()
+            working = await first_of(run.to_the_end(), _until_over(frames))
         finally:
-            await end_tasks(working, watching)
             self.running -= 1
             log.info(
                 "command ended",
@@ -178,14 +172,17 @@ class _Run:
             pumps = OutputPump(out, self._send.stdout), OutputPump(err, self._send.stderr)
             try:
                 await self._follow(running, *pumps)
+            except asyncio.CancelledError:
+                self.outcome = "cancelled"
+                raise
             finally:
                 self.stdout_bytes, self.stderr_bytes = (pump.taken for pump in pumps)
                 if not running.ended.done():
                     await _end(self._server.host, running)
 
     async def _follow(self, running: RunningCommand, out: OutputPump, err: OutputPump) -> None:
-        pumps = {asyncio.create_task(pump.run(), name="command-output") for pump in (out, err)}
-        try:
+        async with TaskScope() as scope:
+            pumps = {scope.start(pump.run(), "command-output") for pump in (out, err)}
             code = await self._wait(running, pumps)
             if isinstance(code, Unstartable):
                 await self._send.stderr(code.message.encode("utf-8", "replace"))
@@ -199,8 +196,6 @@ class _Run:
                 await asyncio.wait(pumps)
             for pump in pumps:
                 pump.result()
-        finally:
-            await end_tasks(*pumps)
         self.outcome = code
         await self._send.exit(code)
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 import grpc
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
@@ -37,6 +38,7 @@ class RelayByteStream:
 
     def __init__(self, call: StreamCall) -> None:
         self._call = call
+        self._tasks = TaskScope()
         self._reading: asyncio.Task[bytes | memoryview] | None = None
         #: Whether the gateway ended the relay in order.
         self.ended = False
@@ -103,16 +105,15 @@ class RelayByteStream:
         except (grpc.RpcError, asyncio.InvalidStateError, RelayLostError, TimeoutError):
             pass
         finally:
-            self.cancel()
+            await self.cancel()
 
-    def cancel(self) -> None:
-        """Cancel the call if it is not over."""
-        if self._reading is not None:
-            self._reading.cancel()
+    async def cancel(self) -> None:
+        """Cancel the call unless it has ended, and end the reading task."""
         self._call.cancel()
+        await self._tasks.end()
 
     def _read_on(self) -> asyncio.Task[bytes | memoryview]:
-        self._reading = asyncio.create_task(self._read(), name="relay-read")
+        self._reading = self._tasks.start(self._read(), "relay-read")
         # Nobody may ever ask for what it ends with.
         self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
         return self._reading

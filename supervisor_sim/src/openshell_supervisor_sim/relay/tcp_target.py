@@ -9,7 +9,7 @@ import socket
 from types import TracebackType
 from typing import Final, Self
 
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope
 
 from openshell_supervisor_sim.relay.byte_stream import RelayByteStream, RelayLostError
 
@@ -111,12 +111,10 @@ class TcpTarget:
         Raises:
             RelayLostError: the call broke.
         """
-        up = asyncio.create_task(self._from_target(stream), name="tcp-from-target")
-        down = asyncio.create_task(self._to_target(stream), name="tcp-to-target")
-        try:
+        async with TaskScope() as scope:
+            up = scope.start(self._from_target(stream), "tcp-from-target")
+            down = scope.start(self._to_target(stream), "tcp-to-target")
             await asyncio.wait({up, down}, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            await end_tasks(up, down)
         for task in (up, down):
             if not task.cancelled():
                 task.result()

@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
@@ -79,7 +79,8 @@ class SupervisorSession:
     _attempt: int = 0
     _greeted: bool = False
     _draining: bool = False
-    _relays: dict[str, asyncio.Task[None]] = field(default_factory=dict[str, "asyncio.Task[None]"])
+    _relays: set[str] = field(default_factory=set[str])
+    _relay_tasks: TaskScope = field(default_factory=TaskScope)
     _outbound: asyncio.Queue[openshell_pb2.SupervisorMessage] = field(
         default_factory=lambda: asyncio.Queue[openshell_pb2.SupervisorMessage](_OUTBOUND_MESSAGES)
     )
@@ -107,7 +108,7 @@ class SupervisorSession:
                     )
                     await asyncio.sleep(delay)
         finally:
-            await end_tasks(*self._relays.values())
+            await self._relay_tasks.end()
 
     async def drain(self, seconds: float) -> int:
         """Take up no more relays and let those that run finish.
@@ -123,8 +124,7 @@ class SupervisorSession:
             self.targets.files.finish()
         if self._relays:
             log.info("waiting for relays to end", relays=len(self._relays), seconds=seconds)
-            await asyncio.wait(self._relays.values(), timeout=seconds)
-        return len(self._relays)
+        return await self._relay_tasks.wait(seconds)
 
     async def _reason(self, error: SessionError | TokenFileError) -> str:
         """Say why there is no session: gRPC does not tell TLS that failed from a gateway that is away."""
@@ -138,8 +138,7 @@ class SupervisorSession:
             log.info("session closed", reason=str(error))
         else:
             log.warning("session failed", reason=str(error), attempt=self._attempt)
-        while self._relays:
-            await asyncio.wait(self._relays.values())
+        await self._relay_tasks.wait()
 
     async def _run_once(self) -> None:
         """One session, from hello to its end.
@@ -250,9 +249,9 @@ class SupervisorSession:
             # A new session gets the opens again that were not claimed yet.
             log.info("relay is served already", channel_id=channel_id)
             return
-        relay = asyncio.create_task(self._serve_relay(opened), name="relay")
-        self._relays[channel_id] = relay
-        relay.add_done_callback(lambda _: self._relays.pop(channel_id, None))
+        self._relays.add(channel_id)
+        relay = self._relay_tasks.start(self._serve_relay(opened), "relay")
+        relay.add_done_callback(lambda _: self._relays.discard(channel_id))
 
     async def _serve_relay(self, opened: openshell_pb2.RelayOpen) -> None:
         """Take up one relay; nothing that goes wrong here concerns the session."""
@@ -281,7 +280,7 @@ class SupervisorSession:
         except RelayLostError as error:
             log.info("relay failed", target=target, channel_id=opened.channel_id, reason=str(error))
         except asyncio.CancelledError:
-            stream.cancel()
+            await stream.cancel()
             raise
         except Exception:
             log.exception("relay failed by a bug", target=target, channel_id=opened.channel_id)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 import structlog
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope, first_of
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -156,16 +156,11 @@ class Session:
             followed_by, self._followed_by = self._followed_by, None
             return followed_by
         self._resting = True
-        reading = asyncio.create_task(self._read_open(), name="file-agent-rest")
-        finishing = asyncio.create_task(self._finishing.wait(), name="file-agent-finishing")
         try:
-            await asyncio.wait(
-                {reading, finishing}, timeout=_REST_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            return reading.result() if reading.done() else None
+            reading = await first_of(self._read_open(), self._finishing.wait(), seconds=_REST_SECONDS)
         finally:
             self._resting = False
-            await end_tasks(reading, finishing)
+        return None if reading.cancelled() else reading.result()
 
     async def _read_open(self) -> memoryview | None:
         while True:
@@ -298,14 +293,12 @@ class Session:
         self, operation: Coroutine[object, object, None], opened: file_relay_pb2.FileRelayOpen
     ) -> None:
         """Carry out an operation, and stop it if the peer cancels or breaks the order."""
-        working = asyncio.create_task(operation, name="file-agent-operation")
-        watching = asyncio.create_task(self._watch(followed=opened.keep_relay), name="file-agent-watch")
-        try:
+        async with TaskScope() as scope:
+            working = scope.start(operation, "file-agent-operation")
+            watching = scope.start(self._watch(followed=opened.keep_relay), "file-agent-watch")
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done() and watching.exception() is None:
                 await asyncio.wait({working})
-        finally:
-            await end_tasks(working, watching)
         if working.cancelled():
             watching.result()
         working.result()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import KIB, MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -85,7 +85,7 @@ class UploadSession:
         self._queue: DiskQueue[Action] = DiskQueue(services.settings.pipeline_bytes)
         self._loop = asyncio.get_running_loop()
         #: What ended the input while the disk was busy with something long.
-        self._left_off: Refuse | None = None
+        self._refused: Refuse | None = None
 
     @property
     def buffered(self) -> int:
@@ -118,7 +118,7 @@ class UploadSession:
                 attached.interrupt.set()
                 await self._services.disk.run(attached.end)
 
-    async def _tell_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
+    async def _send_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
         """Send `accepted`, or leave it to the answer's write if that comes next."""
         if small:
             await asyncio.wait({reader}, timeout=_TOGETHER_SECONDS)
@@ -152,39 +152,42 @@ class UploadSession:
     async def _receive(
         self, core: UploadCore, attempt: UploadAttempt, *, small: bool
     ) -> files_pb2.UploadFileResponse:
-        reader = asyncio.create_task(self._read(core, attempt), name="file-agent-upload-reader")
-        reader.add_done_callback(self._reader_ended)
-        listening = asyncio.create_task(
-            self._listen_for_cancellation(core, reader, attempt), name="file-agent-upload-cancellation"
-        )
-        # Content may be there already; it is read and written while this is sent.
-        accepting = asyncio.create_task(
-            self._tell_accepted(reader, small=small), name="file-agent-upload-accepted"
-        )
-        try:
-            turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
-            work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
-            while True:
-                await self._queue.arrived()
-                response = await self._outbound.while_working(
-                    self._services.disk.run(work, interrupt=attempt.interrupt)
-                )
-                if response is not None:
+        async with TaskScope() as scope:
+            reader = scope.start(self._read(core, attempt), "file-agent-upload-reader")
+            reader.add_done_callback(self._reader_ended)
+            scope.start(
+                self._listen_for_cancellation(core, reader, attempt), "file-agent-upload-cancellation"
+            )
+            # Content may have arrived already; it is read and written while this is sent.
+            accepting = scope.start(self._send_accepted(reader, small=small), "file-agent-upload-accepted")
+            try:
+                return await self._stage(attempt, accepting)
+            except Interrupted:
+                if self._refused is None:
+                    raise
+                error, keep = self._refused.error, self._refused.keep
+                await self._services.disk.run(partial(attempt.refuse, error, keep=keep))
+                raise error from None
+            except TransferError:
+                # The error goes out on the same stream, so `accepted` must not be cut off.
+                with suppress(TransferError, ConnectionError):
                     await accepting
-                    return response
-        except Interrupted:
-            if self._left_off is None:
                 raise
-            error, keep = self._left_off.error, self._left_off.keep
-            await self._services.disk.run(partial(attempt.refuse, error, keep=keep))
-            raise error from None
-        except TransferError:
-            # It is told on the same stream, so what is on its way there must not be cut off.
-            with suppress(TransferError, ConnectionError):
+
+    async def _stage(
+        self, attempt: UploadAttempt, accepting: asyncio.Task[None]
+    ) -> files_pb2.UploadFileResponse:
+        """Have the disk carry out what the reader decides, until the upload is published."""
+        turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
+        work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
+        while True:
+            await self._queue.arrived()
+            response = await self._outbound.while_working(
+                self._services.disk.run(work, interrupt=attempt.interrupt)
+            )
+            if response is not None:
                 await accepting
-            raise
-        finally:
-            await end_tasks(reader, listening, accepting)
+                return response
 
     async def _listen_for_cancellation(
         self, core: UploadCore, reader: asyncio.Task[None], attempt: UploadAttempt
@@ -226,7 +229,7 @@ class UploadSession:
                 if isinstance(last, Refuse):
                     # What came before is still staged, unless a hole is being hashed for minutes.
                     await asyncio.sleep(_PATIENCE_SECONDS)
-                    self._left_off = last
+                    self._refused = last
                     attempt.interrupt.set()
                 return
 

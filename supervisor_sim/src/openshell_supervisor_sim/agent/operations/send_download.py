@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from openshell_files_process.tasks import end_tasks
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.chunks import embed, encode_chunk, encode_hole, encode_plain
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -89,18 +89,16 @@ class DownloadSession:
             raise
 
     async def _content(self, source: DownloadSource, pieces: Pieces, *, checked: bool) -> None:
-        while not source.exhausted:
-            read = self._services.disk.run(partial(source.read, _BATCH_BYTES), interrupt=source.interrupt)
-            ahead = asyncio.create_task(read, name="file-agent-read-ahead")
-            try:
+        async with TaskScope() as scope:
+            while not source.exhausted:
+                read = self._services.disk.run(partial(source.read, _BATCH_BYTES), interrupt=source.interrupt)
+                ahead = scope.start(read, "file-agent-read-ahead")
                 await self._put_pieces(pieces, checked=checked)
                 if not ahead.done():
-                    # Long holes are small frames: what is gathered does not wait for what takes long to read.
+                    # Long holes are small frames: gathered frames do not wait for a read that takes long.
                     await self._outbound.flush()
-                    await self._outbound.while_working(ahead)
+                    await self._outbound.while_working(asyncio.wait({ahead}))
                 pieces = ahead.result()
-            finally:
-                await end_tasks(ahead)
         await self._put_pieces(pieces, checked=checked)
 
     async def _put_pieces(self, pieces: Pieces, *, checked: bool) -> None:
