@@ -125,7 +125,7 @@ async def test_an_agent_that_does_not_know_it(harness: GatewayHarness, superviso
     relay = await supervisor.take_relay()
     await relay.next_write()
     unknown = file_relay_pb2.FileRelayError(
-        reason="METHOD_UNSUPPORTED", code=12, message="open.operation is none that this file agent knows"
+        reason="METHOD_UNSUPPORTED", code=12, message="open.operation is unknown to this file agent"
     )
     await relay.answer(file_relay_pb2.FileRelayResponse(error=unknown))
     with pytest.raises(grpc.aio.AioRpcError) as refused:

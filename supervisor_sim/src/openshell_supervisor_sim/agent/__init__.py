@@ -4,9 +4,9 @@
 (docs/protocol.md, FRM-1 ff.) on any `ByteStream`. The agent knows no gRPC and
 no relay, so it also serves on a plain socket.
 
-Layers: `core` has the rules and does no I/O; `paths`, `staging`, `journal`,
-`download_source` are the adapters to files; `uploads` knows every upload;
-`session` and the two beside it move frames between a stream and the disk.
+Layers: `core` has the rules and does no I/O; `filesystem`, `paths` and `store` adapt it to files;
+`upload` and `download` carry transfers out on the disk; `operations` moves frames between a stream
+and the disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Disk work off the event loop."""
+"""Threads for disk work, shared fairly among callers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ T = TypeVar("T")
 
 
 class DiskThreads:
-    """Runs blocking work in a bounded number of threads, in turns of its callers.
+    """Runs blocking work in a bounded number of threads; callers take turns.
 
-    One principal may have all of them. Another one that has less than a
-    quarter of `count` gets more, beyond `count`, without waiting: reading holes
-    of a terabyte for one caller does not keep another one's `stat` waiting.
-    So there can be twice as many threads as `count`.
+    One principal may use all of them. A principal that uses less than a quarter of `count` gets a
+    thread beyond `count` without waiting, so that hashing a hole of a terabyte for one caller does
+    not delay the `stat` of another. Up to twice `count` threads can run.
 
     Args:
-        count: threads; up to as many again for principals that have few.
+        count: threads; up to as many again for principals that use few.
     """
 
     def __init__(self, count: int) -> None:
-        # The last two are for the agent's own work.
+        # Two more for the agent's own work.
         self._pool = ThreadPoolExecutor(2 * count + 2, thread_name_prefix="file-agent-disk")
         self._count = count
         self._few = max(1, count // 4)
@@ -35,11 +34,11 @@ class DiskThreads:
 
     @property
     def crowded(self) -> bool:
-        """Whether work waits for a thread; any thread may ask."""
+        """True if work waits for a thread; any thread may ask."""
         return bool(self._waiting)
 
     def of(self, principal: str) -> DiskShare:
-        """Return the threads as one principal has them."""
+        """Return one principal's share of the threads."""
         return DiskShare(self, principal)
 
     async def run(
@@ -50,22 +49,19 @@ class DiskThreads:
         interrupt: Interrupt | None = None,
         discard: Callable[[T], object] | None = None,
     ) -> T:
-        """Run `work` in a thread and wait for it, whatever happens.
+        """Run `work` in a thread and wait for its end.
 
-        Work owns descriptors, so a cancelled caller goes on only when the
-        work is over. Work that can be interrupted and did not begin does not
-        begin.
+        Work owns descriptors, so a cancelled caller continues only after its end. If the caller is
+        cancelled before the start, interruptible work does not start.
 
         Args:
-            work: what to do; blocks.
-            principal: whose work it is; None for the agent's own, which waits
-                for nobody.
-            interrupt: set when the caller is cancelled, to make it shorter.
+            work: blocks.
+            principal: that the work is for; None for the agent's own, which takes no turns.
+            interrupt: set when the caller is cancelled, to end the work early.
             discard: frees the result if the caller was cancelled; blocks.
 
         Raises:
-            CancelledError: the caller was cancelled. What the work raised is
-                lost.
+            CancelledError: the caller was cancelled. An error of the work is lost.
         """
         loop = asyncio.get_running_loop()
         late = None if principal is None else await self._turn(principal, interrupt)
@@ -84,11 +80,11 @@ class DiskThreads:
                 self._done(principal)
 
     async def _turn(self, principal: str, interrupt: Interrupt | None) -> asyncio.CancelledError | None:
-        """Wait for a thread; return a cancellation that came meanwhile."""
+        """Wait for the principal's turn; return a cancellation that came meanwhile."""
         if not self._may_run(principal):
             turn = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(principal, deque()).append(turn)
-            # Who gives the turn counts it.
+            # `_done` counts the turn when it grants it.
             cancelled = await _wait(turn, interrupt, until_cancelled=interrupt is not None)
             if turn.done():
                 return cancelled
@@ -111,7 +107,7 @@ class DiskThreads:
         self._running[principal] -= 1
         if not self._running[principal]:
             del self._running[principal]
-        # Those with the fewest threads first, and among them who waits longest.
+        # Principals with the fewest threads first, and among them the longest wait.
         for waiting in sorted(self._waiting, key=lambda name: self._running[name]):
             while waiting in self._waiting and self._has_room(self._running[waiting], self._running.total()):
                 turn = self._waiting[waiting][0]
@@ -126,22 +122,22 @@ class DiskThreads:
             del self._waiting[principal]
 
     def later(self, work: Callable[[], object]) -> None:
-        """Run `work` when a thread is free; nobody waits for it. Any thread may ask."""
+        """Run `work` when a thread is free, without waiting for it. Any thread may ask."""
         try:
             self._pool.submit(work)
         except RuntimeError:
-            # The agent is being closed; what runs may still finish.
+            # The agent is closing; running work may still finish.
             work()
 
     async def close(self) -> None:
-        """Wait for the threads to end; nothing may be run any more."""
+        """Wait for the threads to end; nothing may be run afterwards."""
         loop = asyncio.get_running_loop()
         self._pool.shutdown(wait=False)
         await loop.run_in_executor(None, self._pool.shutdown)
 
 
 class DiskShare:
-    """The disk's threads for the work of one principal."""
+    """One principal's share of the disk threads."""
 
     def __init__(self, threads: DiskThreads, principal: str) -> None:
         self._threads = threads
@@ -149,11 +145,11 @@ class DiskShare:
 
     @property
     def crowded(self) -> bool:
-        """Whether work waits for a thread; any thread may ask."""
+        """True if work waits for a thread; any thread may ask."""
         return self._threads.crowded
 
     def of(self, principal: str) -> DiskShare:
-        """Return the threads as another principal has them."""
+        """Return another principal's share of the threads."""
         return self._threads.of(principal)
 
     async def run(
@@ -175,7 +171,7 @@ async def _wait(
     Args:
         future: of the thread.
         interrupt: set when cancelled.
-        until_cancelled: return then, and wait no more.
+        until_cancelled: return at the first cancellation.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done() and not (cancelled is not None and until_cancelled):

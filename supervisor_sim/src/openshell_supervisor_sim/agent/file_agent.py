@@ -1,4 +1,4 @@
-"""The file agent: everything put together."""
+"""The file agent: composes journal, uploads and disk threads, and serves streams."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStatistics:
-    """What an agent is doing, and what it did since it started.
+    """Statistics of an agent: its current load, and counts since its start.
 
     Attributes:
-        active_uploads: streams that upload now.
-        active_downloads: streams that download now.
-        active_operations: streams with anything else, or without a first
-            frame yet.
+        active_uploads: streams that carry an upload.
+        active_downloads: streams that carry a download.
+        active_operations: streams that carry another operation, or that have sent no first frame
+            yet.
         bytes_buffered: content between streams and disk.
-        unfinished_uploads: uploads that can be gone on with.
+        unfinished_uploads: uploads that can be resumed.
         staged_bytes: content that unfinished uploads occupy.
         uploads_published: files.
         downloads_completed: files or ranges.
@@ -68,7 +68,7 @@ class AgentStatistics:
 
 
 class FileAgent:
-    """Serves file operations inside one root; knows nothing of gRPC.
+    """Serves file operations inside one root, on any byte stream.
 
     Args:
         settings: see `AgentSettings`.
@@ -106,11 +106,11 @@ class FileAgent:
 
     @property
     def capability(self) -> file_relay_pb2.FileTransferCapability:
-        """What a supervisor's hello says of this agent (CAP-2)."""
+        """The capability that a supervisor's hello announces (CAP-2)."""
         return self._limits.announced()
 
     async def start(self) -> None:
-        """Open root and journal, recover what is unfinished, and begin to sweep.
+        """Open root and journal, restore unfinished uploads, and start the sweeper.
 
         Raises:
             OSError: the root cannot be opened.
@@ -131,11 +131,10 @@ class FileAgent:
         self._tasks.start(self._sweep_forever(), "file-agent-sweeper")
 
     async def serve(self, stream: ByteStream) -> None:
-        """Carry out an operation on a stream, and as many as follow it (FRM-9).
+        """Carry out the operations of a stream, one after the other (FRM-9).
 
-        What goes wrong is answered on the stream and not raised. If the
-        caller is cancelled, the operation is ended and its resources freed
-        before this returns; a disk operation under way is waited for.
+        An error is answered on the stream and not raised. If the caller is cancelled, this ends the
+        operation and frees its resources before it returns; it waits for a running disk operation.
 
         Raises:
             RuntimeError: the agent is not started.
@@ -156,19 +155,19 @@ class FileAgent:
         finally:
             del self._sessions[task]
         if not task.cancelled():
-            # Cancelled here means: by aclose. Anything else would be a bug.
+            # Only `aclose` cancels the task. Any other error is a bug.
             task.result()
 
     def finish(self) -> None:
-        """Let streams end that wait for another operation, and others after the one they carry."""
+        """End each stream after its current operation, and idle streams at once."""
         self._finishing = True
         for session in self._sessions.values():
             session.finish()
 
     async def aclose(self) -> None:
-        """End what is running and close everything; more than once is fine.
+        """End running operations and close everything; more than once is fine.
 
-        Uploads that can be found again are kept.
+        Resumable uploads stay staged.
         """
         services, self._services = self._services, None
         try:
@@ -189,7 +188,7 @@ class FileAgent:
         await disk.close()
 
     def statistics(self) -> AgentStatistics:
-        """Return what the agent is doing.
+        """Return the agent's statistics.
 
         Raises:
             RuntimeError: the agent is not started.
@@ -217,7 +216,7 @@ class FileAgent:
         """Expire uploads now, as the agent does every `sweep_interval`.
 
         Returns:
-            How many expired.
+            Uploads that expired.
 
         Raises:
             TransferError: the journal cannot be written.

@@ -1,4 +1,4 @@
-"""What an operator can set for a file agent."""
+"""Settings of a file agent."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMI
 
 from openshell_supervisor_sim.agent.store.journal import DEFAULT_QUOTA
 
-#: RSM-22: a published upload is remembered for at least so long.
+#: Shortest time for which the outcome of an upload is stored (RSM-22).
 MIN_TOMBSTONE_SECONDS: Final = 15 * 60
-#: Below it, unfinished uploads alone could fill the journal.
+#: A smaller journal could be filled by unfinished uploads alone.
 MIN_JOURNAL_BYTES: Final = MIB
 
 
@@ -23,34 +23,31 @@ class AgentSettings:
 
     Attributes:
         root: directory that callers see as `/`.
-        state_dir: directory for the journal of uploads; created with mode
-            0700. No caller reaches what is in it, wherever it lies.
-        private: further files that are the supervisor's own, such as its
-            token; no caller reads or replaces them, wherever they lie.
-        covered: places inside the root, relative to it, where commands see
-            something else than the sandbox's files.
-        workdir: where relative paths start, absolute inside the root.
+        state_dir: directory of the journal; created with mode 0700. No caller reaches a file in it,
+            even if it lies inside the root.
+        private: further files of the supervisor, such as its token; no caller reads or replaces
+            them, even if they lie inside the root.
+        covered: directories inside the root, relative to it, over which commands have something
+            else mounted.
+        workdir: directory where relative paths start, absolute inside the root.
         max_chunk_bytes: largest content of one chunk.
         max_file_bytes: largest file.
-        max_uploads: unfinished uploads that are kept, of all callers.
-        max_uploads_per_principal: unfinished uploads of one caller. One more
-            makes the one that moved least recently give way (RSM-8).
+        max_uploads: unfinished uploads of all callers.
+        max_uploads_per_principal: unfinished uploads of one caller. One more makes the idle one
+            that changed least recently expire (RSM-8).
         max_staged_bytes: content that all unfinished uploads may occupy.
-        upload_expiry: seconds without a byte after which an unfinished upload
-            is forgotten (RSM-8).
-        tombstone_seconds: seconds for which the outcome of a finished upload
-            can be asked for (RSM-22); at least 900. The journal forgets
-            earlier only if it would outgrow `max_journal_bytes`.
-        max_journal_bytes: bytes that the journal of uploads may occupy.
-        idle_timeout: seconds to wait for the peer to send or take something.
-        sweep_interval: seconds between two looks for expired uploads.
+        upload_expiry: seconds without a byte after which an unfinished upload ends (RSM-8).
+        tombstone_seconds: seconds for which the outcome of a finished upload is stored (RSM-22); at
+            least 900. The journal deletes it earlier only to stay within `max_journal_bytes`.
+        max_journal_bytes: largest size of the journal.
+        idle_timeout: seconds to wait until the peer sends or accepts bytes.
+        sweep_interval: seconds between two searches for expired uploads.
         pipeline_bytes: content that one transfer may hold in memory between
             stream and disk.
-        disk_threads: transfers that can touch the disk at the same time. A
-            caller that has less than a quarter of them gets more while others
-            have the rest, up to twice as many in all.
-        use_openat2: whether the kernel's openat2 resolves paths, where it has
-            it; otherwise the agent walks them itself.
+        disk_threads: operations that use the disk at the same time. A caller that uses less than a
+            quarter of them gets further ones, up to twice as many in all.
+        use_openat2: resolve paths by the kernel's openat2 where it exists; otherwise the agent
+            walks them component by component.
     """
 
     root: Path

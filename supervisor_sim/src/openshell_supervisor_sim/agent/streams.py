@@ -1,4 +1,4 @@
-"""The agent's two directions of a stream: frames in, frames out (FRM-1 to FRM-6)."""
+"""Frames from and to the gateway on a byte stream (FRM-1 to FRM-6)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.upload import Finish, Input, InputEnd, Misplaced, Waiting
 from openshell_supervisor_sim.agent.core.wire_numbers import set_duration
 
-#: Frames are put together up to so many bytes, so that a small file goes out
-#: in one piece. Content of a larger piece is sent as it is.
+#: Frames are gathered up to this many bytes, so that a small file goes out in one piece. A larger
+#: frame is sent at once.
 _GATHER_BYTES: Final = 128 * KIB
 
-#: Frames that are looked at together; a message may hold a million empty ones.
+#: Frames that are parsed together; a message may hold a million empty ones.
 _FRAMES_AT_ONCE: Final = 64
 
-#: How often long work is reported within an idle timeout, and for how many.
+#: How often `working` is sent within an idle timeout, and for how many idle timeouts.
 _WORKING_PER_TIMEOUT: Final = 4
 _WORKING_TIMEOUTS: Final = 10
 _WORKING: Final = file_relay_pb2.FileRelayResponse(working=file_relay_pb2.FileRelayWorking())
@@ -37,13 +37,13 @@ T = TypeVar("T")
 class ByteStream(Protocol):
     """A stream of bytes in both directions: a relay, a socket, or a test's pair.
 
-    One task may receive while another sends.
+    One task may receive while another task sends.
     """
 
     async def receive(self) -> bytes | memoryview:
-        """Return the next bytes, however they are cut; b"" when there are no more.
+        """Return the next bytes, in pieces of any size; b"" at the end.
 
-        May be cancelled; nothing is lost, the next call returns it.
+        May be cancelled without loss: the next call returns the bytes.
 
         Raises:
             ConnectionError: the peer is gone.
@@ -53,8 +53,7 @@ class ByteStream(Protocol):
     async def send(self, *segments: bytes | memoryview) -> None:
         """Send consecutive bytes, waiting until the peer takes them.
 
-        The segments do not change afterwards. They are joined by the stream,
-        once.
+        The segments do not change afterwards; the stream joins them once.
 
         Raises:
             ConnectionError: the peer is gone.
@@ -66,7 +65,7 @@ class Inbound:
     """Frames of the gateway.
 
     Args:
-        stream: where they come from.
+        stream: that brings them.
         idle_timeout: seconds to wait for bytes.
     """
 
@@ -76,19 +75,19 @@ class Inbound:
         self._frames: Iterator[memoryview] = iter(())
         self._broken: FramingError | None = None
         self.idle_timeout = idle_timeout
-        #: Bytes received; whoever counts them sets it back.
+        #: Bytes received; the session adds them to its counters and resets this.
         self.received = 0
 
     @property
     def buffered(self) -> int:
-        """Bytes held of an unfinished frame."""
+        """Bytes of an unfinished frame."""
         return self._decoder.buffered
 
     async def frame(self, *, patient: bool = False) -> memoryview | None:
-        """Return the next frame; None when the stream is over, which means nothing (FRM-3).
+        """Return the next frame; None at the end of the stream, which has no meaning (FRM-3).
 
         Args:
-            patient: do not mind if nothing comes.
+            patient: wait without the idle timeout.
 
         Raises:
             TransferError: AGENT_PROTOCOL_ERROR if the bytes are not frames,
@@ -98,7 +97,7 @@ class Inbound:
         return frames[0] if frames else None
 
     async def frames(self) -> list[memoryview]:
-        """Return the frames that are there, at least one; none when the stream is over.
+        """Return the frames that have arrived, at least one; none at the end of the stream.
 
         Raises:
             TransferError: as `frame`.
@@ -139,8 +138,8 @@ class Outbound:
     """Frames for the gateway.
 
     Args:
-        stream: where they go.
-        idle_timeout: seconds to wait until the peer takes something.
+        stream: that carries them.
+        idle_timeout: seconds to wait until the peer accepts bytes.
     """
 
     def __init__(self, stream: ByteStream, idle_timeout: float) -> None:
@@ -150,20 +149,20 @@ class Outbound:
         #: Two tasks may flush; the stream takes one `send` at a time, in order.
         self._sending = asyncio.Lock()
         self.idle_timeout = idle_timeout
-        #: Bytes sent; whoever counts them sets it back.
+        #: Bytes sent; the session adds them to its counters and resets this.
         self.sent = 0
 
     @property
     def buffered(self) -> int:
-        """Bytes held until more come or they are flushed."""
+        """Bytes gathered and not sent yet."""
         return self._gathered_bytes
 
     async def put(self, payload: list[bytes | memoryview]) -> None:
-        """Send a frame given in segments, perhaps together with later ones.
+        """Send a frame given in segments, possibly gathered with later frames.
 
         Raises:
             ConnectionError: the peer is gone.
-            TransferError: TRANSFER_IDLE if the peer takes nothing.
+            TransferError: TRANSFER_IDLE if the peer accepts nothing.
         """
         segments = frame_segments(payload)
         size = sum(map(len, segments))
@@ -198,7 +197,7 @@ class Outbound:
         await self.put([message.SerializeToString()])
 
     async def flush(self) -> None:
-        """Send what was gathered; see `put`."""
+        """Send the gathered frames; see `put`."""
         segments, self._gathered = self._gathered, []
         size, self._gathered_bytes = self._gathered_bytes, 0
         if not segments:
@@ -208,13 +207,13 @@ class Outbound:
                 await self._stream.send(*segments)
         except TimeoutError:
             raise TransferError(
-                Reason.TRANSFER_IDLE, f"the peer took nothing for {self.idle_timeout:g} seconds"
+                Reason.TRANSFER_IDLE, f"the peer accepted nothing for {self.idle_timeout:g} seconds"
             ) from None
         self.sent += size
 
 
 def is_open(frame: memoryview) -> bool:
-    """Tell whether a frame begins an operation."""
+    """Return whether a frame is the first of an operation."""
     if embedded(frame) is not None:
         return False
     try:
@@ -252,9 +251,9 @@ def parse_input(frame: memoryview) -> Input:
         case "input_end":
             return InputEnd(message.input_end.cancelled)
         case "open":
-            return Misplaced("open", "must be the first frame and the only one (FRM-2)")
+            return Misplaced("open", "must be the first frame, and may not be repeated (FRM-2)")
         case _:
-            return Misplaced("frame", "is none that this agent knows")
+            return Misplaced("frame", "is unknown to this agent")
 
 
 def _parse(frame: memoryview) -> file_relay_pb2.FileRelayRequest:
@@ -286,13 +285,13 @@ def _upload_input(message: files_pb2.UploadFileRequest) -> Input:
         case "waiting":
             return Waiting()
         case "metadata":
-            return Misplaced("metadata", "must be the first message and the only one (UPL-19)")
+            return Misplaced("metadata", "must be the first message, and may not be repeated (UPL-19)")
         case _:
-            return Misplaced("payload", "is empty or none that this agent knows")
+            return Misplaced("payload", "is empty or unknown to this agent")
 
 
 def error_message(error: TransferError) -> file_relay_pb2.FileRelayResponse:
-    """Make the frame that tells the gateway of a failure."""
+    """Make the frame that reports an error to the gateway."""
     frame = file_relay_pb2.FileRelayError(
         reason=error.reason.name,
         message=error.message.encode("utf-8", "replace").decode(),

@@ -1,8 +1,8 @@
-"""Named moments of a transfer, for fault injection.
+"""Trace points: named moments of a transfer, for fault injection.
 
-The agent calls its `trace` hook with one of these from the disk worker's
-thread, with no lock held: a hook may block the transfer there, or kill the
-process. Other transfers go on, as long as disk threads are left.
+The agent calls its `trace` hook with one of these from a disk thread, without holding a lock: a
+hook may block the transfer there, or kill the process. Other transfers continue as long as disk
+threads are free.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class TracePoint(StrEnum):
-    """When the hook is called."""
+    """The moment of a call of the hook."""
 
     #: The upload has its staging file; `accepted` is not sent yet.
     UPLOAD_ADMITTED = "upload.admitted"
@@ -20,15 +20,15 @@ class TracePoint(StrEnum):
     UPLOAD_FIRST_CHUNK_STAGED = "upload.first_chunk_staged"
     #: A chunk (any) is in the staging file.
     UPLOAD_CHUNK_STAGED = "upload.chunk_staged"
-    #: The finish was taken from the stream; nothing was done about it.
+    #: The finish has come; nothing was done about it.
     UPLOAD_FINISH_RECEIVED = "upload.finish_received"
     #: The state is VERIFYING; size, digest and condition are not checked yet.
     UPLOAD_VERIFYING = "upload.verifying"
     #: Mode, times and content are flushed; the destination is still the old.
     UPLOAD_FLUSHED = "upload.flushed"
-    #: The destination is the new file; directory and journal do not know yet.
+    #: The destination is the new file; the directory is not flushed, and the journal does not have the result.
     UPLOAD_RENAMED = "upload.renamed"
-    #: The result is recorded; the caller does not know it yet.
+    #: The journal has the result; the answer is not sent yet.
     UPLOAD_BEFORE_REPLY = "upload.before_reply"
     #: The file is open and its header is fixed; nothing is sent.
     DOWNLOAD_OPENED = "download.opened"
@@ -36,7 +36,7 @@ class TracePoint(StrEnum):
     DOWNLOAD_FIRST_CHUNK = "download.first_chunk"
     #: A piece (any) was read; it is not sent yet.
     DOWNLOAD_CHUNK = "download.chunk"
-    #: Everything was read; whether the file changed is not looked at yet.
+    #: Everything was read; the agent has not looked yet whether the file changed.
     DOWNLOAD_BEFORE_TRAILER = "download.before_trailer"
 
 

@@ -1,4 +1,4 @@
-"""Which digest an operation has: the first that its caller takes and the operators allow (DIG-2, DIG-3)."""
+"""The digest of an operation: the first that its caller accepts and the operators allow (DIG-2, DIG-3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_ACCEPTED_DIGESTS: Final = 16
 
 
 def accepted_digests(field: str, numbers: Sequence[int]) -> tuple[DigestAlgorithm, ...]:
-    """Return the algorithms of a caller's list that are known here; SHA-256 for an empty list (DIG-2, DIG-21).
+    """Return the known algorithms of a caller's list; SHA-256 for an empty list (DIG-2, DIG-21).
 
     Raises:
         TransferError: INVALID_REQUEST for a list that is too long.
@@ -33,8 +33,8 @@ def choose(
 
     Args:
         field: the caller's list in the request, for the error.
-        accepted: what the caller takes, best first.
-        allowed: what the operators allow.
+        accepted: algorithms that the caller accepts, best first.
+        allowed: algorithms that the operators allow.
 
     Raises:
         TransferError: DIGEST_UNSUPPORTED.
@@ -49,10 +49,10 @@ def declared_digest(field: str, message: files_pb2.Digest) -> Digest | None:
     """Check a digest that a request declares.
 
     Returns:
-        The digest; None if its algorithm is not known here.
+        The digest; None if this agent does not know its algorithm.
 
     Raises:
-        TransferError: INVALID_REQUEST if it says no algorithm, or has a wrong size.
+        TransferError: INVALID_REQUEST if it has no algorithm or the wrong size.
     """
     if message.algorithm == files_pb2.DIGEST_ALGORITHM_UNSPECIFIED:
         raise invalid(f"{field}.algorithm", "is missing")
@@ -63,7 +63,7 @@ def declared_digest(field: str, message: files_pb2.Digest) -> Digest | None:
 
 
 def source_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
-    """Return the source's digest; None if there is none that is known here (RSM-9, DIG-6).
+    """Return the digest of the caller's file; None without one, or with an unknown algorithm (RSM-9, DIG-6).
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -76,7 +76,7 @@ def source_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
 
 
 def check_listed(number: int, metadata: files_pb2.UploadFileMetadata) -> None:
-    """Check that the algorithm of a source's digest is one that its caller takes.
+    """Check that the caller accepts the algorithm of the digest that it sent.
 
     Raises:
         TransferError: INVALID_REQUEST (DIG-6).
@@ -86,7 +86,7 @@ def check_listed(number: int, metadata: files_pb2.UploadFileMetadata) -> None:
 
 
 def unsupported(field: str, allowed: Sequence[DigestAlgorithm]) -> TransferError:
-    """Make the error for digests that may not be computed here."""
+    """Make the error for digests that the operators do not allow."""
     words = ", ".join(algorithm.word for algorithm in allowed)
     return TransferError(
         Reason.DIGEST_UNSUPPORTED, f"{field}: this server computes only {words}", {"digests": words}

@@ -1,4 +1,4 @@
-"""Which bytes of a file are sent, and in which pieces (DWN-3 to DWN-8)."""
+"""The bytes of a file that a download sends, and how they are cut into messages (DWN-3 to DWN-8)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
 
-#: Largest hole in one message. Both ends hash its zeros, so a larger one would
-#: be a long silence.
+#: Largest hole in one message. Both ends hash its zeros, and send nothing meanwhile.
 MAX_HOLE_BYTES: Final = 256 * MIB
 
 
@@ -27,7 +26,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one message carries: content or a hole."""
+    """The payload of one message: content or a hole."""
 
     offset: int
     length: int
@@ -55,8 +54,8 @@ def span(request: DownloadRequest, size: int) -> Span:
 def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
     """Return the content of one message in bytes (DWN-8).
 
-    What a caller asks for has a floor here too: a gateway that passes it on
-    as it is would take the pieces for this supervisor's flood (RLY-10).
+    The caller's value has a floor here, too: a gateway that passes it on unchanged would count the
+    small pieces as a flood of this supervisor (RLY-10).
     """
     if not request.checked:
         return min(RFC_CHUNK_BYTES, limits.max_chunk_bytes)
@@ -71,12 +70,11 @@ def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
     Args:
         position: where it begins, before `end`.
         end: where the span ends.
-        data_at: where content begins, at or behind `position`; in between is
-            a hole.
+        data_at: where content begins, at or after `position`; between them is a hole.
         largest: content of one message in bytes.
 
     Returns:
-        A hole if it is worth a message of its own (DWN-7), else content.
+        A hole if it is at least as long as one message's content (DWN-7), else content.
     """
     hole = min(data_at, end) - position
     if hole >= largest:

@@ -1,4 +1,4 @@
-"""The limits of one operation: the agent's own and the gateway's, whichever is stricter."""
+"""The limits of one operation: each is the stricter of the agent's and the gateway's."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from openshell_supervisor_sim.agent.core.wire_numbers import set_duration, unsig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an operation may use.
+    """The limits of an operation.
 
     Attributes:
         max_chunk_bytes: content of one chunk.
         max_file_bytes: size of a file.
         max_uploads: unfinished uploads in the sandbox.
-        max_uploads_per_principal: those of them that are one caller's.
-        upload_expiry: seconds without a byte that an unfinished upload lives.
-        idle_timeout: seconds without anything from the peer.
+        max_uploads_per_principal: unfinished uploads of one caller.
+        upload_expiry: seconds without a byte after which an unfinished upload ends.
+        idle_timeout: seconds to wait for the peer.
         digests: algorithms that the operators allow (DIG-3).
     """
 
@@ -36,7 +36,7 @@ class Limits:
     digests: tuple[DigestAlgorithm, ...] = tuple(DigestAlgorithm)
 
     def stricter(self, opened: file_relay_pb2.FileRelayOpen) -> Limits:
-        """Return these limits, made stricter by what the gateway sent; 0 means it has none."""
+        """Return the stricter of each of these limits and the gateway's; 0 there means no limit."""
         theirs = opened.limits
         return Limits(
             max_chunk_bytes=_least(self.max_chunk_bytes, opened.max_chunk_bytes),
@@ -51,7 +51,7 @@ class Limits:
         )
 
     def announced(self) -> file_relay_pb2.FileTransferCapability:
-        """Return what a supervisor's hello says of an agent with these limits (CAP-2)."""
+        """Return the capability that a supervisor's hello announces for an agent with these limits (CAP-2)."""
         capability = file_relay_pb2.FileTransferCapability(
             protocol_version=PROTOCOL_VERSION,
             keeps_relays=True,

@@ -1,4 +1,4 @@
-"""What a path in a request may look like (PTH-1, PTH-2)."""
+"""The form of a path in a request (PTH-1, PTH-2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES
 from openshell_files_protocol.reasons import Reason
 
-#: Names that the agent gives to staging files; no path may mean one.
+#: Prefix of the names of staging files; no path may name one.
 STAGING_PREFIX: Final = b".openshell-upload-"
 
 
@@ -21,8 +21,8 @@ def absolute_components(
         path: as the caller gave it.
         workdir: where relative paths start.
         field: name of the request's field, for the error.
-        directories: the path may name a directory: `/`, which has no names,
-            `.`, and what ends with a slash (PTH-9).
+        directories: the path may name a directory: `/`, which has no names, `.`, and a path that
+            ends with a slash (PTH-9).
 
     Raises:
         TransferError: INVALID_PATH (PTH-2).
@@ -44,18 +44,16 @@ def absolute_components(
             )
     if not raw.startswith(b"/"):
         given = [name for name in workdir.encode().split(b"/") if name] + given
-    # Counted after the working directory was put in front: that is what the
-    # kernel is going to be asked for.
+    # Counted with the working directory in front: the kernel gets that path.
     if max(len(raw), len(b"/".join([b"", *given]))) > MAX_PATH_BYTES:
         raise invalid(field, f"is longer than {MAX_PATH_BYTES} bytes", Reason.INVALID_PATH)
     return tuple(given)
 
 
 def refuse_staging_name(name: bytes, path: str) -> None:
-    """Refuse a name that is reserved for staging files, whatever a method wants with it (PTH-7).
+    """Refuse a name that is reserved for staging files, in every method (PTH-7).
 
-    What is staged is its uploader's alone (RSM-2), and only a name of its own
-    keeps other callers from reading it.
+    Only the uploader may read staged bytes (RSM-2), and the reserved name keeps other callers away.
 
     Args:
         name: last component of a path, after links.
@@ -67,5 +65,5 @@ def refuse_staging_name(name: bytes, path: str) -> None:
     if name.startswith(STAGING_PREFIX):
         raise TransferError(
             Reason.PATH_FORBIDDEN,
-            f"{path}: names beginning with {STAGING_PREFIX.decode()} are of files that are being uploaded",
+            f"{path}: names that begin with {STAGING_PREFIX.decode()} are reserved for unfinished uploads",
         )

@@ -1,7 +1,7 @@
 """The requests of a file relay, checked field by field.
 
-A protobuf message says nothing about what makes sense. Here each becomes a
-value that does, or an INVALID_REQUEST that names the field.
+A protobuf message may hold any combination of values. Here it becomes a checked value, or an
+INVALID_REQUEST that names the field.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_ID_CHARACTERS: Final = 128
 
 
 class LeafLink(Enum):
-    """What to do with a symbolic link at the end of a path."""
+    """How a symbolic link at the end of a path is treated."""
 
     REFUSE = files_pb2.LEAF_LINK_POLICY_REFUSE
     FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
@@ -44,24 +44,24 @@ class LeafLink(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Nothing is there (CND-1)."""
+    """Condition: nothing is at the destination (CND-1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """A file is there."""
+    """Condition: a file is at the destination."""
 
 
 @dataclass(frozen=True, slots=True)
 class HasDigest:
-    """The file there has this digest."""
+    """Condition: the file at the destination has this digest."""
 
     digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class HasVersion:
-    """The file there has this version."""
+    """Condition: the file at the destination has this version."""
 
     version: str
 
@@ -78,16 +78,16 @@ class UploadRequest:
         size_bytes: declared size; None if it is not known yet.
         mode: permission bits, or None to keep or default them (UPL-10).
         explicit_finish: an UploadFinish will come.
-        upload_id: of the upload to go on with, or empty.
+        upload_id: of the upload to resume, or empty.
         request_id: the caller's own name for the upload, or empty.
-        condition: what must be true of the destination.
+        condition: of the destination, or None.
         modified_ns: modified time in nanoseconds since 1970; None for now.
         create_parents: create directories that are missing.
-        leaf_link: what to do with a link at the destination.
+        leaf_link: how a link at the destination is treated.
         fsync: flush before answering.
         epoch: attempt, as StartUpload answered; 0 if not given.
-        digests: algorithms that the caller takes, best first (DIG-2); None if
-            it asked for no digest (DIG-9).
+        digests: algorithms that the caller accepts, best first (DIG-2); None if it asked for no
+            digest (DIG-9).
         keep_read_only: do not replace a file that may not be written (UPL-17).
     """
 
@@ -108,23 +108,23 @@ class UploadRequest:
 
     @property
     def resumable(self) -> bool:
-        """Whether the upload can be found again after its stream broke (UPL-11)."""
+        """True if the upload can be found again after its stream broke (UPL-11)."""
         return bool(self.upload_id or self.request_id)
 
     @property
     def fingerprint(self) -> bytes:
-        """Digest of everything that has to stay the same between attempts (RSM-1)."""
+        """Digest of the fields that must be the same in every attempt (RSM-1)."""
         same = tuple(self._terms.values())
         return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).digest()
 
     def differences(self, first: UploadRequest) -> list[str]:
-        """Return the fields of the metadata that differ from those that started the upload."""
+        """Return the names of the fields whose values differ from those of the request that started the upload."""
         terms, others = self._terms, first._terms
         return [field for field in {**others, **terms} if terms.get(field) != others.get(field)]
 
     @property
     def _terms(self) -> dict[str, object]:
-        """What has to stay the same, by the field of the metadata."""
+        """Values that must be the same in every attempt, by the field of the metadata."""
         terms: dict[str, object] = {
             "remote_path": self.path,
             "size_bytes": self.size_bytes,
@@ -142,19 +142,19 @@ class UploadRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadRequest:
-    """Which bytes of which file, and how to send them.
+    """A download: the bytes of a file, and how they are sent.
 
     Attributes:
         path: as the caller gave it.
         checked: send FileChunk and a trailer.
-        offset: first byte wanted.
-        length: so many bytes at most; None reads to the end.
-        tail_bytes: the last so many bytes; 0 if not wanted.
+        offset: first byte.
+        length: bytes at most; None reads to the end.
+        tail_bytes: bytes from the end instead of `offset` and `length`; 0 for none.
         if_version: version that the file must have, or empty.
-        allow_change: go on if the file changes (DWN-5).
+        allow_change: continue if the file changes (DWN-5).
         follow_link: follow a link at the end of the path.
-        max_chunk_bytes: largest piece wanted; 0 leaves it to the agent.
-        digests: algorithms that the caller takes, best first (DIG-2).
+        max_chunk_bytes: largest content of one message; 0 leaves it to the agent.
+        digests: algorithms that the caller accepts, best first (DIG-2).
     """
 
     path: str
@@ -171,7 +171,7 @@ class DownloadRequest:
 
 @dataclass(frozen=True, slots=True)
 class UploadKey:
-    """How GetUpload names an upload: by one of its two names."""
+    """The name by which GetUpload asks for an upload: one of the two is set."""
 
     upload_id: str
     request_id: str
@@ -218,7 +218,7 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
 
 
 def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
-    """Check the metadata of a file that comes with its content (UPL-16), and set what it implies.
+    """Check the metadata of a WriteFile (UPL-16), and set the fields that the request implies.
 
     Raises:
         TransferError: as `upload_request`.
@@ -233,9 +233,9 @@ def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
     if metadata.size_bytes not in {0, size}:
         raise invalid("metadata.size_bytes", f"is {metadata.size_bytes}, content has {size} bytes")
     if not request.HasField("digest"):
-        raise invalid("digest", "is missing; without it nothing is published (UPL-30)")
+        raise invalid("digest", "is missing; WriteFile publishes nothing without it (UPL-30)")
     metadata.explicit_finish = True
-    # A request that is repeated, by either method, may leave the size out here and not there.
+    # A repeated request may omit the size although the first had it, or the other way round.
     metadata.size_bytes = size
     upload = upload_request(metadata)
     digest = declared_digest("digest", request.digest)
@@ -243,13 +243,13 @@ def write_request(request: files_pb2.WriteFileRequest) -> UploadRequest:
         raise unsupported("digest.algorithm", tuple(DigestAlgorithm))
     if metadata.accepted_digests:
         check_listed(request.digest.algorithm, metadata)
-    # The content's digest is here already: the upload has its algorithm (DIG-19).
+    # The request has the digest of the content, and the upload takes its algorithm (DIG-19).
     metadata.accepted_digests[:] = [digest.algorithm.wire]
     return replace(upload, digests=(digest.algorithm,))
 
 
 def recorded(metadata: files_pb2.UploadFileMetadata) -> bytes:
-    """Return the metadata as the journal keeps it: what a later start needs, and nothing that nobody checked."""
+    """Return the metadata as the journal stores it: the checked fields that a later start needs."""
     kept = files_pb2.UploadFileMetadata()
     kept.CopyFrom(metadata)
     kept.DiscardUnknownFields()
@@ -284,7 +284,7 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
 
 
 def upload_key(request: files_pb2.GetUploadRequest) -> UploadKey:
-    """Check how GetUpload names the upload.
+    """Check the name by which GetUpload asks for an upload.
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -295,7 +295,7 @@ def upload_key(request: files_pb2.GetUploadRequest) -> UploadKey:
 
 
 def follows(field: str, policy: int) -> bool:
-    """Return whether a link at the end of a path that is read shall be followed.
+    """Return whether to follow a link at the end of a path that is read.
 
     Raises:
         TransferError: INVALID_REQUEST for the policy of uploads.
@@ -309,7 +309,7 @@ def follows(field: str, policy: int) -> bool:
 
 
 def stat_leaf_link(request: files_pb2.StatFileRequest) -> LeafLink:
-    """Return what to do with a link that is to be described.
+    """Return how StatFile treats a link.
 
     Raises:
         TransferError: INVALID_REQUEST for the policy of uploads, and for a
@@ -379,7 +379,7 @@ def _condition(condition: files_pb2.UploadCondition) -> Condition:
         case "version" if condition.version:
             return HasVersion(condition.version)
         case "version":
-            raise invalid(f"{field}.version", "is set and empty; leave the condition out instead")
+            raise invalid(f"{field}.version", "is empty; omit the condition instead")
         case None:
-            # Perhaps one that this agent does not know yet: never ignore it.
+            # It may be a condition of a later version: never ignore it.
             raise invalid(field, "names no condition that this server knows")

@@ -1,8 +1,7 @@
 """The rules of one stream of an upload (UPL-1 to UPL-7, UPL-11).
 
-`UploadCore` is told what arrives and answers what to do. It does no I/O, so
-every order of events can be tried. One table (`_decide`) says which input means
-what in which phase.
+`UploadCore` turns each input into an action. It does no I/O, so that tests try every order of
+events. One table (`_decide`) gives the meaning of each input in each phase.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from openshell_files_protocol.reasons import Reason
 
 
 class Phase(Enum):
-    """Where the stream stands."""
+    """The phase of an upload's stream."""
 
-    #: Content and the finish are awaited.
+    #: The stream brings content and then the finish.
     RECEIVING = "receiving"
-    #: The file was published by an earlier stream; its finish may be repeated.
+    #: An earlier stream published the file, and this one may repeat its finish.
     REPLAYING = "replaying"
-    #: The finish was taken; no message may follow (UPL-20).
+    #: The finish has come; no message may follow (UPL-20).
     FINISHED = "finished"
-    #: The stream's outcome is decided.
+    #: The outcome of the stream is decided.
     OVER = "over"
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """UploadFinish; the number of its algorithm need not be known here."""
+    """UploadFinish; the number of its algorithm may be unknown."""
 
     size_bytes: int
     algorithm: int
@@ -42,19 +41,19 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class InputEnd:
-    """The caller's stream is over, or it was cancelled."""
+    """The caller ended its stream, or cancelled it."""
 
     cancelled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLost:
-    """The relay ended; that means nothing (FRM-3)."""
+    """The relay ended, which is no end of the caller's stream (FRM-3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Misplaced:
-    """A message that is never right after the first."""
+    """A message that may only be the first."""
 
     field: str
     description: str
@@ -87,7 +86,7 @@ class StageHole:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Do nothing: there is no content, or it is there already."""
+    """Do nothing: the message has no content, or content that was published before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ class Refuse:
 
     Attributes:
         error: for the caller.
-        keep: what was staged stays, to be resumed (UPL-11, RSM-10).
+        keep: the staged bytes stay, to be resumed (UPL-11, RSM-10).
     """
 
     error: TransferError
@@ -122,18 +121,17 @@ StageAction = Stage | StageHole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadTerms:
-    """What holds for one stream.
+    """The terms of one stream.
 
     Attributes:
-        declared_size: of the file, if the caller said it.
-        explicit_finish: an UploadFinish is expected (UPL-3).
+        declared_size: of the file; None if the caller gave none.
+        explicit_finish: only an UploadFinish publishes (UPL-3), and not the end of the stream (UPL-2).
         resumable: the upload can be found again.
-        staged: bytes kept from earlier streams.
+        staged: bytes that earlier streams staged.
         max_chunk_bytes: largest chunk (UPL-24).
         max_file_bytes: largest file.
         published: size and digest, if the file was published already.
-        algorithm: of the finish (DIG-5); None if there will be no finish and
-            no digest.
+        algorithm: of the finish's digest (DIG-5); None for a stream without both.
     """
 
     declared_size: int | None
@@ -147,7 +145,7 @@ class UploadTerms:
 
 
 class UploadCore:
-    """Decides what each message of an upload's stream means."""
+    """Turns each message of an upload's stream into an action."""
 
     def __init__(self, terms: UploadTerms) -> None:
         self._terms = terms
@@ -157,24 +155,24 @@ class UploadCore:
 
     @property
     def phase(self) -> Phase:
-        """Where the stream stands."""
+        """The current phase."""
         return self._phase
 
     @property
     def explicit_finish(self) -> bool:
-        """Whether only an UploadFinish publishes (UPL-3), and not the end of the stream (UPL-2)."""
+        """True if only an UploadFinish publishes (UPL-3), and not the end of the stream (UPL-2)."""
         return self._terms.explicit_finish
 
     @property
     def position(self) -> int:
-        """Where the next chunk has to begin."""
+        """Offset at which the next chunk must begin."""
         return self._position
 
     def receive(self, event: Input) -> Action:
-        """Take what arrived and say what to do.
+        """Return the action for an input.
 
         Raises:
-            RuntimeError: the outcome was decided before; the adapter has a bug.
+            RuntimeError: the outcome was decided before; the caller has a bug.
         """
         if self._phase is Phase.OVER:
             raise RuntimeError("the stream's outcome is decided")
@@ -184,7 +182,7 @@ class UploadCore:
             return self._refuse(error)
 
     def _decide(self, event: Input) -> Action:
-        """Which input means what in which phase: the table."""
+        """The table: the meaning of each input in each phase."""
         match self._phase, event:
             case Phase.RECEIVING, Chunk() as chunk:
                 return self._chunk(chunk)
@@ -225,9 +223,9 @@ class UploadCore:
         end = offset + event.size
         declared = self._terms.declared_size
         if declared is not None and end > declared:
-            # Where the declared size is the finish, this is a refused finish.
+            # Without an explicit finish the declared size is the finish, and this refuses it.
             return self._refuse(
-                _size_mismatch(f"content goes on behind the declared {declared} bytes", declared, end),
+                _size_mismatch(f"content continues after the declared {declared} bytes", declared, end),
                 keep=self._terms.explicit_finish,
             )
         if end > self._terms.max_file_bytes:
@@ -273,7 +271,7 @@ class UploadCore:
         if declared is not None and event.size_bytes != declared:
             return self._refuse(
                 _size_mismatch(
-                    f"finish.size_bytes is {event.size_bytes}, declared were {declared}",
+                    f"finish.size_bytes is {event.size_bytes}, metadata.size_bytes is {declared}",
                     declared,
                     event.size_bytes,
                 ),
@@ -282,7 +280,7 @@ class UploadCore:
         if event.size_bytes != self._position:
             return self._refuse(
                 _size_mismatch(
-                    f"finish.size_bytes is {event.size_bytes}, received were {self._position}",
+                    f"finish.size_bytes is {event.size_bytes}, {self._position} bytes were received",
                     event.size_bytes,
                     self._position,
                 ),
@@ -300,7 +298,7 @@ class UploadCore:
         return Replay()
 
     def _digest_of(self, finish: Finish) -> Digest:
-        """Return the finish's digest, if it is of the upload's algorithm (UPL-3, DIG-5)."""
+        """Return the finish's digest, which must be of the upload's algorithm (UPL-3, DIG-5)."""
         algorithm = self._terms.algorithm
         if not self._terms.explicit_finish or algorithm is None:
             raise invalid("finish", "was not announced by metadata.explicit_finish")

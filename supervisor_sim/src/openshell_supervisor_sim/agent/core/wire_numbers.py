@@ -1,8 +1,8 @@
-"""Numbers of the kernel and of clocks, made such that a message or a journal can hold them.
+"""Numbers of the kernel and of clocks, clamped to the range of a message field or a journal column.
 
-A file system may say any 64-bit number of seconds, and an inode number or an
-allocated size that no signed field holds. A file with such numbers is still a
-file, so whatever cannot be carried becomes the nearest number that can.
+A file system may report any 64-bit number of seconds, and an inode number or an allocated size that
+no signed field holds. Such a file can still be transferred, so a number out of range becomes the
+nearest one in range.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_UNSIGNED: Final = (1 << 64) - 1
 
 
 def set_time(target: Timestamp, nanoseconds: int) -> None:
-    """Set a time, or the first or last one that the message can hold.
+    """Set a time, clamped to the message's range.
 
     Args:
         target: message to set.
@@ -40,23 +40,23 @@ def set_time(target: Timestamp, nanoseconds: int) -> None:
 
 
 def set_clock_time(target: Timestamp, seconds: float) -> None:
-    """Set a time in seconds since 1970, as clocks and settings say it; see `set_time`."""
+    """Set a time in seconds since 1970; see `set_time`."""
     set_time(target, _nanoseconds(seconds, MAX_TIMESTAMP_SECONDS))
 
 
 def set_duration(target: Duration, seconds: float) -> None:
-    """Set a duration, or the longest one that the message can hold."""
+    """Set a duration, clamped to the message's range."""
     seconds_part, nanos = divmod(_nanoseconds(seconds, _MAX_DURATION_SECONDS), NANOSECONDS)
     target.seconds, target.nanos = seconds_part, nanos
 
 
 def unsigned(value: int) -> int:
-    """Return the nearest number that a uint64 holds."""
+    """Return a number clamped to the range of a uint64."""
     return min(max(value, 0), _MAX_UNSIGNED)
 
 
 def signed(value: int) -> int:
-    """Return a number of 64 bits as SQLite keeps it: the same bits, with a sign.
+    """Return a 64-bit number as SQLite stores it: the same bits, read as signed.
 
     Different numbers stay different, so an inode number can be compared.
     """

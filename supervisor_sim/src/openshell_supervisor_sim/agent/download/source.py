@@ -1,4 +1,4 @@
-"""Reading a file for a download, in pieces and with its holes (DWN-5, DWN-7)."""
+"""The file of a download, read in pieces and with its holes (DWN-5, DWN-7)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Content:
 
     Attributes:
         offset: of the first.
-        data: a view that nobody else changes.
+        data: no other code changes it.
         crc32c: of `data`; 0 for an unchecked download.
     """
 
@@ -53,15 +53,15 @@ class Hole:
 
 
 class DownloadSource:
-    """A file that is being read. Methods block; close it after use.
+    """An open file that a download reads. Methods block; close it after use.
 
     Args:
         root: the sandbox's root.
-        request: which bytes of which file.
+        request: of the caller.
         limits: of this operation.
         fs: system calls.
         trace: hook, see `TracePoint`.
-        interrupt: ends long computations, from the first piece on.
+        interrupt: stops long computations.
 
     Raises:
         TransferError: the file cannot be sent.
@@ -82,7 +82,7 @@ class DownloadSource:
         self._piece_bytes = piece_bytes(request, limits)
         self.interrupt = interrupt
         self._pieces = 0
-        # Of an unchecked download nobody learns a digest (DIG-9).
+        # An unchecked download carries no digest (DIG-9).
         self._hasher: DigestHasher | None = None
         if request.checked:
             self._hasher = DigestHasher(choose("accepted_digests", request.digests, limits.digests))
@@ -111,17 +111,17 @@ class DownloadSource:
 
     @property
     def closed(self) -> bool:
-        """Whether the file is closed."""
+        """True if the file is closed."""
         return self._fd < 0
 
     @property
     def exhausted(self) -> bool:
-        """Whether everything was read."""
+        """True if everything was read."""
         return self._position >= self._end
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of the file that were given out."""
+        """Bytes of the file that `read` returned."""
         return self._position - self._span.start
 
     def header(self) -> files_pb2.DownloadFileHeader:
@@ -151,7 +151,7 @@ class DownloadSource:
             self._trace(TracePoint.DOWNLOAD_CHUNK)
             pieces.append(piece)
             if isinstance(piece, Hole):
-                # Its zeros take long to hash and are nothing to send: it goes out before more is read.
+                # Its zeros take long to hash, so this small frame goes out before more is read.
                 break
             budget -= len(piece.data)
         return pieces
@@ -162,7 +162,7 @@ class DownloadSource:
         piece = next_piece(offset, self._end, data_at, self._piece_bytes)
         if piece.hole and self._hasher is not None:
             if self._fs.fstat(self._fd).st_size < offset + piece.length:
-                # What looks like a hole up to the old end may be the new end.
+                # A hole up to the old end of the file may mean that the file was shortened.
                 self._cut_short()
                 return None
             self._hasher.zeros(piece.length, self.interrupt.check)
@@ -189,13 +189,13 @@ class DownloadSource:
         return Content(offset, data, crc32c(data))
 
     def _cut_short(self) -> None:
-        """Act on a file that ends before it should."""
+        """Handle a file that ends too early."""
         if not (self._request.allow_change and self._request.checked):
             raise changed_error(self.path)
         self._end = self._position
 
     def _data_at(self, offset: int) -> int:
-        """Return where content begins at or behind `offset`."""
+        """Return where content begins at or after `offset`."""
         if self._data_from <= offset and offset + self._piece_bytes <= self._data_to:
             return offset
         if offset < self._data_from:
@@ -215,7 +215,7 @@ class DownloadSource:
         return self._data_from
 
     def trailer(self) -> files_pb2.DownloadTrailer:
-        """Look whether the file changed, and return the last message (DWN-2, DWN-5).
+        """Check that the file did not change, and return the last message (DWN-2, DWN-5).
 
         Raises:
             TransferError: FILE_CHANGED.

@@ -1,4 +1,4 @@
-"""StatFile: what is at a path."""
+"""StatFile: the description of a file, directory, link or special file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def stat_file(
     """Describe a file, a directory, a link or a special file (PTH-9); blocks.
 
     Raises:
-        TransferError: FILE_NOT_FOUND; LEAF_IS_LINK unless links are followed
-            or described; with `include_digest` also what is not a regular file
-            is refused, and DIGEST_UNSUPPORTED.
+        TransferError: FILE_NOT_FOUND; LEAF_IS_LINK unless links are followed or described; with
+            `include_digest` also DIGEST_UNSUPPORTED and the refusal of everything but regular
+            files.
     """
     algorithm = None
     if request.include_digest:
@@ -57,7 +57,7 @@ def stat_file(
 
 
 def _names_a_directory(path: str) -> bool:
-    """Return whether a path can mean nothing but a directory."""
+    """Return whether a path can only name a directory."""
     return path.endswith("/") or path.rpartition("/")[2] == "."
 
 
@@ -73,7 +73,7 @@ def _as_it_is(
             if not describe_links:
                 require_regular(status, found.path)
             info = describe(status, found.path)
-            # Of the very link that is described, whatever has its name by now.
+            # Reads the link that is described, even if another file has its name by now.
             info.link_target = fs.readlink(b"", fd)
             return info
         finally:

@@ -1,4 +1,4 @@
-"""What an errno means to a caller. Nothing else decides it."""
+"""The reason that a caller gets for an errno: the one place that decides it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def transfer_error(
 
     Args:
         error: from the system call.
-        doing: what was being done, with the path: "opening /a/b".
-        missing: the reason for ENOENT, which depends on what was looked for.
-        field: of the request, for reasons that blame one.
+        doing: the action with the path, for the message: "opening /a/b".
+        missing: the reason for ENOENT.
+        field: of the request, for reasons that name a field.
     """
     code = error.errno or errno.EIO
     reason = missing if code == errno.ENOENT else _REASONS.get(code, Reason.IO_ERROR)

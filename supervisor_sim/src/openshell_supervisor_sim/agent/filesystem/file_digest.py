@@ -1,4 +1,4 @@
-"""The digest of what a file holds; its holes are not read."""
+"""The digest of a file's content, computed without reading its holes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def digest_of_file(
     """Compute the digest of the first `size` bytes of a file.
 
     Returns:
-        The digest of what was there, and how many bytes that were.
+        The digest, and the number of bytes that the file had.
 
     Raises:
         OSError: the file cannot be read.
@@ -29,10 +29,10 @@ def digest_of_file(
 def put_file(
     fs: FileSystem, fd: int, size: int, hasher: TakesContent, interrupt: Interrupt, *, start: int = 0
 ) -> int:
-    """Put the bytes of a file from `start` up to `size` into a digest.
+    """Add the bytes of a file from `start` up to `size` to a digest.
 
     Returns:
-        Where it ended: at `size`, or at the end of the file before it.
+        The position at which it stopped: `size`, or the end of a shorter file.
 
     Raises:
         OSError: the file cannot be read.
@@ -48,12 +48,12 @@ def put_file(
 
 
 def _next_data(fs: FileSystem, fd: int, position: int, size: int) -> tuple[int, int]:
-    """Return where content begins and ends at or behind a position; both where the file does if there is none."""
+    """Return where content begins and ends at or after a position; both the end of the file if there is none."""
     try:
         begin = fs.seek_data(fd, position)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            # Nothing but a hole up to the end, or the file became shorter.
+            # A hole up to the end, or the file was shortened.
             end = max(position, min(size, fs.fstat(fd).st_size))
             return end, end
         if error.errno == errno.EINVAL:

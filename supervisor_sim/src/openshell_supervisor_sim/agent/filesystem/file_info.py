@@ -1,4 +1,4 @@
-"""What a file is: its description, its version; reading it."""
+"""A file's description, its version, and comparisons of its status."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class TakesBytes(Protocol):
         ...
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: nobody waits any more
-    """The caller of a long computation is gone."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the operation has no caller any more
+    """The caller of a long computation has left."""
 
 
 class Interrupt:
@@ -41,17 +41,16 @@ class Interrupt:
         self._event.set()
 
     def check(self) -> None:
-        """Go on, or raise `Interrupted`."""
+        """Raise `Interrupted` if the computation shall stop."""
         if self._event.is_set():
             raise Interrupted
 
 
 def version(status: os.stat_result) -> str:
-    """Return the file's version: it changes when content or metadata change.
+    """Return the file's version, which changes with content and metadata.
 
-    Device, inode, size, modified and changed time, whatever numbers they are.
-    A change within one tick of the file system's clock that keeps the size can
-    be missed.
+    It is a hash of device, inode, size, modified and changed time. It misses a change within one
+    tick of the file system's clock that keeps the size.
     """
     numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return hashlib.sha256(repr(numbers).encode("ascii")).hexdigest()[:32]
@@ -60,30 +59,30 @@ def version(status: os.stat_result) -> str:
 def same_file(before: os.stat_result, after: os.stat_result) -> bool:
     """Return whether size, modified and changed time are the same (DWN-5).
 
-    A file that loses or gains a name meanwhile has a new changed time and the
-    same content: whoever reads a file that is replaced reads the old one.
+    A file that loses or gains a name has a new changed time and the same content: a reader of a
+    file that is replaced still reads the old one.
     """
     renamed = before.st_nlink != after.st_nlink
     return untouched(before, after) or (renamed and same_content(before, after))
 
 
 def same_inode(one: os.stat_result, other: os.stat_result) -> bool:
-    """Return whether both are the same file, if it was there all the time."""
+    """Return whether both have the same device and inode number; an inode number can be reused after a removal."""
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def untouched(before: os.stat_result, after: os.stat_result) -> bool:
-    """Return whether nothing happened to a file: also no change that set the modified time back."""
+    """Return whether nothing changed a file, not even a program that set the modified time back."""
     return same_content(before, after) and before.st_ctime_ns == after.st_ctime_ns
 
 
 def same_content(before: os.stat_result, after: os.stat_result) -> bool:
-    """Return whether size and modified time are the same; the changed time is another after a rename."""
+    """Return whether size and modified time are the same; a rename changes the changed time."""
     return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
 def describe(status: os.stat_result, path: str, digest: Digest | None = None) -> files_pb2.FileInfo:
-    """Return the description of a file for the caller, with its digest if there is one."""
+    """Return the description of a file for the caller, with its digest unless it is None."""
     if stat.S_ISREG(status.st_mode):
         kind = files_pb2.FILE_TYPE_REGULAR
     elif stat.S_ISDIR(status.st_mode):
@@ -109,12 +108,12 @@ def read_range(fs: FileSystem, fd: int, start: int, end: int, taker: TakesBytes,
     """Read a part of a file into a digest.
 
     Returns:
-        Where reading stopped: `end`, or the end of the file before it.
+        The position at which it stopped: `end`, or the end of a shorter file.
     """
     position = start
     while position < end:
         interrupt.check()
-        # Fresh bytes and not one buffer: a checksum takes nothing else, and would copy.
+        # New bytes for each read: a checksum would copy a reused buffer into bytes.
         if not (data := fs.pread(fd, min(_READ_BYTES, end - position), position)):
             break
         taker.update(data)

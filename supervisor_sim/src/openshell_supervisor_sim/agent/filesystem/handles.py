@@ -1,6 +1,6 @@
-"""The system calls on files, in one place where tests can make them fail.
+"""The system calls on files, in one class that tests replace to make them fail.
 
-All of them block; they are called from disk threads only.
+All of them block, and only disk threads call them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Final
 
 from openshell_supervisor_sim.agent.filesystem import syscalls
 
-#: The clock of the kernel that files get their times from; Python has no name for it.
+#: The kernel's clock for file times (CLOCK_REALTIME_COARSE); Python has no name for it.
 _CLOCK_REALTIME_COARSE: Final = 5
 
-#: Some file systems keep no smaller step; it is far below a tick of that clock.
+#: Resolution of times on some file systems; far below a tick of that clock.
 _BEFORE_NOW_NS: Final = 1000
 
 
 class FileSystem:
-    """The kernel's files. Every method raises what the system call raises."""
+    """System calls on files. Every method raises the OSError of its call."""
 
     def openat2(self, dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
-        """Resolve and open under constraints; see the manual, section 2."""
+        """Call openat2; see its manual page."""
         return syscalls.openat2(dir_fd, path, flags, resolve)
 
     def open(self, name: bytes, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> int:
@@ -33,14 +33,14 @@ class FileSystem:
         return os.open(name, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
 
     def reopen(self, fd: int, flags: int) -> int:
-        """Open once more, with other flags, exactly the file behind `fd`."""
+        """Open the file behind `fd` again, with other flags."""
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
-        """Close a descriptor. Only one that is not open raises.
+        """Close a descriptor. Raises only for a descriptor that is not open.
 
-        Linux closes it whatever it answers, and content is flushed before
-        anybody relies on it: an error here would only hide another.
+        Linux closes the descriptor even if close fails, and content is flushed before it is
+        promised: an error here would only hide another.
         """
         try:
             os.close(fd)
@@ -53,11 +53,11 @@ class FileSystem:
         return os.dup(fd)
 
     def fstat(self, fd: int) -> os.stat_result:
-        """Describe an open file."""
+        """Return the status of an open file."""
         return os.fstat(fd)
 
     def lstat(self, name: bytes, dir_fd: int) -> os.stat_result | None:
-        """Describe a directory's entry without following it; None if there is none."""
+        """Return the status of a directory's entry without following it; None if there is none."""
         try:
             return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -72,7 +72,7 @@ class FileSystem:
         return os.readlink(name, dir_fd=dir_fd)
 
     def descriptor_path(self, fd: int) -> bytes:
-        """Return the path of an open file as the kernel knows it."""
+        """Return the path that the kernel has for an open file."""
         return os.readlink(f"/proc/self/fd/{fd}".encode())
 
     def file_system_type(self, fd: int) -> int:
@@ -84,23 +84,23 @@ class FileSystem:
         os.mkdir(name, 0o777, dir_fd=dir_fd)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
-        """Write at a place; may write less than all."""
+        """Write at an offset; may write less than all."""
         return os.pwrite(fd, data, offset)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
-        """Read at a place; may return less than asked for, nothing at the end."""
+        """Read at an offset; may return less than requested, and nothing at the end."""
         return os.pread(fd, size, offset)
 
     def preadv(self, fd: int, buffer: memoryview, offset: int) -> int:
-        """Read at a place; may read less than asked for, 0 at the end."""
+        """Read at an offset into a buffer; may read less than requested, and 0 at the end."""
         return os.preadv(fd, [buffer], offset)
 
     def seek_data(self, fd: int, offset: int) -> int:
-        """Return where content begins at or behind `offset`; ENXIO if there is none."""
+        """Return where content begins at or after `offset`; raises ENXIO if there is none."""
         return os.lseek(fd, offset, os.SEEK_DATA)
 
     def seek_hole(self, fd: int, offset: int) -> int:
-        """Return where the next hole begins at or behind `offset`."""
+        """Return where the next hole begins at or after `offset`."""
         return os.lseek(fd, offset, os.SEEK_HOLE)
 
     def truncate(self, fd: int, size: int) -> None:
@@ -112,14 +112,14 @@ class FileSystem:
         os.fchmod(fd, mode)
 
     def chmod_entry(self, fd: int, mode: int) -> None:
-        """Set the permission bits of what is behind an O_PATH descriptor; needs /proc."""
+        """Set the permission bits of the file behind an O_PATH descriptor; needs /proc."""
         os.chmod(f"/proc/self/fd/{fd}", mode)
 
     def set_modified(self, fd: int, modified_ns: int | None) -> None:
-        """Set the modified time in nanoseconds since 1970; None is just before now.
+        """Set the modified time in nanoseconds since 1970; None sets a time just before now.
 
-        The kernel's clock for files stands still for up to 10 ms. A time before
-        its present one is no other writer's, however soon the next write is.
+        The kernel's clock for files advances only every 10 ms. With a time before its current one,
+        the next write always changes the modified time.
         """
         if modified_ns is None:
             modified_ns = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) - _BEFORE_NOW_NS
@@ -136,11 +136,11 @@ class FileSystem:
         os.fdatasync(fd)
 
     def rename(self, dir_fd: int, source: bytes, destination: bytes) -> None:
-        """Rename within a directory, replacing what is there."""
+        """Rename within a directory, replacing a file of that name."""
         os.rename(source, destination, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
     def rename_noreplace(self, dir_fd: int, source: bytes, destination: bytes) -> None:
-        """Rename within a directory unless something is there."""
+        """Rename within a directory unless the name exists."""
         syscalls.rename_noreplace(dir_fd, source, destination)
 
     def link(self, dir_fd: int, source: bytes, destination: bytes) -> None:
@@ -148,11 +148,11 @@ class FileSystem:
         os.link(source, destination, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
     def link_descriptor(self, fd: int, dir_fd: int, name: bytes) -> None:
-        """Give a file that has no name (O_TMPFILE) one."""
+        """Give a name to a file without one (O_TMPFILE)."""
         os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd, follow_symlinks=True)
 
     def unlink(self, name: bytes, dir_fd: int) -> None:
-        """Remove a name; it is fine if there is none."""
+        """Remove a name; does nothing if it does not exist."""
         try:
             os.unlink(name, dir_fd=dir_fd)
         except FileNotFoundError:
@@ -160,23 +160,23 @@ class FileSystem:
 
 
 def is_regular(status: os.stat_result) -> bool:
-    """Return whether it is a regular file."""
+    """Return whether a status is that of a regular file."""
     return stat.S_ISREG(status.st_mode)
 
 
 def has_descriptor_paths() -> bool:
-    """Return whether /proc is there, through which descriptors are opened again."""
+    """Return whether /proc is mounted, through which descriptors are opened again."""
     return os.path.exists("/proc/self/fd")
 
 
 def devtmpfs_devices(mounts: Sequence[str] | None = None) -> frozenset[int]:
     """Return the device numbers of devtmpfs.
 
-    It answers to fstatfs like tmpfs. There is one instance for the whole life
-    of a kernel, so it is enough to look once.
+    fstatfs does not tell devtmpfs from tmpfs. A kernel has one instance of it for its whole life,
+    so the numbers never change.
 
     Args:
-        mounts: lines of /proc/self/mountinfo; read if not given.
+        mounts: lines of /proc/self/mountinfo; None reads the file.
     """
     if mounts is None:
         try:
@@ -194,7 +194,7 @@ def devtmpfs_devices(mounts: Sequence[str] | None = None) -> frozenset[int]:
 
 
 def process_umask() -> int:
-    """Return the process's umask, without a moment in which it is another one."""
+    """Return the process's umask without changing it for a moment."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""Whether a file system can keep a modified time: most end in 2038, 2106 or 2446."""
+"""Whether a file system can store a modified time: most end in 2038, 2106 or 2446."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from openshell_files_protocol.errors import invalid
 from openshell_supervisor_sim.agent.core.wire_numbers import NANOSECONDS
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
-#: From 1980 to January 2038: what every file system keeps, so nothing is tried.
+#: From 1980 to January 2038: every file system can store these times, so nothing is tried.
 _ALWAYS_KEPT: Final = range(315_532_800, 2_147_483_647)
 
-#: What file systems round to at most (FAT: two seconds).
+#: Coarsest rounding of a file system (FAT: two seconds).
 _GRANULARITY_SECONDS: Final = 2
 
 
 def keeps_time(fs: FileSystem, fd: int, modified_ns: int) -> bool:
-    """Try whether a file can have a modified time, and give it back the one that it had.
+    """Try to set a modified time, and then restore the previous one.
 
     Args:
         fs: system calls.
@@ -52,7 +52,7 @@ def require_time_kept(fs: FileSystem, fd: int, path: str, modified_ns: int | Non
         fs: system calls.
         fd: of a file on the destination's file system.
         path: of the destination, for the error.
-        modified_ns: nanoseconds since 1970; None asks for nothing.
+        modified_ns: nanoseconds since 1970; None passes.
 
     Raises:
         TransferError: INVALID_REQUEST for the field `metadata.modified_time`.
@@ -61,5 +61,5 @@ def require_time_kept(fs: FileSystem, fd: int, path: str, modified_ns: int | Non
     if modified_ns is not None and not keeps_time(fs, fd, modified_ns):
         raise invalid(
             "metadata.modified_time",
-            f"cannot be kept by the file system of {path}; leave it out, or give a time between 1980 and 2038",
+            f"cannot be stored by the file system of {path}; omit it, or give a time between 1980 and 2038",
         )

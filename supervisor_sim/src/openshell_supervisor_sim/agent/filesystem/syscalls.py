@@ -1,4 +1,4 @@
-"""System calls that Python does not have: openat2, renameat2, fstatfs."""
+"""System calls that Python lacks: openat2, renameat2, fstatfs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ RENAME_NOREPLACE: Final = 0x01
 
 #: The same on every architecture: calls newer than 2019 share their numbers.
 _SYS_OPENAT2: Final = 437
-#: Attempts after EAGAIN, which the kernel answers when a directory is moved
-#: during the resolution.
+#: Attempts after EAGAIN, which the kernel returns when a directory is moved during the resolution.
 _OPENAT2_ATTEMPTS: Final = 64
 #: Enough for struct statfs on every architecture; f_type comes first.
 _STATFS_BYTES: Final = 256
@@ -24,7 +23,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
-    """Open a path under constraints on its resolution; see the manual, section 2.
+    """Open a path under constraints on its resolution (openat2).
 
     Returns:
         A file descriptor, closed on exec.

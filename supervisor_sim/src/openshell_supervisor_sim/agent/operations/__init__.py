@@ -1,1 +1,1 @@
-"""Operations of a relay: from frames through the rules to the disk, on the event loop."""
+"""The operations of a relay on the event loop: frames in, rules, disk work, frames out."""

@@ -1,4 +1,4 @@
-"""The operations on one stream, one after the other: the first frame, the operation, the last frame."""
+"""One stream and its operations, one after the other: first frame, operation, last frame."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from openshell_supervisor_sim.agent.streams import (
 )
 from openshell_supervisor_sim.agent.upload.status import Caller, Verifying
 
-#: The line of each operation, with its facts. What only an agent's developer
-#: wants to know goes to the standard log, as everywhere in the agent.
+#: Gets one line for each operation. Messages for an agent's developer go to the standard log, as
+#: everywhere in the agent.
 log = structlog.get_logger("openshell_supervisor_sim.agent")
 _log = logging.getLogger(__name__)
 
-#: How long a next operation is waited for; gateways end a relay at rest much earlier.
+#: How long to wait for the next operation; gateways close an idle relay much earlier.
 _REST_SECONDS: Final = 60.0
 
-#: Of an error, in the log.
+#: Length of an error's message in the log.
 _LOGGED_CHARACTERS: Final = 1000
 
 _ACCEPTED = file_relay_pb2.FileRelayResponse(
@@ -51,8 +51,8 @@ _ACCEPTED = file_relay_pb2.FileRelayResponse(
 )
 
 
-class _CancelledByPeer(Exception):  # noqa: N818 - not an error: nobody waits any more
-    """The caller is gone; nobody waits for an answer (FRM-6)."""
+class _CancelledByPeer(Exception):  # noqa: N818 - not an error: the operation has no caller any more
+    """The caller cancelled, and no answer is sent (FRM-6)."""
 
 
 class Session:
@@ -71,7 +71,7 @@ class Session:
         self._transfer: UploadSession | DownloadSession | None = None
         self._resting = False
         self._finishing = asyncio.Event()
-        #: The next operation, if it began while the last one was still watched.
+        #: First frame of the next operation, if it came while the last operation was still watched.
         self._followed_by: memoryview | None = None
 
     @property
@@ -89,26 +89,26 @@ class Session:
 
     @property
     def buffered(self) -> int:
-        """Bytes this session holds between stream and disk."""
+        """Bytes between stream and disk."""
         transfer = self._transfer.buffered if self._transfer is not None else 0
         return transfer + self._inbound.buffered + self._outbound.buffered
 
     async def run(self) -> None:
-        """Carry operations out, each to its last frame (FRM-3, FRM-9).
+        """Carry out the operations of the stream, each to its last frame (FRM-3, FRM-9).
 
         Raises:
-            CancelledError: only that.
+            CancelledError: no other error is raised.
         """
         keeps = await self._carry_out(self._inbound.frame())
         while keeps and not self._finishing.is_set():
             keeps = await self._carry_out(self._next_open())
 
     def finish(self) -> None:
-        """Carry out no operation after this one."""
+        """End after the current operation."""
         self._finishing.set()
 
     async def _carry_out(self, first: Coroutine[object, object, memoryview | None]) -> bool:
-        """Carry out one operation; whether the stream may carry another."""
+        """Carry out one operation; return whether the stream may carry another."""
         keeps, kind = False, None
         try:
             frame = await first
@@ -116,22 +116,22 @@ class Session:
                 return False
             opened = parse_open(frame)
             keeps, kind = opened.keep_relay, opened.WhichOneof("operation")
-            # A stream begins under its first operation's id.
+            # Until here the stream's log lines have the id of its first operation.
             structlog.contextvars.bind_contextvars(transfer_id=opened.transfer_id)
             await self._operation(opened)
             log.info("operation ended", operation=kind, outcome="OK")
         except TransferError as error:
             self._services.counters.operations_failed += 1
-            # As a value: paths can hold line ends, and a line of the log must stay one.
+            # As a value, which the log escapes: a path in the message may contain a line end.
             told = error.message[:_LOGGED_CHARACTERS]
             log.info("operation ended", operation=kind, outcome=error.reason.name, error=told)
-            # Where frames begin is not known any more, and with it who says what.
+            # The start of the next frame is unknown, so no further operation can be read.
             keeps = keeps and error.reason is not Reason.AGENT_PROTOCOL_ERROR
             return await self._send_error(error) and keeps
         except (ConnectionError, _CancelledByPeer) as error:
             _log.debug("the peer is gone: %r", error)
             return False
-        except Exception:  # noqa: BLE001 - a bug: the log has the trace, the peer gets an answer
+        except Exception:  # noqa: BLE001 - a bug: the log gets the trace, and the peer an answer
             _log.exception("a file operation failed by a bug: %s", kind)
             self._services.counters.operations_failed += 1
             await self._send_error(TransferError(Reason.INTERNAL, "the file agent has a bug; see its log"))
@@ -150,7 +150,7 @@ class Session:
     async def _next_open(self) -> memoryview | None:
         """Wait for the next operation's first frame; None if there is none.
 
-        What the peer still sends of the last one's input is thrown away.
+        Remaining input of the last operation is discarded.
         """
         if self._followed_by is not None:
             followed_by, self._followed_by = self._followed_by, None
@@ -167,7 +167,7 @@ class Session:
             frame = await self._inbound.frame(patient=True)
             if frame is None or is_open(frame):
                 return frame
-            # A message holds any number of frames; others have a turn too.
+            # A message may hold any number of frames; other tasks get a turn.
             await asyncio.sleep(0)
 
     async def _send_error(self, error: TransferError) -> bool:
@@ -198,7 +198,7 @@ class Session:
             await self._watched(self._without_input(opened, caller), opened)
 
     async def _without_input(self, opened: file_relay_pb2.FileRelayOpen, caller: Caller) -> None:
-        """Carry out an operation whose first frame says everything."""
+        """Carry out an operation whose first frame is its only input."""
         response = file_relay_pb2.FileRelayResponse()
         match opened.WhichOneof("operation"):
             case "download":
@@ -221,9 +221,7 @@ class Session:
             case "stat_file":
                 response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
             case _:
-                raise TransferError(
-                    Reason.METHOD_UNSUPPORTED, "open.operation is none that this file agent knows"
-                )
+                raise TransferError(Reason.METHOD_UNSUPPORTED, "open.operation is unknown to this file agent")
         await self._outbound.put_message(_ACCEPTED)
         await self._answer(response)
 
@@ -292,7 +290,7 @@ class Session:
     async def _watched(
         self, operation: Coroutine[object, object, None], opened: file_relay_pb2.FileRelayOpen
     ) -> None:
-        """Carry out an operation, and stop it if the peer cancels or breaks the order."""
+        """Carry out an operation, and stop it if the peer cancels it or breaks the protocol."""
         async with TaskScope() as scope:
             working = scope.start(operation, "file-agent-operation")
             watching = scope.start(self._watch(followed=opened.keep_relay), "file-agent-watch")
@@ -304,11 +302,10 @@ class Session:
         working.result()
 
     async def _watch(self, *, followed: bool) -> None:
-        """Read what a peer may still send; the end of its bytes means nothing (FRM-3).
+        """Read the frames that a peer may send during an operation; the end of its bytes has no meaning (FRM-3).
 
         Args:
-            followed: the next operation may begin as soon as the last frame of
-                this one is sent.
+            followed: the next operation may begin as soon as this one's last frame is sent.
         """
         while True:
             frame = await self._inbound.frame(patient=True)

@@ -1,4 +1,4 @@
-"""What an upload's stream hands to a disk thread, bounded in bytes."""
+"""The queue between an upload's stream and a disk thread, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-#: What an entry costs beside its content: a flood of tiny chunks is bounded too.
+#: Bytes that an entry counts beside its content, so that a flood of tiny chunks is bounded, too.
 _ENTRY_COST: Final = 512
 
 
 class DiskQueue(Generic[T]):
     """Entries on their way from the event loop to a disk thread.
 
-    The loop puts, one thread at a time takes everything that waits. A thread
-    stays while entries come, so a stream costs a hop from loop to thread and
-    back now and then, and not for every chunk. An entry counts until what was
-    taken with it is done, that is, until the next `take` or `arrived`.
+    The event loop puts entries, and one thread at a time takes all that wait. A thread stays while
+    entries come, so that not every chunk costs a hop between loop and thread. An entry counts until
+    it is done, that is, until the next `take` or `arrived`.
 
     Args:
-        limit: bytes that may wait. What is larger by itself is let through.
+        limit: bytes that may wait. An entry larger than that passes alone.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        #: Guards what follows; also tells a thread that lingers of an entry.
+        #: Guards the following attributes, and wakes a thread that lingers.
         self._changed = threading.Condition()
         self._entries: list[T] = []
         self._bytes = 0
@@ -40,11 +39,11 @@ class DiskQueue(Generic[T]):
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait or are being worked on."""
+        """Bytes that wait or are being written."""
         return self._bytes + self._taken
 
     async def put(self, entries: Sequence[T], size: int) -> None:
-        """Add entries that belong together, once there is room for them.
+        """Add entries in one step; waits until there is room for them.
 
         Args:
             entries: at least one.
@@ -55,12 +54,12 @@ class DiskQueue(Generic[T]):
             await self._room.wait()
 
     def put_last(self, entry: T) -> None:
-        """Add an entry without waiting, for what ends the stream."""
+        """Add the entry that ends the stream, without waiting for room."""
         with self._changed:
             self._add([entry], 0)
 
     async def arrived(self) -> None:
-        """Wait until there is something to take; what was taken before is done."""
+        """Wait for an entry. Entries that were taken before count as done."""
         with self._changed:
             self._done()
         while not self._entries:
@@ -68,13 +67,13 @@ class DiskQueue(Generic[T]):
             await self._arrived.wait()
 
     def take(self, linger: float) -> list[T]:
-        """Return all entries; those taken before are done. Blocks, for a disk thread.
+        """Return all entries; blocks, for a disk thread. Entries that were taken before count as done.
 
         Args:
-            linger: seconds to wait for one.
+            linger: seconds to wait for an entry.
 
         Returns:
-            At least one entry, or none if none came.
+            The entries; an empty list if none came.
         """
         with self._changed:
             self._done()

@@ -1,4 +1,4 @@
-"""One UploadFile: from the stream through the rules to the disk."""
+"""One UploadFile: reads frames, applies the rules, has the disk carry them out, answers."""
 
 from __future__ import annotations
 
@@ -43,38 +43,37 @@ from openshell_supervisor_sim.agent.upload.status import Caller, Published, Veri
 
 _log = logging.getLogger(__name__)
 
-#: How long a disk thread stays with one upload before another one has its turn,
-#: and how long of that it waits for the next chunk. At most so often in an idle
-#: timeout does the agent look whether it has to say that it works (FRM-7).
+#: How long a disk thread works for one upload before another one gets a turn, turns in an idle
+#: timeout (between them the agent may send `working`, FRM-7), and how long a thread waits for the
+#: next chunk.
 _TURN_SECONDS: Final = 0.25
 _TURNS_PER_TIMEOUT: Final = 16
 _LINGER_SECONDS: Final = 0.02
 
-#: Plain chunks are joined up to so many bytes before they are hashed and
-#: written: every one costs as many system calls as a large one.
+#: Plain chunks are joined up to this many bytes before they are hashed and written, since each
+#: write costs the same system calls.
 _JOIN_BYTES: Final = MIB
 
-#: How long the disk may be busy with what came before a refusal. Only hashing a
-#: hole takes longer without being told to stop.
+#: How long the disk may work on earlier content after a refusal. Only hashing a hole takes longer.
 _PATIENCE_SECONDS: Final = 1.0
 
-#: A file up to this size is often all here when it is admitted. Then `accepted`
-#: goes out together with the answer; it waits at most so long for the input.
+#: A file up to this size has often arrived when it is admitted. Then `accepted` waits up to this
+#: long, and goes out together with the answer.
 _SMALL_BYTES: Final = 64 * KIB
 _TOGETHER_SECONDS: Final = 0.005
 
 
 class UploadSession:
-    """Receives a file.
+    """Receives the content of one upload.
 
-    One task reads frames and applies the rules; another has the disk carry
-    out what they decide. Between them wait at most `pipeline_bytes`.
+    One task reads frames and applies the rules; another one has the disk carry out their actions.
+    At most `pipeline_bytes` wait between them.
 
     Args:
         services: of the agent.
-        caller: who uploads.
+        caller: of the operation.
         inbound: frames of the gateway.
-        outbound: frames for it.
+        outbound: frames for the gateway.
     """
 
     def __init__(self, services: Services, caller: Caller, inbound: Inbound, outbound: Outbound) -> None:
@@ -84,7 +83,7 @@ class UploadSession:
         self._outbound = outbound
         self._queue: DiskQueue[Action] = DiskQueue(services.settings.pipeline_bytes)
         self._loop = asyncio.get_running_loop()
-        #: What ended the input while the disk was busy with something long.
+        #: The refusal that interrupts the disk.
         self._refused: Refuse | None = None
 
     @property
@@ -95,7 +94,7 @@ class UploadSession:
     async def run(
         self, metadata: files_pb2.UploadFileMetadata, accepted: file_relay_pb2.FileRelayResponse
     ) -> files_pb2.UploadFileResponse:
-        """Carry the upload out; answer `accepted` as soon as it is admitted.
+        """Carry the upload out; send `accepted` as soon as it is admitted.
 
         Raises:
             TransferError: nothing was published.
@@ -119,7 +118,7 @@ class UploadSession:
                 await self._services.disk.run(attached.end)
 
     async def _send_accepted(self, reader: asyncio.Task[None], *, small: bool) -> None:
-        """Send `accepted`, or leave it to the answer's write if that comes next."""
+        """Send `accepted`, or leave it to the write of the answer if that follows at once."""
         if small:
             await asyncio.wait({reader}, timeout=_TOGETHER_SECONDS)
         if not reader.done():
@@ -139,11 +138,11 @@ class UploadSession:
             await self._outbound.while_working(settled(self._services, attached.upload))
 
     def _on_displaced(self, error: TransferError) -> None:
-        """End the stream also if it is silent; called from any thread."""
+        """End the stream, even if its caller sends nothing; any thread may call."""
         self._loop.call_soon_threadsafe(self._queue.put_last, Refuse(error, keep=True))
 
     async def _replay(self, core: UploadCore, published: Published) -> files_pb2.UploadFileResponse:
-        """Wait for the finish of what was published before (RSM-6)."""
+        """Wait for the finish of an upload that was published before (RSM-6)."""
         while True:
             _, _, last = await self._next(core)
             if last is not None:
@@ -177,7 +176,7 @@ class UploadSession:
     async def _stage(
         self, attempt: UploadAttempt, accepting: asyncio.Task[None]
     ) -> files_pb2.UploadFileResponse:
-        """Have the disk carry out what the reader decides, until the upload is published."""
+        """Have the disk carry out the reader's actions until the upload is published."""
         turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
         work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
         while True:
@@ -192,11 +191,11 @@ class UploadSession:
     async def _listen_for_cancellation(
         self, core: UploadCore, reader: asyncio.Task[None], attempt: UploadAttempt
     ) -> None:
-        """Go on reading behind an end that publishes (UPL-2): the caller may have cancelled after all (FRM-6)."""
+        """Read on after an end that publishes (UPL-2): the caller may still cancel (FRM-6)."""
         await asyncio.wait({reader})
         if core.explicit_finish:
             return
-        # What else comes means nothing any more, and neither does the end of the relay (FRM-3).
+        # Other frames have no meaning any more, and neither has the end of the relay (FRM-3).
         with suppress(TransferError):
             while (frame := await self._inbound.frame(patient=True)) is not None:
                 match parse_input(frame):
@@ -207,7 +206,7 @@ class UploadSession:
                         continue
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
-        """Wake the other task up if the reader died of a bug."""
+        """End the stream if a bug ended the reader."""
         if reader.cancelled() or (bug := reader.exception()) is None:
             return
         _log.error("reading an upload failed by a bug", exc_info=bug)
@@ -217,8 +216,8 @@ class UploadSession:
     async def _read(self, core: UploadCore, attempt: UploadAttempt) -> None:
         """Turn frames into actions until the outcome is decided.
 
-        What came together goes to the disk together: a thread that is woken
-        for every chunk of 64 KiB spends its time waking up.
+        Frames that came together go to the disk together: to wake a thread for every chunk of 64
+        KiB would cost more than the write.
         """
         while True:
             actions, size, last = await self._next(core)
@@ -227,14 +226,14 @@ class UploadSession:
             if last is not None:
                 self._queue.put_last(last)
                 if isinstance(last, Refuse):
-                    # What came before is still staged, unless a hole is being hashed for minutes.
+                    # Earlier content is still staged, unless the disk hashes a hole for minutes.
                     await asyncio.sleep(_PATIENCE_SECONDS)
                     self._refused = last
                     attempt.interrupt.set()
                 return
 
     async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None]:
-        """Return what to stage, its bytes, and the outcome if it is decided."""
+        """Return the actions that stage content, their bytes, and the last action if the outcome is decided."""
         try:
             frames = await self._inbound.frames()
         except TransferError as error:
@@ -267,7 +266,7 @@ def upload_core(request: UploadRequest, attached: UploadAttempt | Published, lim
 
 
 def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Action], int, Action | None]:
-    """Return what to stage of some frames, its bytes, and the outcome if it is decided."""
+    """Return the actions of frames that stage content, their bytes, and the last action if the outcome is decided."""
     actions, size = list[Action](), 0
     try:
         for frame in frames:
@@ -285,7 +284,7 @@ def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Actio
 
 
 def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:
-    """Answer the finish of what was published before, the outcome of its rules unless they refuse it (RSM-6)."""
+    """Return the answer of an upload that was published before, unless the rules refuse its repetition (RSM-6)."""
     if isinstance(last, Refuse):
         raise last.error
     published.result.replayed = True
@@ -295,7 +294,7 @@ def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileR
 def _work_off(
     attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskShare, seconds: float
 ) -> files_pb2.UploadFileResponse | None:
-    """Do what comes, in a disk thread, while it comes; return the answer if it was the end."""
+    """Carry out actions in a disk thread while they come; return the answer once the upload is published."""
     turn_ends = time.monotonic() + seconds
     while actions := queue.take(_linger(threads, turn_ends)):
         response = carry_out(attempt, actions)
@@ -309,7 +308,7 @@ def _linger(threads: DiskShare, turn_ends: float) -> float:
 
 
 def carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
-    """Do what the rules decided; return the answer if it was the end."""
+    """Carry out actions of the rules; return the answer if they publish the upload."""
     attempt.stage(list(_joined(actions)))
     for action in actions:
         if isinstance(action, Refuse):
@@ -323,7 +322,7 @@ def carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.Up
 
 
 def _joined(actions: Sequence[Action]) -> Iterator[StageAction]:
-    """Give what is to be staged, plain chunks that follow each other as one."""
+    """Yield the actions that stage content, with consecutive plain chunks joined."""
     plain: list[Stage] = []
     size = 0
     for action in actions:
@@ -347,13 +346,13 @@ def _join(plain: Sequence[Stage]) -> Stage:
 
 
 def end_attached(attached: UploadAttempt | Published | Verifying) -> None:
-    """End an attempt, if it is one."""
+    """End the attempt if `attached` is one."""
     if isinstance(attached, UploadAttempt):
         attached.end()
 
 
 async def settled(services: Services, upload: LiveUpload) -> None:
-    """Wait until a finish that is being carried out is over."""
+    """Wait until no finish of the upload is being carried out."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     waiting = partial(upload.when_settled, lambda: loop.call_soon_threadsafe(over.set))

@@ -1,4 +1,4 @@
-"""One DownloadFile: from the disk to the stream, one batch ahead."""
+"""One DownloadFile: reads the file one batch ahead and sends it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.streams import Outbound
 from openshell_supervisor_sim.agent.upload.status import Caller
 
-#: Content that is read in one hop to a disk thread. While one batch is sent
-#: the next is read.
+#: Content that one visit of a disk thread reads. While a batch is sent, the next one is read.
 _BATCH_BYTES: Final = MIB
 
 Pieces = Sequence[Content | Hole]
 
 
 class DownloadSession:
-    """Sends a file.
+    """Sends the content of one download.
 
     Args:
         services: of the agent.
-        caller: who downloads.
+        caller: of the operation.
         outbound: frames for the gateway.
     """
 

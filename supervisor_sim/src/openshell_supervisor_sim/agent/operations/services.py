@@ -1,4 +1,4 @@
-"""What every session of an agent shares."""
+"""The parts of an agent that all of its sessions share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
 
 @dataclass(slots=True)
 class Counters:
-    """What sessions did; changed on the event loop only."""
+    """Counts of the sessions' operations; only the event loop changes them."""
 
     uploads_published: int = 0
     uploads_refused: int = 0
@@ -45,5 +45,5 @@ class Services:
     counters: Counters = field(default_factory=Counters)
 
     def for_principal(self, principal: str) -> Services:
-        """Return the same parts, with the disk's threads as one principal has them."""
+        """Return the same parts with one principal's share of the disk threads."""
         return replace(self, disk=self.disk.of(principal))

@@ -1,4 +1,4 @@
-"""A small file that comes with its content (UPL-16): the disk is visited once."""
+"""One WriteFile: a whole upload in one visit of a disk thread (UPL-16)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from openshell_supervisor_sim.agent.upload.status import Caller, Published, Veri
 async def write_file(
     services: Services, caller: Caller, outbound: Outbound, request: files_pb2.WriteFileRequest
 ) -> files_pb2.WriteFileResponse:
-    """Write a file as an upload of its content would.
+    """Carry out a WriteFile as an upload of its content.
 
     Raises:
         TransferError: nothing was published.
@@ -56,10 +56,10 @@ async def write_file(
 
 
 def _inputs(request: files_pb2.WriteFileRequest) -> Sequence[Chunk | Finish]:
-    """Return what an upload's stream would bring.
+    """Return the inputs that a stream of the same upload would bring.
 
     Raises:
-        TransferError: CHUNK_CHECKSUM if no content comes with the CRC of some.
+        TransferError: CHUNK_CHECKSUM if empty content has a checksum.
     """
     finish = Finish(len(request.content), request.digest.algorithm, request.digest.value)
     if request.content:
@@ -77,7 +77,7 @@ def _admit_and_publish(
     inputs: Sequence[Chunk | Finish],
     interrupt: Interrupt,
 ) -> files_pb2.UploadFileResponse | Verifying:
-    """Do everything that an upload does, in a disk thread."""
+    """Admit, stage and publish in a disk thread."""
     attached = services.attachment.attach(
         request, metadata, caller, _nobody_reads, interrupt, takes_slot=False
     )
@@ -105,9 +105,9 @@ def _admit_and_publish(
     finally:
         end_attached(attached)
     if response is None:
-        raise AssertionError("the finish decides at the latest")
+        raise AssertionError("the finish decides the outcome")
     return response
 
 
 def _nobody_reads(_: TransferError) -> None:
-    """Another stream took the upload over; the attempt itself finds out."""
+    """Do nothing when another stream takes the upload over: the attempt's next step raises it."""

@@ -1,4 +1,4 @@
-"""What is at the destination now, and whether the upload may replace it (CND-1, CND-2)."""
+"""Whether an upload may replace the file at its destination (CND-1, CND-2)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from openshell_supervisor_sim.agent.filesystem.kept_times import keeps_time
 from openshell_supervisor_sim.agent.paths.location import Location, require_regular
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
-#: The permission of anybody to write. Root has the right without it.
+#: Write permission of owner, group and others. Root may write without it.
 _ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 class DestinationCheck:
-    """Compares destinations with what requests say about them.
+    """Compares destinations with the conditions of requests.
 
     Args:
         root: the sandbox's root.
@@ -44,10 +44,10 @@ class DestinationCheck:
     def examine(
         self, location: Location, request: UploadRequest, interrupt: Interrupt
     ) -> os.stat_result | None:
-        """Look at the destination and apply the request's condition.
+        """Check the destination against the request's condition.
 
         Returns:
-            What would be replaced; None if nothing is there.
+            The status of the file that would be replaced; None if there is none.
 
         Raises:
             TransferError: FILE_EXISTS, CONDITION_FAILED, LEAF_IS_LINK,
@@ -63,7 +63,7 @@ class DestinationCheck:
             return None
         if status is None:
             if condition is not None:
-                raise _failed(location, "there is no file")
+                raise _failed(location, "the file does not exist")
             return None
         if stat.S_ISLNK(status.st_mode) and request.leaf_link is LeafLink.REPLACE:
             if condition is not None:
@@ -73,25 +73,25 @@ class DestinationCheck:
         if request.keep_read_only:
             self._require_writable(location, status)
         if isinstance(condition, HasVersion) and condition.version != version(status):
-            raise _failed(location, "its version is another", version(status))
+            raise _failed(location, "it has another version", version(status))
         if isinstance(condition, HasDigest) and not self._has(condition.digest, location, interrupt):
-            raise _failed(location, "its digest is another", version(status))
+            raise _failed(location, "it has another digest", version(status))
         return status
 
     def _require_writable(self, location: Location, status: os.stat_result) -> None:
-        """Refuse to replace a file that may not be written: by nobody, or not by the agent (UPL-17)."""
+        """Refuse to replace a file that the agent may not write, or that has no write permission at all (UPL-17)."""
         with mapped(f"looking at {location.path}"):
             writable = status.st_mode & _ANY_WRITE and self._fs.may_write(location.name, location.parent_fd)
         if not writable:
             raise TransferError(
                 Reason.ACCESS_DENIED,
                 f"{location.path} is read-only (mode {stat.S_IMODE(status.st_mode):04o}), and "
-                "metadata.keep_read_only asks that it stays as it is",
+                "metadata.keep_read_only forbids to replace it",
                 {"mode": f"{stat.S_IMODE(status.st_mode):04o}"},
             )
 
     def _has(self, digest: Digest, location: Location, interrupt: Interrupt) -> bool:
-        """Return whether the file at a location has a digest."""
+        """Return whether the file at a location has the digest."""
         fd = self._root.open_regular(location)
         try:
             with mapped(f"reading {location.path}"):
@@ -103,11 +103,11 @@ class DestinationCheck:
     def adopt_identical(
         self, location: Location, request: UploadRequest, digest: Digest, interrupt: Interrupt
     ) -> tuple[os.stat_result, bool] | None:
-        """Use the file that is there if it has the wanted size and digest (RSM-9).
+        """Adopt the file at the destination if it has the requested size and digest (RSM-9).
 
         Returns:
-            The file with mode and time applied, and whether it was flushed;
-            None if it is another file, or not ours to change.
+            The file's status with mode and time applied, and whether it was flushed; None if its
+            content differs, or the agent may not change it.
         """
         status = location.lstat()
         if status is None or not is_regular(status):
@@ -134,13 +134,13 @@ class DestinationCheck:
         try:
             if request.modified_ns is not None:
                 if not keeps_time(self._fs, fd, request.modified_ns):
-                    # The staging file is where that is refused.
+                    # Creating the staging file refuses it.
                     return None
                 self._fs.set_modified(fd, request.modified_ns)
             if request.mode is not None:
                 self._fs.chmod(fd, request.mode)
         except PermissionError:
-            # Somebody else's file: replacing it is another matter.
+            # A file of another user: the agent may be allowed to replace it all the same.
             return None
         if not request.fsync:
             return False

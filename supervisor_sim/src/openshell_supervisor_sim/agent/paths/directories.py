@@ -17,20 +17,20 @@ class Directories:
 
     Args:
         fs: system calls.
-        root_fd: O_PATH descriptor of the root; stays the caller's.
-        use_openat2: ask the kernel; if it does not know the call, or not
-            wanted, paths are walked.
+        root_fd: O_PATH descriptor of the root; the caller closes it.
+        use_openat2: have the kernel resolve paths; without the call, or if False, the agent walks
+            them.
     """
 
     def __init__(self, fs: FileSystem, root_fd: int, *, use_openat2: bool) -> None:
         self._fs = fs
         self._fd = root_fd
-        #: Whether descriptors can be opened again, and asked for their paths, through /proc.
+        #: True if /proc is mounted, through which descriptors are opened again and have a path.
         self.has_proc = has_descriptor_paths()
         self.uses_openat2 = use_openat2 and self.has_proc and self._kernel_has_openat2()
 
     def open(self, names: Sequence[bytes]) -> tuple[int, bytes]:
-        """Open a directory inside the root; give its real path too."""
+        """Open a directory inside the root; return its real path, too."""
         path = b"/" + b"/".join(names)
         if self.uses_openat2:
             try:
@@ -43,7 +43,7 @@ class Directories:
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                # Too many links, or a magic one: the walk can tell.
+                # Too many links, or a magic link: the walk can tell which.
                 fd, real = walk(self._fs, self._fd, path)
                 return fd, b"/" + b"/".join(real)
             try:
@@ -58,10 +58,10 @@ class Directories:
         """Flush the names of a directory and of those above it.
 
         Args:
-            path: of the directory, real, inside the root.
+            path: real path of the directory inside the root.
 
         Returns:
-            False if that cannot be done.
+            False if that fails.
         """
         names = [name for name in path.split(b"/") if name]
         for depth in range(len(names)):
@@ -77,7 +77,7 @@ class Directories:
         return True
 
     def make(self, name: bytes, parent_fd: int) -> bool:
-        """Make a directory unless it is there; whether its name is on the device, as far as it is ours to flush."""
+        """Make a directory unless it exists; return whether its name was flushed, or needed no flush."""
         if self._fs.lstat(name, parent_fd) is not None:
             return True
         try:
@@ -90,7 +90,7 @@ class Directories:
         root = self._fs.descriptor_path(self._fd).rstrip(b"/")
         path = self._fs.descriptor_path(fd)
         if path != root and not path.startswith(root + b"/"):
-            # Moved out of the root between resolution and question.
+            # It was moved out of the root since it was resolved.
             raise FileNotFoundError(errno.ENOENT, "the directory was moved away")
         return path[len(root) :] or b"/"
 
@@ -98,7 +98,7 @@ class Directories:
         try:
             fd = self._fs.openat2(self._fd, b".", os.O_PATH | os.O_DIRECTORY, RESOLVE_IN_ROOT)
         except OSError as error:
-            # EPERM is what a system call filter answers that is older than it.
+            # A system call filter that is older than the call answers EPERM.
             if error.errno in {errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG}:
                 return False
             raise

@@ -1,13 +1,13 @@
-"""Which places inside the root no file method may touch (PTH-7, PTH-8).
+"""Guarded places: files and directories inside the root that no file method may touch (PTH-7, PTH-8).
 
-Two kinds. What is the supervisor's own: its token, the shared secret, the
-agent's state. And what commands see differently: where their view has a mount
-of the machine's, a file of the sandbox would be hidden from them.
+There are two kinds. Private: files of the supervisor, which are its token, the shared secret and
+the agent's state. Covered: directories over which commands have one of the machine's mounted, so
+that they would not see a file of the sandbox there.
 
-A place is known by device and inode, however a path leads there: over links,
-over a second name, over a mount. While it is guarded it is held open: the number
-of an inode that is gone would be given to another file. It is also known by its directory and name,
-since a token is replaced, and nobody may put a file where one is missing.
+A place is recognized by device and inode, whichever path leads there: over links, a second name or
+a mount. It is open while it is guarded, because the number of a removed inode would be reused. It
+is also recognized by directory and name, because a token is replaced, and no caller may put a file
+where a private one is missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 #: Device and inode.
 Identity = tuple[int, int]
 
-#: Of a file that is about to replace a private one; see `token_file`.
+#: Suffix of a file that is about to replace a private one; see `token_file`.
 _REPLACEMENT: Final = re.compile(rb"\.[0-9a-f]{16}\Z")
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY
@@ -43,11 +43,11 @@ class Guarded:
     metadata: tuple[tuple[str, str], ...] = ()
 
     def refuse(self, path: str) -> TransferError:
-        """Make the error for a path that leads there."""
+        """Make the error for a path that leads to the place."""
         return TransferError(Reason.PATH_FORBIDDEN, f"{path}{self.message}", dict(self.metadata))
 
 
-_PRIVATE: Final = Guarded(" belongs to the sandbox's supervisor, whose files are not transferred")
+_PRIVATE: Final = Guarded(" is a file of the sandbox's supervisor, which cannot be transferred")
 
 
 def _covered(place: str) -> Guarded:
@@ -58,17 +58,17 @@ def _covered(place: str) -> Guarded:
 
 
 class Guard:
-    """Refuses guarded places. Methods block and may be called from any thread.
+    """Refuses guarded places. Methods block, and any thread may call them.
 
     Args:
         fs: system calls.
         root_fd: descriptor of the sandbox's root.
         state_dir: of the agent; everything in it is private.
-        private: further files that are the supervisor's own.
-        covered: places that commands see differently, relative to the root.
+        private: further files of the supervisor.
+        covered: directories that commands see differently, relative to the root.
 
     Raises:
-        OSError: the root or the state directory cannot be looked at.
+        OSError: the root or the state directory cannot be opened.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Guard:
         covered: Iterable[str],
     ) -> None:
         self._fs = fs
-        #: Descriptors of what is guarded, which nobody reads.
+        #: Descriptors of guarded places, open so that their inode numbers are not reused.
         self._held: list[int] = []
         self._root = _identity(fs.fstat(root_fd))
         self._directories: dict[Identity, Guarded] = {}
@@ -98,7 +98,7 @@ class Guard:
             raise
 
     def close(self) -> None:
-        """Let go of what is guarded; more than once is fine."""
+        """Close the guarded places; more than once is fine."""
         while self._held:
             self._fs.close(self._held.pop())
 
@@ -106,13 +106,13 @@ class Guard:
         """Refuse a directory at or below a guarded one, or a guarded file.
 
         Args:
-            fd: O_PATH descriptor of what is there.
+            fd: O_PATH descriptor of the file or directory.
             status: of it.
             path: for the error.
 
         Raises:
             TransferError: PATH_FORBIDDEN.
-            OSError: the directories above cannot be looked at.
+            OSError: the directories above cannot be opened.
         """
         if stat.S_ISDIR(status.st_mode):
             self._refuse_below(fd, status, path)
@@ -120,7 +120,7 @@ class Guard:
             self.refuse_file(status, path)
 
     def refuse_file(self, status: os.stat_result, path: str) -> None:
-        """Refuse a guarded file, whatever its name.
+        """Refuse a guarded file under any name.
 
         Raises:
             TransferError: PATH_FORBIDDEN.
@@ -131,16 +131,15 @@ class Guard:
         self.refuse_private(status, path)
 
     def refuse_private(self, status: os.stat_result, path: str) -> None:
-        """Refuse a file of the supervisor's own, whatever its name.
+        """Refuse a private file under any name.
 
-        A file that is only covered may be replaced: the rename ends the mount,
-        and commands see the new file.
+        A covered file may be replaced: the rename ends the mount, and commands see the new file.
 
         Raises:
             TransferError: PATH_FORBIDDEN.
         """
         identity = _identity(status)
-        # Of the state directory only files with a second name can be elsewhere.
+        # A file of the state directory can have a second name elsewhere.
         if identity in self._private_files() or (status.st_nlink > 1 and identity in self._state_files()):
             raise _PRIVATE.refuse(path)
 
@@ -155,7 +154,7 @@ class Guard:
                 raise _PRIVATE.refuse(path)
 
     def _refuse_below(self, fd: int, status: os.stat_result, path: str) -> None:
-        """Look at a directory and at all above it, up to the root."""
+        """Return the identities of a directory and of all above it, up to the root."""
         if not self._directories:
             return
         current = fd
@@ -176,7 +175,7 @@ class Guard:
                 self._fs.close(current)
 
     def _private_files(self) -> Iterator[Identity]:
-        # Looked at anew each time, since a token is replaced.
+        # Read again for each call, because a token is replaced.
         for path in self._private:
             with suppress(OSError):
                 yield _identity(os.stat(path))
@@ -198,12 +197,12 @@ class Guard:
             self._directories[_identity(state)] = _PRIVATE
 
     def _hold(self, fd: int) -> os.stat_result:
-        """Keep a descriptor until the end; describe what is there."""
+        """Keep a descriptor open until `close`, and return its identity."""
         self._held.append(fd)
         return self._fs.fstat(fd)
 
     def _add_covered(self, root_fd: int, place: str) -> None:
-        """Remember the directory or file of the sandbox that a mount covers."""
+        """Add the directory or file of the sandbox that a mount covers."""
         current = self._fs.duplicate(root_fd)
         try:
             for name in os.fsencode(place).split(b"/"):
@@ -212,14 +211,14 @@ class Guard:
                 current = below
         except OSError:
             self._fs.close(current)
-            return  # Gone again; then nothing is covered.
+            return  # It was removed, so nothing is covered.
         status = self._hold(current)
         places = self._directories if stat.S_ISDIR(status.st_mode) else self._files
         places.setdefault(_identity(status), _covered(place))
 
 
 def _places_of(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield directory and name of files, and of what they link to."""
+    """Yield directory and name of files, and of the targets of their links."""
     for file in files:
         for path in (os.path.abspath(file), os.path.realpath(file)):
             directory, name = os.path.split(path)

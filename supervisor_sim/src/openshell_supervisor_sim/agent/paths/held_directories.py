@@ -1,8 +1,8 @@
-"""The directories of unfinished uploads, held open.
+"""Open descriptors of the directories of unfinished uploads.
 
-A directory can be moved while an upload waits. Its path leads nowhere then, or
-to another directory, and the staging file would stay where nobody finds it. The
-descriptor goes with the directory.
+A program may move a directory during an upload. Then its path leads nowhere, or to another
+directory, and the agent would not find the staging file. A descriptor still refers to the moved
+directory.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
-#: More are found by their path, so that descriptors do not run out.
+#: Most descriptors. Further directories are found by their path, so that descriptors do not run out.
 _MOST: Final = 512
 
 
 class HeldDirectories:
-    """Descriptors by the upload's id. Methods may be called from any thread.
+    """Descriptors by the upload's id. Any thread may call the methods.
 
     Args:
         fs: system calls.
@@ -31,7 +31,7 @@ class HeldDirectories:
         self._closed = False
 
     def hold(self, upload_id: str, directory: int) -> None:
-        """Hold a directory as well; that it cannot be held is no error."""
+        """Keep a descriptor of a directory; does nothing if that fails."""
         with suppress(OSError):
             fd = self._fs.duplicate(directory)
             with self._lock:
@@ -42,7 +42,7 @@ class HeldDirectories:
                 self._fs.close(fd)
 
     def borrow(self, upload_id: str) -> int | None:
-        """Return a descriptor of the directory for the caller to close; None if it is not held."""
+        """Return a descriptor of the directory, which the caller closes; None if there is none."""
         with self._lock:
             held = self._held.get(upload_id)
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A directory, open, and a name in it: what a path becomes, once."""
+"""A location: the open directory and the name that a path is resolved to."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Location:
         self.close()
 
     def lstat(self) -> os.stat_result | None:
-        """Describe what is there, a link as a link; None if nothing is.
+        """Return the status of the file at the location, without following a link; None if there is none.
 
         Raises:
             TransferError: the directory cannot be searched.
@@ -63,7 +63,7 @@ class Location:
 
 
 def require_regular(status: os.stat_result, path: str) -> None:
-    """Refuse what is not a regular file (PTH-4).
+    """Refuse everything but a regular file (PTH-4).
 
     Raises:
         TransferError: LEAF_IS_LINK, IS_A_DIRECTORY or NOT_A_REGULAR_FILE.
@@ -81,8 +81,8 @@ def sync_directory(fs: FileSystem, dir_fd: int) -> bool:
     """Flush a directory's names.
 
     Returns:
-        False if that cannot be done: the directory may be entered but not
-        read, or the file system does not know how.
+        False if that fails: the agent may enter the directory but not read it, or the file system
+        cannot flush one.
     """
     try:
         fd = fs.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=dir_fd)

@@ -1,7 +1,7 @@
-"""From a path in a request to a descriptor (PTH-1 to PTH-6).
+"""The sandbox's root: resolves a path of a request to an open directory and a name (PTH-1 to PTH-6).
 
-A path becomes the descriptor of a directory and a name in it, once; whatever
-follows works on these two. No path is ever handed to the kernel twice.
+A path is resolved once; everything afterwards uses the descriptor and the name. The kernel never
+gets the same path twice.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ _LEAF_OPEN: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class SandboxRoot:
-    """The directory that callers see as `/`, held open.
+    """The directory that callers see as `/`, open.
 
     Attributes:
-        guard: refuses places that are not the callers'; None while the agent
-            starts.
-        directories: opens those inside the root.
+        guard: refuses guarded places; None while the agent starts.
+        directories: opens directories inside the root.
 
     Args:
         path: of the directory.
         workdir: where relative paths start, inside the root.
-        use_openat2: ask the kernel; if it does not know the call, or not
-            wanted, paths are walked.
+        use_openat2: have the kernel resolve paths; without the call, or if False, the agent walks
+            them.
         fs: system calls.
 
     Raises:
@@ -65,17 +64,17 @@ class SandboxRoot:
 
     @property
     def uses_openat2(self) -> bool:
-        """Whether the kernel resolves the paths."""
+        """True if the kernel resolves the paths."""
         return self.directories.uses_openat2
 
     @property
     def descriptor(self) -> int:
-        """The open root."""
+        """O_PATH descriptor of the root."""
         return self._fd
 
     @property
     def has_proc(self) -> bool:
-        """Whether descriptors can be opened again through /proc."""
+        """True if descriptors can be opened again through /proc."""
         return self.directories.has_proc
 
     def close(self) -> None:
@@ -95,18 +94,18 @@ class SandboxRoot:
         create_parents: bool = False,
         directories: bool = False,
     ) -> Location:
-        """Find the directory and the name that a path of a request means.
+        """Resolve a path of a request to an open directory and a name.
 
         Args:
             path: as the caller gave it.
             field: of the request, for errors.
-            follow: where the last component is a link, go on to what it names.
+            follow: if the last component is a link, follow it.
             create_parents: make directories that are missing.
-            directories: the path may be written as that of a directory.
+            directories: the path may end with a slash or be `/` or `.`.
 
         Raises:
             TransferError: INVALID_PATH, PARENT_NOT_FOUND, NOT_A_DIRECTORY,
-                PATH_FORBIDDEN, ACCESS_DENIED and what else resolving gives.
+                PATH_FORBIDDEN, ACCESS_DENIED and others of the path.
         """
         names: Sequence[bytes] = absolute_components(path, self._workdir, field, directories=directories)
         for _ in range(MAX_LINKS + 1):
@@ -126,18 +125,18 @@ class SandboxRoot:
         raise invalid(field, "leads over too many symbolic links", Reason.INVALID_PATH)
 
     def locate_directory(self, path: str, field: str) -> tuple[int, str] | None:
-        """Open the directory that a path to be described means, over links; None if it means none.
+        """Open the directory that a path names, over links; None if it names something else.
 
         Args:
             path: as the caller gave it; `/` and `.` too (PTH-9).
             field: of the request, for errors.
 
         Returns:
-            An O_PATH descriptor for the caller to close, and the real path.
+            An O_PATH descriptor, which the caller closes, and the real path.
 
         Raises:
-            TransferError: INVALID_PATH, PATH_FORBIDDEN, ACCESS_DENIED and what
-                else resolving gives.
+            TransferError: INVALID_PATH, PATH_FORBIDDEN, ACCESS_DENIED and others
+                of the path.
         """
         names = absolute_components(path, self._workdir, field, directories=True)
         try:
@@ -151,18 +150,17 @@ class SandboxRoot:
         return fd, real.decode("utf-8", "replace")
 
     def reopen(self, parent_path: bytes, name: bytes) -> Location:
-        """Open a location again that was resolved before.
+        """Open a location that was resolved before.
 
         Raises:
-            TransferError: the directory is not there any more.
+            TransferError: the directory does not exist any more.
         """
         return self._locate([part for part in parent_path.split(b"/") if part] + [name], "path")
 
     def open_regular(self, location: Location, flags: int = os.O_RDONLY) -> int:
         """Open the regular file at a location (PTH-4).
 
-        The file is looked at before it is opened for real: opening a device
-        can have effects.
+        Its status is checked before it is opened for reading: opening a device can have effects.
 
         Raises:
             TransferError: FILE_NOT_FOUND, LEAF_IS_LINK, IS_A_DIRECTORY,
@@ -181,10 +179,10 @@ class SandboxRoot:
                 self._fs.close(looking)
 
     def refuse_location(self, location: Location) -> None:
-        """Refuse a directory or a name in it that no caller may use (PTH-5, PTH-7, PTH-8).
+        """Refuse a directory, or a name in it, that no caller may use (PTH-5, PTH-7, PTH-8).
 
-        What is behind the name is refused where it is opened, described or
-        replaced, since it can change until then.
+        The file behind the name is checked when it is opened, described or replaced, because it can
+        change until then.
 
         Raises:
             TransferError: PATH_FORBIDDEN.
@@ -195,10 +193,10 @@ class SandboxRoot:
             self.guard.refuse_name(status, location.name, location.path)
 
     def refuse_replacing(self, status: os.stat_result, path: str) -> None:
-        """Refuse to replace a file of the supervisor's own (PTH-7).
+        """Refuse to replace a private file of the supervisor (PTH-7).
 
         Args:
-            status: of what is at the destination.
+            status: of the file at the destination.
             path: for the error.
 
         Raises:
@@ -208,10 +206,10 @@ class SandboxRoot:
             self.guard.refuse_private(status, path)
 
     def refuse_forbidden(self, fd: int, path: str) -> os.stat_result:
-        """Refuse what lies on a kernel interface, or is guarded (PTH-5, PTH-7, PTH-8).
+        """Refuse a file that lies on a kernel interface, or is guarded (PTH-5, PTH-7, PTH-8).
 
         Returns:
-            Description of what is there.
+            The status of the file.
 
         Raises:
             TransferError: PATH_FORBIDDEN.
@@ -225,7 +223,7 @@ class SandboxRoot:
                 self.guard.refuse_at(fd, status, path)
         if kind is not None:
             raise TransferError(
-                Reason.PATH_FORBIDDEN, f"{path} is on {kind}, whose files are not transferred", {"fs": kind}
+                Reason.PATH_FORBIDDEN, f"{path} is on {kind}, whose files cannot be transferred", {"fs": kind}
             )
         return status
 
@@ -260,7 +258,7 @@ class SandboxRoot:
         return Location(self._fs, fd, path, name, flushed)
 
     def _refuse_missing(self, names: Sequence[bytes]) -> None:
-        """Refuse a directory that is missing where none may be made, so that nobody is told to make it."""
+        """Refuse a missing directory below a forbidden one, so that no error advises to make it."""
         path = shown(names)
         with mapped(f"looking at {path}"):
             fd = walk_as_far(self._fs, self._fd, b"/" + b"/".join(names))
@@ -270,7 +268,7 @@ class SandboxRoot:
             self._fs.close(fd)
 
     def _make_directories(self, names: Sequence[bytes], field: str) -> tuple[int, bytes, bool]:
-        """Open a directory; make what is missing of it, and flush what was made.
+        """Open a directory; make and flush its missing components.
 
         Returns:
             The descriptor, the real path, and whether everything was flushed.
@@ -298,13 +296,13 @@ class SandboxRoot:
             return self._fs.readlink(location.name, location.parent_fd)
 
     def _target_names(self, location: Location, target: bytes, field: str) -> Sequence[bytes]:
-        """Give the names that the target of a leaf link stands for."""
+        """Return the components of a leaf link's target."""
         base = b"" if target.startswith(b"/") else location.parent_path
         names = [name for name in (base + b"/" + target).split(b"/") if name not in {b"", b"."}]
         if not names or names[-1] == b".." or target.endswith((b"/", b"/.")):
             raise TransferError(Reason.IS_A_DIRECTORY, f"{field}: the link {location.path} names a directory")
         if len(b"/".join(names)) > MAX_PATH_BYTES:
-            raise invalid(field, "leads over a link that is too long", Reason.INVALID_PATH)
+            raise invalid(field, "leads over a link whose target is too long", Reason.INVALID_PATH)
         return names
 
 

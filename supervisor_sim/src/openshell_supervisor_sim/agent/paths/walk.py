@@ -1,8 +1,8 @@
 """Path resolution without openat2: one component at a time.
 
-The result is that of openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS
-(PTH-3). Every step opens a name relative to a descriptor with O_NOFOLLOW, so
-a link that is swapped in is seen as a link and never followed by the kernel.
+The result is that of openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS (PTH-3). Every step
+opens a name relative to a descriptor with O_NOFOLLOW, so the kernel never follows a link that is
+swapped in.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Final
 
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
-#: As in the kernel (MAXSYMLINKS).
+#: Most links on the way, as in the kernel (MAXSYMLINKS).
 MAX_LINKS: Final = 40
 
-#: How often a walk begins anew because a directory was moved; as for openat2.
+#: How often a walk is repeated because a directory was moved; as for openat2.
 _ATTEMPTS: Final = 64
 
 PROC_SUPER_MAGIC: Final = 0x9FA0
@@ -30,7 +30,7 @@ _PROC_ROOT_INODE: Final = 1
 
 
 class MagicLinkError(OSError):
-    """The path leads over a link that names a place the path does not contain."""
+    """The path leads over a magic link of procfs, whose target is no path."""
 
     def __init__(self) -> None:
         super().__init__(errno.ELOOP, "magic links are not followed")
@@ -41,7 +41,7 @@ class _MovedError(Exception):
 
 
 def walk(fs: FileSystem, root_fd: int, path: bytes) -> tuple[int, tuple[bytes, ...]]:
-    """Open a directory inside the root; holds three descriptors at most.
+    """Open a directory inside the root, with three descriptors open at most.
 
     Args:
         fs: system calls.
@@ -69,7 +69,7 @@ def walk(fs: FileSystem, root_fd: int, path: bytes) -> tuple[int, tuple[bytes, .
 
 
 def walk_as_far(fs: FileSystem, root_fd: int, path: bytes) -> int:
-    """Open the last directory on the way that is there, wherever links lead.
+    """Open the last existing directory on the way, over links.
 
     Raises:
         OSError: the root cannot be opened.
@@ -81,11 +81,10 @@ def walk_as_far(fs: FileSystem, root_fd: int, path: bytes) -> int:
 
 
 class _Walker:
-    """Goes from directory to directory and holds only the one where it is.
+    """Walks from directory to directory, with only the current one open.
 
-    `..` is asked of the kernel, and has to be the directory that the walk came
-    from: so a directory that is moved meanwhile leads nowhere, and above all
-    not out of the root.
+    The kernel opens `..`, which must be the directory that the walk came from: so a directory that
+    is moved meanwhile cannot lead out of the root.
     """
 
     def __init__(self, fs: FileSystem, root_fd: int) -> None:
@@ -95,7 +94,7 @@ class _Walker:
         #: Device and inode of each directory from the root to here.
         self._above = [_identity(fs, root_fd)]
         self._links = 0
-        # Last: what fails before has nothing to close.
+        # Last, so that an earlier failure has nothing to close.
         self.fd = fs.duplicate(root_fd)
 
     def close(self) -> None:
@@ -120,7 +119,7 @@ class _Walker:
             raise _MovedError
 
     def _down(self, name: bytes) -> Sequence[bytes]:
-        """Enter a directory; give the names of a link's target instead if it is one."""
+        """Enter a directory; for a link return the components of its target instead."""
         fd = self._fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=self.fd)
         try:
             status = self._fs.fstat(fd)

@@ -1,1 +1,1 @@
-"""What outlives a call: the journal and the staging files."""
+"""State that outlives a call: the journal and the staging files."""

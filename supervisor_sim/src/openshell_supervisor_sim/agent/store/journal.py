@@ -1,16 +1,15 @@
-"""What the agent knows about uploads, kept across its death (RSM-3).
+"""The journal: the agent's record of uploads, which survives it (RSM-3).
 
-One SQLite file. Two tables: `uploads`, a row for each upload that can be found
-again, and `names`, staging names that belong to no such upload. Each staging
-name is written here before it exists in a directory, so a start-up finds
-whatever a killed agent left behind.
+It is one SQLite file with two tables: `uploads` has a row for each upload that can be found again,
+and `names` the names of other staging files. Each name is written here before the file exists, so
+that a start-up finds every staging file of a killed agent.
 
 A commit survives the death of the process; a durable one, the loss of power.
 
-The file is bounded: a row by `MAX_ROW_BYTES`, all of them by a quota, for
-which the outcomes of ended uploads are forgotten early, those of the principal
-with the most of them first. Unfinished uploads are never forgotten. A file
-that cannot be read is set aside, so that the agent starts without it.
+The file is bounded: a row by `MAX_ROW_BYTES`, and all rows by a quota. To stay within the quota the
+journal deletes rows of ended uploads early, those of the principal with the most rows first. It
+never deletes rows of unfinished uploads. A file that cannot be read is set aside, so that the agent
+starts without it.
 """
 
 from __future__ import annotations
@@ -49,16 +48,16 @@ _log = logging.getLogger(__name__)
 
 _FILE_NAME: Final = "uploads.sqlite3"
 DEFAULT_QUOTA: Final = 32 * MIB
-#: So much of the quota is left when room was made, so that it is not made for each row.
+#: Part of the quota that is in use after rows were deleted, so that not each new row deletes some.
 _ROOM_LEFT: Final = 0.9
 _FORGET_AT_ONCE: Final = 256
-#: Pages given back to the file system between two turns of other threads.
+#: Pages returned to the file system while the lock is taken once.
 _PAGES_AT_ONCE: Final = 256
 
 _BY_UPLOAD_ID: Final = f"{SELECT} WHERE principal = ? AND upload_id = ?"
-#: SQLite takes a partial index only if it sees the index's condition in the query.
+#: SQLite uses a partial index only if the query contains its condition.
 _BY_REQUEST_ID: Final = f"{SELECT} WHERE principal = ? AND request_id = ? AND request_id != ''"
-#: In place of another row of the same names: a lost upload's, which could not be deleted.
+#: It replaces a row with the same names: that of a lost upload, which could not be deleted.
 _WRITE: Final = (
     f"INSERT OR REPLACE INTO uploads ({', '.join(COLUMNS)}) "  # noqa: S608 - names of our own columns
     f"VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -80,12 +79,12 @@ class JournalError(TransferError):
 
 
 class Journal:
-    """The journal of uploads. All methods may be called from any thread; all block.
+    """The journal of uploads. All methods block, and any thread may call them.
 
     Args:
         state_dir: directory of the file; made with mode 0700 if missing.
-        quota: bytes that the rows may occupy. The file can be larger by a row
-            and by SQLite's log of 4 MiB.
+        quota: bytes that the rows may occupy. The file can exceed it by a row and by SQLite's log
+            of 4 MiB.
 
     Raises:
         JournalError: DISK_FULL or IO_ERROR, also from every method.
@@ -95,7 +94,7 @@ class Journal:
     def __init__(self, state_dir: Path, quota: int = DEFAULT_QUOTA) -> None:
         self._lock = threading.Lock()
         self._quota = quota
-        #: What the connection is set to; None until it was told.
+        #: The connection's current `synchronous`: True for FULL; None before the first write.
         self._durable: bool | None = None
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _mapped():
@@ -118,19 +117,19 @@ class Journal:
         if size > MAX_ROW_BYTES:
             raise TransferError(
                 Reason.INVALID_REQUEST,
-                f"metadata: the upload's names and conditions take {size} bytes, at most {MAX_ROW_BYTES} are kept",
+                f"metadata: the upload's names and conditions take {size} bytes, at most {MAX_ROW_BYTES} are allowed",
             )
         with self._transaction(durable=durable) as db:
             db.execute(_WRITE, values)
         self._make_room()
 
     def delete(self, upload_id: str) -> None:
-        """Forget an upload."""
+        """Delete an upload's row."""
         with self._transaction(durable=False) as db:
             db.execute("DELETE FROM uploads WHERE upload_id = ?", (upload_id,))
 
     def set_aside(self, upload_id: str) -> None:
-        """Forget an upload whose row makes no sense, and keep its staging name among those to be removed."""
+        """Delete a row that makes no sense, and note its staging file for removal."""
         with self._transaction(durable=False) as db:
             row = db.execute("SELECT rowid FROM uploads WHERE upload_id = ?", (upload_id,)).fetchone()
             if row is not None:
@@ -147,7 +146,7 @@ class Journal:
     def unfinished(self) -> list[str]:
         """Return the ids of the uploads that are not finished, oldest first."""
         found: list[str] = []
-        # Keys only: what is sorted has to fit into memory.
+        # Keys only, since the sorted rows are in memory.
         with self._reading() as db:
             rows = db.execute(_IDS).fetchall()
         for rowid, upload_id in rows:
@@ -158,11 +157,11 @@ class Journal:
         return found
 
     def get(self, upload_id: str) -> UploadRecord | None:
-        """Return an upload, whosever it is: for a start-up."""
+        """Return an upload of any principal, for a start-up."""
         return self._read(f"{SELECT} WHERE upload_id = ?", upload_id)
 
     def _read(self, query: str, *values: str) -> UploadRecord | None:
-        """Return the row that a query finds; one that makes no sense is set aside, as if there were none."""
+        """Return the row that a query finds; a row that makes no sense is set aside and not returned."""
         with self._reading() as db:
             row = db.execute(query, values).fetchone()
         if row is None:
@@ -179,10 +178,10 @@ class Journal:
             set_row_aside(db, rowid)
 
     def purge(self, before: float) -> int:
-        """Forget uploads that ended before a time, and give their space back.
+        """Delete rows of uploads that ended before a time, and return their space to the file system.
 
         Returns:
-            How many were forgotten.
+            Rows that were deleted.
         """
         with self._transaction(durable=False) as db:
             forgotten = db.execute(_PURGE, (before,)).rowcount
@@ -190,27 +189,28 @@ class Journal:
         return forgotten
 
     def add_name(self, parent: bytes, name: bytes) -> None:
-        """Note a staging name that is about to be made."""
+        """Note the name of a staging file that is about to be created."""
         with self._transaction(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (parent, name))
         self._make_room()
 
     def drop_name(self, parent: bytes, name: bytes) -> None:
-        """Note that a staging name is gone."""
+        """Delete the note of a staging file that was removed."""
         with self._transaction(durable=False) as db:
             db.execute("DELETE FROM names WHERE parent = ? AND name = ?", (parent, name))
 
     def names(self) -> list[tuple[bytes, bytes]]:
-        """Return the noted staging names as pairs of directory and name.
+        """Return the noted staging files as pairs of directory and name.
 
-        Whatever they name is removed: a name that no agent gives is not among them.
+        The caller removes these files, so a name that is not of the form of a staging name is left out.
         """
         with self._reading() as db:
             noted = db.execute("SELECT parent, name FROM names").fetchall()
         names = [(parent, name) for parent, name in noted if is_staging_place(parent, name)]
         if len(names) < len(noted):
             _log.error(
-                "the journal has %d names of no staging file, which are left alone", len(noted) - len(names)
+                "the journal has %d names that are not of staging files; they are ignored",
+                len(noted) - len(names),
             )
         return names
 
@@ -221,7 +221,7 @@ class Journal:
             return _used(db)
 
     def _make_room(self) -> None:
-        """Forget ended uploads, and after them names, until the quota is kept; what was written stays written."""
+        """Delete rows of ended uploads, and then noted names, until the quota is met; the row just written stays."""
         try:
             if self.used > self._quota:
                 self._forget()
@@ -241,12 +241,12 @@ class Journal:
                     break
                 else:
                     _log.warning(
-                        "the journal is full: it forgot names of staging files that could not be removed"
+                        "the journal is full: it deleted names of staging files that could not be removed"
                     )
         self._give_space_back()
 
     def _give_space_back(self) -> None:
-        """Shorten the file to what it holds, a part at a time, so that nobody waits long."""
+        """Return free pages to the file system, some at a time, so that no thread waits long for the lock."""
         while True:
             with self._reading() as db:
                 free = int(db.execute("PRAGMA freelist_count").fetchone()[0])
@@ -283,7 +283,7 @@ def _used(db: sqlite3.Connection) -> int:
 
 
 def _values(record: UploadRecord) -> tuple[Any, ...]:
-    # dataclasses.astuple copies every value, and takes longer than the statement.
+    # dataclasses.astuple copies every value, and would take longer than the statement.
     values: tuple[Any, ...] = attrgetter(*COLUMNS)(record)
     return values
 

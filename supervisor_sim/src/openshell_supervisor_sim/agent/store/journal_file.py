@@ -1,8 +1,7 @@
-"""The file of the journal of uploads: its tables, and opening it whatever became of it (RSM-3, ADR 0022).
+"""The journal's SQLite file: its tables, and how an old or damaged file is opened (RSM-3, ADR 0022).
 
-A file of an earlier version is brought up to date. A file that cannot be read
-is set aside, and so is a row whose values make no sense, so that the agent
-starts without them.
+A file of an earlier version is migrated. A file that cannot be read is set aside, and so is a row
+whose values make no sense, so that the agent starts without them.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from openshell_supervisor_sim.agent.store.upload_record import (
 _log = logging.getLogger(__name__)
 
 _SCHEMA_VERSION: Final = 4
-#: SQLite's own files beside it.
+#: Suffixes of SQLite's own files beside it.
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
 
-#: Paths of 4 KiB in a row's four places, an id and a principal fit in.
+#: Holds four paths of 4 KiB, an id and a principal.
 MAX_ROW_BYTES: Final = 48 * KIB
 
 _WAL_BYTES: Final = 4 * MIB
@@ -71,10 +70,10 @@ CREATE TABLE names (parent BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (paren
 
 ASIDE: Final = "a row of the journal of uploads makes no sense and is set aside: %s"
 
-#: What SQLite says of a value that its column excludes: the row is damaged, and not the file.
+#: SQLite's message for a value that its column excludes: the row is damaged, and not the file.
 _OF_A_ROW: Final = re.compile(r" value in (uploads|names)\.")
 
-#: What the machine under the file lacks, and not the file.
+#: Errors of the machine and not of the file.
 _OF_THE_DISK: Final = frozenset(
     {
         sqlite3.SQLITE_PERM,
@@ -86,8 +85,8 @@ _OF_THE_DISK: Final = frozenset(
     }
 )
 
-#: Brings a file of an earlier version up to date. Its rows hold messages of an
-#: earlier protocol: the uploads are forgotten, and their staging files removed.
+#: Migrates a file of an earlier version. Its rows have messages of an earlier protocol: they are
+#: deleted, and their staging files removed.
 _FORGET: Final = """
 INSERT OR REPLACE INTO names SELECT parent, staging FROM uploads;
 DROP TABLE uploads;
@@ -98,16 +97,15 @@ SELECT: Final = f"SELECT rowid, {', '.join(COLUMNS)} FROM uploads"  # noqa: S608
 IS_UNFINISHED: Final = f"state IN ({', '.join(str(int(state)) for state in UNFINISHED)})"
 
 
-class _Unreadable(Exception):  # noqa: N818 - told apart and handled here
-    """The file is no journal, or a damaged one."""
+class _Unreadable(Exception):  # noqa: N818 - raised and handled in this module
+    """The file is no journal, or it is damaged."""
 
 
 def open_journal(path: Path) -> sqlite3.Connection:
-    """Open the file, up to date and sound; a new one if there is none, or if it cannot be read.
+    """Open the file, migrated and checked; create one if there is none, or if it cannot be read.
 
     Raises:
-        Error: of sqlite3; the disk does not do what it should.
-        OSError: the same.
+        Error: of sqlite3; the disk fails. OSError: the disk fails.
         RuntimeError: another agent uses the file, or a newer one wrote it.
     """
     try:
@@ -116,7 +114,7 @@ def open_journal(path: Path) -> sqlite3.Connection:
         aside = _set_aside(path)
         _log.error(
             "the journal of uploads cannot be read (%s); it was renamed to %s, and the uploads in it are "
-            "unknown from now on: their staging files, .openshell-upload-*, may stay in the sandbox",
+            "lost: their staging files, .openshell-upload-*, may stay in the sandbox",
             damage,
             aside,
         )
@@ -140,7 +138,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             raise _Unreadable(str(error)) from error
         raise
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
-    # What is no text in a damaged row is found out where it is read.
+    # Texts of a damaged row are decoded, and refused, where they are read.
     db.text_factory = bytes
     try:
         _prepare(db, path)
@@ -152,11 +150,11 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     try:
-        # A confined agent may write to no directory for temporary files.
+        # A confined agent may not write to a directory for temporary files.
         db.execute("PRAGMA temp_store=MEMORY")
-        # One process at a time, and no shared memory file beside it.
+        # One process at a time, and without a shared memory file.
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        # Before the first table; an older file gets it by its migration.
+        # It must precede the first table; a migration sets it for an older file.
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
@@ -172,7 +170,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
             _run(db, _FORGET + _UPLOADS)
         db.execute("COMMIT")
         _require_sound(db)
-        # Tables that are there and are not ours are found out here.
+        # A file with other tables fails here.
         db.execute(f"{SELECT} LIMIT 0")
         db.execute("SELECT parent, name FROM names LIMIT 0")
         if db.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
@@ -184,17 +182,17 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
             raise
         raise _Unreadable(str(error)) from error
     except (UnicodeError, ValueError, TypeError, OverflowError) as error:
-        # What a damaged file makes of Python's part of SQLite.
+        # Python's sqlite3 raises these for a damaged file.
         raise _Unreadable(repr(error)) from error
 
 
 def _require_sound(db: sqlite3.Connection) -> None:
-    """Refuse a damaged file. A damaged index is made anew, and rows with odd values are set aside."""
+    """Refuse a damaged file. A damaged index is rebuilt, and rows with impossible values are set aside."""
     damage = _damage(db, "integrity_check")
     if any(not _OF_A_ROW.search(one) for one in damage) and all(
         _OF_A_ROW.search(one) for one in _damage(db, "quick_check")
     ):
-        _log.error("the indexes of the journal of uploads are made anew: %s", damage[0])
+        _log.error("the indexes of the journal of uploads are rebuilt: %s", damage[0])
         db.execute("REINDEX")
         damage = _damage(db, "integrity_check")
     for one in damage:
@@ -220,7 +218,7 @@ def _set_odd_rows_aside(db: sqlite3.Connection) -> None:
 
 
 def set_row_aside(db: sqlite3.Connection, rowid: int) -> None:
-    """Forget an upload; the name of its staging file stays, if it is one."""
+    """Delete an upload's row, and note the name of its staging file, unless that is impossible."""
     parent, staging = db.execute("SELECT parent, staging FROM uploads WHERE rowid = ?", (rowid,)).fetchone()
     if is_staging_place(parent, staging):
         db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (parent, staging))
@@ -228,10 +226,10 @@ def set_row_aside(db: sqlite3.Connection, rowid: int) -> None:
 
 
 def _shrink(db: sqlite3.Connection) -> None:
-    """Make an older file one that gives space back."""
+    """Convert an older file so that it can return space to the file system."""
     db.execute("PRAGMA auto_vacuum=INCREMENTAL")
     with suppress(sqlite3.OperationalError):
-        # Without room for a second file it stays as it is, and the next start tries again.
+        # The conversion needs room for a second file; if there is none, the next start tries again.
         db.execute("VACUUM")
 
 
@@ -242,7 +240,7 @@ def _run(db: sqlite3.Connection, statements: str) -> None:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a file that cannot be read, with what SQLite keeps beside it."""
+    """Rename a file that cannot be read, and SQLite's own files beside it."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
     for suffix in ("", *_COMPANIONS):
         with suppress(FileNotFoundError):

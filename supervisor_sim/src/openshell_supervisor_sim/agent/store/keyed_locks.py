@@ -1,4 +1,4 @@
-"""Locks by key, which exist as long as somebody holds or awaits them."""
+"""Locks by key, which exist while a thread holds or awaits them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class KeyedLocks:
         self._locks: dict[Hashable, tuple[threading.Lock, int]] = {}
 
     def __len__(self) -> int:
-        """Keys that are held or awaited."""
+        """Number of keys that are held or awaited."""
         return len(self._locks)
 
     @contextmanager
     def hold(self, key: Hashable) -> Generator[None]:
-        """Wait until nobody else works on `key`, and keep others out."""
+        """Hold the lock of `key` during the block."""
         with self._guard:
             lock, users = self._locks.get(key, (threading.Lock(), 0))
             self._locks[key] = (lock, users + 1)

@@ -1,9 +1,8 @@
 """Staging files: content on its way to a destination (UPL-8, UPL-9).
 
-A staging file lies in the destination's directory, so publishing is one rename
-on one file system. An upload that can be found again has a named one; any
-other uses a file without a name where the file system has them (O_TMPFILE),
-of which nothing is left whatever happens.
+A staging file lies in the destination's directory, so that publishing is one rename on one file
+system. A resumable upload has a named file. Any other upload uses a file without a name where the
+file system has them (O_TMPFILE), which the kernel frees even if the agent is killed.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from openshell_supervisor_sim.agent.store.journal import Journal
 
 _log = logging.getLogger(__name__)
 
-#: A file system without a call says so in different ways.
+#: Errors of a file system that lacks a call.
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY})
-#: What open answers where O_TMPFILE is not known; old kernels see O_DIRECTORY.
+#: Errors of open where O_TMPFILE is unknown; old kernels see O_DIRECTORY.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 
 
 def staging_name(token: str) -> bytes:
-    """Return the name of the staging file with that token."""
+    """Return the name of the staging file with a token."""
     return STAGING_PREFIX + token.encode("ascii")
 
 
@@ -43,7 +42,7 @@ class Staging:
 
     Attributes:
         fd: its descriptor, for reading and writing.
-        name: in the destination's directory; None for a file without one.
+        name: in the destination's directory; None for a file without a name.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Staging:
         self._location = location
         self.fd = fd
         self.name = name
-        #: Set if the name is noted in the journal's `names`.
+        #: The journal, if it has a note of the name.
         self._journal = journal
 
     def close(self) -> None:
@@ -79,7 +78,7 @@ class Staging:
             False if the file system cannot promise that.
 
         Raises:
-            OSError: the device failed; what is on it is not known.
+            OSError: the device failed; its content is unknown.
         """
         try:
             self._fs.fsync(self.fd)
@@ -90,14 +89,13 @@ class Staging:
         return True
 
     def is_untouched(self, sealed: os.stat_result) -> bool:
-        """Return whether the file is as it was.
+        """Return whether nothing changed the file.
 
         Args:
-            sealed: how it was.
+            sealed: its earlier status.
 
         Raises:
-            TransferError: UPLOAD_UNKNOWN if its name is gone, or another
-                file's by now.
+            TransferError: UPLOAD_UNKNOWN if its name was removed, or names another file by now.
         """
         with mapped(f"looking at the staging file of {self._location.path}"):
             now = self._fs.fstat(self.fd)
@@ -108,15 +106,15 @@ class Staging:
         return untouched(sealed, now)
 
     def rename_into_place(self, *, exclusive: bool, journal: Journal) -> None:
-        """Make the file the destination, in one step.
+        """Make the file the destination by one rename.
 
         Args:
-            exclusive: only where nothing is (CND-1); the kernel decides.
-            journal: notes a name that is needed for the moment.
+            exclusive: fail if the destination exists (CND-1); the kernel decides.
+            journal: notes a name that the rename needs for a moment.
 
         Raises:
-            TransferError: FILE_EXISTS, IS_A_DIRECTORY and what else the file
-                system answers; the destination is as it was.
+            TransferError: FILE_EXISTS, IS_A_DIRECTORY and others of the file system; the
+                destination is as it was.
         """
         location = self._location
         with mapped(f"publishing {location.path}", missing=Reason.PARENT_NOT_FOUND):
@@ -152,7 +150,7 @@ class Staging:
             if error.errno not in _UNSUPPORTED:
                 raise
             self._fs.link(directory, name, destination)
-            # From here on the file is published, whatever else fails.
+            # The file is published, even if a later step fails.
             try:
                 self._fs.unlink(name, directory)
             except OSError:
@@ -168,15 +166,15 @@ class Staging:
                 raise
         else:
             return
-        # A link never replaces: the file needs a name for the moment.
+        # A link cannot replace a file, so the staging file gets a name for the rename.
         name = staging_name(secrets.token_hex(16))
         journal.add_name(location.parent_path, name)
         try:
             self._fs.link_descriptor(self.fd, location.parent_fd, name)
             self._fs.rename(location.parent_fd, name, location.name)
         except BaseException:
-            # The journal forgets the name only once it is gone: what cannot
-            # be removed now is removed at the next start.
+            # The journal keeps its note until the file is removed, so that the next start tries
+            # again.
             if self._is_removed(name):
                 _drop_name(journal, location, name)
             raise
@@ -198,7 +196,7 @@ class Staging:
 
 
 def _drop_name(journal: Journal, location: Location, name: bytes) -> None:
-    """Note that a name is gone; a note that stays costs the next start one look."""
+    """Delete the note of a name; if that fails, the next start finds no such file."""
     try:
         journal.drop_name(location.parent_path, name)
     except TransferError:
@@ -213,14 +211,14 @@ def create_named(
     *,
     modified_ns: int | None = None,
 ) -> Staging:
-    """Make a staging file with a name that the journal already has.
+    """Create a staging file under a name that the journal has already.
 
     Args:
         fs: system calls.
         location: the destination.
         name: of the staging file.
-        journal: if the name is in its `names` and has to be dropped there.
-        modified_ns: time that the published file shall have, if any.
+        journal: has a note of the name, which `discard` deletes; None if the upload's row has the name.
+        modified_ns: modified time of the published file; None for now.
 
     Raises:
         TransferError: ACCESS_DENIED, READ_ONLY_FILE_SYSTEM, DISK_FULL, ...;
@@ -235,7 +233,7 @@ def create_named(
 def _of_lasting_time(
     fs: FileSystem, staging: Staging, location: Location, modified_ns: int | None
 ) -> Staging:
-    """Give a new staging file back if it can have the time; remove it if not."""
+    """Return a new staging file if the file system can store its time; otherwise remove it and raise."""
     try:
         with mapped(f"setting the time of a file beside {location.path}"):
             require_time_kept(fs, staging.fd, location.path, modified_ns)
@@ -248,14 +246,14 @@ def _of_lasting_time(
 def create_transient(
     fs: FileSystem, location: Location, journal: Journal, *, nameless: bool, modified_ns: int | None = None
 ) -> Staging:
-    """Make a staging file that is not needed after its stream.
+    """Create a staging file that ends with its stream.
 
     Args:
         fs: system calls.
         location: the destination.
-        journal: notes the name, if the file has to have one.
-        nameless: whether files without a name can be published (/proc is there).
-        modified_ns: time that the published file shall have, if any.
+        journal: notes the name, if the file needs one.
+        nameless: files without a name can be published (/proc is mounted).
+        modified_ns: modified time of the published file; None for now.
 
     Raises:
         TransferError: as `create_named`.
@@ -292,8 +290,8 @@ def _open_writable(fs: FileSystem, location: Location, name: bytes) -> int:
     try:
         return fs.open(name, flags, dir_fd=location.parent_fd)
     except PermissionError:
-        # An agent that died before the rename had given it the mode of the
-        # published file, which may forbid its owner to write (CRS-6).
+        # An agent that died before the rename had set the mode of the published file, which may
+        # forbid its owner to write (CRS-6).
         fd = fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=location.parent_fd)
         try:
             if not is_regular(fs.fstat(fd)):
@@ -308,7 +306,7 @@ def open_named(fs: FileSystem, location: Location, name: bytes) -> Staging:
     """Open the staging file of an earlier attempt.
 
     Raises:
-        TransferError: UPLOAD_UNKNOWN if it is gone.
+        TransferError: UPLOAD_UNKNOWN if it was removed.
     """
     lost = _lost(location)
     with mapped(f"opening the staging file of {location.path}"):

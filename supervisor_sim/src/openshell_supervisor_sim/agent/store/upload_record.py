@@ -1,8 +1,7 @@
-"""A row of the journal: what it says, and whether that can be.
+"""A row of the journal, checked value by value.
 
-A row was written by some agent, on a disk that may have lost or turned bits
-since. What is read from it becomes paths of files that are removed, numbers of
-messages, and states; so each value is judged before anybody acts on it.
+An earlier agent wrote the row, on a disk that may have damaged it since. Its values become paths of
+files that are removed, numbers in messages, and states; so each value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 
 
 class NonsenseError(Exception):
-    """A row that no agent wrote, or that this one cannot read."""
+    """A row with values that no agent writes, or that this agent cannot read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,7 @@ class UploadRecord:
     Attributes:
         upload_id: the agent's name of the upload.
         request_id: the caller's name of it, or empty.
-        principal: whose it is (RSM-2).
+        principal: that started the upload (RSM-2).
         fingerprint: of the request (RSM-1).
         metadata: the request, a serialized UploadFileMetadata.
         parent: real path of the destination's directory inside the root.
@@ -40,12 +39,12 @@ class UploadRecord:
         epoch: of the latest attempt (RSM-5).
         state: an `UploadState` of files.proto.
         created: seconds since 1970.
-        updated: when the last byte or change came, seconds since 1970.
-        expiry: seconds that it lives without a byte.
+        updated: time of the last byte or change, seconds since 1970.
+        expiry: seconds without a byte after which it ends.
         durable: bytes flushed to the device.
-        inode: of the staging file, once the finish arrived.
-        finish_size: size that is being, or was, published.
-        finish_digest: its digest; empty if there is none.
+        inode: of the staging file, once the finish has come.
+        finish_size: size of the content that is being, or was, published.
+        finish_digest: digest of that content; empty if there is none.
         failure_reason: why the finish was refused.
         result: a serialized UploadFileResponse, once published.
         digest_algorithm: a `DigestAlgorithm` of files.proto (DIG-4).
@@ -74,12 +73,12 @@ class UploadRecord:
 
     @property
     def algorithm(self) -> DigestAlgorithm:
-        """The upload's algorithm: whoever can find an upload again asked for a digest (DIG-9)."""
+        """The algorithm of the upload's digest. An upload with a row always has a digest (DIG-9)."""
         return DigestAlgorithm(self.digest_algorithm)
 
     @property
     def finish(self) -> Digest | None:
-        """Digest of what is being, or was, published; None before the finish."""
+        """Digest of the content that is being, or was, published; None before the finish."""
         return Digest(self.algorithm, self.finish_digest) if self.finish_digest else None
 
 
@@ -90,13 +89,13 @@ _NOT_NEGATIVE: Final = ("epoch", "durable", "finish_size")
 
 
 def record_of(values: Mapping[str, Any]) -> UploadRecord:
-    """Make a record of what a row says.
+    """Make a record of a row's values.
 
     Args:
-        values: by column; texts as their bytes.
+        values: by column; a text as its bytes.
 
     Raises:
-        NonsenseError: no agent can have written that.
+        NonsenseError: no agent writes such values.
     """
     typed: dict[str, Any] = {
         column: _typed(column, values[column], kind) for column, kind in _COLUMNS.items()
@@ -107,10 +106,10 @@ def record_of(values: Mapping[str, Any]) -> UploadRecord:
 
 
 def require_text(value: object) -> str:
-    """Return a text of the journal, which is read as bytes.
+    """Return a text of the journal from its bytes.
 
     Raises:
-        NonsenseError: it is none.
+        NonsenseError: the value is not a text.
     """
     if not isinstance(value, bytes):
         raise NonsenseError(f"{value!r} is no text")
@@ -121,7 +120,7 @@ def require_text(value: object) -> str:
 
 
 def is_staging_place(parent: object, name: object) -> bool:
-    """Return whether a directory and a name are those of a staging file, which may be removed."""
+    """Return whether a directory and a name have the form of a staging file's, so that it may be removed."""
     return _is_directory(parent) and _is_name(name) and name.startswith(STAGING_PREFIX)
 
 
@@ -154,14 +153,14 @@ def _require_possible(record: UploadRecord) -> None:
 
 
 def _is_directory(path: object) -> TypeGuard[bytes]:
-    """Return whether it is a real path inside the root, as the agent writes it."""
+    """Return whether a value has the form of a real path inside the root."""
     if not isinstance(path, bytes) or not path.startswith(b"/"):
         return False
     return path == b"/" or all(_is_name(part) for part in path[1:].split(b"/"))
 
 
 def _is_name(name: object) -> TypeGuard[bytes]:
-    """Return whether it is one component of a path."""
+    """Return whether a value has the form of one component of a path."""
     return (
         isinstance(name, bytes) and name not in {b"", b".", b".."} and b"/" not in name and b"\0" not in name
     )

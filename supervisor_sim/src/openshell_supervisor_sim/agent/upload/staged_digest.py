@@ -1,16 +1,15 @@
-"""Two checksums of what is staged: one of what arrived, one to find out what the file holds.
+"""The digest of the bytes that arrived, and checksums to compare the staging file with them.
 
 The upload's digest is computed while content is written, unless its caller asked
-for none (DIG-9). It says nothing about what
-the file holds when it is published: a bit may have flipped since, or a program
-in the sandbox may have written to the file. So the file is read once more
-before it gets its name. A CRC-32C is enough for that: it finds every flipped
+for none (DIG-9). It does not prove the content of the file that is published: a bit may have
+flipped since, or a program in the sandbox may have written to the file. So the file is read once
+more before the rename. A CRC-32C is enough for that: it finds every flipped
 bit and every burst of up to 32, and costs a small part of a second digest.
-It does not stop a program in the sandbox that means harm; that one can as
-well change the file after it was published.
+It does not stop a hostile program in the sandbox, which can also change the file after it was
+published.
 
-The second checksum is one for each segment of the file. The caller waits while
-the file is read again, and segments can be read by several threads at once.
+There is one CRC-32C for each segment of the file, so that several threads read the file while the
+caller waits.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from openshell_supervisor_sim.agent.filesystem.file_digest import put_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
-#: Small enough that a file of a few hundred MiB has some for every thread.
+#: Size of a segment: a file of a few hundred MiB has several for every thread.
 SEGMENT_BYTES: Final = 32 * MIB
 
-#: Threads that read one file. Half of the time is the kernel's copying, which
-#: can go on beside a checksum; more of them would wait for the interpreter.
+#: Threads that read one file. Half of the time the kernel copies, while another thread computes a
+#: checksum; further threads would wait for the interpreter.
 _READERS: Final = 4
 
 
@@ -43,15 +42,15 @@ class Checksum:
         self._value = value
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Put bytes in."""
+        """Add bytes."""
         self._value = crc32c(data, self._value)
 
     def digest(self) -> bytes:
-        """Return the CRC-32C of what was put in, big-endian."""
+        """Return the CRC-32C of the bytes, big-endian."""
         return self._value.to_bytes(4, "big")
 
     def copy(self) -> Checksum:
-        """Return a second one that goes on from here."""
+        """Return an independent copy."""
         return Checksum(self._value)
 
 
@@ -64,7 +63,7 @@ class SegmentChecksums:
         self._left = SEGMENT_BYTES
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Put bytes in."""
+        """Add bytes."""
         while len(data) > self._left:
             part = memoryview(data)[: self._left]
             data = memoryview(data)[self._left :]
@@ -74,7 +73,7 @@ class SegmentChecksums:
         self._left -= len(data)
 
     def zeros(self, count: int, between: Callable[[], object] | None = None) -> None:
-        """Put `count` zero bytes in; `between` is called now and then."""
+        """Add `count` zero bytes; calls `between` from time to time."""
         while count > self._left:
             count -= self._left
             self._current.zeros(self._left, between)
@@ -84,11 +83,11 @@ class SegmentChecksums:
 
     @property
     def values(self) -> list[bytes]:
-        """The checksum of each segment, also of the last one, which may not be full."""
+        """The checksum of each segment; the last segment may be shorter."""
         return [*self._over, self._current.value()]
 
     def copy(self) -> SegmentChecksums:
-        """Return a second one that goes on from here."""
+        """Return an independent copy."""
         other = SegmentChecksums()
         other._over = self._over.copy()
         other._current = self._current.copy()
@@ -115,27 +114,27 @@ class StagedDigest:
 
     @property
     def checksums(self) -> list[bytes]:
-        """The CRC-32C of each segment of what was put in."""
+        """The CRC-32C of each segment of the bytes."""
         return self._checksums.values
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Put bytes in."""
+        """Add bytes."""
         if self._digest is not None:
             self._digest.update(data)
         self._checksums.update(data)
 
     def zeros(self, count: int, between: Callable[[], object] | None = None) -> None:
-        """Put `count` zero bytes in; `between` is called now and then."""
+        """Add `count` zero bytes; calls `between` from time to time."""
         if self._digest is not None:
             self._digest.zeros(count, between)
         self._checksums.zeros(count, between)
 
     def digest(self) -> Digest | None:
-        """Return the digest of what was put in; None if none is computed."""
+        """Return the digest of the bytes; None if none is computed."""
         return None if self._digest is None else self._digest.digest()
 
     def copy(self) -> StagedDigest:
-        """Return a second one that goes on from here."""
+        """Return an independent copy."""
         other = StagedDigest(self._algorithm)
         other._digest = None if self._digest is None else self._digest.copy()
         other._checksums = self._checksums.copy()
@@ -145,7 +144,7 @@ class StagedDigest:
 def checksums_of_file(fs: FileSystem, fd: int, size: int, interrupt: Interrupt) -> list[bytes] | None:
     """Compute the CRC-32C of each segment of the first `size` bytes of a file, as `StagedDigest` does.
 
-    Holes are not read. Blocks; a large file is read by several threads.
+    It does not read holes. It blocks; several threads read a large file.
 
     Returns:
         The checksums; None if the file is shorter.
