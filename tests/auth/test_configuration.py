@@ -241,7 +241,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
     "digests_without_sha256": (
         {"OPENSHELL_FILES_DIGESTS": "blake3"},
         "limits.digests (OPENSHELL_FILES_DIGESTS)",
-        "sha256 must be among them",
+        "sha256 is missing",
     ),
     "digest_unknown": (
         {"OPENSHELL_FILES_DIGESTS": "sha256,md5"},
@@ -324,7 +324,11 @@ OPENINGS = {
         "without a token",
         "allow_unauthenticated_users",
     ),
-    "tokens for ever": ("[sandbox_tokens]\nallow_no_expiry = true\nttl = 0\n", "for ever", "allow_no_expiry"),
+    "tokens for ever": (
+        "[sandbox_tokens]\nallow_no_expiry = true\nttl = 0\n",
+        "never expire",
+        "allow_no_expiry",
+    ),
 }
 
 

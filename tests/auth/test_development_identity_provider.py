@@ -10,7 +10,7 @@ import jwt
 import pytest
 from key_sources import Clock
 from openshell_files_gateway.auth.oidc.jwks import JwksCache
-from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
+from openshell_files_gateway.auth.oidc.user_tokens import UserTokenVerifier
 from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_gateway.dev.identity_provider import DevelopmentClient, DevelopmentIdentityProvider
 from openshell_files_protocol.errors import TransferError
@@ -34,7 +34,7 @@ def http() -> Iterator[httpx.Client]:
         yield client
 
 
-def verifier(provider: DevelopmentIdentityProvider, clock: Clock) -> tuple[OidcVerifier, JwksCache]:
+def verifier(provider: DevelopmentIdentityProvider, clock: Clock) -> tuple[UserTokenVerifier, JwksCache]:
     settings = OidcSettings(
         issuer=provider.issuer,
         audience=provider.audience,
@@ -42,7 +42,7 @@ def verifier(provider: DevelopmentIdentityProvider, clock: Clock) -> tuple[OidcV
         dangerously_allow_insecure_http=True,
     )
     cache = JwksCache(settings, clock=clock)
-    return OidcVerifier(settings, cache), cache
+    return UserTokenVerifier(settings, cache), cache
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])

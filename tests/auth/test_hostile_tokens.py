@@ -10,7 +10,7 @@ import pytest
 from key_sources import Clock, ScriptedSource
 from openshell_files_gateway.auth.authenticator import Authenticator
 from openshell_files_gateway.auth.oidc.jwks import JwksCache
-from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
+from openshell_files_gateway.auth.oidc.user_tokens import UserTokenVerifier
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier
 from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES, read_header
 from openshell_files_gateway.config.signing_key import generate_signing_key
@@ -230,7 +230,7 @@ async def authenticator() -> Authenticator:
     settings = OidcSettings(issuer=ISSUER, audience=AUDIENCE, leeway=LEEWAY)
     return Authenticator(
         sandboxes=SandboxTokenVerifier([generate_signing_key()], gateway_id="openshell", clock=clock),
-        users=OidcVerifier(
+        users=UserTokenVerifier(
             settings, JwksCache(settings, source=ScriptedSource(ES, RS), clock=Clock()), clock=clock
         ),
     )

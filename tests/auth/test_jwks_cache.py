@@ -51,7 +51,7 @@ async def at() -> AsyncIterator[Setting]:
     await setting.cache.aclose()
 
 
-async def test_a_fresh_key_is_at_hand(at: Setting) -> None:
+async def test_a_fresh_key_is_cached(at: Setting) -> None:
     """AUT-2: one fetch serves everybody within the TTL."""
     assert (await at.cache.find("old")).key_id == "old"
     at.clock.now += TTL - 0.1
@@ -79,8 +79,8 @@ async def test_a_stale_key_is_used_while_new_ones_are_fetched(at: Setting) -> No
     assert (await at.cache.find("old")).key_id == "old"
     await at.until_fetched(2)
     at.source.gate.set()
-    await until(lambda: at.cache.at_hand("new") is not None)
-    assert at.cache.at_hand("old") is None
+    await until(lambda: at.cache.cached("new") is not None)
+    assert at.cache.cached("old") is None
     assert at.source.fetches == 2
 
 
@@ -135,7 +135,7 @@ async def test_keys_outlive_an_outage_three_times_their_ttl(at: Setting) -> None
     assert error.reason is Reason.ISSUER_UNAVAILABLE
     assert error.retry_delay is not None
     assert error.retry_delay > 0
-    assert at.cache.at_hand("old") is None
+    assert at.cache.cached("old") is None
 
 
 async def test_the_issuer_coming_back_ends_the_outage(at: Setting) -> None:
@@ -215,7 +215,7 @@ async def test_the_upkeep_fetches_without_being_asked(at: Setting) -> None:
     at.cache.start()
     assert at.source.fetches == 0
     await at.until_fetched(1)
-    assert at.cache.at_hand("old") is not None
+    assert at.cache.cached("old") is not None
 
 
 async def test_the_upkeep_tries_again() -> None:
@@ -226,7 +226,7 @@ async def test_the_upkeep_tries_again() -> None:
     cache.start()
     await until(lambda: source.fetches >= 3)
     source.failure = None
-    await until(lambda: cache.at_hand("old") is not None)
+    await until(lambda: cache.cached("old") is not None)
     await cache.aclose()
 
 

@@ -10,7 +10,7 @@ import pytest
 from blockbuster import BlockingError, blockbuster_ctx
 from key_sources import Clock, ScriptedSource, until
 from openshell_files_gateway.auth.oidc.jwks import JwksCache
-from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
+from openshell_files_gateway.auth.oidc.user_tokens import UserTokenVerifier
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.auth.verified_tokens import VerifiedTokens
 from openshell_files_gateway.config.signing_key import load_or_create_signing_key
@@ -33,7 +33,7 @@ class Setting:
         self.source = ScriptedSource(*(signers or (KEY,)))
         self.verified = VerifiedTokens[User](capacity)
         settings = OidcSettings(issuer=ISSUER, audience=AUDIENCE, jwks_ttl=100, scopes_claim=scopes_claim)
-        self.verifier = OidcVerifier(
+        self.verifier = UserTokenVerifier(
             settings,
             JwksCache(settings, source=self.source, clock=self.monotonic),
             clock=self.clock,
@@ -163,12 +163,12 @@ async def issuer() -> AsyncIterator[ScriptedIssuer]:
         yield running
 
 
-def over_http(issuer: ScriptedIssuer, clock: Clock) -> tuple[OidcVerifier, JwksCache]:
+def over_http(issuer: ScriptedIssuer, clock: Clock) -> tuple[UserTokenVerifier, JwksCache]:
     settings = OidcSettings(
         issuer=issuer.issuer, audience=AUDIENCE, jwks_ttl=100, dangerously_allow_insecure_http=True
     )
     cache = JwksCache(settings, clock=clock)
-    return OidcVerifier(settings, cache, clock=Clock(NOW)), cache
+    return UserTokenVerifier(settings, cache, clock=Clock(NOW)), cache
 
 
 @pytest.mark.usefixtures("no_blocking")

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.phases import Event, Phase
-from openshell_files_gateway.simulation.core.sandbox_message import changed_by, new_message, say_unheeded
+from openshell_files_gateway.simulation.core.sandbox_message import (
+    add_ignored_fields,
+    changed_by,
+    new_message,
+)
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2
 
 PHASES = tuple(phases.READINESS)
@@ -82,7 +86,7 @@ def test_whatever_happens_a_sandbox_that_is_deleted_stays_so(events: list[Event]
 def test_what_callers_see_follows_the_phase(events: list[tuple[Event, str]]) -> None:
     """SBX-8: one condition "Ready", whose time is that of the last change of the phase."""
     message = new_message("id", "name", "default", 1.0)
-    say_unheeded(message, ["policy"])
+    add_ignored_fields(message, ["policy"])
     now, entered = 1.0, 1.0
     for event, why in events:
         now += 1

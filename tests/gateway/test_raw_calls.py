@@ -71,7 +71,7 @@ async def test_metadata_that_is_larger_than_the_gateway_takes(
             code, message = await asyncio.wait_for(call.status(), 30)
         if refused:
             # gRPC notices some of it itself, and hands the call on all the same: whose answer is first is what counts.
-            said = "bytes of metadata, at most" if code == INVALID else "metadata size exceeds"
+            said = "bytes of metadata; send at most" if code == INVALID else "metadata size exceeds"
             assert code in {INVALID, EXHAUSTED}
             assert said in message
             assert str(MAX_METADATA_BYTES) in message

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirectory
 from openshell_files_gateway.simulation.core.sandbox_message import new_message
-from openshell_files_gateway.simulation.core.sandbox_requests import SandboxWish
+from openshell_files_gateway.simulation.core.sandbox_requests import RequestedSandbox
 from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
 from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError
 from openshell_files_protocol.errors import TransferError
@@ -72,7 +72,7 @@ class FakeSessions:
     turned_away: list[str] = field(default_factory=list[str])
     closed: list[str] = field(default_factory=list[str])
 
-    def turn_away(self, sandbox_id: str, reason: str) -> None:
+    def fail_waiting(self, sandbox_id: str, reason: str) -> None:
         assert reason
         self.turned_away.append(sandbox_id)
 
@@ -121,7 +121,7 @@ class Scene:
     lifecycle: SandboxLifecycle
 
     async def create(self, name: str = "a", request: AdmittedRequest | None = None) -> Sandbox:
-        return await self.lifecycle.create(wish(name), request)
+        return await self.lifecycle.create(requested(name), request)
 
     async def ready(self, name: str = "a") -> Sandbox:
         """Make a sandbox, whose supervisor connects."""
@@ -144,8 +144,8 @@ def phase_name(phase: phases.Phase) -> str:
     return sandboxes_pb2.SandboxPhase.Name(phase).removeprefix("SANDBOX_PHASE_")
 
 
-def wish(name: str) -> SandboxWish:
-    return SandboxWish(name, "default", sandboxes_pb2.SandboxSpec(), {"k": "v"}, {"n": "w"})
+def requested(name: str) -> RequestedSandbox:
+    return RequestedSandbox(name, "default", sandboxes_pb2.SandboxSpec(), {"k": "v"}, {"n": "w"})
 
 
 async def reason_of(work: Awaitable[object]) -> Reason:
@@ -481,7 +481,7 @@ async def test_a_name_of_the_configuration_that_was_used_before(tmp_path: Any) -
     lifecycle = SandboxLifecycle(
         directory, SandboxStore(tmp_path / "db"), None, FakeSessions(), max_sandboxes=4
     )
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         await lifecycle.load()
     await lifecycle.aclose()
 
@@ -492,7 +492,7 @@ async def test_the_end_of_the_gateway_leaves_sandboxes_as_they_are(tmp_path: Any
     directory = SandboxDirectory([], Everybody())
     lifecycle = SandboxLifecycle(directory, store, driver, FakeSessions(), max_sandboxes=4)
     await lifecycle.load()
-    made = await lifecycle.create(wish("a"), None)
+    made = await lifecycle.create(requested("a"), None)
     await until(lambda: driver.running, "it runs")
     driver.hold("remove")
     deleting = asyncio.create_task(lifecycle.delete(made))

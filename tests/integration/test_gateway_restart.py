@@ -162,7 +162,7 @@ async def test_a_gateway_killed_during_fifty_transfers(kept: tuple[DevStack, Pat
         assert gateway_of(stack).pid != first.pid
         await calls.ready("made-one")
         await calls.ready("made-two")
-        assert len(logged(root, "supervisor found again")) == 2
+        assert len(logged(root, "supervisor taken over")) == 2
         for name in ("made-one", "made-two"):
             await calls.delete(name)
     assert {entry for entry in os.listdir(root / "made") if not entry.startswith("gateway.db")} == set()

@@ -9,7 +9,11 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
 def test_every_method_has_its_path_and_no_other_has() -> None:
     (service,) = openshell_pb2.DESCRIPTOR.services_by_name.values()
-    paths = {value for name, value in vars(methods).items() if name.isupper() and name != "SERVICE"}
+    paths = {
+        value
+        for name, value in vars(methods).items()
+        if name.isupper() and name not in {"SERVICE", "DEFAULT_WORKSPACE"}
+    }
     assert service.full_name == methods.SERVICE
     assert paths == {f"/{service.full_name}/{method.name}" for method in service.methods}
 

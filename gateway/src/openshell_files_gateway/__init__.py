@@ -1,6 +1,7 @@
 """Reference gateway for OpenShell's streaming file transfer.
 
-Layers, from the inside out: `core` holds the rules and knows neither gRPC nor
-asyncio nor a clock; `auth` decides who is asking; `relay` connects callers
-with supervisors; `rpc` translates gRPC calls; `dev` is the development stack.
+`files` implements the file methods, `relay` connects callers with supervisors,
+`auth` authenticates callers, `server` runs the steps of every call. `simulation`
+completes the simulation (sandboxes, commands), `dev` is the development stack.
+A folder named `core` holds rules without gRPC, asyncio, files or a clock.
 """

@@ -27,7 +27,7 @@ ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file; environment variables win over it.", envvar="OPENSHELL_CONFIG")
 ]
 
-#: Exit status for a configuration that is refused, as for wrong usage.
+#: Exit status for a refused configuration; the same as for wrong usage.
 REFUSED = 2
 
 
@@ -99,7 +99,7 @@ def demo(
 
 @app.command("sandbox-token")
 def sandbox_token(sandbox_id: str, config: ConfigOption = None) -> None:
-    """Print a supervisor's token for a sandbox of the configuration."""
+    """Print a token for the supervisor of a configured sandbox."""
     settings = _settings(config, None)
     if sandbox_id not in {sandbox.id for sandbox in settings.sandboxes}:
         named = [
@@ -140,5 +140,5 @@ def _refuse(error: ConfigurationError) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line."""
     app()

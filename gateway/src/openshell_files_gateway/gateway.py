@@ -1,4 +1,4 @@
-"""Puts the gateway together from its settings."""
+"""Assembles the gateway from its settings, starts it and stops it."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ from openshell_files_gateway.simulation.store import SandboxStore, StoreError
 
 log = structlog.get_logger("openshell_files_gateway")
 
-#: Calls that any connection may have open; RFC 9113 §6.5.2 advises no fewer than 100.
+#: Least limit on open calls per connection; RFC 9113 §6.5.2 advises at least 100.
 _LEAST_STREAMS: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatistics:
-    """What a gateway holds now, and counts since its start."""
+    """Statistics of the gateway's parts: current numbers, and counts since its start."""
 
     broker: BrokerStatistics
     relays: Counter[RelayState]
@@ -66,7 +66,7 @@ class GatewayStatistics:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is connected, and nothing runs or waits."""
+        """True if no supervisor is connected, and no operation runs or waits."""
         broker = self.broker
         held = (
             broker.sessions.current,
@@ -84,19 +84,20 @@ class GatewayStatistics:
 
 
 class Gateway:
-    """Everything the gateway owns, and the order in which it starts and stops.
+    """All parts of a gateway, and the order in which they start and stop.
 
     Args:
         settings: the configuration.
-        access: who gets in, made from the same settings.
-        lifeline: a descriptor whose end stops the supervisors that this
-            gateway starts; None if they outlive it.
+        access: authentication and authorization, made from the same settings.
+        lifeline: descriptor of a pipe that stops the supervisors which this
+            gateway starts, when its other end closes; None if they outlive
+            the gateway.
     """
 
     def __init__(self, settings: GatewaySettings, access: Access, *, lifeline: int | None = None) -> None:
         self._settings = settings
         self._access = access
-        #: Whether it has listened: one that could not has nothing to say of its end.
+        #: True once it listens; a gateway that could not start logs no end.
         self._serves = False
         relay = settings.relay
         directory = SandboxDirectory(map(_configured, settings.sandboxes), access.membership)
@@ -125,10 +126,10 @@ class Gateway:
                 max_total=limits.max_transfers,
                 max_per_sandbox=limits.max_transfers,
                 share=limits.principal_share,
-                what="uploads that have said nothing yet",
+                what="uploads without a first message",
             )
         )
-        # A command may run for days, so nobody waits for its slot.
+        # A command may run for days, so no call waits for its slot.
         self._commands = Slots(
             TransferLimits(
                 max_total=limits.max_commands,
@@ -200,8 +201,8 @@ class Gateway:
             The address, HOST:PORT.
 
         Raises:
-            ConfigurationError: the address, a TLS file or the database cannot
-                be used.
+            ConfigurationError: the address is not available, or a TLS file or
+                the database cannot be opened.
         """
         try:
             await self._lifecycle.load()
@@ -231,10 +232,11 @@ class Gateway:
         return endpoint
 
     async def stop(self) -> None:
-        """Refuse what is new, let what runs finish, end; all within the stop timeout (RLY-8).
+        """Refuse new calls, wait for the running ones, and end; all within the stop timeout (RLY-8).
 
-        Relays are calls of their own, so transfers go on although the
-        sessions have ended. What is cut at the end can be resumed.
+        Relays are calls of their own, so transfers continue after the
+        supervisors' sessions have ended. A caller can resume an upload that
+        the timeout interrupts.
         """
         loop = asyncio.get_running_loop()
         budget = self._settings.server.stop_timeout
@@ -247,12 +249,12 @@ class Gateway:
 
         if self._serves:
             log.info("gateway stops", stop_timeout=budget, running=running)
-        # Before the first refusal, so that who looks at health sends no call into it.
+        # Before the first refusal, so that callers who check health first send no call that is refused.
         self._public.refuse_soon()
-        # Callers are told why they are refused as long as somebody is left who
-        # waits for a supervisor.
+        # While callers wait for a supervisor, new calls still get a status
+        # with a reason.
         await self._broker.drain(min(budget / 2, self._settings.relay.claim_timeout))
-        # Before the server's own timer, which is made after this one.
+        # Fires before the server's own timer, which is created later.
         timer = loop.call_at(deadline, count)
         try:
             await self._server.stop(max(0.0, deadline - loop.time()))
@@ -264,11 +266,11 @@ class Gateway:
             await self._access.aclose()
         if self._serves:
             log.info("gateway stopped", running=running, cut=cut)
-        # grpc.aio finishes its own callbacks a turn of the loop later.
+        # grpc.aio runs its last callbacks one turn of the loop later.
         await asyncio.sleep(0)
 
     def statistics(self) -> GatewayStatistics:
-        """Return what is held now."""
+        """Return the statistics of all parts."""
         return GatewayStatistics(
             self._broker.statistics(),
             self._pool.statistics(),
@@ -279,7 +281,7 @@ class Gateway:
         )
 
     def _running(self) -> int:
-        """Return how many transfers and commands run."""
+        """Return the number of running transfers and commands."""
         return self._transfers.statistics().active + self._commands.statistics().active
 
     def _supervisor_failed(self, sandbox_id: str, why: str) -> None:
@@ -287,9 +289,9 @@ class Gateway:
 
 
 def _streams_per_connection(settings: GatewaySettings) -> int:
-    """Return how many calls one connection may have open: all of a supervisor's, and as many as callers are used to.
+    """Return the limit on open calls per connection: enough for every call of one supervisor.
 
-    A supervisor has its session, a relay for whatever runs or waits in its sandbox, and idle relays.
+    A supervisor has its session, one relay for each operation that runs or waits in its sandbox, and idle relays.
     """
     limits, relay = settings.limits, settings.relay
     needed = (
@@ -312,7 +314,7 @@ def _configured(settings: SandboxSettings) -> Sandbox:
 
 
 def _database(settings: GatewaySettings) -> Path | None:
-    """Return the file of the database; None if there is nothing to remember."""
+    """Return the file of the database; None if the gateway makes no sandboxes and needs none."""
     if settings.database_url is not None:
         return database_path(settings.database_url)
     directory = settings.compute.directory
@@ -323,7 +325,7 @@ def _process_options(settings: GatewaySettings, directory: Path, lifeline: int |
     compute: ComputeSettings = settings.compute
     tls_ca = None if settings.tls.disabled else compute.tls_ca or settings.tls.certificate
     return ProcessOptions(
-        # Supervisors have a working directory of their own choice.
+        # Absolute, because supervisors change their working directory.
         directory=directory.absolute(),
         command=[command("openshell-supervisor-sim"), "run"],
         arguments=compute.supervisor_arguments,
@@ -334,11 +336,11 @@ def _process_options(settings: GatewaySettings, directory: Path, lifeline: int |
 
 
 def _owner(user: str) -> tuple[int, int]:
-    """Return the numbers of a user of this machine.
+    """Return user and group id of a user of this machine.
 
     Raises:
-        ConfigurationError: there is no such user, or this process cannot give
-            files to it.
+        ConfigurationError: the user does not exist, or this process may not
+            start processes of that user.
     """
     try:
         entry = pwd.getpwnam(user)

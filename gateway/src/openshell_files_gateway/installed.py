@@ -1,4 +1,4 @@
-"""Programs that are installed together with the gateway."""
+"""Finds the programs that are installed together with the gateway."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the programs of this project share as processes: log output, signals, standard streams, a secret in a file."""
+"""Code that the programs share as processes: tasks, log output, signals, standard streams, the agent's secret."""

@@ -1,8 +1,8 @@
-"""How gateway and an agent behind a port know each other (FRM-8).
+"""The shared secret of the gateway and an agent behind a port, and the proofs of it (FRM-8).
 
-Whatever runs in the sandbox can reach the agent's port, or take it before the
-agent does. So both have a secret and prove it over a nonce of each; neither
-sends it.
+Every process in the sandbox can connect to the agent's port, or listen on it
+before the agent does. So gateway and agent share a secret, and each proves that
+it knows the secret with an HMAC over a nonce of both; neither sends the secret.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 NONCE_BYTES: Final = 32
 
-#: Shorter ones can be guessed from one recorded proof.
+#: A shorter secret could be found by brute force from one recorded proof.
 MIN_SECRET_BYTES: Final = 32
 _MAX_FILE_BYTES: Final = 64 * 1024
 
@@ -26,7 +26,7 @@ _GATEWAY: Final = b"openshell-files gateway"
 
 
 class SecretError(Exception):
-    """The file with the secret cannot be used; the text says why and never holds it."""
+    """The file with the secret cannot be used; the message has the cause, and never the secret."""
 
 
 def new_nonce() -> bytes:
@@ -35,37 +35,38 @@ def new_nonce() -> bytes:
 
 
 def agent_proof(secret: bytes, gateway_nonce: bytes, agent_nonce: bytes) -> bytes:
-    """Return what only an agent with the secret can say."""
+    """Return the agent's proof of the secret."""
     return _proof(secret, _AGENT, gateway_nonce, agent_nonce)
 
 
 def gateway_proof(secret: bytes, gateway_nonce: bytes, agent_nonce: bytes) -> bytes:
-    """Return what only a gateway with the secret can say."""
+    """Return the gateway's proof of the secret."""
     return _proof(secret, _GATEWAY, gateway_nonce, agent_nonce)
 
 
 def is_proof(expected: bytes, given: bytes) -> bool:
-    """Compare proofs without telling by the time it takes how far they agree."""
+    """Return True if two proofs are equal, in constant time."""
     return hmac.compare_digest(expected, given)
 
 
 def _proof(secret: bytes, role: bytes, gateway_nonce: bytes, agent_nonce: bytes) -> bytes:
     for nonce in (gateway_nonce, agent_nonce):
         if len(nonce) != NONCE_BYTES:
-            # Of fixed length, or two different pairs could look the same.
+            # With nonces of any length, two different pairs could be the same bytes.
             raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
     return hmac.new(secret, role + gateway_nonce + agent_nonce, hashlib.sha256).digest()
 
 
 def load_secret(path: Path) -> bytes:
-    """Read the secret that gateway and agent share.
+    """Read the shared secret.
 
     Args:
-        path: a file of at least 32 bytes of text, for example of
-            `openssl rand -hex 32`; white space around it does not count.
+        path: file with at least 32 bytes of text, for example from
+            `openssl rand -hex 32`; white space around it is ignored.
 
     Raises:
-        SecretError: it cannot be read, is too short, or others may read it.
+        SecretError: the file cannot be read, the secret is too short, or other
+            users may read it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -75,7 +76,7 @@ def load_secret(path: Path) -> bytes:
     except OSError as error:
         raise SecretError(f"{path}: {error.strerror}") from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise SecretError(f"{path}: others may use it (mode {stat.S_IMODE(mode):04o}); chmod 600")
+        raise SecretError(f"{path}: other users may access it (mode {stat.S_IMODE(mode):04o}); chmod 600")
     secret = content.strip()
     if len(secret) < MIN_SECRET_BYTES:
         raise SecretError(f"{path}: holds {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed")

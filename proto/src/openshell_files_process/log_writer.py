@@ -1,9 +1,9 @@
-"""Writes log lines without ever blocking who logs.
+"""Writes log lines from a thread, so that logging never blocks.
 
-A pipe that nobody reads, a terminal that was stopped, a disk that hangs: a
-write to standard error may block for ever. An event loop that logs would then
-answer nobody and hear no signal. So lines go into a bounded queue, a thread
-writes them, and lines that find the queue full are counted and left out.
+A write to standard error may block for ever: a pipe without a reader, a stopped
+terminal, a hung disk. An event loop that blocks on it serves no call and handles
+no signal. So lines go into a bounded queue, a thread writes them, and lines that
+do not fit are counted and dropped.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Final
 
 from openshell_files_protocol.limits import MIB
 
-#: Lines that wait for a slow reader: a few thousand.
+#: Size of the queue: a few thousand lines.
 QUEUE_BYTES: Final = MIB
 
-#: How long the end of the process waits for lines that are not written yet.
-FAREWELL_SECONDS: Final = 1.0
+#: Longest wait for queued lines at the end of the process.
+DRAIN_SECONDS: Final = 1.0
 
 
 class LogWriter:
-    """A text stream for loggers; `write` never blocks once the thread runs.
+    """A text stream for loggers whose `write` does not block once the thread runs.
 
-    Until `start` is called lines are written at once, since a process may have
-    to do something before it has threads.
+    Before `start`, lines are written directly, since a process may have steps
+    that must precede its first thread.
 
     Args:
-        descriptor: where lines go; None throws them away.
-        notice: makes the line that says how many lines were left out.
-        max_bytes: of lines that wait.
+        descriptor: descriptor that lines are written to; None drops them.
+        notice: returns the line about a number of dropped lines.
+        max_bytes: size of the queue.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> int:
-        """Take a line, or several; returns the number of characters, as text streams do."""
+        """Write one or more lines; return the number of characters, as text streams do."""
         data = text.encode("utf-8", "backslashreplace")
         if self._thread is None:
             self._put(data)
@@ -67,20 +67,20 @@ class LogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: whoever logs must not wait for the writing."""
+        """Do nothing, since a logger must not wait for the thread."""
 
     def start(self) -> None:
-        """Write in a thread from now on. May be called more than once."""
+        """Start the thread that writes; idempotent."""
         with self._changed:
             if self._thread is not None:
                 return
-            # A daemon: a write that blocks must not keep the process alive.
+            # A daemon, because a blocked write must not keep the process alive.
             self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
         atexit.register(self.drain)
 
-    def drain(self, seconds: float = FAREWELL_SECONDS) -> bool:
-        """Wait until everything is written; whether it was within so many seconds."""
+    def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
+        """Wait up to `seconds` until all lines are written; return True if they are."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not (self._lines or self._writing or self._left_out), timeout=seconds
@@ -98,19 +98,19 @@ class LogWriter:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines or self._left_out)
-                # Several lines in one system call, each of them whole.
+                # All queued lines in one system call; no line is split.
                 batch = b"".join(self._lines) or self._say_left_out()
                 self._lines.clear()
                 self._writing = True
             self._put(batch)
             with self._changed:
-                # What is being written still takes up its room.
+                # A batch leaves the queue's count only after it was written.
                 self._waiting_bytes = sum(map(len, self._lines))
                 self._writing = False
                 self._changed.notify_all()
 
     def _put(self, data: bytes) -> None:
-        """Write everything; what cannot be written is lost, as nobody is left to tell."""
+        """Write all bytes; drop them on an error, which cannot be reported anywhere."""
         if self._descriptor is None:
             return
         view = memoryview(data)
@@ -118,7 +118,7 @@ class LogWriter:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except BlockingIOError:
-                # The other end made the pipe non-blocking.
+                # Another process made the shared pipe non-blocking.
                 select.select((), (self._descriptor,), ())
             except OSError:
                 return

@@ -1,7 +1,7 @@
-"""What the gateway's and the supervisor's processes have in common.
+"""Process setup of the gateway and the supervisor: allocator, garbage collector, logs, stop signals.
 
-Not part of the protocol; it lives here because both depend on this package
-and neither on the other. Needs the extra `server`.
+It is in this distribution because both programs depend on it and not on each
+other. Requires the extra `server`.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-#: New containers before the collector looks at the young ones. A message is a
-#: few dozen, so the default of 700 looks every couple of messages.
+#: Threshold of the garbage collector's first generation, in new containers. A
+#: message has a few dozen, so the default of 700 collects every few messages.
 _YOUNG_OBJECTS: Final = 10_000
 
-# gRPC writes lines of its own to descriptor 2, one for every TLS handshake that
-# fails. Strangers could fill a pipe that nobody reads, and whichever of gRPC's
-# threads writes would then wait for ever, also one that the end of the process
-# waits for. Here and not in a function, since gRPC looks when it is imported;
-# who sets the variable wants the lines.
+# gRPC writes lines of its own to descriptor 2, one for every failed TLS
+# handshake. Any peer could fill a pipe without a reader that way, and block
+# gRPC's threads for ever, even one that the end of the process joins. At module
+# level, since gRPC reads the variable at import; a value in the environment
+# stays in effect.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 LogFormat = Literal["console", "json"]
 
 
 def tune_allocator() -> bool:
-    """Keep glibc from giving every chunk's buffer back to the kernel.
+    """Keep glibc from returning every chunk's buffer to the kernel.
 
     A buffer above the mmap threshold costs a mapping, a page fault per 4 KiB
-    and an unmapping, for every chunk. Kept, it costs nothing; the process
-    holds on to what it needed at its peak, which is bounded by the buffers
-    that ARCHITECTURE.md lists. Few arenas keep that peak from being held once
-    per thread.
+    and an unmapping, for every chunk. A buffer that stays in the heap costs
+    nothing; the process then keeps its peak of memory, which the buffers in
+    ARCHITECTURE.md limit. Few arenas keep that peak from existing once per
+    thread.
 
     Returns:
-        Whether the C library could be told; another one is left alone.
+        True if the C library accepted the settings; False for another library.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -67,29 +67,30 @@ def tune_allocator() -> bool:
 
 
 def settle_heap() -> None:
-    """Take what the start made out of the garbage collector's sight; call it once everything runs.
+    """Exclude the objects of the start from garbage collection. Call it once the server runs.
 
-    Modules, settings and descriptors stay until the end. Looking through them
-    for cycles, again and again, took a sixteenth of a gateway's CPU time while
-    it did nothing but pass content on.
+    Modules, settings and descriptors live until the end of the process.
+    Scanning them for cycles took a sixteenth of a gateway's CPU time while it
+    forwarded content.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
 
 
-#: Of this process, once its logs are configured.
+#: The log writers of this process; empty until `configure_logs`.
 _log_writers: Final[list[LogWriter]] = []
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
     """Write structured logs to standard error.
 
-    From `wait_for_stop` on, a standard error that takes nothing holds nobody
-    up: lines wait in a bounded queue, and what finds it full is counted.
+    From `wait_for_stop` on, a blocked standard error does not block the
+    process: lines wait in a bounded queue, and lines that do not fit are
+    counted and dropped.
 
     Args:
-        log_format: lines for people, or one JSON object per line.
+        log_format: ``console`` for a terminal, ``json`` for one object per line.
         level: least level, e.g. ``info``.
     """
     stderr: TextIO | None = sys.stderr  # None if the process was started without
@@ -108,7 +109,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     ]
 
     def left_out(count: int) -> str:
-        """Make the line about lines that found the queue full."""
+        """Return the line about dropped lines."""
         event: structlog.typing.EventDict = {"event": "log lines were left out", "lines": count}
         for processor in (structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso")):
             event = processor(None, "warning", event)
@@ -122,8 +123,8 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", writer)),
         cache_logger_on_first_use=True,
     )
-    # What libraries and the agent log through the standard library comes out
-    # the same way, with the transfer id of the call it belongs to.
+    # Libraries and the agent log with the standard library; their lines get the
+    # same format, with the transfer id of their call.
     handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -132,13 +133,13 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO))
-    # Every request for the issuer's keys would be a line.
+    # httpx logs every request for the issuer's keys at INFO.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     _log_what_python_would_print()
 
 
 def _log_what_python_would_print() -> None:
-    """Send what the interpreter writes to standard error by itself the same way: it must not wait either."""
+    """Log the messages that the interpreter itself would write to standard error, where a write could block."""
     logger = logging.getLogger("python")
 
     def thread_failed(failure: threading.ExceptHookArgs) -> None:
@@ -159,18 +160,18 @@ def _log_what_python_would_print() -> None:
 
 
 async def wait_for_stop(*, stdin_closes: bool = False) -> str:
-    """Wait until the process is asked to stop.
+    """Wait for a request to stop: SIGINT, SIGTERM or the end of standard input.
 
-    From here on logs are written by a thread: a loop that is to hear a signal
-    must not wait for whoever reads standard error.
+    From here on a thread writes the logs, since a blocked standard error must
+    not keep the loop from handling a signal.
 
     Args:
-        stdin_closes: also stop when standard input ends. Whoever started the
-            process holds the other end, so it stops even if that one is
-            killed.
+        stdin_closes: also stop at the end of standard input. If the parent
+            process has the other end of that pipe, this process stops even
+            when the parent is killed.
 
     Returns:
-        What asked: the name of the signal, or ``stdin``.
+        The cause: the name of the signal, or ``stdin``.
     """
     for writer in _log_writers:
         writer.start()
@@ -194,7 +195,7 @@ async def wait_for_stop(*, stdin_closes: bool = False) -> str:
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, ask: Callable[[str], None]) -> int | None:
-    """Ask when standard input ends; returns the descriptor that is watched."""
+    """Call `ask` at the end of standard input; return the watched descriptor."""
     stdin: TextIO | None = sys.stdin  # None if the process was started without
     if stdin is None:
         ask("stdin")
@@ -204,8 +205,8 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, ask: Callable[[str], None]) ->
     try:
         loop.add_reader(descriptor, _at_end, descriptor, ask)
     except PermissionError:
-        # A file, or /dev/null: it cannot be waited for, and nobody holds the
-        # other end.
+        # A regular file or /dev/null: the loop cannot watch it, and it has no
+        # other end that could close.
         ask("stdin")
         return None
     return descriptor
@@ -216,7 +217,7 @@ def _at_end(descriptor: int, ask: Callable[[str], None]) -> None:
         ended = not os.read(descriptor, 4096)
     except BlockingIOError:
         return
-    except OSError:  # of a terminal that was closed, for one
+    except OSError:  # for example, a closed terminal
         ended = True
     if ended:
         ask("stdin")

@@ -1,11 +1,10 @@
-"""Standard input, output and error of a command, whatever they are.
+"""Makes standard input, output and error of a command safe to use, even if they are closed or full.
 
-Not part of the protocol; it lives here because all commands depend on this
-package. It imports only the standard library, so that a command can use it
-before its heavy imports.
+It is in this distribution because all commands depend on it. It imports only
+the standard library, so that a command can use it before its heavy imports.
 
-The rule: a report that cannot be written does not change what happened. So a
-stream that is closed, full, or encodes no `é` never ends a command with a
+A failed write of a report must not change the outcome of a command. So a stream
+that is closed, full, or cannot encode a character never ends a command with a
 traceback; `say` returns the error instead, and the command decides.
 """
 
@@ -18,12 +17,12 @@ from typing import TextIO
 
 
 def hold_standard_streams() -> None:
-    """Give a process that was started with closed descriptors streams that fail in order.
+    """Replace closed standard descriptors by ones whose every use is an error.
 
-    Without this, the next file that the process opens gets the free number,
-    and a library that logs to descriptor 2 writes into that file. Python sets
-    `sys.stdout` and its like to None then, so `print` loses its text without
-    an error.
+    Otherwise the next file that the process opens gets the free number, and a
+    library that logs to descriptor 2 writes into that file. Python sets
+    `sys.stdout` etc. to None for closed descriptors, so `print` drops its text
+    without an error.
     """
     for number in range(3):
         try:
@@ -33,7 +32,7 @@ def hold_standard_streams() -> None:
     stdin: TextIO | None = sys.stdin
     stdout: TextIO | None = sys.stdout
     stderr: TextIO | None = sys.stderr
-    # They live as long as the process.
+    # These files stay open for the life of the process.
     if stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if stdout is None:
@@ -42,12 +41,12 @@ def hold_standard_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the terminal's encoding does not have is shown as `\xe9`.
+            # A character that the terminal cannot encode is written as `\xe9`.
             stream.reconfigure(errors="backslashreplace")
 
 
 def _stand_in(number: int) -> None:
-    """Take the place of a closed descriptor with a pipe's wrong end: every use of it is an error."""
+    """Occupy a closed descriptor with the wrong end of a pipe, so that every use of it is an error."""
     reading, writing = os.pipe()
     os.dup2(writing if number == 0 else reading, number)
     for end in (reading, writing):
@@ -61,11 +60,11 @@ def say(stream: TextIO, text: str) -> OSError | None:
 
     Args:
         stream: standard output or error.
-        text: without the line's end. Characters that the stream's encoding
-            does not have are written as `\xe9` and the like.
+        text: the line without its end. Characters that the stream cannot
+            encode are written as escapes such as `\xe9`.
 
     Returns:
-        Why the line could not be written; None if it was.
+        The error of the write; None if it succeeded.
     """
     encoding = stream.encoding or "utf-8"
     try:
@@ -74,6 +73,6 @@ def say(stream: TextIO, text: str) -> OSError | None:
     except OSError as error:
         return error
     except ValueError as error:
-        # Python says so of a stream object that was closed.
+        # Python raises it for a closed stream object.
         return OSError(str(error))
     return None

@@ -1,13 +1,14 @@
-"""What both ends of a file transfer have to agree on.
+"""The protocol that both ends of a file transfer share.
 
 * `pb`: the messages, generated from the .proto files.
 * `framing`: length-delimited frames and relay frames.
-* `digests`: what content is compared by.
-* `chunks`: the one message that is on every byte's way, without a copy.
-* `reasons`, `errors`: the error table, and the exception that carries a row.
-* `methods`: the RPCs by path.
+* `chunks`: encodes and decodes content messages without copies.
+* `digests`: the digest algorithms.
+* `reasons`, `errors`: the error table, and the exception for a row of it.
+* `methods`: the paths of the RPCs.
+* `endpoints`: parses the address of a gateway.
 * `durations`: seconds and `google.protobuf.Duration`.
-* `limits`: sizes, times and the channel settings that go with them.
+* `limits`: sizes, times and channel settings.
 
-Nothing here knows gRPC, asyncio, files or a clock.
+The package uses no gRPC, asyncio, files or clock.
 """

@@ -1,9 +1,9 @@
-"""The content messages, encoded and decoded without protobuf's copies.
+"""Encodes and decodes content messages without protobuf's copies.
 
-`UploadFileRequest` and `DownloadFileResponse` use the same numbers for
-content (`chunk` = 2, `data` = 10), so one codec serves both directions. What
-it writes is byte for byte what protobuf would write; what it cannot read in
-one glance (unknown fields, another field order) it leaves to protobuf.
+`UploadFileRequest` and `DownloadFileResponse` use the same field numbers for
+content (`chunk` = 2, `data` = 10), so one codec serves both directions. It
+writes the same bytes as protobuf. Unusual but valid encodings (unknown fields,
+another order of fields) are left to protobuf's parser.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _DATA: Final = tag(2, WIRE_LEN)
 _CRC: Final = tag(3, WIRE_I32)
 _HOLE: Final = tag(4, WIRE_VARINT)
 
-#: In a FileRelayRequest (`upload`) and in a FileRelayResponse (`download`)
-#: the caller's message is field 2.
+#: Field 2 of a FileRelayRequest (`upload`) and of a FileRelayResponse
+#: (`download`) is the caller's message.
 _EMBEDDED: Final = tag(2, WIRE_LEN)
 
 
@@ -41,11 +41,11 @@ class Chunk:
     """Content at a place in the file.
 
     Attributes:
-        offset: first byte, from the start of the file; None for a plain
-            `chunk`, which follows the one before.
+        offset: position in the file in bytes; None for a plain `chunk`, which
+            follows the chunk before.
         data: the content; a view into the received message.
-        crc32c: as sent; None for a plain `chunk`.
-        hole_bytes: zero bytes that need no storage; `data` is empty then.
+        crc32c: checksum from the message; None for a plain `chunk`.
+        hole_bytes: size of a hole (zero bytes without storage); `data` is empty then.
     """
 
     offset: int | None
@@ -64,16 +64,16 @@ def crc32c(data: bytes | memoryview, before: int = 0) -> int:
 
     Args:
         data: the bytes.
-        before: the CRC-32C of bytes in front of them, to get that of both.
+        before: CRC-32C of the bytes in front of `data`; the result covers both.
     """
-    # The extension takes nothing but bytes. The copy costs less than half of
-    # the checksum itself.
+    # google_crc32c accepts only bytes. The copy costs less than half of the
+    # checksum itself.
     whole = data if isinstance(data, bytes) else bytes(data)
     return cast("int", google_crc32c.extend(before, whole))  # pyright: ignore[reportUnknownMemberType]
 
 
 def encode_chunk(offset: int, data: bytes | memoryview, checksum: int) -> list[bytes | memoryview]:
-    """Encode a message whose payload is `data` = FileChunk, as segments."""
+    """Encode a message with a FileChunk in `data`, as segments."""
     head = b"" if offset == 0 else _OFFSET + encode_varint(offset)
     if len(data):
         head += _DATA + encode_varint(len(data))
@@ -82,7 +82,7 @@ def encode_chunk(offset: int, data: bytes | memoryview, checksum: int) -> list[b
 
 
 def encode_hole(offset: int, hole_bytes: int) -> bytes:
-    """Encode a message whose payload is a FileChunk without content."""
+    """Encode a message with a FileChunk that is a hole."""
     body = b"" if offset == 0 else _OFFSET + encode_varint(offset)
     if hole_bytes:
         body += _HOLE + encode_varint(hole_bytes)
@@ -90,7 +90,7 @@ def encode_hole(offset: int, hole_bytes: int) -> bytes:
 
 
 def encode_plain(data: bytes | memoryview) -> list[bytes | memoryview]:
-    """Encode a message whose payload is `chunk`, as segments."""
+    """Encode a message with a plain `chunk`, as segments."""
     return [_PLAIN + encode_varint(len(data)), data]
 
 
@@ -103,8 +103,8 @@ def embedded(frame: memoryview) -> memoryview | None:
     """Return the caller's message inside a relay message.
 
     Returns:
-        A view, or None if the frame is something else or not plain enough to
-        tell; then protobuf has to parse it.
+        A view; None if the frame is another one, or has an encoding that only
+        protobuf's parser reads.
     """
     return _only_field(frame, _EMBEDDED)
 
@@ -113,8 +113,8 @@ def decode_chunk(message: bytes | memoryview) -> Chunk | None:
     """Decode a content message.
 
     Returns:
-        The chunk, or None if the message is something else or not plain
-        enough to tell; then protobuf has to parse it.
+        The chunk; None if the message is another one, or has an encoding that
+        only protobuf's parser reads.
     """
     view = memoryview(message)
     body = _only_field(view, _PLAIN)
@@ -125,7 +125,7 @@ def decode_chunk(message: bytes | memoryview) -> Chunk | None:
 
 
 def _only_field(view: memoryview, wanted: bytes) -> memoryview | None:
-    """Return the body of a message that consists of one length-delimited field."""
+    """Return the content of the one length-delimited field that a message consists of; None for other messages."""
     if not view or view[0] != wanted[0]:
         return None
     length = decode_length(view, 1)
@@ -135,7 +135,7 @@ def _only_field(view: memoryview, wanted: bytes) -> memoryview | None:
 
 
 def _decode_file_chunk(body: memoryview) -> Chunk | None:
-    """Decode the fields of a FileChunk if they come once each, in order."""
+    """Decode a FileChunk whose fields are in order, each at most once; None for other encodings."""
     offset = checksum = hole = position = last = 0
     data: memoryview = body[:0]
     try:

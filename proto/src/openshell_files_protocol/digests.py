@@ -1,4 +1,4 @@
-"""The digests of content: one table of algorithms, and a hasher that takes runs of zeros (DIG-1).
+"""The digests of content: a table of algorithms, and a hasher for content with holes (DIG-1).
 
 To add an algorithm, add its number to files.proto and its row to `HASHERS`.
 """
@@ -21,35 +21,35 @@ _ZEROS: Final = bytes(MIB)
 
 
 class DigestAlgorithm(Enum):
-    """How a digest is computed; the value is the number on the wire."""
+    """A digest algorithm; the value is its number on the wire."""
 
     SHA256 = files_pb2.DIGEST_ALGORITHM_SHA256
     BLAKE3 = files_pb2.DIGEST_ALGORITHM_BLAKE3
 
     @classmethod
     def known(cls, number: int) -> DigestAlgorithm | None:
-        """Return the algorithm with a number; None if it is not known here."""
+        """Return the algorithm with a number; None for an unknown number."""
         return next((algorithm for algorithm in cls if algorithm.value == number), None)
 
     @classmethod
     def all_known(cls, numbers: Iterable[int]) -> tuple[DigestAlgorithm, ...]:
-        """Return those of some numbers that are known here, in their order."""
+        """Return the known algorithms among some numbers, in their order."""
         found = (cls.known(number) for number in numbers)
         return tuple(algorithm for algorithm in found if algorithm is not None)
 
     @property
     def wire(self) -> files_pb2.DigestAlgorithm.ValueType:
-        """The number, as a message takes it."""
+        """The number, with the type that messages use."""
         return files_pb2.DigestAlgorithm.ValueType(self.value)
 
     @property
     def word(self) -> str:
-        """The name for people and settings."""
+        """The name in messages and settings."""
         return self.name.lower()
 
 
-#: What both ends of this repository take, best first: BLAKE3 costs a third of
-#: the processor time of SHA-256, which everybody knows.
+#: The supported algorithms, best first: BLAKE3 takes a third of the CPU time of
+#: SHA-256, which every implementation supports.
 PREFERRED: Final = (DigestAlgorithm.BLAKE3, DigestAlgorithm.SHA256)
 
 
@@ -58,8 +58,8 @@ class Digest:
     """A digest with its algorithm.
 
     Attributes:
-        algorithm: how it was computed.
-        value: 32 bytes.
+        algorithm: the algorithm.
+        value: the digest, 32 bytes.
     """
 
     algorithm: DigestAlgorithm
@@ -67,13 +67,13 @@ class Digest:
 
     @classmethod
     def of(cls, message: files_pb2.Digest) -> Digest | None:
-        """Return the digest that a message carries; None if it carries none that is known here."""
+        """Return the digest in a message; None if its algorithm is unknown."""
         algorithm = DigestAlgorithm.known(message.algorithm)
         return None if algorithm is None else cls(algorithm, message.value)
 
     @property
     def message(self) -> files_pb2.Digest:
-        """The digest for a message."""
+        """The digest as a message."""
         return files_pb2.Digest(algorithm=self.algorithm.wire, value=self.value)
 
     def __str__(self) -> str:
@@ -81,55 +81,55 @@ class Digest:
 
 
 class Hasher(Protocol):
-    """What hashlib gives."""
+    """Interface of hashlib's hash objects."""
 
     def update(self, data: bytes | memoryview, /) -> object:
-        """Put bytes in."""
+        """Add bytes."""
         ...
 
     def digest(self) -> bytes:
-        """Return the digest of what was put in."""
+        """Return the digest of all bytes so far."""
         ...
 
     def copy(self) -> Self:
-        """Return a second one that goes on from here."""
+        """Return an independent copy of the state."""
         ...
 
 
 class TakesContent(Protocol):
-    """Something that is computed from content, which may have long runs of zeros."""
+    """Interface of a computation over content, which may contain long runs of zero bytes."""
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Put bytes in."""
+        """Add bytes."""
         ...
 
     def zeros(self, count: int, between: Callable[[], object] | None = None) -> None:
-        """Put `count` zero bytes in.
+        """Add `count` zero bytes.
 
         Args:
-            count: how many.
-            between: called before every step of at most 1 MiB; may raise, and
-                then some of the zeros were put in.
+            count: number of bytes.
+            between: called before every step of at most 1 MiB; if it raises,
+                a part of the zeros has been added.
         """
         ...
 
 
 class ContentHasher:
-    """Puts content into a hasher.
+    """Adds content with runs of zero bytes to a hasher.
 
     Args:
-        hasher: takes the bytes.
+        hasher: the hasher.
     """
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Put bytes in."""
+        """Add bytes."""
         self._hasher.update(data)
 
     def zeros(self, count: int, between: Callable[[], object] | None = None) -> None:
-        """Put `count` zero bytes in, as `TakesContent` says."""
+        """Add `count` zero bytes; see `TakesContent.zeros`."""
         while count:
             if between is not None:
                 between()
@@ -138,22 +138,22 @@ class ContentHasher:
             count -= step
 
     def value(self) -> bytes:
-        """Return the digest of what was put in."""
+        """Return the digest of all bytes so far."""
         return self._hasher.digest()
 
     def copy(self) -> ContentHasher:
-        """Return a second one that goes on from here."""
+        """Return an independent copy of the state."""
         return ContentHasher(self._hasher.copy())
 
 
 class DigestHasher:
-    """A digest that is being computed.
+    """Computes a digest of content.
 
     Attributes:
-        algorithm: how.
+        algorithm: the algorithm.
 
     Args:
-        algorithm: how.
+        algorithm: the algorithm.
     """
 
     def __init__(self, algorithm: DigestAlgorithm) -> None:
@@ -161,19 +161,19 @@ class DigestHasher:
         self._content = ContentHasher(HASHERS[algorithm]())
 
     def update(self, data: bytes | memoryview, /) -> None:
-        """Put bytes in."""
+        """Add bytes."""
         self._content.update(data)
 
     def zeros(self, count: int, between: Callable[[], object] | None = None) -> None:
-        """Put `count` zero bytes in, as `TakesContent` says."""
+        """Add `count` zero bytes; see `TakesContent.zeros`."""
         self._content.zeros(count, between)
 
     def digest(self) -> Digest:
-        """Return the digest of what was put in."""
+        """Return the digest of all bytes so far."""
         return Digest(self.algorithm, self._content.value())
 
     def copy(self) -> DigestHasher:
-        """Return a second one that goes on from here."""
+        """Return an independent copy of the state."""
         other = DigestHasher(self.algorithm)
         other._content = self._content.copy()
         return other
@@ -181,6 +181,6 @@ class DigestHasher:
 
 HASHERS: Final[Mapping[DigestAlgorithm, Callable[[], Hasher]]] = {
     DigestAlgorithm.SHA256: hashlib.sha256,
-    # One thread: content comes in pieces of 1 MiB at most, and more threads gained nothing on them.
+    # One thread: content arrives in pieces of at most 1 MiB, for which more threads gained nothing.
     DigestAlgorithm.BLAKE3: cast("Callable[[], Hasher]", partial(blake3.blake3, max_threads=1)),
 }

@@ -1,8 +1,8 @@
-"""Where a gateway is, whether that is this machine, and what gRPC is told to dial.
+"""Parses the address of a gateway: the target that gRPC dials, and whether that is this machine.
 
-An endpoint is read once. The check whether a secret may be sent and the
-address that gRPC dials come from the same parsed value (ADR 0026), so no
-second parser can understand the text otherwise.
+An endpoint is parsed once. The check whether a secret may be sent and the
+address that gRPC dials use the same parsed value (ADR 0026), so that no second
+parser can interpret the text differently.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from urllib.parse import quote
 
 ChannelOptions = tuple[tuple[str, int | str], ...]
 
-#: gRPC asks the environment for proxies twice: once for the name (`http_proxy`
-#: and its kin), once for the address (`GRPC_ADDRESS_HTTP_PROXY`).
+#: Disables both of gRPC's lookups of proxies in the environment: by name
+#: (`http_proxy` etc.) and by address (`GRPC_ADDRESS_HTTP_PROXY`).
 _NO_PROXY: Final[ChannelOptions] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.address_http_proxy_enabled_addresses", ""),
 )
 
-#: Longest path of a UNIX socket (sun_path less its terminating NUL).
+#: Longest path of a UNIX socket (sun_path without its terminating NUL).
 _MAX_SOCKET_PATH_BYTES: Final = 107
 
 _MAX_NAME: Final = 253
@@ -30,7 +30,7 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _PORT: Final = re.compile(r"[0-9]{1,8}")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
-#: gRPC's own schemes that name an address by themselves.
+#: gRPC's own schemes that are accepted in front of one address.
 _GRPC_SCHEMES: Final = ("dns:///", "dns:", "ipv4:", "ipv6:")
 
 _FORMS: Final = "give HOST:PORT, [IPV6]:PORT, unix:/PATH, http://HOST:PORT or https://HOST:PORT"
@@ -40,15 +40,13 @@ _LOCAL_NAME: Final = "localhost"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address to dial.
+    """The parsed address of a gateway.
 
     Attributes:
-        target: what gRPC dials; never read a second time by rules of its own.
-        tls: None if only the caller's settings decide, else what the URL's
-            scheme says.
-        local: the target never leaves this machine.
-        address: the same in words for people, and for the server as the
-            name that was called.
+        target: target for gRPC, in a form that gRPC does not interpret further.
+        tls: whether the URL's scheme requires TLS; None without a scheme.
+        local: True if the target is always on this machine.
+        address: address in messages, and authority that the server receives.
     """
 
     target: str
@@ -57,23 +55,24 @@ class Endpoint:
     address: str
 
     def options(self, *, tls: bool) -> ChannelOptions:
-        """Return the channel options that belong to this endpoint.
+        """Return the channel options for this endpoint.
 
-        Without TLS, or on this machine, no proxy of the environment is used:
-        it would read what was allowed only because the way is known.
+        Without TLS, or on this machine, they disable the environment's
+        proxies: a proxy could read secrets that may be sent only because the
+        connection is local.
 
         Args:
-            tls: whether the channel is encrypted.
+            tls: True if the channel uses TLS.
         """
         options = () if may_use_proxy(tls=tls, local=self.local) else _NO_PROXY
         if "," in self.target:
-            # Of two addresses gRPC would make one strange name.
+            # From two addresses, gRPC would derive an invalid authority.
             options += (("grpc.default_authority", self.address),)
         return options
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: `localhost`, or a loopback address in digits, without brackets."""
+    """Return True if a host is this machine: `localhost`, or a loopback address in digits, without brackets."""
     if host.lower() == _LOCAL_NAME:
         return True
     try:
@@ -88,24 +87,24 @@ def is_loopback(host: str) -> bool:
 
 
 def may_use_proxy(*, tls: bool, local: bool) -> bool:
-    """Whether a proxy that the environment names may stand between.
+    """Return True if a connection may use the environment's proxy.
 
     Args:
-        tls: the connection is encrypted up to its far end.
-        local: the far end is this machine.
+        tls: True if the connection is encrypted to its far end.
+        local: True if the far end is on this machine.
     """
     return tls and not local
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read `host:port`, `[ipv6]:port`, `unix:/path`, `http://host:port` or `https://host:port`.
+    """Parse `host:port`, `[ipv6]:port`, `unix:/path`, `http://host:port` or `https://host:port`.
 
-    gRPC's `dns:///`, `ipv4:` and `ipv6:` in front of one address are accepted.
-    `localhost` stands for 127.0.0.1 and ::1 and is never looked up.
+    gRPC's `dns:///`, `ipv4:` and `ipv6:` are accepted in front of one address.
+    `localhost` means 127.0.0.1 and ::1 and is never resolved.
 
     Raises:
-        TypeError: it is not a str.
-        ValueError: it is none of these, and gRPC or a resolver would guess.
+        TypeError: `text` is not a str.
+        ValueError: `text` has none of these forms.
     """
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
         raise TypeError(f"endpoint: give a str, not {type(text).__name__}")
@@ -113,7 +112,7 @@ def parse_endpoint(text: str) -> Endpoint:
         return _socket_endpoint(text)
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(
-            f"endpoint {text!a}: use printable ASCII without spaces, an international name in its xn-- form"
+            f"endpoint {text!a}: use printable ASCII without spaces; write an international name in its xn-- form"
         )
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() in {"http", "https"}:
@@ -132,10 +131,10 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def _check_authority_alone(rest: str) -> None:
-    """Refuse what a URL can have besides host and port."""
+    """Refuse URLs with more than host and port."""
     place = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in place:
-        # It may be a password, so the text is not repeated.
+        # The message omits the text, which may contain a password.
         raise ValueError("endpoint with a user name or password: neither is sent; leave them and the `@` out")
     beyond = rest[len(place) :]
     if beyond not in {"", "/"}:
@@ -156,7 +155,7 @@ def _socket_endpoint(text: str) -> Endpoint:
         raise ValueError(
             f"endpoint {text!a}: unix: takes a path of 1 to {_MAX_SOCKET_PATH_BYTES} bytes without NUL"
         )
-    # gRPC reads the target as a URI, so "%", "?" and "#" must not mean anything.
+    # gRPC parses the target as a URI, so "%", "?" and "#" are quoted.
     return Endpoint("unix:" + quote(path), None, local=True, address=text)
 
 
@@ -165,11 +164,11 @@ def _network_endpoint(text: str, address: str, *, tls: bool | None, default_port
     if host.startswith("["):
         return _ipv6_endpoint(text, host[1:-1], port, tls=tls)
     if host.lower() == _LOCAL_NAME:
-        # Both families by number: what a resolver says is not what was checked.
+        # Both families in digits, because a resolver could return another address.
         both = f"ipv6:[::ffff:127.0.0.1]:{port},[::1]:{port}"
         return Endpoint(both, tls, local=True, address=f"{_LOCAL_NAME}:{port}")
     if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
-        # Resolvers read 127.1, 2130706433 and 0x7f.1 as addresses, others as names.
+        # Some resolvers parse 127.1, 2130706433 and 0x7f.1 as addresses, others as names.
         try:
             ipv4 = ipaddress.IPv4Address(host)
         except ValueError:
@@ -193,7 +192,7 @@ def _ipv6_endpoint(text: str, host: str, port: int, *, tls: bool | None) -> Endp
 
 
 def _split(text: str, address: str, default_port: int) -> tuple[str, int]:
-    """Return the host, an IPv6 address in its brackets, and the port."""
+    """Return host and port; an IPv6 address keeps its brackets."""
     if address.startswith("["):
         inside, bracket, after = address.partition("]")
         host = inside + bracket

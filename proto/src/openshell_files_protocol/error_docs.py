@@ -1,4 +1,4 @@
-"""Writes docs/errors.md from the error table."""
+"""Generates docs/errors.md from the error table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def markdown() -> str:
         "",
         "<!-- Written by `make docs` from proto/src/openshell_files_protocol/reasons.py. -->",
         "",
-        "Every error that gateway or agent makes is a gRPC status with `google.rpc.ErrorInfo` in its details:",
-        f"`domain` is `{ERROR_DOMAIN}`, `reason` is a name of this table. `INVALID_ARGUMENT` carries",
-        "`google.rpc.BadRequest` with the fields at fault, `RESOURCE_EXHAUSTED` and whatever may be tried later",
-        "carry `google.rpc.RetryInfo` where the delay is known.",
+        "Every error of gateway or agent is a gRPC status with `google.rpc.ErrorInfo` in its details: `domain` is",
+        f"`{ERROR_DOMAIN}`, `reason` is a name of this table. `INVALID_ARGUMENT` has a `google.rpc.BadRequest` with the",
+        "fields at fault. `RESOURCE_EXHAUSTED`, and errors of the retry class **later**, have a `google.rpc.RetryInfo` if the",
+        "delay is known.",
         "",
         "Retry: " + "; ".join(f"**{name}**: {text}" for name, text in _RETRY_MEANINGS.items()) + ".",
         "",
@@ -32,8 +32,8 @@ def markdown() -> str:
         "",
         "## Errors that gRPC makes",
         "",
-        "A status without ErrorInfo was made by gRPC, in the caller's process, in the gateway's, or by a proxy between them.",
-        "The gateway has no part in it, and mostly no line in its log.",
+        "A status without ErrorInfo comes from gRPC in the caller's or the gateway's process, or from a proxy between them.",
+        "The gateway mostly has no log line about it.",
         "",
         "| gRPC code | when | what to do |",
         "|---|---|---|",
@@ -43,53 +43,53 @@ def markdown() -> str:
 
 
 _RETRY_MEANINGS: Final = {
-    Retry.NEVER: "do not repeat it unchanged",
-    Retry.AGAIN: "the same call at once, an upload goes on where it stopped",
-    Retry.LATER: "the same call after a delay",
-    Retry.RESTART: "from the start, as a new transfer",
+    Retry.NEVER: "do not repeat the call unchanged",
+    Retry.AGAIN: "repeat the call at once; an upload resumes at its staged offset",
+    Retry.LATER: "repeat the call after a delay",
+    Retry.RESTART: "start a new transfer",
 }
 
 _OF_GRPC: Final = (
     (
         Code.CANCELLED,
-        "The caller cancelled; or the stream was reset: by a gateway that cut it at the end of its stop timeout, or by a proxy.",
-        "Nothing if the caller meant it; else as for `UNAVAILABLE`.",
+        "The caller cancelled the call; or a gateway at the end of its stop timeout, or a proxy, reset the stream.",
+        "Nothing after an intended cancellation; else as for `UNAVAILABLE`.",
     ),
     (
         Code.DEADLINE_EXCEEDED,
-        "The deadline that the caller gave the call is over. Caller and gateway each keep it by a clock of their own.",
-        "Ask for the outcome (`GetUpload`) before the upload is sent again; give large files more time, or no deadline.",
+        "The call's deadline has passed, by the clock of the caller or of the gateway.",
+        "Read the outcome (`GetUpload`) before you repeat an upload; set a longer deadline, or none, for large files.",
     ),
     (
         Code.UNAVAILABLE,
-        "There is no connection, it broke, or TLS was refused.",
-        "Try again; look at the address, the certificates and the proxies. An upload goes on where it stopped.",
+        "There is no connection, it broke, or the TLS handshake failed.",
+        "Retry; check the address, the certificates and the proxies. An upload resumes at its staged offset.",
     ),
     (
         Code.RESOURCE_EXHAUSTED,
         (
-            "A message is larger than 1 MiB + 64 KiB, or the call's metadata larger than the gateway takes; "
+            "A message is larger than 1 MiB + 64 KiB, or the call's metadata is above the gateway's limit; "
             "or an answer is larger than the caller's own limit."
         ),
-        "Send chunks within `max_chunk_bytes` of `GetTransferCapabilities`; send a shorter token.",
+        "Send chunks of at most `max_chunk_bytes` of `GetTransferCapabilities`; send a shorter token.",
     ),
     (
         Code.UNIMPLEMENTED,
-        "The message is compressed with an algorithm that the server does not have; or what answers is no gateway.",
-        "Send messages as they are; look at the address.",
+        "The server does not support the compression of the message; or the server at the address is not a gateway.",
+        "Send uncompressed messages; check the address.",
     ),
     (
         Code.INTERNAL,
         (
-            "The bytes of the stream are not gRPC's, a compressed message cannot be unpacked, "
-            "or the caller's library broke the rules of HTTP/2."
+            "The bytes of the stream are not gRPC, a compressed message is invalid, "
+            "or the caller's library violated HTTP/2."
         ),
-        "Look at the caller's library, and at proxies that change what passes.",
+        "Check the caller's library, and proxies that modify the stream.",
     ),
     (
         Code.UNKNOWN,
-        "An HTTP answer without a gRPC status: from a proxy.",
-        "Look at the proxy.",
+        "A proxy sent an HTTP answer without a gRPC status.",
+        "Check the proxy.",
     ),
 )
 

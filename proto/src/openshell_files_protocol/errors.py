@@ -1,4 +1,4 @@
-"""The exception that carries a reason of the error table."""
+"""TransferError: the exception for a reason of the error table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openshell_files_protocol.reasons import Code, Reason
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request and what is wrong with it (google.rpc.BadRequest)."""
+    """A field of the request with its fault (google.rpc.BadRequest)."""
 
     field: str
     description: str
@@ -18,14 +18,14 @@ class FieldViolation:
 
 @dataclass(slots=True)
 class TransferError(Exception):
-    """An operation was refused or failed, for a reason of the table.
+    """An operation was refused or failed, for a reason of the error table.
 
     Attributes:
-        reason: the row.
-        message: what happened, with the names and numbers of this case.
+        reason: the row of the table.
+        message: description of this case, with its names and numbers.
         metadata: facts for programs, e.g. ``expected_offset``.
         field_violations: the fields at fault, for INVALID_ARGUMENT.
-        retry_delay: seconds to wait before trying again, if known.
+        retry_delay: seconds to wait before a retry, if known.
     """
 
     reason: Reason
@@ -44,7 +44,7 @@ class TransferError(Exception):
         return hash((self.reason, self.message))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # What Exception does would call the class with the message alone.
+        # Exception's own method would call the class with the message only.
         arguments = (self.reason, self.message, dict(self.metadata), tuple(self.field_violations))
         return type(self), (*arguments, self.retry_delay)
 
@@ -55,7 +55,7 @@ class TransferError(Exception):
 
 
 def invalid(field_name: str, description: str, reason: Reason = Reason.INVALID_REQUEST) -> TransferError:
-    """Make the error for one bad field of a request."""
+    """Return the error for one invalid field of a request."""
     return TransferError(
         reason,
         f"{field_name}: {description}",

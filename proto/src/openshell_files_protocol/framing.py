@@ -1,11 +1,11 @@
 """Frames of the file protocol inside a relay (FRM-1 to FRM-5).
 
-Two layers meet here. The file protocol is a byte stream of frames, each a
-varint length and so many bytes. The relay carries that stream in `RelayFrame`
-messages and may cut it anywhere.
+The file protocol is a byte stream of frames, each a varint length and that many
+bytes. The relay carries the stream in `RelayFrame` messages, which may split it
+anywhere.
 
-Both codecs work on views: a frame that arrives in one piece is never copied.
-Senders hand over segments, so that header and payload are joined once.
+Both codecs work on views: a frame that arrives in one piece is not copied.
+Senders pass segments, so that header and payload are joined once.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from openshell_files_protocol.varint import (
     tag,
 )
 
-#: What an SSH server says first. A supervisor that does not know the file
-#: target connects it to its SSH socket (upstream reads "unknown" as SSH).
+#: First bytes of an SSH server. A supervisor that does not know the file target
+#: connects the relay to its SSH socket (upstream treats unknown targets as SSH).
 SSH_BANNER: Final = b"SSH-"
 
 _RELAY_DATA: Final = tag(2, WIRE_LEN)
 
-#: Largest payload of a relay frame whose encoding fits the message limit:
-#: one byte of tag and three of length for anything up to 2 MiB.
+#: Largest payload of a relay frame within the message limit: the tag takes one
+#: byte, the length three bytes for up to 2 MiB.
 MAX_RELAY_PAYLOAD: Final = MAX_MESSAGE_BYTES - 4
 
-#: Pieces of an unfinished frame below this size are joined when they arrive:
-#: the objects for a frame sent byte by byte would take 200 times its size.
+#: Pieces of an unfinished frame below this size are joined on arrival: one
+#: object per piece would take 200 times the size of a frame sent byte by byte.
 _SMALL_PIECE: Final = 4096
 
 
@@ -46,9 +46,9 @@ class FramingError(ValueError):
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames, however the stream was cut on its way.
+    """Decodes a byte stream into frames, even if the stream was split anywhere.
 
-    Holds at most one unfinished frame, so at most `max_frame_bytes`.
+    It buffers at most one unfinished frame of `max_frame_bytes`.
     """
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -60,27 +60,26 @@ class FrameDecoder:
 
     @property
     def buffered(self) -> int:
-        """Bytes held of a frame that is not complete."""
+        """Buffered bytes of an unfinished frame."""
         return len(self._header) + sum(map(len, self._parts))
 
     @property
     def at_boundary(self) -> bool:
-        """Whether every byte fed so far belongs to a complete frame."""
+        """True if all bytes so far belong to complete frames."""
         return not self._header and not self._missing
 
     def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
-        """Take bytes and give the frames they complete.
+        """Decode the next bytes of the stream.
 
         Args:
-            data: the next bytes of the stream. It must not change while
-                frames of it are in use.
+            data: the bytes. They must not change while frames are in use.
 
         Yields:
-            The content of each frame without its length.
+            The content of each completed frame, without its length.
 
         Raises:
-            FramingError: a length is malformed or above the limit, or the
-                stream is that of an SSH server.
+            FramingError: a length is invalid or above the limit, or the peer
+                is an SSH server.
         """
         view = memoryview(data)
         position = 0
@@ -107,7 +106,7 @@ class FrameDecoder:
             self._header = b""
             self._started = True
             if consumed < len(carried):
-                # What was kept back to recognise a banner is content.
+                # The bytes that were buffered to detect a banner are content.
                 view = memoryview(carried[consumed:] + bytes(view[position:]))
                 position = 0
             else:
@@ -140,13 +139,13 @@ class FrameDecoder:
 
 
 def _may_be_ssh(head: bytes | memoryview) -> bool:
-    """Tell whether a stream may yet turn out to be that of an SSH server.
+    """Return True if the first bytes of a stream may be the start of an SSH banner.
 
-    A frame of 83 bytes begins with the banner's first letter too, so what
-    comes next has to be waited for.
+    A frame of 83 bytes starts with the banner's first letter as well, so more
+    bytes are needed to decide.
 
     Raises:
-        FramingError: it is one.
+        FramingError: the peer is an SSH server.
     """
     start = bytes(head[: len(SSH_BANNER)])
     if start == SSH_BANNER:
@@ -155,7 +154,7 @@ def _may_be_ssh(head: bytes | memoryview) -> bool:
 
 
 def frame_segments(payload: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Put the length in front of a frame that is given in segments."""
+    """Return the segments of a frame: its length, and its payload in segments."""
     return [encode_varint(sum(map(len, payload))), *payload]
 
 
@@ -163,11 +162,11 @@ def encode_relay_data(segments: Sequence[bytes | memoryview]) -> Iterator[bytes]
     """Encode bytes as `RelayFrame` messages.
 
     Args:
-        segments: consecutive bytes of the stream; they are joined once.
+        segments: consecutive bytes of the stream.
 
     Yields:
-        Serialized messages of at most `MAX_MESSAGE_BYTES` each; none for no
-        bytes.
+        Serialized messages of at most `MAX_MESSAGE_BYTES` each; none if there
+        are no bytes.
     """
     size = sum(map(len, segments))
     if size <= MAX_RELAY_PAYLOAD:
@@ -184,8 +183,7 @@ def decode_relay_data(message: bytes) -> memoryview | None:
     """Return the payload of a serialized `RelayFrame`.
 
     Returns:
-        A view of the payload, empty for an empty data frame; None if the
-        message is not a data frame.
+        A view of the payload; None if the message is not a data frame.
 
     Raises:
         FramingError: the message is not a RelayFrame.
@@ -194,7 +192,7 @@ def decode_relay_data(message: bytes) -> memoryview | None:
         length = decode_length(message, 1)
         if length is not None and length[1] + length[0] == len(message):
             return memoryview(message)[length[1] :]
-    # An unusual but legal encoding: unknown fields, a field given twice.
+    # An unusual but valid encoding: unknown fields, a repeated field.
     try:
         frame = openshell_pb2.RelayFrame.FromString(message)
     except DecodeError as error:

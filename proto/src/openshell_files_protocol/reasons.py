@@ -1,8 +1,8 @@
-"""The error table: one row per reason.
+"""The error table: gRPC code, retry class, fault, meaning and fix of every reason.
 
 Servers turn a row into a gRPC status with `google.rpc` details, the SDK turns
-the status back into its exceptions, and docs/errors.md is written from it
-(`python -m openshell_files_protocol.error_docs`). Nothing else decides a code.
+the status into an exception, and docs/errors.md is generated from the table
+(`python -m openshell_files_protocol.error_docs`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Code(IntEnum):
 
 
 class Blame(StrEnum):
-    """Who has to change something."""
+    """The party that has to change something."""
 
     CALLER = "caller"
     SANDBOX = "sandbox"
@@ -48,14 +48,14 @@ class Blame(StrEnum):
 
 
 class Retry(StrEnum):
-    """What a client may do without asking anybody."""
+    """Retry class: how a client may retry by itself."""
 
     NEVER = "never"
-    #: The same call again; an upload goes on where it stopped.
+    #: Repeat the call at once; an upload resumes at its staged offset.
     AGAIN = "again"
-    #: The same call, after the delay in RetryInfo or the client's own.
+    #: Repeat the call after the delay in RetryInfo, or the client's own backoff.
     LATER = "later"
-    #: From the start, as a new upload.
+    #: Start a new transfer.
     RESTART = "restart"
 
 
@@ -64,11 +64,11 @@ class Row:
     """A row of the table.
 
     Attributes:
-        code: gRPC status.
-        retry: what a client may do by itself.
-        blame: whose fault it is.
-        meaning: what happened, for a person.
-        fix: what that person can do.
+        code: gRPC status code.
+        retry: retry class.
+        blame: party at fault.
+        meaning: description of the error, for a person.
+        fix: action that solves it, for a person.
     """
 
     code: Code
@@ -79,7 +79,7 @@ class Row:
 
 
 class Reason(Enum):
-    """`google.rpc.ErrorInfo.reason`, and the row that belongs to it."""
+    """Value of `google.rpc.ErrorInfo.reason`, with its row."""
 
     # The request
     INVALID_REQUEST = Row(
@@ -107,8 +107,8 @@ class Reason(Enum):
         Code.FAILED_PRECONDITION,
         Retry.NEVER,
         Blame.CALLER,
-        "The server computes none of the digests that the caller takes.",
-        "List DIGEST_ALGORITHM_SHA256 in accepted_digests, too: every server takes it.",
+        "The server supports none of the caller's digests.",
+        "Add DIGEST_ALGORITHM_SHA256 to accepted_digests: every server supports it.",
     )
     METHOD_UNSUPPORTED = Row(
         Code.UNIMPLEMENTED,
@@ -122,7 +122,7 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "A chunk is larger than the server's limit.",
-        "Keep chunks within max_chunk_bytes of GetTransferCapabilities.",
+        "Send chunks of at most max_chunk_bytes of GetTransferCapabilities.",
     )
     FILE_TOO_LARGE = Row(
         Code.INVALID_ARGUMENT,
@@ -131,7 +131,7 @@ class Reason(Enum):
         "The file is larger than the server's limit.",
         "Split the file or ask the operator to raise the limit.",
     )
-    # Who is asking
+    # Authentication
     TOKEN_MISSING = Row(
         Code.UNAUTHENTICATED,
         Retry.NEVER,
@@ -143,14 +143,14 @@ class Reason(Enum):
         Code.UNAUTHENTICATED,
         Retry.NEVER,
         Blame.CALLER,
-        "The bearer token is not a JWT that can be read.",
-        "Send the access token that the issuer gave.",
+        "The bearer token is not a valid JWT.",
+        "Send the issuer's access token unchanged.",
     )
     TOKEN_EXPIRED = Row(
         Code.UNAUTHENTICATED,
         Retry.NEVER,
         Blame.CALLER,
-        "The token's time is over.",
+        "The token has expired.",
         "Get a new token.",
     )
     TOKEN_NOT_YET_VALID = Row(
@@ -199,17 +199,17 @@ class Reason(Enum):
         Code.UNAUTHENTICATED,
         Retry.NEVER,
         Blame.CALLER,
-        "A claim that must be there is missing or has the wrong type.",
+        "A required claim is missing or has the wrong type.",
         "Ask the issuer's operator to add the claim.",
     )
     ISSUER_UNAVAILABLE = Row(
         Code.UNAVAILABLE,
         Retry.LATER,
         Blame.ISSUER,
-        "The issuer's keys cannot be fetched, so no token can be checked.",
-        "Wait, or look at the issuer.",
+        "The issuer's keys cannot be fetched, so tokens cannot be verified.",
+        "Wait, or check the issuer.",
     )
-    # What they may do
+    # Authorization
     ROLE_REQUIRED = Row(
         Code.PERMISSION_DENIED,
         Retry.NEVER,
@@ -228,8 +228,8 @@ class Reason(Enum):
         Code.PERMISSION_DENIED,
         Retry.NEVER,
         Blame.CALLER,
-        "The method is for another kind of caller.",
-        "Users call file methods, supervisors the relay's.",
+        "The method is for the other kind of caller.",
+        "Call file methods with a user's token, the relay's methods with a sandbox's token.",
     )
     SANDBOX_MISMATCH = Row(
         Code.PERMISSION_DENIED,
@@ -243,7 +243,7 @@ class Reason(Enum):
         Code.NOT_FOUND,
         Retry.NEVER,
         Blame.CALLER,
-        "There is no such sandbox, or not for this caller.",
+        "The sandbox does not exist, or the caller may not use it.",
         "Check name, workspace and membership.",
     )
     SANDBOX_NOT_READY = Row(
@@ -258,7 +258,7 @@ class Reason(Enum):
         Retry.LATER,
         Blame.SUPERVISOR,
         "The sandbox's supervisor is not connected to this gateway.",
-        "Wait; look at the supervisor if it stays away.",
+        "Wait; check the supervisor if it does not connect.",
     )
     FILES_UNSUPPORTED = Row(
         Code.FAILED_PRECONDITION,
@@ -278,16 +278,16 @@ class Reason(Enum):
         Code.ABORTED,
         Retry.LATER,
         Blame.SUPERVISOR,
-        "A later connection of the same supervisor is here already.",
-        "Nothing; the later connection is used.",
+        "A later connection of the same supervisor is registered already.",
+        "Nothing; the later connection stays in use.",
     )
-    # The life of a sandbox
+    # Creating and changing sandboxes
     WORKSPACE_NOT_FOUND = Row(
         Code.NOT_FOUND,
         Retry.NEVER,
         Blame.CALLER,
-        "The workspace does not exist, or the caller does not belong to it.",
-        "Check the name and membership.",
+        "The workspace does not exist, or the caller is not a member.",
+        "Check name and membership.",
     )
     SANDBOX_EXISTS = Row(
         Code.ALREADY_EXISTS,
@@ -300,29 +300,29 @@ class Reason(Enum):
         Code.FAILED_PRECONDITION,
         Retry.NEVER,
         Blame.CALLER,
-        "The sandbox is from the gateway's configuration, so nobody can stop, start or delete it by a call.",
+        "The sandbox is defined in the gateway's configuration, so calls cannot stop, start or delete it.",
         "Change the configuration.",
     )
     COMPUTE_UNAVAILABLE = Row(
         Code.FAILED_PRECONDITION,
         Retry.NEVER,
         Blame.GATEWAY,
-        "This gateway makes no sandboxes.",
-        "Have its operator set compute.directory.",
+        "This gateway creates no sandboxes.",
+        "Ask its operator to set compute.directory.",
     )
     TOO_MANY_SANDBOXES = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.NEVER,
         Blame.CALLER,
-        "As many sandboxes exist as may.",
-        "Delete one.",
+        "The gateway's limit on sandboxes is reached.",
+        "Delete a sandbox.",
     )
     REQUEST_ID_PAYLOAD_MISMATCH = Row(
         Code.INVALID_ARGUMENT,
         Retry.NEVER,
         Blame.CALLER,
-        "The request_id belongs to a different request.",
-        "Use a new request_id for each request, and the same one only to repeat it.",
+        "A different request had the same request_id before.",
+        "Use a new request_id for each request; reuse it only to repeat the same request.",
     )
     # The relay
     RELAY_REFUSED = Row(
@@ -330,21 +330,21 @@ class Reason(Enum):
         Retry.LATER,
         Blame.SUPERVISOR,
         "The supervisor could not open the relay.",
-        "Look at the supervisor's log.",
+        "Check the supervisor's log.",
     )
     RELAY_TIMEOUT = Row(
         Code.DEADLINE_EXCEEDED,
         Retry.LATER,
         Blame.SUPERVISOR,
-        "The supervisor did not take up the relay in time.",
-        "Look at the supervisor's log.",
+        "The supervisor did not claim the relay in time.",
+        "Check the supervisor's log.",
     )
     RELAY_LOST = Row(
         Code.UNAVAILABLE,
         Retry.AGAIN,
         Blame.NETWORK,
-        "The relay broke before the operation was over.",
-        "Try again; an upload goes on where it stopped.",
+        "The relay broke before the operation ended.",
+        "Retry; an upload resumes at its staged offset.",
     )
     RELAY_UNKNOWN = Row(
         Code.NOT_FOUND,
@@ -357,14 +357,14 @@ class Reason(Enum):
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,
         Blame.SUPERVISOR,
-        "The supervisor sends so many small messages that other sandboxes would feel it.",
-        "Send content in larger pieces; connect again after the time that RetryInfo says.",
+        "The supervisor sends small messages above the rate limit.",
+        "Send content in larger pieces; reconnect after the delay in RetryInfo.",
     )
     RELAY_REQUESTER_GONE = Row(
         Code.INTERNAL,
         Retry.NEVER,
         Blame.CALLER,
-        "The caller for whom the relay was opened is gone.",
+        "The caller that requested the relay has left.",
         "Nothing.",
     )
     AGENT_PROTOCOL_ERROR = Row(
@@ -378,22 +378,22 @@ class Reason(Enum):
         Code.FAILED_PRECONDITION,
         Retry.NEVER,
         Blame.SANDBOX,
-        "The file agent behind a port, or the gateway, did not prove that it knows the shared secret.",
-        "Give both the same secret, and look at what listens on the port.",
+        "The file agent behind a port, or the gateway, does not know the shared secret.",
+        "Give both the same secret, and check which process listens on the port.",
     )
     TRANSFER_IDLE = Row(
         Code.DEADLINE_EXCEEDED,
         Retry.AGAIN,
         Blame.NETWORK,
-        "Nothing moved for longer than the idle timeout.",
-        "Try again; an upload goes on where it stopped.",
+        "The transfer made no progress for the idle timeout.",
+        "Retry; an upload resumes at its staged offset.",
     )
     GATEWAY_SHUTTING_DOWN = Row(
         Code.UNAVAILABLE,
         Retry.LATER,
         Blame.GATEWAY,
         "The gateway is shutting down.",
-        "Try again; another gateway takes over.",
+        "Retry; another gateway takes over.",
     )
     # The file system
     FILE_NOT_FOUND = Row(
@@ -408,7 +408,7 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "A directory on the way to the file does not exist.",
-        "Create it, or ask for parents to be created.",
+        "Create it, or set create_parents.",
     )
     IS_A_DIRECTORY = Row(
         Code.FAILED_PRECONDITION,
@@ -436,43 +436,43 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "The path is a symbolic link.",
-        "Name the file itself, or say that links are followed or replaced.",
+        "Give the path of the file itself, or set a link policy that follows or replaces links.",
     )
     PATH_FORBIDDEN = Row(
         Code.PERMISSION_DENIED,
         Retry.NEVER,
         Blame.CALLER,
-        "The path leads to a place that is never transferred: a kernel interface, a file of the supervisor, or a place "
+        "The path leads to a forbidden place: a kernel interface, a file of the supervisor, or a directory "
         "where commands see the machine's files instead.",
-        "Use a path on an ordinary file system of the sandbox, outside the place that `covered_by` names.",
+        "Use a path on an ordinary file system of the sandbox, outside the directory in `covered_by`.",
     )
     ACCESS_DENIED = Row(
         Code.PERMISSION_DENIED,
         Retry.NEVER,
         Blame.SANDBOX,
-        "The sandbox's user may not do this.",
-        "Choose a place that the sandbox's user owns.",
+        "The sandbox's user lacks the permission.",
+        "Choose a directory that the sandbox's user owns.",
     )
     READ_ONLY_FILE_SYSTEM = Row(
         Code.FAILED_PRECONDITION,
         Retry.NEVER,
         Blame.SANDBOX,
         "The file system is mounted read-only.",
-        "Choose another place.",
+        "Choose another directory.",
     )
     FILE_EXISTS = Row(
         Code.ALREADY_EXISTS,
         Retry.NEVER,
         Blame.CALLER,
-        "A file is there already, and the condition says that none may be.",
+        "The destination exists, and the condition requires that it does not.",
         "Choose another name or drop the condition.",
     )
     CONDITION_FAILED = Row(
         Code.FAILED_PRECONDITION,
         Retry.NEVER,
         Blame.CALLER,
-        "The file there is not the one that the condition names.",
-        "Look at the file and decide anew.",
+        "The destination is not the file that the condition names.",
+        "Read the file's state and decide again.",
     )
     DISK_FULL = Row(
         Code.RESOURCE_EXHAUSTED,
@@ -485,7 +485,7 @@ class Reason(Enum):
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,
         Blame.SANDBOX,
-        "A quota would be exceeded.",
+        "A quota is exhausted.",
         "Abort unfinished uploads or free space.",
     )
     IO_ERROR = Row(
@@ -493,42 +493,42 @@ class Reason(Enum):
         Retry.LATER,
         Blame.SANDBOX,
         "The file system failed.",
-        "Look at the sandbox's storage.",
+        "Check the sandbox's storage.",
     )
     # The transfer
     OFFSET_MISMATCH = Row(
         Code.OUT_OF_RANGE,
         Retry.AGAIN,
         Blame.CALLER,
-        "A chunk does not follow the bytes received.",
-        "Go on at the offset in `expected_offset`.",
+        "A chunk's offset is not the end of the received bytes.",
+        "Resume at the offset in `expected_offset`.",
     )
     RANGE_INVALID = Row(
         Code.OUT_OF_RANGE,
         Retry.NEVER,
         Blame.CALLER,
-        "The range begins behind the end of the file.",
-        "Ask for a range inside the file.",
+        "The range starts after the end of the file.",
+        "Request a range inside the file.",
     )
     CHUNK_CHECKSUM = Row(
         Code.DATA_LOSS,
         Retry.AGAIN,
         Blame.NETWORK,
         "A chunk's CRC-32C does not match its bytes.",
-        "Send it again from the staged offset.",
+        "Resume at the staged offset.",
     )
     SIZE_MISMATCH = Row(
         Code.DATA_LOSS,
         Retry.RESTART,
         Blame.CALLER,
-        "The number of bytes is not the one that was declared.",
+        "The number of bytes differs from the declared size.",
         "Send the file from the start.",
     )
     DIGEST_MISMATCH = Row(
         Code.DATA_LOSS,
         Retry.RESTART,
         Blame.CALLER,
-        "The digest of what arrived is not the one that was declared.",
+        "The digest of the received content differs from the declared one.",
         "Send the file from the start.",
     )
     UPLOAD_INCOMPLETE = Row(
@@ -536,27 +536,27 @@ class Reason(Enum):
         Retry.AGAIN,
         Blame.CALLER,
         "The stream ended without a finish.",
-        "Send the rest and UploadFinish.",
+        "Resume the upload, and send UploadFinish.",
     )
     UPLOAD_UNKNOWN = Row(
         Code.NOT_FOUND,
         Retry.RESTART,
         Blame.CALLER,
-        "The sandbox does not know this upload, or it is not this caller's.",
+        "The sandbox does not know this upload, or another caller started it.",
         "Start a new upload.",
     )
     UPLOAD_EXPIRED = Row(
         Code.NOT_FOUND,
         Retry.RESTART,
         Blame.CALLER,
-        "The upload's time ran out.",
+        "The upload has expired.",
         "Start a new upload.",
     )
     UPLOAD_ABORTED = Row(
         Code.ABORTED,
         Retry.NEVER,
         Blame.CALLER,
-        "The upload was given up.",
+        "The upload was aborted.",
         "Start a new upload.",
     )
     UPLOAD_CONFLICT = Row(
@@ -571,85 +571,85 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "The upload was finished with another size or digest.",
-        "Ask for the upload's state.",
+        "Read the upload's state with GetUpload.",
     )
     SUPERSEDED = Row(
         Code.ABORTED,
         Retry.NEVER,
         Blame.CALLER,
-        "A newer attempt has taken the upload over.",
-        "Leave it to the newer one.",
+        "A newer attempt has taken over the upload.",
+        "Leave the upload to the newer attempt.",
     )
     FILE_CHANGED = Row(
         Code.ABORTED,
         Retry.RESTART,
         Blame.SANDBOX,
-        "The file changed while it was read.",
-        "Read it again, or allow changes.",
+        "The file changed during the download.",
+        "Download it again, or allow changes.",
     )
     VERSION_MISMATCH = Row(
         Code.FAILED_PRECONDITION,
         Retry.RESTART,
         Blame.SANDBOX,
-        "The file is not the version that was asked for.",
-        "Read it from the start.",
+        "The file is not the requested version.",
+        "Download it from the start.",
     )
     TOO_MANY_UPLOADS = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,
         Blame.CALLER,
-        "The sandbox keeps as many unfinished uploads as it may.",
-        "Look at them with `openshell-files uploads`, and end some with `openshell-files abort`.",
+        "The limit on unfinished uploads is reached.",
+        "List them with `openshell-files uploads`, and abort some with `openshell-files abort`.",
     )
     TOO_MANY_TRANSFERS = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,
         Blame.CALLER,
-        "As many transfers are running as may.",
-        "Wait for one to end.",
+        "The limit on concurrent transfers is reached.",
+        "Wait for a transfer to end.",
     )
     TOO_MANY_CALLS = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,
         Blame.CALLER,
-        "More calls than the gateway takes from callers whom it does not know yet.",
-        "Wait for some to end.",
+        "The limit on calls of unauthenticated callers is reached.",
+        "Wait for other calls to end.",
     )
     TOO_MANY_LANES = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.AGAIN,
         Blame.CALLER,
-        "The upload asks for more streams than are free; nothing of it reached the sandbox.",
-        "Use as many as `lanes` in the metadata says, after StartUpload took the upload over.",
+        "The upload asks for more streams than are free; none of its messages reached the sandbox.",
+        "Use at most the number of streams in `lanes` of the error's metadata, after a new StartUpload.",
     )
     LANE_LOST = Row(
         Code.UNAVAILABLE,
         Retry.AGAIN,
         Blame.NETWORK,
-        "One of the streams that an upload travels over broke or did not come.",
-        "Try again, with one stream if it happens again; the upload goes on where it stopped.",
+        "One of the upload's streams broke or did not arrive.",
+        "Retry, with one stream if it happens again; the upload resumes at its staged offset.",
     )
     # Commands
     COMMAND_NOT_STARTED = Row(
         Code.UNAVAILABLE,
         Retry.LATER,
         Blame.SANDBOX,
-        "The sandbox could not make a process for the command.",
-        "Wait for other commands to end, or look at the supervisor's log.",
+        "The sandbox could not start a process for the command.",
+        "Wait for other commands to end, or check the supervisor's log.",
     )
     COMMAND_LOST = Row(
         Code.UNKNOWN,
         Retry.NEVER,
         Blame.SUPERVISOR,
-        "The command was started, and how it ended is not known.",
-        "Find out what the command did before it is run again.",
+        "The command was started, and its outcome is unknown.",
+        "Check the effects of the command before you repeat it.",
     )
     TOO_MANY_COMMANDS = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,
         Blame.CALLER,
-        "As many commands are running in the sandbox as may.",
-        "Wait for one to end.",
+        "The limit on concurrent commands is reached.",
+        "Wait for a command to end.",
     )
     INTERNAL = Row(
         Code.INTERNAL,
@@ -666,5 +666,5 @@ class Reason(Enum):
 
 
 def reason_named(name: str) -> Reason | None:
-    """Return the reason of that name; None if the table does not have it."""
+    """Return the reason with that name; None for an unknown one."""
     return Reason.__members__.get(name)

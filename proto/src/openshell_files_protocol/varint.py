@@ -7,7 +7,7 @@ from typing import Final
 #: A varint is at most ten bytes long (64 bits, seven per byte).
 MAX_VARINT_BYTES: Final = 10
 
-#: Parsers of the wire format take no longer encoding of a field's length.
+#: Longest encoding of a field's length that protobuf's parsers accept.
 MAX_LENGTH_VARINT_BYTES: Final = 5
 
 WIRE_VARINT: Final = 0
@@ -36,10 +36,10 @@ def decode_varint(data: bytes | bytearray | memoryview, position: int) -> tuple[
     """Decode the varint at `position`.
 
     Returns:
-        Value and the position behind it, or None if `data` ends within it.
+        The value and the position after it; None if `data` ends within it.
 
     Raises:
-        VarintError: it goes on after ten bytes.
+        VarintError: it has more than ten bytes.
     """
     value = shift = 0
     end = len(data)
@@ -59,8 +59,8 @@ def decode_length(data: bytes | bytearray | memoryview, position: int) -> tuple[
     """Decode the length of a length-delimited field at `position`.
 
     Returns:
-        Length and the position behind it, or None if `data` ends within it or
-        it is longer than protobuf's parsers take.
+        The length and the position after it; None if `data` ends within it, or
+        if protobuf's parsers do not accept its encoding.
     """
     try:
         decoded = decode_varint(data, position)

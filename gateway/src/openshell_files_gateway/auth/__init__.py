@@ -1,10 +1,11 @@
-"""Who is calling, and what they may do (AUT-1 to AUT-5).
+"""Authentication and authorization of calls (AUT-1 to AUT-5).
 
 * `principals`: the two kinds of caller.
-* `authenticator`: from the call's metadata to a principal.
-* `oidc`: users' tokens; `issuer_keys`, `jwks`, `issuer_documents`: the issuer's keys.
-* `sandbox_tokens`, `signing_key`: supervisors' tokens, which the gateway signs.
-* `tokens`, `claims`: the parts of a token; `verified_tokens`: those that were checked.
-* `policy`, `roles`, `workspaces`: what a principal may do.
-* `assembly`: all of it from the settings.
+* `authenticator`: from a call's metadata to its principal.
+* `oidc`: users' tokens and the issuer's keys.
+* `sandbox_tokens`: supervisors' tokens, which the gateway signs.
+* `tokens`: form and signature of a token; `claims`: its issuer, audience, times and subject.
+* `issuer_keys`: keys that verify tokens; `verified_tokens`: cache of verified tokens.
+* `policy`, `roles`, `workspaces`: the methods and workspaces that a principal may use.
+* `assembly`: makes all parts from the settings.
 """

@@ -1,4 +1,4 @@
-"""Authentication and authorization as the settings want them."""
+"""Makes authentication and authorization from the settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from openshell_files_gateway.auth.authenticator import Authenticator, local_dev_user
 from openshell_files_gateway.auth.oidc.jwks import JwksCache
-from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
+from openshell_files_gateway.auth.oidc.user_tokens import UserTokenVerifier
 from openshell_files_gateway.auth.policy import MethodPolicy
 from openshell_files_gateway.auth.roles import RoleNames
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenIssuer, SandboxTokenVerifier
@@ -24,14 +24,14 @@ from openshell_files_gateway.config.tables import SandboxTokenSettings
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Everything that decides who gets in.
+    """The parts of authentication and authorization.
 
     Attributes:
-        authenticator: who calls.
-        policy: what they may call.
-        membership: in which workspaces.
+        authenticator: authenticates the caller.
+        policy: decides which methods a caller may call.
+        membership: decides which workspaces a user may use.
         sandbox_tokens: signs supervisors' tokens.
-        jwks: the issuer's keys; None without an issuer.
+        jwks: cache of the issuer's keys; None without an issuer.
     """
 
     authenticator: Authenticator
@@ -41,18 +41,18 @@ class Access:
     jwks: JwksCache | None
 
     def start(self) -> None:
-        """Begin to fetch the issuer's keys. Does not wait for them."""
+        """Start to fetch the issuer's keys, without waiting for them."""
         if self.jwks is not None:
             self.jwks.start()
 
     async def aclose(self) -> None:
-        """End what `start` began."""
+        """Stop fetching the issuer's keys."""
         if self.jwks is not None:
             await self.jwks.aclose()
 
 
 def assemble_access(settings: GatewaySettings, *, clock: Callable[[], float] = time.time) -> Access:
-    """Build the parts from the settings. Reads or makes the signing key; call it before the event loop runs.
+    """Make the parts from the settings. Call it before the event loop runs, since it reads or creates the signing key.
 
     Args:
         settings: the configuration.
@@ -72,7 +72,7 @@ def assemble_access(settings: GatewaySettings, *, clock: Callable[[], float] = t
             sandboxes=SandboxTokenVerifier(
                 [key], gateway_id=settings.gateway_id, allow_no_expiry=tokens.allow_no_expiry, clock=clock
             ),
-            users=OidcVerifier(oidc, jwks, clock=clock) if oidc and jwks else None,
+            users=UserTokenVerifier(oidc, jwks, clock=clock) if oidc and jwks else None,
             unauthenticated_user=local_dev_user(roles) if settings.allow_unauthenticated_users else None,
         ),
         policy=MethodPolicy.from_descriptors(roles=roles, enforce_scopes=bool(oidc and oidc.scopes_claim)),

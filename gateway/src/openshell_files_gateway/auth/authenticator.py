@@ -1,4 +1,4 @@
-"""From a call's metadata to the principal that calls (AUT-1)."""
+"""Authenticates a call: turns its bearer token into a principal (AUT-1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.bearer import bearer_token
-from openshell_files_gateway.auth.oidc.token_check import OidcVerifier
+from openshell_files_gateway.auth.oidc.user_tokens import UserTokenVerifier
 from openshell_files_gateway.auth.principals import ALL_SCOPES, LOCAL_DEV_ISSUER, Principal, User
 from openshell_files_gateway.auth.roles import RoleNames
 from openshell_files_gateway.auth.sandbox_tokens import SandboxTokenVerifier
@@ -17,7 +17,7 @@ from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_US
 
 
 def local_dev_user(roles: RoleNames) -> User:
-    """Return the user that stands for everybody where unauthenticated users are allowed."""
+    """Return the principal of calls without a token where unauthenticated users are allowed."""
     return User(
         subject="unauthenticated-local-dev",
         issuer=LOCAL_DEV_ISSUER,
@@ -29,24 +29,25 @@ def local_dev_user(roles: RoleNames) -> User:
 
 
 class Authenticator:
-    """Finds out who calls.
+    """Verifies the token of a call.
 
-    A token whose header names the gateway's own key is a sandbox's; every
-    other is a user's. Which it is decides only who checks it: nothing is
-    tried twice, and a token that fails is never taken for no token.
+    A token whose header names the gateway's own key is a sandbox's token;
+    every other token is a user's. The header only chooses the verifier: no
+    token is tried with both, and an invalid token is refused even where
+    calls without a token are allowed.
 
     Args:
         sandboxes: verifies supervisors' tokens.
         users: verifies users' tokens; None if no issuer is configured.
-        unauthenticated_user: who a call without credentials is; None if such
-            calls are refused.
+        unauthenticated_user: principal of calls without a token; None if they
+            are refused.
     """
 
     def __init__(
         self,
         *,
         sandboxes: SandboxTokenVerifier,
-        users: OidcVerifier | None = None,
+        users: UserTokenVerifier | None = None,
         unauthenticated_user: User | None = None,
     ) -> None:
         self._sandboxes = sandboxes
@@ -57,11 +58,11 @@ class Authenticator:
         """Return the principal of a call.
 
         Args:
-            authorization: every value of the metadata key `authorization`.
+            authorization: all values of the metadata key `authorization`.
 
         Raises:
-            TransferError: TOKEN_MISSING without credentials, TOKEN_MALFORMED
-                with several, else the reason why the token was refused.
+            TransferError: TOKEN_MISSING without a value, TOKEN_MALFORMED for
+                several values, else the reason of the check that failed.
         """
         token = bearer_token(authorization)
         if token is None:
@@ -74,6 +75,6 @@ class Authenticator:
         if self._users is None:
             raise TransferError(
                 Reason.TOKEN_UNKNOWN_KEY,
-                "no issuer is configured, so users' tokens cannot be checked; call without a token",
+                "no issuer is configured, so the gateway cannot verify users' tokens; call without a token",
             )
         return await self._users.verify(token)

@@ -1,4 +1,4 @@
-"""The token in a call's metadata (RFC 6750 §2.1)."""
+"""Reads the bearer token from a call's metadata (RFC 6750 §2.1)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-#: Written exactly so. HTTP would allow any case, upstream's gateway does not;
-#: a client that passes here has to pass there.
+#: In exactly this case. HTTP allows any case, but upstream's gateway does not,
+#: and a client that works here must work there.
 _SCHEME: Final = "Bearer "
 
 
 def bearer_token(authorization: Sequence[str]) -> str | None:
-    """Return the token of a call; None if the call carries no credentials at all.
+    """Return the token of a call; None if the call has no `authorization`.
 
     Args:
-        authorization: every value of the metadata key `authorization`.
+        authorization: all values of the metadata key `authorization`.
 
     Raises:
-        TransferError: TOKEN_MISSING if there are credentials but no bearer
-            token; TOKEN_MALFORMED if there is more than one value, as one
-            checked by us may then not be the one that somebody else used.
+        TransferError: TOKEN_MISSING if the value is not a bearer token;
+            TOKEN_MALFORMED for more than one value, since a proxy may have
+            checked a different one.
     """
     if not authorization:
         return None

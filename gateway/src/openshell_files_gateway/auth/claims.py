@@ -1,7 +1,7 @@
-"""The claims of a token whose signature is right (RFC 7519 §4.1).
+"""Checks the claims of a token after its signature: issuer, audience, times, subject (RFC 7519 §4.1).
 
-PyJWT's own checks of claims are not used: they read the clock themselves and
-take strings for numbers.
+PyJWT's own checks are not used, because they read the clock themselves and
+accept strings as numbers.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Final, cast
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-#: Scopes that only say what an OpenID provider puts into its answers.
+#: Scopes that only request claims from an OpenID provider.
 _OPENID_SCOPES: Final = frozenset({"openid", "profile", "email", "offline_access"})
 
-#: The year 9999. Later times are mistakes, such as milliseconds.
+#: End of the year 9999. Later times are mistakes, for example milliseconds.
 _LATEST_TIME: Final = 253_402_300_799
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What the claims of a token must say.
+    """The values that the claims of a token must have.
 
     Attributes:
-        issuer: what `iss` must be, to the letter.
-        audience: what `aud` must be or contain.
-        leeway: seconds that the issuer's clock may differ from ours.
-        zero_never_expires: accept `exp` 0 for a token that never expires.
+        issuer: exact value of `iss`.
+        audience: value of `aud`, or one of its values.
+        leeway: tolerated difference between the clocks of issuer and gateway, in seconds.
+        zero_never_expires: accept `exp` 0 as a token that never expires.
     """
 
     issuer: str
@@ -41,12 +41,12 @@ class ClaimRules:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredClaims:
-    """The claims that were checked.
+    """The checked claims.
 
     Attributes:
         subject: `sub`.
-        expires_at: Unix time from which the token is not accepted, leeway
-            included; infinity for never.
+        expires_at: Unix time at which the token expires, leeway included;
+            infinity for never.
     """
 
     subject: str
@@ -58,12 +58,12 @@ def check_claims(claims: Mapping[str, object], rules: ClaimRules, now: float) ->
 
     Args:
         claims: the token's claims.
-        rules: what they must say.
+        rules: the values that they must have.
         now: Unix time.
 
     Raises:
         TransferError: TOKEN_CLAIM_INVALID for a claim that is missing or of
-            the wrong type, else the reason of the check that failed.
+            the wrong type, else the reason of the failed check.
     """
     if _string(claims, "iss") != rules.issuer:
         raise TransferError(Reason.TOKEN_WRONG_ISSUER, f"the token's issuer (iss) is not '{rules.issuer}'")
@@ -85,13 +85,13 @@ def check_claims(claims: Mapping[str, object], rules: ClaimRules, now: float) ->
 
 
 def read_roles(claims: Mapping[str, object], path: str) -> frozenset[str]:
-    """Return the roles at a path with dots: a list, of which only strings count."""
+    """Return the roles at a dotted path: the strings of a list."""
     value = _at(claims, path)
     return frozenset(_strings(cast("list[object]", value))) if isinstance(value, list) else frozenset()
 
 
 def read_scopes(claims: Mapping[str, object], path: str) -> frozenset[str]:
-    """Return the scopes at a path with dots: words of a string (RFC 6749 §3.3) or a list of strings."""
+    """Return the scopes at a dotted path: the words of a string (RFC 6749 §3.3), or the strings of a list."""
     value = _at(claims, path)
     if isinstance(value, str):
         found = frozenset(value.split())
@@ -116,7 +116,7 @@ def _strings(values: list[object]) -> list[str]:
 
 def _string(claims: Mapping[str, object], name: str) -> str:
     value = claims.get(name)
-    # What cannot be printed forges log lines, or is no Unicode text at all.
+    # Unprintable characters could forge log lines, or are no valid Unicode.
     if not isinstance(value, str) or not value or not value.isprintable():
         raise _invalid(name, "a string of printable characters")
     return value
@@ -136,7 +136,7 @@ def _audiences(claims: Mapping[str, object]) -> list[str]:
 
 def _time(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
-    # bool is a kind of int in Python, not in JSON.
+    # bool is a subclass of int in Python, but another type in JSON.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST_TIME:
         raise _invalid(name, "a time in seconds since 1970")
     return float(value)

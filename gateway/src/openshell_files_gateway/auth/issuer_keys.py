@@ -1,7 +1,7 @@
-"""Which of the keys that an issuer publishes may verify tokens, and with what.
+"""Reads an issuer's JWK set: the keys that may verify tokens, each with its algorithm.
 
-A JWK set (RFC 7517) also holds keys for encryption, keys of unknown kinds and
-sometimes mistakes. Such keys are left out, each with its reason; the rest work.
+A JWK set (RFC 7517) may contain keys for encryption, keys of unknown types and
+mistakes. Such keys are left out, each with a reason; the others are used.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 _RSA_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
-#: By key type and curve the algorithms that such keys are for. The first is
-#: that of keys which name none.
+#: Allowed algorithms by key type and curve. The first is the default for keys
+#: without `alg`.
 _ALGORITHMS_OF: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("RSA", ""): _RSA_ALGORITHMS,
     ("EC", "P-256"): ("ES256",),
@@ -31,11 +31,11 @@ _ALGORITHMS_OF: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("OKP", "Ed25519"): ("EdDSA",),
 }
 
-#: Every algorithm that is accepted. `none` and the HMACs, whose key would be
-#: the published one, are not among them.
+#: All accepted algorithms. Not `none`, and no HMAC, whose secret would be the
+#: published key.
 ALGORITHMS: Final = frozenset(name for names in _ALGORITHMS_OF.values() for name in names)
 
-#: RFC 7518 §3.3 asks for 2048. The upper bound keeps one check cheap.
+#: RFC 7518 §3.3 requires 2048. The upper limit bounds the cost of a check.
 _MIN_RSA_BITS: Final = 2048
 _MAX_RSA_BITS: Final = 8192
 
@@ -43,22 +43,22 @@ _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"
 
 
 class UnusableKeyError(ValueError):
-    """A key that does not verify tokens; the message says why."""
+    """A key must not verify tokens; the message has the reason."""
 
 
 class KeySetError(ValueError):
-    """What should be a JWK set is none."""
+    """A document is not a JWK set."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key and the only algorithm that it is used with.
+    """A public key with the one algorithm that it verifies.
 
-    Two are equal if they verify the same tokens.
+    Two keys are equal if they verify the same tokens.
 
     Attributes:
         key_id: `kid`.
-        algorithm: name of RFC 7518 or RFC 8037.
+        algorithm: name from RFC 7518 or RFC 8037.
         fingerprint: SHA-256 of the public key.
         public: the key itself.
     """
@@ -70,7 +70,7 @@ class VerificationKey:
 
     @classmethod
     def of(cls, key_id: str, algorithm: str, public: PublicKey) -> VerificationKey:
-        """Wrap a public key."""
+        """Return the key for a public key and its algorithm."""
         encoded = public.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -83,7 +83,7 @@ class KeySet:
 
     Attributes:
         keys: by `kid`.
-        left_out: why other keys are not used, for the log.
+        left_out: reasons why the other keys are not used, for the log.
     """
 
     keys: Mapping[str, VerificationKey]
@@ -94,7 +94,7 @@ def read_key_set(document: bytes) -> KeySet:
     """Read a JWK set.
 
     Raises:
-        KeySetError: it is not a JWK set at all.
+        KeySetError: the document is not a JWK set.
     """
     try:
         value = cast("object", json.loads(document))
@@ -115,7 +115,7 @@ def read_key_set(document: bytes) -> KeySet:
         if keys.setdefault(key.key_id, key) != key:
             conflicting.add(key.key_id)
             left_out.append(
-                f"key {position}: another key or algorithm has the same kid; none of them is used"
+                f"key {position}: its kid is also that of another key or algorithm; neither is used"
             )
     usable = {key_id: key for key_id, key in keys.items() if key_id not in conflicting}
     return KeySet(usable, tuple(left_out))
@@ -125,7 +125,7 @@ def read_key(member: object) -> VerificationKey:
     """Read one JWK.
 
     Raises:
-        UnusableKeyError: it is not a public signature key of a supported kind.
+        UnusableKeyError: it is not a public signature key of a supported type.
     """
     if not isinstance(member, dict):
         raise UnusableKeyError("is not an object")
@@ -134,7 +134,7 @@ def read_key(member: object) -> VerificationKey:
     if not isinstance(key_id, str):
         raise UnusableKeyError("has no kid")
     if _PRIVATE_MEMBERS & jwk.keys():
-        raise UnusableKeyError("has private members and is therefore not secret any more")
+        raise UnusableKeyError("has private members, so its private key is public")
     if jwk.get("use", "sig") != "sig":
         raise UnusableKeyError("is not for signatures")
     operations = jwk.get("key_ops", ["verify"])

@@ -1,8 +1,8 @@
-"""Who may call which method (AUT-3, AUT-4).
+"""Decides which principals may call a method (AUT-3, AUT-4).
 
-The rules are the `openshell.options.v1.authorization` options in the .proto
-file, so a method and its rule cannot drift apart. What they demand is checked
-at start; what a call needs is a lookup.
+The rules are the `openshell.options.v1.authorization` options of the .proto
+file, next to the methods themselves. The gateway checks all rules at start; a
+call needs only a lookup.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from openshell_files_gateway.config.errors import ConfigurationError, Problem
 
 Mode = Literal["unauthenticated", "sandbox", "bearer", "dual"]
 
-#: Services of gRPC itself that say nothing about sandboxes.
+#: Services of gRPC itself, which reveal nothing about sandboxes.
 _PUBLIC_PREFIXES: Final = ("/grpc.health.", "/grpc.reflection.")
 
-#: Methods upstream that users call without a role: they are about the caller
-#: or the gateway itself.
+#: Upstream's methods about the caller or the gateway itself; they need no role.
 _WITHOUT_ROLE: Final = frozenset({"GetCurrentUser", "GetGatewayConfig"})
 _WITHOUT_SCOPE: Final = frozenset({"GetCurrentUser"})
 
@@ -36,17 +35,16 @@ _FIX: Final = "correct the openshell.options.v1.authorization option in the .pro
 
 @dataclass(frozen=True, slots=True)
 class MethodRule:
-    """What a caller of one method must be.
+    """Requirements on the caller of one method.
 
     Attributes:
-        mode: `unauthenticated` everybody, `bearer` users, `sandbox`
-            supervisors, `dual` both.
-        workspace_role: role that is needed in the sandbox's workspace, or
-            empty. The policy asks for the deployment's user role; membership
-            is asked for where the sandbox is known.
-        global_role: role that is needed over the deployment, or empty.
-        scope: scope of the token that is needed where scopes are enforced, or
-            empty.
+        mode: `unauthenticated` for all callers, `bearer` for users, `sandbox`
+            for supervisors, `dual` for both.
+        workspace_role: required role in the sandbox's workspace, or empty. The
+            policy requires the deployment's user role; the method checks
+            membership when it knows the sandbox.
+        global_role: required role in the deployment, or empty.
+        scope: required scope of the token where scopes are enforced, or empty.
     """
 
     mode: Mode
@@ -55,18 +53,18 @@ class MethodRule:
     scope: str = ""
 
 
-#: A path without a rule is nobody's method. Asking for the widest scope keeps
-#: the answer "there is no such method" from callers who may do little.
+#: Rule of unknown paths. The widest scope is required, so that callers with few
+#: rights do not learn which methods exist.
 _UNKNOWN_METHOD: Final = MethodRule("bearer", workspace_role="user", scope=ALL_SCOPES)
 
 
 class MethodPolicy:
-    """The rules of all methods, and whether a principal satisfies one.
+    """The rules of all methods.
 
     Args:
-        rules: by path, `/package.Service/Method`.
+        rules: rules by path, `/package.Service/Method`.
         roles: names of the platform's roles.
-        enforce_scopes: whether users' scopes are looked at.
+        enforce_scopes: check the scopes of users' tokens.
     """
 
     def __init__(self, rules: Mapping[str, MethodRule], *, roles: RoleNames, enforce_scopes: bool) -> None:
@@ -85,13 +83,13 @@ class MethodPolicy:
         """Read the rules from the options of a .proto file.
 
         Args:
-            roles: names of the platform's roles; upstream's if left out.
-            enforce_scopes: whether users' scopes are looked at.
-            file: the file with the services.
+            roles: names of the platform's roles; default: upstream's.
+            enforce_scopes: check the scopes of users' tokens.
+            file: descriptor of the file with the services.
 
         Raises:
-            ConfigurationError: a method has no rule or a contradictory one.
-                All such methods are named.
+            ConfigurationError: methods without a rule or with a contradictory
+                one; it names all of them.
         """
         rules: dict[str, MethodRule] = {}
         problems: list[Problem] = []
@@ -113,11 +111,11 @@ class MethodPolicy:
         return frozenset(self._rules)
 
     def rule(self, path: str) -> MethodRule:
-        """Return a method's rule; for an unknown path, one that few satisfy."""
+        """Return a method's rule; for an unknown path, a strict one."""
         return self._rules.get(path, _UNKNOWN_METHOD)
 
     def is_public(self, path: str) -> bool:
-        """Say whether the method is served without authentication (AUT-1)."""
+        """Return True if the method needs no authentication (AUT-1)."""
         return path.startswith(_PUBLIC_PREFIXES) or self.rule(path).mode == "unauthenticated"
 
     def authorize(self, path: str, principal: Principal) -> None:
@@ -126,7 +124,7 @@ class MethodPolicy:
         Raises:
             TransferError: PRINCIPAL_NOT_ALLOWED if the method is for the other
                 kind of caller, ROLE_REQUIRED or SCOPE_REQUIRED if a user lacks
-                one; roles are looked at first.
+                the role or, with the role, the scope.
         """
         if self.is_public(path):
             return
@@ -142,7 +140,7 @@ class MethodPolicy:
         elif rule.mode not in ("sandbox", "dual"):
             raise TransferError(
                 Reason.PRINCIPAL_NOT_ALLOWED,
-                f"{path} is for users; a sandbox's token does not open it",
+                f"{path} is for users; call it with a user's token",
             )
 
     def _check_role(self, rule: MethodRule, user: User) -> None:
@@ -169,7 +167,7 @@ class MethodPolicy:
 
 
 def _read_rule(method: MethodDescriptor) -> tuple[MethodRule, str] | tuple[None, str]:
-    """Return the method's rule, or what is wrong with it."""
+    """Return the method's rule, or None and the fault of its option."""
     options = method.GetOptions()
     if not options.HasExtension(options_pb2.authorization):
         return None, "the method has no authorization rule"

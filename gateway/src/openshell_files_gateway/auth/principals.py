@@ -1,29 +1,29 @@
-"""The callers that the gateway knows."""
+"""The two kinds of principals: users, and supervisors of sandboxes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
-#: Issuer of the user that stands for everybody where unauthenticated users
-#: are allowed. No URL, so that no issuer can be it.
+#: Issuer of the principal of unauthenticated calls, where those are allowed. It
+#: is no URL, so no configured issuer can have it.
 LOCAL_DEV_ISSUER: Final = "local-dev"
 
-#: Satisfies every scope.
+#: Scope that includes all others.
 ALL_SCOPES: Final = "openshell:all"
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person or program that an identity provider vouches for.
+    """A person or program that an identity provider authenticated.
 
     Attributes:
-        subject: the issuer's name for the user, `sub`.
+        subject: the user's `sub`, unique at its issuer.
         issuer: the issuer's URL as configured.
-        display_name: for logs and people, never for decisions.
-        roles: names of the deployment's roles.
-        scopes: what the token may be used for.
-        provider: how the user was authenticated.
+        display_name: name for logs and messages, never for decisions.
+        roles: the user's roles in the deployment.
+        scopes: the token's scopes.
+        provider: method of authentication.
     """
 
     subject: str
@@ -39,7 +39,7 @@ class User:
 
     @property
     def key(self) -> str:
-        """Names the user among those of all issuers; uploads belong to it (RSM-2)."""
+        """Name of the user, unique over all issuers; it identifies the owner of uploads (RSM-2)."""
         return f"{self.issuer}|{self.subject}"
 
 
@@ -48,7 +48,7 @@ class SandboxPrincipal:
     """The supervisor of one sandbox.
 
     Attributes:
-        sandbox_id: the only sandbox that it speaks for.
+        sandbox_id: the supervisor's sandbox.
     """
 
     sandbox_id: str

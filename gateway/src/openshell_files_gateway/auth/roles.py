@@ -10,14 +10,13 @@ from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_US
 
 @dataclass(frozen=True, slots=True)
 class RoleNames:
-    """What the platform's roles are called in tokens.
+    """The names of the platform's roles in tokens.
 
-    Both empty means that authentication is all that is asked for: every user
-    is an administrator.
+    If both are empty, every authenticated user is an administrator.
 
     Attributes:
         admin: role of platform administrators.
-        user: role of everybody else; administrators have it as well.
+        user: role of all other users; administrators have it as well.
 
     Raises:
         ValueError: exactly one of them is empty.
@@ -32,13 +31,13 @@ class RoleNames:
 
     @property
     def authentication_only(self) -> bool:
-        """Whether roles are not looked at."""
+        """True if roles are ignored."""
         return not self.admin
 
     def is_admin(self, user: User) -> bool:
-        """Say whether the user is a platform administrator."""
+        """Return True if the user is a platform administrator."""
         return self.authentication_only or self.admin in user.roles
 
     def is_user(self, user: User) -> bool:
-        """Say whether the user has the user's role, by itself or as an administrator."""
+        """Return True if the user has the user role, or is an administrator."""
         return self.is_admin(user) or self.user in user.roles

@@ -1,4 +1,4 @@
-"""The tokens that the gateway signs for supervisors (AUT-3)."""
+"""Signs and verifies the tokens of supervisors (AUT-3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUBJECT_PREFIX: Final = "spiffe://openshell/sandbox/"
 
 
 def gateway_name(gateway_id: str) -> str:
-    """Return issuer and audience of a gateway's sandbox tokens."""
+    """Return the name of a gateway, which is both issuer and audience of its sandbox tokens."""
     return f"openshell-gateway:{gateway_id}"
 
 
@@ -32,8 +32,8 @@ class MintedToken(NamedTuple):
     """A new token.
 
     Attributes:
-        token: what the supervisor sends.
-        expiry: Unix time in seconds when it expires; None if it never does.
+        token: the encoded token.
+        expiry: Unix time in seconds at which it expires; None for never.
     """
 
     token: str
@@ -41,17 +41,17 @@ class MintedToken(NamedTuple):
 
 
 class SandboxTokenIssuer:
-    """Signs tokens.
+    """Signs tokens for supervisors.
 
     Args:
         key: the gateway's key.
-        gateway_id: the gateway's name, the same for all that share the key.
-        ttl: seconds that tokens are valid unless `mint` is told otherwise.
-        allow_no_expiry: whether 0 may be asked for, a token for ever.
+        gateway_id: name of the gateway; gateways that share the key share it.
+        ttl: default lifetime of tokens in seconds.
+        allow_no_expiry: allow a lifetime of 0, a token that never expires.
         clock: Unix time in seconds.
 
     Raises:
-        ValueError: `ttl` is not possible.
+        ValueError: `ttl` is out of range.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SandboxTokenIssuer:
 
     @property
     def public_jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The key that verifies the tokens, as a JWK set to be published."""
+        """The public key, as a JWK set for publication."""
         return self._key.public_jwks
 
     def mint(self, sandbox_id: str, ttl: float | None = None) -> MintedToken:
@@ -80,11 +80,11 @@ class SandboxTokenIssuer:
 
         Args:
             sandbox_id: UUID of the sandbox.
-            ttl: seconds that it is valid, at least 1; 0 for ever where that is
-                allowed; the issuer's own if left out.
+            ttl: lifetime in seconds, at least 1; 0 for no expiry, where
+                allowed; None for the default.
 
         Raises:
-            ValueError: `sandbox_id` is empty or `ttl` is not possible.
+            ValueError: `sandbox_id` is empty or `ttl` out of range.
         """
         if not sandbox_id:
             raise ValueError("a token needs a sandbox")
@@ -114,12 +114,12 @@ class SandboxTokenIssuer:
 
 
 class SandboxTokenVerifier:
-    """Makes a sandbox's principal of a token.
+    """Verifies a supervisor's token and returns its sandbox.
 
     Args:
-        keys: the keys whose tokens are accepted: the gateway's own, and while
-            keys are changed the one before.
-        gateway_id: the gateway's name.
+        keys: the accepted keys: the gateway's own and, during a key rotation,
+            the former one.
+        gateway_id: name of the gateway.
         allow_no_expiry: accept tokens that never expire.
         clock: Unix time in seconds.
     """
@@ -139,20 +139,20 @@ class SandboxTokenVerifier:
         self._verified = VerifiedTokens[SandboxPrincipal]()
 
     def claims_header(self, header: TokenHeader) -> bool:
-        """Say whether a token with this header is for this verifier to judge."""
+        """Return True if this verifier is responsible for a token with this header."""
         return header.algorithm == ALGORITHM and header.key_id in self._keys
 
     def verify(self, token: str, header: TokenHeader) -> SandboxPrincipal:
-        """Verify a token and return whose it is.
+        """Verify a token and return its principal.
 
         Args:
-            token: a token that is for this verifier to judge.
+            token: a token that this verifier is responsible for.
             header: its header.
 
         Raises:
-            TransferError: the check that failed, as for users' tokens;
-                TOKEN_CLAIM_INVALID also if the token contradicts itself about
-                its sandbox.
+            TransferError: the reason of the failed check, as for users'
+                tokens; TOKEN_CLAIM_INVALID also if its claims name different
+                sandboxes.
         """
         remembered = self._verified.find(token, self._clock())
         if remembered is not None:

@@ -1,10 +1,10 @@
-"""The parts of a JSON Web Token: its header, its signature, its claims.
+"""Checks the form and the signature of a JSON Web Token.
 
-Checks of form come first, then the signature; the claims are not looked at
-before it is right (RFC 8725 §2). Keys that a token brings along (`jwk`, `jku`,
-`x5c`, `x5u`) are ignored: a token does not choose what it is checked with.
+The form is checked first, then the signature, and only then are the claims
+read (RFC 8725 §2). Keys inside a token (`jwk`, `jku`, `x5c`, `x5u`) are
+ignored, since a token must not choose the key that verifies it.
 
-Messages name the check that failed and never repeat a part of the token.
+Error messages name the failed check and repeat no part of the token.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.issuer_keys import ALGORITHMS, VerificationKey
 
-#: Issuers' tokens have 1 to 4 KiB; HTTP/2 servers allow 8 to 16 KiB of headers.
+#: Largest token. Issuers' tokens have 1 to 4 KiB; HTTP/2 servers allow 8 to 16 KiB of headers.
 MAX_TOKEN_BYTES: Final = 16 * 1024
 
-#: Types of token that are credentials here (RFC 7519 §5.1, RFC 9068 §2.1).
-#: Others, such as upstream's `openshell-ext+jwt`, are made for other places.
+#: Types of access tokens (RFC 7519 §5.1, RFC 9068 §2.1). Tokens of other types,
+#: such as upstream's `openshell-ext+jwt`, serve other purposes.
 _ACCEPTED_TYPES: Final = frozenset({"jwt", "at+jwt"})
 
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
@@ -37,11 +37,11 @@ _SIGNATURES: Final = jwt.PyJWS(algorithms=sorted(ALGORITHMS))
 
 @dataclass(frozen=True, slots=True)
 class TokenHeader:
-    """What a token says about its signature. Nothing of it is to be believed yet.
+    """The header of a token whose signature is not verified yet.
 
     Attributes:
         algorithm: `alg`.
-        key_id: `kid`, whatever string that is.
+        key_id: `kid`, an arbitrary string.
     """
 
     algorithm: str
@@ -52,9 +52,9 @@ def read_header(token: str) -> TokenHeader:
     """Check a token's form and read its header.
 
     Raises:
-        TransferError: TOKEN_MALFORMED if it is not a signed JWT in compact
-            form that is a credential; TOKEN_BAD_ALGORITHM if the algorithm is
-            none that is accepted from anybody, such as `none` or `HS256`.
+        TransferError: TOKEN_MALFORMED if it is not a signed access token in
+            compact form; TOKEN_BAD_ALGORITHM for an algorithm that is never
+            accepted, such as `none` or `HS256`.
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise _malformed(f"the token is larger than {MAX_TOKEN_BYTES} bytes")
@@ -82,13 +82,13 @@ def verify_signature(token: str, key: VerificationKey) -> Mapping[str, object]:
     """Check a token's signature and return its claims.
 
     Args:
-        token: a token whose header was read.
+        token: a token that `read_header` accepted.
         key: the key that the header names. The token must use the key's own
             algorithm (RFC 8725 §3.1).
 
     Raises:
         TransferError: TOKEN_BAD_ALGORITHM, TOKEN_BAD_SIGNATURE, or
-            TOKEN_MALFORMED if what was signed are no claims.
+            TOKEN_MALFORMED if the payload is not a JSON object.
     """
     try:
         signed = _SIGNATURES.decode_complete(token, key=key.public, algorithms=[key.algorithm])

@@ -1,8 +1,8 @@
-"""Tokens that were verified already, so that each is paid for once.
+"""A cache of verified tokens.
 
-A client sends the same token with every call. Checking it again costs as much
-as the rest of a small call; what can change meanwhile is only the time and the
-issuer's keys, and both are looked at on every use.
+A client sends the same token with every call, and verifying it costs as much as
+the rest of a small call. Only the time and the issuer's keys can change its
+validity; both are checked on every use.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar
 from openshell_files_gateway.auth.issuer_keys import VerificationKey
 from openshell_files_gateway.auth.principals import Principal
 
-#: About 1 KiB each. Callers and sandboxes that are active at a time; with more
-#: of them some tokens are verified again.
+#: Entries have about 1 KiB each. With more active callers and sandboxes than
+#: this, some tokens are verified again.
 DEFAULT_CAPACITY: Final = 4096
 
 _PrincipalT = TypeVar("_PrincipalT", bound=Principal)
@@ -27,10 +27,10 @@ class VerifiedToken(Generic[_PrincipalT]):
     """The outcome of a verification.
 
     Attributes:
-        principal: whose token it is.
-        key: what it was verified with. Whoever uses the outcome asks first
-            whether this is still a key.
-        expires_at: Unix time from which it is not accepted.
+        principal: the token's principal.
+        key: the key that verified it. A user of the entry checks that the
+            issuer still publishes this key.
+        expires_at: Unix time at which the token expires.
     """
 
     principal: _PrincipalT
@@ -40,12 +40,12 @@ class VerifiedToken(Generic[_PrincipalT]):
 
 @dataclass(frozen=True, slots=True)
 class VerifiedTokensStatistics:
-    """How the memory is used.
+    """Statistics of the cache.
 
     Attributes:
-        entries: tokens that are remembered.
-        hits: answers from memory.
-        misses: tokens that were not remembered.
+        entries: tokens in the cache.
+        hits: lookups that found their token.
+        misses: lookups that did not.
     """
 
     entries: int
@@ -54,12 +54,12 @@ class VerifiedTokensStatistics:
 
 
 class VerifiedTokens(Generic[_PrincipalT]):
-    """Remembers a bounded number of verified tokens by their SHA-256, the least used are forgotten.
+    """Cache of verified tokens by their SHA-256, with eviction of the least recently used.
 
-    Tokens themselves are not kept, and refused ones leave no trace.
+    It contains neither tokens themselves nor anything about refused ones.
 
     Args:
-        capacity: most tokens to remember.
+        capacity: largest number of tokens.
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
@@ -70,14 +70,14 @@ class VerifiedTokens(Generic[_PrincipalT]):
 
     @property
     def statistics(self) -> VerifiedTokensStatistics:
-        """How the memory is used."""
+        """Statistics of the cache."""
         return VerifiedTokensStatistics(len(self._entries), self._hits, self._misses)
 
     def find(self, token: str, now: float) -> VerifiedToken[_PrincipalT] | None:
-        """Return what is remembered of a token that has not expired.
+        """Return the entry of a token that has not expired; None without one.
 
         Args:
-            token: the token as it came.
+            token: the token as received.
             now: Unix time.
         """
         digest = _digest(token)
@@ -94,7 +94,7 @@ class VerifiedTokens(Generic[_PrincipalT]):
         return entry
 
     def remember(self, token: str, verified: VerifiedToken[_PrincipalT]) -> None:
-        """Keep an outcome until it expires, is forgotten, or is displaced."""
+        """Add a token, until it expires, is forgotten or evicted."""
         digest = _digest(token)
         self._entries[digest] = verified
         self._entries.move_to_end(digest)
@@ -102,7 +102,7 @@ class VerifiedTokens(Generic[_PrincipalT]):
             self._entries.popitem(last=False)
 
     def forget(self, token: str) -> None:
-        """Drop what is remembered of a token."""
+        """Remove a token from the cache."""
         self._entries.pop(_digest(token), None)
 
 

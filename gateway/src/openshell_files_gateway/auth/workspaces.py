@@ -1,4 +1,4 @@
-"""Who belongs to which workspace (AUT-5)."""
+"""Membership of users in workspaces (AUT-5)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ WorkspaceRole = Literal["user", "admin"]
 
 
 class WorkspaceMembership:
-    """Answers whether a user may act in a workspace.
+    """Decides whether a user may use a workspace.
 
-    It answers yes or no and raises nothing: what a refusal looks like depends
-    on the question. For a sandbox of somebody else it is `SANDBOX_NOT_FOUND`,
-    so that nobody learns which sandboxes exist.
+    The caller of this class raises the error, since its reason depends on the
+    request: for a sandbox in another workspace it is `SANDBOX_NOT_FOUND`, so
+    that callers cannot find out which sandboxes exist.
 
     Args:
-        roles: names of the platform's roles. Platform administrators may act
-            everywhere.
-        members: by workspace the role of each member, by subject.
+        roles: names of the platform's roles. Platform administrators may use
+            every workspace.
+        members: role by subject, by workspace.
     """
 
     def __init__(self, *, roles: RoleNames, members: Mapping[str, Mapping[str, WorkspaceRole]]) -> None:
@@ -43,13 +43,12 @@ class WorkspaceMembership:
         )
 
     def may(self, user: User, workspace: str, role: str = "user") -> bool:
-        """Say whether the user has at least that role in the workspace.
+        """Return True if the user has at least that role in the workspace.
 
         Args:
-            user: who asks.
-            workspace: name of the workspace; one that does not exist has no
-                members.
-            role: the role that is needed; `admin` includes `user`.
+            user: the authenticated user.
+            workspace: name of the workspace; an unknown one has no members.
+            role: the required role; `admin` includes `user`.
         """
         if self._roles.is_admin(user):
             return True

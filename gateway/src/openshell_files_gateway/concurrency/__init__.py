@@ -1,1 +1,1 @@
-"""Tasks with owners, the ends of streams, and threads that are waited for."""
+"""Tasks with owners, and the difference between an ended and a cancelled stream."""

@@ -1,15 +1,15 @@
 """Tells the end of a peer's stream from a cancelled call, as far as gRPC allows (UPL-1, ADR 0001).
 
-grpc.aio reads both as the end: a cancelled call, a reset stream, an expired
-deadline and a lost connection give EOF first, and only later is the task of
-the call cancelled. Two kinds of peers have to be told apart:
+grpc.aio reports both as the end: after a cancellation, a stream reset, an
+expired deadline or a lost connection the reader gets EOF first, and the task of
+the call is cancelled only later. Peers behave in two ways:
 
-- Most reset the stream without ending it (gRPC's C, Python, C++, Go, Java,
-  Rust and .NET; any peer that is killed). Then gRPC knows of the reset when it
-  says EOF, and refuses to write to the stream. A write finds out, exactly.
-- Some end the stream first and reset it after (grpc-js when it is cancelled;
-  a caller that half-closes and then cancels). Between the two the stream looks
-  finished, and all that helps is to wait.
+- Most reset the stream without a half-close (gRPC's C, Python, C++, Go, Java,
+  Rust and .NET; any peer that is killed). gRPC knows of the reset when it
+  reports EOF, and fails every write to the stream. One write decides.
+- Some half-close the stream and reset it a moment later (grpc-js when it is
+  cancelled; a caller that half-closes and then cancels). In between, the stream
+  looks finished; only waiting shows the reset.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from typing import Any, Final
 import grpc
 from openshell_files_process.tasks import to_the_end
 
-#: So long is waited: a reset that comes up to 20 ms behind the end is seen,
-#: with the time that frames need. It is counted in short steps of a loop that
-#: turns, since a loop that is late sees the reset late, too.
+#: Length of the wait: 25 steps of 2 ms show a reset that follows the end within
+#: 20 ms, delivery of the frames included. Steps count turns of the loop, since a
+#: busy loop sees the reset late as well.
 _STEP_SECONDS: Final = 0.002
 _STEPS: Final = 25
 
-#: While more wants to run than there are CPUs, a client on this machine has to
-#: wait for its turn between the end and the reset, and a step counts for less.
+#: While more threads are runnable than there are CPUs, a client on this machine
+#: may wait for a CPU between the half-close and the reset, so a step counts less.
 _CROWDED_STEP: Final = 0.2
 
 _LOAD: Final = Path("/proc/loadavg")
 _CPUS: Final = os.cpu_count() or 1
 
-#: Sends something on the call that means nothing to the peer.
+#: Writes something to the call that the peer ignores.
 Write = Callable[[], Coroutine[Any, Any, object]]
 
 
 async def was_reset(write: Write) -> bool:
-    """Tell whether a stream that gave EOF was reset, and not ended by its peer.
+    """Return True if a stream that gave EOF was reset, False if its peer half-closed it.
 
-    Does not find a peer that ended its stream and resets it a moment later.
+    Returns False for a peer that half-closes its stream and resets it a moment later.
 
     Args:
-        write: sends the call's initial metadata, for instance. gRPC fails it
-            on a stream that is reset. Never cut off, since gRPC has begun it.
+        write: for example sends the call's initial metadata. gRPC fails it on
+            a stream that was reset. It always runs to its end, since gRPC
+            cannot interrupt a write.
 
     Raises:
-        CancelledError: the caller was cancelled; the write is over.
+        CancelledError: the caller was cancelled; the write has ended.
     """
     try:
         await to_the_end(write())
@@ -60,10 +61,9 @@ async def was_reset(write: Write) -> bool:
 
 
 async def let_reset_come() -> None:
-    """Wait until a reset that closely follows the end of a stream would have been seen.
+    """Wait long enough that a reset which closely follows a half-close cancels the calling task.
 
-    50 ms, and up to 250 ms on a machine that is busier than it has CPUs. The
-    task of the call that was reset is cancelled meanwhile.
+    Takes 50 ms, and up to 250 ms on a machine with more runnable threads than CPUs.
     """
     steps = 0.0
     while steps < _STEPS:
@@ -72,9 +72,9 @@ async def let_reset_come() -> None:
 
 
 async def ended_for_good(write: Write) -> bool:
-    """Tell whether a stream that gave EOF was ended by its peer; takes as long as `let_reset_come` if it was.
+    """Return True if the peer half-closed a stream that gave EOF; that answer takes as long as `let_reset_come`.
 
-    Only for an end that decides something which cannot be undone.
+    For ends that publish a file or decide something else for good.
 
     Args:
         write: as for `was_reset`.
@@ -86,7 +86,7 @@ async def ended_for_good(write: Write) -> bool:
 
 
 def _crowded() -> bool:
-    """Tell whether more wants to run on this machine than there are CPUs; False where nobody says so."""
+    """Return True if more threads are runnable than there are CPUs; False where the kernel does not report it."""
     try:
         runnable = _LOAD.read_text("ascii").split()[3].partition("/")[0]
         return int(runnable) > _CPUS

@@ -1,9 +1,9 @@
-"""The gateway's configuration: a TOML file and the environment, checked before anything starts.
+"""The gateway's configuration: a TOML file and the environment, checked before the gateway starts.
 
-* `tables`: every setting, its default and its limits.
-* `settings`: all of them, fitting together.
-* `names`: what a setting is called in the file and in the environment.
-* `consistency`: what settings must not be together.
-* `loading`: from file and environment to checked settings.
-* `errors`: how a refusal says what to change.
+* `tables`: every setting with its default and its range.
+* `settings`: all settings, checked together.
+* `names`: names of a setting in the file and in the environment.
+* `consistency`: combinations of settings that are refused; `openings`: those that are logged.
+* `loading`: reads file and environment into checked settings.
+* `errors`: the error of a refused configuration, with the change that fixes it.
 """

@@ -1,7 +1,7 @@
-"""What settings must not be together: contradictions, and combinations that are unsafe.
+"""Refuses settings that contradict each other or are unsafe together.
 
-Pure rules over settings that each are well-formed. Every rule says which key
-to change and how; all that apply are reported at once.
+The rules have no input besides the settings, each of which is valid by itself.
+Every rule names the key to change, and how; all problems are reported at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from openshell_files_gateway.config.openings import all_are_administrators
 if TYPE_CHECKING:
     from openshell_files_gateway.config.tables import GatewayTables, OidcSettings, RelaySettings
 
-#: A session lives through one heartbeat that is late or lost: so many intervals fit into the silence.
+#: Heartbeat intervals within the silence timeout, so that a session survives one late or lost heartbeat.
 LATE_HEARTBEATS: Final = 2
 
 _T = TypeVar("_T")
 
 
 def find_problems(settings: GatewayTables) -> list[Problem]:
-    """Return everything that speaks against starting with these settings."""
+    """Return all problems that keep the gateway from starting with these settings."""
     found = [*_users(settings), *_exposure(settings), *_tls(settings), *_sandbox_tokens(settings)]
     if settings.oidc is not None:
         found.extend(_oidc(settings.oidc))
@@ -45,20 +45,20 @@ def _users(settings: GatewayTables) -> Iterator[Problem]:
     if settings.oidc is None and not settings.allow_unauthenticated_users:
         yield Problem(
             "oidc.issuer",
-            "is not set, so nobody could log in",
+            "is not set, so no user could log in",
             "set it to the issuer's URL, or set allow_unauthenticated_users for development on this machine",
         )
 
 
 def _exposure(settings: GatewayTables) -> Iterator[Problem]:
-    """Everything that only a loopback address makes acceptable."""
+    """Return the settings that are allowed only with a loopback address."""
     address = settings.server.bind_address
     if address.is_loopback:
         return
     if settings.allow_unauthenticated_users:
         yield Problem(
             "allow_unauthenticated_users",
-            f"would let anybody who reaches {address} in as an administrator",
+            f"would make every caller that reaches {address} an administrator",
             "unset it and set oidc.issuer, or bind to a loopback address",
         )
     if settings.tls.disabled:
@@ -71,7 +71,7 @@ def _exposure(settings: GatewayTables) -> Iterator[Problem]:
         yield Problem(
             "sandbox_tokens.signing_key",
             "is not set, so supervisors would be locked out by every restart",
-            "name a file that is kept; it is made if it is missing",
+            "name a file; it is created if it is missing",
         )
 
 
@@ -146,7 +146,7 @@ def _workspaces(settings: GatewayTables) -> Iterator[Problem]:
     if because and settings.workspaces:
         yield Problem(
             "oidc.user_role",
-            f"makes every user of the issuer a platform administrator, whatever the members of workspaces are: {because}",
+            f"makes every user of the issuer a platform administrator, so the members of workspaces have no effect: {because}",
             "name two roles, or remove workspaces if every user may do everything",
         )
     for name in _repeated(workspace.name for workspace in settings.workspaces):
@@ -185,14 +185,14 @@ def _sandboxes(settings: GatewayTables) -> Iterator[Problem]:
 
 
 def _relay(relay: RelaySettings) -> Iterator[Problem]:
-    # A supervisor is told the interval, and has a floor of its own.
-    speaks = max(relay.heartbeat_interval, LEAST_HEARTBEAT_SECONDS)
-    least = LATE_HEARTBEATS * speaks
+    # A supervisor uses the announced interval, but never a shorter one than its own minimum.
+    interval = max(relay.heartbeat_interval, LEAST_HEARTBEAT_SECONDS)
+    least = LATE_HEARTBEATS * interval
     if relay.silence_timeout < least:
         yield Problem(
             "relay.silence_timeout",
             f"is {relay.silence_timeout:g} s, so the session of a healthy supervisor could end because of one late heartbeat: with "
-            f"relay.heartbeat_interval of {relay.heartbeat_interval:g} s it speaks every {speaks:g} s",
+            f"relay.heartbeat_interval of {relay.heartbeat_interval:g} s it sends one every {interval:g} s",
             f"set it to at least {least:g}, or relay.heartbeat_interval to less",
         )
 
@@ -213,14 +213,14 @@ def _compute(settings: GatewayTables) -> Iterator[Problem]:
         yield Problem(
             "sandbox_tokens.signing_key",
             "is not set, so supervisors that were started would be locked out by every restart",
-            "name a file that is kept; it is made if it is missing",
+            "name a file; it is created if it is missing",
         )
 
 
 def database_path(url: str) -> Path | None:
-    """Return the file that an `sqlite:` URL names; None if it names none.
+    """Return the file that an `sqlite:` URL names; None if it names no file.
 
-    As upstream's: `sqlite:PATH`, `sqlite://PATH`, with parameters ignored.
+    Upstream's forms: `sqlite:PATH` and `sqlite://PATH`; parameters are ignored.
     """
     scheme, _, rest = url.partition(":")
     path = rest.removeprefix("//").partition("?")[0]

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the settings' own descriptions."""
+"""Generates docs/settings.md from the settings' docstrings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def markdown() -> str:
         "<!-- Written by `make docs` from gateway/src/openshell_files_gateway/config/tables.py. -->",
         "",
         "`openshell-files-gateway serve --config FILE` reads a TOML file; an environment variable wins over the file.",
-        "Times are in seconds, sizes in bytes. A configuration that contradicts itself or is unsafe is refused with the",
-        "key and what to change.",
+        "Times are in seconds, sizes in bytes. The gateway refuses a configuration that contradicts itself or is unsafe; the",
+        "error names the key and the change.",
         "",
         "| key | environment | default | meaning |",
         "|---|---|---|---|",

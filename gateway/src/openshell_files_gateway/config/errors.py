@@ -1,4 +1,4 @@
-"""A configuration that the gateway will not start with."""
+"""The error of a refused configuration."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, and what to do about it.
+    """One problem of a configuration.
 
     Attributes:
         key: the setting, `table.key` as in the file, with its environment
             variable in brackets if it has one.
-        fault: what is wrong with it.
-        fix: what to change.
+        fault: the problem, as a continuation of the key.
+        fix: the change that solves it.
     """
 
     key: str
@@ -26,7 +26,7 @@ class Problem:
 
 
 class ConfigurationError(Exception):
-    """The configuration is refused. All problems that were found are in it."""
+    """The configuration is refused; the error has all of its problems."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -34,5 +34,5 @@ class ConfigurationError(Exception):
 
     @classmethod
     def of(cls, key: str, fault: str, fix: str) -> ConfigurationError:
-        """Make the error for a single problem."""
+        """Return the error for a single problem."""
         return cls((Problem(key, fault, fix),))

@@ -1,8 +1,8 @@
-"""Which URLs the issuer's documents may be fetched from.
+"""Checks the URLs from which the issuer's documents may be fetched.
 
-The configuration is checked with these rules at start, and what the issuer's
-documents say at run time. URLs are taken apart by the HTTP client's own
-parser, so that the address that was checked is the address that is called.
+The gateway checks URLs of the configuration at start, and URLs in the issuer's
+documents at run time. The HTTP client's own parser parses them, so the checked
+address is the one that is called.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 
 import httpx
 
-#: What a URL may consist of (RFC 3986). `|` is not among it, which keeps
-#: `User.key` unambiguous; neither are spaces and backslashes.
+#: Characters of a URL (RFC 3986): no spaces, no backslashes, and no `|`, which
+#: would make `User.key` ambiguous.
 _URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -23,19 +23,19 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 class UnsafeUrlError(ValueError):
-    """A URL that is not fetched; the message says why, without the URL."""
+    """A URL must not be fetched; the message has the reason, without the URL."""
 
 
 def check_url(url: str, *, allow_insecure_loopback: bool) -> httpx.URL:
-    """Take a URL apart and check that it may be fetched.
+    """Parse a URL and check that it may be fetched.
 
     Args:
         url: an absolute URL.
-        allow_insecure_loopback: accept http for a loopback address in digits.
-            A name will not do: what it resolves to is decided elsewhere.
+        allow_insecure_loopback: accept http for a loopback address in digits,
+            not for a name, since a resolver decides its address.
 
     Raises:
-        UnsafeUrlError: it is no such URL.
+        UnsafeUrlError: the URL is invalid or must not be fetched.
     """
     if not _URL_CHARACTERS.fullmatch(url):
         raise UnsafeUrlError("is not a URL")
@@ -62,7 +62,7 @@ def check_issuer(url: str, *, allow_insecure_loopback: bool) -> httpx.URL:
     """Check an issuer's URL; it has no query (OpenID Connect Discovery 1.0 §3).
 
     Raises:
-        UnsafeUrlError: it cannot be an issuer.
+        UnsafeUrlError: the URL is not that of an issuer.
     """
     parsed = check_url(url, allow_insecure_loopback=allow_insecure_loopback)
     if parsed.query or "?" in url or "#" in url:
@@ -71,18 +71,18 @@ def check_issuer(url: str, *, allow_insecure_loopback: bool) -> httpx.URL:
 
 
 def discovery_url(issuer: str) -> str:
-    """Return the address of an issuer's configuration (Discovery 1.0 §4)."""
+    """Return the URL of an issuer's configuration (Discovery 1.0 §4)."""
     return issuer.rstrip("/") + "/.well-known/openid-configuration"
 
 
 def origin(url: httpx.URL) -> str:
-    """Return scheme, host and port, the port always written out."""
+    """Return scheme, host and port; a default port is written out."""
     host = f"[{url.host}]" if ":" in url.host else url.host
     return f"{url.scheme}://{host.lower()}:{url.port or _DEFAULT_PORTS[url.scheme]}"
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether the host is a loopback address in digits."""
+    """Return True if the host is a loopback address in digits."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""From a TOML file and the environment to checked settings."""
+"""Reads the TOML file and the environment into checked settings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _CONFIG_FILE: Final = "the configuration file"
 
 
 def load_settings(config_file: Path | None, environ: Mapping[str, str]) -> GatewaySettings:
-    """Read the configuration and check it, with the files that it names.
+    """Read the configuration, and check it together with the files that it names.
 
     Args:
         config_file: TOML file, or None for the environment alone.
-        environ: the environment; its variables win over the file.
+        environ: the environment; its variables override the file.
 
     Raises:
-        ConfigurationError: the gateway must not start like this. Every problem
-            names the setting and what to change.
+        ConfigurationError: the configuration is refused; every problem names
+            a setting and the change that solves it.
     """
     values = _merge(_read_file(config_file), EnvironmentSource(GatewaySettings, environ)())
     try:
@@ -44,11 +44,11 @@ def load_settings(config_file: Path | None, environ: Mapping[str, str]) -> Gatew
 
 
 class EnvironmentSource(PydanticBaseSettingsSource):
-    """Reads the variables that the settings name with `Env`.
+    """Reads the environment variables that the settings name with `Env`.
 
     Args:
-        settings_cls: the model.
-        environ: the variables.
+        settings_cls: model of the settings.
+        environ: the environment.
     """
 
     def __init__(self, settings_cls: type[GatewaySettings], environ: Mapping[str, str]) -> None:
@@ -56,11 +56,11 @@ class EnvironmentSource(PydanticBaseSettingsSource):
         self._environ = environ
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: variables are found by their own names, not by the fields'."""
+        """Unused: `Env` names the variables, not the fields."""
         raise NotImplementedError((field, field_name))
 
     def __call__(self) -> dict[str, Any]:
-        """Return the values by table and key, for those variables that are there."""
+        """Return the values of all variables that are set, by table and key."""
         values: dict[str, Any] = {}
         for setting in all_settings(self.settings_cls):
             if setting.env is None or (text := self._environ.get(setting.env.name)) is None:
@@ -84,7 +84,7 @@ def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        # The source takes a missing file for an empty one.
+        # TomlConfigSettingsSource treats a missing file as empty.
         with path.open("rb"):
             return TomlConfigSettingsSource(GatewaySettings, toml_file=path)()
     except OSError as error:
@@ -98,7 +98,7 @@ def _read_file(path: Path | None) -> dict[str, Any]:
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one tree of values over another."""
+    """Merge two trees of values; `upper` overrides `lower`."""
     merged = dict(lower)
     for key, value in upper.items():
         below = merged.get(key)
@@ -110,13 +110,13 @@ def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _explain(detail: Mapping[str, Any]) -> Problem:
-    """Say in the settings' own words what pydantic found."""
+    """Turn an error of pydantic into a problem of a setting."""
     location: tuple[int | str, ...] = detail["loc"]
     path = tuple(part for part in location if isinstance(part, str))
     setting = _setting_at(path)
     if detail["type"] == "extra_forbidden":
         return Problem(".".join(path), "there is no such setting", "correct the name or remove it")
-    # Inside a list the position says which entry is meant.
+    # Inside a list, the location with its index identifies the entry.
     exact = setting is not None and path == setting.path
     key = setting.title if setting and exact else ".".join(map(str, location))
     missing = detail["type"] == "missing"
@@ -126,7 +126,7 @@ def _explain(detail: Mapping[str, Any]) -> Problem:
 
 
 def _setting_at(path: tuple[str, ...]) -> Setting | None:
-    """Find the setting that an error's location lies in."""
+    """Return the setting that contains an error's location."""
     for setting in all_settings(GatewaySettings):
         if path[: len(setting.path)] == setting.path:
             return setting
@@ -134,7 +134,7 @@ def _setting_at(path: tuple[str, ...]) -> Setting | None:
 
 
 def _file_problems(settings: GatewaySettings) -> Iterator[Problem]:
-    """Look at the files that the settings name, before the first caller needs them."""
+    """Check the files that the settings name, at start instead of at the first use."""
     tls = settings.tls
     if tls.certificate is not None and tls.key is not None and not tls.disabled:
         faults = list(_check_certificate(tls.certificate, tls.key))
@@ -151,7 +151,7 @@ def _file_problems(settings: GatewaySettings) -> Iterator[Problem]:
         try:
             load_signing_key(settings.sandbox_tokens.signing_key)
         except FileNotFoundError:
-            return  # It is made when the gateway starts.
+            return  # The gateway creates it at start.
         except ConfigurationError as error:
             yield from error.problems
 
@@ -166,13 +166,13 @@ def _check_certificate(certificate: Path, key: Path) -> Iterator[Problem]:
             return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # The password keeps OpenSSL from asking for one on the terminal.
+        # With a password, OpenSSL does not ask for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError):
         yield Problem(
             "tls.key (OPENSHELL_TLS_KEY)",
             f"{key} is not the unencrypted key of the certificate in {certificate}",
-            "name the two PEM files that belong together",
+            "name the PEM files of one certificate and its key",
         )
 
 

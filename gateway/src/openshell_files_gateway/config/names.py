@@ -1,4 +1,4 @@
-"""What a setting is called in the file and in the environment."""
+"""Names of the settings in the file and in the environment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True, slots=True)
 class Env:
-    """Names the environment variable of a setting.
+    """The environment variable of a setting.
 
     Attributes:
-        name: the variable.
-        separator: what separates the items, if the setting is a list.
+        name: name of the variable.
+        separator: separator of the items, if the setting is a list.
     """
 
     name: str
@@ -26,13 +26,13 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting and all that it is called.
+    """A setting with its names.
 
     Attributes:
         path: table and key, as in the file.
-        env: its environment variable, if it has one.
-        description: what it is for.
-        optional: whether it can be unset.
+        env: its environment variable; None without one.
+        description: its docstring.
+        optional: True if it may be unset.
     """
 
     path: tuple[str, ...]
@@ -42,13 +42,13 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """The name for people: `oidc.issuer (OPENSHELL_OIDC_ISSUER)`."""
+        """Name in messages: `oidc.issuer (OPENSHELL_OIDC_ISSUER)`."""
         key = ".".join(self.path)
         return f"{key} ({self.env.name})" if self.env else key
 
 
 def all_settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """List the settings of a model and of the models in it, in order."""
+    """Yield the settings of a model and of its nested models, in order."""
     for name, field in model.model_fields.items():
         here = (*path, name)
         table = _table_of(field)
@@ -60,13 +60,13 @@ def all_settings(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator
 
 
 def title_of(model: type[BaseModel], key: str) -> str:
-    """Return the name for people of the setting `table.key`; the key itself if there is none."""
+    """Return the title of the setting `table.key`; the key itself if it is unknown."""
     path = tuple(key.split("."))
     return next((setting.title for setting in all_settings(model) if setting.path == path), key)
 
 
 def _table_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model that a field holds, be it optional; None for values and lists."""
+    """Return the model that a field holds, even if it is optional; None for values and lists."""
     annotation = field.annotation
     union = get_origin(annotation) in (Union, types.UnionType)
     for candidate in get_args(annotation) if union else (annotation,):

@@ -1,7 +1,7 @@
-"""Settings that are allowed and let more in than a reader of the file may think.
+"""Settings that grant more access than a reader of the file may expect; the gateway logs them at every start.
 
-What would be unsafe everywhere is refused (`consistency`). These are choices
-that somebody may want, so the gateway starts, and says at every start what they mean.
+`consistency` refuses combinations that are never safe. The ones here may be
+intended, so the gateway starts and logs their effect.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What somebody gets.
+    """Access that the settings grant.
 
     Attributes:
-        what: happens, as a sentence.
-        because: the settings that make it so.
+        what: the effect, as a sentence.
+        because: the settings that cause it.
     """
 
     what: str
@@ -28,24 +28,22 @@ class Opening:
 
 
 def find_openings(settings: GatewayTables) -> Iterator[Opening]:
-    """Return what these settings open."""
+    """Yield the openings of these settings."""
     if settings.oidc is not None:
         because = all_are_administrators(settings.oidc)
         if because:
             yield Opening("every user of the issuer is a platform administrator", because)
     if settings.allow_unauthenticated_users:
         yield Opening(
-            "whoever reaches the port without a token is a platform administrator",
+            "every caller without a token is a platform administrator",
             "allow_unauthenticated_users is set",
         )
     if settings.sandbox_tokens.allow_no_expiry:
-        yield Opening(
-            "a sandbox token that was stolen may be good for ever", "sandbox_tokens.allow_no_expiry is set"
-        )
+        yield Opening("a stolen sandbox token may never expire", "sandbox_tokens.allow_no_expiry is set")
 
 
 def all_are_administrators(oidc: OidcSettings) -> str:
-    """Return why every user who gets in is a platform administrator; "" if not every one is."""
+    """Return the reason why every user is a platform administrator; "" if only some are."""
     if not oidc.user_role and not oidc.admin_role:
         return "oidc.admin_role and oidc.user_role are empty"
     if oidc.user_role == oidc.admin_role:

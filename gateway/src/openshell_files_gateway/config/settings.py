@@ -1,4 +1,4 @@
-"""The configuration of a gateway: values that fit together."""
+"""The whole configuration of a gateway, checked for consistency."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from openshell_files_gateway.config.tables import GatewayTables
 
 
 class GatewaySettings(GatewayTables):
-    """The whole configuration. One that exists contradicts nothing and is not unsafe.
+    """The whole configuration. Every instance is consistent and safe.
 
-    Constructing it does not read the environment; `load_settings` does.
+    The constructor does not read the environment; `load_settings` does.
 
     Raises:
         ConfigurationError: settings contradict each other or are unsafe.
-        pydantic.ValidationError: a value is not of its type or range;
+        pydantic.ValidationError: a value has a wrong type or is out of range;
             `load_settings` turns that into a ConfigurationError.
     """
 

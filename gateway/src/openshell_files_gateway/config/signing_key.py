@@ -1,4 +1,4 @@
-"""The gateway's own key: Ed25519, in a PEM file that only the gateway can read."""
+"""Loads and creates the gateway's own key: Ed25519, in a PEM file that only the gateway can read."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from openshell_files_gateway.config.errors import ConfigurationError
 
 _KEY: Final = "sandbox_tokens.signing_key (OPENSHELL_SANDBOX_JWT_SIGNING_KEY)"
 
-#: Others get nothing. The group may read: that is how orchestrators hand
-#: secrets to a process without privileges.
+#: Forbidden permission bits. The group may read the file, because orchestrators
+#: pass secrets to unprivileged processes that way.
 _FORBIDDEN_MODE: Final = 0o027
 
-#: A PEM file with an Ed25519 key has about 120 bytes.
+#: Read limit; a PEM file with an Ed25519 key has about 120 bytes.
 _MAX_FILE_BYTES: Final = 16 * 1024
 
-_MAKE_ONE: Final = "remove the file to have one made, or make one: openssl genpkey -algorithm ed25519"
+_MAKE_ONE: Final = (
+    "remove the file, and the gateway creates one; or create one: openssl genpkey -algorithm ed25519"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key and what it is called in tokens.
+    """A private key with its key id.
 
     Attributes:
-        key_id: `kid`.
-        private: signs.
+        key_id: `kid` in tokens.
+        private: the key that signs.
     """
 
     key_id: str
@@ -44,12 +46,12 @@ class SigningKey:
 
     @property
     def public(self) -> Ed25519PublicKey:
-        """Verifies."""
+        """The key that verifies."""
         return self.private.public_key()
 
     @property
     def public_jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The public key as a JWK set (RFC 7517, RFC 8037), to be published."""
+        """The public key as a JWK set (RFC 7517, RFC 8037), for publication."""
         return {
             "keys": [
                 {**_public_members(self.public), "kid": self.key_id, "alg": "EdDSA", "use": "sig"},
@@ -58,28 +60,28 @@ class SigningKey:
 
 
 def generate_signing_key(key_id: str | None = None) -> SigningKey:
-    """Make a new key in memory.
+    """Generate a new key in memory.
 
     Args:
-        key_id: `kid`; the key's thumbprint if left out.
+        key_id: `kid`; default: the key's thumbprint.
     """
     private = Ed25519PrivateKey.generate()
     return SigningKey(key_id or thumbprint(private.public_key()), private)
 
 
 def load_or_create_signing_key(path: Path, key_id: str | None = None) -> SigningKey:
-    """Read the key from its file, and make the file if there is none.
+    """Read the key from its file; create the file if it is missing.
 
-    Of several gateways that start at once on one missing file, one makes it
-    and all read the same.
+    If several gateways start at once without the file, one creates it and all
+    read the same key.
 
     Args:
-        path: PEM file; made with mode 0600.
-        key_id: `kid`; the key's thumbprint if left out.
+        path: PEM file; created with mode 0600.
+        key_id: `kid`; default: the key's thumbprint.
 
     Raises:
-        ConfigurationError: the file cannot be read or made, others may read
-            it, or there is no Ed25519 key in it.
+        ConfigurationError: the file cannot be read or created, other users may
+            read it, or it has no Ed25519 key.
     """
     try:
         return load_signing_key(path, key_id)
@@ -92,9 +94,9 @@ def load_signing_key(path: Path, key_id: str | None = None) -> SigningKey:
     """Read the key from its file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ConfigurationError: the file cannot be read, others may read it, or
-            there is no Ed25519 key in it.
+        FileNotFoundError: the file does not exist.
+        ConfigurationError: the file cannot be read, other users may read it,
+            or it has no Ed25519 key.
     """
     try:
         pem = _read_private(path)
@@ -114,29 +116,29 @@ def load_signing_key(path: Path, key_id: str | None = None) -> SigningKey:
 
 
 def thumbprint(public: Ed25519PublicKey) -> str:
-    """Return the key's RFC 7638 thumbprint, which is the same on every gateway that has the key."""
+    """Return the key's RFC 7638 thumbprint, equal on all gateways with the key."""
     canonical = json.dumps(_public_members(public), separators=(",", ":"), sort_keys=True)
     return _base64url(hashlib.sha256(canonical.encode()).digest())
 
 
 def _read_private(path: Path) -> bytes:
-    """Read a small regular file that belongs to the gateway alone."""
+    """Read a small regular file that other users cannot read."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise _refusal(f"{path} is not a file", "name the file itself")
+            raise _refusal(f"{path} is not a regular file", "name the file itself")
         if status.st_mode & _FORBIDDEN_MODE:
             raise _refusal(f"others may read {path}, or its group may write it", f"run: chmod 600 {path}")
         return file.read(_MAX_FILE_BYTES)
 
 
 def _create(path: Path) -> None:
-    """Make the file with a new key, complete from the moment that it has its name."""
+    """Create the file with a new key atomically."""
     pem = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        # Made with mode 0600, and under a name of its own.
+        # mkstemp creates it with mode 0600 and a unique name.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         staging = Path(name)
         try:

@@ -1,4 +1,4 @@
-"""Whether the supervisors that the gateway starts reach it by a name that its certificate has."""
+"""Checks that the gateway's certificate has the name by which its own supervisors reach it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _TITLE: Final = "compute.endpoint (OPENSHELL_COMPUTE_ENDPOINT)"
 
 
 def local_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Return where a process of this machine reaches a listener; "any" is no address to connect to."""
+    """Return the address at which local processes reach a listener: loopback for an unspecified address."""
     if not address.is_unspecified:
         return address
     return IPv4Address("127.0.0.1") if address.version == 4 else IPv6Address("::1")
 
 
 def check_supervisors_name(settings: GatewaySettings) -> Iterator[Problem]:
-    """Compare what supervisors are told with the certificate, which can be read."""
+    """Check that the certificate has the name of the endpoint that supervisors call; the file must be readable."""
     endpoint = settings.compute.endpoint
     if endpoint is None:
         called = str(local_address(settings.server.bind_address))
@@ -49,7 +49,7 @@ def check_supervisors_name(settings: GatewaySettings) -> Iterator[Problem]:
 
 
 def _names(pem: bytes) -> list[str]:
-    """Return the names of the first certificate: those of its extension, else its common name, as gRPC does."""
+    """Return the names of the first certificate as gRPC reads them: its alternative names, else its common name."""
     certificate = x509.load_pem_x509_certificate(pem)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -65,6 +65,6 @@ def _names(pem: bytes) -> list[str]:
 def _matches(called: str, name: str) -> bool:
     called, name = called.lower().removesuffix("."), name.lower().removesuffix(".")
     if name.startswith("*."):
-        # One label, as in RFC 9525 §6.3.
+        # A wildcard covers one label (RFC 9525 §6.3).
         return bool(called.partition(".")[0]) and called.partition(".")[2] == name[2:]
     return called == name

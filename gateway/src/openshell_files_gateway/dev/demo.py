@@ -1,4 +1,4 @@
-"""`make demo`: a real file travels in and out, through the commands a person uses."""
+"""`make demo`: uploads and downloads files with the command line client, against a development stack."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from openshell_files_gateway.installed import command
 
 _TEXT: Final = "A small text file, to show that size does not matter.\n"
 
-#: As the shell reports a command that Ctrl-C ended.
+#: Exit status of a command that Ctrl-C ended, as in a shell.
 _INTERRUPTED: Final = 130
 
 
 class DemoFailedError(Exception):
-    """A transfer failed or a file arrived changed."""
+    """A transfer failed, or a file came back different."""
 
 
 async def run_demo(size_mib: int) -> int:
     """Run the demo.
 
     Args:
-        size_mib: of the large file, in MiB.
+        size_mib: size of the large file in MiB.
 
     Returns:
         The exit status.

@@ -1,9 +1,8 @@
 """A small identity provider for development and tests: real tokens over real HTTP, on loopback only.
 
-It speaks what the gateway and scripts need: OpenID Connect discovery, a JWK
-set, and client credentials (RFC 6749 §4.4). There is no login page and no
-storage; everything is forgotten when it stops. Never run it for anything that
-matters: whoever reaches the machine's loopback can talk to it.
+It serves OpenID Connect discovery, a JWK set, and client credentials (RFC 6749
+§4.4), as the gateway and scripts need them. It has no login page and stores
+nothing. Use it for development only: every local process can reach it.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ class DevelopmentIdentityProvider:
     """An OpenID provider in a thread of this process.
 
     Args:
-        audience: what its tokens are for.
-        clients: who may get tokens; one with a random secret if left out.
-        algorithm: of its keys.
-        token_ttl: seconds that its tokens are valid.
+        audience: audience of its tokens.
+        clients: clients that may get tokens; default: one with a random secret.
+        algorithm: algorithm of its keys.
+        token_ttl: lifetime of its tokens in seconds.
         clock: Unix time in seconds.
     """
 
@@ -71,7 +70,7 @@ class DevelopmentIdentityProvider:
         self.clients = tuple(clients)
         self._algorithm = algorithm
         self._clock = clock
-        # Replaced whole, as the threads of the server read it.
+        # A tuple that is replaced as a whole, because the server's threads read it.
         self._keys: tuple[_Key, ...] = (_new_key(algorithm),)
         self._server: ProviderServer | None = None
         self._thread: threading.Thread | None = None
@@ -90,7 +89,7 @@ class DevelopmentIdentityProvider:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving and free the port. Tokens stay valid, but nobody can check them."""
+        """Stop serving and free the port. Issued tokens stay valid, but their keys are unavailable."""
         server, thread = self._server, self._thread
         self._server = self._thread = None
         if server is not None:
@@ -108,10 +107,10 @@ class DevelopmentIdentityProvider:
 
     @property
     def issuer(self) -> str:
-        """Its URL, and `iss` of its tokens.
+        """URL of the provider, and `iss` of its tokens.
 
         Raises:
-            RuntimeError: it is not running.
+            RuntimeError: the provider is not running.
         """
         if self._server is None:
             raise RuntimeError("the identity provider is not running")
@@ -119,27 +118,27 @@ class DevelopmentIdentityProvider:
 
     @property
     def token_endpoint(self) -> str:
-        """Where clients get tokens."""
+        """URL of the token endpoint."""
         return self.issuer + TOKEN_PATH
 
     @property
     def client_id(self) -> str:
-        """The first client's name."""
+        """Id of the first client."""
         return self.clients[0].client_id
 
     @property
     def client_secret(self) -> str:
-        """The first client's password."""
+        """Secret of the first client."""
         return self.clients[0].client_secret
 
     @property
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
-        """The keys that it publishes, newest first."""
+        """The published keys, newest first."""
         return {"keys": [key.jwk for key in self._keys]}
 
     @property
     def discovery(self) -> dict[str, object]:
-        """Its configuration (OpenID Connect Discovery 1.0 §3, RFC 8414)."""
+        """The provider's configuration (OpenID Connect Discovery 1.0 §3, RFC 8414)."""
         return {
             "issuer": self.issuer,
             "jwks_uri": self.issuer + JWKS_PATH,
@@ -153,12 +152,12 @@ class DevelopmentIdentityProvider:
         }
 
     def issue(self, *, ttl: float | None = None, **claims: object) -> str:
-        """Sign a token, by default one of the first client with all its scopes.
+        """Sign a token of the first client with all its scopes.
 
         Args:
-            ttl: seconds that it is valid; `token_ttl` if left out. Below 0 the
-                token has expired already.
-            claims: replace claims by name; None leaves a claim out.
+            ttl: lifetime in seconds, default `token_ttl`; negative for an
+                expired token.
+            claims: claims that replace the defaults; None removes a claim.
         """
         return self._sign(self.clients[0], self.clients[0].scopes, ttl, claims)
 
@@ -204,7 +203,7 @@ class DevelopmentIdentityProvider:
         """Sign with a new key from now on.
 
         Args:
-            keep_previous: go on publishing the keys before, so that their
+            keep_previous: keep publishing the former keys, so that their
                 tokens stay valid.
 
         Returns:
@@ -215,20 +214,20 @@ class DevelopmentIdentityProvider:
         return key.key_id
 
     def fetch_token(self, *, scope: str | None = None) -> str:
-        """Get a token of the first client over HTTP, as a client does. Blocks.
+        """Fetch a token of the first client over HTTP. Blocks.
 
         Args:
-            scope: what to ask for, separated by spaces; all that the client
-                may if left out.
+            scope: scopes to request, separated by spaces; default: all of the
+                client's.
 
         Raises:
-            httpx.HTTPError: there is no answer, or it is a refusal.
+            httpx.HTTPError: the request failed or was refused.
         """
         form = {"grant_type": "client_credentials", "audience": self.audience}
         if scope is not None:
             form["scope"] = scope
         with httpx.Client(trust_env=False, timeout=10.0) as client:
-            # RFC 6749 §2.3.1 has both form-encoded before they go into the header.
+            # Both are form-encoded before they are put into the header (RFC 6749 §2.3.1).
             credentials = (quote_plus(self.client_id), quote_plus(self.client_secret))
             response = client.post(self.token_endpoint, data=form, auth=credentials)
         response.raise_for_status()

@@ -16,27 +16,27 @@ from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 
 log = structlog.get_logger("openshell_files_gateway.dev")
 
-#: How long a child may take to stop before it is killed; more than supervisor
-#: and gateway wait for transfers to end.
+#: Time for a child to stop before it is killed; longer than supervisor and
+#: gateway wait for transfers to end.
 STOP_SECONDS: Final = 30.0
 
-#: Between the death of a child and its restart.
+#: Delay between the end of a child and its restart.
 _RESTART_SECONDS: Final = 0.2
 
-#: Of its log, when a child fails.
+#: Lines of a child's log in the error about its failure.
 _LAST_LINES: Final = 5
 
 
 class ChildFailedError(Exception):
-    """A child ended before it was ready."""
+    """A child process ended before it was ready."""
 
 
 async def stop_process(process: asyncio.subprocess.Process, name: str) -> None:
-    """Ask a process to stop and wait until it is gone; kill it if it takes too long.
+    """Send SIGTERM to a process and wait for its end; kill it after `STOP_SECONDS`.
 
     Args:
-        process: may be gone already.
-        name: for the log.
+        process: a process that may have ended already.
+        name: name of the child in the log.
     """
     if process.returncode is not None:
         return
@@ -51,25 +51,25 @@ async def stop_process(process: asyncio.subprocess.Process, name: str) -> None:
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Send a signal without `Process.send_signal`, which takes the exit status away from who waits for it."""
+    """Send a signal without `Process.send_signal`, which would take the exit status from a task that waits for it."""
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)
 
 
 class Child:
-    """Starts a command, and starts it again when it dies.
+    """Runs a command as a child process, and restarts it when it ends.
 
-    The child holds the reading end of a pipe as its standard input and stops
-    when that ends, so it goes away even if this process is killed. The pipe is
-    the same for every start, so what the child itself starts with it outlives
-    the child, but not this process. It gets a session of its own, so that Ctrl-C reaches only the parent, which stops
-    its children in order.
+    The child's standard input is a pipe, and the child stops when that ends, so
+    it stops even if this process is killed. All starts share one pipe, so a
+    process that the child starts with it outlives the child, but not this
+    process. The child has a session of its own: Ctrl-C then reaches only the
+    parent, which stops its children in order.
 
     Args:
-        name: for the log.
-        arguments: the command line, made anew for every start.
-        log_file: where standard error goes; None shares the parent's.
-        restart: start it again when it ends without being told to.
+        name: name of the child in the log.
+        arguments: returns the command line, for every start anew.
+        log_file: file for its standard error; None for the parent's.
+        restart: restart it when it ends without `stop`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id of the child that runs now."""
+        """Process id of the running child."""
         return self._running().pid
 
     async def start(self, *, ready_line: bool = False) -> str:
@@ -96,17 +96,17 @@ class Child:
             ready_line: wait for one line on its standard output.
 
         Returns:
-            That line, or nothing.
+            That line; empty without `ready_line`.
 
         Raises:
-            ChildFailedError: it ended before it was ready.
+            ChildFailedError: the child ended before it was ready.
         """
         line = await self._spawn(ready_line=ready_line)
         self._tasks.start(self._keep(ready_line=ready_line), f"watch {self.name}")
         return line
 
     async def stop(self) -> None:
-        """Stop the child and wait until it is gone; kill it if it takes too long."""
+        """Stop the child and wait for its end; see `stop_process`."""
         self._stopping = True
         process = self._process
         if process is not None:
@@ -144,12 +144,12 @@ class Child:
             status = await self._process.wait()
             raise ChildFailedError(
                 f"{self.name} ended with status {status} before it was ready"
-                + await asyncio.to_thread(self._last_words)
+                + await asyncio.to_thread(self._end_of_log)
             )
         return line
 
-    def _last_words(self) -> str:
-        """Return the end of the log, which may be removed with its directory."""
+    def _end_of_log(self) -> str:
+        """Return the last lines of the log, for an error that may outlive the log file."""
         if self._log_file is None:
             return ""
         try:
@@ -164,12 +164,12 @@ class Child:
             status = await process.wait()
             if self._stopping or not self._restart:
                 return
-            log.warning("child ended and is started again", child=self.name, status=status)
+            log.warning("child ended and is restarted", child=self.name, status=status)
             await asyncio.sleep(_RESTART_SECONDS)
             try:
                 await self._spawn(ready_line=ready_line)
             except (ChildFailedError, OSError) as error:
                 if self._stopping:
                     return
-                log.error("child cannot be started again", child=self.name, reason=str(error))  # noqa: TRY400
+                log.error("child cannot be restarted", child=self.name, reason=str(error))  # noqa: TRY400
             process = self._running()

@@ -20,7 +20,7 @@ _MAX_BODY_BYTES: Final = 16 * 1024
 
 
 class Provider(Protocol):
-    """What the server answers from; called in its threads."""
+    """The provider that the server serves; the server's threads call it."""
 
     @property
     def discovery(self) -> Mapping[str, object]:
@@ -41,7 +41,7 @@ class ProviderServer(ThreadingHTTPServer):
     """Serves a provider on a free port of 127.0.0.1.
 
     Args:
-        provider: what it answers from.
+        provider: computes the answers.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -49,14 +49,14 @@ class ProviderServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def server_bind(self) -> None:
-        """Bind without asking the resolver for the machine's name, as the base class does."""
+        """Bind without the base class's lookup of the machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.socket.getsockname()[1]
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # A client that says nothing does not keep its thread.
+    # Ends the thread of a client that sends nothing.
     timeout = 10.0
 
     def do_GET(self) -> None:
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != TOKEN_PATH:
             self._refuse_path()
         elif not (length.isascii() and length.isdigit()):
-            self._refuse(411, "the length of the body is not given")
+            self._refuse(411, "Content-Length is missing")
         elif int(length) > _MAX_BODY_BYTES:
             self._refuse(413, "the body is too large")
         else:
@@ -85,12 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(answer)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class names it so
-        """Say nothing: requests carry secrets, and the stack has its own log."""
+        """Log nothing: requests carry secrets."""
 
     def _refuse_path(self) -> None:
         allowed = _METHODS.get(self.path)
         if allowed is None:
-            self._refuse(404, "there is nothing here")
+            self._refuse(404, "unknown path")
         else:
             self._refuse(405, "the method is not allowed here", {"Allow": allowed})
 
@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        # A connection that is kept would outlive `stop`.
+        # A kept-alive connection would outlive `stop`.
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)

@@ -1,4 +1,4 @@
-"""`openshell-files-gateway dev`: the stack for a person or a script."""
+"""`openshell-files-gateway dev`: runs the development stack until it is stopped, for a person or a script."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from openshell_files_gateway.installed import command
 async def run_dev(
     *, port: int, root: Path | None, sandboxes: int, json_line: bool, env_file: Path | None = None
 ) -> int:
-    """Run the stack until it is told to stop.
+    """Run the stack until a signal stops it.
 
     Args:
-        port: of the gateway; 0 takes a free one.
-        root: where everything is kept; None takes a directory that is removed.
-        sandboxes: how many.
+        port: port of the gateway; 0 for a free one.
+        root: directory for all files; None for a temporary one.
+        sandboxes: number of sandboxes.
         json_line: print one line of JSON instead of text.
-        env_file: a shell sources this file to use the stack. It is written
-            when the stack is ready, readable by its owner only, and removed
-            at the end.
+        env_file: file with the environment of a client, for a shell to
+            source. It is written when the stack is ready, readable by its
+            owner only, and removed at the end.
 
     Returns:
         The exit status.
@@ -46,8 +46,8 @@ async def run_dev(
             starting.result()
             return await _serve_people(stack, stopping, json_line=json_line, env_file=env_file)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"openshell-files-gateway dev: {what}; name another --root", file=sys.stderr)
+        fault = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"openshell-files-gateway dev: {fault}; name another --root", file=sys.stderr)
         return 1
     except ChildFailedError as error:
         print(f"openshell-files-gateway dev: {error}", file=sys.stderr)
@@ -59,7 +59,7 @@ async def run_dev(
 async def _serve_people(
     stack: DevelopmentStack, stopping: asyncio.Task[str], *, json_line: bool, env_file: Path | None
 ) -> int:
-    """Say what is needed to use the stack, and wait for the end."""
+    """Print how a client uses the stack, and wait for the stop."""
     description = stack.describe()
     with ExitStack() as cleanup:
         if env_file is not None:
@@ -80,7 +80,7 @@ async def _serve_people(
 
 
 def _exports(description: StackDescription) -> str:
-    """Return what a shell has to know: where the commands are, and how the stack is reached."""
+    """Return shell commands that export the path of the client and the values that it needs."""
     commands = str(Path(command("openshell-files")).parent)
     variables = {
         "OPENSHELL_FILES_ENDPOINT": description.endpoint,
@@ -94,10 +94,10 @@ def _exports(description: StackDescription) -> str:
 
 @contextmanager
 def _private_file(path: Path, text: str) -> Generator[None, None, None]:
-    """Keep a file that only its owner may read, even if a file was there before; remove it at the end.
+    """Write a file that only its owner may read, even if it existed before; remove it at the end of the context.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -106,7 +106,7 @@ def _private_file(path: Path, text: str) -> Generator[None, None, None]:
     try:
         yield
     finally:
-        # Its token belongs to a stack that is gone.
+        # Its token is of no use without the stack.
         with suppress(OSError):
             path.unlink()
 

@@ -1,4 +1,4 @@
-"""Identity provider, gateway and supervisors, started and stopped together."""
+"""The development stack: identity provider, gateway and supervisors, started and stopped together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from openshell_files_gateway.simulation.processes.sandbox_home import SKELETON, 
 AUDIENCE: Final = "openshell-files-dev"
 GATEWAY_ID: Final = "openshell-files-dev"
 
-#: A development stack is not logged in to again and again.
+#: Long lifetimes: clients of a development stack do not renew their tokens.
 _TOKEN_SECONDS: Final = 12 * 3600.0
 _SANDBOX_TOKEN_SECONDS: Final = 30 * 24 * 3600.0
 
@@ -36,10 +36,10 @@ class StackSandbox:
     """A sandbox of the stack.
 
     Attributes:
-        id: what tokens are bound to.
-        name: what the CLI takes.
-        root: the directory on this machine that is the sandbox's `/`.
-        workdir: where relative paths start, inside the sandbox.
+        id: id that the sandbox's tokens name.
+        name: name for the command line.
+        root: directory on this machine that is the sandbox's `/`.
+        workdir: directory inside the sandbox where relative paths start.
     """
 
     id: str
@@ -50,7 +50,7 @@ class StackSandbox:
 
 @dataclass(frozen=True, slots=True)
 class StackDescription:
-    """What a client needs to use the stack, and a tester to break it."""
+    """Addresses, credentials and process ids of a running stack."""
 
     endpoint: str
     issuer: str
@@ -70,20 +70,19 @@ class StackDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackSettings:
-    """How the stack is built.
+    """Settings of a development stack.
 
     Attributes:
-        port: of the gateway; 0 takes a free one, and keeps it over restarts.
-        root: where everything is kept; None takes a directory that is removed
-            at the end.
-        sandboxes: how many.
-        restart: start a gateway or supervisor again when it dies.
-        faults: by sandbox name, `--fault` options of its first supervisor;
-            one that is started again has none.
+        port: port of the gateway; 0 for a free one, which restarts reuse.
+        root: directory for all files; None for a temporary one.
+        sandboxes: number of sandboxes.
+        restart: restart gateway and supervisors when they end.
+        faults: `--fault` options by sandbox name, for the first start of its
+            supervisor only.
         limits: keys of the gateway's `limits` table.
         relay: keys of the gateway's `relay` table.
-        max_backoff: longest wait of a supervisor before it connects again, s.
-        quiet: logs go to files under root instead of standard error.
+        max_backoff: longest backoff of a supervisor's reconnect, in seconds.
+        quiet: write logs to files under root instead of standard error.
     """
 
     port: int = 0
@@ -98,10 +97,10 @@ class StackSettings:
 
 
 class DevelopmentStack:
-    """Runs the stack; an async context manager.
+    """Runs a development stack; an async context manager.
 
-    Everything listens on loopback. The children stop when this process ends,
-    however it ends.
+    All servers listen on loopback. The children stop when this process ends,
+    even if it is killed.
     """
 
     def __init__(self, settings: StackSettings) -> None:
@@ -127,7 +126,7 @@ class DevelopmentStack:
         await self.stop()
 
     async def start(self) -> None:
-        """Start everything, or nothing; returns when every supervisor is connected.
+        """Start all parts and wait until every supervisor is connected; stop all if one fails.
 
         Raises:
             ChildFailedError: gateway or supervisor ended before it was ready.
@@ -140,7 +139,7 @@ class DevelopmentStack:
             raise
 
     def describe(self) -> StackDescription:
-        """Return what a client needs; only while the stack runs."""
+        """Return the description of the running stack."""
         provider = self.identity_provider
         if self.gateway is None:
             raise RuntimeError("the stack was not started")
@@ -158,7 +157,7 @@ class DevelopmentStack:
         )
 
     async def stop(self) -> None:
-        """Stop everything, and remove what is temporary."""
+        """Stop all parts, and remove temporary files; idempotent."""
         children = [*self.supervisors, *([self.gateway] if self.gateway else [])]
         await asyncio.gather(*(child.stop() for child in children))
         await asyncio.to_thread(self.identity_provider.stop)
@@ -182,7 +181,7 @@ class DevelopmentStack:
         for sandbox in self.sandboxes:
             child = self._supervisor(sandbox)
             self.supervisors.append(child)
-        # If one fails, the others must not start after everything was stopped.
+        # If one fails, the others end before `stop`, so none starts after it.
         await with_helpers(self._start_supervisors)
 
     async def _start_supervisors(self, helpers: Helpers) -> None:
@@ -217,7 +216,7 @@ class DevelopmentStack:
         return self.root / f"{name}.log" if self._settings.quiet else None
 
     def _lay_out(self) -> None:
-        """Make directories, keys, tokens and the gateway's configuration."""
+        """Create directories, keys, tokens and the gateway's configuration."""
         settings = self._settings
         if settings.root is None:
             self.root = Path(tempfile.mkdtemp(prefix="openshell-files-dev-"))
@@ -251,7 +250,7 @@ class DevelopmentStack:
         return sandbox
 
     def _config(self, key_file: Path) -> str:
-        """Return the gateway's configuration file (TOML; JSON strings are valid TOML)."""
+        """Return the text of the gateway's configuration file (JSON strings are valid TOML)."""
         provider = self.identity_provider
         lines = [
             f"gateway_id = {json.dumps(GATEWAY_ID)}",

@@ -1,7 +1,7 @@
-"""The token endpoint of the development identity provider, without the HTTP server around it.
+"""The token endpoint of the development identity provider, without its HTTP server.
 
-Client credentials only (RFC 6749 §4.4), with the errors that the RFC asks for,
-so that a client's handling of them can be tried here.
+It supports client credentials only (RFC 6749 §4.4), with all errors of the RFC,
+so that clients can be tested against them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote_plus
 _DEFAULT_ROLES: Final = ("openshell-user",)
 _DEFAULT_SCOPES: Final = ("sandbox:read", "sandbox:write")
 
-#: A token's answer and its refusals are nobody else's business (§5.1).
+#: Headers that keep caches from storing tokens and refusals (§5.1).
 _NOT_STORED: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -28,10 +28,10 @@ class DevelopmentClient:
     """A program that may get tokens.
 
     Attributes:
-        client_id: its name, and `sub` of its tokens.
-        client_secret: its password.
-        roles: in its tokens, at `realm_access.roles`.
-        scopes: what it may ask for, and gets if it asks for nothing.
+        client_id: id of the client, and `sub` of its tokens.
+        client_secret: secret of the client.
+        roles: roles in its tokens, at `realm_access.roles`.
+        scopes: scopes that it may request; the default is all of them.
     """
 
     client_id: str
@@ -42,12 +42,12 @@ class DevelopmentClient:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer in JSON.
+    """An HTTP answer with a JSON body.
 
     Attributes:
-        status: of HTTP.
-        body: becomes JSON.
-        headers: beside those of every JSON answer.
+        status: HTTP status.
+        body: the JSON object.
+        headers: headers in addition to those of every JSON answer.
     """
 
     status: int
@@ -56,10 +56,10 @@ class Answer:
 
 
 class TokenSigner(Protocol):
-    """Signs the tokens."""
+    """Signs tokens."""
 
     def __call__(self, client: DevelopmentClient, scopes: Sequence[str]) -> tuple[str, int]:
-        """Return a token and the seconds that it is valid."""
+        """Return a token and its lifetime in seconds."""
         ...
 
 
@@ -77,9 +77,9 @@ class TokenEndpoint:
     """Answers requests for tokens.
 
     Args:
-        clients: who may get tokens.
-        audience: the only audience that there are tokens for.
-        sign: signs them.
+        clients: clients that may get tokens.
+        audience: the only supported audience.
+        sign: signs the tokens.
     """
 
     def __init__(self, clients: Sequence[DevelopmentClient], audience: str, sign: TokenSigner) -> None:
@@ -91,8 +91,8 @@ class TokenEndpoint:
         """Answer one request.
 
         Args:
-            content_type: of the body.
-            authorization: the header, if there is one.
+            content_type: the header Content-Type.
+            authorization: the header Authorization; None without one.
             body: the form.
         """
         try:
@@ -117,7 +117,7 @@ class TokenEndpoint:
         return Answer(200, granted, _NOT_STORED)
 
     def _authenticate(self, authorization: str | None, form: Mapping[str, str]) -> DevelopmentClient:
-        """Find the client by exactly one of the two ways to say who it is (§2.3.1)."""
+        """Authenticate the client by exactly one of the two methods of §2.3.1."""
         if authorization is not None:
             if "client_secret" in form:
                 raise _RefusedError("invalid_request", "the client authenticates in two ways")
@@ -138,7 +138,7 @@ class TokenEndpoint:
             raise _RefusedError("invalid_request", "grant_type is missing")
         if grant != "client_credentials":
             raise _RefusedError("unsupported_grant_type", "only client_credentials is supported")
-        # `audience` is what several providers call `resource` (RFC 8707 §2).
+        # `resource` (RFC 8707 §2) is called `audience` by several providers.
         for name in ("audience", "resource"):
             if form.get(name, self._audience) != self._audience:
                 raise _RefusedError("invalid_target", f"there are no tokens for this {name}")
@@ -154,7 +154,7 @@ def _read_form(content_type: str, body: bytes) -> dict[str, str]:
     form = dict(pairs)
     if len(form) != len(pairs):
         raise _RefusedError("invalid_request", "a parameter is repeated")
-    # A parameter without a value counts as left out (§3.2).
+    # A parameter without a value counts as absent (§3.2).
     return {name: value for name, value in form.items() if value}
 
 

@@ -1,1 +1,1 @@
-"""The file methods that are proposed to upstream."""
+"""The file methods, which this project proposes to upstream."""

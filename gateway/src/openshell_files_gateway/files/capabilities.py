@@ -1,4 +1,4 @@
-"""GetTransferCapabilities: what a caller may do in a sandbox, without a relay (CAP-1 to CAP-8)."""
+"""GetTransferCapabilities: the limits and options of a sandbox, answered without a relay (CAP-1 to CAP-13)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class CapabilityMethods:
     """Implements GetTransferCapabilities.
 
     Args:
-        directory: finds sandboxes and hides other people's (AUT-5).
+        directory: finds the sandbox, and hides those of other callers (AUT-5).
         broker: knows the supervisors' sessions.
-        limits: the gateway's own.
+        limits: the gateway's limits.
         lanes: announces how many streams an upload may have.
-        most_transfers: file operations that one caller may run in a sandbox.
+        most_transfers: file operations that one caller may run at once in a sandbox.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class CapabilityMethods:
         target = file_agent_of(sandbox, call.transfer_id)
         session = self._broker.usable_session(sandbox.id, target)
         if session is None:
-            # Nothing waits here: who wants to wait for the supervisor begins the transfer.
+            # No wait here: a transfer itself waits for the supervisor.
             raise TransferError(
                 Reason.SUPERVISOR_NOT_CONNECTED, "supervisor session not connected", retry_delay=1.0
             )
-        # The hello speaks of the supervisor's own agent, not of one behind a port.
+        # The hello announces the supervisor's own agent, not one behind a port.
         announced = session.files if sandbox.agent is None else None
         return self._capabilities(announced or _NOTHING).SerializeToString()
 
     def _capabilities(
         self, agent: file_relay_pb2.FileTransferCapability
     ) -> files_pb2.GetTransferCapabilitiesResponse:
-        """Return the stricter of the gateway's and the agent's limits, and the options that both have (CAP-2)."""
+        """Return the stricter of the gateway's and the agent's limits, and the options that both support (CAP-2)."""
         own = self._limits
         return files_pb2.GetTransferCapabilitiesResponse(
             max_chunk_bytes=_least(own.max_chunk_bytes, agent.max_chunk_bytes),
@@ -93,13 +93,14 @@ class CapabilityMethods:
     def _digests(
         self, agent: file_relay_pb2.FileTransferCapability
     ) -> list[files_pb2.DigestAlgorithm.ValueType]:
-        """Return what the agent announces, in its order, as far as the operator allows it; SHA-256 every agent has."""
+        """Return the agent's digests that the operator allows, in the agent's order; SHA-256 if it announces none."""
         allowed = self._limits.digest_numbers
-        return [one for one in agent.digests or [files_pb2.DIGEST_ALGORITHM_SHA256] if one in allowed]
+        announced = agent.digests or [files_pb2.DIGEST_ALGORITHM_SHA256]
+        return [algorithm for algorithm in announced if algorithm in allowed]
 
 
 def _least(own: int, announced: int) -> int:
-    """Return the stricter of two limits; one of zero is none."""
+    """Return the stricter of two limits; zero is no limit."""
     return min(own or announced, announced or own)
 
 

@@ -1,8 +1,7 @@
-"""The file methods: admit, open a relay, let the bytes through.
+"""The file methods: find the sandbox, take a slot, open a relay, forward the messages.
 
-The gateway decodes a caller's first message and the agent's control frames.
-Content passes unparsed (FRM-4), and what an upload or download means is
-decided in the sandbox.
+The gateway decodes a caller's first message and the agent's control frames. It
+forwards content unparsed (FRM-4); the agent in the sandbox interprets it.
 """
 
 from __future__ import annotations
@@ -42,24 +41,24 @@ from openshell_files_gateway.server.slots import Slots
 
 log = structlog.get_logger("openshell_files_gateway.files")
 
-#: How long an agent behind a port may take to prove itself.
+#: Timeout of the handshake with an agent behind a port.
 _HANDSHAKE_SECONDS: Final = 5.0
 
-#: The answer may come before the end of the caller's stream was passed on.
+#: Timeout for the last write, since the answer may overtake the end of the caller's stream.
 _LAST_WRITE_SECONDS: Final = 0.005
 
-#: With these an agent is over, or confused: it takes no more frames.
+#: Reasons after which the agent reads no more frames: it ended, or broke the protocol.
 _AGENT_IS_DONE: Final = frozenset(
     {Reason.AGENT_PROTOCOL_ERROR, Reason.FILES_UNSUPPORTED, Reason.INTERNAL, Reason.RELAY_LOST}
 )
 
-#: How long the agent is told that its caller is gone before the relay closes.
-_FAREWELL_SECONDS: Final = 1.0
+#: Timeout for telling the agent of a cancellation, before the relay closes.
+_CANCEL_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
 class _Operation:
-    """One caller's relay and the time something last moved on it."""
+    """One operation on a relay, with its idle timeout and the values of its first frame."""
 
     relay: FileRelay
     activity: Activity
@@ -74,12 +73,12 @@ class FileMethods:
     """Implements the file methods of the service.
 
     Args:
-        directory: finds sandboxes and hides other people's (AUT-5).
-        relays: to the file agents.
-        transfers: bounds how many run at once.
-        first_messages: waits for what an upload's stream begins with.
-        lanes: brings the streams of an upload together.
-        limits: told to agents, which enforce them.
+        directory: finds sandboxes, and hides those of other callers (AUT-5).
+        relays: pool of relays to the file agents.
+        transfers: limits the operations that run at once.
+        first_messages: reads the first messages of uploads.
+        lanes: finds the streams of an upload (option `lanes`).
+        limits: limits that the gateway sends to agents, which enforce them.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class FileMethods:
         }
 
     async def upload_file(self, _: object, call: Call) -> bytes:
-        """UploadFile (UPL-1 to UPL-18): forwards until the agent gives a result."""
+        """UploadFile (UPL-1 to UPL-18): forward the caller's messages until the agent sends a result."""
         first = await self._first_message(call)
         if first.WhichOneof("payload") == "lane":
             sandbox = self._sandbox_of_rfc_message(first.lane, call)
@@ -132,7 +131,7 @@ class FileMethods:
         opening = self._lanes.streams_of(metadata, sandbox.id, call)
         send = partial(call.context.send_initial_metadata, ())
         confirm_end = None if metadata.explicit_finish else partial(ended_for_good, send)
-        # Nothing is taken or read ahead for a transfer that is not counted yet.
+        # Lanes and read-ahead take memory, so only transfers with a slot have them.
         async with self._transfers.taken(sandbox.id, call.user.key):
             with opening as streams:
                 content = UploadInput(
@@ -167,12 +166,12 @@ class FileMethods:
         return answer.SerializeToString()
 
     async def download_file(self, data: bytes, call: Call) -> None:
-        """DownloadFile (DWN-1 to DWN-8): forwards until the agent gives an end."""
+        """DownloadFile (DWN-1 to DWN-8): forward the agent's messages until it sends the end."""
         request: files_pb2.DownloadFileRequest = parse_request(files_pb2.DownloadFileRequest, data)
         sandbox = self._sandbox_of_rfc_message(request, call)
         call.facts["path"] = request.remote_path
         if request.max_chunk_bytes:
-            # Pieces that a caller chose must not count as the supervisor's flood (RLY-10).
+            # A caller must not be able to choose pieces so small that they count as the supervisor's flood (RLY-10).
             request.max_chunk_bytes = max(request.max_chunk_bytes, MIN_CHUNK_BYTES)
         count = ContentCount(files_pb2.DownloadFileResponse)
         try:
@@ -215,7 +214,7 @@ class FileMethods:
         return await self._unary(sandbox, call, "stat_file", stat_file=request)
 
     async def _first_message(self, call: Call) -> files_pb2.UploadFileRequest:
-        """Read the message that says what is uploaded (UPL-4)."""
+        """Read the first message of an upload, metadata or lane (UPL-4)."""
         data = await self._first_messages.read(call)
         request: files_pb2.UploadFileRequest = parse_request(files_pb2.UploadFileRequest, data)
         if request.WhichOneof("payload") not in {"metadata", "lane"}:
@@ -239,7 +238,7 @@ class FileMethods:
 
     @asynccontextmanager
     async def _operation(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
-        """Count a transfer, and have a relay for it."""
+        """Hold a slot and a relay for an operation, within the context."""
         async with (
             self._transfers.taken(sandbox.id, call.user.key),
             self._relayed(sandbox, call) as operation,
@@ -248,10 +247,10 @@ class FileMethods:
 
     @asynccontextmanager
     async def _relayed(self, sandbox: Sandbox, call: Call) -> AsyncGenerator[_Operation, None]:
-        """Have a relay for a transfer that is counted."""
+        """Hold a relay for an operation that has a slot, within the context."""
         target = file_agent_of(sandbox, call.transfer_id)
         activity = Activity(self._limits.idle_timeout)
-        # What listens on a port proves itself once for each relay (FRM-8).
+        # An agent behind a port authenticates once for each relay, so its relays are not reused (FRM-8).
         reuse = sandbox.agent is None
         async with self._relays.use(sandbox.id, target, activity.touch, reuse=reuse) as relay:
             if sandbox.agent is not None:
@@ -268,18 +267,18 @@ class FileMethods:
             try:
                 yield operation
             except BaseException as ended:
-                await _farewell(operation, ended)
+                await _tell_cancelled(operation, ended)
                 raise
             finally:
-                # A relay's own line has the id of the first transfer that it carried.
+                # The log line of the RelayStream call has the id of the relay's first transfer only.
                 call.facts["channel_id"] = relay.channel.channel_id
 
     async def _authenticate(self, relay: FileRelay, agent: AgentPort) -> None:
-        """Find out whether the right agent listens, and tell it who calls (FRM-8)."""
+        """Run the handshake with an agent behind a port (FRM-8)."""
         try:
             secret = await asyncio.to_thread(load_secret, agent.secret_file)
         except SecretError as error:
-            log.error("agent secret cannot be used", reason=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("agent secret cannot be used", reason=str(error))  # noqa: TRY400 - no traceback needed
             raise TransferError(
                 Reason.AGENT_UNAUTHENTICATED, "the gateway has no secret for the agent"
             ) from error
@@ -292,7 +291,7 @@ class FileMethods:
             ) from None
 
     async def _open(self, operation: _Operation, **request: Any) -> None:  # noqa: ANN401 - one field of a oneof
-        """Send the agent its first frame."""
+        """Send the agent the operation's first frame."""
         opened = file_relay_pb2.FileRelayOpen(
             protocol_version=PROTOCOL_VERSION,
             transfer_id=operation.transfer_id,
@@ -309,17 +308,17 @@ class FileMethods:
             ),
             **request,
         )
-        # A supervisor that reads nothing blocks this, too.
+        # This write blocks while the supervisor reads nothing.
         await operation.activity.watched(operation.relay.open(opened))
         operation.opened = True
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
-        """Ask the agent one question, and pass its answer on."""
+        """Run an operation with one answer, and return it serialized."""
         answered: Message = await self._ask(sandbox, call, answer, **request)
         return answered.SerializeToString()
 
     async def _ask(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> Any:  # noqa: ANN401 - by `answer`
-        """Ask the agent one question."""
+        """Run an operation with one answer, and return it."""
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
             frame = await operation.activity.watched(operation.relay.next_frame())
@@ -328,7 +327,7 @@ class FileMethods:
     async def _run_upload(
         self, operation: _Operation, content: UploadInput, streams: UploadStreams, helpers: Helpers
     ) -> files_pb2.UploadFileResponse:
-        """Forward the caller's streams until the agent answers (UPL-13)."""
+        """Forward the upload's messages until the agent answers (UPL-13)."""
         operation.relay.input_over = False
         forwarding = helpers.start(content.forward(operation.relay, operation.activity), "upload-forward")
         try:
@@ -341,7 +340,7 @@ class FileMethods:
         return response
 
     async def _run_download(self, operation: _Operation, call: Call, count: ContentCount) -> None:
-        """Forward the agent's messages. Nothing is read ahead: what the relay's window holds is there already."""
+        """Forward the agent's messages, without read-ahead, since the relay's window holds the next ones already."""
         while isinstance(frame := await operation.relay.next_frame(), memoryview):
             operation.activity.touch()
             await call.write(bytes(frame))
@@ -350,10 +349,10 @@ class FileMethods:
         operation.relay.last(frame, "download_end")
 
 
-async def _farewell(operation: _Operation, ended: BaseException) -> None:
-    """Tell the agent that nobody waits for its answer any more (FRM-31), if it gave none and can still be told."""
+async def _tell_cancelled(operation: _Operation, ended: BaseException) -> None:
+    """Tell the agent that its answer is not needed (FRM-31), if it has not answered and the relay still works."""
     over = isinstance(ended, TransferError) and ended.reason in _AGENT_IS_DONE
     if operation.opened and not over and operation.relay.life.state is RelayState.IN_USE:
         with suppress(TransferError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
+            async with asyncio.timeout(_CANCEL_SECONDS):
                 await operation.relay.cancel_input()

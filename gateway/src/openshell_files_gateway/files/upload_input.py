@@ -1,4 +1,4 @@
-"""An upload's messages on their way from the caller to the agent, over one stream or several."""
+"""Reads an upload's messages ahead, and forwards them to the agent."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.batch import MessageBatch
 from openshell_files_gateway.relay.file_relay import FileRelay
 
-#: Room for the headers that a message gets on its way into a relay frame.
+#: Bytes for the headers that a message gets inside a relay frame.
 _HEADER_ROOM: Final = 64
 
-#: A file up to this size is sent when all of it is here: content, finish and
-#: end come one right after the other, and the agent is busy with the admission.
+#: A file up to this size goes out in one write: its content, finish and end
+#: follow each other closely, and meanwhile the agent is busy with the admission.
 _SMALL_BYTES: Final = 64 * KIB
 
 
@@ -66,18 +66,18 @@ class SingleStream:
 
 
 class UploadInput:
-    """Reads the caller's messages in their order, and forwards them as they came (FRM-4).
+    """Reads an upload's messages in order, and forwards them unparsed (FRM-4).
 
-    `read_on` reads ahead, as much as a `MessageBatch` holds, even if there is
-    no relay yet: a small file is all there when the relay is.
+    `read_on` reads ahead as much as a `MessageBatch` holds, even before the
+    relay is open: a small file has arrived completely by then.
 
     Args:
         read: reads the messages that follow the metadata.
         declared_bytes: size of the file that the caller declares; 0 for none.
         max_chunk_bytes: limit that the refusal of a larger chunk names.
-        confirm_end: asked whether the caller ended its stream, and did not
-            cancel; None if it makes no difference, since only a finish
-            publishes (UPL-3).
+        confirm_end: returns True if the caller half-closed its stream, False
+            if it cancelled the call; None if the end of the stream publishes
+            nothing, since the upload has an explicit finish (UPL-3).
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class UploadInput:
         self._max_chunk_bytes = max_chunk_bytes
         self._confirm_end = confirm_end
         self._activity: Activity | None = None
-        #: Of what came from the caller.
+        #: Counts the content that was read from the caller.
         self.count = ContentCount(files_pb2.UploadFileRequest)
 
     async def read_on(self) -> None:
-        """Read until the end, in a task of its own.
+        """Read until the end of the input, in a task of its own.
 
         Returns without an error if the input breaks: `UploadStreams.unless_broken` raises it.
 
@@ -115,14 +115,14 @@ class UploadInput:
             self._batch.end()
 
     async def forward(self, relay: FileRelay, activity: Activity) -> None:
-        """Carry everything, and say when it is over, in a task of its own.
+        """Forward all messages and the end of the input, in a task of its own.
 
-        Ends quietly when the relay breaks: whoever waits for the agent's
-        answer finds out, and may find a better reason than a broken relay.
+        Returns without an error if the relay breaks: the reader of the agent's
+        answer notices that as well, and may receive a better reason.
 
         Args:
-            relay: to the agent.
-            activity: told of everything that moves from now on.
+            relay: the relay to the agent.
+            activity: restarted by every message from now on.
         """
         self._activity = activity
         with suppress(TransferError):

@@ -1,1 +1,1 @@
-"""Connects callers with supervisors: sessions, relay channels, file frames."""
+"""Connects callers with supervisors: sessions, relay channels, the pool of relays, file frames."""

@@ -1,4 +1,4 @@
-"""Notices a transfer in which nothing moves."""
+"""The idle timeout of a transfer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ T = TypeVar("T")
 
 
 class Activity:
-    """When something last moved in a transfer.
+    """Ends a transfer that makes no progress for longer than the idle timeout.
 
-    Transfers have no total deadline, since nobody knows how long a file
-    takes; what they have is a bound on standing still.
+    Transfers have no total timeout, since the time that a file takes is
+    unknown.
+
+    Args:
+        idle_seconds: the idle timeout.
     """
 
     def __init__(self, idle_seconds: float) -> None:
@@ -28,16 +31,16 @@ class Activity:
         self._limit: asyncio.Timeout | None = None
 
     def touch(self) -> None:
-        """Something moved."""
+        """Note progress: restart the idle timeout."""
         self._last = self._clock()
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self._last + self._idle)
 
     async def watched(self, work: Awaitable[T]) -> T:
-        """Wait for `work`, one at a time, and end it when nothing has moved for too long.
+        """Return the result of `work`, and cancel it when the idle timeout expires. Not for two works at once.
 
         Raises:
-            TransferError: TRANSFER_IDLE; and what `work` raises.
+            TransferError: TRANSFER_IDLE; or raised by `work`.
         """
         limit = asyncio.timeout_at(self._last + self._idle)
         try:

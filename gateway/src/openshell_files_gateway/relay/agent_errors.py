@@ -1,4 +1,4 @@
-"""Errors that come out of a sandbox as frames."""
+"""Turns the error frames of file agents into TransferErrors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from google.protobuf import duration_pb2
     from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 
-#: What a code means when a sandbox gives a reason that this gateway does not
-#: know: whoever added the reason also said how it is to be treated.
+#: Substitutes for reasons that this gateway does not know, by their code, which
+#: decides how a caller treats the error.
 _REASON_BY_CODE = {
     Code.INVALID_ARGUMENT: Reason.INVALID_REQUEST,
     Code.NOT_FOUND: Reason.FILE_NOT_FOUND,
@@ -25,15 +25,15 @@ _REASON_BY_CODE = {
     Code.UNAVAILABLE: Reason.RELAY_LOST,
 }
 
-#: Advice to wait is passed on up to so many seconds.
+#: Longest retry delay that is forwarded, in seconds.
 _MAX_RETRY_SECONDS: Final = 86_400.0
 
 
 def error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
-    """Turn an error frame into the exception it stands for.
+    """Return the exception for an error frame.
 
-    A reason that this gateway does not know becomes the one of the same code
-    that fits best; the original is in the metadata as `agent_reason`.
+    An unknown reason is replaced by a known one of the same code; the metadata
+    has the original as `agent_reason`.
     """
     metadata = dict(error.metadata)
     reason = reason_named(error.reason)
@@ -51,5 +51,5 @@ def error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
 
 
 def _seconds(delay: duration_pb2.Duration) -> float:
-    """Return the delay; what the agent gives need not be a duration that makes sense."""
+    """Return a delay within bounds; the agent may send an invalid duration."""
     return min(max(seconds_of(delay), 0.0), _MAX_RETRY_SECONDS)

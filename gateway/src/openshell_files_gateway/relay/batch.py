@@ -1,9 +1,9 @@
-"""A bounded queue that hands out small messages together.
+"""A bounded queue that joins small messages into one write.
 
-The RFC's 64 KiB chunks cost as much per message as large ones, here, at the
-relay's other end and between them. What has queued up while the last write was
-under way goes into the next one; and while messages come one right after the
-other, a write waits a moment for more of them.
+The RFC's 64 KiB chunks cost as much per message as large ones, in the gateway,
+in the supervisor and between them. Messages that arrive during a write go into
+the next one; while messages follow each other closely, a write waits a moment
+for more of them.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from typing import Final
 
 from openshell_files_protocol.limits import KIB, MIB
 
-#: Bytes that may wait between a caller and the relay. One message is always
-#: let in, so the true bound is this plus the largest message.
+#: Bytes that may wait between a caller and the relay. An empty queue accepts a
+#: message of any size, so the actual limit is this plus the largest message.
 QUEUE_BYTES: Final = MIB
 
-#: While a stream flows, so much goes into one write,
+#: While a stream flows, a write waits until this many bytes are here,
 _JOINED_BYTES: Final = 512 * KIB
-#: or what comes in this time.
+#: or until this time has passed.
 _GATHER_SECONDS: Final = 0.005
 
-#: It flows if the last messages were taken no longer ago than this.
+#: A stream flows if the last `take` was within this time.
 _FLOWING_SECONDS: Final = 0.02
 
-#: What a message counts for at least: its objects and headers take up room
-#: even if it is empty, so any number of empty ones must not fit.
+#: Least size that a message counts for: objects and headers take memory even if
+#: the message is empty, so the number of empty messages must be limited, too.
 _LEAST_COST: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatistics:
-    """What waits now, and the most that ever did, in bytes."""
+    """Bytes that wait now, and their maximum since the start."""
 
     waiting: int
     peak: int
 
 
 class MessageBatch:
-    """One producer, one consumer, bounded in bytes.
+    """A queue of messages for one producer and one consumer, bounded in bytes.
 
     `put` waits while `max_bytes` or more are queued; `take` waits for the
-    first message and returns all that fit together.
+    first message and returns as many as fit into one write.
 
     Args:
         max_bytes: bytes that may wait.
-        short: whether the end is near: then the first messages wait for it,
-            too, and all of a small file goes in one write.
+        short: the input is short, so even the first write waits a moment:
+            a small file then fits into one write.
     """
 
     def __init__(self, max_bytes: int = QUEUE_BYTES, *, short: bool = False) -> None:
@@ -60,13 +60,13 @@ class MessageBatch:
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self._taken_at = self._loop.time() if short else -math.inf
-        #: How much the consumer waits for.
+        #: Bytes that the consumer waits for.
         self._wanted = 0
         self._enough = asyncio.Event()
         self._room = asyncio.Event()
 
     async def put(self, message: bytes) -> None:
-        """Add a message."""
+        """Add a message; wait while the queue is full."""
         while self._size >= self._max:
             self._room.clear()
             await self._room.wait()
@@ -77,12 +77,12 @@ class MessageBatch:
             self._enough.set()
 
     def end(self) -> None:
-        """Say that no message follows."""
+        """Mark the end: no message follows."""
         self._ended = True
         self._enough.set()
 
     async def take(self, max_bytes: int) -> list[bytes]:
-        """Return the next messages, at least one, and together at most `max_bytes` if more.
+        """Return the next messages: one, or more that have at most `max_bytes` together.
 
         Returns:
             The messages, or an empty list after the last one.
@@ -104,15 +104,15 @@ class MessageBatch:
 
     @property
     def over(self) -> bool:
-        """Whether everything was taken, and no message follows."""
+        """True once all messages were taken and no message follows."""
         return self._ended and not self._messages
 
     def statistics(self) -> BatchStatistics:
-        """Return what waits."""
+        """Return the sizes."""
         return BatchStatistics(self._size, self._peak)
 
     async def _gather(self, wanted: int) -> None:
-        """Wait a moment for more messages if they come one right after the other."""
+        """Wait a moment for more messages while the stream flows."""
         now = self._loop.time()
         if self._ended or self._size >= wanted or now - self._taken_at > _FLOWING_SECONDS:
             return

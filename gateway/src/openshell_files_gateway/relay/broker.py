@@ -1,4 +1,4 @@
-"""Opens relays: finds the session, asks the supervisor, waits for the claim."""
+"""Opens relays: finds the supervisor's session, sends RelayOpen, waits for the claim (RLY-3)."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Waiter:
-    """Somebody who waits for a relay, and what the relay is to lead to."""
+    """A requester that waits for its relay to be claimed, and the relay's target."""
 
     channel: asyncio.Future[RelayChannel]
     channel_id: str
     target: RelayTarget
 
     def request(self) -> openshell_pb2.GatewayMessage:
-        """Return what the supervisor is told; the same in every session."""
+        """Return the message that asks the supervisor for the relay, in whichever session."""
         return openshell_pb2.GatewayMessage(relay_open=self.target.describe(self.channel_id))
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatistics:
-    """What the broker holds."""
+    """Numbers of sessions, of relays, and of requesters that wait."""
 
     sessions: SessionStatistics
     relays: RelayStatistics
@@ -50,13 +50,13 @@ class BrokerStatistics:
 
 
 class RelayBroker:
-    """All sessions and all relays of this gateway.
+    """Knows the session of every supervisor, and opens relays in them.
 
     Args:
-        relays: the relays that wait, with their bounds.
-        session_wait_seconds: how long a caller waits for a supervisor that is
-            not connected.
-        claim_wait_seconds: how long it waits for the supervisor to claim.
+        relays: the relays that wait to be claimed, with their limits.
+        session_wait_seconds: longest wait for a supervisor that is not
+            connected.
+        claim_wait_seconds: longest wait for a supervisor to claim a relay.
     """
 
     def __init__(self, relays: RelayTable, *, session_wait_seconds: float, claim_wait_seconds: float) -> None:
@@ -67,11 +67,11 @@ class RelayBroker:
         self._waiters: dict[str, _Waiter] = {}
         self._arrivals: dict[str, set[asyncio.Future[SupervisorSession]]] = {}
         self._shut_down = False
-        #: How fast supervisors may speak.
+        #: Rate limits of supervisors.
         self.paces = SupervisorPaces()
         #: Called with a sandbox's id when its session changes, or the sandbox stops.
-        self.on_session_change: Callable[[str], None] = _nobody_listens
-        #: Set whenever a requester has its relay, or waits no longer.
+        self.on_session_change: Callable[[str], None] = _ignore
+        #: Set whenever a requester stops waiting.
         self._claimed = asyncio.Event()
 
     async def connect(self, session: SupervisorSession) -> None:
@@ -79,7 +79,7 @@ class RelayBroker:
 
         Raises:
             TransferError: GATEWAY_SHUTTING_DOWN, or SESSION_OUTDATED if a later
-                connection of the same supervisor is here already.
+                connection of the same supervisor is registered already.
         """
         if self._shut_down:
             raise _shutting_down()
@@ -102,7 +102,7 @@ class RelayBroker:
                 await session.send(waiter.request())
 
     def disconnect(self, session: SupervisorSession) -> bool:
-        """Forget a session that ended; says whether it was the current one."""
+        """Forget a session that ended; return True if it was the current one."""
         was_current = self._sessions.remove(session)
         if was_current:
             self.on_session_change(session.sandbox_id)
@@ -112,8 +112,8 @@ class RelayBroker:
         """Return the current session of a sandbox."""
         return self._sessions.find(sandbox_id)
 
-    def turn_away(self, sandbox_id: str, reason: str) -> None:
-        """Fail what waits for a sandbox that stops or is deleted."""
+    def fail_waiting(self, sandbox_id: str, reason: str) -> None:
+        """Fail all requesters that wait for a sandbox which stops or is deleted."""
 
         def error() -> TransferError:
             return TransferError(Reason.SANDBOX_NOT_READY, f"sandbox is not ready: {reason}")
@@ -139,12 +139,13 @@ class RelayBroker:
         The caller closes the channel.
 
         Returns:
-            The claimed channel, and the session that was asked.
+            The claimed channel, and the session that carried the request.
 
         Raises:
-            TransferError: SUPERVISOR_NOT_CONNECTED, what the target says of
-                a supervisor that does not know it, SUPERVISOR_FLOODS,
-                TOO_MANY_TRANSFERS, RELAY_REFUSED, RELAY_TIMEOUT, or GATEWAY_SHUTTING_DOWN.
+            TransferError: SUPERVISOR_NOT_CONNECTED, SUPERVISOR_FLOODS,
+                TOO_MANY_TRANSFERS, RELAY_REFUSED, RELAY_TIMEOUT or
+                GATEWAY_SHUTTING_DOWN; or the target's reason for a supervisor
+                that did not announce it.
         """
         if self._shut_down:
             raise _shutting_down()
@@ -177,10 +178,10 @@ class RelayBroker:
             self._claimed.set()
 
     def usable_session(self, sandbox_id: str, target: RelayTarget) -> SupervisorSession | None:
-        """Return the session whose idle relays may be used now, if there is one.
+        """Return the sandbox's current session if a relay may be opened in it; None without a session.
 
         Raises:
-            TransferError: as `open_relay` does without asking the supervisor.
+            TransferError: as `open_relay` before it sends the request.
         """
         if self._shut_down:
             raise _shutting_down()
@@ -195,17 +196,17 @@ class RelayBroker:
         """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
 
         Returns:
-            What the relay was opened to, and for whom.
+            The relay's target.
 
         Raises:
             TransferError: RELAY_UNKNOWN, SANDBOX_MISMATCH or RELAY_TIMEOUT.
         """
         self._relays.claim(channel_id, sandbox_id, asyncio.get_running_loop().time())
-        # Whoever stops waiting takes the relay back, so there is a waiter.
+        # A requester that stops waiting abandons its relay, so a claimed relay has a requester.
         return self._waiters[channel_id].target
 
     def deliver(self, channel: RelayChannel) -> None:
-        """Give a claimed channel to the one who waits for it.
+        """Give a claimed channel to its requester.
 
         Raises:
             TransferError: RELAY_REQUESTER_GONE.
@@ -216,9 +217,9 @@ class RelayBroker:
         waiter.channel.set_result(channel)
 
     def lose(self, channel_id: str) -> None:
-        """Tell the requester that the supervisor died between claim and delivery.
+        """Fail a requester whose supervisor died between claim and delivery.
 
-        Changes nothing once the channel was delivered.
+        Changes nothing after the delivery.
         """
         self._fail(
             channel_id,
@@ -228,17 +229,17 @@ class RelayBroker:
         )
 
     def refuse(self, channel_id: str, sandbox_id: str, why: str) -> None:
-        """Tell the requester that the supervisor refused (RLY-5)."""
+        """Fail the requester of a relay that the supervisor refused (RLY-5)."""
         if self._relays.refuse(channel_id, sandbox_id) is not None:
             self._fail(
                 channel_id, TransferError(Reason.RELAY_REFUSED, f"the supervisor refused the relay: {why}")
             )
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, let relays be claimed that were asked for, and end the sessions (RLY-8).
+        """Refuse new relays, wait for the claims of requested ones, and end the sessions (RLY-8).
 
         Args:
-            seconds: how long the claims may take.
+            seconds: longest wait for the claims.
         """
         self._shut_down = True
         for arrivals in self._arrivals.values():
@@ -256,7 +257,7 @@ class RelayBroker:
             session.end("the gateway is shutting down")
 
     def statistics(self) -> BrokerStatistics:
-        """Return what the broker holds."""
+        """Return the numbers."""
         return BrokerStatistics(
             self._sessions.statistics(),
             self._relays.statistics(),
@@ -282,7 +283,7 @@ class RelayBroker:
             ) from None
         finally:
             if arrival.done() and not arrival.cancelled():
-                # Cancelled in the turn in which it was turned away, nobody heard of it.
+                # If this call was cancelled in the same turn, its error counts as retrieved.
                 arrival.exception()
             arrivals.discard(arrival)
             if not arrivals and self._arrivals.get(sandbox_id) is arrivals:
@@ -299,13 +300,13 @@ class RelayBroker:
 
 
 def _decline(claimed: asyncio.Future[RelayChannel]) -> None:
-    """Close a channel that came in the turn of the loop in which its requester gave up."""
+    """Close a channel that was delivered in the turn of the loop in which its requester stopped waiting."""
     if claimed.done() and not claimed.cancelled() and claimed.exception() is None:
         claimed.result().close()
 
 
-def _nobody_listens(_: str) -> None:
-    """No pool was made."""
+def _ignore(_: str) -> None:
+    """Ignore a session change: there is no pool."""
 
 
 def _shutting_down() -> TransferError:

@@ -1,7 +1,7 @@
-"""One claimed relay: a byte stream to a sandbox and back.
+"""One claimed relay as a byte stream to a sandbox and back.
 
-The bytes travel inside the supervisor's RelayStream call, but whoever opened
-the relay reads and writes it directly, without a task or a queue between.
+The bytes travel in the supervisor's RelayStream call. The requester of the
+relay reads and writes that call directly, without a task or a queue between.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
     RelayContext = grpc.aio.ServicerContext[Any, bytes]
 
-#: Messages and frames of a relay that are not counted: what a short operation
-#: has, of which there may be many.
+#: Small messages and frames of each operation that are free: as many as a short
+#: operation has, since a caller may run many of those.
 _FREE_PIECES: Final = 16
 
-#: Content that pays for a message or frame. What carries less is mostly work
-#: for the gateway; a sparse file has a short frame for a hole, and at least
-#: four times as much content before the next one.
+#: Content in bytes that pays for one message or frame. Pieces with less content
+#: are mostly work for the gateway. A sparse file has a short frame for each
+#: hole, and at least four times this much content before the next hole.
 _CONTENT_PER_PIECE: Final = 1024
 
 
 class RelayChannel:
     """The gateway's end of a RelayStream call (RLY-2, RLY-3).
 
-    Two parties share it: the servicer of RelayStream waits in `wait_closed`
-    and reports the supervisor's death by `lose`; the requester sends,
-    receives and finally closes.
+    Two parties share it: the RelayStream method waits in `wait_closed` and
+    reports the supervisor's death with `lose`; the requester sends, receives
+    and finally closes.
 
     Args:
-        channel_id: as in RelayOpen.
-        context: the RelayStream call; its first message was read.
-        pace: of all relays of the sandbox; None if nobody counts.
+        channel_id: id from RelayOpen.
+        context: the RelayStream call, after its first message.
+        pace: rate limit of all relays of the sandbox; None for no limit.
     """
 
     def __init__(self, channel_id: str, context: RelayContext, pace: Pace | None = None) -> None:
@@ -67,7 +67,7 @@ class RelayChannel:
         return f"<RelayChannel {self.channel_id}, {state}, {self.bytes_sent} sent, {self.bytes_received} received>"
 
     async def send(self, segments: Sequence[bytes | memoryview]) -> None:
-        """Send bytes to the sandbox; waits while the supervisor takes none.
+        """Send bytes to the sandbox; wait while the HTTP/2 window is full.
 
         Raises:
             TransferError: RELAY_LOST.
@@ -82,12 +82,12 @@ class RelayChannel:
             self.bytes_sent += len(message)
 
     async def receive(self) -> memoryview:
-        """Return the next bytes from the sandbox; empty when the relay is over.
+        """Return the next bytes from the sandbox; empty bytes at the end of the relay.
 
         Raises:
-            TransferError: RELAY_LOST if the supervisor is known to be dead,
-                AGENT_PROTOCOL_ERROR if it sent something that is no relay data,
-                SUPERVISOR_FLOODS if it sends hardly more than headers (RLY-10).
+            TransferError: RELAY_LOST if the supervisor's call broke,
+                AGENT_PROTOCOL_ERROR for a message without relay data,
+                SUPERVISOR_FLOODS for a flood of pieces with little content (RLY-10).
         """
         while True:
             if self._closed.is_set():
@@ -107,17 +107,17 @@ class RelayChannel:
             if data is None:
                 raise TransferError(Reason.AGENT_PROTOCOL_ERROR, "relay: the supervisor sent a second init")
             await self.keep_pace(len(data))
-            if len(data):  # upstream allows empty data frames, they mean nothing
+            if len(data):  # upstream allows empty data frames without a meaning
                 return data
 
     async def keep_pace(self, size: int) -> None:
-        """Wait with a sandbox that sends its content in pieces so small that others would feel it.
+        """Delay a sandbox that sends its content in many small pieces.
 
         Args:
-            size: bytes in a message or frame that came.
+            size: bytes of the received message or frame.
 
         Raises:
-            TransferError: SUPERVISOR_FLOODS if it goes on like that.
+            TransferError: SUPERVISOR_FLOODS if it stays above the rate.
         """
         if self._pace is None:
             return
@@ -133,14 +133,14 @@ class RelayChannel:
 
     @property
     def closed(self) -> bool:
-        """Whether it is over, as far as is known."""
+        """True once the requester closed the channel or the supervisor's call ended."""
         return self._closed.is_set()
 
     def begin_idle(self) -> None:
-        """Wait for another operation; whatever comes before `end_idle` ends the relay.
+        """Go idle between two operations: any byte or end before `end_idle` closes the relay.
 
-        Only after an operation that received its answer: a stream has one
-        reader at a time.
+        Only after an operation that received its answer, since a stream has
+        one reader at a time.
         """
         self._free = _FREE_PIECES
         self._idle = True
@@ -151,12 +151,12 @@ class RelayChannel:
         return await self._context.read()
 
     def end_idle(self) -> bool:
-        """Begin another operation; False if the relay ended meanwhile."""
+        """Leave idle for the next operation; return False if the relay ended meanwhile."""
         self._idle = False
         return not self._closed.is_set() and self._reading is not None and not self._reading.done()
 
     async def _result_of(self, reading: asyncio.Task[Any]) -> Any:  # noqa: ANN401 - as `_read`
-        # `aclose` cancels it, which must not look like a cancellation of the reader.
+        # Not awaited directly: a cancellation by `aclose` must not look like one of the caller.
         await asyncio.wait({reading})
         if reading.cancelled():
             raise self._error()
@@ -167,21 +167,25 @@ class RelayChannel:
             self.close()
 
     def close(self) -> None:
-        """Let the RelayStream call end. May be called more than once."""
+        """Let the RelayStream call end; idempotent."""
         self._closed.set()
 
     def lose(self, why: str) -> None:
-        """Note that the RelayStream call is over although nobody closed it."""
+        """Close the channel because the RelayStream call ended before `close`.
+
+        Args:
+            why: cause, for the error message.
+        """
         if not self._closed.is_set():
             self._lost = why
             self._closed.set()
 
     async def aclose(self) -> None:
-        """Cancel a read of the idle relay; the RelayStream call is over."""
+        """Cancel the read of an idle relay, at the end of the RelayStream call."""
         await self._tasks.end()
 
     async def wait_closed(self) -> None:
-        """Wait until the requester is done with the channel."""
+        """Wait until the requester closes the channel."""
         await self._closed.wait()
 
     def _error(self) -> TransferError:

@@ -1,4 +1,4 @@
-"""The file protocol on a relay channel, from the gateway's side (FRM-1 to FRM-6)."""
+"""The gateway's side of the file protocol on a relay channel (FRM-1 to FRM-6)."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 class FileRelay:
-    """A relay to a file agent: operations, one after the other.
+    """A relay to a file agent, which serves one operation after another.
 
     Args:
-        channel: its bytes; the pool closes it.
-        session: of the supervisor that was asked for it.
+        channel: the relay's byte stream; the pool closes it.
+        session: session of the supervisor that claimed it.
         life: its state.
-        expires: no operation begins on it afterwards, on the loop's clock.
+        expires: time on the loop's clock after which no operation starts on it.
 
     Attributes:
         channel, session, life, expires: as given.
-        idle_until: closed then if it is idle.
-        reusable: whether the present operation may be followed by another (FRM-9).
-        input_over: whether nothing is on its way to the agent any more.
-        heard: whether the agent sent a frame of the present operation.
+        idle_until: time on the loop's clock at which the pool closes it if it is idle.
+        reusable: True if another operation may follow the current one (FRM-9).
+        input_over: True once everything for the agent has been sent.
+        heard: True once the agent sent a frame of the current operation.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class FileRelay:
         self.reusable = False
         self.input_over = True
         self.heard = False
-        self._on_frame: Callable[[], None] = _count_nothing
+        self._on_frame: Callable[[], None] = _ignore
         self._decoder = FrameDecoder()
-        # Cut as they are asked for: a message of empty frames would be a
-        # million objects.
+        # Decoded one at a time: a message full of empty frames would become
+        # a million objects.
         self._frames: Iterator[memoryview] = iter(())
         self._ever_heard = False
 
@@ -64,13 +64,13 @@ class FileRelay:
         return f"<FileRelay {self.channel.channel_id}, {self.life!r}>"
 
     def begin(self, on_frame: Callable[[], None], *, reusable: bool) -> None:
-        """Make ready for the next operation.
+        """Prepare for the next operation.
 
         Args:
-            on_frame: called for every frame of the agent, also for those that
-                only say that it is at work (FRM-7).
-            reusable: whether another operation may follow, if the supervisor
-                can do that.
+            on_frame: called for every frame of the agent, `working` included
+                (FRM-7).
+            reusable: True if another operation may follow, provided that the
+                supervisor supports it.
         """
         files = self.session.files
         self._on_frame = on_frame
@@ -79,10 +79,10 @@ class FileRelay:
         self.heard = False
 
     def ended_in_order(self) -> bool:
-        """Tell whether another operation may follow; ask once.
+        """Return True if another operation may follow. Call it once.
 
-        The operation is over in both directions, and the agent sent nothing
-        behind its last frame.
+        That is the case if the operation has ended in both directions, and
+        the agent sent nothing after its last frame.
         """
         if not (self.reusable and self.input_over and self.life.state is RelayState.ANSWERED):
             return False
@@ -92,11 +92,11 @@ class FileRelay:
             return False
 
     async def authenticate(self, secret: bytes) -> None:
-        """Prove both sides' knowledge of the secret, before anything else (FRM-8).
+        """Run the handshake in which gateway and agent prove that they know the secret (FRM-8).
 
         Raises:
-            TransferError: AGENT_UNAUTHENTICATED if what listens does not know
-                it, or says that this gateway does not; and as `next_frame`.
+            TransferError: AGENT_UNAUTHENTICATED if the peer does not know the
+                secret, or rejects the gateway's proof; and as `next_frame`.
         """
         nonce = new_nonce()
         await self._send(
@@ -110,7 +110,8 @@ class FileRelay:
             agent_proof(secret, nonce, challenge.nonce), challenge.proof
         ):
             raise TransferError(
-                Reason.AGENT_UNAUTHENTICATED, "what listens in the sandbox does not know the agent's secret"
+                Reason.AGENT_UNAUTHENTICATED,
+                "the peer on the sandbox's port does not know the agent's secret",
             )
         proof = gateway_proof(secret, nonce, challenge.nonce)
         await self._send(file_relay_pb2.FileRelayRequest(proof=file_relay_pb2.FileRelayProof(proof=proof)))
@@ -133,11 +134,11 @@ class FileRelay:
         await self._send(frame)
 
     async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
-        """Send callers' messages as they came (FRM-4); joined into one write.
+        """Forward a caller's messages unparsed, in one write (FRM-4).
 
         Args:
-            messages: at least one, unless it is the end.
-            ended: whether the caller's stream is over (FRM-6).
+            messages: at least one message, or none with `ended`.
+            ended: the caller's stream ends after them (FRM-6).
         """
         segments: list[bytes | memoryview] = []
         for message in messages:
@@ -147,18 +148,18 @@ class FileRelay:
         await self.channel.send(segments)
 
     async def cancel_input(self) -> None:
-        """Say that nobody waits for an answer any more (FRM-6)."""
+        """Tell the agent that the caller cancelled (FRM-6)."""
         await self.channel.send(_input_end(cancelled=True))
 
     async def next_frame(self) -> memoryview | file_relay_pb2.FileRelayResponse:
         """Return the next frame of the agent.
 
         Returns:
-            A view of the caller's message if the frame carries one (FRM-4),
-            else the parsed frame; never `accepted`, `working` or `error`.
+            A view of the message for the caller if the frame carries one
+            (FRM-4), else the parsed frame; `accepted` and `working` are skipped.
 
         Raises:
-            TransferError: the agent's error, RELAY_LOST if the relay is over
+            TransferError: the agent's error, RELAY_LOST if the relay ended
                 (FRM-3), FILES_UNSUPPORTED or AGENT_PROTOCOL_ERROR (FRM-5).
         """
         while True:
@@ -174,7 +175,7 @@ class FileRelay:
             kind = response.WhichOneof("frame")
             if kind == "error":
                 refusal = error_of(response.error)
-                # An agent that lost count of frames, or has a bug, may say more.
+                # After these errors, the agent's next frames may still belong to this operation.
                 if refusal.reason not in {Reason.AGENT_PROTOCOL_ERROR, Reason.INTERNAL}:
                     self.life.after(RelayEvent.ANSWER)
                 raise refusal
@@ -182,21 +183,21 @@ class FileRelay:
                 return memoryview(response.download.SerializeToString())
             if kind not in {None, "accepted", "working"}:
                 return response
-            # One message can hold any number of these; others have a turn too.
+            # One message can hold any number of these frames; other tasks get a turn.
             await asyncio.sleep(0)
 
     def last(self, frame: memoryview | file_relay_pb2.FileRelayResponse, kind: str) -> Any:  # noqa: ANN401 - by kind
-        """Take a frame for the operation's last one.
+        """Return the content of the operation's last frame.
 
         Args:
-            frame: as `next_frame` returned it.
-            kind: the field that it must have.
+            frame: a frame from `next_frame`.
+            kind: the field of the oneof that it must have.
 
         Returns:
-            That field.
+            The value of that field.
 
         Raises:
-            TransferError: AGENT_PROTOCOL_ERROR if it has another one.
+            TransferError: AGENT_PROTOCOL_ERROR if the frame is of another kind.
         """
         if isinstance(frame, memoryview) or frame.WhichOneof("frame") != kind:
             got = "content" if isinstance(frame, memoryview) else frame.WhichOneof("frame")
@@ -234,5 +235,5 @@ def _input_end(*, cancelled: bool) -> list[bytes | memoryview]:
     return frame_segments([file_relay_pb2.FileRelayRequest(input_end=end).SerializeToString()])
 
 
-def _count_nothing() -> None:
-    """No operation has the relay."""
+def _ignore() -> None:
+    """Ignore a frame: no operation is running."""

@@ -1,4 +1,4 @@
-"""The pool of relays to the file agents of sandboxes (FRM-9, ADR 0016)."""
+"""The pool of relays to file agents: where a relay is reused (FRM-9, ADR 0016)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from openshell_files_gateway.relay.broker import RelayBroker
     from openshell_files_gateway.relay.targets import RelayTarget
 
-#: How long a relay stays idle. Agents wait much longer, so that the gateway ends it.
+#: How long a relay may stay idle. Agents wait much longer, so that always the gateway closes it.
 IDLE_SECONDS: Final = 5.0
 
-#: A relay holds its supervisor's connection; a connection that is to be replaced (connection age) must come to an end.
+#: Age at which a relay is no longer reused. An open relay keeps its connection open, even past the connection's maximum age.
 MAX_AGE_SECONDS: Final = 60.0
 
-#: Idle relays of one sandbox.
+#: Limit on idle relays of one sandbox.
 MAX_IDLE: Final = 8
 
 
 class RelayPool:
-    """Gives each operation a relay, and takes it back for the next operation of the sandbox.
+    """Pool of relays: hands out an idle relay of the sandbox or opens a new one.
 
-    To open a relay the supervisor is asked over its session and makes a call
-    of its own; for a small file that is as much work as the file.
+    Opening a relay takes a message on the supervisor's session and a call of
+    the supervisor; for a small file that costs as much as the file itself.
 
     Args:
         broker: opens relays, and knows the sandboxes' sessions.
@@ -52,10 +52,10 @@ class RelayPool:
     async def use(
         self, sandbox_id: str, target: RelayTarget, on_frame: Callable[[], None], *, reuse: bool
     ) -> AsyncGenerator[FileRelay]:
-        """Have a relay for one operation.
+        """Lease a relay for one operation, within the context.
 
         Args:
-            sandbox_id: the sandbox; that the caller may use it was checked.
+            sandbox_id: a sandbox that the caller may use.
             target: the relay's far end.
             on_frame: called for every frame of the agent.
             reuse: take an idle relay if there is one, and return this one to
@@ -79,11 +79,11 @@ class RelayPool:
             self._return(sandbox_id, relay)
 
     def session_changed(self, sandbox_id: str) -> None:
-        """Close a sandbox's idle relays, and those that its former supervisor may never answer on.
+        """Close a sandbox's idle relays, and reused ones on which the former supervisor has not answered yet.
 
-        A frozen supervisor gives no sign. A relay that it claimed for this
-        operation shows that it is alive; a reused one shows nothing until the
-        agent sends a frame.
+        A frozen supervisor looks like a slow one. A relay that was claimed for
+        the current operation shows that the supervisor is alive; a reused
+        relay shows it only when the agent sends a frame.
         """
         self._keep(sandbox_id, [])
         session = self._broker.session_of(sandbox_id)
@@ -118,7 +118,7 @@ class RelayPool:
         return found
 
     def _return(self, sandbox_id: str, relay: FileRelay) -> None:
-        """Make a relay idle if its operation ended in order and there is room; else close it."""
+        """Make a relay idle if its operation ended in order and the pool has room; else close it."""
         now = asyncio.get_running_loop().time()
         idle = [other for other in self._idle.get(sandbox_id, ()) if not other.channel.closed]
         if (
@@ -140,7 +140,7 @@ class RelayPool:
         self._lives.discard(relay.life)
 
     def _keep(self, sandbox_id: str, idle: list[FileRelay], *, taken: FileRelay | None = None) -> None:
-        """Close a sandbox's other idle relays, and set the timer for the first of these."""
+        """Set a sandbox's idle relays: close all others except `taken`, and start the timer for the first to expire."""
         for relay in self._idle.pop(sandbox_id, ()):
             if relay is not taken and relay not in idle:
                 self._end(relay)

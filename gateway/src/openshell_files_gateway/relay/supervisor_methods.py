@@ -1,4 +1,4 @@
-"""The supervisors' methods: sessions, relay streams, token refresh."""
+"""The methods that supervisors call: ConnectSupervisor, RelayStream, RefreshSandboxToken."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from openshell_files_gateway.server.headers import send_headers
 
 log = structlog.get_logger("openshell_files_gateway.supervisors")
 
-#: A peer that opens a stream and says nothing is not waited for (upstream
-#: waits for ever).
+#: Time limit for the first message of a stream (upstream has none).
 _FIRST_MESSAGE_SECONDS: Final = 10.0
 
-#: None that means anything is larger; one that is counts for several.
+#: Size of the largest meaningful control message; a larger one counts as several.
 _MESSAGE_BYTES: Final = 4096
 
 
 class Presence(Protocol):
-    """Is told which sandboxes have a supervisor."""
+    """Keeps record of the sandboxes whose supervisor is connected."""
 
     async def connected(self, sandbox_id: str, instance_id: str) -> None:
-        """A supervisor's session has begun."""
+        """Record that a supervisor's session is the sandbox's current one."""
         ...
 
     async def disconnected(self, sandbox_id: str) -> None:
-        """The sandbox has no session any more."""
+        """Record that the sandbox's current session ended."""
         ...
 
 
 class SupervisorMethods:
-    """Implements what supervisors call.
+    """Implements the methods that supervisors call.
 
     Args:
         directory: the sandboxes that may connect.
-        broker: sessions and relays.
+        broker: holds the sessions, opens the relays.
         tokens: mints the tokens that RefreshSandboxToken returns.
-        presence: told which sandboxes have a supervisor.
-        heartbeat_seconds: announced to supervisors, and the gateway's own.
-        silence_seconds: a session from which nothing came for so long is
-            closed. Upstream never does that (docs/adr/0007).
+        presence: records which sandboxes have a supervisor.
+        heartbeat_seconds: interval of the gateway's heartbeats, announced to
+            supervisors for theirs.
+        silence_seconds: timeout after which a silent session is closed.
+            Upstream has no such timeout (docs/adr/0007).
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class SupervisorMethods:
         accepted = openshell_pb2.SessionAccepted(
             session_id=session.session_id, heartbeat_interval=duration_of(self._heartbeat)
         )
-        # Queued before the session is known to anybody, so that no RelayOpen
-        # overtakes it (upstream's supervisor takes that as fatal).
+        # Queued before the session is registered, so that no RelayOpen
+        # overtakes it, which would be fatal for upstream's supervisor.
         session.send_first(openshell_pb2.GatewayMessage(session_accepted=accepted))
         call.facts |= {"session_id": session.session_id, "instance_id": hello.instance_id}
 
@@ -109,7 +109,7 @@ class SupervisorMethods:
                 )
                 await self._presence.connected(session.sandbox_id, session.instance_id)
                 await session.wait_ended()
-                # The reader ends the session, and may have a reason for it.
+                # The reader ends the session, perhaps because of an error.
                 helpers.check()
             finally:
                 session.end("the stream ended")
@@ -132,8 +132,8 @@ class SupervisorMethods:
         call.rename(target.transfer_id)
         channel = RelayChannel(channel_id, call.context, self._broker.paces.of_relay(call.sandbox_id, target))
         try:
-            # Without this the supervisor sees no headers until the first
-            # byte, and waits for them before it reads its own side.
+            # By default the headers go out with the first byte, but the
+            # supervisor waits for them before it reads.
             await send_headers(call.context)
             self._broker.deliver(channel)
             await channel.wait_closed()
@@ -147,7 +147,7 @@ class SupervisorMethods:
             }
 
     async def refresh_sandbox_token(self, data: bytes, call: Call) -> bytes:
-        """RefreshSandboxToken: a new token for the sandbox that asks."""
+        """RefreshSandboxToken: mint a new token for the calling sandbox."""
         parse_request(openshell_pb2.RefreshSandboxTokenRequest, data)
         self._require_record(call.sandbox_id)
         token, expires = self._tokens.mint(call.sandbox_id)
@@ -190,7 +190,7 @@ class SupervisorMethods:
             raise TransferError(Reason.SANDBOX_NOT_FOUND, "sandbox not found")
 
     async def _write(self, session: SupervisorSession, call: Call) -> None:
-        """Send what is queued, and a heartbeat when nothing is."""
+        """Send the queued messages, and a heartbeat whenever the queue stays empty for the interval."""
         heartbeat = openshell_pb2.GatewayMessage(heartbeat=openshell_pb2.GatewayHeartbeat())
         while True:
             try:
@@ -201,13 +201,10 @@ class SupervisorMethods:
             await call.write(message.SerializeToString())
 
     async def _read(self, session: SupervisorSession, call: Call) -> None:
-        """Take the supervisor's messages until its stream ends or falls silent.
-
-        One that has much to say is read at a pace at which the others do not
-        feel it.
+        """Read the supervisor's messages, within the rate limit, until its stream ends or falls silent.
 
         Raises:
-            TransferError: SUPERVISOR_FLOODS if it goes on above the pace.
+            TransferError: SUPERVISOR_FLOODS if it stays above the rate.
         """
         clock = asyncio.get_running_loop().time
         pace = self._broker.paces.of_session(session.sandbox_id)
@@ -216,7 +213,7 @@ class SupervisorMethods:
                 async with asyncio.timeout(self._silence):
                     data = await call.context.read()
             except TimeoutError:
-                session.end(f"nothing was heard for {self._silence:g} s")
+                session.end(f"no message for {self._silence:g} s")
                 return
             if not isinstance(data, bytes):
                 session.end("the supervisor ended its stream")
@@ -241,5 +238,5 @@ class SupervisorMethods:
             case "relay_close":
                 log.info("supervisor closed a relay", channel_id=message.relay_close.channel_id[:64])
             case other:
-                # A second hello, or something newer than this gateway.
+                # A second hello, or a message that is newer than this gateway.
                 log.warning("supervisor message ignored", sandbox_id=session.sandbox_id, payload=other)

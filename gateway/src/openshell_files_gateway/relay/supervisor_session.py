@@ -1,4 +1,4 @@
-"""One supervisor's control stream, seen from the rest of the gateway."""
+"""One supervisor's session: its announcements, and a queue of control messages to it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ OUTBOUND_MESSAGES: Final = 64
 
 
 class SupervisorSession:
-    """A registered supervisor.
+    """The session of a connected supervisor.
 
-    The servicer of ConnectSupervisor owns it: it drains `outbound` into the
-    stream and calls `end` when the stream is over, for whatever reason.
-    Everybody else only sends.
+    The method ConnectSupervisor owns it: it writes the queued messages to the
+    stream, and calls `end` when the stream ends. All other parts only send.
 
     Args:
-        session_id: random id that SessionAccepted carried.
-        hello: as the supervisor said it; its sandbox is already authorized.
+        session_id: random id, as in SessionAccepted.
+        hello: the supervisor's hello, for a sandbox that its token allows.
 
     Attributes:
-        files: what the hello said about serving files; None if nothing.
-        commands: the same about commands.
+        files: the hello's announcement of file transfer; None without one.
+        commands: the hello's announcement of commands; None without one.
     """
 
     def __init__(self, session_id: str, hello: openshell_pb2.SupervisorHello) -> None:
@@ -58,19 +57,19 @@ class SupervisorSession:
             self._ended.set()
 
     async def wait_ended(self) -> None:
-        """Wait until the session is over."""
+        """Wait until the session ends."""
         await self._ended.wait()
 
     def send_first(self, message: openshell_pb2.GatewayMessage) -> None:
-        """Queue a message before anybody else can know of the session."""
+        """Queue the first message, before the session is registered."""
         self._outbound.put_nowait(message)
 
     async def send(self, message: openshell_pb2.GatewayMessage) -> None:
         """Queue a control message.
 
         Raises:
-            TransferError: SUPERVISOR_NOT_CONNECTED if the session is over, or
-                ends while there is no room in the queue.
+            TransferError: SUPERVISOR_NOT_CONNECTED if the session has ended,
+                or ends while the queue is full.
         """
         if not self._ended.is_set():
             try:

@@ -1,4 +1,4 @@
-"""What a relay leads to, and which supervisors can be asked for it (RLY-1)."""
+"""The targets of relays (file agent, command, port), and which supervisors support them (RLY-1)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from openshell_files_gateway.sandboxes.directory import Sandbox, not_ready
 
 
 class RelayTarget(Protocol):
-    """Something in a sandbox that a relay can be opened to."""
+    """The far end of a relay in a sandbox."""
 
     @property
     def transfer_id(self) -> str:
-        """Name of the call that wants the relay, for the logs of every party."""
+        """Id of the call that requests the relay, for the logs of every party."""
         ...
 
     def require(self, session: SupervisorSession) -> None:
-        """Check that the supervisor knows such targets.
+        """Check that the supervisor announced such targets.
 
-        An older one reads a target that it does not know as SSH, so it is
-        never sent one.
+        An old supervisor reads an unknown target as SSH, so the gateway must
+        not send it one.
 
         Raises:
-            TransferError: it did not announce them.
+            TransferError: the supervisor did not announce them.
         """
         ...
 
     def describe(self, channel_id: str) -> openshell_pb2.RelayOpen:
-        """Return the message that asks the supervisor for the relay."""
+        """Return the RelayOpen message for the target."""
         ...
 
 
@@ -82,13 +82,13 @@ class CommandTarget:
 
 @dataclass(frozen=True, slots=True)
 class PortTarget:
-    """A TCP port on the sandbox's loopback; every supervisor knows these."""
+    """A TCP port on the sandbox's loopback; every supervisor supports such targets."""
 
     transfer_id: str
     port: int
 
     def require(self, session: SupervisorSession) -> None:
-        """See `RelayTarget`. Raises nothing."""
+        """See `RelayTarget`. Always succeeds."""
 
     def describe(self, channel_id: str) -> openshell_pb2.RelayOpen:
         """See `RelayTarget`."""
@@ -98,7 +98,7 @@ class PortTarget:
 
 
 def file_agent_of(sandbox: Sandbox, transfer_id: str) -> RelayTarget:
-    """Return what leads to a sandbox's file agent: its supervisor's own, or one behind a port.
+    """Return the target that reaches a sandbox's file agent: in the supervisor, or behind a port.
 
     Raises:
         TransferError: SANDBOX_NOT_READY (SBX-4).

@@ -1,1 +1,1 @@
-"""Finds the sandbox that a caller means, and says which phase it is in."""
+"""The sandboxes of this gateway: lookup by id or name, membership, phases."""

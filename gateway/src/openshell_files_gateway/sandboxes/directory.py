@@ -1,4 +1,4 @@
-"""The sandboxes this gateway knows, and who may use them (AUT-5)."""
+"""Finds the sandbox that a caller addresses, and hides sandboxes of other workspaces (AUT-5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.auth.principals import User
 from openshell_files_gateway.sandboxes import phases
 
-#: Of what a caller sent, in an error.
+#: Longest part of a caller's value in an error message.
 _TOLD_CHARACTERS: Final = 100
 
 
@@ -24,8 +24,8 @@ class AgentPort:
     """A file agent that listens inside the sandbox (FRM-8).
 
     Attributes:
-        port: on the sandbox's loopback.
-        secret_file: with the secret that gateway and agent share.
+        port: port on the sandbox's loopback.
+        secret_file: file with the secret that gateway and agent share.
     """
 
     port: int
@@ -34,15 +34,16 @@ class AgentPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox record. Immutable: a change is another record.
+    """An immutable sandbox record.
 
     Attributes:
-        id: UUID; what supervisors and tokens are bound to.
-        name: unique in its workspace; what people type.
-        workspace: who may use it is decided by membership here.
-        message: as callers see it; not to be changed.
-        managed: made by a call, and so to be stopped and deleted by one.
-        agent: where its file agent listens, if the supervisor has none.
+        id: UUID; it binds the supervisor and its tokens.
+        name: name, unique in its workspace.
+        workspace: workspace whose members may use it.
+        message: the record as callers receive it; do not modify.
+        managed: True if a call created it, so that calls may stop, start and
+            delete it.
+        agent: its file agent behind a port; None if the supervisor serves files.
     """
 
     id: str
@@ -54,16 +55,16 @@ class Sandbox:
 
     @property
     def phase(self) -> phases.Phase:
-        """What it is doing."""
+        """The sandbox's phase."""
         return self.message.status.phase
 
     def with_message(self, message: sandboxes_pb2.Sandbox) -> Sandbox:
-        """Return the record as it is after a change."""
+        """Return the record with another message."""
         return replace(self, message=message)
 
 
 def not_ready(sandbox: Sandbox) -> TransferError:
-    """Return the refusal for a sandbox that does not run."""
+    """Return the error for a sandbox that does not run."""
     phase = sandboxes_pb2.SandboxPhase.Name(sandbox.phase).removeprefix("SANDBOX_PHASE_")
     return TransferError(
         Reason.SANDBOX_NOT_READY, f"sandbox is not ready: it is {phase.lower()}", {"phase": phase}
@@ -71,15 +72,19 @@ def not_ready(sandbox: Sandbox) -> TransferError:
 
 
 class Membership(Protocol):
-    """Decides whether a user may use a workspace's sandboxes."""
+    """Decides whether a user may use the sandboxes of a workspace."""
 
     def may(self, user: User, workspace: str, role: str = "user") -> bool:
-        """Whether `user` has at least `role` in `workspace`."""
+        """Return True if `user` has at least `role` in `workspace`."""
         ...
 
 
 class SandboxDirectory:
-    """Finds sandboxes for callers and hides those they may not use.
+    """All sandboxes of this gateway, by id and by name.
+
+    Args:
+        sandboxes: sandboxes of the configuration.
+        membership: decides which users may use a workspace.
 
     Raises:
         ValueError: two sandboxes share an id, or a name in one workspace.
@@ -96,33 +101,33 @@ class SandboxDirectory:
         return len(self._by_id)
 
     def add(self, sandbox: Sandbox) -> None:
-        """Make a sandbox known.
+        """Add a sandbox.
 
         Raises:
             ValueError: its id, or its name in its workspace, is taken.
         """
         key = (sandbox.workspace, sandbox.name)
         if sandbox.id in self._by_id or key in self._by_name:
-            raise ValueError(f"sandbox {sandbox.name!r} ({sandbox.id}) is there already")
+            raise ValueError(f"sandbox {sandbox.name!r} ({sandbox.id}) exists already")
         self._by_id[sandbox.id] = self._by_name[key] = sandbox
 
     def replace(self, sandbox: Sandbox) -> None:
-        """Put a changed record in the place of the old one; nothing if that was removed."""
+        """Replace the record of a sandbox; do nothing if the sandbox was removed."""
         if sandbox.id in self._by_id:
             self._by_id[sandbox.id] = self._by_name[sandbox.workspace, sandbox.name] = sandbox
 
     def remove(self, sandbox_id: str) -> None:
-        """Forget a sandbox; more than once is fine."""
+        """Remove a sandbox; idempotent."""
         sandbox = self._by_id.pop(sandbox_id, None)
         if sandbox is not None:
             del self._by_name[sandbox.workspace, sandbox.name]
 
     def find(self, sandbox_id: str) -> Sandbox | None:
-        """Return a sandbox by id, without asking who wants to know."""
+        """Return a sandbox by id, without a check of membership."""
         return self._by_id.get(sandbox_id)
 
     def named(self, workspace: str, name: str) -> Sandbox | None:
-        """Return a sandbox by name, without asking who wants to know."""
+        """Return a sandbox by name, without a check of membership."""
         return self._by_name.get((workspace, name))
 
     def all(self) -> list[Sandbox]:
@@ -130,11 +135,11 @@ class SandboxDirectory:
         return list(self._by_id.values())
 
     def visible(self, user: User, workspace: str | None) -> list[Sandbox]:
-        """Return what a user may use, by workspace and name.
+        """Return the sandboxes that a user may use, sorted by workspace and name.
 
         Args:
             user: the authenticated caller.
-            workspace: only of this one; None for all.
+            workspace: workspace to list; None for all.
 
         Raises:
             TransferError: WORKSPACE_NOT_FOUND.
@@ -153,10 +158,10 @@ class SandboxDirectory:
         return found
 
     def require_member(self, user: User, workspace: str) -> None:
-        """Refuse a user who does not belong to a workspace.
+        """Check that a user is a member of a workspace.
 
         Raises:
-            TransferError: WORKSPACE_NOT_FOUND, also if there is none.
+            TransferError: WORKSPACE_NOT_FOUND for other users, and for an unknown workspace.
         """
         if not self._membership.may(user, workspace):
             raise TransferError(Reason.WORKSPACE_NOT_FOUND, "workspace not found")
@@ -168,11 +173,12 @@ class SandboxDirectory:
             user: the authenticated caller.
             sandbox_id: id, or empty.
             name: name, or empty.
-            workspace: of the name; empty means "default".
+            workspace: workspace of the name; empty for the default one.
 
         Raises:
-            TransferError: INVALID_REQUEST if it is addressed in no way or in
-                two, SANDBOX_NOT_FOUND if it is unknown or not this caller's.
+            TransferError: INVALID_REQUEST unless exactly one of id and name is
+                given, SANDBOX_NOT_FOUND if the sandbox is unknown or in
+                another workspace than the caller's.
         """
         if sandbox_id and name:
             raise invalid("sandbox", "give either the sandbox's id or its name, not both")
@@ -190,7 +196,7 @@ class SandboxDirectory:
 
 
 def _not_found(*, sandbox_id: str, name: str, workspace: str) -> TransferError:
-    """Make the error for a sandbox that is not there, or not this caller's; it tells what was asked and no more."""
+    """Return the error for a sandbox that is unknown or another workspace's; it repeats only the caller's own values."""
     if sandbox_id:
         return TransferError(
             Reason.SANDBOX_NOT_FOUND, f"there is no sandbox with the id {sandbox_id[:_TOLD_CHARACTERS]!r}"

@@ -1,4 +1,4 @@
-"""What happens to a sandbox, and which phase it is in afterwards.
+"""The phases of a sandbox, and the events between them.
 
 | phase        | connected | disconnected | failed | stop     | stopped | start    | delete   |
 |--------------|-----------|--------------|--------|----------|---------|----------|----------|
@@ -10,9 +10,10 @@
 | ERROR        | -         | -            | -      | STOPPING | -       | STARTING | DELETING |
 | DELETING     | -         | -            | -      | -        | -       | -        | -        |
 
-`-` changes nothing; a supervisor that takes the place of another leaves its
-sandbox READY and its own name in the record. As upstream, a supervisor that connects makes no sandbox
-ready that is stopping, stopped, failed or being deleted.
+`-` changes nothing. If one supervisor supersedes another, the sandbox stays
+READY and its record gets the new supervisor's id. As in upstream, a supervisor
+that connects does not make a sandbox ready that is stopping, stopped, failed or
+being deleted.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ STOPPING: Final = sandboxes_pb2.SANDBOX_PHASE_STOPPING
 STOPPED: Final = sandboxes_pb2.SANDBOX_PHASE_STOPPED
 STARTING: Final = sandboxes_pb2.SANDBOX_PHASE_STARTING
 
-#: Phases in which a supervisor is there or on its way, so that waiting for it
-#: makes sense.
+#: Phases in which the supervisor is connected or starting, so that a call may
+#: wait for it.
 RUNNING: Final = frozenset({PROVISIONING, STARTING, READY})
 
 
 class Event(Enum):
-    """Something that happened to a sandbox, or that somebody wants of it."""
+    """Event that may change a sandbox's phase."""
 
     CONNECTED = auto()
     DISCONNECTED = auto()
@@ -52,12 +53,12 @@ class Event(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The condition "Ready" that belongs to a phase.
+    """The condition "Ready" of a phase.
 
     Attributes:
-        ready: whether it holds.
-        reason: one word for programs.
-        message: for people, unless the event has something better to say.
+        ready: value of the condition.
+        reason: cause as one word, for programs.
+        message: cause as a sentence, unless the event has its own.
     """
 
     ready: bool

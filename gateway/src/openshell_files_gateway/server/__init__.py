@@ -1,1 +1,1 @@
-"""Takes every call through the same steps: id, authentication, authorization, errors, log."""
+"""The steps of every call: id, authentication, authorization, errors, log; the gRPC server itself."""

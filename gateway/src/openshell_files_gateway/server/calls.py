@@ -1,4 +1,4 @@
-"""What every call goes through: a name in the logs, authentication, errors."""
+"""The steps around every method: call id, authentication, authorization, error statuses, one log line."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ from openshell_files_gateway.server.strangers import Strangers
 
 log = structlog.get_logger("openshell_files_gateway.calls")
 
-#: A caller may name its call; anything that could forge a log line may not.
+#: Call ids that a caller may choose; other characters could forge a log line.
 _CALLER_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-#: Of a path, an id or a message that a peer made up; they can be 1 MiB long.
+#: Longest logged part of a value that a peer chose (path, id, message); such values can have 1 MiB.
 _MAX_LOGGED_CHARACTERS: Final = 1000
 
-#: All metadata of a call: the largest token that is looked at, and as much as gRPC allows by itself for the rest.
+#: All metadata of a call: the largest accepted token, and gRPC's own default limit for the rest.
 MAX_METADATA_BYTES: Final = MAX_TOKEN_BYTES + 8 * KIB
 _HEADER_OVERHEAD: Final = 32
 
-#: Calls of one sandbox's supervisor: more than relays can be opened into it.
+#: Rate limit on the calls of one supervisor: above the rate at which relays can be opened into its sandbox.
 _SANDBOX_CALLS_PER_SECOND: Final = 500.0
 _SANDBOX_CALLS_AT_ONCE: Final = 500
 
-#: What a call of a supervisor that is refused counts for. An honest one has
-#: few of those, and each costs more than it looks: the error's details, a line
-#: in the log.
+#: Cost of a refused call in a supervisor's rate limit. A correct supervisor has
+#: few refused calls, and each is expensive: error details and a log line.
 _REFUSED_CALL_COST: Final = 10.0
 
 #: Outcome of a call whose caller cancelled it, went away or let its deadline pass.
@@ -55,45 +54,47 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class CallAuthenticator(Protocol):
-    """Tells who is calling."""
+    """Turns the credentials of a call into its principal."""
 
     async def authenticate(self, authorization: list[str]) -> Principal:
-        """Return the caller, given the values of the `authorization` metadata.
+        """Return the principal of a call.
+
+        Args:
+            authorization: all values of the metadata key `authorization`.
 
         Raises:
-            TransferError: UNAUTHENTICATED for one of the TOKEN_* reasons, or
-                ISSUER_UNAVAILABLE.
+            TransferError: one of the TOKEN_* reasons, or ISSUER_UNAVAILABLE.
         """
         ...
 
 
 class Policy(Protocol):
-    """Tells what a method demands."""
+    """Decides which principals may call a method."""
 
     def is_public(self, path: str) -> bool:
-        """Whether the method asks for no token."""
+        """Return True if the method needs no token."""
         ...
 
     def authorize(self, path: str, principal: Principal) -> None:
-        """Refuse a caller who may not call the method.
+        """Check that a principal may call the method.
 
         Raises:
-            TransferError: PERMISSION_DENIED with one of its reasons.
+            TransferError: PRINCIPAL_NOT_ALLOWED, ROLE_REQUIRED or SCOPE_REQUIRED.
         """
         ...
 
 
 @dataclass(slots=True)
 class Call:
-    """One call, once it is known who makes it.
+    """One call, with the values that its steps share.
 
     Attributes:
-        context: of grpc.aio.
-        path: of the method.
-        transfer_id: on every log line of every party, and in every error.
-        peer: the caller's address. gRPC forgets it when the call is cancelled.
-        principal: the caller; None for a public method.
-        facts: for the line that is logged at the end.
+        context: the call's context in grpc.aio.
+        path: path of the method.
+        transfer_id: the call's id, in every log line of every party and in every error.
+        peer: the caller's address, read early because gRPC drops it when the call is cancelled.
+        principal: the caller; None until it is authenticated, and for a public method.
+        facts: values for the log line at the end of the call.
     """
 
     context: Context
@@ -105,10 +106,10 @@ class Call:
     _has_headers: bool = False
 
     async def write(self, message: bytes) -> None:
-        """Send the caller a message; may be cut off, and the call refused after.
+        """Send the caller a message. A cancelled write leaves a call that can still be refused.
 
         Raises:
-            BaseError: of grpc.aio; the call is over.
+            BaseError: of grpc.aio; the call has ended.
         """
         if not self._has_headers:
             self._has_headers = True
@@ -116,20 +117,20 @@ class Call:
         await self.context.write(message)
 
     def rename(self, transfer_id: str) -> None:
-        """Log this call from now on as part of a transfer that another call began."""
+        """Take over the id of another call, of whose transfer this call is a part."""
         self.transfer_id = transfer_id
         structlog.contextvars.bind_contextvars(transfer_id=transfer_id)
 
     @property
     def user(self) -> User:
-        """The caller of a method that the policy gives to users."""
+        """The principal of a method that only users may call."""
         if not isinstance(self.principal, User):
-            raise TypeError(f"{self.path} was called by {self.principal}")  # the policy let a wrong one in
+            raise TypeError(f"{self.path} was called by {self.principal}")  # a bug of the policy
         return self.principal
 
     @property
     def sandbox_id(self) -> str:
-        """The caller of a method that the policy gives to sandboxes."""
+        """The sandbox of the supervisor that calls a method which only supervisors may call."""
         if not isinstance(self.principal, SandboxPrincipal):
             raise TypeError(f"{self.path} was called by {self.principal}")
         return self.principal.sandbox_id
@@ -139,21 +140,21 @@ Implementation = Callable[[Any, Call], Awaitable[Any]]
 
 
 class CallGuard:
-    """Wraps the implementations of all methods.
+    """Wraps the implementation of every method in the steps of a call.
 
-    An implementation gets the request (the iterator is not used: streams are
-    read through the context) and the `Call`, and raises TransferError.
+    An implementation receives the request and the `Call`, reads streams
+    through the call's context, and raises TransferError.
     """
 
     def __init__(self, authenticator: CallAuthenticator, policy: Policy) -> None:
         self._authenticator = authenticator
         self._policy = policy
         self._strangers = Strangers()
-        #: Of sandboxes that called lately; they run code that nobody trusts.
+        #: Rate limits of the sandboxes that called lately; sandboxes run untrusted code.
         self._paces = PaceTable(per_second=_SANDBOX_CALLS_PER_SECOND, at_once=_SANDBOX_CALLS_AT_ONCE)
 
     def wrap(self, path: str, implementation: Implementation) -> Callable[[Any, Context], Awaitable[Any]]:
-        """Return the handler of a method."""
+        """Return the gRPC handler of a method."""
 
         async def handle(request: Any, context: Context) -> Any:  # noqa: ANN401 - request type varies by method
             call = Call(context, path, transfer_id_of(context), context.peer())
@@ -201,26 +202,26 @@ class CallGuard:
             await self._keep_pace(call.principal.sandbox_id)
 
     async def _keep_pace(self, sandbox_id: str) -> None:
-        """Wait with a sandbox that calls so often that others would feel it."""
+        """Delay the call of a sandbox that exceeds its rate limit."""
         now = asyncio.get_running_loop().time()
         if (pause := self._paces.of(sandbox_id, now).take(now)) > 0:
             await asyncio.sleep(pause)
 
     def _count_refusal(self, call: Call) -> None:
-        """Let a sandbox whose call was refused wait longer with the next ones."""
+        """Charge a sandbox for a refused call, so that its next calls are delayed."""
         if isinstance(call.principal, SandboxPrincipal):
             now = asyncio.get_running_loop().time()
             self._paces.of(call.principal.sandbox_id, now).take(now, _REFUSED_CALL_COST - 1)
 
     def _log_end(self, call: Call, outcome: str, seconds: float) -> None:
-        who = call.principal
-        told = {key: _bounded(value) for key, value in call.facts.items()}
-        facts = told | {"seconds": round(seconds, 3), "peer": call.peer}
-        if isinstance(who, User):
-            facts["user"] = who.key
-        elif who is not None:
-            facts["sandbox_id"] = who.sandbox_id
-        if who is None and outcome != Reason.INTERNAL.name:
+        principal = call.principal
+        bounded = {key: _bounded(value) for key, value in call.facts.items()}
+        facts = bounded | {"seconds": round(seconds, 3), "peer": call.peer}
+        if isinstance(principal, User):
+            facts["user"] = principal.key
+        elif principal is not None:
+            facts["sandbox_id"] = principal.sandbox_id
+        if principal is None and outcome != Reason.INTERNAL.name:
             left_out = self._strangers.line(asyncio.get_running_loop().time())
             if left_out is None:
                 return
@@ -230,10 +231,10 @@ class CallGuard:
 
 
 async def _refused(call: Call, error: TransferError) -> bool:
-    """End a call with an error; False if its caller is gone and hears nothing.
+    """End a call with an error; return False if the caller has already left.
 
     Raises:
-        AbortError: the call has ended with the error; grpc.aio wants to see it.
+        AbortError: the call has ended with the error; grpc.aio expects this exception.
     """
     try:
         await abort(call.context, error, call.transfer_id)
@@ -242,11 +243,10 @@ async def _refused(call: Call, error: TransferError) -> bool:
 
 
 def _shows_cancellation(error: Exception) -> bool:
-    """Tell whether gRPC refused something because the call is over.
+    """Return True if an error of gRPC shows that the call has ended.
 
-    A caller that goes away makes reads and writes fail first; the task of the
-    call is cancelled a moment later. What the gateway does wrong is a
-    UsageError, and no sign of that.
+    When a caller leaves, reads and writes fail first, and the task of the call
+    is cancelled a moment later. A UsageError is a bug of the gateway instead.
     """
     return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
 
@@ -255,8 +255,8 @@ def parse_request(message_type: Callable[[], Message], data: bytes) -> Any:  # n
     """Parse a caller's message.
 
     Raises:
-        TransferError: INVALID_REQUEST if it is no such message, or one of an
-            SDK before 0.1.
+        TransferError: INVALID_REQUEST if `data` is not such a message, or is
+            the message of an official SDK before 0.1.
     """
     message = message_type()
     if (refusal := refusal_of_older_sdk(message, data)) is not None:
@@ -269,7 +269,7 @@ def parse_request(message_type: Callable[[], Message], data: bytes) -> Any:  # n
 
 
 def transfer_id_of(context: Context) -> str:
-    """Return the name that the caller gave its call, or a new one."""
+    """Return the id that the caller chose for its call, or a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == TRANSFER_ID_METADATA and _CALLER_ID.fullmatch(_text(value)):
             return _text(value)
@@ -277,9 +277,9 @@ def transfer_id_of(context: Context) -> str:
 
 
 def require_bounded(metadata: Iterable[tuple[str, str | bytes]]) -> None:
-    """Refuse metadata that is larger than the gateway said it takes.
+    """Check that a call's metadata is within the announced limit.
 
-    gRPC hands such a call on, whether it refuses it a moment later or not at all.
+    gRPC delivers calls with more, even if it refuses them a moment later.
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -287,7 +287,7 @@ def require_bounded(metadata: Iterable[tuple[str, str | bytes]]) -> None:
     # As HTTP/2 counts a list of headers (RFC 9113 §6.5.2).
     size = sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in metadata)
     if size > MAX_METADATA_BYTES:
-        raise invalid("metadata", f"{size} bytes of metadata, at most {MAX_METADATA_BYTES} are taken")
+        raise invalid("metadata", f"{size} bytes of metadata; send at most {MAX_METADATA_BYTES}")
 
 
 def _bounded(fact: object) -> object:

@@ -1,7 +1,7 @@
-"""Waits for the first message of a call that a caller opened and has said nothing on yet.
+"""Reads the first message of a call, within a time limit.
 
-Also where it is the only one: gRPC waits for that without an end, and never
-answers a call that ended without it.
+Unary requests are read here, too: gRPC itself would wait for one without a
+limit, and would not answer a call that ends without one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.server.calls import Call, Context
 from openshell_files_gateway.server.slots import Slots
 
-#: The first message follows the opening of a stream at once. A caller that has nothing to say is not waited for.
+#: Time limit for the first message, which a client sends as soon as it opens the call.
 FIRST_MESSAGE_SECONDS: Final[float] = 10.0
 
-#: Until it came nobody knows the sandbox.
+#: Sandbox of a stream without a first message, which would name it.
 _ANY_SANDBOX: Final = ""
 
 
 async def only_message(context: Context) -> Any:  # noqa: ANN401 - as its method parses it
-    """Return the message of a call that has one.
+    """Return the request of a unary call.
 
     Raises:
-        TransferError: INVALID_REQUEST if the call ended without one,
-            TRANSFER_IDLE if none came in time.
+        TransferError: INVALID_REQUEST if the call ended without a message,
+            TRANSFER_IDLE if none came within `FIRST_MESSAGE_SECONDS`.
     """
     try:
         async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
@@ -41,11 +41,11 @@ async def only_message(context: Context) -> Any:  # noqa: ANN401 - as its method
 
 
 class FirstMessages:
-    """Reads first messages of uploads; bounds how many are waited for, and how long.
+    """Reads the first messages of uploads, and limits how many streams may lack theirs.
 
     Args:
-        slots: of streams that are silent; a caller may have a share of them.
-        seconds: how long one may stay silent.
+        slots: limit on streams without a first message, in total and per caller.
+        seconds: time limit for a first message.
     """
 
     def __init__(self, slots: Slots, seconds: float) -> None:
@@ -56,9 +56,9 @@ class FirstMessages:
         """Return the first message.
 
         Raises:
-            TransferError: TOO_MANY_TRANSFERS if too many are silent,
-                TRANSFER_IDLE if nothing came in time, INVALID_REQUEST if the
-                stream ended.
+            TransferError: TOO_MANY_TRANSFERS if too many streams lack their
+                first message, TRANSFER_IDLE if this one came too late,
+                INVALID_REQUEST if the stream ended before it.
         """
         async with self._slots.taken(_ANY_SANDBOX, call.user.key):
             try:

@@ -1,4 +1,4 @@
-"""The initial metadata of a call, sent so that the call can still be refused."""
+"""Sends the initial metadata of a call in a way that the call can still be refused afterwards."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from openshell_files_process.tasks import to_the_end
 
 
 async def send_headers(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Send the initial metadata of a call whose answers may be cut off.
+    """Send the initial metadata of a call whose writes may be cancelled.
 
-    grpc.aio sends them with the first message. It forgets that it did so if
-    that write is cancelled, sends them again with the status, and gRPC refuses
-    both: the caller would never hear of the end. Sent alone they are always
-    sent whole, since no window holds them back.
+    By default grpc.aio sends it with the first message. If that write is
+    cancelled, grpc.aio sends it again with the status, gRPC refuses both, and
+    the caller never receives the status. Flow control does not apply to initial
+    metadata, so a separate write always completes.
 
     Raises:
-        BaseError: of grpc.aio; the call is over.
-        CancelledError: the caller was cancelled; the headers are sent.
+        BaseError: of grpc.aio; the call has ended.
+        CancelledError: the caller was cancelled; the metadata is sent.
     """
     await to_the_end(context.send_initial_metadata(()))

@@ -1,4 +1,4 @@
-"""Health as the official SDK asks for it."""
+"""The Health method that the official SDK calls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def health_method(serving: Callable[[], bool]) -> Implementation:
     """Return the implementation of Health.
 
     Args:
-        serving: whether a call would not be refused because the gateway stops.
+        serving: returns False while the gateway starts or stops.
     """
-    # Anybody may ask as often as they like; reading the package's metadata costs more than all else.
+    # Read once: the method is public, and reading the package's metadata is its most expensive step.
     installed = version("openshell-files-gateway")
 
     async def health(_: bytes, __: Call) -> bytes:

@@ -1,7 +1,7 @@
-"""What anybody may ask without a token: gRPC's health, and reflection (AUT-1).
+"""The services without authentication: gRPC's health and reflection (AUT-1).
 
-Nobody knows who asks, so everything here is bounded: how many streams there
-are, and how long one of reflection may take.
+Their callers are unknown, so the number of open streams and the duration of a
+reflection stream are limited.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from openshell_files_gateway.server.first_message import only_message
 from openshell_files_gateway.server.headers import send_headers
 from openshell_files_gateway.server.status import abort
 
-#: Streams of Health/Watch, and as many of reflection. A monitor has one.
+#: Limit on open Health/Watch streams, and on open reflection streams. A monitor has one.
 MAX_STREAMS: Final = 64
 
-#: A tool asks its questions in one breath.
+#: Time limit of a reflection stream; a tool asks all its questions at once.
 _REFLECTION_SECONDS: Final = 60.0
 
-#: How long a watcher may take to take the last status.
+#: Time limit for a watcher to receive the last status.
 _FAREWELL_SECONDS: Final = 0.5
 
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 _ALPHA: Final = "grpc.reflection.v1alpha"
-#: The same messages under the name that they have since.
+#: The same messages under their stable name.
 _STABLE: Final = "grpc.reflection.v1"
 REFLECTION_SERVICES: Final = (f"{_STABLE}.ServerReflection", f"{_ALPHA}.ServerReflection")
 
@@ -46,10 +46,10 @@ _UNKNOWN: Final = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckRe
 
 
 class _Streams:
-    """Counts streams of strangers.
+    """Counts open streams of unauthenticated callers, up to `MAX_STREAMS`.
 
     Args:
-        what: is counted, for people.
+        what: name of the streams in the error message.
     """
 
     def __init__(self, what: str) -> None:
@@ -58,15 +58,17 @@ class _Streams:
 
     @asynccontextmanager
     async def counted(self, context: Context) -> AsyncGenerator[None]:
-        """Count the call of this task; one too many is refused with TOO_MANY_CALLS."""
+        """Count the call of this task; refuse it with TOO_MANY_CALLS above the limit."""
         if len(self._tasks) >= MAX_STREAMS:
             error = TransferError(
-                Reason.TOO_MANY_CALLS, f"{MAX_STREAMS} {self._what} are open, as many as may", retry_delay=1.0
+                Reason.TOO_MANY_CALLS,
+                f"{MAX_STREAMS} {self._what} are open, which is the limit",
+                retry_delay=1.0,
             )
             await abort(context, error, "")
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a call is always a task")
+            raise RuntimeError("the handler of a call runs outside of a task")
         self._tasks.add(task)
         try:
             yield
@@ -74,7 +76,7 @@ class _Streams:
             self._tasks.discard(task)
 
     async def end(self, seconds: float) -> None:
-        """Give those that are open so long to end, and end the rest."""
+        """Wait up to `seconds` for the open streams to end, and cancel the others."""
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=seconds)
             for task in left:
@@ -84,8 +86,8 @@ class _Streams:
 class PublicServices:
     """Serves `grpc.health.v1.Health` and reflection, of version 1 and 1alpha.
 
-    Own code for health instead of grpc_health's servicer: that holds a lock
-    while it writes to a watcher, and one that takes nothing would keep the
+    The health service is not grpc_health's servicer, because that holds a lock
+    while it writes to a watcher: a watcher that reads nothing would keep the
     gateway from stopping.
     """
 
@@ -96,16 +98,16 @@ class PublicServices:
         self._questions = _Streams("streams of reflection")
         names = (SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES)
         servicer = ReflectionServicer(names, _pool_with_stable_reflection())
-        # An async generator, whatever its annotation says.
+        # An async generator, although its annotation differs.
         self._answers: Callable[..., AsyncIterator[Any]] = _any(servicer).ServerReflectionInfo
 
     @property
     def serving(self) -> bool:
-        """Whether a call would not be refused because the gateway starts or stops."""
+        """True between start and stop of the gateway."""
         return self._serving
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """Return what a server needs to serve them."""
+        """Return the gRPC handlers of the services."""
         parse = health_pb2.HealthCheckRequest.FromString
         write = health_pb2.HealthCheckResponse.SerializeToString
         health: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -125,17 +127,17 @@ class PublicServices:
         )
 
     def begin(self) -> None:
-        """Say SERVING from now on."""
+        """Report SERVING from now on."""
         self._serving = True
         self._tell()
 
     def refuse_soon(self) -> None:
-        """Say NOT_SERVING from now on: what comes next may be refused."""
+        """Report NOT_SERVING from now on: the gateway may refuse the next calls."""
         self._serving, self._stopping = False, True
         self._tell()
 
     async def aclose(self) -> None:
-        """Let all streams end; watchers hear the last status if they take it."""
+        """End all streams; watchers that read receive the last status."""
         self.refuse_soon()
         await self._questions.end(0)
         await self._watchers.end(_FAREWELL_SECONDS)
@@ -198,7 +200,7 @@ def _any(behaviour: object) -> Any:  # noqa: ANN401 - grpc's types know only the
 
 
 def _pool_with_stable_reflection() -> descriptor_pool.DescriptorPool:
-    """Return the pool of all messages, in which version 1 of reflection can describe itself."""
+    """Return the default descriptor pool, with the messages of reflection version 1 added."""
     pool = descriptor_pool.Default()
     name = "grpc/reflection/v1/reflection.proto"
     try:

@@ -16,19 +16,19 @@ from openshell_files_gateway.server.calls import MAX_METADATA_BYTES
 from openshell_files_gateway.server.public_services import PublicServices
 from openshell_files_gateway.server.service import UnknownMethods
 
-#: Messages that are larger than allowed by less than this are refused with a reason, and not by gRPC (UPL-6).
+#: Messages up to this much above the limit reach the gateway, which refuses them with a reason; gRPC refuses larger ones (UPL-6).
 _REFUSED_BYTES: Final = 64 * KIB
 
 
 class GatewayServer:
-    """Listens and serves until stopped.
+    """The gRPC server of the gateway.
 
     Args:
-        settings: where.
-        tls: with what certificate.
-        handlers: of the service.
-        public: what is served beside it, to anybody.
-        streams_per_connection: calls that one connection may have open.
+        settings: address, port and HTTP/2 settings.
+        tls: certificate and key.
+        handlers: handlers of the OpenShell service.
+        public: the services without authentication.
+        streams_per_connection: limit on open calls per connection.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class GatewayServer:
         """Listen and serve.
 
         Returns:
-            The port.
+            The port it listens on.
 
         Raises:
-            ConfigurationError: the address cannot be used, or a TLS file
+            ConfigurationError: the address is not available, or a TLS file
                 cannot be read.
         """
         target = authority(self._settings.bind_address, self._settings.port)
@@ -70,15 +70,15 @@ class GatewayServer:
         return port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuse new calls, let running ones finish for a while, cut the rest."""
+        """Refuse new calls, wait up to `grace_seconds` for the running ones, and cancel the rest."""
         async with asyncio.TaskGroup() as stopping:
             stopping.create_task(self._server.stop(grace_seconds), name="server-stop")
-            # Both at once: watchers that take nothing would use up the time of the other calls.
+            # Both at once: watchers that read nothing would use up the time of the other calls.
             await self._public.aclose()
 
 
 def authority(address: IPv4Address | IPv6Address, port: int) -> str:
-    """Return HOST:PORT as a client takes it; an IPv6 address has brackets (RFC 3986 §3.2.2)."""
+    """Return HOST:PORT for a client, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
@@ -89,18 +89,18 @@ def _options(settings: ServerSettings, streams_per_connection: int) -> list[tupl
         "grpc.keepalive_timeout_ms": int(settings.keepalive_timeout * 1000),
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.max_pings_without_data": 0,
-        # Real supervisors ping every 10 s, also while idle; the default would
-        # send them away.
+        # Upstream's supervisors ping every 10 s, even while idle; with the
+        # default, gRPC would close their connections.
         "grpc.http2.min_ping_interval_without_data_ms": int(settings.min_ping_interval * 1000),
-        # One limit, not gRPC's pair of 8 and 16 KiB, between which it refuses at random. It is told to callers, whose
-        # gRPC heeds it; who does not is refused by `CallGuard`.
+        # One limit instead of gRPC's pair of 8 and 16 KiB, between which it refuses at random. HTTP/2 settings announce it;
+        # `CallGuard` refuses callers that exceed it nevertheless.
         "grpc.max_metadata_size": MAX_METADATA_BYTES,
         "grpc.absolute_max_metadata_size": MAX_METADATA_BYTES,
-        # What anybody may hold before it is known who it is. Streams that were reset are counted until they are
-        # dealt with in part only, so a flood of them costs less with fewer (docs/adr/0020).
+        # Limits what a peer may hold before it is authenticated. gRPC stops counting a reset stream before it has freed
+        # it, so a low limit makes a flood of resets cheaper (docs/adr/0020).
         "grpc.max_concurrent_streams": streams_per_connection,
         "grpc.max_allowed_incoming_connections": settings.max_connections,
-        # Two gateways on one port would share its connections silently.
+        # With it, a second gateway could take half of the connections of this port without an error.
         "grpc.so_reuseport": 0,
     }
     if settings.max_connection_age is not None:

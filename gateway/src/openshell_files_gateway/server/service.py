@@ -26,12 +26,12 @@ def method_names() -> frozenset[str]:
 def build_handlers(guard: CallGuard, implementations: Mapping[str, Implementation]) -> grpc.GenericRpcHandler:
     """Return the handlers of all methods.
 
-    Messages are bytes on both sides: the implementations parse what they have
-    to look at and let the rest through.
+    Messages are bytes in both directions: the implementations parse the
+    messages that they need and forward the others unparsed.
 
     Raises:
-        ValueError: the descriptor has a method that nobody implements, or
-            the reverse.
+        ValueError: a method of the descriptor has no implementation, or an
+            implementation has no method.
     """
     if method_names() != frozenset(implementations):
         raise ValueError(
@@ -43,7 +43,7 @@ def build_handlers(guard: CallGuard, implementations: Mapping[str, Implementatio
         if not method.client_streaming:
             implementation = _with_its_message(implementation)
         behaviour: Any = guard.wrap(methods.path(method.name), implementation)
-        # To gRPC every request is a stream: see `only_message`.
+        # Every request is a stream for gRPC: see `only_message`.
         if method.server_streaming:
             handlers[method.name] = grpc.stream_stream_rpc_method_handler(behaviour)
         else:
@@ -59,14 +59,14 @@ def _with_its_message(implementation: Implementation) -> Implementation:
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
-    """Answers every method that no other handler has with METHOD_UNSUPPORTED; the last handler of a server.
+    """Answers unknown methods with METHOD_UNSUPPORTED; the last handler of a server.
 
-    gRPC's own answer has no ErrorInfo.
+    The answer of gRPC itself would lack an ErrorInfo.
     """
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the handler of any method."""
-        # Paths have no bound of their own, and the message is cut.
+        """Return a handler that refuses the method."""
+        # The path may be long; `abort` truncates the message.
         error = TransferError(
             Reason.METHOD_UNSUPPORTED, f"this gateway has no method {handler_call_details.method}"
         )
@@ -74,6 +74,6 @@ class UnknownMethods(grpc.GenericRpcHandler):
         async def refuse(_: object, context: Context) -> None:
             await abort(context, error, transfer_id_of(context))
 
-        # A stream of any length in both directions: nothing is read.
+        # A stream in both directions fits every method, since the handler reads nothing.
         behaviour: Any = refuse
         return grpc.stream_stream_rpc_method_handler(behaviour)

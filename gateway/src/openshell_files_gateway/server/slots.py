@@ -1,4 +1,4 @@
-"""Waits for a slot among what may run at once (RLY-9)."""
+"""Slots of operations that may run at once; a call waits here for a free one (RLY-9)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from openshell_files_gateway.server.core.transfer_limits import Ticket, Transfer
 
 
 class Slots:
-    """Slots of transfers, or of commands.
+    """Limits how many transfers (or commands) run at once, and queues calls above the limit.
 
     Args:
-        limits: how many there are, and who has them.
-        wait_seconds: how long a call waits for one before it is refused.
+        limits: counts the slots that are taken, and orders the calls that wait.
+        wait_seconds: longest wait for a slot; 0 refuses a call at once.
     """
 
     def __init__(self, limits: TransferLimits, wait_seconds: float = 0.0) -> None:
@@ -24,20 +24,19 @@ class Slots:
 
     @property
     def most_of_one_principal(self) -> int:
-        """How many one principal may have at a time in one sandbox."""
+        """Slots that one principal may hold at once in one sandbox."""
         return self._limits.most_of_one_principal
 
     @asynccontextmanager
     async def taken(self, sandbox_id: str, principal: str) -> AsyncGenerator[None]:
-        """Hold a slot within the context.
+        """Hold a slot within the context, after a wait if none is free.
 
         Args:
-            sandbox_id: where.
+            sandbox_id: sandbox of the operation.
             principal: the caller's key.
 
         Raises:
-            TransferError: none is free, and none becomes free in time; for the
-                reason of the limits.
+            TransferError: no slot became free in time; with the reason of the limits.
         """
         ticket = Ticket(sandbox_id, principal)
         if not self._limits.ask(ticket):
@@ -54,7 +53,7 @@ class Slots:
     async def _turn(self, ticket: Ticket) -> None:
         turn = self._turns[ticket] = asyncio.get_running_loop().create_future()
         try:
-            # Not wait_for: a turn that comes together with the end of the time or of the call must not be lost.
+            # Not wait_for: a slot granted in the same turn as the timeout or a cancellation must not be lost.
             await asyncio.wait({turn}, timeout=self._wait_seconds)
         except asyncio.CancelledError:
             if turn.done():
@@ -68,5 +67,5 @@ class Slots:
             raise self._limits.withdraw(ticket)
 
     def _end(self, ticket: Ticket) -> None:
-        for next_one in self._limits.end(ticket):
-            self._turns[next_one].set_result(None)
+        for admitted in self._limits.end(ticket):
+            self._turns[admitted].set_result(None)

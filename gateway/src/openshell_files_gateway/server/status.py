@@ -1,4 +1,4 @@
-"""Turns an error of the table into a gRPC status with `google.rpc` details."""
+"""Turns a TransferError into a gRPC status with `google.rpc` details."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from openshell_files_protocol.durations import duration_of
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import ERROR_DOMAIN
 
-#: Statuses travel in headers. A client of grpc gets RESOURCE_EXHAUSTED instead
-#: of the status if they are larger than 8 KiB in all, so what is said is cut.
-#: Bytes of UTF-8: the message goes out with every byte that is not ASCII as
-#: three (3 KiB), and once more in the details, which go out in base64 (4 KiB).
+#: Limits in bytes of UTF-8. Statuses travel in trailers, and a gRPC client
+#: replaces a status whose trailers exceed 8 KiB by RESOURCE_EXHAUSTED. The
+#: message is sent percent-encoded, three bytes for each that is not ASCII
+#: (3 KiB), and again in the details, which are sent in base64 (4 KiB).
 MAX_MESSAGE_BYTES: Final = 1000
 MAX_METADATA_BYTES: Final = 800
 MAX_VIOLATIONS_BYTES: Final = 700
 _MAX_TEXT_BYTES: Final = 200
 
-#: Tags and lengths of a pair in the encoded details.
+#: Tags and lengths of one pair in the encoded details.
 _PAIR_BYTES: Final = 8
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -52,8 +52,7 @@ async def abort(
 ) -> NoReturn:
     """End a call with an error.
 
-    `context.abort` and not `abort_with_status`: tracing records the latter as
-    success.
+    Uses `context.abort`, because tracing records `abort_with_status` as success.
     """
     status = status_of(error, transfer_id)
     await context.abort(
@@ -65,7 +64,7 @@ async def abort(
 
 
 def _cut(pairs: Iterable[tuple[str, str]], max_bytes: int) -> Iterator[tuple[str, str]]:
-    """Give the pairs that fit together; the agent decides how many there are."""
+    """Yield the pairs that fit into `max_bytes` together; an agent may send any number."""
     for name, text in pairs:
         value = _cut_text(text, _MAX_TEXT_BYTES)
         max_bytes -= len(name.encode()) + len(value.encode()) + _PAIR_BYTES

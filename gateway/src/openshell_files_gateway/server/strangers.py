@@ -1,4 +1,4 @@
-"""What callers may cost before it is known who they are."""
+"""Limits on unauthenticated callers: calls in authentication, and log lines about refused calls."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.server.core.pace import Pace
 
-#: Calls whose token is being checked. That takes no time, unless the issuer's keys are being fetched.
+#: Limit on calls whose token is being checked. A check is immediate unless the issuer's keys must be fetched first.
 MAX_AUTHENTICATING: Final = 256
 
-#: Lines about calls that nobody signed. Each is written for free by anybody who reaches the port.
+#: Limit on log lines about unauthenticated calls, which every peer that reaches the port can cause.
 LINES_PER_SECOND: Final = 10.0
 LINES_AT_ONCE: Final = 100
 
 
 class Strangers:
-    """Counts calls in authentication, and log lines about calls without a principal."""
+    """Counts the calls in authentication, and the log lines about calls without a principal."""
 
     def __init__(self) -> None:
         self._authenticating = 0
@@ -29,7 +29,7 @@ class Strangers:
 
     @contextmanager
     def authenticating(self) -> Generator[None]:
-        """Count a call while its token is checked.
+        """Count a call within the context, while its token is checked.
 
         Raises:
             TransferError: TOO_MANY_CALLS.
@@ -37,7 +37,7 @@ class Strangers:
         if self._authenticating >= MAX_AUTHENTICATING:
             raise TransferError(
                 Reason.TOO_MANY_CALLS,
-                f"{self._authenticating} calls are waiting for their tokens to be checked, as many as may",
+                f"{self._authenticating} calls are waiting for their tokens to be checked, which is the limit",
                 retry_delay=1.0,
             )
         self._authenticating += 1
@@ -47,14 +47,14 @@ class Strangers:
             self._authenticating -= 1
 
     def line(self, now: float) -> dict[str, object] | None:
-        """Ask for a log line.
+        """Ask for permission to write a log line.
 
         Args:
             now: seconds on a monotonic clock.
 
         Returns:
-            What the line says besides: how many were left out before it. None
-            if this one is left out.
+            Further facts for the line: the number of lines left out before it.
+            None if this line must be left out.
         """
         if not self._lines.spare(now):
             self._left_out += 1

@@ -1,1 +1,1 @@
-"""Makes the simulation whole: sandboxes that can be created, and commands in them."""
+"""Completes the simulation of OpenShell: creates sandboxes, and runs commands in them."""

@@ -1,4 +1,4 @@
-"""ExecSandbox: a command in a sandbox."""
+"""ExecSandbox: runs a command in a sandbox."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class CommandMethods:
     """Implements ExecSandbox.
 
     Args:
-        directory: finds sandboxes and hides other people's (AUT-5).
+        directory: finds the sandbox, and hides those of other callers (AUT-5).
         broker: opens relays.
-        commands: bounds how many run at once.
-        idle_seconds: how long output may wait for a caller that takes none.
+        commands: limits the commands that run at once.
+        idle_seconds: timeout for a caller that does not read the output.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class CommandMethods:
         return {"ExecSandbox": self.exec_sandbox}
 
     async def exec_sandbox(self, data: bytes, call: Call) -> None:
-        """ExecSandbox: output as it comes, the exit last (EXE-1 ff.).
+        """ExecSandbox: forward the output, then the exit status (EXE-1 ff.).
 
-        A caller that goes away cancels the command.
+        A caller that leaves cancels the command.
         """
         request: exec_pb2.ExecSandboxRequest = parse_request(exec_pb2.ExecSandboxRequest, data)
         check_command(request)
@@ -56,7 +56,7 @@ class CommandMethods:
         call.facts |= {"sandbox_id": sandbox.id, "program": request.command[0]}
         if sandbox.phase != phases.READY:
             raise not_ready(sandbox)
-        # The sandbox's own environment lies under the command's.
+        # The command's environment overrides the sandbox's.
         merged = dict(sandbox.message.spec.environment) | dict(request.environment)
         request.environment.update(merged)
         opened = exec_relay_pb2.ExecRelayOpen(
@@ -74,15 +74,15 @@ class CommandMethods:
                     async for event in events:
                         if event.WhichOneof("payload") == "exit":
                             call.facts["exit_code"] = event.exit.exit_code
-                        # A command may be silent for as long as it likes; a caller that takes nothing may not.
+                        # Only the caller has an idle timeout; a command may be silent for any time.
                         await self._in_time(call.write(event.SerializeToString()))
             finally:
                 channel.close()
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
-        """Send something, and give up if nobody takes it (EXE-4).
+        """Wait for a write, at most for the idle timeout (EXE-4).
 
         Raises:
-            TransferError: TRANSFER_IDLE, and what sending raises.
+            TransferError: TRANSFER_IDLE; or raised by `sending`.
         """
         await Activity(self._idle_seconds).watched(sending)

@@ -1,4 +1,4 @@
-"""The command protocol on a relay channel, from the gateway's side (EXE-1 ff.)."""
+"""The gateway's side of the command protocol on a relay channel (EXE-1 ff.)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class CommandRelay:
-    """One command of one caller.
+    """The relay of one command.
 
     Args:
-        channel: to the supervisor; its owner closes it, which cancels the
-            command if it still runs.
+        channel: relay to the supervisor. Closing it, which its owner does,
+            cancels a running command.
     """
 
     def __init__(self, channel: RelayChannel) -> None:
@@ -31,7 +31,7 @@ class CommandRelay:
         self._decoder = FrameDecoder()
 
     async def open(self, request: exec_relay_pb2.ExecRelayOpen) -> None:
-        """Send the only frame.
+        """Send the request, the only frame in this direction.
 
         Raises:
             TransferError: INVALID_REQUEST if the caller's request, with the
@@ -46,12 +46,12 @@ class CommandRelay:
         await self._channel.send(frame_segments([frame.SerializeToString()]))
 
     async def events(self) -> AsyncGenerator[exec_pb2.ExecSandboxEvent]:
-        """Give what the command says, the exit last.
+        """Yield the command's events, the exit last.
 
         Raises:
             TransferError: the supervisor's error, AGENT_PROTOCOL_ERROR, or
-                COMMAND_LOST if the relay ended before the exit: whether the
-                command ran to its end cannot be known.
+                COMMAND_LOST if the relay ended before the exit: the command
+                may or may not have run to its end.
         """
         frames: Iterator[memoryview] = iter(())
         while True:

@@ -1,4 +1,4 @@
-"""What the life of sandboxes needs of those who run them."""
+"""Interfaces that `SandboxLifecycle` uses: the driver that runs sandboxes, and the sessions of supervisors."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from typing import Protocol
 
 
 class SandboxDriver(Protocol):
-    """Has sandboxes run. Every method may be repeated after a failure."""
+    """Runs sandboxes. Every method may be repeated after a failure."""
 
     async def start(self, sandbox_id: str) -> None:
-        """Make what is missing of a sandbox, and have its supervisor run.
+        """Create the missing files of a sandbox, and start its supervisor if it is not running.
 
         Raises:
-            OSError: it cannot be made or started.
+            OSError: a file cannot be created, or the supervisor cannot be started.
         """
         ...
 
     async def stop(self, sandbox_id: str) -> None:
-        """End a sandbox's supervisor and wait until it is gone; its files stay."""
+        """Stop a sandbox's supervisor and wait for its end; the files stay."""
         ...
 
     async def remove(self, sandbox_id: str) -> None:
-        """End a sandbox's supervisor and remove everything of the sandbox.
+        """Stop a sandbox's supervisor and remove all files of the sandbox.
 
         Raises:
-            OSError: something could not be removed.
+            OSError: a file could not be removed.
         """
         ...
 
 
 class Sessions(Protocol):
-    """The supervisors that are connected."""
+    """The sessions of connected supervisors."""
 
-    def turn_away(self, sandbox_id: str, reason: str) -> None:
-        """Fail what waits for a sandbox."""
+    def fail_waiting(self, sandbox_id: str, reason: str) -> None:
+        """Fail all callers that wait for a sandbox's supervisor or a relay into it."""
         ...
 
     def close_session(self, sandbox_id: str, reason: str) -> None:
-        """End the session of a sandbox, if it has one."""
+        """End the session of a sandbox's supervisor, if there is one."""
         ...

@@ -1,9 +1,8 @@
-"""The life of sandboxes: made, ready, stopped, started, deleted.
+"""Creates, starts, stops and deletes sandboxes: the only place where a sandbox's record changes.
 
-The one place where the record of a sandbox changes. What a caller or a
-supervisor does becomes an event, the phases' table (`sandboxes.phases`) says what
-follows, the store keeps it, and the driver does the work on processes and
-files.
+Each action of a caller or a supervisor is an event. The table of phases
+(`sandboxes.phases`) decides the next phase, the store saves the record, and the
+driver works on processes and files.
 """
 
 from __future__ import annotations
@@ -25,24 +24,33 @@ from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirectory, not_ready
 from openshell_files_gateway.sandboxes.phases import Event
-from openshell_files_gateway.simulation.core.sandbox_message import changed_by, new_message, say_unheeded
-from openshell_files_gateway.simulation.core.sandbox_requests import SandboxWish, without_effect
+from openshell_files_gateway.simulation.core.sandbox_message import (
+    add_ignored_fields,
+    changed_by,
+    new_message,
+)
+from openshell_files_gateway.simulation.core.sandbox_requests import RequestedSandbox, without_effect
 from openshell_files_gateway.simulation.driver import SandboxDriver, Sessions
-from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError, not_kept
+from openshell_files_gateway.simulation.store import (
+    AdmittedRequest,
+    SandboxStore,
+    StoreError,
+    database_failed,
+)
 
 log = structlog.get_logger("openshell_files_gateway.simulation.lifecycle")
 
 
 class SandboxLifecycle:
-    """All changes of sandboxes.
+    """Carries out all changes of sandboxes.
 
     Args:
-        directory: where records are found; holds those of the configuration.
-        store: keeps the others.
-        driver: runs them; None if this gateway makes none.
-        sessions: the supervisors that are connected.
-        max_sandboxes: how many there may be.
-        clock: seconds since 1970.
+        directory: the records; it has those of the configuration already.
+        store: database of the created sandboxes.
+        driver: runs the sandboxes; None if this gateway creates none.
+        sessions: sessions of the connected supervisors.
+        max_sandboxes: limit on sandboxes.
+        clock: Unix time in seconds.
     """
 
     def __init__(
@@ -61,21 +69,21 @@ class SandboxLifecycle:
         self._sessions = sessions
         self._max = max_sandboxes
         self._clock = clock
-        #: One change of a sandbox at a time; its waiters keep an entry alive.
+        #: Lock of each sandbox, so that it has one change at a time.
         self._locks: dict[str, asyncio.Lock] = {}
-        #: Work that goes on although its caller went away.
+        #: Changes, which run to their end even if their caller leaves.
         self._tasks = BackgroundTasks()
-        #: Sandboxes whose last change the store could not keep.
-        self._unkept: set[str] = set()
+        #: Sandboxes whose last change the store failed to save.
+        self._unsaved: set[str] = set()
         self._closing = False
 
     async def load(self) -> None:
-        """Read what an earlier gateway remembered; call it before anybody can connect.
+        """Load the sandboxes from the database. Call it before the server listens.
 
         Raises:
-            StoreError: the database cannot be used.
-            ValueError: a sandbox of the configuration has the name or id of
-                one that was made.
+            StoreError: the database failed.
+            ValueError: a sandbox of the configuration has the name or id of a
+                created one.
         """
         for message in await self._store.open():
             # Sessions do not survive a gateway.
@@ -92,9 +100,9 @@ class SandboxLifecycle:
             )
 
     async def resume(self) -> None:
-        """Go on with what an earlier gateway left: supervisors that run, and work that was begun.
+        """Continue the work of an earlier gateway: take over or start supervisors, finish stops and deletions.
 
-        Call it when supervisors can connect.
+        Call it once the server listens.
         """
         for sandbox in self._directory.all():
             if not sandbox.managed or self._driver is None:
@@ -107,89 +115,89 @@ class SandboxLifecycle:
                 self._spawn(self._run(sandbox.id, self._finish_delete))
 
     async def aclose(self) -> None:
-        """End what is under way and close the database; sandboxes stay as they are."""
+        """Cancel running changes and close the database; sandboxes keep running."""
         self._closing = True
         await self._tasks.end()
         await self._store.aclose()
 
-    async def create(self, wish: SandboxWish, request: AdmittedRequest | None) -> Sandbox:
-        """Make a sandbox and have its supervisor started.
+    async def create(self, requested: RequestedSandbox, request: AdmittedRequest | None) -> Sandbox:
+        """Create a sandbox and start its supervisor.
+
+        The creation continues if the caller is cancelled, so that a repetition
+        of the request finds the sandbox.
 
         Args:
-            wish: what it is to be; a name is made up if it has none.
-            request: kept with it, so that a repetition is recognised; its
-                sandbox_id is filled in.
-
-        It is made also if the caller is cancelled meanwhile, so that repeating
-        the request finds it.
+            requested: the sandbox's properties; without a name it gets a random one.
+            request: record of the request, saved with the sandbox and its id.
 
         Raises:
             TransferError: COMPUTE_UNAVAILABLE, SANDBOX_EXISTS,
-                TOO_MANY_SANDBOXES, or IO_ERROR if it cannot be kept.
+                TOO_MANY_SANDBOXES, or IO_ERROR if it cannot be saved.
         """
         if self._driver is None:
             raise TransferError(
-                Reason.COMPUTE_UNAVAILABLE, "this gateway makes no sandboxes: compute.directory is unset"
+                Reason.COMPUTE_UNAVAILABLE, "this gateway creates no sandboxes: compute.directory is unset"
             )
         if len(self._directory) >= self._max:
             raise TransferError(
                 Reason.TOO_MANY_SANDBOXES,
-                f"there are {len(self._directory)} sandboxes, at most {self._max} may be",
+                f"there are {len(self._directory)} sandboxes, and the limit is {self._max}",
                 {"max_sandboxes": str(self._max)},
             )
-        sandbox = self._new_record(wish)
+        sandbox = self._new_record(requested)
         try:
             self._directory.add(sandbox)
         except ValueError:
             raise TransferError(
                 Reason.SANDBOX_EXISTS,
-                f"sandbox {sandbox.name!r} is there already in workspace {sandbox.workspace!r}",
+                f"sandbox {sandbox.name!r} exists already in workspace {sandbox.workspace!r}",
             ) from None
         admitted = None if request is None else replace(request, sandbox_id=sandbox.id)
-        await self.carry_through(self._create(sandbox.id, admitted))
+        await self.run_to_the_end(self._create(sandbox.id, admitted))
         return self._directory.find(sandbox.id) or sandbox
 
     async def stop(self, sandbox: Sandbox) -> Sandbox:
-        """Stop a sandbox and wait until it is; one that is stopped stays so.
+        """Stop a sandbox and wait until it is stopped; idempotent.
 
         Raises:
             TransferError: SANDBOX_NOT_MANAGED, SANDBOX_NOT_FOUND,
-                SANDBOX_NOT_READY while it is being deleted, or IO_ERROR if a
-                restart of the gateway would undo it; repeating it goes on.
+                SANDBOX_NOT_READY while it is being deleted, or IO_ERROR if the
+                change is not saved, so that a restart of the gateway would
+                undo it; a repetition saves it.
         """
         self._require_managed(sandbox)
-        await self.carry_through(self._run(sandbox.id, self._begin_stop))
+        await self.run_to_the_end(self._run(sandbox.id, self._begin_stop))
         return self._current(sandbox.id)
 
     async def start(self, sandbox: Sandbox) -> Sandbox:
-        """Have a stopped sandbox run again; does not wait until it is ready.
+        """Start a stopped sandbox, without waiting until it is ready; idempotent.
 
         Raises:
-            TransferError: SANDBOX_NOT_MANAGED, SANDBOX_NOT_FOUND, or
+            TransferError: SANDBOX_NOT_MANAGED, SANDBOX_NOT_FOUND,
                 SANDBOX_NOT_READY while it is being stopped or deleted, or
                 IO_ERROR as for `stop`.
         """
         self._require_managed(sandbox)
-        await self.carry_through(self._run(sandbox.id, self._begin_start))
+        await self.run_to_the_end(self._run(sandbox.id, self._begin_start))
         return self._current(sandbox.id)
 
     async def delete(self, sandbox: Sandbox) -> None:
-        """Delete a sandbox and wait until nothing of it is left, whoever else deletes it.
+        """Delete a sandbox and wait until all of its files are gone, even if another call deletes it.
 
         Raises:
-            TransferError: SANDBOX_NOT_MANAGED; IO_ERROR if something could not
-                be removed: the sandbox stays in phase DELETING, and deleting it
-                again goes on.
+            TransferError: SANDBOX_NOT_MANAGED; IO_ERROR if a file could not be
+                removed: the sandbox stays in phase DELETING, and a repetition
+                continues the deletion.
         """
         self._require_managed(sandbox)
         try:
-            await self.carry_through(self._run(sandbox.id, self._begin_delete))
+            await self.run_to_the_end(self._run(sandbox.id, self._begin_delete))
         except TransferError as error:
             if error.reason is not Reason.SANDBOX_NOT_FOUND:
                 raise
 
     async def connected(self, sandbox_id: str, instance_id: str) -> None:
-        """A supervisor has the sandbox's current session."""
+        """Note that a supervisor has the sandbox's current session."""
 
         def note(message: sandboxes_pb2.Sandbox) -> None:
             message.status.main_process_instance_id = instance_id
@@ -198,11 +206,11 @@ class SandboxLifecycle:
         await self._change(sandbox_id, Event.CONNECTED, note=note)
 
     async def disconnected(self, sandbox_id: str) -> None:
-        """The sandbox's current session ended."""
+        """Note that the sandbox's current session ended."""
         await self._change(sandbox_id, Event.DISCONNECTED, "Supervisor session disconnected")
 
     def failed(self, sandbox_id: str, why: str) -> None:
-        """The sandbox's supervisor cannot be kept running."""
+        """Note that the sandbox's supervisor cannot be kept running."""
 
         async def note() -> None:
             await self._change(sandbox_id, Event.FAILED, why)
@@ -210,8 +218,8 @@ class SandboxLifecycle:
         if not self._closing:
             self._spawn(note())
 
-    async def carry_through(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for work that is not to stop halfway when its caller is cancelled."""
+    async def run_to_the_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for work that continues to its end if the caller is cancelled."""
         await asyncio.shield(self._spawn(work))
 
     async def _create(self, sandbox_id: str, request: AdmittedRequest | None) -> None:
@@ -220,8 +228,8 @@ class SandboxLifecycle:
                 await self._store.insert(sandbox.message, request)
             except StoreError as error:
                 self._directory.remove(sandbox_id)
-                raise not_kept(error) from error
-        log.info("sandbox made", sandbox_id=sandbox.id, name=sandbox.name, workspace=sandbox.workspace)
+                raise database_failed(error) from error
+        log.info("sandbox created", sandbox_id=sandbox.id, name=sandbox.name, workspace=sandbox.workspace)
         self._spawn(self._run(sandbox_id, self._start_supervisor))
 
     async def _begin_stop(self, sandbox: Sandbox) -> None:
@@ -229,15 +237,15 @@ class SandboxLifecycle:
             await self._finish_stop(sandbox)
         elif sandbox.phase != phases.STOPPED:
             raise not_ready(sandbox)
-        await self._require_kept(sandbox.id)
+        await self._require_saved(sandbox.id)
 
     async def _finish_stop(self, sandbox: Sandbox) -> None:
-        self._sessions.turn_away(sandbox.id, "it is being stopped")
+        self._sessions.fail_waiting(sandbox.id, "it is being stopped")
         await self._require_driver().stop(sandbox.id)
-        # Its process is gone; this is for a supervisor from somewhere else.
+        # For a supervisor that another process started: the driver's own has ended.
         self._sessions.close_session(sandbox.id, "the sandbox was stopped")
-        # Somebody's wait for a session may have ended just before the first.
-        self._sessions.turn_away(sandbox.id, "it was stopped")
+        # Again: a caller may have found the session and requested a relay after the first time.
+        self._sessions.fail_waiting(sandbox.id, "it was stopped")
         await self._change(sandbox.id, Event.STOPPED)
 
     async def _begin_start(self, sandbox: Sandbox) -> None:
@@ -245,11 +253,11 @@ class SandboxLifecycle:
             await self._start_supervisor(sandbox)
         elif sandbox.phase not in phases.RUNNING:
             raise not_ready(sandbox)
-        await self._require_kept(sandbox.id)
+        await self._require_saved(sandbox.id)
 
     async def _start_supervisor(self, sandbox: Sandbox) -> None:
         if self._current(sandbox.id).phase not in phases.RUNNING:
-            return  # stopped before its turn came
+            return  # stopped while this change waited
         try:
             await self._require_driver().start(sandbox.id)
         except OSError as error:
@@ -261,7 +269,7 @@ class SandboxLifecycle:
         await self._finish_delete(sandbox)
 
     async def _finish_delete(self, sandbox: Sandbox) -> None:
-        self._sessions.turn_away(sandbox.id, "it is being deleted")
+        self._sessions.fail_waiting(sandbox.id, "it is being deleted")
         try:
             await self._require_driver().remove(sandbox.id)
         except OSError as error:
@@ -272,11 +280,11 @@ class SandboxLifecycle:
         try:
             await self._store.delete(sandbox.id)
         except StoreError as error:
-            raise not_kept(error) from error
+            raise database_failed(error) from error
         self._directory.remove(sandbox.id)
-        self._unkept.discard(sandbox.id)
+        self._unsaved.discard(sandbox.id)
         self._sessions.close_session(sandbox.id, "the sandbox was deleted")
-        self._sessions.turn_away(sandbox.id, "it was deleted")
+        self._sessions.fail_waiting(sandbox.id, "it was deleted")
         log.info("sandbox deleted", sandbox_id=sandbox.id, name=sandbox.name)
 
     async def _change(
@@ -286,10 +294,10 @@ class SandboxLifecycle:
         why: str = "",
         note: Callable[[sandboxes_pb2.Sandbox], None] | None = None,
     ) -> Sandbox | None:
-        """Apply an event; None if it changes nothing.
+        """Apply an event and return the changed record; None if it changes nothing.
 
-        Memory changes first and without a pause, so events apply in the order
-        in which they happen; the store's one thread keeps that order.
+        The record in memory changes before the first await, so events apply in
+        their order; the store's single thread saves them in the same order.
         """
         sandbox = self._directory.find(sandbox_id)
         if sandbox is None:
@@ -311,23 +319,23 @@ class SandboxLifecycle:
             try:
                 await asyncio.shield(self._store.update(message))
             except StoreError as error:
-                # What happened has happened. Whoever wished for it is told
-                # (`_require_kept`); everything else a restart finds out by itself.
-                self._unkept.add(sandbox_id)
-                log.error("the change of a sandbox was not kept", sandbox_id=sandbox_id, reason=str(error))  # noqa: TRY400
+                # The event is a fact, so the record stays changed. `_require_saved` raises
+                # for callers' events; a restart detects the others by itself.
+                self._unsaved.add(sandbox_id)
+                log.error("the change of a sandbox was not saved", sandbox_id=sandbox_id, reason=str(error))  # noqa: TRY400
             else:
-                self._unkept.discard(sandbox_id)
+                self._unsaved.discard(sandbox_id)
         return changed
 
-    async def _require_kept(self, sandbox_id: str) -> None:
-        """Refuse to promise what a restart of the gateway would undo."""
-        if sandbox_id not in self._unkept:
+    async def _require_saved(self, sandbox_id: str) -> None:
+        """Save the record if the last attempt failed; raise if it fails again, since a restart would undo the change."""
+        if sandbox_id not in self._unsaved:
             return
         try:
             await self._store.update(self._current(sandbox_id).message)
         except StoreError as error:
-            raise not_kept(error) from error
-        self._unkept.discard(sandbox_id)
+            raise database_failed(error) from error
+        self._unsaved.discard(sandbox_id)
 
     @asynccontextmanager
     async def _locked(self, sandbox_id: str) -> AsyncGenerator[Sandbox]:
@@ -355,26 +363,27 @@ class SandboxLifecycle:
     def _require_driver(self) -> SandboxDriver:
         if self._driver is None:
             raise TransferError(
-                Reason.COMPUTE_UNAVAILABLE, "this gateway runs no sandboxes: compute.directory is unset"
+                Reason.COMPUTE_UNAVAILABLE, "this gateway creates no sandboxes: compute.directory is unset"
             )
         return self._driver
 
     def _require_managed(self, sandbox: Sandbox) -> None:
         if not sandbox.managed:
             raise TransferError(
-                Reason.SANDBOX_NOT_MANAGED, f"sandbox {sandbox.name!r} is from the gateway's configuration"
+                Reason.SANDBOX_NOT_MANAGED,
+                f"sandbox {sandbox.name!r} is defined in the gateway's configuration",
             )
         self._require_driver()
 
-    def _new_record(self, wish: SandboxWish) -> Sandbox:
+    def _new_record(self, requested: RequestedSandbox) -> Sandbox:
         sandbox_id = str(uuid.uuid4())
         message = new_message(
-            sandbox_id, wish.name or f"sandbox-{sandbox_id[:8]}", wish.workspace, self._clock()
+            sandbox_id, requested.name or f"sandbox-{sandbox_id[:8]}", requested.workspace, self._clock()
         )
-        message.spec.CopyFrom(wish.spec)
-        if unheeded := without_effect(wish.spec):
-            say_unheeded(message, unheeded)
-        message.metadata.labels.update(wish.labels)
-        message.metadata.annotations.update(wish.annotations)
+        message.spec.CopyFrom(requested.spec)
+        if ignored := without_effect(requested.spec):
+            add_ignored_fields(message, ignored)
+        message.metadata.labels.update(requested.labels)
+        message.metadata.annotations.update(requested.annotations)
         meta = message.metadata
         return Sandbox(id=sandbox_id, name=meta.name, workspace=meta.workspace, message=message, managed=True)

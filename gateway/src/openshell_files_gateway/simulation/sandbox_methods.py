@@ -1,8 +1,8 @@
-"""The methods about sandboxes: create, get, list, delete, stop, start.
+"""The sandbox methods: create, get, list, delete, stop, start.
 
-A request with a request_id is carried out once (SBX-5). The record of it says
-which sandbox it was about, so a repetition tells what became of that one, also
-if another has its name by now.
+A request with a request_id is carried out once (SBX-5). Its record has the
+sandbox's id, so a repetition returns the state of that sandbox, even if another
+one has its name by then.
 """
 
 from __future__ import annotations
@@ -26,13 +26,18 @@ from openshell_files_gateway.sandboxes.directory import Sandbox, SandboxDirector
 from openshell_files_gateway.server.calls import Call, Implementation, parse_request
 from openshell_files_gateway.simulation.core.listing import matches, page, parse_selector
 from openshell_files_gateway.simulation.core.sandbox_requests import (
-    SandboxWish,
+    RequestedSandbox,
     check_creation,
     check_request_id,
     workspace_of,
 )
 from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
-from openshell_files_gateway.simulation.store import AdmittedRequest, SandboxStore, StoreError, not_kept
+from openshell_files_gateway.simulation.store import (
+    AdmittedRequest,
+    SandboxStore,
+    StoreError,
+    database_failed,
+)
 
 IdempotentRequest = (
     sandboxes_pb2.CreateSandboxRequest
@@ -44,11 +49,11 @@ IdempotentRequest = (
 
 @dataclass(frozen=True, slots=True)
 class _Admission:
-    """A request, and what is known of it from before.
+    """The outcome of the lookup of a request by its request_id.
 
     Attributes:
-        request: to be remembered; None if it has no request_id.
-        earlier: that it repeats; None if it is new.
+        request: record to save; None if the request has no request_id.
+        earlier: record of the request that it repeats; None for a new request.
     """
 
     request: AdmittedRequest | None
@@ -59,10 +64,10 @@ class SandboxMethods:
     """Implements the sandbox methods of the service.
 
     Args:
-        directory: finds sandboxes and hides other people's (AUT-5).
-        lifecycle: changes them.
-        store: recognises repeated requests.
-        clock: seconds since 1970.
+        directory: finds sandboxes, and hides those of other callers (AUT-5).
+        lifecycle: changes sandboxes.
+        store: keeps the records of requests.
+        clock: Unix time in seconds.
     """
 
     def __init__(
@@ -77,7 +82,7 @@ class SandboxMethods:
         self._lifecycle = lifecycle
         self._store = store
         self._clock = clock
-        #: Requests under way by caller and id; who waits keeps an entry alive.
+        #: Locks of running requests by caller and id; waiting requests keep an entry alive.
         self._under_way: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def implementations(self) -> dict[str, Implementation]:
@@ -92,16 +97,18 @@ class SandboxMethods:
         }
 
     async def create_sandbox(self, data: bytes, call: Call) -> bytes:
-        """CreateSandbox: a repetition by request_id gives the same sandbox."""
+        """CreateSandbox: create a sandbox; a repetition by request_id returns the same one."""
         request: sandboxes_pb2.CreateSandboxRequest = parse_request(sandboxes_pb2.CreateSandboxRequest, data)
         workspace = workspace_of(request.workspace_scope)
         check_creation(request)
         self._directory.require_member(call.user, workspace)
-        wish = SandboxWish(request.name, workspace, request.spec, request.labels, request.annotations)
+        requested = RequestedSandbox(
+            request.name, workspace, request.spec, request.labels, request.annotations
+        )
         async with self._once(request, call) as admission:
             if admission.earlier is not None:
-                return _response(self._made_by(admission.earlier), call)
-            return _response(await self._lifecycle.create(wish, admission.request), call)
+                return _response(self._sandbox_of(admission.earlier), call)
+            return _response(await self._lifecycle.create(requested, admission.request), call)
 
     async def get_sandbox(self, data: bytes, call: Call) -> bytes:
         """GetSandbox."""
@@ -109,7 +116,7 @@ class SandboxMethods:
         return _response(self._resolve(request.name, request.workspace_scope, call), call)
 
     async def list_sandboxes(self, data: bytes, call: Call) -> bytes:
-        """ListSandboxes: by workspace and name, in pages."""
+        """ListSandboxes: list sandboxes by workspace and name, in pages."""
         request: sandboxes_pb2.ListSandboxesRequest = parse_request(sandboxes_pb2.ListSandboxesRequest, data)
         everywhere = request.workspace_scope.WhichOneof("selection") == "all_workspaces"
         workspace = None if everywhere else workspace_of(request.workspace_scope)
@@ -121,8 +128,8 @@ class SandboxMethods:
         ]
         chosen, token = page(
             found,
-            lambda one: (one.workspace, one.name),
-            lambda one: one.message.ByteSize(),
+            lambda sandbox: (sandbox.workspace, sandbox.name),
+            lambda sandbox: sandbox.message.ByteSize(),
             size=request.page_size,
             token=request.page_token,
         )
@@ -132,7 +139,7 @@ class SandboxMethods:
         return response.SerializeToString()
 
     async def delete_sandbox(self, data: bytes, call: Call) -> bytes:
-        """DeleteSandbox: the answer comes when nothing of it is left."""
+        """DeleteSandbox: delete a sandbox; the answer follows when all of its files are gone."""
         request: sandboxes_pb2.DeleteSandboxRequest = parse_request(sandboxes_pb2.DeleteSandboxRequest, data)
         async with self._once(request, call) as admission:
             earlier = admission.earlier
@@ -143,21 +150,21 @@ class SandboxMethods:
             except TransferError as error:
                 if error.reason is not Reason.SANDBOX_NOT_FOUND or not request.allow_missing:
                     raise
-                # Or a repetition would delete what has the name by then.
+                # Otherwise a repetition could delete a later sandbox of this name.
                 await self._remember(admission.request, "")
                 return _deleted("")
-            # Before: after it a gateway that dies could no longer tell.
+            # Before the deletion, so that the record survives a gateway that dies during it.
             await self._remember(admission.request, sandbox.id)
             await self._lifecycle.delete(sandbox)
             return _deleted(sandbox.id)
 
     async def stop_sandbox(self, data: bytes, call: Call) -> bytes:
-        """StopSandbox: the answer comes when it is stopped; repeating it changes nothing."""
+        """StopSandbox: stop a sandbox; the answer follows when it is stopped. Idempotent."""
         request: sandboxes_pb2.StopSandboxRequest = parse_request(sandboxes_pb2.StopSandboxRequest, data)
         return await self._turn(request, call, self._lifecycle.stop)
 
     async def start_sandbox(self, data: bytes, call: Call) -> bytes:
-        """StartSandbox: GetSandbox tells when it is ready; repeating it changes nothing."""
+        """StartSandbox: start a sandbox, without waiting until it is ready. Idempotent."""
         request: sandboxes_pb2.StartSandboxRequest = parse_request(sandboxes_pb2.StartSandboxRequest, data)
         return await self._turn(request, call, self._lifecycle.start)
 
@@ -170,15 +177,15 @@ class SandboxMethods:
         """Stop or start a sandbox."""
         async with self._once(request, call) as admission:
             if admission.earlier is not None:
-                return _response(self._made_by(admission.earlier), call)
+                return _response(self._sandbox_of(admission.earlier), call)
             sandbox = self._resolve(request.name, request.workspace_scope, call)
 
             async def work() -> None:
                 await turn(sandbox)
                 await self._remember(admission.request, sandbox.id)
 
-            # Also if the caller goes away: what was done is remembered.
-            await self._lifecycle.carry_through(work())
+            # Even if the caller leaves, the record of the request is saved after the change.
+            await self._lifecycle.run_to_the_end(work())
             return _response(self._directory.find(sandbox.id) or sandbox, call)
 
     def _resolve(self, name: str, scope: datamodel_pb2.WorkspaceSelector, call: Call) -> Sandbox:
@@ -188,27 +195,25 @@ class SandboxMethods:
         call.facts["sandbox_id"] = sandbox.id
         return sandbox
 
-    def _made_by(self, earlier: AdmittedRequest) -> Sandbox:
+    def _sandbox_of(self, earlier: AdmittedRequest) -> Sandbox:
         sandbox = self._directory.find(earlier.sandbox_id)
         if sandbox is None:
-            raise TransferError(
-                Reason.SANDBOX_NOT_FOUND, "the sandbox that this request_id was about was deleted since"
-            )
+            raise TransferError(Reason.SANDBOX_NOT_FOUND, "the sandbox of this request_id was deleted since")
         return sandbox
 
     @asynccontextmanager
     async def _once(self, request: IdempotentRequest, call: Call) -> AsyncGenerator[_Admission, None]:
-        """Find out whether a request is a repetition, while no other call makes the same one.
+        """Look up the record of a request; calls with the same request_id run one after the other.
 
         Raises:
             TransferError: REQUEST_ID_PAYLOAD_MISMATCH, INVALID_REQUEST, or
-                IO_ERROR if it cannot be found out.
+                IO_ERROR if the database failed.
         """
         check_request_id(request.request_id)
         if not request.request_id:
             yield _Admission(None, None)
             return
-        # Two spellings are one UUID.
+        # Upper and lower case are the same UUID.
         key = (call.user.key, request.request_id.lower())
         lock = self._under_way.setdefault(key, asyncio.Lock())
         async with lock:
@@ -216,7 +221,7 @@ class SandboxMethods:
             try:
                 earlier = await self._store.recall(*key, admitted.admitted)
             except StoreError as error:
-                raise not_kept(error) from error
+                raise database_failed(error) from error
             if earlier is not None and earlier.fingerprint != admitted.fingerprint:
                 raise TransferError(
                     Reason.REQUEST_ID_PAYLOAD_MISMATCH,
@@ -230,7 +235,7 @@ class SandboxMethods:
         try:
             await self._store.remember(replace(request, sandbox_id=sandbox_id))
         except StoreError as error:
-            raise not_kept(error) from error
+            raise database_failed(error) from error
 
 
 def _fingerprint(request: Message, path: str) -> bytes:
@@ -241,7 +246,7 @@ def _fingerprint(request: Message, path: str) -> bytes:
 
 
 def _deleted(sandbox_id: str) -> bytes:
-    """Return the answer; without an id there was nothing to delete."""
+    """Return the answer of a deletion; an empty id means that there was no such sandbox."""
     outcome = (
         sandboxes_pb2.DELETION_OUTCOME_COMPLETED
         if sandbox_id

@@ -1,9 +1,9 @@
-"""What the gateway remembers across restarts: the sandboxes that it made.
+"""The database of the sandboxes that the gateway created, and of the requests that it carried out.
 
-One SQLite file, like upstream's default. All statements run on one thread of
-their own, so the event loop never waits for a disk, and in the order in which
-they were asked for. A lock file beside it keeps a second gateway out: each
-would undo what the other does.
+One SQLite file, like upstream's default. All statements run on one thread, in
+the order of the calls, so the event loop never waits for a disk. A lock file
+next to it keeps a second gateway out, since two would overwrite each other's
+changes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from openshell_files_protocol.reasons import Reason
 
 log = structlog.get_logger("openshell_files_gateway.simulation.store")
 
-#: How long a repeated request is recognised; upstream's value.
+#: Time for which a repeated request is recognised; upstream's value.
 REPLAY_SECONDS: Final = 86_400.0
 
-#: Raised when a table changes its shape.
+#: Incremented with every change of a table.
 _SCHEMA_VERSION: Final = 1
 
 _SCHEMA: Final = """
@@ -60,24 +60,24 @@ class StoreError(Exception):
     """The database cannot be opened, read or written."""
 
 
-def not_kept(error: StoreError) -> TransferError:
-    """Return what a caller is told; the operator finds the rest in the log."""
+def database_failed(error: StoreError) -> TransferError:
+    """Return the error for a caller, and log the details for the operator."""
     log.error("the database failed", reason=str(error))
     return TransferError(
-        Reason.IO_ERROR, "the gateway's database failed, so nothing can be promised; try again"
+        Reason.IO_ERROR, "the gateway's database failed, so the change may be lost; try again"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRequest:
-    """A request that may be repeated.
+    """The record of a request with a request_id.
 
     Attributes:
-        caller: who made it; ids of different callers are different.
-        request_id: as the caller chose it.
-        fingerprint: of everything else in the request.
-        sandbox_id: what it was about.
-        admitted: seconds since 1970.
+        caller: the caller's key; request ids are unique per caller.
+        request_id: id that the caller chose.
+        fingerprint: hash of all other fields of the request.
+        sandbox_id: the request's sandbox.
+        admitted: Unix time of the request, in seconds.
     """
 
     caller: str
@@ -88,10 +88,10 @@ class AdmittedRequest:
 
 
 class SandboxStore:
-    """The database. Open it before, and close it after use.
+    """The database. Call `open` before, and `aclose` after use.
 
     Args:
-        path: of the file; None keeps everything in memory.
+        path: file of the database; None for a database in memory.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -102,25 +102,25 @@ class SandboxStore:
         self._closed = False
 
     async def open(self) -> list[sandboxes_pb2.Sandbox]:
-        """Open the database, made if it is missing, and return all sandboxes.
+        """Open the database, create it if it is missing, and return all sandboxes.
 
         Raises:
-            StoreError: it is no database of this gateway, out of reach, or
-                another gateway has it open.
+            StoreError: the file cannot be opened, is not a database of this
+                program, or another gateway has it open.
         """
         return await self._run(self._open)
 
     async def aclose(self) -> None:
-        """Close the database; more than once is fine."""
+        """Close the database; idempotent."""
         if not self._closed:
-            # Behind whatever is under way, an opening for one.
+            # Queued behind running work, for example an `open`.
             closing = self._run(self._close)
             self._closed = True
             await closing
             self._thread.shutdown(wait=False)
 
     async def insert(self, sandbox: sandboxes_pb2.Sandbox, request: AdmittedRequest | None) -> None:
-        """Add a sandbox, together with the request that made it."""
+        """Add a sandbox, and the request that created it, in one transaction."""
         meta = sandbox.metadata
 
         def work(db: sqlite3.Connection) -> None:
@@ -134,7 +134,7 @@ class SandboxStore:
         await self._write(work)
 
     async def update(self, sandbox: sandboxes_pb2.Sandbox) -> None:
-        """Replace a sandbox; one that is gone stays gone."""
+        """Replace the record of a sandbox; do nothing if it was deleted."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
@@ -149,11 +149,11 @@ class SandboxStore:
         await self._write(lambda db: db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id,)))
 
     async def remember(self, request: AdmittedRequest) -> None:
-        """Note a request that was carried out."""
+        """Save the record of a request."""
         await self._write(lambda db: _remember(db, request))
 
     async def recall(self, caller: str, request_id: str, now: float) -> AdmittedRequest | None:
-        """Return a caller's earlier request of that id, if it is not too long ago."""
+        """Return the record of a caller's request with that id, if it is younger than `REPLAY_SECONDS`."""
 
         def work(db: sqlite3.Connection) -> AdmittedRequest | None:
             row = db.execute(
@@ -169,7 +169,7 @@ class SandboxStore:
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock = _lock(self._path)
-                # The file names sandboxes and people; upstream's mode too.
+                # Private, as in upstream, because the file names sandboxes and users.
                 self._path.touch(mode=0o600, exist_ok=True)
             db = sqlite3.connect(
                 self._path or ":memory:", isolation_level=None, check_same_thread=False, timeout=5
@@ -187,13 +187,15 @@ class SandboxStore:
                 raise StoreError(f"{self._path}: a sandbox cannot be read: {error}") from error
 
     def _check_shape(self, db: sqlite3.Connection) -> bool:
-        """Say whether the database is new; before anything is changed in one that is not ours."""
+        """Return True for a new database; raise before any change of a foreign one."""
         version = int(db.execute("PRAGMA user_version").fetchone()[0])
         if version not in (0, _SCHEMA_VERSION):
-            raise StoreError(f"{self._path} has the shape {version}, this gateway knows {_SCHEMA_VERSION}")
+            raise StoreError(
+                f"{self._path} has schema version {version}, this gateway needs {_SCHEMA_VERSION}"
+            )
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if (version and not tables >= _TABLES) or (not version and tables):
-            raise StoreError(f"{self._path} is the database of something else")
+            raise StoreError(f"{self._path} is the database of another program")
         return version == 0
 
     def _close(self) -> None:
@@ -224,9 +226,9 @@ class SandboxStore:
         await self._run(transaction)
 
     def _run(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run on the store's thread; what was begun is finished, also if the caller is cancelled.
+        """Run work on the store's thread, to its end even if the caller is cancelled.
 
-        Not a coroutine: the order of the calls is the order of the work.
+        Not a coroutine, so that the work runs in the order of the calls.
         """
 
         def mapped() -> T:
@@ -239,10 +241,11 @@ class SandboxStore:
 
 
 def _lock(path: Path) -> int:
-    """Keep other gateways out as long as this process lives.
+    """Lock the database against other gateways for the life of this process.
 
-    The kernel lets go however it ends. Not on the database itself, whose locks
-    SQLite loses when any descriptor of the file is closed.
+    The kernel releases the lock when the process ends. The lock is on a second
+    file, because closing a descriptor of the database itself would drop
+    SQLite's own locks.
     """
     descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

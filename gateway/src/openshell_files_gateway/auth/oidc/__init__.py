@@ -1,1 +1,1 @@
-"""Tokens of an OpenID Connect issuer: its documents, its keys, the check."""
+"""Verifies tokens of an OpenID Connect issuer: its documents, its keys, the checks."""

@@ -1,7 +1,7 @@
-"""Fetches what an issuer publishes: its configuration and its keys.
+"""Fetches an issuer's configuration and keys.
 
-The issuer is trusted, the network and whoever answers in its place are not:
-no redirects, no other origins than those allowed, bounded sizes, bounded time.
+The issuer is trusted, the network is not: redirects and origins that are not
+allowed are refused, sizes and time are limited.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ MAX_JWKS_BYTES: Final = 1024 * 1024
 
 
 class IssuerDocumentError(Exception):
-    """A document of the issuer could not be had; the message says which and why."""
+    """A document of the issuer could not be fetched; the message names it and the cause."""
 
 
 class KeySource(Protocol):
-    """Where an issuer's keys come from."""
+    """Source of an issuer's keys."""
 
     async def fetch(self) -> KeySet:
         """Fetch the current keys.
 
         Raises:
-            IssuerDocumentError: they could not be had.
+            IssuerDocumentError: they could not be fetched.
         """
         ...
 
     async def aclose(self) -> None:
-        """Give connections back."""
+        """Close the connections to the issuer."""
         ...
 
 
 class IssuerDocuments:
-    """Fetches keys by way of the issuer's configuration (OpenID Connect Discovery 1.0).
+    """Fetches the keys that the issuer's configuration names (OpenID Connect Discovery 1.0).
 
-    The configuration is read every time, so an issuer that moves its keys is
-    followed without a restart.
+    It reads the configuration every time, so an issuer may move its keys
+    without a restart of the gateway.
 
     Args:
-        settings: issuer, what is allowed, and how long it may take.
+        settings: issuer, allowed origins and timeout.
     """
 
     def __init__(self, settings: OidcSettings) -> None:
@@ -67,12 +67,12 @@ class IssuerDocuments:
 
         Raises:
             IssuerDocumentError: the issuer cannot be reached, takes longer
-                than `fetch_timeout` in all, or answers what is not accepted.
+                than `fetch_timeout` in total, or sends an invalid document.
         """
         try:
             async with asyncio.timeout(self._settings.fetch_timeout):
                 if self._client is None:
-                    # Reads certificates from disk.
+                    # In a thread, because it reads certificates from disk.
                     self._client = await asyncio.to_thread(self._new_client)
                 return await self._fetch(self._client)
         except TimeoutError:
@@ -95,7 +95,7 @@ class IssuerDocuments:
         address = self._read_discovery(discovery)
         document = await _get(client, address, "JWK set", MAX_JWKS_BYTES)
         try:
-            # A megabyte of keys takes longer to read than a loop may be held up.
+            # In a thread, because parsing a megabyte of keys would block the loop for too long.
             return await asyncio.to_thread(read_key_set, document)
         except KeySetError as error:
             raise IssuerDocumentError(str(error)) from None
@@ -123,7 +123,7 @@ class IssuerDocuments:
         members = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         issuer, address = members.get("issuer"), members.get("jwks_uri")
         if not isinstance(issuer, str) or issuer.rstrip("/") != self._settings.issuer.rstrip("/"):
-            raise IssuerDocumentError("the configuration found there is that of another issuer")
+            raise IssuerDocumentError("the configuration at its URL is that of another issuer")
         if not isinstance(address, str):
             raise IssuerDocumentError("the issuer's configuration names no jwks_uri")
         insecure = self._settings.dangerously_allow_insecure_http
@@ -145,7 +145,7 @@ class IssuerDocuments:
 def _past_proxies(
     direct: httpx.AsyncHTTPTransport, settings: OidcSettings
 ) -> Mapping[str, httpx.AsyncHTTPTransport]:
-    """Return what is fetched without a proxy of the environment: plain http, and this machine."""
+    """Return the transports that bypass the environment's proxies: for plain http, and for this machine."""
     urls = map(httpx.URL, (settings.issuer, *settings.jwks_allowed_origins))
     here = {origin(url) for url in urls if not may_use_proxy(tls=True, local=is_loopback(url.host))}
     return dict.fromkeys(("http://", *here), direct)
@@ -173,7 +173,7 @@ def _check_head(response: httpx.Response, what: str) -> None:
         raise IssuerDocumentError(f"the issuer's {what} is a redirect, which is not followed")
     if response.status_code != 200:
         raise IssuerDocumentError(f"the issuer answered {response.status_code} for its {what}")
-    # Unpacking could make any size of a small answer.
+    # A small compressed answer could unpack to any size.
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise IssuerDocumentError(f"the issuer's {what} is compressed, which was not asked for")
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

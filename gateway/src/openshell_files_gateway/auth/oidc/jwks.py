@@ -1,13 +1,11 @@
-"""The issuer's keys, kept at hand (AUT-2).
+"""A cache of the issuer's keys (AUT-2).
 
-Callers never wait for keys that are at hand. Who fetches, and when:
-
-* Within the TTL keys are fresh. Past it they are still used, for at most three
-  TTLs, while a task of the cache fetches new ones.
-* Without usable keys, and for a key id that is not among them, callers wait
-  for a fetch. There is one at a time, whoever waits for it, and none before
-  the cooldown is over; after failures the cooldown grows.
-* A fetch that fails, or finds no usable key, changes nothing.
+* Within the TTL, cached keys are fresh, and no caller waits. After the TTL they
+  stay in use for up to three TTLs, while a background task fetches new ones.
+* Without usable keys, and for an unknown key id, callers wait for a fetch. All
+  of them share one fetch, and none starts within the cooldown after the last,
+  which grows after failures.
+* A fetch that fails, or finds no usable key, leaves the cached keys unchanged.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from openshell_files_gateway.auth.oidc.issuer_documents import IssuerDocumentErr
 from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 from openshell_files_gateway.config.tables import OidcSettings
 
-#: How often keys may outlive their TTL while the issuer does not answer.
+#: Factor of the TTL for which keys stay in use while the issuer does not answer.
 STALE_FACTOR: Final = 3
 
-#: Longest pause between two attempts while the issuer does not answer.
+#: Longest backoff between two fetches while the issuer does not answer.
 _MAX_BACKOFF_SECONDS: Final = 30.0
 
 _log: FilteringBoundLogger = structlog.get_logger("openshell_files_gateway.auth")
@@ -39,14 +37,14 @@ _log: FilteringBoundLogger = structlog.get_logger("openshell_files_gateway.auth"
 
 @dataclass(frozen=True, slots=True)
 class JwksStatistics:
-    """What the cache did so far.
+    """Statistics of the cache.
 
     Attributes:
-        keys: usable keys at hand.
+        keys: number of cached keys.
         age: seconds since they were fetched; None without keys.
-        fetches: attempts to fetch.
-        failures: attempts that brought no usable key.
-        last_failure: why the last attempt failed; empty if it did not.
+        fetches: number of fetches.
+        failures: fetches that found no usable key.
+        last_failure: cause of the last fetch's failure; empty if it succeeded.
     """
 
     keys: int
@@ -57,15 +55,15 @@ class JwksStatistics:
 
 
 class JwksCache:
-    """Answers which key has a key id.
+    """Finds an issuer's key by its id.
 
-    It belongs to one event loop. `start` and `aclose` frame its use; without
-    `start` it works too, but fetches only when it is asked.
+    Use it in one event loop. Between `start` and `aclose` it fetches keys in
+    the background; without `start` it fetches only when a caller needs keys.
 
     Args:
-        settings: TTL, cooldown and the issuer.
-        source: where keys come from; the issuer if left out.
-        clock: monotonic seconds.
+        settings: issuer, TTL and cooldown.
+        source: source of the keys; default: the issuer's documents.
+        clock: seconds on a monotonic clock.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class JwksCache:
 
     @property
     def statistics(self) -> JwksStatistics:
-        """What the cache holds and did."""
+        """Statistics of the cache."""
         return JwksStatistics(
             keys=len(self._keys.keys) if self._keys else 0,
             age=self._clock() - self._fetched_at if self._keys else None,
@@ -102,10 +100,10 @@ class JwksCache:
         )
 
     def start(self) -> None:
-        """Fetch the keys and keep them fresh, in a task that ends with `aclose`.
+        """Start the task that fetches the keys and keeps them fresh until `aclose`.
 
-        Does not wait: an issuer that is down must not keep the gateway from
-        starting.
+        Returns at once, since the gateway must be able to start while the
+        issuer is down.
         """
         if self._upkeep is None:
             self._upkeep = self._tasks.start(self._keep_fresh(), "jwks-upkeep")
@@ -122,17 +120,17 @@ class JwksCache:
 
         Raises:
             TransferError: TOKEN_UNKNOWN_KEY if the issuer has no such key;
-                ISSUER_UNAVAILABLE, with the time after which to try again, if
-                that cannot be found out.
+                ISSUER_UNAVAILABLE with a retry delay if the keys cannot be
+                fetched.
         """
         if not self._usable:
             await self._fetch_if_allowed()
         elif self._age >= self._settings.jwks_ttl and self._fetch_allowed:
             self._begin_refresh()
-        key = self.at_hand(key_id)
+        key = self.cached(key_id)
         if key is None and self._usable:
             await self._fetch_if_allowed()
-            key = self.at_hand(key_id)
+            key = self.cached(key_id)
         if key is not None:
             return key
         if self._usable and not self._last_failure:
@@ -145,8 +143,8 @@ class JwksCache:
             retry_delay=max(self._next_fetch_at - self._clock(), self._settings.refresh_cooldown),
         )
 
-    def at_hand(self, key_id: str) -> VerificationKey | None:
-        """Return the key with that id if it may be used without asking the issuer."""
+    def cached(self, key_id: str) -> VerificationKey | None:
+        """Return the key with that id from the cache; None if it is unknown or too old."""
         return self._keys.keys.get(key_id) if self._keys is not None and self._usable else None
 
     @property
@@ -162,10 +160,10 @@ class JwksCache:
         return not self._closed and self._clock() >= self._next_fetch_at
 
     async def _fetch_if_allowed(self) -> None:
-        """Wait for the fetch that is under way, or for a new one if the cooldown is over."""
+        """Wait for the running fetch, or for a new one if the cooldown is over."""
         if self._refresh is not None or self._fetch_allowed:
-            # The fetch is everybody's: a caller that gives up does not end it,
-            # and one that ends with the cache does not cancel its callers.
+            # Callers share the fetch: a cancelled caller must not cancel it,
+            # and its cancellation by `aclose` must not cancel the callers.
             await asyncio.wait([self._begin_refresh()])
 
     def _begin_refresh(self) -> asyncio.Task[None]:
@@ -181,8 +179,8 @@ class JwksCache:
         except IssuerDocumentError as error:
             self._record_failure(str(error))
         except Exception as error:  # noqa: BLE001 -- logged below; the name resolver alone raises several kinds
-            # Whatever it is, the upkeep goes on, and callers are told that
-            # there are no keys rather than left to wait.
+            # A bug must not end the upkeep, nor leave callers waiting: it
+            # counts as a failed fetch.
             self._record_failure(f"{type(error).__name__}: {error}")
             _log.exception("issuer keys failed unexpectedly", issuer=self._settings.issuer)
         else:
@@ -224,7 +222,7 @@ class JwksCache:
             )
 
     async def _keep_fresh(self) -> None:
-        """Fetch at start and whenever the TTL is over; try again while the issuer does not answer."""
+        """Fetch now and after each TTL; retry with backoff while the issuer does not answer."""
         while True:
             await asyncio.wait([self._begin_refresh()])
             due_at = self._next_fetch_at if self._last_failure else self._fetched_at + self._settings.jwks_ttl

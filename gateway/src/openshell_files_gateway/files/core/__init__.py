@@ -1,1 +1,1 @@
-"""Rules of the file methods."""
+"""Rules of the file methods: counting the content that passes."""

@@ -1,4 +1,4 @@
-"""Counts the content of a transfer's messages."""
+"""Counts the content of a transfer's messages, for the log."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 
 class ContentCount:
-    """How much of the file has passed, for the log.
+    """Counts the bytes of the file that have passed.
 
     Args:
-        message_type: of the messages.
+        message_type: type of the transfer's messages.
     """
 
     def __init__(
         self, message_type: type[files_pb2.UploadFileRequest | files_pb2.DownloadFileResponse]
     ) -> None:
         self._type = message_type
-        #: Of the file, the bytes of holes included: a whole file counts its size.
+        #: Bytes of the file, holes included, so a whole file counts its size.
         self.content_bytes = 0
-        #: The part of it that travelled as holes.
+        #: Bytes of the file that travelled as holes.
         self.hole_bytes = 0
 
     def add(self, message: bytes | memoryview) -> int:
-        """Count a message; returns how many bytes of content it carries, without a hole's."""
+        """Count a message; return the bytes of content that it carries, without holes."""
         chunk = decode_chunk(message) or self._parsed(message)
         if chunk is None:
             return 0
@@ -33,12 +33,12 @@ class ContentCount:
         return len(chunk.data)
 
     def facts(self) -> dict[str, object]:
-        """Return what is logged."""
+        """Return the facts for the log line."""
         holes: dict[str, object] = {"hole_bytes": self.hole_bytes} if self.hole_bytes else {}
         return {"content_bytes": self.content_bytes, **holes}
 
     def _parsed(self, message: bytes | memoryview) -> Chunk | None:
-        """Read a message that is not plain enough to tell in one glance."""
+        """Parse a message that the fast decoder does not recognize."""
         try:
             parsed = self._type.FromString(bytes(message))
         except DecodeError:

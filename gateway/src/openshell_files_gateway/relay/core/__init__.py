@@ -1,1 +1,1 @@
-"""Rules of relays: who speaks for a sandbox, which relays wait, the states of one."""
+"""Rules of relays: a sandbox's current session, relays that wait for their claim, the states of a relay."""

@@ -1,4 +1,4 @@
-"""The states of a relay to a file agent, and what leads from one to the next (FRM-9)."""
+"""The states of a relay to a file agent, and the events between them (FRM-9)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Final
 
 
 class RelayState(StrEnum):
-    """Where a relay is in its life."""
+    """State of a relay."""
 
-    #: The supervisor was asked, and has not claimed it.
+    #: The supervisor has the request, and has not claimed the relay.
     OPENING = "opening"
-    #: An operation has it, and awaits the agent's last frame.
+    #: An operation uses it, and waits for the agent's last frame.
     IN_USE = "in use"
-    #: An operation has it, and the agent's last frame is here.
+    #: An operation uses it, and has received the agent's last frame.
     ANSWERED = "answered"
-    #: It waits in the pool for the next operation.
+    #: The pool has it, for the next operation.
     IDLE = "idle"
-    #: It is over.
+    #: It has ended.
     CLOSED = "closed"
 
 
 class RelayEvent(StrEnum):
-    """What changes a relay's state."""
+    """Event that changes a relay's state."""
 
     CLAIM = "claim"
     ANSWER = "answer"
@@ -40,11 +40,11 @@ _NEXT: Final = {
 
 
 class RelayLife:
-    """One relay's state, which only `after` changes.
+    """The state of one relay; only `after` changes it.
 
     Attributes:
-        state: where the relay is.
-        operations: how many have had it, the present one included.
+        state: current state.
+        operations: number of operations so far, the current one included.
     """
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class RelayLife:
         return f"{self.state}, operation {self.operations}"
 
     def after(self, event: RelayEvent) -> None:
-        """Change the state.
+        """Apply an event.
 
         Raises:
-            ValueError: the event cannot happen in this state; a bug of the gateway.
+            ValueError: the event is impossible in this state, which is a bug of the gateway.
         """
         state = _NEXT.get((self.state, event))
         if state is None:

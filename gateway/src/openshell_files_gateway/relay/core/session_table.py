@@ -1,13 +1,13 @@
-"""Which supervisor session speaks for a sandbox (RLY-4).
+"""The current supervisor session of each sandbox (RLY-4).
 
 | state of the sandbox | register(new)                      | remove(session)                    |
 |----------------------|------------------------------------|------------------------------------|
 | no session           | new is current                     | nothing                            |
-| session A            | new is current, A is out           | A: no session; another id: nothing |
+| session A            | new is current, A is superseded    | A: no session; another id: nothing |
 | session A, and new is an earlier connection of A's supervisor | SESSION_OUTDATED | as above |
 
-A supervisor counts its connections. The hello of an earlier one can arrive
-last, after a network that held it back; it must not end the later one.
+A supervisor counts its connections. The network may deliver the hello of an
+earlier connection last; that hello must not end the later session.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from openshell_files_protocol.reasons import Reason
 
 
 class Session(Protocol):
-    """What the table needs to know of a session."""
+    """The values of a session that the table needs."""
 
     @property
     def session_id(self) -> str:
@@ -29,17 +29,17 @@ class Session(Protocol):
 
     @property
     def sandbox_id(self) -> str:
-        """Sandbox it speaks for."""
+        """The sandbox whose supervisor it is."""
         ...
 
     @property
     def instance_id(self) -> str:
-        """The supervisor's own id; empty if it gave none."""
+        """Id that the supervisor chose for itself; empty without one."""
         ...
 
     @property
     def connection_epoch(self) -> int:
-        """Which of its connections this is; 0 if it does not count."""
+        """Number of this connection of the supervisor; 0 if it does not count them."""
         ...
 
 
@@ -48,7 +48,7 @@ S = TypeVar("S", bound=Session)
 
 @dataclass(frozen=True, slots=True)
 class SessionStatistics:
-    """Counts since the start, and the sessions there are now."""
+    """The number of current sessions, and counts since the start."""
 
     current: int
     registered: int
@@ -78,7 +78,7 @@ class SessionTable(Generic[S]):
         ):
             raise TransferError(
                 Reason.SESSION_OUTDATED,
-                f"connection {session.connection_epoch} of this supervisor came after its connection "
+                f"connection {session.connection_epoch} of this supervisor arrived after its connection "
                 f"{superseded.connection_epoch}",
             )
         self._current[session.sandbox_id] = session
@@ -90,7 +90,7 @@ class SessionTable(Generic[S]):
         """Forget a session that ended.
 
         Returns:
-            Whether it was current. A superseded one changes nothing.
+            True if it was current. A superseded session changes nothing.
         """
         current = self._current.get(session.sandbox_id)
         if current is None or current.session_id != session.session_id:

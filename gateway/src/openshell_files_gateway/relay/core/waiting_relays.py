@@ -1,4 +1,4 @@
-"""Relays that were opened and wait for their supervisor (RLY-3, RLY-4).
+"""Relays that wait for their supervisor's claim (RLY-3, RLY-4).
 
 | channel                 | claim by its sandbox | claim by another     | time is up | refused by its sandbox |
 |-------------------------|----------------------|----------------------|------------|------------------------|
@@ -6,7 +6,7 @@
 | waiting                 | taken, forgotten     | SANDBOX_MISMATCH     | forgotten  | forgotten              |
 | waiting, but overdue    | RELAY_TIMEOUT, forgotten | SANDBOX_MISMATCH | forgotten  | forgotten              |
 
-Only relays that wait are counted here; those in use are transfers.
+Relays in use are not counted here; the limits of transfers count them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-#: Upstream's bounds on relays that wait.
+#: Upstream's limits on waiting relays.
 MAX_PENDING: Final = 256
 MAX_PENDING_PER_SANDBOX: Final = 32
 
-#: Upstream's bound on the age of a relay that waits, in seconds.
+#: Upstream's limit on the wait of a relay, in seconds.
 PENDING_SECONDS: Final = 10.0
 
 
@@ -31,10 +31,10 @@ class PendingRelay:
     """A relay that waits to be claimed.
 
     Attributes:
-        channel_id: random, known to the supervisor only.
-        sandbox_id: the sandbox it was opened for.
+        channel_id: random id that only the supervisor knows.
+        sandbox_id: the sandbox that it leads to.
         opened_at: seconds on the caller's monotonic clock.
-        delivered_to: the session that was told last.
+        delivered_to: id of the last session that received the RelayOpen.
     """
 
     channel_id: str
@@ -45,7 +45,7 @@ class PendingRelay:
 
 @dataclass(frozen=True, slots=True)
 class RelayStatistics:
-    """Relays that wait now, and counts since the start."""
+    """The number of waiting relays, and counts since the start."""
 
     pending: int
     opened: int
@@ -55,12 +55,12 @@ class RelayStatistics:
 
 
 class RelayTable:
-    """All relays that wait, bounded in total and per sandbox.
+    """All waiting relays, with limits in total and per sandbox.
 
     Args:
-        max_pending: bound over all sandboxes.
-        max_pending_per_sandbox: bound for one.
-        pending_seconds: how long a relay may wait.
+        max_pending: limit over all sandboxes.
+        max_pending_per_sandbox: limit for one sandbox.
+        pending_seconds: longest wait of a relay.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RelayTable:
         self._opened = self._claimed = self._expired = self._refused = 0
 
     def open(self, channel_id: str, sandbox_id: str, session_id: str, now: float) -> PendingRelay:
-        """Note that a relay waits.
+        """Add a relay that waits for its claim.
 
         Raises:
             TransferError: TOO_MANY_TRANSFERS, in total or for the sandbox.
@@ -87,14 +87,14 @@ class RelayTable:
             self._refused += 1
             raise TransferError(
                 Reason.TOO_MANY_TRANSFERS,
-                f"{len(self._pending)} relays are being opened on this gateway, as many as may",
+                f"{len(self._pending)} relays are being opened on this gateway, which is the limit",
                 retry_delay=1.0,
             )
         if self._per_sandbox[sandbox_id] >= self._max_per_sandbox:
             self._refused += 1
             raise TransferError(
                 Reason.TOO_MANY_TRANSFERS,
-                f"{self._max_per_sandbox} relays are being opened into this sandbox, as many as may",
+                f"{self._max_per_sandbox} relays are being opened into this sandbox, which is the limit",
                 retry_delay=1.0,
             )
         relay = PendingRelay(channel_id, sandbox_id, now, session_id)
@@ -104,10 +104,10 @@ class RelayTable:
         return relay
 
     def claim(self, channel_id: str, sandbox_id: str, now: float) -> PendingRelay:
-        """Hand a relay to the sandbox it waits for; it can be claimed once.
+        """Claim a relay for its sandbox; each relay can be claimed once.
 
         Raises:
-            TransferError: RELAY_UNKNOWN, SANDBOX_MISMATCH (it goes on
+            TransferError: RELAY_UNKNOWN, SANDBOX_MISMATCH (the relay keeps
                 waiting), or RELAY_TIMEOUT.
         """
         relay = self._pending.get(channel_id)
@@ -123,7 +123,7 @@ class RelayTable:
         return relay
 
     def refuse(self, channel_id: str, sandbox_id: str) -> PendingRelay | None:
-        """Take back a relay that its sandbox refused; None if it is not its to refuse."""
+        """Remove and return a relay that its sandbox refused; None if it is unknown or another sandbox's."""
         relay = self._pending.get(channel_id)
         if relay is None or relay.sandbox_id != sandbox_id:
             return None
@@ -137,7 +137,7 @@ class RelayTable:
             self._forget(relay)
 
     def undelivered(self, sandbox_id: str, session_id: str) -> list[PendingRelay]:
-        """Return the relays that a new session has to be told, and note that it is."""
+        """Return the relays whose RelayOpen a new session must receive, and mark them as delivered to it."""
         relays = [
             relay
             for relay in self._pending.values()
@@ -148,11 +148,11 @@ class RelayTable:
         return relays
 
     def waiting(self, sandbox_id: str) -> list[PendingRelay]:
-        """Return the relays that wait for a sandbox."""
+        """Return the waiting relays of a sandbox."""
         return [relay for relay in self._pending.values() if relay.sandbox_id == sandbox_id]
 
     def expire(self, now: float) -> list[PendingRelay]:
-        """Forget and return the relays that waited too long."""
+        """Remove and return the relays that waited too long."""
         overdue = [relay for relay in self._pending.values() if now - relay.opened_at > self._seconds]
         for relay in overdue:
             self._forget(relay)

@@ -1,1 +1,1 @@
-"""Rules of the server: how fast a peer may be, how many transfers may run."""
+"""Rules of the server: rate limits of peers, limits of concurrent transfers, requests of old SDKs."""

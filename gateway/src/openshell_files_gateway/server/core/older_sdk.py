@@ -14,12 +14,12 @@ from openshell_files_protocol.varint import WIRE_LEN, WIRE_VARINT
 
 _SELECTOR: Final = datamodel_pb2.WorkspaceSelector.DESCRIPTOR.full_name
 
-#: What stood where a WorkspaceSelector stands now: the workspace's name. No
-#: selector looks like one, since it begins with a control character.
+#: A workspace's name, which older SDKs send in the field of a WorkspaceSelector.
+#: No encoded selector matches, since its first byte is a control character.
 _NAME: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-#: Other fields that have gone or changed their type: message → number → wire type and name then.
-_THEN: Final[dict[str, dict[int, tuple[int, str]]]] = {
+#: Other fields that were removed or changed their type: message → number → former wire type and name.
+_FORMER: Final[dict[str, dict[int, tuple[int, str]]]] = {
     "CreateSandboxRequest": {5: (WIRE_LEN, "workspace")},
     "ListSandboxesRequest": {2: (WIRE_VARINT, "offset"), 5: (WIRE_VARINT, "all_workspaces")},
     "ExecSandboxRequest": {5: (WIRE_VARINT, "timeout_seconds")},
@@ -27,24 +27,24 @@ _THEN: Final[dict[str, dict[int, tuple[int, str]]]] = {
 
 
 def refusal_of_older_sdk(request: Message, data: bytes) -> TransferError | None:
-    """Return the error for a request of an SDK before 0.1; None if it is none that can be told.
+    """Return the error for a request of an SDK before 0.1; None if the request shows no sign of that.
 
     Args:
-        request: an empty one, of the type that it should be.
-        data: as it came.
+        request: an empty message of the expected type.
+        data: the request as received.
     """
     descriptor = request.DESCRIPTOR
-    then = _THEN.get(descriptor.name, {})
+    former = _FORMER.get(descriptor.name, {})
     selectors = {
         field.number
         for field in descriptor.fields
         if field.message_type is not None and field.message_type.full_name == _SELECTOR
     }
-    if not then and not selectors:
+    if not former and not selectors:
         return None
     for number, wire_type, value in _fields(data):
-        if then.get(number, (None, ""))[0] == wire_type:
-            return _refusal(then[number][1])
+        if former.get(number, (None, ""))[0] == wire_type:
+            return _refusal(former[number][1])
         if number in selectors and isinstance(value, bytes) and _NAME.fullmatch(value):
             return _refusal("workspace")
     return None

@@ -1,30 +1,30 @@
-"""How fast one peer may make the gateway work."""
+"""Rate limits of peers: a token bucket that delays instead of refusing."""
 
 from __future__ import annotations
 
 import math
 from typing import Final
 
-#: A shorter pause costs more than what it holds up.
+#: Shorter delays are skipped: the timer would cost more than the work that it delays.
 LEAST_PAUSE_SECONDS: Final = 0.02
 
-#: Who was found flooding is not waited with again for so long.
+#: Duration of the ban on a peer that flooded.
 BAN_SECONDS: Final = 30.0
 
 
 class Pace:
-    """A token bucket: so many at once, and then so many per second.
+    """A token bucket for the messages of one peer.
 
-    What is above is not refused but waited with. A peer that floods is held
-    up by flow control, and one that merely had a lot to say loses nothing.
-    One that goes on above the pace is flooding: what waits for its turn has
-    to be taken from the connection all the same, and that others feel.
+    Messages above the rate are delayed, not refused: flow control then slows
+    the peer down, and a short burst loses nothing. A peer that stays above
+    the rate for longer than `patience` floods: gRPC still has to receive its
+    messages, and other peers would feel that.
 
     Args:
-        per_second: how many may come in the long run.
-        at_once: how many may come together after a pause.
-        patience: seconds above the pace without a break that are no flood yet.
-        longest_wait: seconds that anybody waits, however much was taken.
+        per_second: rate in the long run.
+        at_once: size of a burst after a pause.
+        patience: seconds above the rate, without a break, until it counts as a flood.
+        longest_wait: longest delay in seconds, whatever was taken.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Pace:
         self._per_second = per_second
         self._at_once = at_once
         self._patience = patience
-        self._most_owed = longest_wait * per_second
+        self._max_debt = longest_wait * per_second
         self._left = float(at_once)
         self._seen = 0.0
         self._above_since: float | None = None
         self._banned_until = -math.inf
 
     def spare(self, now: float) -> bool:
-        """Count one if it may come now; what may not is not counted either.
+        """Take a token if there is one; return False, and take none, otherwise.
 
         Args:
             now: seconds on a monotonic clock.
@@ -56,17 +56,17 @@ class Pace:
         return True
 
     def take(self, now: float, cost: float = 1.0) -> float:
-        """Count one.
+        """Take tokens for a message; the bucket may go into debt.
 
         Args:
             now: seconds on a monotonic clock.
-            cost: how many it is worth; less than 0 pays for others.
+            cost: tokens to take; a negative cost adds tokens.
 
         Returns:
-            Seconds to wait before it is looked at; 0 if there is no hurry.
+            Seconds by which the message must be delayed; 0 for no delay.
         """
         left = min(self._at_once, self._left + (now - self._seen) * self._per_second)
-        self._left = max(-self._most_owed, min(self._at_once, left - cost))
+        self._left = max(-self._max_debt, min(self._at_once, left - cost))
         self._seen = now
         if left >= self._at_once / 2:
             self._above_since = None
@@ -75,7 +75,7 @@ class Pace:
         return max(0.0, -self._left / self._per_second)
 
     def flooding(self, now: float) -> bool:
-        """Whether what was counted last was above the pace, and patience is at its end."""
+        """Return True if the last message was above the rate, and the peer exceeded `patience` or is banned."""
         if self._left >= 0 or self._above_since is None:
             return False
         if now - self._above_since >= self._patience:
@@ -83,23 +83,22 @@ class Pace:
         return now < self._banned_until
 
     def banned(self, now: float) -> float:
-        """Return the seconds for which one that was flooding has no patience to expect; 0 for all others."""
+        """Return the remaining seconds of the peer's ban; 0 without a ban."""
         return max(0.0, self._banned_until - now)
 
     def idle(self, now: float) -> bool:
-        """Whether it says no more than a new one."""
+        """Return True if the bucket is full and the peer not banned, as in a new `Pace`."""
         return self._left + (now - self._seen) * self._per_second >= self._at_once and not self.banned(now)
 
 
 class PaceTable:
-    """A pace for each of many peers.
+    """A `Pace` for each peer.
 
     Args:
-        per_second: of each peer.
-        at_once: of each peer.
-        patience: with each peer.
-        max_peers: how many are remembered before those that rest are
-            forgotten.
+        per_second: see `Pace`.
+        at_once: see `Pace`.
+        patience: see `Pace`.
+        max_peers: number of peers above which idle ones are forgotten.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class PaceTable:
         """Return the pace of a peer.
 
         Args:
-            peer: its name.
+            peer: name of the peer.
             now: seconds on a monotonic clock.
         """
         if peer not in self._paces and len(self._paces) >= self._max_peers:

@@ -1,4 +1,4 @@
-"""How many transfers, or commands, may run at once: in total, in a sandbox, and of one principal (RLY-9)."""
+"""Counts concurrent transfers (or commands), in total, per sandbox and per principal, and queues those above a limit (RLY-9)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openshell_files_protocol.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class TransferStatistics:
-    """What runs and waits now, and counts since the start."""
+    """Numbers of operations that run and wait now, and counts since the start."""
 
     active: int
     waiting: int
@@ -24,10 +24,10 @@ class TransferStatistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """Something that runs, or waits for its turn.
+    """One operation that runs, or waits for a slot.
 
     Attributes:
-        sandbox_id: where.
+        sandbox_id: sandbox of the operation.
         principal: the caller's key.
     """
 
@@ -36,33 +36,33 @@ class Ticket:
 
 
 def share_of(slots: int, share: float) -> int:
-    """Return how many of so many slots one principal may take; always one at least.
+    """Return how many of all slots one principal may take; at least one.
 
     Args:
-        slots: all of them.
-        share: part of them, above 0 and at most 1.
+        slots: number of all slots.
+        share: the principal's part of them, above 0 and at most 1.
     """
     return max(1, math.floor(slots * share))
 
 
 class TransferLimits:
-    """Counts what runs, and lets a few more wait for their turn.
+    """Counts running operations against the limits, and queues a bounded number above them.
 
-    Turns go round between the principals that wait, so that one with a
-    thousand calls does not keep another's single call waiting. Who waits has
-    met a bound, and is let in as soon as that bound is met no longer; so a
-    newcomer that finds a free slot overtakes nobody who could have taken it.
+    Free slots go round-robin to the principals that wait, so that a principal
+    with a thousand calls does not delay the single call of another. A call
+    waits because it met a limit, and gets a slot as soon as no limit stops it;
+    so a new call that finds a free slot overtakes no call that could have
+    taken it.
 
-    Upstream bounds only relays that wait to be claimed, so any number may
-    run; here those that run are bounded too.
+    Upstream limits only the relays that wait to be claimed.
 
     Args:
-        max_total: all sandboxes together.
-        max_per_sandbox: in one sandbox.
-        share: part of either bound that one principal may take.
-        max_waiting: all principals together; 0 refuses at once.
-        what: is counted, for people.
-        reason: of the refusals.
+        max_total: limit over all sandboxes.
+        max_per_sandbox: limit for one sandbox.
+        share: part of either limit that one principal may take.
+        max_waiting: limit on waiting operations of all principals; 0 refuses at once.
+        what: name of the operations in error messages.
+        reason: reason of the refusals.
     """
 
     def __init__(
@@ -88,24 +88,24 @@ class TransferLimits:
         self._in_sandbox: Counter[str] = Counter()
         self._of_principal: Counter[str] = Counter()
         self._of_principal_in_sandbox: Counter[tuple[str, str]] = Counter()
-        #: In the order of their turns.
+        #: Principals in the order of their turns, each with its waiting operations.
         self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self._total = self._waiting_total = self._started = self._refused = 0
 
     @property
     def most_of_one_principal(self) -> int:
-        """How many one principal may run at a time in one sandbox."""
+        """Slots that one principal may hold at once in one sandbox."""
         return self._max_of_principal_in_sandbox
 
     def ask(self, ticket: Ticket) -> bool:
         """Ask for a slot.
 
         Returns:
-            True if the ticket has it, and `end` must follow; False if it waits
-            until an `end` returns it, or `withdraw` is called.
+            True if the ticket has a slot; `end` must follow. False if it waits
+            until `end` of another ticket returns it, or `withdraw` is called.
 
         Raises:
-            TransferError: for the reason that was given, if as many wait as may.
+            TransferError: too many operations wait already.
         """
         met = self._bound_met(ticket)
         if met is None:
@@ -119,7 +119,7 @@ class TransferLimits:
         return False
 
     def withdraw(self, ticket: Ticket) -> TransferError:
-        """Let a ticket that waits wait no longer; returns the error for a caller that has waited long enough."""
+        """Remove a ticket from the queue; return the error for a caller whose wait timed out."""
         queue = self._waiting[ticket.principal]
         queue.remove(ticket)
         self._waiting_total -= 1
@@ -129,7 +129,7 @@ class TransferLimits:
         return self._error(self._bound_met(ticket) or f"the {self._what} before this one took all turns")
 
     def end(self, ticket: Ticket) -> list[Ticket]:
-        """Count one that ended, however it did; returns those that have a slot now."""
+        """Free the slot of an operation that ended; return the tickets that get a slot now."""
         pair = (ticket.principal, ticket.sandbox_id)
         for counter, key in (
             (self._in_sandbox, ticket.sandbox_id),
@@ -158,12 +158,12 @@ class TransferLimits:
         return TransferStatistics(self._total, self._waiting_total, self._started, self._refused)
 
     def _let_in(self) -> Iterator[Ticket]:
-        """Give slots that are free to those that wait, each principal in its turn."""
+        """Give free slots to waiting tickets, round-robin between their principals."""
         passed = 0
         while passed < len(self._waiting) and self._total < self._max_total:
             principal, queue = next(iter(self._waiting.items()))
             self._waiting.move_to_end(principal)
-            ticket = next((one for one in queue if self._bound_met(one) is None), None)
+            ticket = next((waiting for waiting in queue if self._bound_met(waiting) is None), None)
             if ticket is None:
                 passed += 1
                 continue
@@ -183,19 +183,19 @@ class TransferLimits:
         self._started += 1
 
     def _bound_met(self, ticket: Ticket) -> str | None:
-        """Say which bound keeps a ticket out; None if none does."""
+        """Return the message about the limit that stops a ticket; None if no limit does."""
         what = self._what
         if self._total >= self._max_total:
-            return f"{self._total} {what} are running on this gateway, as many as may"
+            return f"{self._total} {what} are running on this gateway, which is the limit"
         if self._in_sandbox[ticket.sandbox_id] >= self._max_per_sandbox:
-            return f"{self._max_per_sandbox} {what} are running in this sandbox, as many as may"
+            return f"{self._max_per_sandbox} {what} are running in this sandbox, which is the limit"
         if self._of_principal[ticket.principal] >= self._max_of_principal:
-            return (
-                f"{self._max_of_principal} {what} of this caller are running, as many as one caller may have"
-            )
+            return f"{self._max_of_principal} {what} of this caller are running, which is the limit for one caller"
         held = self._of_principal_in_sandbox[ticket.principal, ticket.sandbox_id]
         if held >= self._max_of_principal_in_sandbox:
-            return f"{held} {what} of this caller are running in this sandbox, as many as one caller may have"
+            return (
+                f"{held} {what} of this caller are running in this sandbox, which is the limit for one caller"
+            )
         return None
 
     def _error(self, message: str) -> TransferError:

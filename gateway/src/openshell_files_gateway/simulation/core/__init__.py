@@ -1,1 +1,1 @@
-"""Rules of the simulation: what requests may say, what records hold."""
+"""Rules of the simulation: checks of requests, records of sandboxes, pages of lists."""

@@ -15,7 +15,7 @@ from openshell_files_protocol.limits import MIB
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
 
-#: A page ends before it is larger; clients take messages of 4 MiB.
+#: Limit on the size of a page; clients receive messages up to 4 MiB.
 MAX_PAGE_BYTES: Final = 3 * MIB
 
 T = TypeVar("T")
@@ -23,10 +23,10 @@ Key = tuple[str, str]
 
 
 def parse_selector(selector: str) -> dict[str, str]:
-    """Return the labels that a selector demands.
+    """Return the labels that a selector requires.
 
     Args:
-        selector: `key=value` pairs with commas between; empty demands nothing.
+        selector: `key=value` pairs, separated by commas; empty requires none.
 
     Raises:
         TransferError: INVALID_REQUEST for anything else.
@@ -42,30 +42,30 @@ def parse_selector(selector: str) -> dict[str, str]:
 
 
 def matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether labels have everything that is demanded."""
+    """Return True if the labels include all wanted ones."""
     return all(labels.get(key) == value for key, value in wanted.items())
 
 
 def page(
     items: Sequence[T], key: Callable[[T], Key], weight: Callable[[T], int], *, size: int, token: str
 ) -> tuple[list[T], str]:
-    """Cut a page out of a sorted list.
+    """Return one page of a sorted list.
 
-    A page begins behind the last entry of the one before, so entries that
-    come and go between two calls neither repeat nor hide others.
+    A page starts after the last key of the page before, so entries that are
+    added or removed between two calls neither repeat nor hide others.
 
     Args:
-        items: sorted by key.
-        key: of an entry.
-        weight: of an entry in the answer, bytes.
-        size: entries wanted; 0 for the default.
-        token: as the page before gave it; empty for the first.
+        items: entries, sorted by key.
+        key: returns the key of an entry.
+        weight: returns the size of an entry in the answer, in bytes.
+        size: number of entries; 0 for the default.
+        token: token from the page before; empty for the first page.
 
     Returns:
-        The entries, and the token of the next page or nothing.
+        The entries, and the token of the next page; empty after the last.
 
     Raises:
-        TransferError: INVALID_REQUEST for a size or token that is none.
+        TransferError: INVALID_REQUEST for an invalid size or token.
     """
     if size < 0:
         raise invalid("page_size", "must not be negative")
@@ -95,4 +95,4 @@ def _decode(token: str) -> Key:
         case [str(workspace), str(name)]:
             return workspace, name
         case _:
-            raise invalid("page_token", "is not one that this method gave")
+            raise invalid("page_token", "is not a token of this method")

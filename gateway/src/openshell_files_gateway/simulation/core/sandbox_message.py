@@ -1,4 +1,4 @@
-"""A sandbox as callers see it, and how events change that."""
+"""The record of a sandbox as callers receive it, and its changes by events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _READY_CONDITION: Final = "Ready"
 
 
 def new_message(sandbox_id: str, name: str, workspace: str, now: float) -> sandboxes_pb2.Sandbox:
-    """Return a sandbox as callers see it when it has just been made."""
+    """Return the record of a new sandbox."""
     message = sandboxes_pb2.Sandbox()
     meta = message.metadata
     meta.id, meta.name, meta.workspace, meta.resource_version = sandbox_id, name, workspace, 1
@@ -23,8 +23,8 @@ def new_message(sandbox_id: str, name: str, workspace: str, now: float) -> sandb
     return message
 
 
-def say_unheeded(message: sandboxes_pb2.Sandbox, fields: list[str]) -> None:
-    """Have the sandbox say which of its creator's wishes have no effect here."""
+def add_ignored_fields(message: sandboxes_pb2.Sandbox, fields: list[str]) -> None:
+    """Add a condition that names the requested fields without effect in the simulation."""
     condition = message.status.conditions.add(
         type="SpecHeeded",
         status="False",
@@ -37,7 +37,7 @@ def say_unheeded(message: sandboxes_pb2.Sandbox, fields: list[str]) -> None:
 def changed_by(
     message: sandboxes_pb2.Sandbox, event: Event, why: str, now: float
 ) -> sandboxes_pb2.Sandbox | None:
-    """Return a sandbox after an event; None if the event changes nothing."""
+    """Return the record after an event; None if the event changes nothing."""
     phase = phases.after(message.status.phase, event)
     if phase is None:
         return None

@@ -1,4 +1,4 @@
-"""What a request about sandboxes and commands may say; upstream's limits."""
+"""Checks requests about sandboxes and commands, with upstream's limits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from openshell_files_protocol.pb.openshell.v1 import exec_pb2, sandboxes_pb2
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-#: Upstream's fields of CreateSandboxRequest that are not in our messages.
-_UNSERVED_WISHES: Final = {
+#: Upstream's fields of CreateSandboxRequest that this gateway does not support.
+_UNSUPPORTED_FIELDS: Final = {
     5: "await_main_process_attachment",
     6: "workload_template",
     9: "service_exposures",
 }
 
-#: Upstream's fields of SandboxSpec that are not in our messages.
-_UNHEEDED: Final = {
+#: Upstream's fields of SandboxSpec that this gateway ignores.
+_IGNORED_FIELDS: Final = {
     6: "template",
     7: "policy",
     8: "providers",
@@ -44,15 +44,15 @@ MAX_ARGUMENTS: Final = 1024
 MAX_VALUE_BYTES: Final = 32 * KIB
 MAX_WORKDIR_BYTES: Final = 4096
 MAX_COMMAND_BYTES: Final = 256 * KIB
-#: Every command's frame has it, beside the command and its input.
+#: Smaller than a frame, which also has the command and its input.
 MAX_ENVIRONMENT_BYTES: Final = 256 * KIB
-#: The longest duration that there is.
+#: Longest valid google.protobuf.Duration.
 _MAX_SECONDS: Final = 315_576_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxWish:
-    """What a caller wants a new sandbox to be."""
+class RequestedSandbox:
+    """The properties of a sandbox that a caller requests."""
 
     name: str
     workspace: str
@@ -62,22 +62,22 @@ class SandboxWish:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no sandbox can have.
+    """Check the name of a sandbox.
 
     Raises:
         TransferError: INVALID_REQUEST.
     """
     if not _NAME.fullmatch(name):
         raise invalid(
-            "name", "begins with a letter or digit and has letters, digits and ._- only, at most 253"
+            "name", "must start with a letter or digit, and have at most 253 letters, digits and ._-"
         )
 
 
 def workspace_of(scope: datamodel_pb2.WorkspaceSelector) -> str:
-    """Return the one workspace that a request is about.
+    """Return the workspace that a request selects.
 
     Raises:
-        TransferError: INVALID_REQUEST if it is about all.
+        TransferError: INVALID_REQUEST if it selects all workspaces.
     """
     if scope.WhichOneof("selection") == "all_workspaces":
         raise invalid("workspace_scope", "all_workspaces is for lists only; name a workspace")
@@ -85,7 +85,7 @@ def workspace_of(scope: datamodel_pb2.WorkspaceSelector) -> str:
 
 
 def check_request_id(request_id: str) -> None:
-    """Refuse an id that is no UUID in its 36 characters, or the zero one; empty is none.
+    """Check that a request id is empty or a UUID of 36 characters, and not the zero UUID.
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -93,15 +93,15 @@ def check_request_id(request_id: str) -> None:
     if not request_id:
         return
     try:
-        good = str(uuid.UUID(request_id)) == request_id.lower() and uuid.UUID(request_id).int != 0
+        valid = str(uuid.UUID(request_id)) == request_id.lower() and uuid.UUID(request_id).int != 0
     except ValueError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise invalid("request_id", "must be a UUID of 36 characters that is not zero, or empty")
 
 
 def check_labels(field: str, labels: Mapping[str, str]) -> None:
-    """Refuse more labels or annotations than a record should carry.
+    """Check the number and the size of labels or annotations.
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -114,7 +114,7 @@ def check_labels(field: str, labels: Mapping[str, str]) -> None:
 
 
 def check_creation(request: sandboxes_pb2.CreateSandboxRequest) -> None:
-    """Refuse a wish that cannot be fulfilled; in silence it would look fulfilled.
+    """Check a request for a new sandbox; unsupported fields are refused instead of ignored.
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -125,31 +125,31 @@ def check_creation(request: sandboxes_pb2.CreateSandboxRequest) -> None:
     check_labels("annotations", request.annotations)
     check_environment("spec.environment", request.spec.environment)
     for number in unknown_numbers(request):
-        field = _UNSERVED_WISHES.get(number, f"field {number}")
-        raise invalid(field, "this gateway cannot do that; leave it out")
+        field = _UNSUPPORTED_FIELDS.get(number, f"field {number}")
+        raise invalid(field, "is not supported by this gateway; leave it unset")
 
 
 def without_effect(spec: sandboxes_pb2.SandboxSpec) -> list[str]:
-    """Return the fields of a specification that a simulated sandbox does not heed."""
+    """Return the fields of a specification that have no effect in a simulated sandbox."""
     known = ["log_level"] if spec.log_level else []
-    return known + [_UNHEEDED.get(number, f"field {number}") for number in unknown_numbers(spec)]
+    return known + [_IGNORED_FIELDS.get(number, f"field {number}") for number in unknown_numbers(spec)]
 
 
 def unknown_numbers(message: Message) -> list[int]:
-    """Return the numbers of the fields that this gateway does not know, each once."""
+    """Return the numbers of the unknown fields of a message, each once."""
     fields = UnknownFieldSet(message)
     return sorted({fields[index].field_number for index in range(len(fields))})
 
 
 def check_environment(field: str, environment: Mapping[str, str]) -> None:
-    """Refuse variables that a process cannot have.
+    """Check environment variables.
 
     Raises:
         TransferError: INVALID_REQUEST.
     """
     for name, value in environment.items():
         if not _VARIABLE.fullmatch(name):
-            raise invalid(field, f"{name[:64]!r} is not a name of a variable")
+            raise invalid(field, f"{name[:64]!r} is not a valid name of a variable")
         if "\0" in value or "\n" in value or "\r" in value:
             raise invalid(field, f"the value of {name} has a line break or NUL")
         if len(value.encode()) > MAX_VALUE_BYTES:
@@ -159,7 +159,7 @@ def check_environment(field: str, environment: Mapping[str, str]) -> None:
 
 
 def check_command(request: exec_pb2.ExecSandboxRequest) -> None:
-    """Refuse a command that no process can be made of.
+    """Check a request for a command.
 
     Raises:
         TransferError: INVALID_REQUEST.
@@ -171,7 +171,8 @@ def check_command(request: exec_pb2.ExecSandboxRequest) -> None:
     sizes = [len(argument.encode()) for argument in request.command]
     if max(sizes) > MAX_VALUE_BYTES or sum(sizes) > MAX_COMMAND_BYTES:
         raise invalid(
-            "command", f"an argument may have {MAX_VALUE_BYTES} bytes, all together {MAX_COMMAND_BYTES}"
+            "command",
+            f"an argument may have {MAX_VALUE_BYTES} bytes, all arguments together {MAX_COMMAND_BYTES}",
         )
     if any("\0" in argument for argument in request.command):
         raise invalid("command", "an argument has a NUL")
@@ -179,7 +180,7 @@ def check_command(request: exec_pb2.ExecSandboxRequest) -> None:
     if len(workdir.encode()) > MAX_WORKDIR_BYTES or "\0" in workdir or "\n" in workdir or "\r" in workdir:
         raise invalid("workdir", f"has more than {MAX_WORKDIR_BYTES} bytes, a line break or NUL")
     if request.tty:
-        raise invalid("tty", "commands have no terminal here")
+        raise invalid("tty", "is not supported by this gateway")
     check_environment("environment", request.environment)
     timeout = request.execution_timeout
     if not (0 <= timeout.seconds <= _MAX_SECONDS and 0 <= timeout.nanos < 1_000_000_000):

@@ -1,7 +1,7 @@
-"""Sandboxes as directories, and their supervisors as processes of this machine.
+"""Runs sandboxes: each is a directory and a supervisor process on this machine, started here.
 
-A supervisor outlives its gateway: transfers may be resumed at once by the next
-one, which finds the process again.
+A supervisor outlives its gateway. The next gateway finds the process, so
+uploads can be resumed at once.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from openshell_files_gateway.simulation.processes.tree_removal import remove_tre
 
 log = structlog.get_logger("openshell_files_gateway.compute")
 
-#: How long a supervisor may take to stop before it is killed.
+#: Time for a supervisor to stop before it is killed.
 STOP_SECONDS: Final = 15.0
 
-#: Between the death of a supervisor and its restart: the first, the longest.
+#: Delay between the end of a supervisor and its restart: the first, the longest.
 RESTART_SECONDS: Final = 0.2
 _MAX_RESTART_SECONDS: Final = 30.0
-#: One that ran for so long is not failing at its start.
+#: Run time after which the end of a supervisor does not count as a failed start.
 _STABLE_SECONDS: Final = 10.0
-#: So many failures at the start, one after the other, and it is given up.
+#: Consecutive failed starts after which the driver stops restarting a supervisor.
 MAX_FAILURES: Final = 5
 
-#: Between two looks at the size of a log.
+#: Interval between two checks of a log's size.
 _LOG_SECONDS: Final = 60.0
 
-#: All that supervisors get of the gateway's environment, which may hold secrets.
+#: Environment variables that supervisors inherit; others may hold the gateway's secrets.
 _PASSED_ON: Final = frozenset(
     {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 )
 
-#: By its value the supervisor of a sandbox is found again.
+#: Option whose value identifies the supervisor of a sandbox in the process table.
 _MARK: Final = "--token-file"
 
 
@@ -60,19 +60,20 @@ class TokenIssuer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
-    """How supervisors are started.
+    """Options of all supervisors.
 
     Attributes:
-        directory: for one directory per sandbox.
-        command: the supervisor's program and what comes before its options.
-        arguments: further options for every supervisor.
-        tls_ca: the authority of the gateway's certificate; None without TLS.
-        owner: user and group of the sandboxes' files; a supervisor that root
-            starts becomes the owner of its root. None for this process's own.
-        lifeline: a descriptor that the supervisors get as standard input, and
-            whose end stops them; None if they go on without their gateway.
-        stop_seconds: how long a supervisor may take to stop.
-        restart_seconds: between its first death and its restart.
+        directory: directory that has one subdirectory per sandbox.
+        command: the supervisor's program, with arguments before its options.
+        arguments: additional options of every supervisor.
+        tls_ca: file with the authority of the gateway's certificate; None without TLS.
+        owner: user and group id of the sandboxes' files; a supervisor that
+            root starts switches to the owner of its root directory. None for
+            this process's own ids.
+        lifeline: descriptor that the supervisors get as standard input, and
+            whose end stops them; None if they outlive their gateway.
+        stop_seconds: time for a supervisor to stop before it is killed.
+        restart_seconds: delay of the first restart.
     """
 
     directory: Path
@@ -86,55 +87,55 @@ class ProcessOptions:
 
 
 class ProcessDriver:
-    """Runs supervisors as processes.
+    """Starts, restarts and stops the supervisor processes of sandboxes.
 
     Args:
-        options: how.
-        tokens: signs their tokens.
-        on_failure: told, with a sandbox id and a reason, when a supervisor is
-            given up.
+        options: options of all supervisors.
+        tokens: signs the supervisors' tokens.
+        on_failure: called with a sandbox's id and a reason when its supervisor
+            is not restarted any more.
     """
 
     def __init__(
         self, options: ProcessOptions, tokens: TokenIssuer, on_failure: Callable[[str, str], None]
     ) -> None:
         self._options = options
-        # The same, whatever link the operator came by: supervisors are found by it.
+        # Resolved, because supervisors are found by this path, whichever link the operator uses.
         self._directory = options.directory.resolve()
         self._tokens = tokens
         self._on_failure = on_failure
         self._endpoint = ""
         self._tasks = BackgroundTasks()
         self._watches: dict[str, asyncio.Task[None]] = {}
-        #: What is watched. The process table shows a new process only a
-        #: moment after its start.
+        #: The watched processes. A new process appears in the process table
+        #: only a moment after its start.
         self._held: dict[str, HeldProcess] = {}
 
     def listen_at(self, endpoint: str) -> None:
-        """Learn where supervisors reach the gateway; before any is started."""
+        """Set the address at which supervisors reach the gateway. Call it before `start`."""
         self._endpoint = endpoint
 
     def home(self, sandbox_id: str) -> SandboxHome:
-        """Return the directory of a sandbox."""
+        """Return the files of a sandbox."""
         return SandboxHome(self._directory / sandbox_id, self._options.owner)
 
     async def start(self, sandbox_id: str) -> None:
-        """Make what is missing of a sandbox, and have its supervisor run.
+        """Create the missing files of a sandbox, and start its supervisor.
 
-        A supervisor that runs already is taken over, unless it was started
-        with other options than it would get now.
+        A running supervisor is taken over, unless its options differ from the
+        current ones; then it is replaced.
 
         Raises:
-            OSError: it cannot be made or started.
+            OSError: a file cannot be created, or the process cannot be started.
         """
         watch = self._watches.get(sandbox_id)
         if watch is not None and not watch.done():
             return
-        process = await self._have_run(sandbox_id)
+        process = await self._find_or_start(sandbox_id)
         self._watches[sandbox_id] = self._tasks.start(self._watch(sandbox_id, process), f"watch {sandbox_id}")
 
     async def stop(self, sandbox_id: str) -> None:
-        """End a sandbox's supervisor and wait until it is gone; its files stay."""
+        """Stop a sandbox's supervisor and wait for its end; the files stay."""
         watch = self._watches.pop(sandbox_id, None)
         if watch is not None:
             await cancel(watch)
@@ -145,19 +146,19 @@ class ProcessDriver:
             await self._end(process)
 
     async def remove(self, sandbox_id: str) -> None:
-        """End a sandbox's supervisor and remove everything of the sandbox.
+        """Stop a sandbox's supervisor and remove all files of the sandbox.
 
         Raises:
-            OSError: something could not be removed.
+            OSError: a file could not be removed.
         """
         await self.stop(sandbox_id)
         await in_thread(partial(remove_tree, self.home(sandbox_id).path))
 
     async def aclose(self, *, stop: bool) -> None:
-        """Watch no more.
+        """Stop watching the supervisors.
 
         Args:
-            stop: end the supervisors too.
+            stop: stop the supervisors as well.
         """
         await self._tasks.end()
         if stop:
@@ -167,14 +168,14 @@ class ProcessDriver:
             process.close()
         self._held.clear()
 
-    async def _have_run(self, sandbox_id: str) -> HeldProcess:
-        """Return the supervisor that runs, whoever started it, or a new one."""
+    async def _find_or_start(self, sandbox_id: str) -> HeldProcess:
+        """Return the running supervisor of a sandbox, even if an earlier gateway started it, or start one."""
         home, token = self.home(sandbox_id), self._tokens.mint(sandbox_id)[0]
         command = self._command(sandbox_id)
         while (found := await in_thread(partial(self._find, sandbox_id))) is not None:
             if found.was_started_by(command):
-                log.info("supervisor found again", sandbox_id=sandbox_id, pid=found.pid)
-                # Its own may have expired, or be of another key.
+                log.info("supervisor taken over", sandbox_id=sandbox_id, pid=found.pid)
+                # Its token may have expired, or be signed with another key.
                 try:
                     await in_thread(partial(home.replace_token, token))
                 except OSError as error:
@@ -184,11 +185,11 @@ class ProcessDriver:
                     raise
                 self._held[sandbox_id] = found
                 return found
-            log.info("supervisor has other options now", sandbox_id=sandbox_id, pid=found.pid)
+            log.info("supervisor replaced because its options changed", sandbox_id=sandbox_id, pid=found.pid)
             await self._end(found)
         await in_thread(partial(home.lay_out, token))
-        # Without a pause: cancelled, there is a process that is held, or none.
-        process = self._held[sandbox_id] = self._spawn(sandbox_id, command)
+        # No await in between: a cancellation leaves a process in `_held`, or none.
+        process = self._held[sandbox_id] = self._start_process(sandbox_id, command)
         return process
 
     def _find(self, sandbox_id: str) -> HeldProcess | None:
@@ -215,10 +216,10 @@ class ProcessDriver:
             command += ["--exit-on-stdin-close"]
         return command
 
-    def _spawn(self, sandbox_id: str, command: Sequence[str]) -> HeldProcess:
+    def _start_process(self, sandbox_id: str, command: Sequence[str]) -> HeldProcess:
         lifeline = self._options.lifeline
         with self.home(sandbox_id).log.open("ab") as errors:
-            # Not by asyncio, which kills the processes of a loop that is gone.
+            # Not with asyncio, which kills its processes when the loop ends.
             child = subprocess.Popen(  # noqa: S603 - our own program, no shell
                 command,
                 stdin=subprocess.DEVNULL if lifeline is None else lifeline,
@@ -228,42 +229,44 @@ class ProcessDriver:
                 start_new_session=True,
             )
         process = HeldProcess(child.pid)
-        # It may go on when this process ends; Popen would complain of that.
+        # It may outlive this process; without a return code, Popen would warn about that.
         child.returncode = 0
         log.info("supervisor started", sandbox_id=sandbox_id, pid=process.pid)
         return process
 
     async def _watch(self, sandbox_id: str, process: HeldProcess) -> None:
-        """Start the supervisor again whenever it ends."""
+        """Restart the supervisor whenever it ends, until it fails too often."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
             began = loop.time()
-            await self._attend(sandbox_id, process)
+            await self._wait_for_end(sandbox_id, process)
             del self._held[sandbox_id]
             process.close()
             failures = 0 if loop.time() - began >= _STABLE_SECONDS else failures + 1
             log.warning("supervisor ended", sandbox_id=sandbox_id, pid=process.pid, failures=failures)
             if failures >= MAX_FAILURES:
-                self._give_up(sandbox_id, f"The supervisor ended {failures} times right after its start")
+                self._report_failure(
+                    sandbox_id, f"The supervisor ended {failures} times right after its start"
+                )
                 return
             delay = self._options.restart_seconds * 2 ** max(0, failures - 1)
             await asyncio.sleep(min(_MAX_RESTART_SECONDS, delay))
             try:
-                process = await self._have_run(sandbox_id)
+                process = await self._find_or_start(sandbox_id)
             except OSError as error:
-                self._give_up(sandbox_id, f"The supervisor cannot be started again: {error}")
+                self._report_failure(sandbox_id, f"The supervisor cannot be restarted: {error}")
                 return
 
-    async def _attend(self, sandbox_id: str, process: HeldProcess) -> None:
-        """Wait until a supervisor ends, and keep its log within bounds meanwhile."""
+    async def _wait_for_end(self, sandbox_id: str, process: HeldProcess) -> None:
+        """Wait for the end of a supervisor, and limit the size of its log meanwhile."""
         async with TaskScope() as tasks:
             ended = tasks.start(process.wait(), f"end of {process.pid}")
             while not (await asyncio.wait({ended}, timeout=_LOG_SECONDS))[0]:
                 await in_thread(self.home(sandbox_id).bound_log)
             ended.result()
 
-    def _give_up(self, sandbox_id: str, why: str) -> None:
+    def _report_failure(self, sandbox_id: str, why: str) -> None:
         self._on_failure(sandbox_id, f"{why}; see {self.home(sandbox_id).log}")
 
     async def _end(self, process: HeldProcess) -> None:

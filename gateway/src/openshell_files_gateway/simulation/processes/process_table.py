@@ -1,7 +1,7 @@
-"""Finds the supervisors that an earlier gateway started.
+"""Finds the supervisors that an earlier gateway started, in the kernel's process table.
 
-They are looked for in the kernel's process table and not in files of pids: a
-file is wrong as soon as its writer dies at the wrong moment.
+A file of process ids would become wrong when its writer dies at the wrong
+moment.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _PROC: Final = Path("/proc")
 
 
 def pids_with_option(option: str, value: str) -> list[int]:
-    """Return the processes of this user that were started with an option.
+    """Return the processes of this user whose command line has an option with that value.
 
-    A child that has not become another program yet looks like its parent; it
-    is left out. Processes of other users can call themselves anything and are
-    left out too, unless this is root, whose supervisors become other users.
+    A child between fork and exec has its parent's command line; it is left
+    out. Processes of other users can fake their command line and are left out,
+    too, unless this process is root, whose supervisors run as other users.
     """
     found = {
         int(entry.name): _parent(entry)
@@ -37,7 +37,7 @@ def _arguments(process: Path) -> list[bytes]:
     try:
         return (process / "cmdline").read_bytes().split(b"\0")[:-1]
     except OSError:
-        # Gone, or somebody else's.
+        # The process has ended, or is another user's.
         return []
 
 
@@ -55,20 +55,19 @@ def _is_ours(process: Path) -> bool:
 
 def _parent(process: Path) -> int:
     try:
-        # The name of the program, in brackets, can hold anything.
+        # The program's name, in brackets, may contain any character.
         return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return 0
 
 
 class HeldProcess:
-    """A process, a child of this one or not.
+    """A reference to a process, which need not be a child of this one. Close it after use.
 
-    Held by a descriptor, so that a new process with an old number is never
-    taken for it. Close it after use.
+    It has a pidfd, so a later process with the same id is never taken for it.
 
     Raises:
-        ProcessLookupError: it is gone.
+        ProcessLookupError: the process has ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -76,24 +75,24 @@ class HeldProcess:
         self._fd = os.pidfd_open(pid)
 
     def has_option(self, option: str, value: str) -> bool:
-        """Whether it is still the process that was found by this option."""
+        """Return True if its command line has the option with that value."""
         return _has_option(_arguments(_PROC / str(self.pid)), option, value)
 
     def was_started_by(self, command: Sequence[str]) -> bool:
-        """Whether its command line is this one; an interpreter may stand before it."""
+        """Return True if its command line is this one, with or without an interpreter in front."""
         arguments = _arguments(_PROC / str(self.pid))
         return arguments[-len(command) :] == [os.fsencode(argument) for argument in command]
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; nothing if it is gone."""
+        """Send a signal; do nothing if the process has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, number)
 
     async def wait(self) -> None:
-        """Wait until it has ended."""
+        """Wait for the end of the process."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        # Several may wait; each needs a descriptor of its own in the loop.
+        # The loop allows one reader per descriptor, and several tasks may wait.
         fd = os.dup(self._fd)
         loop.add_reader(fd, ended.set)
         try:
@@ -104,7 +103,7 @@ class HeldProcess:
             os.close(fd)
 
     def close(self) -> None:
-        """Forget it; more than once is fine."""
+        """Close the pidfd; idempotent."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             _reap(fd)
@@ -112,6 +111,6 @@ class HeldProcess:
 
 
 def _reap(fd: int) -> None:
-    """Let a child that has ended go; whose child it is does not matter."""
+    """Reap an ended child; do nothing for a process that is not a child."""
     with suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)

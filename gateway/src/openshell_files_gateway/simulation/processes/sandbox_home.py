@@ -1,4 +1,4 @@
-"""The directory of a sandbox: its root, and the supervisor's state, token and log."""
+"""The directory of a sandbox: its root directory, and the supervisor's state, token and log."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import structlog
 
 log = structlog.get_logger("openshell_files_gateway.compute")
 
-#: What a sandbox has at the start; relative paths begin in the first.
+#: Directories of a new sandbox; relative paths start in the first.
 SKELETON: Final = ("sandbox", "tmp", "home", "etc", "var/lib")
 WORKDIR: Final = "/sandbox"
 
-#: A supervisor's log is cut when it is larger; one older part is kept.
+#: Size at which a supervisor's log is truncated; one older part is kept.
 MAX_LOG_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxHome:
-    """Where everything of a sandbox is.
+    """The paths of a sandbox's files.
 
     Attributes:
-        path: for its owner only, since others have no business in a sandbox.
-        owner: user and group of everything in it; None for this process's own.
+        path: directory of the sandbox, accessible to its owner only.
+        owner: user and group id of its files; None for this process's own.
     """
 
     path: Path
@@ -35,12 +35,12 @@ class SandboxHome:
 
     @property
     def root(self) -> Path:
-        """The sandbox's `/`."""
+        """Directory that is the sandbox's `/`."""
         return self.path / "root"
 
     @property
     def state(self) -> Path:
-        """Where the supervisor remembers uploads."""
+        """Directory of the supervisor's state, for example its uploads."""
         return self.path / "state"
 
     @property
@@ -50,17 +50,17 @@ class SandboxHome:
 
     @property
     def log(self) -> Path:
-        """What the supervisor says."""
+        """The supervisor's log file."""
         return self.path / "supervisor.log"
 
     def lay_out(self, token: str) -> None:
-        """Make what is missing.
+        """Create all missing files and directories.
 
         Args:
-            token: takes the place of the one there is.
+            token: token that replaces the current one.
 
         Raises:
-            OSError: something cannot be made.
+            OSError: a file or directory cannot be created.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for place, mode in ((self.path, 0o700), (self.root, 0o777), (self.state, 0o700)):
@@ -68,17 +68,17 @@ class SandboxHome:
                 place.mkdir(mode=mode)
                 self._give(place)
         for directory in SKELETON:
-            # What is there instead, its inhabitants put there.
+            # A file in place of a directory was put there by the sandbox's commands, which may do so.
             with suppress(OSError):
                 _make_inside(self.root, directory, self.owner)
         self.replace_token(token)
         self.bound_log()
 
     def replace_token(self, token: str) -> None:
-        """Write a new token; whoever reads the file sees the old one or the new.
+        """Replace the token atomically.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         fresh = self.path / "token.new"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -93,10 +93,10 @@ class SandboxHome:
             os.chown(place, *self.owner, follow_symlinks=False)
 
     def bound_log(self) -> None:
-        """Keep the log from growing for ever.
+        """Truncate the log if it is too large.
 
-        The supervisor holds the file open and appends, so it is copied and
-        cut; what is written meanwhile is lost.
+        The supervisor has the file open and appends, so the log is copied and
+        truncated; lines that are written in between are lost.
         """
         try:
             if self.log.stat().st_size > MAX_LOG_BYTES:
@@ -105,11 +105,11 @@ class SandboxHome:
         except FileNotFoundError:
             pass
         except OSError as error:
-            log.warning("supervisor's log cannot be cut", file=str(self.log), reason=str(error))
+            log.warning("supervisor's log cannot be truncated", file=str(self.log), reason=str(error))
 
 
 def _make_inside(root: Path, directory: str, owner: tuple[int, int] | None) -> None:
-    """Make a directory below the root, through no link: it could lead out of the sandbox."""
+    """Create a directory below the root without following links, which could lead out of the sandbox."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     here = os.open(root, flags)
     try:

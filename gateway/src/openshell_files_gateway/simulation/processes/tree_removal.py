@@ -1,8 +1,8 @@
-"""Removes the directory of a sandbox, whatever its inhabitants left there.
+"""Removes the directory of a sandbox, even if its commands made that hard.
 
-They choose names, permissions and depth. So nothing is done by path, no link
-is followed, and neither the stack nor the number of open files grows with the
-depth of the tree: subdirectories are moved up to the top one by one.
+Commands choose names, permissions and depth. So no step uses a path or follows
+a link, and neither the stack nor the number of open files grows with the depth
+of the tree: subdirectories are moved to the top one by one.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
-#: Entries that are looked at in one go, so that a directory of millions needs
-#: no list of millions.
+#: Entries per step, so that a directory with millions of entries needs no list
+#: of millions.
 _BATCH: Final = 4096
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory and everything in it; nothing if it is gone.
+    """Remove a directory with all of its content; do nothing if it does not exist.
 
     Args:
-        path: a directory; a link to one is refused.
+        path: a directory, not a link to one.
 
     Raises:
-        OSError: something cannot be removed, a mount point for one.
+        OSError: an entry cannot be removed, for example a mount point.
     """
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -70,7 +70,7 @@ def _flatten(directory: int, top: int, fresh: Iterator[str]) -> None:
     while entries := _entries(directory):
         for name, is_directory in entries:
             if is_directory:
-                # To be moved, a directory itself must be writable.
+                # Moving a directory requires write permission on the directory itself.
                 os.close(_enter(name, directory))
                 os.rename(name, next(fresh), src_dir_fd=directory, dst_dir_fd=top)
             else:
@@ -83,7 +83,7 @@ def _entries(directory: int) -> list[tuple[str, bool]]:
 
 
 def _enter(name: str, parent: int) -> int:
-    """Open a directory and never a link, also one whose owner took permissions away."""
+    """Open a directory without following links, even if its permissions forbid it."""
     # O_PATH needs no permission on the directory itself.
     found = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:

@@ -1,7 +1,7 @@
-"""Over how many streams one upload may travel: the rules, and what all uploads share (LAN-1).
+"""Limits on lanes: how many one upload may have, and all uploads together (LAN-1).
 
-A stream has a window, and the window of a stream that nobody reads is memory
-of the gateway. So streams beyond an upload's first, its lanes, are counted.
+Each lane has an HTTP/2 window, and data that waits in a window takes memory of
+the gateway. So the number of lanes is limited.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.server.core.transfer_limits import share_of
 
-#: Streams of one upload, the first included: eight windows of 4 MiB hold two
-#: and a half times what 100 ms of 1 Gbit/s do.
+#: Limit on the streams of one upload, the first included: eight windows of 4 MiB
+#: hold two and a half times the content of 100 ms at 1 Gbit/s.
 MOST_LANES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStatistics:
-    """Streams beyond the first that uploads have now, those that wait for their upload, and refused uploads."""
+    """Numbers of lanes that uploads have, of lanes that wait for their upload, and of refusals."""
 
     taken: int
     waiting: int
@@ -31,12 +31,12 @@ class LaneStatistics:
 
 
 class LaneBudget:
-    """Counts the streams beyond the first of all uploads together.
+    """Counts the lanes of all uploads.
 
-    One principal may have a share of them, but always those of one upload.
+    One principal may have a share of them, but always enough for one upload.
 
     Args:
-        max_total: as many there may be; 0 for none.
+        max_total: limit on lanes; 0 refuses all lanes.
         share: part of them that one principal may have, above 0 and at most 1.
     """
 
@@ -49,19 +49,23 @@ class LaneBudget:
 
     @property
     def most_streams(self) -> int:
-        """Over how many streams an upload may travel if enough are free, the first included."""
+        """Streams that one upload may have, the first included, while enough lanes are free."""
         return 1 + min(MOST_LANES - 1, self._max_of_principal)
 
     def offer(self, principal: str) -> int:
-        """Return over how many streams one more upload of a principal may travel now, the first included."""
+        """Return how many streams another upload of a principal may have now, the first included."""
         free = min(self._max_total - self._taken, self._max_of_principal - self._of_principal[principal])
         return 1 + min(MOST_LANES - 1, free)
 
     def take(self, lanes: int, principal: str) -> None:
-        """Count an upload over so many streams; `give_back` must follow.
+        """Take the lanes of an upload; `give_back` must follow.
+
+        Args:
+            lanes: number of the upload's streams, the first included.
+            principal: the caller's key.
 
         Raises:
-            TransferError: TOO_MANY_LANES if so many are not free.
+            TransferError: TOO_MANY_LANES if fewer are free.
         """
         if lanes > (offer := self.offer(principal)):
             self._refused += 1
@@ -74,31 +78,31 @@ class LaneBudget:
         self._of_principal[principal] += lanes - 1
 
     def give_back(self, lanes: int, principal: str) -> None:
-        """Count the end of an upload over so many streams."""
+        """Free the lanes of an upload; arguments as for `take`."""
         self._taken -= lanes - 1
         _subtract(self._of_principal, principal, lanes - 1)
 
     def wait(self, principal: str) -> None:
-        """Count a stream that has come before its upload; `wait_no_more` must follow.
+        """Count a lane that arrived before its upload; `wait_no_more` must follow.
 
-        A principal has a waiting room of its own, as large as its share. All
-        rooms together hold twice as many streams as there may be.
+        As many lanes of one principal may wait as it may have, and twice the
+        limit on lanes in total.
 
         Raises:
-            TransferError: TOO_MANY_LANES if as many wait as there may be.
+            TransferError: TOO_MANY_LANES if too many lanes wait.
         """
         own = self._waiting_of_principal[principal]
         if own >= self._max_of_principal or self._waiting >= 2 * self._max_total:
             self._refused += 1
             raise TransferError(
                 Reason.TOO_MANY_LANES,
-                f"{self._waiting} streams are waiting for their upload, {own} of them this caller's: as many as may",
+                f"{self._waiting} streams are waiting for their upload, {own} of them this caller's, which is the limit",
             )
         self._waiting += 1
         self._waiting_of_principal[principal] += 1
 
     def wait_no_more(self, principal: str) -> None:
-        """Count the end of a stream's waiting."""
+        """Count a lane that no longer waits."""
         self._waiting -= 1
         _subtract(self._waiting_of_principal, principal, 1)
 
@@ -114,17 +118,18 @@ def _subtract(counter: Counter[str], key: str, count: int) -> None:
 
 
 def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:
-    """Return over how many streams an upload wants to travel.
+    """Return how many streams an upload asks for.
 
     Raises:
-        TransferError: INVALID_REQUEST if it must not travel over more than
-            one, or names more than any upload may have.
+        TransferError: INVALID_REQUEST if it asks for lanes without an explicit
+            finish or an upload id, or for more streams than any upload may have.
     """
     if metadata.lanes <= 1:
         return 1
     if metadata.lanes > MOST_LANES:
         raise invalid(
-            "metadata.lanes", f"at most {MOST_LANES}, and never more than the capability `lanes` says"
+            "metadata.lanes",
+            f"must be at most {MOST_LANES}, and at most `max_lanes` of the capability `lanes`",
         )
     if not metadata.explicit_finish:
         raise invalid("metadata.explicit_finish", "must be set if the upload has lanes")
@@ -134,7 +139,7 @@ def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:
 
 
 def check_lane(lane: file_options_pb2.UploadLane) -> None:
-    """Check what can be checked of a further stream before its upload is known.
+    """Check the first message of a lane, as far as possible without its upload.
 
     Raises:
         TransferError: INVALID_REQUEST.

@@ -1,4 +1,4 @@
-"""How long an upload's caller may wait for its source (WAI-2)."""
+"""Limits the pauses of an upload's caller, in which it sends only `waiting` (WAI-2)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-#: A longer message carries content. Only a short one is worth a parser's look.
+#: Size above which a message carries content and need not be parsed.
 _LONGEST: Final = 64
 
 
 class Pauses:
-    """Is shown each message of one upload, and bounds the time in which `waiting` is all that comes.
+    """Checks each message of one upload for pauses.
 
     Args:
-        most_seconds: how long that may go on; 0 if no caller may send `waiting`.
+        most_seconds: longest pause; 0 if callers may not send `waiting`.
     """
 
     def __init__(self, most_seconds: float) -> None:
@@ -25,14 +25,14 @@ class Pauses:
         self._since: float | None = None
 
     def check(self, message: bytes, now: float) -> None:
-        """Take the next message.
+        """Check the next message.
 
         Args:
             message: a serialized UploadFileRequest.
-            now: in seconds, of a clock that never goes back.
+            now: seconds on a monotonic clock.
 
         Raises:
-            TransferError: TRANSFER_IDLE: the pause has become too long.
+            TransferError: TRANSFER_IDLE if the pause is too long.
         """
         if not is_waiting(message):
             self._since = None
@@ -48,7 +48,7 @@ class Pauses:
 
 
 def is_waiting(message: bytes) -> bool:
-    """Return whether a message says nothing but `waiting`; one that cannot be parsed is the agent's to refuse."""
+    """Return True if a message is `waiting`. The agent refuses messages that cannot be parsed."""
     if len(message) > _LONGEST:
         return False
     try:

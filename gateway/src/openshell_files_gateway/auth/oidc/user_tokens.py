@@ -1,4 +1,4 @@
-"""Users' tokens, verified against the issuer's published keys (AUT-2)."""
+"""Verifies users' tokens with the issuer's published keys (AUT-2)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from openshell_files_gateway.auth.verified_tokens import VerifiedToken, Verified
 from openshell_files_gateway.config.tables import OidcSettings
 
 
-class OidcVerifier:
-    """Makes a user of a token.
+class UserTokenVerifier:
+    """Verifies a user's token and returns the user.
 
     Args:
-        settings: the issuer and what its tokens must say.
-        jwks: the issuer's keys.
+        settings: the issuer, and the values that its tokens must have.
+        jwks: cache of the issuer's keys.
         clock: Unix time in seconds.
-        verified: memory of tokens that were verified.
+        verified: cache of verified tokens.
     """
 
     def __init__(
@@ -44,20 +44,18 @@ class OidcVerifier:
         self._rules = ClaimRules(settings.issuer, settings.audience, settings.leeway)
 
     async def verify(self, token: str) -> User:
-        """Verify a token and return whose it is.
-
-        Form comes first, then the key, the signature and the claims.
+        """Verify a token and return its user: form, key, signature and claims, in this order.
 
         Raises:
-            TransferError: the check that failed, without any part of the
-                token: TOKEN_MALFORMED, TOKEN_BAD_ALGORITHM, TOKEN_UNKNOWN_KEY,
+            TransferError: the reason of the failed check, without any part of
+                the token: TOKEN_MALFORMED, TOKEN_BAD_ALGORITHM, TOKEN_UNKNOWN_KEY,
                 TOKEN_BAD_SIGNATURE, TOKEN_WRONG_ISSUER, TOKEN_WRONG_AUDIENCE,
                 TOKEN_EXPIRED, TOKEN_NOT_YET_VALID or TOKEN_CLAIM_INVALID; or
                 ISSUER_UNAVAILABLE if no check was possible.
         """
         remembered = self._verified.find(token, self._clock())
         if remembered is not None:
-            # Also refreshes the keys when they are due.
+            # `find` also starts a refresh of the keys when it is due.
             if await self._jwks.find(remembered.key.key_id) == remembered.key:
                 return remembered.principal
             self._verified.forget(token)
