@@ -75,6 +75,7 @@ def test_every_method_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(connect: Connect, gateway: RfcGateway, local: Path, method: str) -> None:
+    """RFC-8: no stream reaches the gateway."""
     call, lacks = METHODS[method]
     with pytest.raises(Unsupported, match=lacks) as caught:
         call(connect(), local)
@@ -83,7 +84,7 @@ def test_methods(connect: Connect, gateway: RfcGateway, local: Path, method: str
 
 
 def test_after_a_connection_exists(connect: Connect, gateway: RfcGateway, local: Path) -> None:
-    """WriteFile is then the first question; its refusal sends no stream either."""
+    """RFC-8: WriteFile is then the first question; its refusal sends no stream either."""
     files = connect()
     for _ in range(2):
         with pytest.raises(Unsupported):
