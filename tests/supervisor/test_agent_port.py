@@ -206,7 +206,7 @@ async def test_a_peer_that_says_nothing(port: int, monkeypatch: pytest.MonkeyPat
 
 async def test_strangers_are_bounded(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody keeps the gateway out by opening connections and saying nothing."""
-    monkeypatch.setattr(agent_port, "MAX_STRANGERS", 2)
+    monkeypatch.setattr(agent_port, "MAX_HANDSHAKES", 2)
     async with client_of(port) as one, client_of(port) as two:
         await one.challenge()
         await two.challenge()

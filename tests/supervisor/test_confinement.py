@@ -115,9 +115,9 @@ def test_a_kernel_without_landlock(places: SandboxPlaces) -> None:
     """The rest holds, and it is said; `--confine required` fails."""
     found = probe(places, f"read:{places.token}", mode="old-kernel-auto")
     confinement = found["confinement"]
-    assert (confinement["landlock"], confinement["landlock_reason"]) == (0, "the kernel has none")
+    assert (confinement["landlock"], confinement["landlock_reason"]) == (0, "the kernel has no Landlock")
     assert confinement["no_new_privs"] is True
-    with pytest.raises(AssertionError, match="Landlock: the kernel has none"):
+    with pytest.raises(AssertionError, match="Landlock: the kernel has no Landlock"):
         probe(places, mode="old-kernel-required")
 
 

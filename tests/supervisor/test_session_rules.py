@@ -340,7 +340,7 @@ async def test_a_silent_gateway(
     monkeypatch.setattr(heartbeats, "UNANNOUNCED_SECONDS", 0.05)
     await connection.gateway.accepted_session(heartbeat_seconds=0)
     await connection.gateway.accepted_session()
-    assert events(log, "session failed")[0]["reason"] == "the gateway fell silent"
+    assert events(log, "session failed")[0]["reason"] == "the gateway sent nothing for too long"
 
 
 async def test_no_answer_to_the_hello(

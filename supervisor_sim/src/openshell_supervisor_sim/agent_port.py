@@ -1,7 +1,7 @@
-"""The file agent behind a loopback port, where a `tcp` target reaches it (FRM-8).
+"""The agent port: serves the file agent on a loopback port, which a relay's `tcp` target reaches (FRM-8).
 
-For a sandbox whose supervisor knows nothing of files. What comes in through
-the port is the same byte stream as in a relay, after a handshake.
+It is for a sandbox whose supervisor has no file target. After a handshake, the connection carries
+the same bytes as a relay.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from openshell_supervisor_sim.agent.streams import ByteStream, error_message
 
 log = structlog.get_logger("openshell_supervisor_sim.agent_port")
 
-#: How long a peer may take to prove itself.
+#: Timeout of the handshake.
 HANDSHAKE_SECONDS: Final = 5.0
 
-#: How long a peer may take to read the end and close.
+#: Timeout until the peer has read the end and closed.
 _CLOSING_SECONDS: Final = 5.0
 
-#: Peers that have not proved anything yet. More are turned away.
-MAX_STRANGERS: Final = 32
+#: Most connections in the handshake. Further ones are closed at once.
+MAX_HANDSHAKES: Final = 32
 
 #: Largest frame of a handshake; its messages have less than 100 bytes.
 _MAX_HANDSHAKE_FRAME: Final = 1024
@@ -54,7 +54,7 @@ class SocketStream:
         self._pushed_back = b""
 
     def push_back(self, data: bytes) -> None:
-        """Have `receive` return bytes once more."""
+        """Put bytes back, for the next `receive`."""
         self._pushed_back = data
 
     async def receive(self) -> bytes:
@@ -65,15 +65,15 @@ class SocketStream:
         return await asyncio.get_running_loop().sock_recv(self._socket, _READ_BYTES)
 
     async def send(self, *segments: bytes | memoryview) -> None:
-        """Send bytes; waits while the peer takes none."""
+        """Send bytes; waits while the peer accepts none."""
         data = segments[0] if len(segments) == 1 else b"".join(segments)
         await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def end(self) -> None:
-        """Let the peer read what was sent last, and then the end.
+        """Half-close, and wait until the peer has read everything and closes.
 
-        What it still sends is thrown away: closing a connection with unread
-        bytes resets it, and what was sent last could be lost with it.
+        Its bytes are discarded: to close a connection with unread bytes resets it, and could lose
+        the last bytes that were sent.
         """
         try:
             self._socket.shutdown(socket.SHUT_WR)
@@ -85,11 +85,11 @@ class SocketStream:
 
 
 async def authenticate(stream: SocketStream, secret: bytes) -> None:
-    """Prove the secret to the gateway and have it prove itself.
+    """Prove knowledge of the secret to the gateway, and check the gateway's proof.
 
     Args:
-        stream: what comes after the handshake stays in it.
-        secret: that both know.
+        stream: keeps the bytes after the handshake.
+        secret: shared with the gateway.
 
     Raises:
         TransferError: AGENT_UNAUTHENTICATED; the peer does not know the
@@ -98,50 +98,48 @@ async def authenticate(stream: SocketStream, secret: bytes) -> None:
     """
     first, rest = await _next_frame(stream, b"")
     if first.WhichOneof("frame") != "authenticate":
-        raise _stranger("the first frame must be authenticate")
+        raise _unauthenticated("the first frame must be authenticate")
     theirs, ours = first.authenticate.nonce, agent_secret.new_nonce()
     if len(theirs) != agent_secret.NONCE_BYTES:
-        raise _stranger(f"authenticate.nonce must have {agent_secret.NONCE_BYTES} bytes")
+        raise _unauthenticated(f"authenticate.nonce must have {agent_secret.NONCE_BYTES} bytes")
     challenge = file_relay_pb2.FileRelayChallenge(
         nonce=ours, proof=agent_secret.agent_proof(secret, theirs, ours)
     )
     await _say(stream, file_relay_pb2.FileRelayResponse(challenge=challenge))
     second, rest = await _next_frame(stream, rest)
     if second.WhichOneof("frame") != "proof":
-        raise _stranger("the second frame must be proof")
+        raise _unauthenticated("the second frame must be proof")
     if not agent_secret.is_proof(agent_secret.gateway_proof(secret, theirs, ours), second.proof.proof):
-        raise _stranger("the proof is wrong; gateway and agent have different secrets")
+        raise _unauthenticated("the proof is wrong; gateway and agent have different secrets")
     stream.push_back(rest)
 
 
-def _stranger(why: str) -> TransferError:
-    return TransferError(
-        Reason.AGENT_UNAUTHENTICATED, f"the peer did not prove that it is the gateway: {why}"
-    )
+def _unauthenticated(why: str) -> TransferError:
+    return TransferError(Reason.AGENT_UNAUTHENTICATED, f"the peer is not authenticated as the gateway: {why}")
 
 
 async def _next_frame(stream: ByteStream, data: bytes) -> tuple[file_relay_pb2.FileRelayRequest, bytes]:
-    """Return the next frame of the handshake, and the bytes behind it.
+    """Return the next frame of the handshake, and the bytes after it.
 
-    The agent's decoder is not used: it could hold back bytes that belong to
-    the agent, and lets strangers send frames of 1 MiB.
+    The agent's decoder cannot serve here: it could consume bytes of the first operation, and would
+    accept frames of 1 MiB from an unauthenticated peer.
     """
     while True:
         if data.startswith(SSH_BANNER):
-            raise _stranger("it speaks SSH")
+            raise _unauthenticated("it speaks SSH")
         try:
             length = decode_varint(data, 0) if data else None
         except VarintError as error:
-            raise _stranger(f"not a frame: {error}") from None
+            raise _unauthenticated(f"not a frame: {error}") from None
         if length is not None:
             size, start = length
             if size > _MAX_HANDSHAKE_FRAME:
-                raise _stranger("a frame of the handshake is too large")
+                raise _unauthenticated("a frame of the handshake is too large")
             if len(data) >= start + size:
                 try:
                     frame = file_relay_pb2.FileRelayRequest.FromString(data[start : start + size])
                 except DecodeError:
-                    raise _stranger("a frame is not a FileRelayRequest") from None
+                    raise _unauthenticated("a frame is not a FileRelayRequest") from None
                 return frame, data[start + size :]
         more = await stream.receive()
         if not more:
@@ -159,40 +157,42 @@ class AgentPort:
 
     Attributes:
         agent: started.
-        secret: that the gateway knows too.
+        secret: shared with the gateway.
         max_connections: operations at the same time.
     """
 
     agent: FileAgent
     secret: bytes
     max_connections: int = 256
-    _strangers: int = field(default=0, init=False)
-    _known: int = field(default=0, init=False)
+    _in_handshake: int = field(default=0, init=False)
+    _admitted: int = field(default=0, init=False)
     _serving: TaskScope = field(default_factory=TaskScope, init=False)
 
     async def serve(self, listener: socket.socket) -> None:
-        """Accept connections until cancelled; those that are served go on, see `drain`."""
+        """Accept connections until cancelled; accepted connections continue, see `drain`."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:
-                # Out of descriptors, most likely; some will be closed.
+                # Most likely no descriptor is free; other connections will close some.
                 log.warning("no connection can be accepted", reason=str(error))
                 await asyncio.sleep(0.1)
                 continue
-            if self._strangers >= MAX_STRANGERS:
-                log.warning("a connection was turned away", strangers=self._strangers)
+            if self._in_handshake >= MAX_HANDSHAKES:
+                log.warning(
+                    "a connection was closed: too many are in the handshake", in_handshake=self._in_handshake
+                )
                 connection.close()
                 continue
             connection.setblocking(False)
             self._serving.start(self._connection(connection), "agent-connection")
 
     async def drain(self, seconds: float) -> int:
-        """Let what runs finish, for some seconds at most, and end the rest.
+        """Wait for running operations, for some seconds at most, and end the rest.
 
         Returns:
-            How many were ended.
+            Connections that were ended.
         """
         self.agent.finish()
         left = await self._serving.wait(seconds)
@@ -210,28 +210,28 @@ class AgentPort:
                 await self._refuse(stream, error)
                 return
             except OSError as error:
-                log.info("a connection ended before it was known", reason=str(error))
+                log.info("a connection ended during the handshake", reason=str(error))
                 return
-            self._known += 1
+            self._admitted += 1
             try:
                 await self.agent.serve(stream)
             finally:
-                self._known -= 1
+                self._admitted -= 1
             await stream.end()
 
     async def _admit(self, stream: SocketStream) -> None:
-        self._strangers += 1
+        self._in_handshake += 1
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 await authenticate(stream, self.secret)
         except TimeoutError:
-            raise _stranger(f"it took more than {HANDSHAKE_SECONDS:g} seconds") from None
+            raise _unauthenticated(f"it took more than {HANDSHAKE_SECONDS:g} seconds") from None
         finally:
-            self._strangers -= 1
-        if self._known >= self.max_connections:
+            self._in_handshake -= 1
+        if self._admitted >= self.max_connections:
             raise TransferError(
                 Reason.TOO_MANY_TRANSFERS,
-                f"{self._known} operations are running, no more are allowed",
+                f"{self._admitted} operations are running, no more are allowed",
                 retry_delay=1.0,
             )
 
@@ -248,7 +248,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on a loopback address.
 
     Raises:
-        OSError: the port is taken, for one.
+        OSError: the port is in use, for example.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

@@ -28,7 +28,7 @@ from openshell_supervisor_sim.startup import Mode, Places, Started, StartError, 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-#: Where the agent keeps its journal inside the sandbox, unless told otherwise.
+#: Default directory of the journal inside the sandbox.
 STATE_IN_ROOT = "var/lib/openshell-files"
 
 _MODES: Mapping[str, Mode] = {"auto": "auto", "required": "required", "none": "none"}
@@ -62,7 +62,7 @@ FaultOption = Annotated[
 ]
 StdinOption = Annotated[bool, typer.Option(help="Stop when standard input ends.")]
 DrainOption = Annotated[
-    float, typer.Option(min=0.0, help="How long running transfers may go on when stopping, seconds.")
+    float, typer.Option(min=0.0, help="How long running transfers may continue when stopping, seconds.")
 ]
 LogFormatOption = Annotated[str, typer.Option(help="console or json.")]
 LogLevelOption = Annotated[str, typer.Option(help="debug, info, warning or error.")]
@@ -91,14 +91,14 @@ def run(
         Path | None, typer.Option(help="CA of the gateway's certificate; without it the connection is plain.")
     ] = None,
     max_backoff: Annotated[
-        float, typer.Option(min=0.1, help="Longest wait between attempts, seconds.")
+        float, typer.Option(min=0.1, help="Longest delay between attempts, seconds.")
     ] = MAX_SECONDS,
     files: Annotated[bool, typer.Option("--files/--no-files", help="Serve files.")] = True,
     commands: Annotated[bool, typer.Option("--exec/--no-exec", help="Run commands.")] = True,
     exec_view: Annotated[
         str,
         typer.Option(
-            help="Whether commands see ROOT as `/`. auto: if the kernel lets us. required: fail if not. none: no."
+            help="Whether commands see ROOT as `/`. auto: if the kernel allows it. required: fail if not. none: no."
         ),
     ] = "auto",
     env: Annotated[
@@ -173,7 +173,7 @@ def run(
 def agent_behind_a_port(
     root: RootOption,
     secret_file: Annotated[
-        Path, typer.Option(help="File with the secret that the gateway has too; at least 32 bytes of text.")
+        Path, typer.Option(help="File with the secret shared with the gateway; at least 32 bytes of text.")
     ],
     listen_on: Annotated[
         str, typer.Option("--listen", help="Loopback address and port; port 0 takes a free one.")
@@ -190,7 +190,7 @@ def agent_behind_a_port(
     log_format: LogFormatOption = "console",
     log_level: LogLevelOption = "info",
 ) -> None:
-    """Serve files on a port of the sandbox, for a supervisor that knows nothing of files."""
+    """Serve files on a port of the sandbox, for a supervisor without a file target."""
     faults = _faults(fault)
     _configure_logs(log_format, log_level)
     _check_root(root, workdir)
@@ -200,7 +200,7 @@ def agent_behind_a_port(
         _refuse(f"--secret-file {error}")
     host, _, port = listen_on.rpartition(":")
     try:
-        # Port 0 is none to connect to, but one to listen on.
+        # Port 0 cannot be connected to, but a listener may ask for it.
         address, _ = loopback_address(host.strip("[]"), int(port) or 1)
         listener = listen(address, int(port))
     except (OSError, ValueError) as error:

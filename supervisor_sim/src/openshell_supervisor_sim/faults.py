@@ -1,8 +1,7 @@
-"""Faults on demand: stop the agent at a named point of a transfer.
+"""Fault injection: pauses or kills the agent at a named point of a transfer.
 
-A simulated supervisor is there to show what happens when things go wrong. A
-fault waits at one of the agent's trace points, says so on standard error, and
-then does what it was asked to, once. SIGUSR1 lets paused transfers go on.
+A simulated supervisor exists to show failures. A fault waits for one of the agent's trace points,
+prints a line on standard error, and acts once. SIGUSR1 resumes paused transfers.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ _COUNT: Final = re.compile("[1-9][0-9]*")
 
 
 class FaultAction(StrEnum):
-    """What happens at the point."""
+    """The action at the point."""
 
-    #: The transfer stands still there until the process ends or is released.
+    #: The transfer pauses until it is released or the process ends.
     PAUSE = "pause"
-    #: The process is killed there, as if by the kernel.
+    #: The process ends by SIGKILL.
     KILL = "kill"
 
 
 @dataclass(slots=True)
 class Fault:
-    """An action at the n-th time that a point is reached.
+    """An action when a point is reached for the n-th time.
 
     Attributes:
         point: name of a trace point, e.g. ``upload.renamed``.
-        action: what happens there.
+        action: at the point.
         occurrence: counted from 1.
     """
 
@@ -53,7 +52,7 @@ class Fault:
         """Parse ``action@point`` or ``action@point#n``.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the text has another form.
         """
         action, at, rest = text.partition("@")
         point, _, occurrence = rest.partition("#")
@@ -62,7 +61,7 @@ class Fault:
         return cls(point, FaultAction(action), int(occurrence or "1"))
 
     def reached(self, point: str) -> bool:
-        """Count a point, and tell whether the action is due now."""
+        """Count a trace point; return whether the action is due."""
         if point != self.point:
             return False
         with self._lock:
@@ -70,7 +69,7 @@ class Fault:
             return self._reached == self.occurrence
 
     def act(self) -> None:
-        """Do it; called from the agent's worker threads."""
+        """Act; called from the agent's disk threads."""
         self._paused = True
         print(f"fault: {self.action} at {self.point}", file=sys.stderr, flush=True)
         if self.action is FaultAction.KILL:
@@ -79,23 +78,23 @@ class Fault:
 
     @property
     def holds_a_transfer(self) -> bool:
-        """Whether a transfer stands still at the point now."""
+        """True while a transfer is paused at the point."""
         return self._paused and not self._released.is_set()
 
     def release(self) -> None:
-        """Let the transfer that stands still at the point go on; safe in a signal handler."""
+        """Resume the paused transfer; safe in a signal handler."""
         if self._paused:
             self._released.set()
 
 
 def strike(faults: Sequence[Fault], point: str) -> None:
-    """Do what is due at a point, once every fault has counted it."""
+    """Count a trace point in every fault, and then act in those that are due."""
     for fault in [fault for fault in faults if fault.reached(point)]:
         fault.act()
 
 
 def release_on_signal(faults: Sequence[Fault]) -> None:
-    """Release what is paused whenever the process gets SIGUSR1; call in the main thread."""
+    """Resume paused transfers at each SIGUSR1; call in the main thread."""
 
     def release(_number: int, _frame: FrameType | None) -> None:
         for fault in faults:

@@ -1,4 +1,4 @@
-"""The life of a supervisor, or of an agent behind a port, once it is confined: connect, serve, drain, stop."""
+"""The run of a confined supervisor, or of an agent behind a port: connect, serve, drain, stop."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from openshell_supervisor_sim.startup import Places, Started
 
 log = structlog.get_logger("openshell_supervisor_sim")
 
-#: Pings as the real supervisor sends them, also while idle.
+#: Keepalive pings as the real supervisor sends them, even while idle.
 _KEEPALIVE: Final = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # The session's own backoff decides when to try again.
+    # The session has its own backoff.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -47,19 +47,19 @@ _KEEPALIVE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """What a supervisor needs to serve.
+    """The settings of a running supervisor.
 
     Attributes:
         places: root and working directory.
         endpoint: of the gateway.
-        sandbox_id: as the token says.
-        tokens: attached to every call.
-        authority: PEM certificates by which the gateway is known; None is plain.
+        sandbox_id: of the token.
+        tokens: for every call.
+        authority: PEM certificates that sign the gateway's; None for a plain connection.
         backoff: between attempts.
         stdin_closes: stop when standard input ends.
         json_line: print a line when first connected.
-        drain_timeout: seconds that running transfers get when stopping.
-        faults: may hold a transfer for good.
+        drain_timeout: seconds to wait for running transfers when stopping.
+        faults: that may pause a transfer for good.
     """
 
     places: Places
@@ -75,10 +75,10 @@ class RunSettings:
 
 
 async def serve_sandbox(started: Started, agent: FileAgent | None, settings: RunSettings) -> None:
-    """Serve until asked to stop, then let what runs finish."""
+    """Serve until asked to stop, and then drain."""
     async with AsyncExitStack() as stack:
-        # As long as there is no loop that hears it, a signal would kill us
-        # and leave nothing to stop; so the wait begins first.
+        # First, because a signal without a handler would kill the process, and its children would
+        # not be stopped.
         waiting = await stack.enter_async_context(TaskScope())
         stopping = waiting.start(wait_for_stop(stdin_closes=settings.stdin_closes), "wait-for-stop")
         commands = None
@@ -119,15 +119,15 @@ async def serve_sandbox(started: Started, agent: FileAgent | None, settings: Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRunSettings:
-    """What an agent behind a port needs to serve.
+    """The settings of a running agent behind a port.
 
     Attributes:
-        listener: where it listens.
-        secret: that the gateway knows too.
+        listener: socket of the port.
+        secret: shared with the gateway.
         stdin_closes: stop when standard input ends.
         json_line: print a line when it listens.
-        drain_timeout: seconds that running transfers get when stopping.
-        faults: may hold a transfer for good.
+        drain_timeout: seconds to wait for running transfers when stopping.
+        faults: that may pause a transfer for good.
     """
 
     listener: socket.socket
@@ -139,7 +139,7 @@ class AgentRunSettings:
 
 
 async def serve_agent(started: Started, agent: FileAgent, settings: AgentRunSettings) -> None:
-    """Serve a file agent on a port until asked to stop, then let what runs finish."""
+    """Serve a file agent on a port until asked to stop, and then drain."""
     async with AsyncExitStack() as stack:
         waiting = await stack.enter_async_context(TaskScope())
         stopping = waiting.start(wait_for_stop(stdin_closes=settings.stdin_closes), "wait-for-stop")
@@ -175,7 +175,7 @@ async def _drain(session: SupervisorSession, settings: RunSettings) -> None:
 
 
 def _end_if_held(faults: Sequence[Fault]) -> None:
-    """End the process if a transfer is held: it cannot be stopped in order, and must not go on either."""
+    """End the process if a fault pauses a transfer, which cannot be stopped in order and must not continue."""
     if any(fault.holds_a_transfer for fault in faults):
         os._exit(0)
 

@@ -1,4 +1,4 @@
-"""From options to a confined process: what has to happen in order, before there are threads."""
+"""The start of a confined process: exec host, user, Landlock, in this order and before there are threads."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """What the process works with.
+    """The paths of the process.
 
     Attributes:
         root: directory that is the sandbox's `/`.
         workdir: absolute inside it.
-        state_dir: of the file agent.
-        secrets: files that neither commands nor callers of file methods may
-            read: a token, a shared secret.
-        readable: files that are read late, besides.
-        renewed: the one of the secrets that this process replaces, or None.
+        state_dir: state directory of the file agent.
+        secrets: files that neither commands nor callers of file methods may read: a token or a
+            shared secret.
+        readable: further files that are read after the start.
+        renewed: the secret that this process replaces, or None.
     """
 
     root: Path
@@ -62,7 +62,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """How the process is to be confined.
+    """The confinement that the options ask for.
 
     Attributes:
         confine: see `confinement.own_process.confine`.
@@ -81,17 +81,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """What holds.
+    """The outcome of the start.
 
     Attributes:
         confinement: of this process.
         host: starts commands, or None.
-        host_reason: why there is none.
-        environment: that commands get.
-        command_root: what precedes a path of the sandbox where commands see
-            the machine's file system; empty where they see the sandbox's.
-        covered: places inside the root where commands see something else than
-            the sandbox's files, relative to it.
+        host_reason: for a missing host.
+        environment: of commands.
+        command_root: prefix of the sandbox's paths if commands see the machine's file system; empty
+            if they see the sandbox's.
+        covered: directories inside the root over which commands have something else mounted,
+            relative to it.
     """
 
     confinement: Confinement
@@ -102,7 +102,7 @@ class Started:
     covered: Sequence[str] = ()
 
     def described(self) -> dict[str, Any]:
-        """Return it for the log and the JSON line."""
+        """Return the outcome for the log and the JSON line."""
         described = self.confinement.described()
         if self.host is None:
             described["exec"] = {"served": False, "reason": self.host_reason}
@@ -121,12 +121,12 @@ class Started:
 
 
 def start_confined(places: Places, wanted: Wanted) -> Started:
-    """Start the exec host, then take rights away from this process.
+    """Start the exec host, and then take rights away from this process.
 
-    Must be called while the process has one thread.
+    The process must have only one thread.
 
     Raises:
-        StartError: something required cannot be had.
+        StartError: a required confinement or view is missing.
     """
     user = _choose_user(places, wanted.user)
     _prepare_state(places, user)
@@ -168,7 +168,7 @@ def start_confined(places: Places, wanted: Wanted) -> Started:
 
 
 def _report(started: Started) -> None:
-    """Say what holds, in one line, loudly if it is less than could be."""
+    """Log the confinement in one line; a warning if it is incomplete."""
     confinement, host = started.confinement, started.host
     whole = bool(confinement.landlock) and confinement.user.uid != 0
     if host is not None:
@@ -178,7 +178,7 @@ def _report(started: Started) -> None:
 
 
 def _choose_user(places: Places, option: str | None) -> User | None:
-    """Return whom to become; None stays who it is."""
+    """Return the user to become; None keeps the current one."""
     me = current_user()
     if option is not None:
         try:
@@ -218,15 +218,15 @@ def _obstacle(user: User, places: Places) -> str | None:
 
 
 def _prepare_state(places: Places, user: User | None) -> None:
-    """Make the state directory for the user that will use it."""
+    """Create the state directory for the user that will use it."""
     state_dir = places.state_dir
     root = os.path.realpath(places.root)
     if _lexically_inside(state_dir, places.root) and not _inside(state_dir, root):
-        # Whoever ran commands in the root could choose what is made, and given away.
+        # Otherwise a link of an earlier command would choose the directory that is created and given to the user.
         raise StartError(f"--state-dir {state_dir}: a link leads out of --root; name a directory elsewhere")
     workdir = f"{root}{places.workdir}/"
     if _inside(state_dir, root) and workdir.startswith(f"{os.path.realpath(state_dir).rstrip('/')}/"):
-        # Commands must not see it, and then there would be nothing left to see.
+        # Commands must not see the state directory, and would then see nothing of the working directory.
         raise StartError(f"--state-dir {state_dir}: contains the working directory; name one of its own")
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -239,7 +239,7 @@ def _prepare_state(places: Places, user: User | None) -> None:
 
 
 def _start_host(places: Places, wanted: Wanted, user: User | None) -> tuple[ExecHost | None, str]:
-    """Start the exec host and wait until it is ready: once this process is confined, it can start nothing."""
+    """Start the exec host and wait until it is ready; a confined process cannot start it."""
     if wanted.exec_view is None:
         return None, "switched off"
     root = os.path.realpath(places.root)
@@ -250,7 +250,7 @@ def _start_host(places: Places, wanted: Wanted, user: User | None) -> tuple[Exec
             raise StartError(f"--exec-view required: {why}")
         log.warning("no commands are served", reason=why)
         return None, why
-    # A root that is the machine's own needs no view: commands see it as `/` anyhow.
+    # If the root is the machine's own, commands see it as `/` without a view.
     view = "none" if root == "/" else wanted.exec_view
     settings = HostSettings(
         root=root,

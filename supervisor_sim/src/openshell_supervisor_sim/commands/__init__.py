@@ -1,6 +1,5 @@
-"""Commands in the sandbox, as the gateway asks for them (clauses EXE-1 ff.).
+"""Commands that the gateway runs in the sandbox (clauses EXE-1 ff.).
 
-`host` is a process of its own that starts them; the rest runs in the
-supervisor: `exec_host` starts and asks that process, `session` speaks the
-command protocol.
+`host` is a separate process that starts them. The rest runs in the supervisor: `exec_host` starts
+that process and sends it requests, `connection` speaks the command protocol.
 """

@@ -35,11 +35,10 @@ from openshell_supervisor_sim.commands.output import OutputPipe, OutputPump
 
 log = structlog.get_logger("openshell_supervisor_sim.commands")
 
-#: How long the gateway may take to say what to run.
+#: How long to wait for the gateway's request.
 _REQUEST_SECONDS: Final = 30.0
 
-#: A caller's request is a message of its own; who calls and the names that are
-#: added come on top.
+#: The caller's request, and what the gateway adds to it.
 _MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 64 * KIB
 
 #: How long a background process may keep the output open after the command
@@ -56,11 +55,11 @@ class CommandServer:
 
     Attributes:
         host: starts them.
-        root: prefix of working directories, where commands see the machine's
-            file system; empty where they see the sandbox's.
+        root: prefix of working directories if commands see the machine's file system; empty if they
+            see the sandbox's.
         workdir: of the sandbox, absolute inside it.
-        environment: that every command gets.
-        max_commands: that may run at the same time.
+        environment: of every command.
+        max_commands: commands at the same time.
     """
 
     host: ExecHost
@@ -71,10 +70,10 @@ class CommandServer:
     running: int = field(default=0, init=False)
 
     async def serve(self, stream: ByteStream) -> None:
-        """Run one command and return when it is over.
+        """Run one command and return after its end.
 
-        What goes wrong is answered on the stream and not raised. If the
-        caller is cancelled, or the stream ends, so is the command.
+        An error is answered on the stream and not raised. If the caller is cancelled, or the stream
+        ends, the command is ended.
 
         Raises:
             CancelledError: the caller was cancelled.
@@ -85,7 +84,7 @@ class CommandServer:
         except TransferError as error:
             await send.error(error)
         except ConnectionError:
-            log.info("nobody takes the command's output any more")
+            log.info("the relay of a command ended before it")
         except Exception:
             log.exception("a command failed by a bug")
             await send.error(TransferError(Reason.INTERNAL, "the supervisor has a bug; see its log"))
@@ -130,7 +129,7 @@ class CommandServer:
             working.result()
 
     def start(self, command: Command, streams: tuple[int, int, int]) -> RunningCommand:
-        """Have a command started."""
+        """Start a command."""
         environment = {**self.environment, **command.environment}
         return self.host.start(command.arguments, environment, f"{self.root}{command.workdir}", streams)
 
@@ -147,13 +146,13 @@ class _Run:
         self.stderr_bytes = 0
 
     async def to_the_end(self) -> None:
-        """Run the command and send everything.
+        """Run the command, and send its output and its exit.
 
         Cancelled, it ends the command's process group first.
 
         Raises:
-            TransferError: it could not be started, or was lost.
-            ConnectionError: nobody takes its output; it was ended.
+            TransferError: the command could not be started, or was lost.
+            ConnectionError: the relay is gone; the command was ended.
         """
         with ExitStack() as stack:
             try:
@@ -161,7 +160,8 @@ class _Run:
                 stdin = memory_file("stdin", self._command.stdin)
             except OSError as error:
                 raise TransferError(
-                    Reason.COMMAND_NOT_STARTED, f"the command's streams cannot be made: {error.strerror}"
+                    Reason.COMMAND_NOT_STARTED,
+                    f"the pipes of the command cannot be created: {error.strerror}",
                 ) from error
             try:
                 running = self._server.start(self._command, (stdin, out.writer, err.writer))
@@ -187,8 +187,8 @@ class _Run:
             if isinstance(code, Unstartable):
                 await self._send.stderr(code.message.encode("utf-8", "replace"))
                 code = code.exit_code
-            # What the command wrote goes before its exit. What it left
-            # behind may hold the pipes for ever and is not waited for.
+            # The command's output goes out before its exit. A process that it left behind may keep
+            # the pipes open for ever; nothing waits for that.
             _, pending = await asyncio.wait(pumps, timeout=LINGER_SECONDS)
             if pending:
                 out.finish()
@@ -200,7 +200,7 @@ class _Run:
         await self._send.exit(code)
 
     async def _wait(self, running: RunningCommand, pumps: set[asyncio.Task[None]]) -> int | Unstartable:
-        """Return how the command ended; raises if its output cannot be sent."""
+        """Return the exit code of the command; raises if its output cannot be sent."""
         loop = asyncio.get_running_loop()
         deadline = None if self._command.timeout is None else loop.time() + self._command.timeout
         waiting: set[asyncio.Future[Any]] = {running.ended, *pumps}
@@ -223,12 +223,12 @@ class _Run:
 
 
 async def _end(host: ExecHost, running: RunningCommand) -> None:
-    """End a command's process group, first kindly; returns when the command is gone."""
+    """End a command's process group by SIGTERM and then SIGKILL; return after the command's end."""
     host.signal(running, signal.SIGTERM)
     try:
         await asyncio.wait({running.ended}, timeout=KILL_SECONDS)
     finally:
-        # Also if this was cancelled: nobody has time to be kind.
+        # At once if this was cancelled.
         host.signal(running, signal.SIGKILL)
     if not running.ended.done():
         await asyncio.wait({running.ended})
@@ -243,7 +243,7 @@ class _Frames:
         self._frames: Iterator[memoryview] = iter(())
 
     async def next(self) -> memoryview | None:
-        """Return the next frame; None when the stream is over.
+        """Return the next frame; None at the end of the stream.
 
         Raises:
             TransferError: AGENT_PROTOCOL_ERROR if the bytes are not frames.
@@ -284,7 +284,7 @@ class _Sender:
         await self._event(exec_pb2.ExecSandboxEvent(exit=exec_pb2.ExecSandboxExit(exit_code=code)))
 
     async def error(self, error: TransferError) -> None:
-        """Send the last frame of a command that failed; fine if nobody takes it."""
+        """Send the last frame of a command that failed; does nothing if the relay is gone."""
         try:
             await self._message(exec_relay_pb2.ExecRelayResponse(error=error_message(error).error))
         except ConnectionError as gone:
@@ -322,4 +322,4 @@ async def _until_over(frames: _Frames) -> None:
         TransferError: it sent more than one frame.
     """
     if await frames.next() is not None:
-        raise invalid("frame", "a command takes one frame only (EXE-10)")
+        raise invalid("frame", "a command has only one frame (EXE-10)")

@@ -1,4 +1,4 @@
-"""The environment of commands: made from nothing, so that nothing of the supervisor's leaks."""
+"""The environment of commands: starts empty, so that no variable of the supervisor leaks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 def command_environment(*, home: str, user: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return what every command gets, unless its request says otherwise.
+    """Return the environment of a command whose request sets no variable.
 
     Args:
         home: the working directory, as commands see it.
-        user: name of the user that they run as.
-        extra: the sandbox's own variables; they win.
+        user: name of the user that runs them.
+        extra: the sandbox's own variables; they override the others.
     """
     return {
         "PATH": f"{os.path.dirname(sys.executable)}:{_SYSTEM_PATH}",
@@ -31,18 +31,14 @@ def command_environment(*, home: str, user: str, extra: Mapping[str, str]) -> di
 
 
 def parse_variables(texts: Iterable[str]) -> dict[str, str]:
-    """Parse ``NAME=VALUE`` texts.
-
-    Raises:
-        ValueError: one of them is not.
-    """
+    """Parse ``NAME=VALUE`` texts. Raises: ValueError: a text has another form."""
     variables: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not _NAME.fullmatch(name):
-            # The value may be a secret and is not repeated.
-            raise ValueError(f"{name!r} is not the name of a variable with a value; use NAME=VALUE")
+            # The message must not contain the value, which may be a secret.
+            raise ValueError(f"{name!r} is not a variable with a value; use NAME=VALUE")
         if "\0" in value:
-            raise ValueError(f"the value of {name} holds a NUL character")
+            raise ValueError(f"the value of {name} contains a NUL character")
         variables[name] = value
     return variables

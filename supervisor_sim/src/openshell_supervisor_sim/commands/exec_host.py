@@ -1,4 +1,4 @@
-"""The supervisor's side of the exec host: start it, ask it, hear from it."""
+"""The supervisor's side of the exec host: starts it, sends it requests, receives its replies."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from openshell_supervisor_sim.commands.host.messages import (
 
 log = structlog.get_logger("openshell_supervisor_sim.commands")
 
-#: How long the host may take to prepare, in seconds. It takes a tenth of one.
+#: How long the host may take to prepare, in seconds; usually 0.1.
 _READY_SECONDS: Final = 30.0
 
-#: Isolated and without site packages: it starts in a few milliseconds.
+#: Isolated and without site packages, so that it starts in a few milliseconds.
 _HOST: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
     "from openshell_supervisor_sim.commands.host.process import main;"
@@ -54,7 +54,7 @@ class RunningCommand:
 
     Attributes:
         id: of the command.
-        ended: how it ended, or that it was not started.
+        ended: set to the end of the command, or to the failure to start it.
     """
 
     id: int
@@ -62,20 +62,20 @@ class RunningCommand:
 
 
 class StartingHost:
-    """A host that is getting ready while the supervisor does something else.
+    """A host that starts while the supervisor does something else.
 
     Args:
-        settings: how it prepares itself.
+        settings: of the host.
 
     Raises:
-        OSError: no process can be made.
+        OSError: the process cannot be started.
     """
 
     def __init__(self, settings: HostSettings) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         source = Path(openshell_supervisor_sim.__file__).parents[1]
         with theirs:
-            # Its environment is empty: what it has not, commands cannot find.
+            # Its environment is empty, so that commands find nothing in it.
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-I", "-S", "-X", "utf8", "-c", _HOST, str(source), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -89,13 +89,13 @@ class StartingHost:
         _send(ours, settings)
 
     def ready(self, reason: str = "") -> ExecHost:
-        """Wait until it is.
+        """Wait until the host is ready.
 
         Args:
-            reason: why it has no view, if it was not asked to make one.
+            reason: why it has no view, if the settings ask for none.
 
         Raises:
-            ExecHostError: it cannot serve, and says why.
+            ExecHostError: it cannot serve; the message has the reason.
         """
         self._socket.settimeout(_READY_SECONDS)
         try:
@@ -125,7 +125,7 @@ class ExecHost:
     Args:
         connection: to the host.
         process: the host.
-        state: what it could do.
+        state: the outcome of its preparation.
     """
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes], state: HostReady) -> None:
@@ -138,12 +138,12 @@ class ExecHost:
         self.lost = False
 
     def stop(self) -> None:
-        """End the host before anybody listened to it."""
+        """End a host that was never entered as a context manager."""
         self._socket.close()
         self._process.wait()
 
     async def __aenter__(self) -> Self:
-        """Begin to listen to the host."""
+        """Start to receive the host's replies."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._hear)
         return self
@@ -160,16 +160,16 @@ class ExecHost:
         workdir: str,
         streams: tuple[int, int, int],
     ) -> RunningCommand:
-        """Have a command started.
+        """Have the host start a command.
 
         Args:
             arguments: program and arguments.
-            environment: all of it.
-            workdir: where it starts, as commands see it.
+            environment: the complete environment.
+            workdir: working directory, as commands see it.
             streams: standard input, output and error; the caller closes them.
 
         Raises:
-            TransferError: COMMAND_NOT_STARTED; the host is gone or overwhelmed.
+            TransferError: COMMAND_NOT_STARTED; the host has ended, or its socket is full.
         """
         if self.lost:
             raise TransferError(Reason.COMMAND_NOT_STARTED, "the exec host has ended; restart the supervisor")
@@ -186,17 +186,16 @@ class ExecHost:
         return RunningCommand(command.id, ended)
 
     def signal(self, command: RunningCommand, number: int) -> None:
-        """Signal a command's process group, if the command still runs.
+        """Send a signal to a command's process group, if the command still runs.
 
-        From the first signal on it is doomed: what is left of its group when
-        it ends is killed.
+        After a first signal, the host kills the rest of the group when the command ends.
         """
         if self.lost or command.ended.done():
             return
         try:
             _send(self._socket, Signal(command.id, number))
         except OSError:
-            # Not even a signal: whatever is left there is of no use.
+            # The host does not even take a signal, so it is useless.
             self._lose()
 
     def _hear(self) -> None:
@@ -208,7 +207,7 @@ class ExecHost:
             except OSError:
                 data = b""
             if not data:
-                log.error("the exec host ended; no command can be run until the supervisor is started again")
+                log.error("the exec host has ended; no command can run until the supervisor is restarted")
                 self._lose()
                 return
             message = decode(data)
@@ -229,7 +228,7 @@ class ExecHost:
                 ended.set_exception(
                     TransferError(Reason.COMMAND_LOST, "the exec host ended while the command ran")
                 )
-                # Who waited may be gone; then nobody asks for it.
+                # The task that waited may have ended, so that no other retrieves the error.
                 ended.exception()
         self._waiting.clear()
 

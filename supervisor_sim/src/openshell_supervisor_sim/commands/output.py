@@ -1,4 +1,4 @@
-"""A command's output, read as fast as somebody takes it."""
+"""A command's output, read only as fast as the gateway accepts it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PIECE_BYTES: Final = 64 * 1024
 class OutputPipe:
     """The reading end of a pipe; a context manager that closes it.
 
-    Nothing is read ahead: what nobody takes stays in the pipe, and the
-    command waits when that is full.
+    Nothing is read ahead: output stays in the pipe until it is sent, and the command blocks when
+    the pipe is full.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class OutputPipe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close both ends; whoever still writes gets SIGPIPE."""
+        """Close both ends; a process that still writes gets SIGPIPE."""
         self.close_writer()
         os.close(self._reader)
 
@@ -48,14 +48,14 @@ class OutputPipe:
         return count[0]
 
     def read(self) -> bytes | None:
-        """Return the next piece of at most 64 KiB, b"" once every writer has closed it, None if nothing is there."""
+        """Return the next piece of at most 64 KiB; b"" once every writer has closed the pipe, None if it is empty."""
         try:
             return os.read(self._reader, PIECE_BYTES)
         except BlockingIOError:
             return None
 
     async def readable(self) -> None:
-        """Wait until there is something to read, or `wake` is called."""
+        """Wait for output, or for a call of `wake`."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         loop.add_reader(self._reader, self.wake)
@@ -66,28 +66,28 @@ class OutputPipe:
             self._waiter = None
 
     def wake(self) -> None:
-        """Let who waits look again."""
+        """End the wait in `readable`."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
 class OutputPump:
-    """Hands on what a command writes.
+    """Sends the output of a command.
 
     Args:
-        pipe: where it comes from.
-        send: takes a piece; waits while nobody takes it further.
+        pipe: that the command writes to.
+        send: sends a piece; waits while the gateway accepts none.
     """
 
     def __init__(self, pipe: OutputPipe, send: Callable[[bytes], Awaitable[None]]) -> None:
         self._pipe = pipe
         self._send = send
         self._last_byte: int | None = None
-        #: Bytes handed on.
+        #: Bytes sent.
         self.taken = 0
 
     async def run(self) -> None:
-        """Hand on until every writer has closed the pipe, or `finish` was called and it is done."""
+        """Send output until every writer has closed the pipe, or the output that was there at `finish` is sent."""
         while self._last_byte is None or self.taken < self._last_byte:
             piece = self._pipe.read()
             if piece is None:
@@ -99,6 +99,6 @@ class OutputPump:
             await self._send(piece)
 
     def finish(self) -> None:
-        """Take what is in the pipe now, and then no more, whoever still has it open."""
+        """Send the content of the pipe and then stop, even if a process still has the pipe open."""
         self._last_byte = self.taken + self._pipe.waiting()
         self._pipe.wake()

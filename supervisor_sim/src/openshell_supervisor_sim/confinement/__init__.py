@@ -1,5 +1,4 @@
-"""What takes rights away: from the supervisor, and from the commands it runs.
+"""Confinement: takes rights away from the supervisor and from the commands that it runs.
 
-Only the standard library, so that the exec host, which starts before anything
-else, can use it too.
+It imports only the standard library, so that the exec host can use it, too.
 """

@@ -1,6 +1,6 @@
-"""System calls that take rights away or make a view of the file system.
+"""System calls that take rights away or mount a view of the file system.
 
-Python has none of them. Each raises OSError with the kernel's errno.
+Python lacks them. Each raises OSError with the kernel's errno.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PR_CAPBSET_DROP: Final = 24
 _PR_SET_SECUREBITS: Final = 28
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
-#: NOROOT, NO_SETUID_FIXUP, and both locked: being user 0 gives nothing.
+#: NOROOT, NO_SETUID_FIXUP, and both locked: user 0 has no capabilities.
 _SECUREBITS_NO_ROOT: Final = 0x0F
 
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
@@ -63,7 +63,7 @@ def syscall(what: str, number: int, *arguments: object) -> int:
     """Make a system call by its number.
 
     Args:
-        what: its name, for the error.
+        what: name of the call, for the error.
         number: of the call.
         arguments: ctypes values, one per argument.
 
@@ -79,12 +79,12 @@ def _prctl(what: str, option: int, value: int = 0) -> int:
 
 
 def set_no_new_privileges() -> None:
-    """Make sure that no program run from here gains rights by being set-id."""
+    """Keep programs from gaining rights by set-id bits (no_new_privs)."""
     _prctl("no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def has_no_new_privileges() -> bool:
-    """Return whether that holds for this thread."""
+    """Return whether this thread has no_new_privs."""
     return _prctl("no_new_privs", _PR_GET_NO_NEW_PRIVS) == 1
 
 
@@ -94,7 +94,7 @@ def set_undumpable() -> None:
 
 
 def become_subreaper() -> None:
-    """Inherit the orphans among one's descendants."""
+    """Adopt orphans among the descendants of this process."""
     _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -104,7 +104,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """Mount; see the manual, section 2."""
+    """Call mount; see its manual page."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
     _checked(
         _libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]),
@@ -127,7 +127,7 @@ def mount_setattr(path: str, attributes: int) -> None:
 
 
 def make_working_directory_the_root() -> None:
-    """Pivot to the working directory, which is a mount, and let go of everything else."""
+    """Make the working directory, which is a mount, the root, and unmount everything else."""
     # pivot_root(2): with both at ".", the old root lies above the new one.
     pivot_root = getattr(_libc, "pivot_root", None)
     if pivot_root is None:
@@ -138,9 +138,9 @@ def make_working_directory_the_root() -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability for good, also of user 0 and for programs run later.
+    """Give up every capability for good, even as user 0 and for later programs.
 
-    The order matters: the first steps need what the last one drops.
+    The order matters: the last step drops the capabilities that the first steps need.
     """
     _bound_capabilities(0)
     _prctl("PR_SET_SECUREBITS", _PR_SET_SECUREBITS, _SECUREBITS_NO_ROOT)
@@ -149,7 +149,7 @@ def drop_capabilities() -> None:
 
 def keep_capabilities(mask: int) -> None:
     """Give up every capability but those of a mask for good; see `drop_capabilities`."""
-    # Root of a container may not; what it has is given up all the same.
+    # Root of a container may not; its capabilities are given up all the same.
     with suppress(PermissionError):
         _bound_capabilities(mask)
     set_capabilities(mask)
@@ -162,7 +162,7 @@ def _bound_capabilities(mask: int) -> None:
 
 
 def set_capabilities(mask: int) -> None:
-    """Keep of the permitted capabilities those of a mask; inheritable ones are none.
+    """Keep only the permitted capabilities of a mask, and no inheritable ones.
 
     Args:
         mask: bit n is capability n.

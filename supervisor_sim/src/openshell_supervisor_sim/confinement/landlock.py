@@ -1,8 +1,7 @@
-"""Landlock: what a process and its children may do with files, whoever they are.
+"""Landlock: limits the file rights of a process and its children, even as root.
 
-The kernel's interface grew over time; a program asks for the version and
-leaves away what it does not have. The numbers are the same on every
-architecture.
+The kernel's interface grew over time: a program asks for its version, and omits the rights that
+this version lacks. The numbers are the same on every architecture.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _SYS_RESTRICT_SELF: Final = 446
 _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
 
-#: Nothing newer than this is asked for.
+#: Newest version that this module uses.
 _NEWEST_ABI: Final = 7
 
 #: No abstract unix sockets and no signals out of the domain (version 6).
@@ -32,7 +31,7 @@ _SCOPE_ALL: Final = 0x3
 
 
 class Right(IntFlag):
-    """Rights on files; a set of them is handled, and then denied unless a rule allows it."""
+    """Rights on files. A ruleset handles a set of them, and denies each unless a rule allows it."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -61,13 +60,13 @@ _OF_FILES: Final = Right.EXECUTE | Right.WRITE_FILE | Right.READ_FILE | Right.TR
 READ: Final = Right.READ_FILE | Right.READ_DIR
 READ_EXECUTE: Final = READ | Right.EXECUTE
 EVERYTHING: Final = Right((1 << 16) - 1)
-#: Everything but running programs and making devices.
+#: Every right but those to run programs and to create devices.
 FILES: Final = EVERYTHING & ~(Right.EXECUTE | Right.MAKE_CHAR | Right.MAKE_BLOCK | Right.IOCTL_DEV)
 USE_DEVICE: Final = Right.READ_FILE | Right.WRITE_FILE | Right.IOCTL_DEV
 
 
 class Rule(NamedTuple):
-    """What is allowed at a path and below it."""
+    """A rule: the rights that are allowed at a path and below it."""
 
     path: str
     rights: Right
@@ -84,14 +83,14 @@ def abi_version() -> int:
             ctypes.c_uint(_CREATE_RULESET_VERSION),
         )
     except OSError as error:
-        # Not built in; switched off at boot; or a filter that forbids it.
+        # Landlock is not built in, is switched off at boot, or a system call filter forbids it.
         if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
             return 0
         raise
 
 
 def handled_rights(abi: int) -> Right:
-    """Return the rights that a version of the interface knows."""
+    """Return the rights of a version of the interface."""
     rights = _VERSION_1
     if abi >= 2:
         rights |= Right.REFER
@@ -103,16 +102,15 @@ def handled_rights(abi: int) -> Right:
 
 
 def restrict(rules: Iterable[Rule]) -> int:
-    """Restrict this thread, and every thread and process it makes later.
+    """Restrict this thread, and every thread and process that it starts later.
 
     Cannot be undone. `no_new_privs` must have been set.
 
     Args:
-        rules: paths that do not exist are left out; they stay forbidden.
+        rules: those of paths that do not exist are omitted; such paths stay forbidden.
 
     Returns:
-        The version that was used; 0 if the kernel has none and nothing
-        changed.
+        The version that was used; 0 if the kernel has no Landlock, and nothing changed.
 
     Raises:
         OSError: the kernel refused.

@@ -1,4 +1,4 @@
-"""Confining the process that serves files: in this order, once, before it has threads."""
+"""Confines the process that serves files: once, before it has threads."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from openshell_supervisor_sim.confinement import kernel, landlock
 from openshell_supervisor_sim.confinement.landlock import Rule
 from openshell_supervisor_sim.confinement.user import User, become, current_user
 
-#: Open files: a transfer needs five, a relay one.
+#: Limit of open files: a transfer needs five, a relay one.
 _MAX_FILES: Final = 4096
 
-#: Of root, if it stays root: to use files whoever owns them (CHOWN,
-#: DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID). Nothing on the machine.
+#: Capabilities of a process that stays root: to use files of every owner (CHOWN, DAC_OVERRIDE,
+#: DAC_READ_SEARCH, FOWNER, FSETID).
 _FILE_CAPABILITIES: Final = 0b11111
 
 
 class ConfinementError(Exception):
-    """What was required cannot be had."""
+    """The kernel lacks a required confinement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """What holds for this process.
+    """The confinement of this process.
 
     Attributes:
-        user: whom it runs as.
-        no_new_privs: whether programs it runs could gain rights.
-        landlock: version of the kernel's interface; 0 if nothing is held.
-        landlock_reason: why not.
+        user: of the process.
+        no_new_privs: True if its programs cannot gain rights.
+        landlock: version of the kernel's interface; 0 without Landlock.
+        landlock_reason: for a missing Landlock.
         limits: of resources, by name.
     """
 
@@ -44,7 +44,7 @@ class Confinement:
     limits: dict[str, int] = field(default_factory=dict[str, int])
 
     def described(self) -> dict[str, Any]:
-        """Return it for the log and the JSON line."""
+        """Return the confinement for the log and the JSON line."""
         described: dict[str, Any] = {
             "user": self.user.name,
             "uid": self.user.uid,
@@ -61,17 +61,17 @@ class Confinement:
 def confine(
     *, mode: str, user: User | None, rules: Iterable[Rule], memory_bytes: int | None = None
 ) -> Confinement:
-    """Take rights away from this process and from whatever it starts later.
+    """Take rights away from this process and from the processes that it starts later.
 
     Args:
-        mode: `auto` does what the kernel has, `required` fails if it has not
-            everything, `none` only becomes the user.
+        mode: `auto` uses the means that the kernel has, `required` fails if one is missing, `none`
+            only changes the user.
         user: to become, if started as root.
-        rules: places that stay usable.
+        rules: paths that stay usable.
         memory_bytes: limit of the address space.
 
     Raises:
-        ConfinementError: it was required, or the user cannot be become.
+        ConfinementError: a required means is missing, or the user cannot be changed.
     """
     try:
         if user is not None:
@@ -90,8 +90,8 @@ def confine(
         raise ConfinementError(str(error)) from error
     version, reason = _restrict(rules)
     if not version:
-        # Landlock keeps commands away from this process's memory; without it
-        # the kernel's older means has to do.
+        # Landlock keeps commands away from this process's memory; without Landlock an older means
+        # of the kernel does.
         kernel.set_undumpable()
     if mode == "required" and not version:
         raise ConfinementError(f"Landlock: {reason}")
@@ -101,7 +101,7 @@ def confine(
 
 
 def interpreter_places() -> list[str]:
-    """Return the directories that modules are loaded from, also late ones."""
+    """Return the directories from which modules are loaded, even late."""
     places = [sys.prefix, sys.base_prefix, *sys.path]
     return [
         path for path in dict.fromkeys(map(os.path.abspath, filter(None, places))) if os.path.exists(path)
@@ -111,13 +111,13 @@ def interpreter_places() -> list[str]:
 def _restrict(rules: Iterable[Rule]) -> tuple[int, str]:
     threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
     if threads != 1:
-        # It would hold for this thread only, which is worse than nothing: it would look as if it held.
+        # Landlock would apply to this thread only, while the log claims that the process is confined.
         return 0, f"the process has {threads} threads already"
     try:
         version = landlock.restrict(rules)
     except OSError as error:
         return 0, str(error)
-    return version, "" if version else "the kernel has none"
+    return version, "" if version else "the kernel has no Landlock"
 
 
 def _limit(memory_bytes: int | None) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Which places a confined process may use, and how: the rules for Landlock."""
+"""The paths that a confined process may use, as rules for Landlock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"
 
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
-#: Of /etc: what the loader, the resolver and TLS need.
+#: Files of /etc that the loader, the resolver and TLS need.
 _ETC: Final = (
     "/etc/alternatives", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/group", "/etc/host.conf", "/etc/hosts",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types",
@@ -41,12 +41,11 @@ def _programs(prefixes: Iterable[str]) -> Iterator[Rule]:
 
 
 def _configuration() -> Iterator[Rule]:
-    """Yield what may be read of /etc.
+    """Yield the readable paths of /etc.
 
-    A rule for a file is one for its inode, and `resolv.conf` is replaced when
-    the network changes. So an ordinary user, for whom /etc has no secrets, may
-    read all of it. Root may read what it needs, as it is when it starts, and
-    the directory that a link leads to.
+    A rule for a file applies to its inode, and `resolv.conf` is replaced when the network changes.
+    So an ordinary user, for whom /etc has no secrets, may read all of it. Root may read the files
+    that exist when it starts, and the directory that a link leads to.
     """
     if os.geteuid() != 0:
         yield Rule("/etc", READ)
@@ -58,13 +57,12 @@ def _configuration() -> Iterator[Rule]:
 
 
 def of_commands(root: str, prefixes: Iterable[str], *, view: bool) -> Iterator[Rule]:
-    """Yield what commands may use.
+    """Yield the rules of commands.
 
     Args:
         root: the sandbox's root as the commands see it.
         prefixes: of the interpreter.
-        view: whether the root is `/` for them; then what is not the
-            sandbox's is mounted for reading only.
+        view: True if the root is `/` for them; then everything else is mounted for reading only.
     """
     yield Rule(root, EVERYTHING & ~(Right.MAKE_CHAR | Right.MAKE_BLOCK))
     if not view:
@@ -79,27 +77,27 @@ def of_agent(
     token_file: str | None,
     readable: Iterable[str],
 ) -> Iterator[Rule]:
-    """Yield what the supervisor, or an agent behind a port, may use.
+    """Yield the rules of the supervisor, or of an agent behind a port.
 
-    Nothing may be executed: the exec host was started before.
+    It may run no program: the exec host was started before.
 
     Args:
         root: the sandbox's root.
         state_dir: of the agent.
-        token_file: that is renewed by replacing it, or None.
+        token_file: that a renewal replaces, or None.
         readable: directories of the interpreter and of modules that are
             loaded late, and single files.
     """
     yield Rule(root, FILES)
     yield Rule(state_dir, FILES)
     if token_file is not None:
-        # A link there may be changed to lead to another file beside it.
+        # A link may be changed to lead to another file in the same directory.
         yield Rule(os.path.dirname(os.path.abspath(token_file)), READ)
         yield Rule(os.path.dirname(os.path.realpath(token_file)), _REPLACE)
     for path in (*_SYSTEM, *readable):
         yield Rule(path, READ)
     yield from _configuration()
-    # Descriptors are opened again through it, and it lists the mounts.
+    # The agent opens descriptors again through /proc, and reads the mounts from it.
     yield Rule("/proc/self", READ)
     for path in ("/dev/null", "/dev/random", "/dev/urandom"):
         yield Rule(path, Right.READ_FILE | Right.WRITE_FILE)

@@ -1,4 +1,4 @@
-"""Which ordinary user to become, and becoming it."""
+"""The user that the process becomes: parses it, and changes to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class User(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name, or the number of a user that has none."""
+        """The user's name, or its number if it has no name."""
         try:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
@@ -25,7 +25,7 @@ class User(NamedTuple):
 
 
 def current_user() -> User:
-    """Return whom this process runs as."""
+    """Return the user of this process."""
     return User(os.geteuid(), os.getegid())
 
 
@@ -33,7 +33,7 @@ def parse_user(text: str) -> User:
     """Parse ``NAME``, ``UID`` or either with ``:GID``.
 
     Raises:
-        ValueError: there is no such user, or it is none of these.
+        ValueError: the user does not exist, or the text has another form.
     """
     who, colon, group = text.partition(":")
     if colon and not group.isdecimal():
@@ -43,7 +43,7 @@ def parse_user(text: str) -> User:
     except KeyError:
         if not who.isdecimal():
             raise ValueError(f"there is no user {who!r}") from None
-        # A number without an entry is a user too, whose group has its number.
+        # A number without an entry is a user, too, and its group has the same number.
         return User(int(who), int(group) if colon else int(who))
     return User(entry.pw_uid, int(group) if colon else entry.pw_gid)
 
@@ -55,15 +55,15 @@ def owner_of(path: str) -> User:
 
 
 def first_unreachable(user: User, paths: Iterable[str], below: Iterable[str] = ()) -> str | None:
-    """Return the first of some paths that a user cannot read and enter, or the directory that is in the way.
+    """Return the first path that a user cannot read and enter, or the directory on the way that it cannot enter.
 
     Args:
-        user: who must be able to.
-        paths: to read; those that do not exist are left out.
-        below: paths of which only the directories on the way are looked at.
+        user: that must have the rights.
+        paths: to read; those that do not exist are omitted.
+        below: paths of which only the directories on the way are checked.
 
-    Judged by owner, group and mode, before this process becomes the user and
-    could not go back. Access control lists are not looked at.
+    The check uses owner, group and mode, and ignores access control lists. It runs before this
+    process becomes the user, which cannot be undone.
     """
     for path in below:
         closed = _closed_on_the_way(user, os.path.realpath(path))
@@ -110,10 +110,10 @@ def _allowed(user: User, path: str, wanted: int) -> bool:
 
 
 def become(uid: int, gid: int) -> None:
-    """Become a user for good; does nothing if this process is it already.
+    """Become a user for good; does nothing if the process has that user already.
 
     Raises:
-        OSError: this process may not.
+        OSError: this process may not change its user.
     """
     if os.getresuid() == (uid, uid, uid) and os.getresgid() == (gid, gid, gid):
         return

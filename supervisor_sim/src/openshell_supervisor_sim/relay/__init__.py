@@ -1,1 +1,1 @@
-"""One relay as a byte stream, and what it leads to."""
+"""One relay as a byte stream, and its target."""

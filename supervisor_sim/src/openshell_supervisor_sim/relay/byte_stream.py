@@ -13,17 +13,17 @@ from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
 StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
 
-#: How long the gateway may take to read what was sent last and end the call.
+#: How long the gateway may take to read the last messages and end the call.
 CLOSING_SECONDS: Final = 30.0
 
 
 def open_stream(channel: grpc.aio.Channel, path: str, metadata: tuple[tuple[str, str], ...]) -> StreamCall:
-    """Begin a call in which both sides send serialized messages."""
+    """Start a call in which both sides send serialized messages."""
     return cast("StreamCall", channel.stream_stream(path)(metadata=metadata))
 
 
 class RelayLostError(ConnectionError):
-    """The RelayStream call is over."""
+    """The RelayStream call has ended."""
 
 
 class RelayByteStream:
@@ -31,16 +31,15 @@ class RelayByteStream:
 
     grpc.aio cancels the whole call when a task that waits in `read` is
     cancelled. The agent stops waiting for input as soon as it has its result,
-    so reading is done by a task of its own, which outlives an impatient
-    `receive` and is picked up by the next one. It is always one message
-    ahead: content is here when the disk is ready for it.
+    so a separate task reads, which outlives a cancelled `receive` and serves the next one. It
+    always reads one message ahead, so that content has arrived when the disk is ready for it.
     """
 
     def __init__(self, call: StreamCall) -> None:
         self._call = call
         self._tasks = TaskScope()
         self._reading: asyncio.Task[bytes | memoryview] | None = None
-        #: Whether the gateway ended the relay in order.
+        #: True if the gateway ended the relay in order.
         self.ended = False
 
     async def claim(self, channel_id: str) -> None:
@@ -59,7 +58,7 @@ class RelayByteStream:
     async def receive(self) -> bytes | memoryview:
         """Return the next bytes; empty when the gateway ended the relay.
 
-        May be cancelled; nothing is lost.
+        May be cancelled without loss.
 
         Raises:
             RelayLostError: the call broke.
@@ -72,9 +71,9 @@ class RelayByteStream:
         return data
 
     async def send(self, *segments: bytes | memoryview) -> None:
-        """Send bytes; waits while the gateway takes none.
+        """Send bytes; waits while the gateway accepts none.
 
-        Cancelled, it cancels the relay.
+        A cancellation of it cancels the relay.
 
         Raises:
             RelayLostError: the call broke.
@@ -86,16 +85,16 @@ class RelayByteStream:
             raise RelayLostError(await self._why(error)) from error
 
     async def end_sending(self) -> None:
-        """Say that nothing more will be sent; receiving goes on."""
-        # If the call is over, who receives sees it.
+        """Half-close: end sending, while receiving continues."""
+        # If the call has ended, `receive` raises it.
         with suppress(grpc.RpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
     async def close(self) -> None:
-        """End the stream and let the gateway read what was sent last.
+        """End the stream, and let the gateway read the last messages.
 
-        Cancelling at once would throw away what is still on its way. What the
-        gateway still sends is thrown away.
+        To cancel at once would discard messages on their way. Messages of the gateway are
+        discarded.
         """
         try:
             async with asyncio.timeout(CLOSING_SECONDS):
@@ -114,7 +113,7 @@ class RelayByteStream:
 
     def _read_on(self) -> asyncio.Task[bytes | memoryview]:
         self._reading = self._tasks.start(self._read(), "relay-read")
-        # Nobody may ever ask for what it ends with.
+        # The result of a task that no `receive` awaits counts as retrieved.
         self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
         return self._reading
 

@@ -1,4 +1,4 @@
-"""What a relay leads to: files, commands, or a port in the sandbox."""
+"""The target of a relay: the file agent, a command, or a port in the sandbox."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from openshell_supervisor_sim.relay.tcp_target import open_tcp_target
 
 
 class RelayServer(Protocol):
-    """What serves a relay: the file agent, commands, or a connection."""
+    """A server of relays: the file agent, the command server, or a connection to a port."""
 
     async def serve(self, stream: RelayByteStream, /) -> None:
-        """Serve one relay and return."""
+        """Serve one relay, and return at its end."""
         ...
 
 
@@ -26,16 +26,16 @@ class FileServer(RelayServer, Protocol):
 
     @property
     def capability(self) -> file_relay_pb2.FileTransferCapability:
-        """What the hello says of it."""
+        """The capability that the hello announces."""
         ...
 
     def finish(self) -> None:
-        """Wait for no next operation any more."""
+        """End each relay after its current operation."""
         ...
 
 
 class TargetRefusedError(Exception):
-    """A relay cannot be taken up; the text goes to the gateway (RLY-5)."""
+    """The relay cannot be served; the text goes to the gateway (RLY-5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class RelayTargets:
     Attributes:
         files: the file agent, or None.
         commands: runs commands, or None.
-        tcp: whether ports of the sandbox can be reached.
+        tcp: True if ports of the sandbox can be reached.
     """
 
     files: FileServer | None = None
@@ -57,8 +57,7 @@ class RelayTargets:
         """Open the target of a relay before the relay is claimed (upstream's order).
 
         Raises:
-            TargetRefusedError: this supervisor does not serve it, or it
-                cannot be reached.
+            TargetRefusedError: this supervisor does not serve the target, or it cannot be reached.
         """
         match relay.WhichOneof("target"):
             case "file" if self.files is not None:
@@ -73,12 +72,12 @@ class RelayTargets:
                 with target:
                     yield target
             case other:
-                # No target is ssh, as upstream reads it.
+                # Upstream reads an open without a target as ssh.
                 raise TargetRefusedError(f"this supervisor serves no {other or 'ssh'} target")
 
 
 def transfer_id(relay: openshell_pb2.RelayOpen) -> str:
-    """Return the id that the logs of all parties share; the channel's if the target has none."""
+    """Return the id that the logs of all parties share; the channel's id if the target has none."""
     match relay.WhichOneof("target"):
         case "file":
             return relay.file.transfer_id
@@ -89,6 +88,6 @@ def transfer_id(relay: openshell_pb2.RelayOpen) -> str:
 
 
 def described(relay: openshell_pb2.RelayOpen) -> str:
-    """Return the target for the log."""
+    """Return a description of the target for the log."""
     target = relay.WhichOneof("target") or "ssh"
     return f"tcp {relay.tcp.host}:{relay.tcp.port}" if target == "tcp" else target

@@ -13,23 +13,22 @@ from openshell_files_process.tasks import TaskScope
 
 from openshell_supervisor_sim.relay.byte_stream import RelayByteStream, RelayLostError
 
-#: Read from the port at once. Upstream takes 16 KiB; a relay frame may be 1 MiB.
+#: Bytes that are read from the port at once. Upstream reads 16 KiB; a relay frame may have 1 MiB.
 _READ_BYTES: Final = 256 * 1024
 
-#: How long a connection attempt may take. Loopback answers at once, unless
-#: the listener's queue is full.
+#: How long a connection attempt may take. A loopback port answers at once, unless the listener's
+#: queue is full.
 _CONNECT_SECONDS: Final = 5.0
 
 
 def loopback_address(host: str, port: int) -> tuple[str, int]:
     """Return the address to connect to.
 
-    Only literal loopback addresses and `localhost` are allowed: a name would
-    be resolved by whatever the sandbox says, and any other address is not
-    the sandbox.
+    Only literal loopback addresses and `localhost` are allowed: a file of the sandbox could resolve
+    a name to any address, and any other address lies outside of the sandbox.
 
     Raises:
-        ValueError: another host, or no port.
+        ValueError: the host is another, or the port is none.
     """
     if not 1 <= port <= 65535:
         raise ValueError("tcp target port must be between 1 and 65535")
@@ -52,7 +51,7 @@ async def open_tcp_target(host: str, port: int) -> TcpTarget:
 
     Raises:
         ValueError: see `loopback_address`.
-        OSError: nobody listens there.
+        OSError: no process listens on the port.
     """
     address, port = loopback_address(host, port)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -85,7 +84,7 @@ class TcpTarget:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        #: Bytes that went each way.
+        #: Bytes in each direction.
         self.to_target = 0
         self.from_target = 0
 
@@ -99,14 +98,14 @@ class TcpTarget:
 
     @property
     def nodelay(self) -> bool:
-        """Whether small pieces are sent at once."""
+        """True if small pieces are sent at once (TCP_NODELAY)."""
         return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     async def serve(self, stream: RelayByteStream, /) -> None:
-        """Carry bytes both ways until both ends are through.
+        """Carry bytes in both directions until both have ended.
 
-        The end of one direction is passed on and the other goes on: towards
-        the gateway as long as its call lives, which is as far as gRPC allows.
+        The end of one direction is passed on as a half-close, and the other direction continues:
+        towards the gateway as long as its call lives.
 
         Raises:
             RelayLostError: the call broke.
@@ -125,7 +124,7 @@ class TcpTarget:
             try:
                 data = await loop.sock_recv(self._socket, _READ_BYTES)
             except OSError:
-                data = b""  # reset: for the gateway an end like any other
+                data = b""  # a reset is an end for the gateway
             if not data:
                 await stream.end_sending()
                 return
@@ -134,7 +133,7 @@ class TcpTarget:
                 await stream.send(data)
             except RelayLostError:
                 if stream.ended:
-                    return  # the gateway had ended the call, and wants nothing more
+                    return  # the gateway ended the call, and reads no more
                 raise
 
     async def _to_target(self, stream: RelayByteStream) -> None:
@@ -147,8 +146,8 @@ class TcpTarget:
         except RelayLostError:
             raise
         except OSError as error:
-            # The port takes nothing more. What it still says goes on, and the
-            # gateway's bytes have to go somewhere meanwhile.
+            # The port reads no more, but may still send; meanwhile the gateway's bytes are
+            # discarded.
             if isinstance(error, ConnectionError):
                 while await stream.receive():
                     pass

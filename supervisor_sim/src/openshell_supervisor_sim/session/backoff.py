@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect."""
+"""Backoff: the delay before the next attempt to connect."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-#: Upstream's bounds. Upstream has no jitter and never resets; with many
-#: sandboxes that makes a herd after every restart of the gateway.
+#: Upstream's bounds. Upstream has no jitter and never resets, so that after a restart of the
+#: gateway all sandboxes connect at once.
 INITIAL_SECONDS: Final = 1.0
 MAX_SECONDS: Final = 30.0
 
@@ -16,9 +16,8 @@ MAX_SECONDS: Final = 30.0
 class Backoff:
     """Exponential backoff with jitter.
 
-    A delay is drawn evenly from the upper half of the current bound: never
-    almost zero, so that a refusing gateway is not hammered, and never the
-    same for two supervisors.
+    A delay is drawn evenly from the upper half of the current bound: never close to zero, so that a
+    gateway that refuses is not flooded, and different for each supervisor.
 
     Attributes:
         initial: first bound, in seconds.
@@ -32,8 +31,8 @@ class Backoff:
     def next_delay(self) -> float:
         """Return seconds to wait, and double the bound."""
         self._bound = min(self.maximum, self._bound * 2 if self._bound else self.initial)
-        return random.uniform(self._bound / 2, self._bound)  # noqa: S311 - spreads load, hides nothing
+        return random.uniform(self._bound / 2, self._bound)  # noqa: S311 - spreads load, is no secret
 
     def reset(self) -> None:
-        """Begin again; after a session was accepted."""
+        """Return to the first bound, after a session was accepted."""
         self._bound = 0.0

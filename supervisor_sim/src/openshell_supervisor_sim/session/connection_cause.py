@@ -1,9 +1,8 @@
-"""Why a gateway cannot be reached, where gRPC only says that a socket was closed.
+"""The cause of a failed connection, which gRPC reports only as a closed socket.
 
-A connection that fails because one side speaks TLS and the other does not, or
-because a certificate is not trusted, looks to gRPC like a gateway that is
-away: "Socket closed", for ever. So a supervisor that found no gateway looks
-once more, with a connection of its own that carries nothing.
+If one side speaks TLS and the other does not, or if a certificate is not trusted, gRPC reports
+"Socket closed", as for a gateway that does not run. So a supervisor that finds no gateway opens
+another connection, which carries nothing, to find the cause.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
-#: For each look, in seconds.
+#: Timeout of each check, in seconds.
 _LOOK_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionCause:
-    """Looks why a connection fails.
+    """Finds the cause of a failed connection.
 
     Attributes:
-        endpoint: HOST:PORT of the gateway; of another form, nothing is found.
-        authority: PEM certificates that `--tls-ca` named; None if the connection is plain.
+        endpoint: HOST:PORT of the gateway; for another form no cause is found.
+        authority: PEM certificates of `--tls-ca`; None for a plain connection.
     """
 
     endpoint: str
@@ -39,7 +38,7 @@ class ConnectionCause:
             async with asyncio.timeout(_LOOK_SECONDS):
                 return await self._look(host, int(port))
         except (OSError, TimeoutError, ValueError):
-            # Nobody listens there, or whoever listens says nothing.
+            # No process listens there, or it sends nothing.
             return ""
 
     async def _look(self, host: str, port: int) -> str:
@@ -59,15 +58,15 @@ class ConnectionCause:
         return f"{self.endpoint} speaks TLS; give --tls-ca with the authority of the gateway's certificate"
 
     def _not_tls(self, error: Exception) -> str:
-        """Say what a handshake that failed means."""
+        """Return the cause of a failed handshake."""
         answered = isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER"
         if self.authority is None:
-            # A server of TLS that refuses this handshake, for want of a certificate, say, still speaks TLS.
+            # A server that refuses this handshake, for a missing client certificate for example, still speaks TLS.
             if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
                 return f"{self.endpoint} speaks TLS; give --tls-ca with the authority of the gateway's certificate"
             return ""
         if answered or isinstance(error, ssl.SSLEOFError | ConnectionResetError):
-            return f"{self.endpoint} does not speak TLS; leave --tls-ca out, or name the port that does"
+            return f"{self.endpoint} does not speak TLS; omit --tls-ca, or name the port that does"
         return f"the TLS handshake with {self.endpoint} failed: {error.reason if isinstance(error, ssl.SSLError) else error}"
 
     def _context(self) -> ssl.SSLContext:
@@ -75,20 +74,20 @@ class ConnectionCause:
             return trusting(self.authority)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.set_alpn_protocols(["h2"])
-        # It is only asked whether TLS is spoken; nothing is sent.
+        # This only checks whether the server speaks TLS; nothing is sent.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
 
 
 def trusting(authority: bytes) -> ssl.SSLContext:
-    """Return what trusts certificates of these authorities only.
+    """Return a TLS context that trusts only certificates of some authorities.
 
     Args:
         authority: certificates in PEM.
 
     Raises:
-        ValueError: there is no certificate in it.
+        ValueError: the text contains no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])

@@ -1,4 +1,4 @@
-"""The control stream: connect, announce, serve relays, reconnect."""
+"""The control stream to the gateway: connects, announces, serves relays, reconnects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = structlog.get_logger("openshell_supervisor_sim.session.control_stream")
 #: Results that wait to be sent (upstream's queue).
 _OUTBOUND_MESSAGES: Final = 64
 
-#: How the end of a connection looks (upstream's).
+#: Status codes of a lost connection (upstream's).
 _TRANSPORT_CODES: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)
 
 #: How long a gateway may take to answer the hello.
@@ -50,7 +50,7 @@ class SessionError(Exception):
 
 
 class SessionClosedError(SessionError):
-    """The stream is over: the gateway ended it, or the connection is gone."""
+    """The stream has ended: the gateway ended it, or the connection was lost."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,12 +59,12 @@ class SupervisorSession:
 
     Attributes:
         channel: to the gateway; carries the control stream and every relay.
-        sandbox_id: as the token says.
-        token: attached to every call.
-        targets: what relays lead to; the hello announces it.
+        sandbox_id: of the token.
+        token: for every call.
+        targets: of relays; the hello announces them.
         backoff: between attempts.
         instance_id: of this supervisor; random.
-        cause: looks why no gateway was reached, and says it in a sentence; "" if it found nothing.
+        cause: returns the cause of a failed connection in a sentence; "" if it finds none.
     """
 
     channel: grpc.aio.Channel
@@ -86,9 +86,9 @@ class SupervisorSession:
     )
 
     async def run(self) -> None:
-        """Connect, serve and reconnect, for ever.
+        """Connect, serve and reconnect until cancelled or drained.
 
-        On cancellation the relays that are running are cancelled too.
+        A cancellation ends the running relays, too.
         """
         try:
             while True:
@@ -111,13 +111,13 @@ class SupervisorSession:
             await self._relay_tasks.end()
 
     async def drain(self, seconds: float) -> int:
-        """Take up no more relays and let those that run finish.
+        """Accept no more relays, and wait for the running ones.
 
         Args:
-            seconds: to wait for them at most.
+            seconds: to wait at most.
 
         Returns:
-            How many still run.
+            Relays that still run.
         """
         self._draining = True
         if self.targets.files is not None:
@@ -127,13 +127,13 @@ class SupervisorSession:
         return await self._relay_tasks.wait(seconds)
 
     async def _reason(self, error: SessionError | TokenFileError) -> str:
-        """Say why there is no session: gRPC does not tell TLS that failed from a gateway that is away."""
+        """Return why the session failed: gRPC does not tell a failed TLS handshake from a gateway that does not run."""
         if self.cause is not None and isinstance(error, SessionClosedError) and not self._greeted:
             return await self.cause() or str(error)
         return str(error)
 
     async def _end_without_session(self, error: Exception) -> None:
-        """Wait for the relays that still run: they are calls of their own and need no session."""
+        """Wait for the running relays: each is a separate call and needs no session."""
         if isinstance(error, SessionClosedError):
             log.info("session closed", reason=str(error))
         else:
@@ -143,11 +143,11 @@ class SupervisorSession:
     async def _run_once(self) -> None:
         """One session, from hello to its end.
 
-        Relays outlive it: they are calls of their own.
+        Relays outlive it: each is a separate call.
         """
         self._epoch += 1
         self._greeted = False
-        # What was said in the session before says nothing to this one.
+        # Messages of the previous session have no meaning in this one.
         self._outbound = asyncio.Queue(_OUTBOUND_MESSAGES)
         call = open_stream(self.channel, methods.CONNECT_SUPERVISOR, await self.token.metadata())
         try:
@@ -160,13 +160,13 @@ class SupervisorSession:
                 tasks.create_task(self._write(call, heartbeats.sending))
                 tasks.create_task(self._read(call, heartbeats.silence))
         except* (grpc.RpcError, asyncio.InvalidStateError, SessionError) as group:
-            # One clause: what two of them raise comes out as a group, which
-            # nobody outside expects. Reader and writer can fail together.
+            # One clause for all errors: reader and writer can fail together, and the errors of two
+            # clauses would leave as a group, which no caller expects.
             errors = [
                 error if isinstance(error, SessionError) else await _closed(call, error)
                 for error in group.exceptions
             ]
-            # That the call is over then follows from what went wrong, if something did.
+            # If something failed, the end of the call is only its consequence.
             wrong = [error for error in errors if not isinstance(error, SessionClosedError)]
             reasons = "; ".join(dict.fromkeys(map(str, wrong or errors)))
             raise (SessionError if wrong else SessionClosedError)(reasons) from group
@@ -175,7 +175,7 @@ class SupervisorSession:
             call.cancel()
 
     async def _greet(self, call: StreamCall) -> Heartbeats:
-        """Send the hello and return how often both sides speak."""
+        """Send the hello, and return the intervals of the session."""
         hello = openshell_pb2.SupervisorHello(
             sandbox_id=self.sandbox_id,
             instance_id=self.instance_id,
@@ -212,7 +212,7 @@ class SupervisorSession:
             raise SessionError(f"not a GatewayMessage: {error}") from error
 
     async def _write(self, call: StreamCall, interval: float) -> None:
-        """Send what is queued, and a heartbeat when nothing is."""
+        """Send queued messages, and a heartbeat when none is queued."""
         heartbeat = openshell_pb2.SupervisorMessage(heartbeat=openshell_pb2.SupervisorHeartbeat())
         while True:
             try:
@@ -223,30 +223,30 @@ class SupervisorSession:
             await call.write(message.SerializeToString())
 
     async def _read(self, call: StreamCall, silence: float) -> None:
-        """Take the gateway's messages until its stream ends or falls silent."""
+        """Handle the gateway's messages until its stream ends or is silent for too long."""
         while True:
             try:
                 async with asyncio.timeout(silence):
                     message = await self._receive(call)
             except TimeoutError:
-                raise SessionError("the gateway fell silent") from None
+                raise SessionError("the gateway sent nothing for too long") from None
             match message.WhichOneof("payload"):
                 case "relay_open":
                     self._take_up(message.relay_open)
                 case "heartbeat":
                     pass
                 case "relay_close":
-                    # It closes nothing, as upstream: a relay ends with its call.
+                    # As upstream, this message closes nothing: a relay ends with its call.
                     closed = message.relay_close
                     log.info("gateway closed a relay", channel_id=closed.channel_id, reason=closed.reason)
                 case other:
                     log.warning("gateway message ignored", payload=other)
 
     def _take_up(self, opened: openshell_pb2.RelayOpen) -> None:
-        """Begin to serve a relay, once."""
+        """Start to serve a relay, once."""
         channel_id = opened.channel_id
         if channel_id in self._relays:
-            # A new session gets the opens again that were not claimed yet.
+            # The gateway repeats unclaimed opens in a new session.
             log.info("relay is served already", channel_id=channel_id)
             return
         self._relays.add(channel_id)
@@ -254,7 +254,7 @@ class SupervisorSession:
         relay.add_done_callback(lambda _: self._relays.discard(channel_id))
 
     async def _serve_relay(self, opened: openshell_pb2.RelayOpen) -> None:
-        """Take up one relay; nothing that goes wrong here concerns the session."""
+        """Serve one relay; its failure does not end the session."""
         target = described(opened)
         with structlog.contextvars.bound_contextvars(transfer_id=transfer_id(opened)):
             try:
@@ -289,19 +289,19 @@ class SupervisorSession:
         await stream.close()
 
     def _report(self, channel_id: str, error: str | None) -> None:
-        """Tell the gateway whether the relay will be taken up (RLY-5)."""
+        """Tell the gateway whether this supervisor serves the relay (RLY-5)."""
         result = openshell_pb2.RelayOpenResult(
             channel_id=channel_id, success=error is None, error=error or ""
         )
         try:
             self._outbound.put_nowait(openshell_pb2.SupervisorMessage(relay_open_result=result))
         except asyncio.QueueFull:
-            # The gateway has stopped reading; its own deadline speaks for us.
+            # The gateway has stopped reading; its own timeout ends the relay.
             log.warning("relay result dropped", channel_id=channel_id)
 
 
 async def _closed(call: StreamCall, error: BaseException | None) -> SessionError:
-    """Say why a stream is over."""
+    """Return the error for a stream that has ended."""
     if not call.done():
         return SessionClosedError(str(error or "the gateway closed the stream"))
     code = await call.code()

@@ -1,4 +1,4 @@
-"""How often a supervisor speaks, and how long it hears nothing before it takes the gateway for dead."""
+"""Heartbeats: the interval of the supervisor's messages, and the silence after which the gateway counts as dead."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.limits import LEAST_HEARTBEAT_SECONDS, MOST_HEARTBEAT_SECONDS
 from openshell_files_protocol.pb.openshell.v1 import openshell_pb2
 
-#: Least time between heartbeats of the supervisor, whatever the gateway
-#: announces.
+#: Least time between heartbeats of the supervisor, even if the gateway announces less.
 SENDING_FLOOR_SECONDS: Final = LEAST_HEARTBEAT_SECONDS
 
-#: How often a gateway speaks that announces nothing (upstream's).
+#: Interval of a gateway that announces none (upstream's).
 UNANNOUNCED_SECONDS: Final = 15.0
 
-#: No gateway is taken for dead sooner, so that one that is busy for a moment is not.
+#: Shortest silence, so that a gateway that is busy for a moment does not count as dead.
 SILENCE_FLOOR_SECONDS: Final = 15.0
 
-#: A gateway that missed so many heartbeats is taken for dead.
+#: Missed heartbeats after which a gateway counts as dead.
 MISSED_HEARTBEATS: Final = 3
 
-#: A longer interval is not believed: a dead gateway would never be noticed.
+#: Longest interval that is accepted: with a longer one a dead gateway would not be noticed.
 _MOST_SECONDS: Final = MOST_HEARTBEAT_SECONDS
 
-#: `heartbeat_interval_secs`, a uint32: what gateways of the 0.0.x generation announce.
+#: `heartbeat_interval_secs`, a uint32 that gateways of the 0.0.x generation announce.
 _FIRST_GENERATION_FIELD: Final = 2
 
 
@@ -44,10 +43,9 @@ class Heartbeats:
 
 
 def agreed(accepted: openshell_pb2.SessionAccepted) -> Heartbeats:
-    """Return the times that follow from what the gateway announced.
+    """Return the times of a session from the gateway's announcement.
 
-    The silence that is allowed follows from the interval at which the gateway
-    speaks, and never from the supervisor's own.
+    The allowed silence depends on the gateway's interval only, and not on the supervisor's own.
     """
     announced = announced_seconds(accepted)
     interval = UNANNOUNCED_SECONDS if announced is None else announced
@@ -60,8 +58,7 @@ def agreed(accepted: openshell_pb2.SessionAccepted) -> Heartbeats:
 def announced_seconds(accepted: openshell_pb2.SessionAccepted) -> float | None:
     """Return the interval of the gateway's heartbeats; None if it announced none.
 
-    Both generations are understood: a duration, and a number of seconds in a
-    field that is reserved by now.
+    It reads both generations: a duration, and a number of seconds in a field that is now reserved.
     """
     seconds = seconds_of(accepted.heartbeat_interval)
     if seconds <= 0:

@@ -1,4 +1,4 @@
-"""The sandbox's token, read anew for every call and replaced when it is renewed."""
+"""The file of the sandbox's token: read for every call, replaced by a renewal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ log = structlog.get_logger("openshell_supervisor_sim.token")
 
 
 class TokenFileError(Exception):
-    """The token file cannot be read or holds no token."""
+    """The token file cannot be read, or contains no token."""
 
 
 class TokenSource(Protocol):
-    """Where the token for a call comes from."""
+    """Source of the token for each call."""
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the call metadata that carries the token.
 
         Raises:
-            TokenFileError: there is none.
+            TokenFileError: no token can be read.
         """
         ...
 
@@ -32,27 +32,26 @@ class TokenSource(Protocol):
 class TokenFile:
     """A bearer token in a file.
 
-    Whoever renews the token replaces the file; the next call uses it, so a
-    session need not be interrupted. That may be this process, see `replace`,
-    or somebody else.
+    A renewal replaces the file, and the next call uses the new token, without a new session. This
+    process may renew the token, see `replace`, or another one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: The last token that was read, for when the file cannot be read any
-        #: more: this process may have become a user who may not.
+        #: The last token that was read, used when the file cannot be read any more: this process
+        #: may have become another user.
         self._last: str | None = None
         #: A renewed token that could not be written, and the one it replaces.
         self._unwritten: tuple[str, str] | None = None
         self._warned = False
-        #: The file as it was when `_last` was read.
+        #: Status of the file when `_last` was read.
         self._seen: tuple[int, ...] | None = None
 
     async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the call metadata that carries the token.
 
-        Every relay needs it. A file that looks as it did is not read again: that
-        would be a hop to a thread for each.
+        Every relay needs it. An unchanged file is not read again, which saves each relay a hop to a
+        thread.
 
         Raises:
             TokenFileError: as `read` raises it.
@@ -66,8 +65,7 @@ class TokenFile:
         """Return the token.
 
         Raises:
-            TokenFileError: the file cannot be read, is empty, or holds more
-                than a token.
+            TokenFileError: the file cannot be read, is empty, or contains more than a token.
         """
         seen = self._look()
         try:
@@ -79,22 +77,24 @@ class TokenFile:
         except OSError as error:
             raise TokenFileError(f"--token-file {self._path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
-            raise TokenFileError(f"--token-file {self._path}: holds something else than a token") from error
+            raise TokenFileError(
+                f"--token-file {self._path}: contains something else than a token"
+            ) from error
         if not token:
             raise TokenFileError(f"--token-file {self._path}: the file is empty")
         if not is_token(token):
-            raise TokenFileError(f"--token-file {self._path}: holds more than one token")
+            raise TokenFileError(f"--token-file {self._path}: contains more than one token")
         self._last, self._seen = token, seen
         if self._unwritten is not None:
             replaced, renewed = self._unwritten
             if token == replaced:
                 return renewed
-            # Somebody else put a newer one there.
+            # Another process wrote a newer one.
             self._unwritten = None
         return token
 
     def _unchanged(self) -> str | None:
-        """Return the last token, if there is nothing else to be found in the file."""
+        """Return the last token if the file is unchanged; None if it must be read."""
         if self._seen is None or self._unwritten is not None or self._look() != self._seen:
             return None
         return self._last
@@ -104,22 +104,22 @@ class TokenFile:
             status = self._path.stat()
         except OSError:
             return None
-        # A file that was written in place within one tick of the file system's clock looks the same if
-        # its size is; one that was put there, as `replace` does, never does.
+        # A change in place within one tick of the file system's clock that keeps the size is
+        # missed. A replaced file, as by `replace`, is always noticed.
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def replace(self, replaced: str, renewed: str) -> None:
-        """Write a renewed token, at once or not at all; blocks.
+        """Replace the token in the file by a renewed one, atomically; blocks.
 
-        Where the file cannot be written the token is kept in memory, until
-        somebody else changes the file. It does not survive this process then.
+        If the file cannot be written, the token is used from memory until another process changes
+        the file. Then it does not survive this process.
 
         Args:
             replaced: the token that was renewed.
             renewed: the new one.
         """
         path = os.path.realpath(self._path)
-        # Not a name that can be foreseen: others may write in the directory.
+        # The name must not be predictable: other users may write in the directory.
         staging = f"{path}.{secrets.token_hex(8)}"
         try:
             descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -138,7 +138,7 @@ class TokenFile:
             if not self._warned:
                 self._warned = True
                 log.warning(
-                    "the renewed token is kept in memory only: --token-file cannot be written",
+                    "the renewed token is in memory only: --token-file cannot be written",
                     path=path,
                     reason=error.strerror,
                 )
@@ -149,5 +149,5 @@ class TokenFile:
 
 
 def is_token(text: str) -> bool:
-    """Return whether a text is one token, fit for a header."""
+    """Return whether a text is one token that a header can carry."""
     return bool(text) and text.isascii() and text.isprintable() and " " not in text

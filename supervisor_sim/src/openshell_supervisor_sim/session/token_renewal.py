@@ -23,13 +23,12 @@ from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileErro
 
 log = structlog.get_logger("openshell_supervisor_sim.token")
 
-#: When a token is renewed, as a part of its life (upstream's), and how much of
-#: that is left to chance, so that not all sandboxes come at once.
+#: Part of its lifetime after which a token is renewed (upstream's), and the random part of that, so
+#: that not all sandboxes renew at once.
 _RENEW_AT: Final = 0.8
 _JITTER: Final = 0.1
 
-#: The file and the clock are looked at again at least so often: either may be
-#: changed by somebody else.
+#: Longest interval between two checks of file and clock, which others may change.
 _LOOK_SECONDS: Final = 60.0
 
 _CALL_SECONDS: Final = 15.0
@@ -37,29 +36,29 @@ _CALL_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class TokenLife:
-    """From when to when a token holds, in seconds since 1970."""
+    """The lifetime of a token, in seconds since 1970."""
 
     issued: float
     expires: float
 
     def renewal(self, spread: float) -> float:
-        """Return when to renew it.
+        """Return the time of the renewal.
 
         Args:
-            spread: between 0 and 1; how early within the jitter.
+            spread: position within the jitter, between 0 and 1.
         """
         return self.issued + (self.expires - self.issued) * _RENEW_AT * (1 - _JITTER * spread)
 
 
 def token_life(token: str, now: float) -> TokenLife | None:
-    """Read the life of a JWT, without verifying it: it is one's own.
+    """Read the lifetime of the process's own JWT, without verifying it.
 
     Args:
-        token: as it is sent.
-        now: when it is taken to be issued, if it does not say.
+        token: as calls send it.
+        now: time of issue for a token without one.
 
     Returns:
-        None if it does not expire, or is none that can be read.
+        None if the token does not expire, or cannot be parsed.
     """
     parts = token.split(".")
     if len(parts) != 3:
@@ -69,24 +68,24 @@ def token_life(token: str, now: float) -> TokenLife | None:
         expires, issued = float(claims.get("exp") or 0), float(claims.get("iat") or now)
     except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError):
         return None
-    # 0 is upstream's way to say never.
+    # Upstream writes 0 for a token that never expires.
     return TokenLife(min(issued, now), expires) if expires > 0 else None
 
 
 class RenewalError(Exception):
-    """The gateway gave no new token."""
+    """The gateway did not issue a new token."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TokenRenewal:
-    """Keeps a token file fresh until cancelled; never ends a session.
+    """Renews the token in a file until cancelled; never ends a session.
 
     Attributes:
         channel: to the gateway.
-        tokens: whose token is renewed.
+        tokens: file of the token.
         backoff: after a failure.
         clock: seconds since 1970.
-        look_seconds: longest wait between two looks at file and clock.
+        look_seconds: longest interval between two checks of file and clock.
     """
 
     channel: grpc.aio.Channel
@@ -96,8 +95,8 @@ class TokenRenewal:
     look_seconds: float = _LOOK_SECONDS
 
     async def run(self) -> None:
-        """Renew whenever it is time."""
-        spread = random.random()  # noqa: S311 - spreads load, hides nothing
+        """Renew the token each time before it expires."""
+        spread = random.random()  # noqa: S311 - spreads load, is no secret
         while True:
             try:
                 delay = await self._renew_if_due(spread)
@@ -107,7 +106,7 @@ class TokenRenewal:
             await asyncio.sleep(delay)
 
     async def _renew_if_due(self, spread: float) -> float:
-        """Return seconds until the next look."""
+        """Return the seconds until the next check."""
         token = await asyncio.to_thread(self.tokens.read)
         now = self.clock()
         life = token_life(token, now)
@@ -122,9 +121,11 @@ class TokenRenewal:
         next_life = token_life(renewed, now)
         log.info("token renewed", expires=None if next_life is None else round(next_life.expires))
         if next_life is not None and next_life.renewal(spread) <= now:
-            # Its life is over before it began, or the clocks differ by more
-            # than that; asking without a pause would not help.
-            raise RenewalError("the new token is as good as expired; compare the clocks")
+            # The new token has expired already, or the clocks differ by more than its lifetime;
+            # another request at once would not help.
+            raise RenewalError(
+                "the new token has expired already; compare the clocks of gateway and supervisor"
+            )
         return 0.0
 
     async def _ask(self, token: str) -> str:
@@ -142,5 +143,5 @@ class TokenRenewal:
         except DecodeError as error:
             raise RenewalError(f"not a RefreshSandboxTokenResponse: {error}") from error
         if not is_token(renewed):
-            raise RenewalError("the gateway's answer holds no token")
+            raise RenewalError("the gateway's answer contains no token")
         return renewed

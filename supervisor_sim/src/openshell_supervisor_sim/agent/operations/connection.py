@@ -41,7 +41,7 @@ log = structlog.get_logger("openshell_supervisor_sim.agent")
 _log = logging.getLogger(__name__)
 
 #: How long to wait for the next operation; gateways close an idle relay much earlier.
-_REST_SECONDS: Final = 60.0
+_IDLE_SECONDS: Final = 60.0
 
 #: Length of an error's message in the log.
 _LOGGED_CHARACTERS: Final = 1000
@@ -69,7 +69,7 @@ class Session:
         self._inbound = Inbound(stream, idle)
         self._outbound = Outbound(stream, idle)
         self._transfer: UploadSession | DownloadSession | None = None
-        self._resting = False
+        self._idle = False
         self._finishing = asyncio.Event()
         #: First frame of the next operation, if it came while the last operation was still watched.
         self._followed_by: memoryview | None = None
@@ -77,7 +77,7 @@ class Session:
     @property
     def kind(self) -> str:
         """`upload`, `download`, `other`, or `none` between two operations."""
-        if self._resting:
+        if self._idle:
             return "none"
         match self._transfer:
             case UploadSession():
@@ -155,11 +155,11 @@ class Session:
         if self._followed_by is not None:
             followed_by, self._followed_by = self._followed_by, None
             return followed_by
-        self._resting = True
+        self._idle = True
         try:
-            reading = await first_of(self._read_open(), self._finishing.wait(), seconds=_REST_SECONDS)
+            reading = await first_of(self._read_open(), self._finishing.wait(), seconds=_IDLE_SECONDS)
         finally:
-            self._resting = False
+            self._idle = False
         return None if reading.cancelled() else reading.result()
 
     async def _read_open(self) -> memoryview | None:

@@ -178,7 +178,7 @@ class UploadSession:
     ) -> files_pb2.UploadFileResponse:
         """Have the disk carry out the reader's actions until the upload is published."""
         turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
-        work = partial(_work_off, attempt, self._queue, self._services.disk, turn)
+        work = partial(_carry_out_queued, attempt, self._queue, self._services.disk, turn)
         while True:
             await self._queue.arrived()
             response = await self._outbound.while_working(
@@ -291,7 +291,7 @@ def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileR
     return published.result
 
 
-def _work_off(
+def _carry_out_queued(
     attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskShare, seconds: float
 ) -> files_pb2.UploadFileResponse | None:
     """Carry out actions in a disk thread while they come; return the answer once the upload is published."""

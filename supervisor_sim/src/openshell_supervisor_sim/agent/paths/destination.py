@@ -21,7 +21,7 @@ from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, version
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
-from openshell_supervisor_sim.agent.filesystem.kept_times import keeps_time
+from openshell_supervisor_sim.agent.filesystem.storable_times import can_store_time
 from openshell_supervisor_sim.agent.paths.location import Location, require_regular
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
@@ -133,7 +133,7 @@ class DestinationCheck:
     def _apply(self, fd: int, request: UploadRequest) -> bool | None:
         try:
             if request.modified_ns is not None:
-                if not keeps_time(self._fs, fd, request.modified_ns):
+                if not can_store_time(self._fs, fd, request.modified_ns):
                     # Creating the staging file refuses it.
                     return None
                 self._fs.set_modified(fd, request.modified_ns)

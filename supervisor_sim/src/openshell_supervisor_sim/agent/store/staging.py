@@ -20,7 +20,7 @@ from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import same_inode, untouched
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
-from openshell_supervisor_sim.agent.filesystem.kept_times import require_time_kept
+from openshell_supervisor_sim.agent.filesystem.storable_times import require_storable_time
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.store.journal import Journal
 
@@ -236,7 +236,7 @@ def _of_lasting_time(
     """Return a new staging file if the file system can store its time; otherwise remove it and raise."""
     try:
         with mapped(f"setting the time of a file beside {location.path}"):
-            require_time_kept(fs, staging.fd, location.path, modified_ns)
+            require_storable_time(fs, staging.fd, location.path, modified_ns)
     except BaseException:
         staging.discard()
         raise

@@ -20,8 +20,8 @@ from openshell_supervisor_sim.agent.core.upload_life import UNFINISHED, Event, S
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
-from openshell_supervisor_sim.agent.paths.held_directories import HeldDirectories
 from openshell_supervisor_sim.agent.paths.location import Location
+from openshell_supervisor_sim.agent.paths.open_directories import OpenDirectories
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
@@ -70,7 +70,7 @@ class Uploads:
         self._lock = threading.Lock()
         self._live: dict[str, LiveUpload] = {}
         self._reaching = KeyedLocks()
-        self._directories = HeldDirectories(fs)
+        self._directories = OpenDirectories(fs)
         self.leftovers = Leftovers(root=root, journal=journal, fs=fs)
 
     def close(self) -> None:
@@ -88,11 +88,11 @@ class Uploads:
         with self._lock:
             self._live[record.upload_id] = upload
         if location is not None:
-            self._directories.hold(record.upload_id, location.parent_fd)
+            self._directories.add(record.upload_id, location.parent_fd)
             return
         # A directory that cannot be opened now is tried again by the first request that names the upload.
         with suppress(TransferError), self._root.reopen(record.parent, record.staging) as found:
-            self._directories.hold(record.upload_id, found.parent_fd)
+            self._directories.add(record.upload_id, found.parent_fd)
 
     # Lookup
 
@@ -147,7 +147,7 @@ class Uploads:
                 self.adopt(found)
                 return
             self._remove_from_memory(record.upload_id)
-            self._directories.let_go(record.upload_id)
+            self._directories.remove(record.upload_id)
 
     # Status
 
@@ -241,7 +241,7 @@ class Uploads:
         self, upload: LiveUpload, event: Event, error: TransferError, *, failure_reason: str = ""
     ) -> bool:
         """End an upload from outside its stream, and remove its staging file; see `end`."""
-        directory = self._directories.borrow(upload.upload_id)
+        directory = self._directories.duplicate(upload.upload_id)
         try:
             ended = self.end(upload, event, error, failure_reason=failure_reason)
             if ended:
@@ -284,7 +284,7 @@ class Uploads:
                 self._remove_from_memory(upload.upload_id)
         finally:
             if upload.resumable:
-                self._directories.let_go(upload.upload_id)
+                self._directories.remove(upload.upload_id)
             upload.tell_settled()
 
     def _remove_from_memory(self, upload_id: str) -> None:

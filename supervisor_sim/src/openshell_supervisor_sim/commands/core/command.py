@@ -1,4 +1,4 @@
-"""From a request to a command, and from its end to an exit code (EXE-2 to EXE-6)."""
+"""A command's request, checked, and its exit code (EXE-2 to EXE-6)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2
 from openshell_files_protocol.reasons import Reason
 
-#: What shells answer for a program that is not there, and one that cannot be run.
+#: Exit codes of shells for a program that does not exist, and for one that cannot be run.
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 
-#: What `timeout` answers, and the real system.
+#: Exit code of `timeout`, and of the real system.
 TIMED_OUT: Final = 124
 
 _SIGNALLED: Final = 128
@@ -27,7 +27,7 @@ _MAX_VALUE_BYTES: Final = 32 * 1024
 _MAX_ARGUMENTS: Final = 1024
 _MAX_WORKDIR_BYTES: Final = 4096
 
-#: As the shell of an ssh session says it.
+#: Messages of the shell of an ssh session.
 _SHELL_WORDS: Final[Mapping[int, str]] = {
     errno.ENOENT: "command not found",
     errno.EACCES: "Permission denied",
@@ -47,11 +47,11 @@ class Command:
     """A command that can be started.
 
     Attributes:
-        arguments: the program and its arguments; no shell looks at them.
+        arguments: the program and its arguments; no shell interprets them.
         workdir: absolute inside the sandbox.
-        environment: beside the sandbox's own.
+        environment: variables in addition to the sandbox's.
         stdin: all of standard input.
-        timeout: seconds it may take, or None.
+        timeout: seconds that it may run, or None.
     """
 
     arguments: tuple[str, ...]
@@ -63,14 +63,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Unstartable:
-    """A program that could not be run, as its caller sees it: an exit code and a line on stderr."""
+    """The result of a program that could not be run: an exit code and a line on stderr."""
 
     exit_code: int
     message: str
 
 
 def command_of(request: exec_pb2.ExecSandboxRequest, workdir: str) -> Command:
-    """Check a request. The gateway did, but it is not the sandbox's own.
+    """Check a request, since the sandbox does not rely on the gateway's check.
 
     Args:
         request: as the gateway passed it on.
@@ -80,7 +80,7 @@ def command_of(request: exec_pb2.ExecSandboxRequest, workdir: str) -> Command:
         TransferError: INVALID_REQUEST with the field at fault.
     """
     if request.tty:
-        raise invalid("tty", "there are no terminals in this sandbox; run the command without one")
+        raise invalid("tty", "this sandbox has no terminals; run the command without one")
     if not request.command or not request.command[0]:
         raise invalid("command", "is empty")
     if len(request.command) > _MAX_ARGUMENTS:
@@ -109,9 +109,9 @@ def command_of(request: exec_pb2.ExecSandboxRequest, workdir: str) -> Command:
 
 def _check_text(field: str, text: str, limit: int) -> None:
     if "\0" in text:
-        raise invalid(field, "holds a NUL character")
+        raise invalid(field, "contains a NUL character")
     if len(text.encode()) > limit:
-        raise invalid(field, f"holds a text of more than {limit} bytes")
+        raise invalid(field, f"contains a text of more than {limit} bytes")
 
 
 def exit_code(status: int) -> int:
@@ -124,12 +124,12 @@ def exit_code(status: int) -> int:
 
 
 def not_started(step: str, code: int, command: Command) -> Unstartable | TransferError:
-    """Say what became of a command that was not started.
+    """Return the result of a command that was not started.
 
     Args:
-        step: `workdir`, `program` or `process`; what failed.
+        step: that failed: `workdir`, `program` or `process`.
         code: errno.
-        command: that was asked for.
+        command: that was requested.
     """
     words = errno.errorcode.get(code, str(code))
     match step:
@@ -144,5 +144,5 @@ def not_started(step: str, code: int, command: Command) -> Unstartable | Transfe
             return Unstartable(NOT_FOUND if missing else NOT_EXECUTABLE, f"{name}: {said}\n")
         case _:
             return TransferError(
-                Reason.COMMAND_NOT_STARTED, f"no process could be made for the command ({words})"
+                Reason.COMMAND_NOT_STARTED, f"no process could be started for the command ({words})"
             )

@@ -1,8 +1,8 @@
-"""What supervisor and exec host say to each other.
+"""The messages between supervisor and exec host.
 
-One message per packet of a socket, JSON behind a descriptor: the first one
-that comes with a message is a memory file with the text, so that an argument
-list of any length fits. The replies are short and are the packet itself.
+A message is one packet of a socket. The first descriptor that comes with a request is a memory file
+with its JSON text, so that an argument list of any length fits. A reply is short: the packet is its
+text.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ MAX_REPLY_BYTES: Final = 16 * 1024
 
 
 class HostSettings(NamedTuple):
-    """How the host prepares itself.
+    """The settings of the host.
 
     Attributes:
         root: the directory that commands see as `/`.
         view: `auto`, `required` or `none`.
-        prefixes: directories of this machine that commands find at the same
-            path, for reading; the interpreter's.
-        hidden: paths inside the root that commands find empty, as paths on
-            this machine.
-        user: user and group id to become, or None.
+        prefixes: directories of this machine that commands may read at the same path: those of the
+            interpreter.
+        hidden: paths inside the root that are empty for commands, as paths on this machine.
+        user: user and group id that commands get, or None.
         confine: `auto`, `required` or `none`.
     """
 
@@ -40,16 +39,16 @@ class HostSettings(NamedTuple):
 
 
 class HostReady(NamedTuple):
-    """What the host could do.
+    """The outcome of the host's preparation.
 
     Attributes:
-        view: whether commands see the root as `/`.
-        reason: why not, or what the view lacks.
+        view: True if commands see the root as `/`.
+        reason: for a missing view, or the parts that the view lacks.
         landlock: version in use; 0 if none.
-        landlock_reason: why none.
-        failed: why the host cannot serve at all.
-        covered: places where commands see something else than the sandbox's
-            files, relative to the root.
+        landlock_reason: for a missing Landlock.
+        failed: reason why the host cannot serve at all.
+        covered: directories over which something else is mounted for commands, relative to the
+            root.
     """
 
     view: bool = False
@@ -61,7 +60,7 @@ class HostReady(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Start a command; comes with its three standard streams."""
+    """Request to start a command; comes with its three standard streams."""
 
     id: int
     arguments: list[str]
@@ -70,26 +69,26 @@ class Spawn(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """Send a signal to a command's process group; last: and kill what is left when it ends."""
+    """Request to send a signal to a command's process group; the rest of the group is killed when the command ends."""
 
     id: int
     number: int
 
 
 class Exited(NamedTuple):
-    """A command ended, with this wait status."""
+    """Reply: a command ended with this wait status."""
 
     id: int
     status: int
 
 
 class NotStarted(NamedTuple):
-    """A command was not started.
+    """Reply: a command was not started.
 
     Attributes:
         id: of the command.
-        step: `workdir`, `program` or `process`, whatever it failed at.
-        errno: why.
+        step: that failed: `workdir`, `program` or `process`.
+        errno: of the failure.
     """
 
     id: int
@@ -110,7 +109,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Read the text of a message of the other side, which is ours and trusted."""
+    """Parse the text of a message; the other side is trusted."""
     name, *values = json.loads(data)
     kind: Any = _TYPES[name]
     message: Message = kind(*values)
@@ -121,7 +120,7 @@ def memory_file(name: str, content: bytes) -> int:
     """Return a descriptor of a file in memory, at its start.
 
     Raises:
-        OSError: there is no memory or no descriptor left.
+        OSError: no memory or no descriptor is free.
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:

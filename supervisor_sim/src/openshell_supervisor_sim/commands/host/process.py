@@ -1,11 +1,10 @@
-"""The exec host's life: prepare, start commands, report how they ended.
+"""The exec host: prepares itself, starts commands, reports their ends.
 
-Two processes. The outer one leaves its namespaces and waits; the inner one is
-the first process of the new process namespace, so when it ends the kernel
-ends every command with it. Where there are no namespaces the one process does
-the work of the inner one.
+It has two processes. The outer one leaves its namespaces and waits. The inner one is the first
+process of the new process namespace, so that the kernel ends every command with it. Without
+namespaces, one process does the work of the inner one.
 
-It ends when its socket ends, so it never outlives the supervisor.
+It ends with its socket, so it never outlives the supervisor.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from openshell_supervisor_sim.confinement import kernel, landlock
 from openshell_supervisor_sim.confinement.places import of_commands
 from openshell_supervisor_sim.confinement.user import become
 
-#: Of each command: open files (soft, hard) and processes of its user.
+#: Limits of each command: open files (soft, hard) and processes of its user.
 _FILES: Final = (1024, 4096)
 _PROCESSES: Final = 4096
 
@@ -72,7 +71,7 @@ def main(descriptor: int) -> int:
             else:
                 return _as_outer(connection, settings)
         if settings.view == "required":
-            raise OSError(reason)  # noqa: TRY301 - one way out for what cannot be had
+            raise OSError(reason)  # noqa: TRY301 - one way out for every failure
         return _serve(connection, settings, HostReady(reason=reason))
     except OSError as error:
         _send(connection, HostReady(failed=str(error)))
@@ -105,13 +104,13 @@ def _as_outer(connection: socket.socket, settings: HostSettings) -> int:
         reason = f"without {', '.join(made.lacks)}" if made.lacks else ""
         code = _serve(connection, settings, HostReady(view=True, reason=reason, covered=made.covered))
     except OSError as error:
-        _send(connection, HostReady(failed=f"the view of the sandbox cannot be made: {error}"))
+        _send(connection, HostReady(failed=f"the view of the sandbox cannot be mounted: {error}"))
     finally:
         os._exit(code)
 
 
 def _serve(connection: socket.socket, settings: HostSettings, ready: HostReady) -> int:
-    # Without a process namespace orphans would go to the machine's first process.
+    # Without a process namespace the machine's first process would adopt orphans.
     kernel.become_subreaper()
     kernel.set_undumpable()
     if settings.view != "none" or os.geteuid() == 0:
@@ -132,7 +131,7 @@ def _drop_capabilities() -> None:
     try:
         kernel.drop_capabilities()
     except PermissionError:
-        # An ordinary user outside of a user namespace has none to drop.
+        # An ordinary user outside of a user namespace has no capabilities to drop.
         if kernel.effective_capabilities():
             raise
 
@@ -156,7 +155,7 @@ def _restrict(settings: HostSettings, ready: HostReady) -> HostReady:
     except OSError as error:
         version, why = 0, str(error)
     else:
-        why = "" if version else "the kernel has none"
+        why = "" if version else "the kernel has no Landlock"
     if not version and settings.confine == "required":
         return ready._replace(failed=f"Landlock: {why}")
     return ready._replace(landlock=version, landlock_reason=why)
@@ -167,7 +166,7 @@ class CommandSpawner:
 
     Args:
         connection: to the supervisor.
-        selector: what it waits with.
+        selector: that it waits with.
     """
 
     def __init__(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
@@ -175,14 +174,14 @@ class CommandSpawner:
         self._selector = selector
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._ids: dict[int, int] = {}
-        self._doomed: set[int] = set()
+        self._signalled: set[int] = set()
 
     def run(self) -> None:
-        """Serve until the supervisor is gone, and end what it left running."""
+        """Serve until the supervisor has ended, and then end running commands."""
         child_ended, woken = socket.socketpair()
         child_ended.setblocking(False)
         woken.setblocking(False)
-        # In Python a signal whose handler does nothing still wakes the selector.
+        # A signal wakes the selector even if its handler does nothing.
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(woken.fileno())
         self._selector.register(child_ended, selectors.EVENT_READ)
@@ -220,12 +219,12 @@ class CommandSpawner:
     def _spawn(self, command: Spawn, streams: list[int]) -> None:
         step = "workdir"
         try:
-            # A failure to change there would look like that of the program.
+            # Otherwise a missing directory would look like a missing program.
             os.close(os.open(command.workdir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             if not os.access(command.workdir, os.X_OK):
                 raise PermissionError(13, "not allowed")
             step = "program"
-            process = subprocess.Popen(  # noqa: S603 - what the caller asked for; no shell
+            process = subprocess.Popen(  # noqa: S603 - the caller's request; no shell
                 command.arguments,
                 stdin=streams[0],
                 stdout=streams[1],
@@ -247,21 +246,21 @@ class CommandSpawner:
     def _signal(self, message: Signal) -> None:
         process = self._running.get(message.id)
         if process is not None:
-            self._doomed.add(message.id)
+            self._signalled.add(message.id)
             _kill_group(process.pid, message.number)
 
     def _reap(self) -> None:
         for pid in _ended_children():
             command = self._ids.pop(pid, None)
-            if command in self._doomed:
-                # While it is not reaped its number is nobody else's.
+            if command in self._signalled:
+                # Its number is not reused until it is reaped.
                 _kill_group(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             if command is None:
                 continue
-            self._doomed.discard(command)
+            self._signalled.discard(command)
             process = self._running.pop(command)
-            # Reaped here, so that the object does not try it.
+            # It is reaped here, and the Popen object must not try it again.
             process.returncode = os.waitstatus_to_exitcode(status)
             self._answer(Exited(command, status))
 
@@ -270,7 +269,7 @@ class CommandSpawner:
 
 
 def _ended_children() -> Iterator[int]:
-    """Yield children that have ended; each must be reaped before the next."""
+    """Yield children that have ended; the caller reaps each before the next."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -282,7 +281,7 @@ def _ended_children() -> Iterator[int]:
 
 
 def _kill_group(leader: int, number: int) -> None:
-    # All of it may be gone, or what is left became somebody else.
+    # The group may have ended, or its processes may have changed their user.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
 
@@ -303,7 +302,7 @@ def _receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
 
 
 def _send(connection: socket.socket, message: Message) -> None:
-    # Who is gone is noticed by the next receive.
+    # The next receive notices that the supervisor has ended.
     with suppress(ConnectionError):
         connection.send(encode(message)[:MAX_REPLY_BYTES])
 

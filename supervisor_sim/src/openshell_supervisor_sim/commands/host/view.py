@@ -1,13 +1,11 @@
-"""The file system as commands see it: the sandbox's root as `/`.
+"""The view of commands: a mount namespace in which the sandbox's root is `/`.
 
-The root itself is mounted at `/`, so what is uploaded is there at once and
-what a command writes can be downloaded. What programs need of the machine is
-mounted into it for reading: its programs and libraries (unless the root has
-its own), the interpreter, some files of /etc, /proc and a small /dev.
+The root itself is mounted at `/`, so that commands see uploaded files at once and callers can
+download their output. The machine's programs and libraries (unless the root has its own), the
+interpreter, some files of /etc, /proc and a small /dev are mounted into it for reading.
 
-What stays in the sandbox's root are empty directories and files where
-something is mounted. Nothing else is left behind: the mounts are this
-process's own and end with it.
+Mount points stay in the sandbox's root as empty directories and files. The mounts themselves are
+private to this process and end with it.
 """
 
 from __future__ import annotations
@@ -31,11 +29,10 @@ from openshell_supervisor_sim.confinement.kernel import (
 
 _SYSTEM_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
-#: A root that has one of these brings its own system.
+#: A root with one of these has its own system.
 _SIGNS_OF_A_SYSTEM: Final = ("bin/sh", "usr/bin/env")
 
-#: Of /etc: what the loader, the resolver, TLS and alternatives need. Nothing
-#: that holds a secret.
+#: Files of /etc that the loader, the resolver, TLS and alternatives need. None has a secret.
 _ETC: Final = (
     "alternatives", "ca-certificates", "crypto-policies", "group", "host.conf", "hosts", "ld.so.cache",
     "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "passwd", "pki/tls/certs",
@@ -52,11 +49,10 @@ _DEV_LINKS: Final = {
 
 
 class MountPoints:
-    """Places in the sandbox's root to mount on, made if they are missing.
+    """Mount points in the sandbox's root, created if they are missing.
 
-    The root's content belongs to whoever ran commands in it before, so it is
-    walked by descriptors and links are not followed: a mount point that
-    turns out to be a link is none.
+    Earlier commands may have changed the root's content, so it is walked by descriptors without
+    following links: a link is no mount point.
 
     Args:
         root: descriptor of the root.
@@ -66,7 +62,7 @@ class MountPoints:
         self._root = root
 
     def exists(self, path: str) -> bool:
-        """Tell whether something is there, a dangling link included."""
+        """Return whether a path exists, even as a dangling link."""
         try:
             directory = self._walk(os.path.dirname(path), make=False)
         except OSError:
@@ -83,7 +79,7 @@ class MountPoints:
         """Return a descriptor of the directory at a relative path.
 
         Raises:
-            OSError: something else is there, or it cannot be made.
+            OSError: the path is something else, or cannot be created.
         """
         return self._walk(path, make=True)
 
@@ -91,7 +87,7 @@ class MountPoints:
         """Return a descriptor of an empty file at a relative path; None if the sandbox has its own.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be created.
         """
         directory = self._walk(os.path.dirname(path), make=True)
         name = os.path.basename(path)
@@ -134,16 +130,16 @@ def _make_directory(name: str, parent: int) -> None:
 
 
 def prepare(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> None:
-    """Make what mount points can be made, with the rights that the process still has.
+    """Create mount points while the process still has its rights; a failure shows when one is needed.
 
-    In a user namespace root may not write where somebody else owns the directory.
+    In a user namespace, root may not write into a directory of another user.
     """
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         points = MountPoints(descriptor)
         wanted = [source for source in _sources(points, prefixes) if os.path.isdir(source)]
         for path in (*wanted, "proc", "dev", *(os.path.relpath(path, root) for path in hidden)):
-            with suppress(OSError):  # said when it is missed
+            with suppress(OSError):  # reported when the mount point is needed
                 os.close(points.directory(path.lstrip("/")))
         if not _has_own_system(points):
             with suppress(OSError):
@@ -177,13 +173,12 @@ def _sources(points: MountPoints, prefixes: Iterable[str]) -> list[str]:
 
 
 class Made(NamedTuple):
-    """The view that was made.
+    """The view that was mounted.
 
     Attributes:
-        lacks: sources that could not be mounted, for people.
-        covered: where something is mounted, relative to the root. File methods
-            refuse these places, since commands do not see the sandbox's files
-            there (PTH-8). What is mounted is noted here and nowhere else.
+        lacks: sources that could not be mounted, for the log.
+        covered: mount points, relative to the root. File methods refuse these directories, since
+            commands do not see the sandbox's files there (PTH-8). Every mount is noted here.
     """
 
     lacks: list[str]
@@ -191,15 +186,15 @@ class Made(NamedTuple):
 
 
 def enter(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> Made:
-    """Make the view and go into it; needs mount and process namespaces of one's own.
+    """Mount the view and enter it; the process must have its own mount and process namespaces.
 
     Args:
         root: the sandbox's root.
         prefixes: directories that are mounted at their own path.
-        hidden: paths below the root that commands must find empty.
+        hidden: paths below the root that must be empty for commands.
 
     Raises:
-        OSError: there is no view; the process is of no use any more.
+        OSError: the view failed; the process cannot be used any more.
     """
     kernel.mount(None, "/", None, MS_REC | MS_PRIVATE)
     kernel.mount(root, root, None, MS_BIND | MS_REC)
@@ -224,7 +219,7 @@ def enter(root: str, prefixes: Iterable[str], hidden: Iterable[str]) -> Made:
 
 
 def _outside_of_system(prefixes: Iterable[str]) -> list[str]:
-    """Return the prefixes that are not in a directory that is mounted anyway."""
+    """Return the prefixes that lie outside of the directories that are mounted anyway."""
     system = tuple(f"/{name}/" for name in _SYSTEM_DIRECTORIES)
     return [prefix for prefix in prefixes if not f"{prefix}/".startswith(system)]
 
@@ -278,9 +273,8 @@ def _bind_read_only(source: str, descriptor: int) -> None:
         kernel.mount(os.path.realpath(source), target, None, MS_BIND | MS_REC)
     finally:
         os.close(descriptor)
-    # The descriptor still leads to what the mount covers; the path leads to
-    # the mount. Nobody else runs here yet, so the path cannot have changed
-    # from within; if it did from outside, this fails.
+    # The descriptor still refers to the covered directory, and the path to the mount. No command
+    # runs here yet that could change the path; if a process outside changed it, this fails.
     kernel.mount_setattr(path, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV)
 
 
@@ -302,7 +296,7 @@ def _mount_proc(points: MountPoints, made: Made) -> None:
         kernel.mount("proc", target, "proc", flags)
         made.covered.append("proc")
     except OSError as error:
-        # In a container whose own /proc is partly covered the kernel allows none.
+        # In a container whose own /proc is partly covered the kernel allows no new one.
         if error.errno != errno.EPERM:
             raise
         made.lacks.append("/proc (the kernel allows none here)")
@@ -323,7 +317,7 @@ def _mount_dev(points: MountPoints, made: Made) -> None:
         kernel.mount(f"/dev/{name}", f"{path}/{name}", None, MS_BIND)
     for name, link in _DEV_LINKS.items():
         os.symlink(link, f"{path}/{name}")
-    # Semaphores and shared memory live here.
+    # For semaphores and shared memory.
     os.mkdir(f"{path}/shm")
     kernel.mount("tmpfs", f"{path}/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64m,mode=1777")
     kernel.mount(None, path, None, kernel.MS_REMOUNT | MS_BIND | kernel.MS_RDONLY | MS_NOSUID | MS_NOEXEC)

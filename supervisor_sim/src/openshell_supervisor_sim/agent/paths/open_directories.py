@@ -17,7 +17,7 @@ from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 _MOST: Final = 512
 
 
-class HeldDirectories:
+class OpenDirectories:
     """Descriptors by the upload's id. Any thread may call the methods.
 
     Args:
@@ -27,32 +27,32 @@ class HeldDirectories:
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._lock = threading.Lock()
-        self._held: dict[str, int] = {}
+        self._open: dict[str, int] = {}
         self._closed = False
 
-    def hold(self, upload_id: str, directory: int) -> None:
+    def add(self, upload_id: str, directory: int) -> None:
         """Keep a descriptor of a directory; does nothing if that fails."""
         with suppress(OSError):
             fd = self._fs.duplicate(directory)
             with self._lock:
-                kept = not self._closed and len(self._held) < _MOST and upload_id not in self._held
-                if kept:
-                    self._held[upload_id] = fd
-            if not kept:
+                added = not self._closed and len(self._open) < _MOST and upload_id not in self._open
+                if added:
+                    self._open[upload_id] = fd
+            if not added:
                 self._fs.close(fd)
 
-    def borrow(self, upload_id: str) -> int | None:
+    def duplicate(self, upload_id: str) -> int | None:
         """Return a descriptor of the directory, which the caller closes; None if there is none."""
         with self._lock:
-            held = self._held.get(upload_id)
+            fd = self._open.get(upload_id)
             with suppress(OSError):
-                return None if held is None else self._fs.duplicate(held)
+                return None if fd is None else self._fs.duplicate(fd)
         return None
 
-    def let_go(self, upload_id: str) -> None:
+    def remove(self, upload_id: str) -> None:
         """Close the directory of an upload that has ended; more than once is fine."""
         with self._lock:
-            fd = self._held.pop(upload_id, None)
+            fd = self._open.pop(upload_id, None)
         if fd is not None:
             self._fs.close(fd)
 
@@ -60,6 +60,6 @@ class HeldDirectories:
         """Close all; more than once is fine."""
         with self._lock:
             self._closed = True
-            fds, self._held = list(self._held.values()), {}
+            fds, self._open = list(self._open.values()), {}
         for fd in fds:
             self._fs.close(fd)

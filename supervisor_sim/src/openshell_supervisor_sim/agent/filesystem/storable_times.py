@@ -17,7 +17,7 @@ _ALWAYS_KEPT: Final = range(315_532_800, 2_147_483_647)
 _GRANULARITY_SECONDS: Final = 2
 
 
-def keeps_time(fs: FileSystem, fd: int, modified_ns: int) -> bool:
+def can_store_time(fs: FileSystem, fd: int, modified_ns: int) -> bool:
     """Try to set a modified time, and then restore the previous one.
 
     Args:
@@ -45,7 +45,7 @@ def keeps_time(fs: FileSystem, fd: int, modified_ns: int) -> bool:
     return abs(kept - wanted) <= _GRANULARITY_SECONDS
 
 
-def require_time_kept(fs: FileSystem, fd: int, path: str, modified_ns: int | None) -> None:
+def require_storable_time(fs: FileSystem, fd: int, path: str, modified_ns: int | None) -> None:
     """Refuse a modified time that the file system would change (UPL-10).
 
     Args:
@@ -58,7 +58,7 @@ def require_time_kept(fs: FileSystem, fd: int, path: str, modified_ns: int | Non
         TransferError: INVALID_REQUEST for the field `metadata.modified_time`.
         OSError: the file's time cannot be set at all.
     """
-    if modified_ns is not None and not keeps_time(fs, fd, modified_ns):
+    if modified_ns is not None and not can_store_time(fs, fd, modified_ns):
         raise invalid(
             "metadata.modified_time",
             f"cannot be stored by the file system of {path}; omit it, or give a time between 1980 and 2038",
