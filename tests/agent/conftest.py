@@ -72,3 +72,21 @@ async def agent(sandbox: Sandbox) -> AsyncIterator[FileAgent]:
         await agent.aclose()
         tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("file-agent")]
         assert not tasks
+
+
+@pytest.fixture
+async def either(both: Sandbox) -> AsyncIterator[FileAgent]:
+    """An agent with each of the resolvers."""
+    agent = both.agent()
+    await agent.start()
+    yield agent
+    await agent.aclose()
+
+
+@pytest.fixture
+async def restarted(sandbox: Sandbox) -> AsyncIterator[list[FileAgent]]:
+    """Agents, one after the other, on the same directories; the last is closed at the end."""
+    agents = [sandbox.agent()]
+    await agents[0].start()
+    yield agents
+    await agents[-1].aclose()

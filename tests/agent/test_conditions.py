@@ -22,6 +22,7 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
+from agent.refusals import refusal
 from digest_values import OTHER, digest_of
 from google.protobuf.empty_pb2 import Empty
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -34,12 +35,6 @@ OLD = b"old content"
 
 def condition(**fields: Any) -> files_pb2.UploadCondition:
     return files_pb2.UploadCondition(**fields)
-
-
-async def refusal(awaitable: Any) -> Refused:
-    with pytest.raises(Refused) as refused:
-        await awaitable
-    return refused.value
 
 
 def _file(path: Path) -> None:

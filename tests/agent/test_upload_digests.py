@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.agent_harness import UNKNOWN as UNKNOWN_STATE
 from agent.agent_harness import (
     Refused,
     Sandbox,
@@ -24,49 +21,29 @@ from agent.agent_harness import (
     start_upload,
     stat,
 )
-from bit_flipper import flip_in_file, flipped
-from digest_values import BLAKE3, SHA256, UNKNOWN, Algorithm, digest_of, finish_of
+from agent.sparse_uploads import (
+    BOTH,
+    CONTENT,
+    DATA,
+    DATA_AT,
+    SIZE,
+    finish,
+    finish_staged,
+    going_on,
+    send_content,
+    start,
+    write_at,
+)
+from bit_flipper import flipped
+from digest_values import BLAKE3, SHA256, UNKNOWN, Algorithm, digest_of
 from openshell_files_protocol import digests
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.store.journal import Journal
-
-#: 6 MiB: content in the middle, and holes around.
-SIZE = 6 * MIB
-DATA_AT = 2 * MIB - 100
-DATA = b"content " * 1000
-CONTENT = bytes(DATA_AT) + DATA + bytes(SIZE - DATA_AT - len(DATA))
 
 UNSAID = files_pb2.DIGEST_ALGORITHM_UNSPECIFIED
-BOTH = [BLAKE3, SHA256]
-
-
-def finish(content: bytes, algorithm: Algorithm = BLAKE3) -> files_pb2.UploadFileRequest:
-    return files_pb2.UploadFileRequest(finish=finish_of(content, algorithm))
-
-
-def going_on(status: files_pb2.UploadStatus, **fields: Any) -> files_pb2.UploadFileMetadata:
-    fields.setdefault("accepted_digests", BOTH)
-    return metadata("/file", SIZE, upload_id=status.upload_id, epoch=status.epoch, **fields)
-
-
-async def start(agent: FileAgent, **fields: Any) -> files_pb2.UploadStatus:
-    fields.setdefault("accepted_digests", BOTH)
-    return await start_upload(agent, "/file", SIZE, **fields)
-
-
-async def send_content(peer: Any, offset: int = 0) -> None:
-    """Send from `offset` on: a hole, content, a hole."""
-    if offset < DATA_AT:
-        await peer.data(offset, b"", hole=DATA_AT - offset)
-        offset = DATA_AT
-    if offset < DATA_AT + len(DATA):
-        await peer.data(offset, CONTENT[offset : DATA_AT + len(DATA)])
-        offset = DATA_AT + len(DATA)
-    await peer.data(offset, b"", hole=SIZE - offset)
 
 
 async def upload(
@@ -78,33 +55,6 @@ async def upload(
         await send_content(peer)
         await peer.upload_message(message)
         return (await peer.answer()).upload
-
-
-async def staged(agent: FileAgent, sandbox: Sandbox) -> tuple[files_pb2.UploadStatus, Path]:
-    """Stage everything and lose the stream."""
-    status = await start(agent)
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=going_on(status)))
-        await send_content(peer)
-        peer.to_agent.end()
-        assert (await peer.error()).reason is Reason.UPLOAD_INCOMPLETE
-    (name,) = sandbox.leftovers()
-    return status, sandbox.root / name
-
-
-async def finish_staged(agent: FileAgent, status: files_pb2.UploadStatus) -> files_pb2.UploadFileResponse:
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=going_on(status)))
-        await peer.upload_message(finish(CONTENT))
-        return (await peer.answer()).upload
-
-
-def write_at(path: Path, offset: int, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.pwrite(descriptor, data, offset)
-    finally:
-        os.close(descriptor)
 
 
 def make_sparse(path: Path, size: int, data: bytes = DATA, at: int = DATA_AT) -> None:
@@ -276,50 +226,6 @@ async def test_the_cut_of_chunks_takes_no_part(agent: FileAgent, cut: int) -> No
         assert (await peer.answer()).upload.file.digest == digest_of(content, BLAKE3)
 
 
-@pytest.fixture
-async def restarted(sandbox: Sandbox) -> AsyncIterator[list[FileAgent]]:
-    """Agents, one after the other, on the same directories; the last is closed at the end."""
-    agents = [sandbox.agent()]
-    await agents[0].start()
-    yield agents
-    await agents[-1].aclose()
-
-
-async def restart(agents: list[FileAgent], sandbox: Sandbox) -> FileAgent:
-    await agents[-1].aclose()
-    agents.append(sandbox.agent())
-    await agents[-1].start()
-    return agents[-1]
-
-
-async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-3, RSM-4, DIG-4: the prefix has the upload's digest, and only its content is read for it."""
-    status = await start(restarted[0])
-    prefix = DATA_AT + 1000
-    async with peer_of(restarted[0]) as peer:
-        await peer.send(opened(upload=going_on(status)))
-        await peer.data(0, b"", hole=DATA_AT)
-        await peer.data(DATA_AT, DATA[:1000])
-        peer.to_agent.end()
-        await peer.error()
-    agent = await restart(restarted, sandbox)
-    status = await start(agent, upload_id=status.upload_id)
-    assert (status.digest_algorithm, status.staged_bytes) == (BLAKE3, prefix)
-    assert status.staged_digest == digest_of(CONTENT[:prefix], BLAKE3)
-    assert sandbox.fs.calls["pread"] == 1
-    async with peer_of(agent) as peer:
-        await peer.send(opened(upload=going_on(status)))
-        await send_content(peer, prefix)
-        await peer.upload_message(finish(CONTENT))
-        answer = (await peer.answer()).upload
-    assert answer.resumed_from == prefix
-    assert answer.file.digest == digest_of(CONTENT, BLAKE3)
-    assert (sandbox.root / "file").read_bytes() == CONTENT
-    agent = await restart(restarted, sandbox)
-    status = await get_upload(agent, status.upload_id)
-    assert (status.digest_algorithm, status.staged_digest) == (BLAKE3, digest_of(CONTENT, BLAKE3))
-
-
 async def test_a_finish_again(agent: FileAgent) -> None:
     """RSM-6, RSM-21, DIG-5: the same digest gives the same answer; another, or one of another algorithm, does not."""
     answer = await upload(agent, finish(CONTENT))
@@ -468,91 +374,6 @@ async def test_a_condition(agent: FileAgent, sandbox: Sandbox, algorithm: Algori
         with pytest.raises(Refused) as refused:
             await call(agent, start_upload=request, digests=allowed)
         assert refused.value.reason is reason
-
-
-def write_into_the_hole(path: Path) -> None:
-    write_at(path, 5 * MIB, b"x")
-
-
-def write_before_content(path: Path) -> None:
-    write_at(path, DATA_AT - 1, b"x")
-
-
-def punch_content_out(path: Path) -> None:
-    os.truncate(path, DATA_AT + 10)
-    os.truncate(path, SIZE)
-
-
-def punch_everything_out(path: Path) -> None:
-    os.truncate(path, 0)
-    os.truncate(path, SIZE)
-
-
-def flip_a_bit(path: Path) -> None:
-    flip_in_file(path, DATA_AT + 77)
-
-
-def move_content(path: Path) -> None:
-    """The same bytes at another place."""
-    punch_everything_out(path)
-    write_at(path, DATA_AT + MIB, DATA)
-
-
-@pytest.mark.parametrize(
-    "meddle",
-    [
-        write_into_the_hole,
-        write_before_content,
-        punch_content_out,
-        punch_everything_out,
-        flip_a_bit,
-        move_content,
-    ],
-    ids=lambda meddle: meddle.__name__,
-)
-async def test_a_change_behind_our_back(agent: FileAgent, sandbox: Sandbox, meddle: Any) -> None:
-    """UPL-37: every change of the content is found before anything is published."""
-    status, path = await staged(agent, sandbox)
-    meddle(path)
-    with pytest.raises(Refused) as refused:
-        await finish_staged(agent, status)
-    assert refused.value.reason is Reason.DIGEST_MISMATCH
-    assert not os.listdir(sandbox.root)
-
-
-async def test_zeros_behind_our_back(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-37: it is the content that counts; zeros in the place of a hole are none."""
-    status, path = await staged(agent, sandbox)
-    write_at(path, 4 * MIB, bytes(MIB))
-    write_at(path, DATA_AT - 5000, bytes(5000))
-    answer = await finish_staged(agent, status)
-    assert answer.file.digest == digest_of(CONTENT, BLAKE3)
-
-
-async def test_the_journal_of_an_older_agent(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-3: its rows hold messages of an earlier protocol, so its uploads are forgotten, and what they staged."""
-    await put(restarted[0], "/old", b"old", request_id="o")
-    await staged(restarted[0], sandbox)
-    await restarted[0].aclose()
-    with sqlite3.connect(sandbox.settings.state_dir / "uploads.sqlite3") as database:
-        database.execute("PRAGMA user_version = 3")
-    database.close()
-    agent = await restart(restarted, sandbox)
-    assert (await get_upload(agent, request_id="o")).state == UNKNOWN_STATE
-    assert sandbox.leftovers() == []
-    answer = await put(agent, "/old", b"new", request_id="o")
-    assert not answer.replayed
-
-
-def test_the_journal_of_a_newer_agent(tmp_path: Path) -> None:
-    """RSM-14: an agent that does not know it all touches nothing."""
-    path = tmp_path / "uploads.sqlite3"
-    Journal(tmp_path).close()
-    database = sqlite3.connect(path)
-    database.execute("PRAGMA user_version = 99")
-    database.close()
-    with pytest.raises(RuntimeError, match="newer agent"):
-        Journal(tmp_path)
 
 
 @pytest.mark.parametrize("extra", [0, 1])
