@@ -1,4 +1,4 @@
-"""The times of a session: heartbeats, silence, and the delay between attempts (RLY-3)."""
+"""The times of a session: heartbeats, silence, and the delay between attempts."""
 
 from __future__ import annotations
 
