@@ -426,6 +426,15 @@ class FakeGateway:
         upload.result = self._response(upload, file)
         return upload.result
 
+    def publish(self, upload: FakeUpload) -> None:
+        """Carry a finish of the staged bytes out."""
+        content = bytes(upload.staged)
+        with self._lock:
+            finish = files_pb2.UploadFinish(
+                size_bytes=len(content), digest=digest_of(content, upload.algorithm)
+            )
+            self._finish(upload, finish)
+
     def _refuse(self, upload: FakeUpload, reason: Reason) -> NoReturn:
         upload.state = files_pb2.UPLOAD_STATE_ABORTED
         upload.failure = reason.name

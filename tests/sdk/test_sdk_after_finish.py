@@ -10,8 +10,8 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from digest_values import UNKNOWN
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
-from openshell_files import NO_RETRY, SandboxFiles
-from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown
+from openshell_files import NO_RETRY, RetryPolicy, SandboxFiles
+from openshell_files.errors import FilesError, IntegrityError, InternalError, OutcomeUnknown, PermissionDenied
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
@@ -218,6 +218,31 @@ def test_what_says_nothing_of_the_finish_is_unknown(
     nobody_tells(gateway, size)
     with pytest.raises(OutcomeUnknown):
         sandbox.write_bytes("x", bytes(size))
+    assert gateway.files["x"].content == bytes(size)
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["on its way", "forgotten"])
+def test_an_upload_that_nobody_knows_is_no_failure(
+    gateway: FakeGateway, connect: Connect, size: int, *, forgotten: bool
+) -> None:
+    """RSM-25: behind a finish UPLOAD_UNKNOWN says nothing, whatever the next attempt is refused with."""
+    sandbox = connect(retry=RetryPolicy(attempts=5, initial_delay=0))
+    sandbox.write_bytes("first", b"1")
+    refused = TransferError(Reason.ROLE_REQUIRED, "not you")
+
+    def lose(_number: int) -> None:
+        if forgotten:
+            gateway.uploads.clear()
+        starts = size == SIZES["started"]
+        gateway.failures[methods.START_UPLOAD if starts else methods.UPLOAD_FILE].append(refused)
+        if not forgotten:
+            gateway.failures[methods.GET_UPLOAD].extend([TransferError(Reason.UPLOAD_UNKNOWN, "none")] * 2)
+        raise LOST
+
+    gateway.after_publish = lose
+    with pytest.raises(OutcomeUnknown) as caught:
+        sandbox.write_bytes("x", bytes(size))
+    assert isinstance(caught.value.__cause__, PermissionDenied)
     assert gateway.files["x"].content == bytes(size)
 
 

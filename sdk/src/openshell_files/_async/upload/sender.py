@@ -66,6 +66,7 @@ class Sender:
         Raises:
             FilesError: the attempt failed.
         """
+        self._plan.on_attempt()
         if self._plan.inline and not action.metadata.upload_id:
             await self._rpc.check_extensions(self._address, deadline)
         self._plan.attempts += 1
@@ -146,7 +147,7 @@ class Sender:
         if self._digest.position != size:
             raise source_file.changed(self._content.name)
         self._complete = True
-        self._plan.on_request_sent()
+        # No `on_request_sent`: nothing of a WriteFile stays for the client to free (UPL-59).
         self._plan.on_finish_sent()
         try:
             response = await self._rpc.write_file(request, deadline)

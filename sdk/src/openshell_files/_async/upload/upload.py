@@ -181,9 +181,10 @@ class Upload:
             case actions.HashSource():
                 return partial(plan.on_source_hashed, await self._sender.source_digest(deadline))
             case actions.Abort(request):
+                aborted = None
                 with suppress(FilesError):
-                    await self._rpc.abort_upload(request, deadline)
-                return plan.on_aborted
+                    aborted = await self._rpc.abort_upload(request, deadline)
+                return partial(plan.on_aborted, aborted)
             case actions.Wait(seconds, refresh_token):
                 if refresh_token:
                     self._rpc.refuse_token()

@@ -79,7 +79,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Call AbortUpload, then `on_aborted` even if the call failed: the upload then expires."""
+    """Call AbortUpload, then `on_aborted`, without an answer if the call failed: the upload then expires."""
 
     request: files_pb2.AbortUploadRequest
 

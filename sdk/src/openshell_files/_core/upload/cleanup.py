@@ -59,7 +59,7 @@ class EndedUpload:
 
     Attributes:
         upload_id: the sandbox's id of the upload; empty if unknown.
-        announced: the sandbox may know the upload by its request id.
+        announced: the sandbox may keep the upload by its request id.
         inline: the upload was begun without StartUpload.
         replayable: the source can be read again.
         id_given: the caller passed the upload's id.
@@ -91,7 +91,8 @@ def must_be_freed(upload: EndedUpload, error: BaseException) -> bool:
         # The staged bytes are part of what fills the disk.
         return bool(upload.upload_id) or upload.inline
     if isinstance(error, OutcomeUnknown):
-        return not upload.replayable
+        # Nobody resumes a small file, so it is freed unless it was published.
+        return upload.inline or not upload.replayable
     if upload.upload_id:
         return not (upload.replayable and error.upload_id)
     # Without an id: a refusal staged nothing, a lost answer or a broken stream may have.

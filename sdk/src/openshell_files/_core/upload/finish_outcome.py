@@ -71,10 +71,9 @@ _VERDICTS: Final = frozenset(
     )
 )
 
-#: Verdicts that hold even if another call than the finish's got them.
-_ON_THE_UPLOAD: Final = frozenset(
-    reason.name for reason in (Reason.UPLOAD_ABORTED, Reason.UPLOAD_EXPIRED, Reason.UPLOAD_UNKNOWN)
-)
+#: Verdicts even if another call than the finish's got them. UPLOAD_UNKNOWN is none: the finish may
+#: still be on its way, and a sandbox may forget an upload that it published (RSM-25).
+_ON_THE_UPLOAD: Final = frozenset(reason.name for reason in (Reason.UPLOAD_ABORTED, Reason.UPLOAD_EXPIRED))
 
 
 def refused_before_the_sandbox(error: FilesError) -> bool:

@@ -72,6 +72,8 @@ class UploadCourse:
         self._taken_over = False
         self._finish_sent = False
         self._finish_sent_before = False
+        # An earlier upload of this call got a finish, and the sandbox does not know the upload any more.
+        self._outcome_lost = False
         self._announced = False
         # True until the sandbox confirms the upload to resume. Until then
         # every obstacle leads to a new upload instead of an error.
@@ -107,7 +109,7 @@ class UploadCourse:
     @property
     def finish_sent(self) -> bool:
         """True if the file may be published although no answer confirmed it."""
-        return self._finish_sent
+        return self._finish_sent or self._outcome_lost
 
     @property
     def announced(self) -> bool:
@@ -129,22 +131,21 @@ class UploadCourse:
         """Note that a request which names the upload was sent."""
         self._announced = True
 
+    def on_attempt(self) -> None:
+        """Note that an attempt to send begins."""
+        self._finish_sent_before = self._finish_sent
+
     def on_finish_sent(self) -> None:
         """Note that the finish may have left this process: from here on an error may hide a success."""
-        self._finish_sent_before = self._finish_sent
         self._finish_sent = True
 
     def on_finish_not_received(self) -> None:
-        """Undo `on_finish_sent`: the call that carried the finish was refused before the sandbox read it."""
+        """Undo `on_finish_sent` of this attempt: its call was refused before the sandbox read the finish."""
         self._finish_sent = self._finish_sent_before
 
     def on_waited(self) -> None:
         """Continue after `Wait`."""
         self.action = self._after_wait
-
-    def on_aborted(self) -> None:
-        """Continue after `Abort`, even if it failed."""
-        self.action = self._requests.first()
 
     # Transitions
 
@@ -185,7 +186,11 @@ class UploadCourse:
 
     def _facts(self) -> UploadFacts:
         return UploadFacts(
-            self.path, self.upload_id, self.staged, self._finish_sent, isinstance(self.action, Send)
+            self.path,
+            self.upload_id,
+            self.staged,
+            finish_sent=self._finish_sent or self._outcome_lost,
+            sending=isinstance(self.action, Send) and not self._outcome_lost,
         )
 
     def _situation(self) -> Situation:

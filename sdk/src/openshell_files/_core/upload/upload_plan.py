@@ -9,6 +9,8 @@ docs/protocol.md (RSM-1 to RSM-10, DIG-2 to DIG-7); it has no clock and no conne
          small file: └─Send       └── Start (takes over) ◀── Look ──▶ VERIFYING: wait, Look again
                                                                ├──▶ PUBLISHED: CompareWhole
                                                                └──▶ UPLOAD_UNKNOWN: from the start
+
+After the caller's time or the retries are used up, the plan only asks: with GetUpload, which admits nothing (RSM-38).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from openshell_files._core.upload.actions import (
     Send,
     Start,
 )
-from openshell_files._core.upload.finish_outcome import refused_before_the_sandbox
+from openshell_files._core.upload.finish_outcome import is_verdict, refused_before_the_sandbox
 from openshell_files._core.upload.remedy import Remedy, remedy
 from openshell_files._core.upload.upload_course import UploadCourse
 from openshell_files._core.upload.upload_digest import Agreement
@@ -49,14 +51,15 @@ class UploadPlan(UploadCourse):
     def ask_last_time(self, error: FilesError) -> None:
         """Ask for the outcome of the finish once more, after the caller's time ran out.
 
-        The request takes the upload over, which makes the answer final.
+        The question names an upload that the sandbox admitted, or is GetUpload:
+        StartUpload with the request id alone would admit a new upload (RSM-38).
 
         Args:
             error: error of the last attempt; raised if nothing was published.
         """
         self._final_error = error
         self._taken_over = False
-        self.action = Start(self.takeover())
+        self.action = Start(self.takeover()) if self.upload_id else self._requests.look()
 
     # Results of actions
 
@@ -129,6 +132,27 @@ class UploadPlan(UploadCourse):
         """Take the answer to `Send`."""
         self._published(response)
 
+    def on_aborted(self, answer: files_pb2.AbortUploadResponse | None) -> None:
+        """Take the answer to `Abort`.
+
+        Args:
+            answer: None if the call failed.
+
+        Raises:
+            FilesError: the upload was the last attempt's.
+        """
+        if self._final_error is None:
+            self.action = self._requests.first()
+            return
+        state = UploadState.UNKNOWN if answer is None else answers.upload_state(answer.upload)
+        if answer is not None and state is UploadState.PUBLISHED:
+            self._published(answer.upload.result)
+            return
+        if state in {UploadState.ABORTED, UploadState.EXPIRED}:
+            self._finish_sent = False
+            self._requests.upload_id, self.staged = "", None
+        raise self._callers_error(self._final_error)
+
     def on_error(self, error: FilesError) -> None:
         """Take the failure of the current action.
 
@@ -140,7 +164,7 @@ class UploadPlan(UploadCourse):
             self.on_finish_not_received()
         match remedy(error, failed, self._situation()):
             case Remedy.NEW_UPLOAD:
-                self._upload_is_gone(error)
+                self._upload_is_unknown(error)
             case Remedy.START_UPLOAD:
                 self._requests.inline = False
                 self.action = self._requests.start()
@@ -185,8 +209,7 @@ class UploadPlan(UploadCourse):
             return
         self._taken_over = self._taken_over and not isinstance(failed, Send)
         if decision.restart:
-            self._new_upload()
-            self._wait(decision, self.action)
+            self._begin_again(decision, error)
         elif isinstance(failed, Send):
             self._wait(decision, self._requests.look())
         else:
@@ -209,7 +232,8 @@ class UploadPlan(UploadCourse):
             case UploadState.ABORTED:
                 self._was_aborted(status)
             case UploadState.EXPIRED:
-                self._upload_is_gone(error_from_reason(Reason.UPLOAD_EXPIRED, "the upload expired"))
+                self._finish_sent = False
+                self._upload_is_unknown(error_from_reason(Reason.UPLOAD_EXPIRED, "the upload expired"))
             case UploadState.UNKNOWN:
                 raise self._broken(f"the upload's state is {status.state}, which is undefined")
 
@@ -230,6 +254,10 @@ class UploadPlan(UploadCourse):
 
     def _receive(self, status: files_pb2.UploadStatus) -> None:
         if self._final_error is not None:
+            if self._requests.inline:
+                # Nobody resumes a small file. An aborted upload refuses the finish, whenever it arrives.
+                self.action = self._requests.abort()
+                return
             if not self._taken_over:
                 # The finish may still arrive. Behind a newer epoch it publishes nothing.
                 self.action = Start(self.takeover())
@@ -276,9 +304,9 @@ class UploadPlan(UploadCourse):
         self._new_upload()
         self._wait(decision, self.action)
 
-    def _upload_is_gone(self, error: FilesError) -> None:
+    def _upload_is_unknown(self, error: FilesError) -> None:
+        """Begin again without the upload; a finish that was sent may still publish (RSM-25)."""
         if self._final_error is not None:
-            self._finish_sent = False
             self._requests.upload_id = ""
             raise self._callers_error(self._final_error)
         if self._resumes or (self._requests.inline and not self.upload_id):
@@ -288,8 +316,12 @@ class UploadPlan(UploadCourse):
             self._resumes = False
             self.action = self._requests.first()
             return
-        self._finish_sent = False
-        decision = self._decide(error)
+        self._begin_again(self._decide(error), error)
+
+    def _begin_again(self, decision: Decision, error: FilesError) -> None:
+        """Begin a new upload after the pause of `decision`."""
+        refused = is_verdict(error, of_finish=isinstance(self.action, Send))
+        self._outcome_lost = self._outcome_lost or (self._finish_sent and not refused)
         self._new_upload()
         self._wait(decision, self.action)
 
