@@ -35,9 +35,13 @@ from sdk_flavours import BlockingView
 
 NO_TEXT = [None, 1, b"x", ["x"]]
 NO_FLAG = [None, 0, 1, "yes"]
-NO_NUMBER = [True, "1", 1.0, b"1", -1, 1 << 63, -(1 << 70), 1 << 200]
-NO_TIME = [True, "1", b"1", 0, -1, -0.5, float("nan"), float("inf"), 1e300, 10**12]
+#: Python converts no such integer to a float or to text.
+HUGE = 10**5000
+NO_NUMBER = [True, "1", 1.0, b"1", -1, 1 << 63, -(1 << 70), 1 << 200, HUGE, -HUGE]
+NO_TIME = [True, "1", b"1", 0, -1, -0.5, float("nan"), float("inf"), 1e300, 10**12, HUGE, -HUGE]
 SURROGATE = "\udcff"
+#: Type bits of a FIFO, a directory, a device, a link, a socket, and of nothing.
+NO_FILE_TYPE = [0o10000, 0o40755, 0o60644, 0o120777, 0o140755, 0o170000, 0o110644]
 
 
 class Closed(io.BytesIO):
@@ -85,8 +89,8 @@ WRONG: dict[str, list[Any]] = {
                io.StringIO("x"), WrappedText(), Closed(), WriteOnly(), coroutine],
     "data": [None, 1, "text", [b"x"], io.BytesIO(), Path("x")],
     "sink": [None, 1, "path", b"path", Path("x"), object(), io.StringIO(), WrappedText(), Closed(), ReadOnly(), AwaitedFile()],
-    "mode": [True, "644", 0.5, -1, 0o200000, 1 << 64, "rw"],
-    "modified_ns": [True, "1", 1.5, 1 << 80, 10**30, -(10**30)],
+    "mode": [True, "644", 0.5, -1, 0o200000, 1 << 64, HUGE, -HUGE, "rw", *NO_FILE_TYPE],
+    "modified_ns": [True, "1", 1.5, 1 << 80, 10**30, -(10**30), HUGE, -HUGE],
     "preserve_mode": NO_FLAG,
     "preserve_mtime": NO_FLAG,
     "parents": NO_FLAG,
@@ -247,6 +251,10 @@ def test_the_smaller_limit_applies(
 # Who and where
 
 
+def shown(value: object) -> str:
+    return "huge" if isinstance(value, int) and abs(value) == HUGE else str(value)
+
+
 @pytest.mark.parametrize("kind", [FilesClient, AsyncFilesClient])
 @pytest.mark.parametrize(
     ("name", "value"),
@@ -260,7 +268,7 @@ def test_the_smaller_limit_applies(
         *(("retry", value) for value in (3, False, "never", RetryPolicy)),
         *(("allow_insecure_token", value) for value in NO_FLAG),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_wrong_clients(kind: Any, name: str, value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{name}\b"):
@@ -292,12 +300,12 @@ UNTYPED: Any = openshell_files
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        *((lambda v=v: UNTYPED.RetryPolicy(attempts=v), "attempts") for v in (0, -1, True, 1.5, "3", None)),
+        *((lambda v=v: UNTYPED.RetryPolicy(attempts=v), "attempts") for v in (0, -1, True, 1.5, "3", None, HUGE, -HUGE)),
         *((lambda v=v: UNTYPED.RetryPolicy(outage_attempts=v), "outage_attempts") for v in (-1, 1.5)),
-        *((lambda v=v: UNTYPED.RetryPolicy(initial_delay=v), "initial_delay") for v in (-1, NAN, INFINITE, "1", None)),
+        *((lambda v=v: UNTYPED.RetryPolicy(initial_delay=v), "initial_delay") for v in (-1, NAN, INFINITE, "1", None, HUGE, -HUGE)),
         *((lambda v=v: UNTYPED.RetryPolicy(max_delay=v), "max_delay") for v in (-1, NAN, True)),
         *((lambda v=v: UNTYPED.RetryPolicy(max_server_delay=v), "max_server_delay") for v in (-1, NAN)),
-        *((lambda v=v: UNTYPED.RetryPolicy(multiplier=v), "multiplier") for v in (0.5, 0, NAN, INFINITE, "2")),
+        *((lambda v=v: UNTYPED.RetryPolicy(multiplier=v), "multiplier") for v in (0.5, 0, NAN, INFINITE, "2", HUGE, -HUGE)),
         *((lambda v=v: UNTYPED.TlsConfig(ca_path=v), "ca_path") for v in (1, b"x", "")),
         *((lambda v=v: UNTYPED.OidcAuth(v), "token") for v in (None, 1, b"x")),
         *((lambda v=v: UNTYPED.ClientCredentials(v, "me", "s"), "issuer") for v in (None, 1, "", SURROGATE)),

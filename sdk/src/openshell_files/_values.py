@@ -6,7 +6,6 @@ an `InvalidRequest`, which is a `ValueError` as well.
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -24,8 +23,11 @@ _T = TypeVar("_T")
 #: Largest size or position of a file.
 LARGEST_SIZE: Final = (1 << 63) - 1
 
-#: Type, permission and set-id bits, as in `os.stat_result.st_mode`.
-_MOST_MODE_BITS: Final = 0o177777
+#: Permission, set-id and sticky bits.
+_MOST_MODE_BITS: Final = 0o7777
+
+#: Type bits of a regular file, as in `os.stat_result.st_mode`.
+_REGULAR_FILE: Final = 0o100000
 
 #: A century. A caller who means no limit gives None.
 LONGEST_SECONDS: Final = 3_155_760_000.0
@@ -92,14 +94,19 @@ def number(name: str, value: object, *, least: int = 0, most: int = LARGEST_SIZE
     except TypeError:
         wrong_type(name, "an int", value)
     if whole < 0 <= least:
-        wrong_value(name, f"must not be negative, and is {whole}")
+        wrong_value(name, f"must not be negative, and is {_shown(whole)}")
     if whole < least:
-        wrong_value(name, f"must be at least {least}, and is {whole}")
+        wrong_value(name, f"must be at least {least}, and is {_shown(whole)}")
     if whole > most:
-        wrong_value(
-            name, f"must be from {least} to {most}, and is {whole if abs(whole) < 1 << 80 else 'huge'}"
-        )
+        wrong_value(name, f"must be from {least} to {most}, and is {_shown(whole)}")
     return whole
+
+
+def _shown(value: float) -> str:
+    """Return a number for a message. Python refuses to print or convert an integer of thousands of digits."""
+    if isinstance(value, int):
+        return str(value) if abs(value) < 1 << 80 else "huge"
+    return f"{value:g}"
 
 
 def optional(check: Callable[..., _T], **limits: int) -> Callable[[str, object], _T | None]:
@@ -118,8 +125,13 @@ def word(name: str, value: object, allowed: Sequence[str]) -> str:
 
 
 def mode(name: str, value: object) -> int | None:
-    """Check permission bits, with or without the bits of the file type."""
-    return None if value is None else number(name, value, most=_MOST_MODE_BITS)
+    """Check permission bits, with or without the type bits of a regular file (UPL-47)."""
+    if value is None:
+        return None
+    bits = number(name, value, most=_REGULAR_FILE | _MOST_MODE_BITS)
+    if bits & ~_MOST_MODE_BITS not in {0, _REGULAR_FILE}:
+        wrong_value(name, f"{bits:#o} has type bits of no regular file: give permission bits, such as 0o644")
+    return bits
 
 
 def seconds(name: str, value: object, *, zero: bool = False) -> float:
@@ -132,8 +144,9 @@ def seconds(name: str, value: object, *, zero: bool = False) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         wrong_type(name, "a number of seconds", value)
-    if math.isnan(value) or value < 0 or (value == 0 and not zero):
-        wrong_value(name, f"must {'not be negative' if zero else 'be positive'}, and is {value:g}")
+    # Compared first: `math.isnan` overflows at large integers. NaN compares as neither.
+    if not (value > 0 or (zero and value == 0)):
+        wrong_value(name, f"must {'not be negative' if zero else 'be positive'}, and is {_shown(value)}")
     if value > LONGEST_SECONDS:
         wrong_value(name, f"must be at most {LONGEST_SECONDS:g} seconds, a century")
     return float(value)
