@@ -52,7 +52,7 @@ async def test_the_next_one_may_be_there_before_the_last_one_is_answered(
 
 
 async def test_nothing_follows_where_nobody_asked(agent: FileAgent) -> None:
-    """FRM-23: an older gateway ends its relays, and finds them ended."""
+    """FRM-32: an older gateway ends its relays, and finds them ended."""
     async with peer_of(agent) as peer:
         await upload(peer, "/file", b"content", keep=False)
         await peer.answer()
