@@ -27,6 +27,7 @@ from openshell_supervisor_sim.agent.streams import ByteStream
 from openshell_supervisor_sim.agent.trace_points import Trace, no_trace
 from openshell_supervisor_sim.agent.upload.admission import Admission
 from openshell_supervisor_sim.agent.upload.attachment import Attachment
+from openshell_supervisor_sim.agent.upload.expiry import Expiry
 from openshell_supervisor_sim.agent.upload.publisher import Publisher
 from openshell_supervisor_sim.agent.upload.recovery import Recovery
 from openshell_supervisor_sim.agent.upload.registry import Uploads
@@ -223,7 +224,7 @@ class FileAgent:
         """
         if self._services is None or self._disk is None:
             raise RuntimeError("the agent is not started")
-        return await self._disk.run(partial(self._services.uploads.expire, self._settings.tombstone_seconds))
+        return await self._disk.run(self._services.expiry.sweep)
 
     async def _sweep_forever(self) -> None:
         while True:
@@ -251,9 +252,7 @@ class FileAgent:
             budget = StagedBudget(settings.max_staged_bytes)
             check = DestinationCheck(root, self._fs)
             recovery = Recovery(root=root, journal=journal, fs=self._fs, budget=budget, clock=self._clock)
-            uploads = Uploads(
-                root=root, journal=journal, recover=recovery.recover, fs=self._fs, clock=self._clock
-            )
+            uploads = Uploads(root=root, journal=journal, recover=recovery.recover, fs=self._fs)
             admission = Admission(
                 uploads=uploads,
                 root=root,
@@ -294,6 +293,7 @@ class FileAgent:
             uploads=uploads,
             admission=admission,
             attachment=attachment,
+            expiry=Expiry(uploads, journal, self._clock, settings.tombstone_seconds),
             budget=budget,
             disk=disk.of(""),
             fs=self._fs,

@@ -12,6 +12,7 @@ from openshell_supervisor_sim.agent.settings import AgentSettings
 from openshell_supervisor_sim.agent.trace_points import Trace
 from openshell_supervisor_sim.agent.upload.admission import Admission
 from openshell_supervisor_sim.agent.upload.attachment import Attachment
+from openshell_supervisor_sim.agent.upload.expiry import Expiry
 from openshell_supervisor_sim.agent.upload.registry import Uploads
 from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
 
@@ -38,6 +39,7 @@ class Services:
     uploads: Uploads
     admission: Admission
     attachment: Attachment
+    expiry: Expiry
     budget: StagedBudget
     disk: DiskShare
     fs: FileSystem

@@ -1,4 +1,4 @@
-"""All uploads of the sandbox: lookup, status, abort, expiry (RSM-2, RSM-7, RSM-8, RSM-10).
+"""All uploads of the sandbox: lookup, status, abort (RSM-2, RSM-7, RSM-8, RSM-10).
 
 An upload ends in one order, whatever the reason: its state first, then the
 journal, then the staging file. A later step that fails does not undo an
@@ -49,23 +49,13 @@ class Uploads:
         journal: has the rows of all uploads, ended ones too.
         recover: looks again at an upload that a start-up could not reach.
         fs: system calls.
-        clock: seconds since 1970.
     """
 
-    def __init__(
-        self,
-        *,
-        root: SandboxRoot,
-        journal: Journal,
-        recover: Recover,
-        fs: FileSystem,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, *, root: SandboxRoot, journal: Journal, recover: Recover, fs: FileSystem) -> None:
         self._root = root
         self._journal = journal
         self._recover = recover
         self._fs = fs
-        self._clock = clock
         #: Guards `_live`; never held while something blocks.
         self._lock = threading.Lock()
         self._live: dict[str, LiveUpload] = {}
@@ -96,11 +86,14 @@ class Uploads:
 
     # Lookup
 
+    def all_in_memory(self) -> list[LiveUpload]:
+        """Return the unfinished uploads, and the ended ones whose row the journal did not take."""
+        with self._lock:
+            return list(self._live.values())
+
     def all_unfinished(self) -> list[LiveUpload]:
         """Return the unfinished uploads of all principals."""
-        with self._lock:
-            live = list(self._live.values())
-        return [upload for upload in live if upload.unfinished]
+        return [upload for upload in self.all_in_memory() if upload.unfinished]
 
     def unfinished_by(self, principal: str) -> list[LiveUpload]:
         """Return the unfinished uploads of one principal."""
@@ -287,37 +280,17 @@ class Uploads:
                 self._directories.remove(upload.upload_id)
             upload.tell_settled()
 
+    def conclude_again(self, upload: LiveUpload, *, forget: bool) -> None:
+        """Try again to write the row of an ended upload that is still in memory.
+
+        Args:
+            upload: that has ended.
+            forget: remove it from memory even if that fails.
+        """
+        self._conclude(upload, durable=False)
+        if forget:
+            self._remove_from_memory(upload.upload_id)
+
     def _remove_from_memory(self, upload_id: str) -> None:
         with self._lock:
             self._live.pop(upload_id, None)
-
-    # Expiry
-
-    def expire(self, tombstone_seconds: float) -> int:
-        """End uploads without a byte for too long, and delete old rows (RSM-6, RSM-8).
-
-        Args:
-            tombstone_seconds: how long the row of an ended upload is kept.
-
-        Returns:
-            Uploads that expired.
-        """
-        now = self._clock()
-        with self._lock:
-            live = list(self._live.values())
-        expired = 0
-        for upload in live:
-            age = now - upload.updated
-            if not upload.unfinished:
-                # The journal did not take its end.
-                self._conclude(upload, durable=False)
-                if age > tombstone_seconds:
-                    self._remove_from_memory(upload.upload_id)
-            elif age > upload.row.expiry:
-                error = TransferError(
-                    Reason.UPLOAD_EXPIRED, f"no byte came for {upload.row.expiry:g} seconds"
-                )
-                expired += self.end_and_remove(upload, Event.EXPIRED, error)
-        self.leftovers.remove_noted()
-        self._journal.purge(now - tombstone_seconds)
-        return expired
