@@ -241,7 +241,7 @@ class AgentPort:
                 await _say(stream, error_message(error))
             await stream.end()
         except (OSError, TimeoutError) as gone:
-            log.debug("the peer does not take the refusal", reason=str(gone))
+            log.debug("the refusal of a connection cannot be sent", reason=str(gone))
 
 
 def listen(host: str, port: int) -> socket.socket:

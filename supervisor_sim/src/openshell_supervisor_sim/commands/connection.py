@@ -288,7 +288,7 @@ class _Sender:
         try:
             await self._message(exec_relay_pb2.ExecRelayResponse(error=error_message(error).error))
         except ConnectionError as gone:
-            log.debug("the peer does not take the error", error=str(error), reason=str(gone))
+            log.debug("the error of a command cannot be sent", error=str(error), reason=str(gone))
 
     async def _event(self, event: exec_pb2.ExecSandboxEvent) -> None:
         await self._message(exec_relay_pb2.ExecRelayResponse(event=event))

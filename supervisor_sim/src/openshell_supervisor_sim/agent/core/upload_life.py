@@ -25,9 +25,9 @@ UNFINISHED: Final = (files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_VE
 class State(Enum):
     """The state of an upload in the agent."""
 
-    #: It takes content, and no stream writes to it.
+    #: It accepts content, and no stream writes to it.
     IDLE = "idle"
-    #: It takes content from the one stream that holds it.
+    #: It accepts content from the one stream that holds it.
     HELD = "held"
     #: A finish is being carried out: content is verified, flushed and renamed.
     VERIFYING = "verifying"
@@ -74,7 +74,7 @@ class Event(Enum):
     EXPIRED = "expired"
     #: A newer upload of the same caller needs the slot (RSM-8).
     SLOT_NEEDED = "slot needed"
-    #: The staging file is gone, and with it every trace of the outcome.
+    #: The staging file was removed, and with it every trace of the outcome.
     STAGING_LOST = "staging lost"
     #: Its WriteFile ended early, and nobody can resume it (UPL-16).
     FORGOTTEN = "forgotten"
@@ -102,7 +102,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.VERIFYING, Event.PUBLISHED): State.PUBLISHED,
 }
 
-#: Events of the stream that holds the upload; from any other stream they mean nothing.
+#: Events that only the stream that holds the upload can cause.
 OF_THE_HOLDER: Final = frozenset(
     {
         Event.STREAM_LEFT,

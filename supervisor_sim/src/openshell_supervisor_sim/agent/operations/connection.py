@@ -175,7 +175,7 @@ class Session:
             await self._outbound.put_message(error_message(error))
             await self._outbound.flush()
         except (ConnectionError, TransferError) as gone:
-            _log.debug("the peer does not take the error %s: %r", error, gone)
+            _log.debug("the error %s cannot be sent: %r", error, gone)
             return False
         return True
 
@@ -322,4 +322,4 @@ class Session:
                 case Misplaced(field=field, description=description):
                     raise TransferError(Reason.INVALID_REQUEST, f"{field}: {description}")
                 case _:
-                    raise TransferError(Reason.INVALID_REQUEST, "upload: this operation takes no messages")
+                    raise TransferError(Reason.INVALID_REQUEST, "upload: this operation has no messages")

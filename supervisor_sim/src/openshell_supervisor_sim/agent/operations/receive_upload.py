@@ -43,11 +43,11 @@ from openshell_supervisor_sim.agent.upload.status import Caller, Published, Veri
 
 _log = logging.getLogger(__name__)
 
-#: How long a disk thread works for one upload before another one gets a turn, turns in an idle
-#: timeout (between them the agent may send `working`, FRM-7), and how long a thread waits for the
-#: next chunk.
+#: How long a disk thread works for one upload before another one gets a turn.
 _TURN_SECONDS: Final = 0.25
+#: Least turns in an idle timeout: the agent can send `working` (FRM-7) only between two turns.
 _TURNS_PER_TIMEOUT: Final = 16
+#: How long a disk thread waits for the next chunk.
 _LINGER_SECONDS: Final = 0.02
 
 #: Plain chunks are joined up to this many bytes before they are hashed and written, since each

@@ -1,8 +1,8 @@
 """Guarded places: files and directories inside the root that no file method may touch (PTH-7, PTH-8).
 
 There are two kinds. Private: files of the supervisor, which are its token, the shared secret and
-the agent's state. Covered: directories over which commands have one of the machine's mounted, so
-that they would not see a file of the sandbox there.
+the agent's state. Covered: directories over which commands have a directory of the machine mounted,
+so that they would not see a file of the sandbox there.
 
 A place is recognized by device and inode, whichever path leads there: over links, a second name or
 a mount. It is open while it is guarded, because the number of a removed inode would be reused. It

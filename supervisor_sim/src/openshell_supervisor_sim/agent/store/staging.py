@@ -132,7 +132,7 @@ class Staging:
         self.name = None
 
     def _is_lost(self, name: bytes) -> bool:
-        """Return whether the staging file is gone and its directory is not."""
+        """Return whether the staging file was removed and its directory exists."""
         directory = self._location.parent_fd
         return self._fs.fstat(directory).st_nlink > 0 and self._fs.lstat(name, directory) is None
 
@@ -222,8 +222,7 @@ def create_named(
 
     Raises:
         TransferError: ACCESS_DENIED, READ_ONLY_FILE_SYSTEM, DISK_FULL, ...;
-            INVALID_REQUEST for a time that the file system cannot keep. No
-            file is left.
+            INVALID_REQUEST for a time that the file system cannot store. No file is left.
     """
     with mapped(f"creating a file beside {location.path}", missing=Reason.PARENT_NOT_FOUND):
         fd = fs.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, dir_fd=location.parent_fd)

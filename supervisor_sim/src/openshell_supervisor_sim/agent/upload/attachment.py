@@ -35,7 +35,7 @@ from openshell_supervisor_sim.agent.upload.status import (
     unknown_upload,
 )
 
-#: Told, perhaps from another thread, when a stream loses its upload; must not block.
+#: Called, perhaps from another thread, when a stream loses its upload; must not block.
 OnDisplaced = Callable[[TransferError], None]
 
 
@@ -94,7 +94,7 @@ class Attachment:
             request: the metadata, checked.
             metadata: the same, for the journal.
             caller: of the operation.
-            on_displaced: told when the stream loses the upload.
+            on_displaced: called when the stream loses the upload.
             interrupt: stops long computations.
             takes_slot: a new upload counts against the caller's unfinished ones (RSM-8).
 
@@ -262,7 +262,7 @@ def _outcome_or_refusal(upload: LiveUpload, request: UploadRequest) -> Published
     """Return None if a stream may write to the upload; call with the upload's lock held.
 
     Returns:
-        The outcome of an upload that takes no content any more.
+        The outcome of an upload that accepts no content any more.
 
     Raises:
         TransferError: the upload has ended, or the request is of an epoch that is not the latest (RSM-5).
@@ -278,5 +278,5 @@ def _outcome_or_refusal(upload: LiveUpload, request: UploadRequest) -> Published
     if request.upload_id and request.epoch < record.epoch:
         raise superseded()
     if request.upload_id and request.epoch > record.epoch:
-        raise invalid("metadata.epoch", f"is {request.epoch}, the latest that was given is {record.epoch}")
+        raise invalid("metadata.epoch", f"is {request.epoch}, the latest epoch is {record.epoch}")
     return None

@@ -71,7 +71,7 @@ class UploadAttempt:
 
     @property
     def ended(self) -> bool:
-        """True if `end` has nothing left to do."""
+        """True if `end` has closed everything."""
         return self._staging.fd < 0 and self._location.parent_fd < 0
 
     @property
@@ -96,7 +96,7 @@ class UploadAttempt:
                 self._stage(action)
             except TransferError as error:
                 if _finds_no_room(error):
-                    # Its own staged bytes are part of what fills the disk.
+                    # Its own staged bytes help to fill the disk.
                     self._refused(error)
                 raise self._displaced_by or error from None
             if self._staged_chunks == 0:
@@ -119,9 +119,8 @@ class UploadAttempt:
         """Verify the staged content and publish it.
 
         Raises:
-            TransferError: nothing was published. The upload has ended if the
-                finish was refused, and takes another finish if trying later
-                can help.
+            TransferError: nothing was published. The upload has ended if the finish was refused;
+                otherwise a later finish may succeed.
         """
         upload = self.upload
         self._trace(TracePoint.UPLOAD_FINISH_RECEIVED)

@@ -93,7 +93,7 @@ class Leftovers:
                 _log.exception("the name of a staging file that was removed stays in the journal")
 
     def _remove_by_path(self, parent: bytes, name: bytes) -> bool:
-        """Remove a file; False if it stays, or its directory is gone and may come back."""
+        """Remove a file; False if that fails. A missing directory may have been moved, and may come back."""
         try:
             with self._root.reopen(parent, name) as location, mapped("removing a staging file"):
                 self._fs.unlink(name, location.parent_fd)

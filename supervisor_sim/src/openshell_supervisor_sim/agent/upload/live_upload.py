@@ -33,9 +33,8 @@ class Holder(Protocol):
 class LiveUpload:
     """An upload while it is unfinished. Methods block, and any thread may call them.
 
-    It alone changes its state, by the table of `core.upload_life`, and with the
-    state its holder, its content and its row in the journal. Other modules ask
-    for a transition and read the result.
+    It alone changes its state, by the table of `core.upload_life`, together with its holder, its
+    content and its row in the journal. Other modules call its methods and read the result.
 
     `lock` guards everything that changes. It is held for one write at a time,
     never while something is flushed, verified or hashed from the start.
@@ -134,13 +133,13 @@ class LiveUpload:
     # Streams
 
     def attach(self, holder: Holder) -> None:
-        """Make a stream the holder; the previous one is told. Call with the lock held.
+        """Make a stream the holder, and displace the previous one. Call with the lock held.
 
         Raises:
-            RuntimeError: the state takes no stream; the caller has to look first.
+            RuntimeError: the state accepts no stream; the caller must check that first.
         """
         if not self._take(Event.STREAM_ATTACHED):
-            raise RuntimeError(f"an upload took a stream while {self.state}")
+            raise RuntimeError(f"a stream was attached to an upload in state {self.state}")
         self._hand_over(holder, superseded())
 
     def restart(self, fd: int) -> None:
@@ -156,7 +155,7 @@ class LiveUpload:
     def displace(self) -> None:
         """Take the upload from its stream, if one holds it, and begin a new epoch (RSM-5).
 
-        Does nothing for an upload that takes no content now.
+        Does nothing in a state that accepts no content.
 
         Raises:
             TransferError: the epoch cannot be recorded; the stream still holds the upload.
@@ -259,7 +258,7 @@ class LiveUpload:
     # Finish
 
     def take_finish(self, holder: Holder) -> bool:
-        """Begin to carry a finish out: from here on no other stream takes the upload over (RSM-7).
+        """Start to carry a finish out; afterwards no other stream can take the upload over (RSM-7).
 
         Returns:
             False if the stream lost the upload, or the upload has ended.
@@ -268,7 +267,7 @@ class LiveUpload:
             return self._take(Event.FINISH_TAKEN, holder)
 
     def record_intent(self, inode: int, size: int, digest: Digest | None) -> None:
-        """Write to the journal what is about to be renamed, so that a start-up can tell whether it was.
+        """Write inode, size and digest of the file that is about to be renamed to the journal, so that a start-up can find out whether it was.
 
         Args:
             inode: of the staging file.
@@ -276,7 +275,7 @@ class LiveUpload:
             digest: of the content; None if none is computed.
 
         Raises:
-            TransferError: the journal does not take it.
+            TransferError: the journal cannot be written.
         """
         if self._record is None:
             return
@@ -306,7 +305,7 @@ class LiveUpload:
         """Note that the destination is the new file. Nothing undoes that."""
         with self.lock:
             if not self._take(Event.PUBLISHED, holder):
-                raise RuntimeError(f"an upload was published while {self.state}")
+                raise RuntimeError(f"an upload in state {self.state} was published")
             self._ended()
             self.content.free()
             if self._record is not None:
@@ -322,7 +321,7 @@ class LiveUpload:
         Args:
             event: one that leads to ABORTED, EXPIRED or LOST.
             error: for a stream that holds the upload, unless it is `holder`.
-            holder: the stream that ends it; None for anybody else.
+            holder: the stream that ends the upload; None if none does.
             failure_reason: for GetUpload.
 
         Returns:
@@ -351,7 +350,7 @@ class LiveUpload:
             durable: flush it, because the answer promises that (UPL-9).
 
         Returns:
-            False if the journal did not take it.
+            False if the journal cannot be written.
         """
         record = self.row
         try:
@@ -378,10 +377,10 @@ class LiveUpload:
     # Waiting for a finish
 
     def when_settled(self, callback: Callable[[], object]) -> bool:
-        """Call back from a disk thread when no finish is being carried out any more.
+        """Call back from a disk thread once no finish is being carried out.
 
         Returns:
-            False if none is; then nothing is called.
+            False if none is being carried out; then there is no call.
         """
         with self.lock:
             if self.state is not State.VERIFYING:

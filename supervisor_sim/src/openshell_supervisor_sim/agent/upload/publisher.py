@@ -69,8 +69,8 @@ class Outcome:
 class Publisher:
     """Carries out finishes (CND-2).
 
-    No lock is held while something is flushed or hashed; the lock of each
-    destination covers a last look at it and the rename.
+    It holds no lock while it flushes or hashes; the lock of each destination covers the last check
+    and the rename.
 
     Args:
         check: compares destinations with conditions.
@@ -206,7 +206,7 @@ class Publisher:
         try:
             published = self._fs.fstat(staging.fd)
             there = self._fs.lstat(location.name, location.parent_fd)
-        except Exception:  # noqa: BLE001 - the file is published: the answer says less about it
+        except Exception:  # noqa: BLE001 - the file is published: the answer describes less
             _log.exception("%s is published and cannot be described", location.path)
             return None
         return published if there is not None and same_inode(there, published) else None
@@ -262,7 +262,7 @@ class Publisher:
         """
         fd = None
         if replaced is not None and replaced.st_size >= _LARGE_BYTES:
-            # Opened for nothing but its space, so it may be another file by now.
+            # Only the space matters, so it may be another file by now.
             with suppress(OSError):
                 fd = self._fs.open(location.name, os.O_PATH | os.O_NOFOLLOW, dir_fd=location.parent_fd)
         try:

@@ -1,4 +1,4 @@
-"""Uploads that an earlier agent left: published, resumable, or gone (RSM-3, RSM-7)."""
+"""Recovery: the uploads of an earlier agent, which were published, can be resumed, or are lost (RSM-3, RSM-7)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 _GONE = frozenset({Reason.PARENT_NOT_FOUND, Reason.NOT_A_DIRECTORY})
 
-#: Largest difference between the time of a published file and the time that it was given:
-#: file systems round to one or two seconds, and the kernel's clock advances every 10 ms or less.
+#: Largest difference between the requested time of a published file and its actual time: file
+#: systems round to one or two seconds, and the kernel's clock advances every 10 ms or less.
 _TIME_TOLERANCE_NS: Final = 2_000_000_000
 
 
@@ -112,8 +112,8 @@ class Recovery:
         """Find out the state of an unfinished upload.
 
         Returns:
-            The upload, to be resumed; None if nothing is left of it, or if it
-            was published: then the journal has the result.
+            The upload, to be resumed; None if its staging file was removed, or if it was published:
+            then the journal has the result.
 
         Raises:
             TransferError: its directory cannot be reached now, perhaps
@@ -221,7 +221,7 @@ class Recovery:
         try:
             work()
         except TransferError:
-            _log.exception("the journal does not take the state that a start-up found")
+            _log.exception("the state that a start-up found is not in the journal")
 
 
 def _metadata(record: UploadRecord) -> files_pb2.UploadFileMetadata:

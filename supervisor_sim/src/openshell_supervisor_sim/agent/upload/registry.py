@@ -1,7 +1,6 @@
 """All uploads of the sandbox: lookup, status, abort (RSM-2, RSM-7, RSM-8, RSM-10).
 
-An upload ends in one order, whatever the reason: its state first, then the
-journal, then the staging file. A later step that fails does not undo an
+An upload ends in one order: first its state, then its row in the journal, then the staging file. A later step that fails does not undo an
 earlier one, and no caller waits for a clean-up that fails.
 """
 
@@ -37,7 +36,7 @@ from openshell_supervisor_sim.agent.upload.status import (
     unknown_upload,
 )
 
-#: Looks at a row's directory, and returns the upload as it stands; None if nothing is left of it.
+#: Restores an upload from its row and its directory; None if its staging file was removed or published.
 Recover = Callable[[UploadRecord], LiveUpload | None]
 
 
@@ -47,7 +46,7 @@ class Uploads:
     Args:
         root: the sandbox's root.
         journal: has the rows of all uploads, ended ones too.
-        recover: looks again at an upload that a start-up could not reach.
+        recover: restores an upload that a start-up could not reach.
         fs: system calls.
     """
 
@@ -87,7 +86,7 @@ class Uploads:
     # Lookup
 
     def all_in_memory(self) -> list[LiveUpload]:
-        """Return the unfinished uploads, and the ended ones whose row the journal did not take."""
+        """Return the unfinished uploads, and the ended ones whose row could not be written."""
         with self._lock:
             return list(self._live.values())
 
@@ -150,8 +149,9 @@ class Uploads:
         """Answer GetUpload (RSM-7).
 
         Raises:
-            TransferError: UPLOAD_UNKNOWN, also for an upload of another caller (RSM-2) and for one whose
-                staging file is gone; or its directory cannot be reached.
+            TransferError: UPLOAD_UNKNOWN, also for an upload of another caller (RSM-2) and for an
+                upload whose staging file was removed; or the error of a directory that cannot be
+                opened.
         """
         found = self.find(caller.principal, key)
         if isinstance(found, UploadRecord):
@@ -178,7 +178,7 @@ class Uploads:
         """Compute the digest of the staged bytes if it is unknown (RSM-4).
 
         Raises:
-            TransferError: UPLOAD_UNKNOWN if the staging file is gone.
+            TransferError: UPLOAD_UNKNOWN if the staging file was removed.
         """
         if upload.content.hashed:
             return
@@ -255,8 +255,8 @@ class Uploads:
         """Answer AbortUpload; an upload that has ended stays as it is (RSM-10).
 
         Raises:
-            TransferError: UPLOAD_UNKNOWN; or why its directory cannot be
-                reached, if only that tells whether it was published.
+            TransferError: UPLOAD_UNKNOWN; or the error of a directory that cannot be opened, if
+                only the directory shows whether the upload was published.
         """
         found = self.find(caller.principal, UploadKey(upload_id, ""))
         if found is None:

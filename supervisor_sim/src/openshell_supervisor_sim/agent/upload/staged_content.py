@@ -40,8 +40,8 @@ class Snapshot:
 class StagedContent:
     """Bytes of an upload, from the start without a gap.
 
-    Only its `LiveUpload` calls it, and holds the upload's lock, except where a
-    method says otherwise.
+    Only its `LiveUpload` calls it, with the upload's lock held, except for the methods that read
+    the whole file.
 
     Args:
         algorithm: of the digest; None computes no digest (DIG-9).
@@ -82,7 +82,7 @@ class StagedContent:
         return Snapshot(self.size, self.edition, self.digest, checksums)
 
     def append(self, fd: int, data: bytes | memoryview) -> None:
-        """Write content behind the staged bytes. If the disk fails midway, the bytes that it took are staged.
+        """Write content after the staged bytes. If the disk fails midway, the bytes that it wrote are staged.
 
         Raises:
             TransferError: QUOTA_EXCEEDED.
@@ -96,7 +96,7 @@ class StagedContent:
             while written < len(view):
                 count = self._fs.pwrite(fd, view[written:], self.size + written)
                 if not count:
-                    raise OSError(errno.EIO, "the file system takes no more")
+                    raise OSError(errno.EIO, "the file system accepts no more bytes")
                 written += count
         finally:
             hasher.update(data if written == len(view) else view[:written])

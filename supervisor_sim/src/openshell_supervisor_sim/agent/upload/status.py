@@ -41,7 +41,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """An upload whose finish is being carried out for another stream; the caller asks again once it is settled."""
+    """An upload whose finish is being carried out for another stream; the operation is repeated after that."""
 
     upload: LiveUpload
 
@@ -50,7 +50,7 @@ def live_status(upload: LiveUpload, *, digest: bool) -> files_pb2.UploadStatus:
     """Return the state of an upload in memory.
 
     Args:
-        upload: unfinished, or ended while the journal did not take its row.
+        upload: unfinished, or ended without a row in the journal.
         digest: with the digest of the staged bytes, if it is known.
 
     Raises:
