@@ -23,7 +23,8 @@ from agent.agent_harness import (
     metadata,
     opened,
 )
-from agent.agent_model import (
+from agent.agent_model import World
+from agent.model_values import (
     EXPIRY,
     MAX_FILE,
     MAX_OWN,
@@ -35,7 +36,6 @@ from agent.agent_model import (
     Stream,
     Upload,
     Wish,
-    World,
 )
 from agent.mortal_agent import MortalAgent
 from conditions import block_until

@@ -14,7 +14,7 @@ from agent.agent_harness import (
     opened,
     stat,
 )
-from agent.agent_model import (
+from agent.model_values import (
     EXPIRY,
     MAX_FILE,
     TOMBSTONE,

@@ -267,7 +267,7 @@ class LiveUpload:
             return self._take(Event.FINISH_TAKEN, holder)
 
     def record_intent(self, inode: int, size: int, digest: Digest | None) -> None:
-        """Write inode, size and digest of the file that is about to be renamed to the journal, so that a start-up can find out whether it was.
+        """Write the intent of a rename to the journal, so that a start-up can find out whether it happened.
 
         Args:
             inode: of the staging file.

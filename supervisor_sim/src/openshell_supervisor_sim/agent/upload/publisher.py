@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 #: How often a finish is prepared again because the destination or the staging file changed meanwhile.
 _TRIES: Final = 16
 
-#: Size from which the space of a replaced file is freed in another thread: a smaller one is freed as fast as that is arranged.
+#: Size from which another thread frees the space of a replaced file.
 _LARGE_BYTES: Final = 16 * MIB
 
 
@@ -114,7 +114,7 @@ class Publisher:
         verify: Callable[[], None],
         last_look: Callable[[], None],
     ) -> Outcome:
-        """Make the staging file the destination. A failure after the rename lowers the promised durability, and no more.
+        """Make the staging file the destination. A failure after the rename only lowers the promised durability.
 
         The file is verified as it will be renamed: with its mode and time, and
         flushed. If a program touches it afterwards, it is prepared and
@@ -220,7 +220,7 @@ class Publisher:
             yield
 
     def _read_condition(self, location: Location, request: UploadRequest, interrupt: Interrupt) -> str | None:
-        """Check a condition that reads the destination; return the version of the file that was read, None if none was."""
+        """Check a condition that reads the destination; return the version of the file, None if none was read."""
         if not isinstance(request.condition, HasDigest):
             return None
         read = self._check.examine(location, request, interrupt)

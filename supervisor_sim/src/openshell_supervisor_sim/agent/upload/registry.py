@@ -1,7 +1,7 @@
 """All uploads of the sandbox: lookup, status, abort (RSM-2, RSM-7, RSM-8, RSM-10).
 
-An upload ends in one order: first its state, then its row in the journal, then the staging file. A later step that fails does not undo an
-earlier one, and no caller waits for a clean-up that fails.
+An upload ends in one order: first its state, then its row in the journal, then the staging file.
+A later step that fails does not undo an earlier one, and no caller waits for a clean-up that fails.
 """
 
 from __future__ import annotations

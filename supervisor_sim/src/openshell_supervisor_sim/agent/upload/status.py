@@ -135,7 +135,7 @@ def raise_if_ended(record: UploadRecord) -> None:
 
 
 def require_same(request: UploadRequest, found: LiveUpload | UploadRecord) -> None:
-    """Refuse a request that differs from the request that started an upload, or that does not accept its digest (RSM-1, DIG-7).
+    """Refuse a request that differs from the one that started an upload, or does not accept its digest (RSM-1).
 
     Raises:
         TransferError: UPLOAD_CONFLICT, with the fields that differ.
