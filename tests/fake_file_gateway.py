@@ -247,10 +247,10 @@ class FakeGateway:
                 upload.state = files_pb2.UPLOAD_STATE_PUBLISHED
                 upload.result = self._response(upload, there)
                 upload.result.already_identical = True
-        elif upload.algorithm not in (metadata.accepted_digests or [SHA256]) or _anonymous(
-            upload.metadata
-        ) != _anonymous(metadata):
-            raise TransferError(Reason.UPLOAD_CONFLICT, "the request differs from the first")
+        elif fields := _differences(upload, metadata):
+            raise TransferError(
+                Reason.UPLOAD_CONFLICT, "the request differs from the first", {"fields": ",".join(fields)}
+            )
         elif upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
             upload.epoch += 1
         return files_pb2.StartUploadResponse(upload=self._status(upload))
@@ -628,6 +628,19 @@ def _anonymous(metadata: files_pb2.UploadFileMetadata) -> files_pb2.UploadFileMe
     for name in ("request_id", "upload_id", "epoch", "accepted_digests"):
         copy.ClearField(name)
     return copy
+
+
+def _differences(upload: FakeUpload, metadata: files_pb2.UploadFileMetadata) -> list[str]:
+    """Return the fields of a request in which it differs from the upload's first (RSM-11)."""
+    first, now = _anonymous(upload.metadata), _anonymous(metadata)
+    names = [
+        field.name
+        for field in first.DESCRIPTOR.fields
+        if getattr(first, field.name) != getattr(now, field.name)
+    ]
+    if upload.algorithm not in (metadata.accepted_digests or [SHA256]):
+        names.append("accepted_digests")
+    return [f"metadata.{name}" for name in names]
 
 
 def _info(path: str, file: FakeFile, algorithm: Algorithm | None = None) -> files_pb2.FileInfo:

@@ -133,7 +133,21 @@ def test_resume_that_starts_over_says_why(cli: Cli, gateway: FakeGateway) -> Non
     again = cli("upload", "demo", "f", "x", "--resume")
     assert again.status == 0
     assert "could not be resumed" in again.err
-    assert "another one by now" in again.err
+    assert "since it began with another modified_time; all was sent again" in again.err
+
+
+def test_resume_with_another_digest_names_it(cli: Cli, gateway: FakeGateway) -> None:
+    """DIG-7: neither the file nor the destination changed."""
+    (cli.home / "f").write_bytes(bytes(3 * MAX_CHUNK_BYTES))
+    break_uploads(gateway, after=2, streams=2)
+    failed(cli("upload", "demo", "f", "x", "--attempts", "1"), ExitCode.UNAVAILABLE, "--resume")
+    gateway.on_upload_message = None
+    again = cli("upload", "demo", "f", "x", "--resume", "--digest", "sha256")
+    assert again.status == 0
+    assert (
+        "could not be resumed, since its digest is blake3, and the option digest accepts only sha256"
+        in again.err
+    )
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -220,8 +220,25 @@ def test_an_upload_of_an_earlier_process(
     assert (result.upload_id == upload_id) is (result.resumed_from > 0) is goes_on
     assert result.digest == words_of(CONTENT, SHA256 if (before if goes_on else now) == "sha256" else BLAKE3)
     assert gateway.files["x"].content == CONTENT
+    assert result.started_over is not goes_on
     if not goes_on:
+        has = "sha256" if before == "sha256" else "blake3"
+        said = f"its digest is {has}, and the option digest accepts only {now}"
+        assert result.started_over_because == said
         assert gateway.uploads[upload_id].state == files_pb2.UPLOAD_STATE_ABORTED
+
+
+def test_an_upload_keeps_a_digest_that_is_refused_for_new_ones(
+    gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path
+) -> None:
+    """DIG-7: the caller lists the upload's algorithm, whatever this client knows of the gateway."""
+    upload_id = earlier_upload(gateway, sandbox, sparse, "auto")
+    gateway.digests = [SHA256]
+    assert sandbox.write_bytes("small", b"1").digest == words_of(b"1", SHA256)
+    gateway.digests = [BLAKE3, SHA256]
+    result = sandbox.upload_path(sparse, "x", upload_id=upload_id)
+    assert (result.upload_id, result.started_over) == (upload_id, False)
+    assert result.digest == words_of(CONTENT, BLAKE3)
 
 
 def test_the_same_content_without_holes(gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path) -> None:

@@ -418,6 +418,9 @@ def test_a_reset_stream_is_tried_again(gateway: FakeGateway, sandbox: Any, error
 def test_resuming_that_starts_over_is_told(sandbox: Any) -> None:
     result = sandbox.upload(big_content(), "x", upload_id="forgotten")
     assert (result.started_over, result.resumed_from) == (True, 0)
+    assert result.started_over_because == "the sandbox does not know it"
+    of_a_stream = sandbox.upload(iter([big_content()]), "x", upload_id="forgotten")
+    assert of_a_stream.started_over_because == "a stream cannot be resumed"
     assert not sandbox.upload(big_content(), "y").started_over
 
 

@@ -136,9 +136,9 @@ class UploadResult:
         already_identical: the file was there already.
         replayed: the answer belongs to a finish that had been carried out before.
         upload_id: the upload's name.
-        started_over: the unfinished upload that the caller named could not be gone
-            on with (it is gone, or the source is another one by now), so all was
-            sent anew.
+        started_over: True if the unfinished upload that the caller named could not
+            be resumed, so that all content was sent again.
+        started_over_because: why; empty if it did not start over.
     """
 
     path: str
@@ -156,6 +156,7 @@ class UploadResult:
     replayed: bool
     upload_id: str
     started_over: bool = False
+    started_over_because: str = ""
 
     @property
     def modified_time(self) -> datetime | None:

@@ -38,7 +38,7 @@ class UploadCourse:
     Attributes:
         action: next action of the driver.
         attempts: streams opened so far.
-        started_over: True if the upload to resume was replaced by a new one.
+        started_over_because: why the upload to resume was replaced by a new one; empty if it was not.
         staged: bytes that the sandbox reported as staged; None if it did not.
         durable: bytes that it reported as flushed; None if it did not.
     """
@@ -86,7 +86,7 @@ class UploadCourse:
         self._response = files_pb2.UploadFileResponse()
         self._after_wait: Action
         self.attempts = 0
-        self.started_over = False
+        self.started_over_because = ""
         self.staged: int | None = None
         self.durable: int | None = None
         self.action: Action = self._requests.look() if resume else self._requests.first()
@@ -149,20 +149,26 @@ class UploadCourse:
 
     # Transitions
 
-    def _new_upload(self) -> None:
-        self.started_over = self.started_over or self._resumes
+    def _start_over(self, why: str) -> None:
+        """Note that the upload to resume is not resumed, and why; a later call has no effect."""
+        if self._resumes:
+            self.started_over_because = why
+        self._resumes = False
+
+    def _new_upload(self, why: str) -> None:
+        self._start_over(why)
         self._announced = False
         self._requests.name_new_upload()
         self._digest.begin_upload()
-        self._taken_over = self._resumes = self._finish_sent = False
+        self._taken_over = self._finish_sent = False
         self._most_staged = 0
         self.staged = self.durable = None
         self.action = self._requests.first()
 
-    def _replace_upload(self) -> None:
+    def _replace_upload(self, why: str) -> None:
         """Free what is staged, then begin a new upload."""
         abort = self._requests.abort()
-        self._new_upload()
+        self._new_upload(why)
         self.action = abort
 
     def _wait(self, decision: Decision, then: Action) -> None:

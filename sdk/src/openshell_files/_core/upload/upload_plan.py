@@ -15,7 +15,7 @@ After the caller's time or the retries are used up, the plan only asks: with Get
 
 from __future__ import annotations
 
-from openshell_files_protocol.digests import Digest
+from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, reason_named
 
@@ -100,7 +100,7 @@ class UploadPlan(UploadCourse):
                 f"the {self.staged} staged bytes are not those of the source, so the upload starts over",
             )
             self._decide(error)
-        self._replace_upload()
+        self._replace_upload("the staged bytes are not those of the source")
 
     def on_whole(self, *, matches: bool) -> None:
         """Take the result of `CompareWhole`.
@@ -111,7 +111,7 @@ class UploadPlan(UploadCourse):
         if matches:
             self.action = Finished(self._response)
         elif self._resumes:
-            self._new_upload()
+            self._new_upload("it was published with other content")
         else:
             raise IntegrityError(
                 "the size or digest that the sandbox published is not the source's",
@@ -126,7 +126,7 @@ class UploadPlan(UploadCourse):
     def on_source_hashed(self, digest: Digest) -> None:
         """Take the result of `HashSource`."""
         self._digest.source_hashed(digest)
-        self._replace_upload()
+        self._replace_upload("the sandbox has to compare the source by another digest")
 
     def on_sent(self, response: files_pb2.UploadFileResponse) -> None:
         """Take the answer to `Send`."""
@@ -174,7 +174,8 @@ class UploadPlan(UploadCourse):
                 self._digest.expect_next()
                 self.action = self._requests.first()
             case Remedy.REPLACE_UPLOAD:
-                self._replace_upload()
+                fields = error.metadata.get("fields", "").replace("metadata.", "").replace(",", ", ")
+                self._replace_upload(f"it began with another {fields or 'request'}")
             case Remedy.FEWER_LANES:
                 # As a new attempt: lanes of this one may still be on their way.
                 self._limits.refuse_lanes(error)
@@ -245,7 +246,12 @@ class UploadPlan(UploadCourse):
             case Agreement.HASH_SOURCE:
                 self.action = HashSource()
             case Agreement.NOT_ACCEPTED if self._resumes:
-                self._replace_upload()
+                has = DigestAlgorithm.known(status.digest_algorithm)
+                accepted = " and ".join(each.name.lower() for each in self._digest.accepted)
+                self._replace_upload(
+                    f"its digest is {'of an unknown kind' if has is None else has.name.lower()}, and the option "
+                    f"digest accepts only {accepted}"
+                )
             case Agreement.NOT_ACCEPTED:
                 raise self._broken(
                     f"the upload's digest is {status.digest_algorithm}, which was not asked for"
@@ -295,13 +301,13 @@ class UploadPlan(UploadCourse):
 
     def _was_aborted(self, status: files_pb2.UploadStatus) -> None:
         if self._resumes:
-            self._new_upload()
+            self._new_upload("it was aborted")
             return
         self._finish_sent = False
         reason = reason_named(status.failure_reason) or Reason.UPLOAD_ABORTED
         error = error_from_reason(reason, f"the upload was aborted: {reason.row.meaning}")
         decision = self._decide(error)
-        self._new_upload()
+        self._new_upload(error.message)
         self._wait(decision, self.action)
 
     def _upload_is_unknown(self, error: FilesError) -> None:
@@ -311,9 +317,9 @@ class UploadPlan(UploadCourse):
             raise self._callers_error(self._final_error)
         if self._resumes or (self._requests.inline and not self.upload_id):
             # The sandbox admitted nothing of this call: begin, with the same request id.
-            self.started_over = self.started_over or self._resumes
+            expired = error.reason == Reason.UPLOAD_EXPIRED.name
+            self._start_over("it has expired" if expired else "the sandbox does not know it")
             self._requests.upload_id = ""
-            self._resumes = False
             self.action = self._requests.first()
             return
         self._begin_again(self._decide(error), error)
@@ -322,7 +328,7 @@ class UploadPlan(UploadCourse):
         """Begin a new upload after the pause of `decision`."""
         refused = is_verdict(error, of_finish=isinstance(self.action, Send))
         self._outcome_lost = self._outcome_lost or (self._finish_sent and not refused)
-        self._new_upload()
+        self._new_upload(error.message)
         self._wait(decision, self.action)
 
 

@@ -262,6 +262,9 @@ class Upload:
         durability = answers.durability(response.durability)
         self._progress.published(file.size, file.size if durability is Durability.FSYNC else None)
         attempts = self._plan.attempts
+        because = self._plan.started_over_because
+        if self._id_given and self._content.size is None:
+            because = "a stream cannot be resumed"
         return UploadResult(
             path=file.path,
             size=response.bytes_written,
@@ -277,7 +280,8 @@ class Upload:
             already_identical=response.already_identical,
             replayed=response.replayed or (attempts == 0 and not response.already_identical),
             upload_id=response.upload_id,
-            started_over=self._plan.started_over,
+            started_over=bool(because),
+            started_over_because=because,
         )
 
 
@@ -293,7 +297,9 @@ def upload_content(
     progress: ProgressCallback | None,
 ) -> UploadResult:
     """Upload content to a path; for the arguments see `SandboxFiles.upload`."""
-    digests = rpc.promising(accepted_digests(options.digest))
+    accepted = accepted_digests(options.digest)
+    # An upload keeps its algorithm, even if the server refuses it for new ones.
+    digests = accepted if upload_id else rpc.promising(accepted)
     digest = ContentDigest(digests[0])
     source: Digest | None = None
     if options.skip_identical and content.size is not None:

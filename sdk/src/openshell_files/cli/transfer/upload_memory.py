@@ -14,13 +14,6 @@ from openshell_files.cli.transfer.resume_store import ResumeStore
 from openshell_files.errors import FilesError, UnfinishedUpload, UploadUnknown, unfinished_upload
 from openshell_files.results import Progress, ProgressCallback, UploadInfo, UploadResult, UploadState
 
-_NOT_KNOWN = "the sandbox does not know it (any more)"
-_WHY_NOT = {
-    UploadState.EXPIRED: "it has expired",
-    UploadState.ABORTED: "it was given up",
-}
-
-
 _UNFINISHED = frozenset({UploadState.RECEIVING, UploadState.VERIFYING})
 
 
@@ -44,7 +37,6 @@ class UploadMemory:
         self._seen = ""
         self._last: Progress | None = None
         self._before: UploadInfo | None = None
-        self._unknown = False
         self._published = False
         self.upload_id = upload_id
         if resume and not upload_id and self._known:
@@ -65,10 +57,8 @@ class UploadMemory:
                     "the beginning"
                 )
         elif self._resume:
-            try:
+            with suppress(UploadUnknown):
                 self._before = sandbox.upload_status(self.upload_id, timeout=timeout)
-            except UploadUnknown:
-                self._unknown = True
         elif self._known and self._can_be_resumed(sandbox, timeout):
             self._out.note(
                 f"an earlier upload of this file was not finished (upload {self._known[0]}); this one starts "
@@ -108,8 +98,11 @@ class UploadMemory:
         """Forget it, since it is published; say whether it started over, and free what was left behind."""
         if self._store is not None:
             self._touching(self._store.forget, "forget")
-        if not result.resumed_from and not result.replayed and (why := self._why_not()):
-            self._out.note(f"upload {self.upload_id} could not be resumed, since {why}; all was sent again")
+        if result.started_over:
+            self._out.note(
+                f"upload {self.upload_id} could not be resumed, since {result.started_over_because}; "
+                "all was sent again"
+            )
         for known in self._known:
             if known not in {result.upload_id, self._seen}:
                 try:
@@ -117,17 +110,6 @@ class UploadMemory:
                 except FilesError:
                     # It ends by itself; the upload that counts is published.
                     return
-
-    def _why_not(self) -> str:
-        """Return why an upload that was to be resumed was not; empty if there was none."""
-        if self._unknown:
-            return _NOT_KNOWN
-        before = self._before
-        if before is None:
-            return ""
-        if before.staged and before.state not in _WHY_NOT:
-            return "the file, or the destination, is another one by now"
-        return _WHY_NOT.get(before.state, "")
 
     def on_failure(self, error: FilesError) -> Hint:
         """Forget what cannot be resumed, and return a hint for what can."""
