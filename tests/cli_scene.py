@@ -83,8 +83,14 @@ class Cli:
         self, redirect: str, *args: str | Path | bytes, environment: Mapping[str, str] | None = None
     ) -> Outcome:
         """Run with descriptors as a shell redirects them, e.g. `>&-`."""
+        return self.shell(f'exec "$@" {redirect}', *args, environment=environment)
+
+    def shell(
+        self, script: str, *args: str | Path | bytes, environment: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """Run a shell script in which `"$@"` is the command."""
         done = subprocess.run(
-            ["sh", "-c", f'exec "$@" {redirect}', "sh", *COMMAND, *args],
+            ["sh", "-c", script, "sh", *COMMAND, *args],
             cwd=self.home,
             env=self.env | dict(environment or {}),
             capture_output=True,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
-from cli_scene import Cli
+from cli_scene import Cli, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files.cli.exit_codes import ExitCode
 
@@ -81,6 +82,55 @@ def test_content_to_a_closed_standard_output_is_a_failure(stocked: Cli) -> None:
     full = stocked.redirected(">/dev/full", "download", "demo", "x", "-")
     assert full.status == ExitCode.LOCAL_FILE
     assert "No space left" in full.err
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "got"])
+@pytest.mark.parametrize(
+    "redirect",
+    ["| cat >got", "2>&1 | cat >got", ">got", ">got 2>&1"],
+    ids=["pipe", "both", "file", "both in one"],
+)
+def test_nothing_but_content_is_in_the_content(stocked: Cli, name: str, redirect: str) -> None:
+    """Any name of standard output is `-`: the report is not content, even if standard error is the same file."""
+    if name == "got" and "|" in redirect:
+        pytest.skip("a pipe has not the name of a file")
+    done = stocked.shell(f'"$@" {redirect}', "download", "demo", "x", name)
+    assert (done.status, (stocked.home / "got").read_bytes()) == (0, b"hello"), done
+
+
+@pytest.mark.parametrize("redirect", [">fifo", ">fifo 2>&1"], ids=["apart", "both in one"])
+def test_a_fifo_that_is_standard_output(stocked: Cli, redirect: str) -> None:
+    os.mkfifo(stocked.home / "fifo")
+    done = stocked.shell(
+        f'cat fifo >got & "$@" {redirect}; status=$?; wait; exit $status', "download", "demo", "x", "fifo"
+    )
+    assert (done.status, (stocked.home / "got").read_bytes()) == (0, b"hello"), done
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_a_report_for_programs_is_not_in_the_content(stocked: Cli, name: str) -> None:
+    both = stocked.shell('"$@" >got 2>&1; test $? = 2', "download", "demo", "x", name, "--json")
+    assert both.status == 0
+    assert b"are one file" in (stocked.home / "got").read_bytes()
+    apart = stocked.shell('"$@" >got', "download", "demo", "x", name, "--json")
+    assert json.loads(apart.err)["ok"]
+    assert (stocked.home / "got").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+@pytest.mark.parametrize("way", ['cat f | "$@"', '"$@" <f'], ids=["pipe", "file"])
+def test_any_name_of_standard_input(stocked: Cli, gateway: FakeGateway, name: str, way: str) -> None:
+    (stocked.home / "f").write_bytes(b"from stdin")
+    assert stocked.shell(way, "upload", "demo", name, "y").status == 0
+    assert gateway.files["y"].content == b"from stdin"
+    failed(stocked.shell(way, "upload", "demo", name), ExitCode.USAGE, "standard input has no name")
+
+
+def test_a_file_that_is_also_standard_input_is_a_file(stocked: Cli, gateway: FakeGateway) -> None:
+    (stocked.home / "f").write_bytes(b"all of it")
+    (stocked.home / "f").chmod(0o751)
+    assert stocked.shell('{ read line; "$@"; } <f', "upload", "demo", "f", "y").status == 0
+    assert (gateway.files["y"].content, gateway.files["y"].mode) == (b"all of it", 0o751)
 
 
 def test_content_from_a_closed_standard_input_is_a_failure(stocked: Cli, gateway: FakeGateway) -> None:

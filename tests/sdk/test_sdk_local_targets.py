@@ -167,6 +167,9 @@ def test_a_name_for_an_open_file_is_refused(gateway: FakeGateway, sandbox: Any, 
         with pytest.raises(LocalFileError, match="open file"):
             sandbox.download_path("x", link)
         assert link.is_symlink()
+        for name in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}"):
+            with pytest.raises(LocalFileError, match="open file"):
+                sandbox.download_path("x", name)
 
 
 # Flushes and failures

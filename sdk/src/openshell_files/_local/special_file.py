@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+from typing import TextIO
 
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason, local_file_error
 
@@ -19,7 +20,7 @@ def is_written_into(path: str) -> bool:
         LocalFileError: what is there can neither be replaced nor written into.
     """
     try:
-        found, itself = os.stat(path), os.lstat(path)
+        found = os.stat(path)
     except OSError:
         # Nothing, or a link to nothing.
         return False
@@ -27,10 +28,39 @@ def is_written_into(path: str) -> bool:
         return True
     if stat.S_ISBLK(found.st_mode) or stat.S_ISSOCK(found.st_mode):
         raise not_replaced(path, "a block device" if stat.S_ISBLK(found.st_mode) else "a socket")
-    if stat.S_ISLNK(itself.st_mode) and os.readlink(path).startswith("/proc/"):
+    if is_descriptor_name(path):
         # The shell sent standard output to a file, say. Replacing the link would break it for everybody.
         raise not_replaced(path, "a name for an open file")
     return False
+
+
+def is_descriptor_name(path: str) -> bool:
+    """Return whether a path is a link to a descriptor, such as `/dev/stdin`, `/dev/fd/0` and `/proc/self/fd/0`."""
+    try:
+        if not stat.S_ISLNK(os.lstat(path).st_mode):
+            return False
+        directory = os.path.realpath(os.path.dirname(path) or ".")
+        return os.readlink(path).startswith("/proc/") or directory.startswith("/proc/")
+    except OSError:
+        return False
+
+
+def is_file_of(path: str, stream: TextIO) -> bool:
+    """Return whether a path names the file that a stream has open: same device, same inode."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
+    except (OSError, ValueError):
+        # There is no such path, or the stream has no descriptor.
+        return False
+
+
+def share_a_file(one: TextIO, other: TextIO) -> bool:
+    """Return whether two streams write into one pipe or file (`2>&1`). A terminal or `/dev/null` does not count."""
+    try:
+        first, second = os.fstat(one.fileno()), os.fstat(other.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.path.samestat(first, second) and not stat.S_ISCHR(first.st_mode)
 
 
 def open_for_writing(path: str) -> io.FileIO | None:

@@ -32,7 +32,7 @@ from openshell_files.cli.output.results_in_words import (
     upload_info_fields,
 )
 from openshell_files.cli.transfer import destinations
-from openshell_files.cli.transfer.destinations import STANDARD_STREAM
+from openshell_files.cli.transfer.destinations import is_standard_output
 from openshell_files.cli.transfer.download_command import download
 from openshell_files.cli.transfer.upload_command import upload
 from openshell_files.cli.usage import PlainCommand, PlainGroup, usage_words
@@ -162,9 +162,8 @@ def run(traceback_variable: str) -> int:
     """
     leaving.work()
     words = sys.argv[1:]
-    out = Report(
-        as_json="--json" in words, content_on_stdout="download" in words and STANDARD_STREAM in words
-    )
+    on_stdout = "download" in words and any(map(is_standard_output, words))
+    out = Report(as_json="--json" in words, content_on_stdout=on_stdout)
     try:
         status: Any = app(prog_name="openshell-files", standalone_mode=False)
     except UsageMistake as mistake:

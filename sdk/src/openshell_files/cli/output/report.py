@@ -14,6 +14,7 @@ from typing import TextIO
 from openshell_files_process.standard_streams import say
 from openshell_files_protocol.reasons import Retry
 
+from openshell_files._local.special_file import share_a_file
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.errors import FilesError, UnfinishedUpload
 
@@ -50,8 +51,9 @@ class Report:
             self._must(json.dumps({"ok": True, **fields}))
         elif not self.quiet:
             if self._beside_content:
-                # Whoever reads the content has it; the words beside it are for people.
-                say(self._out, printable(words))
+                # The words are for people. In the file of the content they would be content.
+                if not share_a_file(sys.stdout, sys.stderr):
+                    say(self._out, printable(words))
             else:
                 self._must(printable(words))
 

@@ -10,7 +10,7 @@ Upload LOCAL... [DEST]
     --to DEST: every word is a LOCAL
     DEST ends with `/`, or is `.`: LOCAL's name in that directory
     otherwise: DEST is the file, and there is one LOCAL
-    LOCAL `-` is standard input; DEST has to name the file
+    LOCAL `-`, `/dev/stdin` or another name of descriptor 0 is standard input; DEST has to name the file
 
 Download SRC... [DEST]
     one word: SRC's name in the current directory
@@ -18,17 +18,19 @@ Download SRC... [DEST]
     more words: the last is DEST, a directory
     DEST ends with `/`, or is a directory that exists: SRC's name in it
     otherwise: DEST is the file
-    DEST `-` is standard output
+    DEST `-`, or any name of the file that standard output has open, is standard output
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files._local.special_file import is_descriptor_name, is_file_of
 from openshell_files.cli.output.text import as_unicode
 
 STANDARD_STREAM: Final = "-"
@@ -70,6 +72,7 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
         locals_, destination = list(words[:-1]), words[-1]
     if destination == "":
         raise ValueError("DEST: must not be empty")
+    locals_ = [STANDARD_STREAM if _is_standard_input(local) else local for local in locals_]
     for local in locals_:
         if not os.path.lexists(local) and _ELSEWHERE.fullmatch(local):
             sandbox, path = _elsewhere(local)
@@ -194,10 +197,25 @@ def _here(source: str, destination: str | None) -> str:
     if destination == STANDARD_STREAM:
         return STANDARD_STREAM
     if destination is None:
-        return _name(source, "SRC")
-    if destination.endswith(os.sep) or os.path.isdir(destination):
-        return os.path.join(destination, _name(source, "SRC"))
-    return destination
+        here = _name(source, "SRC")
+    elif destination.endswith(os.sep) or os.path.isdir(destination):
+        here = os.path.join(destination, _name(source, "SRC"))
+    else:
+        here = destination
+    return STANDARD_STREAM if is_standard_output(here) else here
+
+
+def is_standard_output(word: str) -> bool:
+    """Return whether DEST is standard output: `-`, or a name of the file that standard output has open.
+
+    A report that is written there would be part of the content.
+    """
+    return word == STANDARD_STREAM or is_file_of(word, sys.stdout)
+
+
+def _is_standard_input(local: str) -> bool:
+    """Return whether LOCAL is standard input. A file of its own that is also standard input is not: it has a mode."""
+    return local == STANDARD_STREAM or (is_descriptor_name(local) and is_file_of(local, sys.stdin))
 
 
 def _check_distinct(copies: Sequence[Copy]) -> None:

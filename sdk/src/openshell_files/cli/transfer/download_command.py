@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from openshell_files import LeafLink, ReadOptions, SandboxFiles
-from openshell_files._local.special_file import is_written_into
+from openshell_files._local.special_file import is_written_into, share_a_file
 from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
@@ -61,9 +61,14 @@ def download(
     quiet: Quiet = False,
 ) -> None:
     """Download files; the first failure ends the command."""
-    out = Report(as_json=as_json, quiet=quiet, content_on_stdout=src[-1] == STANDARD_STREAM)
     with reading_options():
         copies = destinations.downloads(name, src)
+        on_stdout = any(copy.destination == STANDARD_STREAM for copy in copies)
+        if on_stdout and as_json and share_a_file(sys.stdout, sys.stderr):
+            raise ValueError(
+                "--json: standard output and error are one file, in which the report would be content"
+            )
+        out = Report(as_json=as_json, quiet=quiet, content_on_stdout=on_stdout)
         bits = shared.mode_bits(mode)
         if preserve_mode and bits is not None:
             raise ValueError("give one of --mode and --preserve-mode")
