@@ -13,6 +13,7 @@ import trustme
 from cli_scene import Cli, Outcome, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files.cli.exit_codes import ExitCode
+from openshell_files_protocol.limits import MIB
 
 #: Every command with words that work.
 COMMANDS = {
@@ -137,6 +138,101 @@ def test_odd_environments(stocked: Cli, words: list[str], environment: dict[str,
 def test_odd_environments_of_a_process(stocked: Cli, words: list[str], environment: dict[str, str]) -> None:
     stocked.env |= environment
     _holds(stocked.process(*words), words)
+
+
+#: Values of variables that typer and protobuf read, by the words of the command line.
+SURROUNDINGS: list[tuple[dict[str, str], list[str], str]] = [
+    *(
+        ({"_OPENSHELL_FILES_COMPLETE": value}, ["upload", *COMMANDS["upload"]], "would only complete words")
+        for value in ("foo", "complete_bash", "complete_zsh", "complete_fish", "source_bash", "complete_tcsh")
+    ),
+    ({"_OPENSHELL_FILES_COMPLETE": "foo"}, [], "is no instruction"),
+    ({"_OPENSHELL_FILES_COMPLETE": "complete_tcsh"}, [], "is no instruction"),
+    ({"_OPENSHELL_FILES_COMPLETE": "explain_bash"}, [], "is no instruction"),
+    ({"_OPENSHELL_FILES_COMPLETE": "complete_bash"}, [], "but not COMP_WORDS and COMP_CWORD"),
+    ({"_OPENSHELL_FILES_COMPLETE": "complete_zsh"}, [], "but not _TYPER_COMPLETE_ARGS"),
+    (
+        {"_OPENSHELL_FILES_COMPLETE": "complete_bash", "COMP_WORDS": "x", "COMP_CWORD": "-"},
+        [],
+        "is no number",
+    ),
+    *(
+        (
+            {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": value},
+            ["upload", *COMMANDS["upload"]],
+            "protobuf cannot load",
+        )
+        for value in ("zzz", "cpp", "", "\x1b[2J")
+    ),
+]
+
+
+@pytest.mark.parametrize(("environment", "words", "said"), SURROUNDINGS, ids=lambda value: ascii(value)[:60])
+def test_surroundings_that_prevent_a_command(
+    stocked: Cli, gateway: FakeGateway, environment: dict[str, str], words: list[str], said: str
+) -> None:
+    """Nothing is carried out, and that is no success."""
+    stocked.env |= environment
+    failed(stocked.process(*words), ExitCode.USAGE, said, next(iter(environment)))
+    if words:
+        as_json = stocked.process(*words, "--json")
+        assert (as_json.status, as_json.json["error"]["reason"]) == (ExitCode.USAGE, "USAGE")
+    assert not gateway.calls
+
+
+@pytest.mark.parametrize(
+    ("environment", "status", "out"),
+    [
+        ({"_OPENSHELL_FILES_COMPLETE": "complete_bash", "COMP_WORDS": "openshell-files upl", "COMP_CWORD": "1"}, 0, "upload"),
+        ({"_OPENSHELL_FILES_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "openshell-files upl"}, 0, "upload"),
+        ({"_OPENSHELL_FILES_COMPLETE": "source_bash"}, 0, "COMPREPLY"),
+        *(
+            (
+                {
+                    "_OPENSHELL_FILES_COMPLETE": "complete_fish",
+                    "_TYPER_COMPLETE_ARGS": f"openshell-files {word}",
+                    "_TYPER_COMPLETE_FISH_ACTION": "is-args",
+                },
+                status,
+                "",
+            )
+            for word, status in (("upl", 0), ("nonsense", 1))
+        ),
+    ],
+    ids=lambda value: ascii(value)[:60],
+)  # fmt: skip
+def test_a_shell_that_completes(stocked: Cli, environment: dict[str, str], status: int, out: str) -> None:
+    stocked.env |= environment
+    outcome = stocked.process()
+    assert (outcome.status, outcome.err) == (status, "")
+    assert out in outcome.out
+
+
+@pytest.mark.parametrize("when", ["import openshell_files.cli.app", "pass"], ids=["working", "importing"])
+@pytest.mark.parametrize("error", ['RuntimeError("can\'t start new thread")', "MemoryError()"])
+def test_a_process_that_gets_no_more(stocked: Cli, gateway: FakeGateway, when: str, error: str) -> None:
+    """As with a small `ulimit -v`: it is no matter of the token, and no bug."""
+    program = f"""
+import sys
+from openshell_files.cli import main
+{when}
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        raise {error}
+if {when == "pass"}:
+    sys.meta_path.insert(0, Refusing())
+else:
+    import threading
+    def refuse(self):
+        raise {error}
+    threading.Thread.start = refuse
+main()
+"""
+    (stocked.home / "a").write_bytes(bytes(MIB))
+    outcome = stocked.programmed(program, "upload", "demo", "a", "y")
+    failed(outcome, ExitCode.EXHAUSTED, "no more memory or threads", "ulimit")
+    assert ("nothing was published" in outcome.err) == (when != "pass")
+    assert "y" not in gateway.files
 
 
 def test_a_user_without_a_home(stocked: Cli, gateway: FakeGateway, big: Path) -> None:

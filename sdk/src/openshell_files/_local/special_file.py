@@ -6,8 +6,8 @@ import errno
 import io
 import os
 import stat
-from typing import TextIO
 
+from openshell_files._local.open_files import is_descriptor_name
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason, local_file_error
 
 
@@ -32,35 +32,6 @@ def is_written_into(path: str) -> bool:
         # The shell sent standard output to a file, say. Replacing the link would break it for everybody.
         raise not_replaced(path, "a name for an open file")
     return False
-
-
-def is_descriptor_name(path: str) -> bool:
-    """Return whether a path is a link to a descriptor, such as `/dev/stdin`, `/dev/fd/0` and `/proc/self/fd/0`."""
-    try:
-        if not stat.S_ISLNK(os.lstat(path).st_mode):
-            return False
-        directory = os.path.realpath(os.path.dirname(path) or ".")
-        return os.readlink(path).startswith("/proc/") or directory.startswith("/proc/")
-    except OSError:
-        return False
-
-
-def is_file_of(path: str, stream: TextIO) -> bool:
-    """Return whether a path names the file that a stream has open: same device, same inode."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(stream.fileno()))
-    except (OSError, ValueError):
-        # There is no such path, or the stream has no descriptor.
-        return False
-
-
-def share_a_file(one: TextIO, other: TextIO) -> bool:
-    """Return whether two streams write into one pipe or file (`2>&1`). A terminal or `/dev/null` does not count."""
-    try:
-        first, second = os.fstat(one.fileno()), os.fstat(other.fileno())
-    except (OSError, ValueError):
-        return False
-    return os.path.samestat(first, second) and not stat.S_ISCHR(first.st_mode)
 
 
 def open_for_writing(path: str) -> io.FileIO | None:

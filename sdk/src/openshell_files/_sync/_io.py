@@ -132,8 +132,9 @@ class BackgroundWork:
         """Start work that ends by itself."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=work, name="openshell-files-background")
-        self._threads.append(thread)
+        # First, since a thread that the system refuses cannot be joined.
         thread.start()
+        self._threads.append(thread)
 
     def done(self, seconds: float) -> None:
         """Wait for the end of all work, at most `seconds`."""

@@ -13,6 +13,7 @@ import typer
 from openshell_files import DigestChoice
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, with_connection
+from openshell_files.cli.completing import check_completion, is_completion
 from openshell_files.cli.connecting import (
     ById,
     Connecting,
@@ -165,6 +166,7 @@ def run(traceback_variable: str) -> int:
     on_stdout = "download" in words and any(map(is_standard_output, words))
     out = Report(as_json="--json" in words, content_on_stdout=on_stdout)
     try:
+        check_completion(os.environ, words)
         status: Any = app(prog_name="openshell-files", standalone_mode=False)
     except UsageMistake as mistake:
         out.failure(str(mistake), ExitCode.USAGE, fix="Change the command line.")
@@ -185,7 +187,10 @@ def run(traceback_variable: str) -> int:
         told = told if isinstance(told, Told) else Told(2)
         out.failure(f"{told.words}; nothing was changed", told.status)
         return told.status
-    except SystemExit:
+    except SystemExit as end:
+        if is_completion(os.environ):
+            # The status is an answer to fish.
+            return end.code if isinstance(end.code, int) else ExitCode.OK
         # typer's end where who reads the help has left; that one has read enough.
         return ExitCode.OK
     except OSError as error:

@@ -7,15 +7,16 @@ import math
 import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, cast
+from typing import Any, Concatenate, Final, NamedTuple, NoReturn, ParamSpec, cast
 
 import typer
 
+from openshell_files._core.resources import lacks_resources
 from openshell_files._values import LONGEST_SECONDS
 from openshell_files.cli import connecting as options
 from openshell_files.cli.connecting import Connecting, UsageMistake
-from openshell_files.cli.exit_codes import exit_code
-from openshell_files.cli.leaving import Told
+from openshell_files.cli.exit_codes import ExitCode, exit_code
+from openshell_files.cli.leaving import Told, no_resources_words
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.text import as_unicode
 from openshell_files.cli.output.wording import Where, failure_words, fix_of
@@ -190,6 +191,8 @@ class Failing:
                 self._leave(error, error)
             case OSError():
                 self._fail(local_file_error(error, str(error.filename or "file"), "cannot use"))
+            case Exception() if lacks_resources(error):
+                self._exhausted(error)
             case ValueError():
                 # The SDK refuses an argument that its own checks find wrong.
                 raise UsageMistake(str(error)) from error
@@ -206,6 +209,12 @@ class Failing:
             fix="" if left is None else "Repeat the command with --resume.",
         )
         raise typer.Exit(told.status) from None
+
+    def _exhausted(self, error: Exception) -> NoReturn:
+        fix = "Raise its limits (`ulimit -v`, `ulimit -u`)."
+        words = f"{no_resources_words(error)}; {self._on_interrupt(error)}. {fix}"
+        self._out.failure(words, ExitCode.EXHAUSTED, more=self._more(), fix=fix, left=self._left(error))
+        raise typer.Exit(ExitCode.EXHAUSTED) from None
 
     def _fail(self, error: FilesError) -> None:
         hint = Hint() if self._on_failure is None else self._on_failure(error)

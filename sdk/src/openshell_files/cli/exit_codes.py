@@ -13,7 +13,7 @@
 | 8 | a condition does not hold: it exists, it changed, it was superseded | look, and decide anew |
 | 9 | what arrived was damaged or incomplete | try again |
 | 10 | gateway, supervisor or sandbox not available | try again later; an upload with `--resume` |
-| 11 | disk, quota or a limit is exhausted | free something |
+| 11 | disk, quota or a limit is exhausted, also memory or threads of this process | free something, or raise the limit |
 | 12 | a time limit was reached | try again, or allow more time |
 | 13 | gateway or sandbox failed | look at their logs |
 | 14 | the other side cannot do this | update it |

@@ -20,7 +20,9 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
+
+from openshell_files._local.open_files import is_file_of
 
 #: A second signal within this time is the same wish, as when a shell and a
 #: parent both send theirs. It must not break into the cleaning up.
@@ -123,22 +125,44 @@ class Leaving:
     @staticmethod
     def _end_at_once(number: int, state: str) -> None:
         """Say one line without any buffer, and end the process without any cleaning up."""
-        message = f"{words_of(number)}; {state}"
-        status = status_of(number)
-        if "--json" in sys.argv[1:]:
-            # Standard output may be a download's content by now.
-            descriptor = 2 if sys.argv[1:2] == ["download"] and "-" in sys.argv[2:] else 1
-            reason = _REASONS[signal.Signals(number)]
-            # Nothing here needs an escape, and `json` is not imported yet.
-            line = (
-                f'{{"ok": false, "error": {{"message": "{message}", "exit_code": {status}, '
-                f'"reason": "{reason}", "retry": "never", "fix": ""}}}}\n'
-            )
-        else:
-            descriptor, line = 2, f"openshell-files: error: {message}\n"
-        with suppress(OSError):
-            os.write(descriptor, line.encode())
-        os._exit(status)
+        end_at_once(f"{words_of(number)}; {state}", status_of(number), _REASONS[signal.Signals(number)])
+
+
+def end_at_once(message: str, status: int, reason: str, fix: str = "") -> NoReturn:
+    """Say one line about a failure without any buffer, and end the process without any cleaning up.
+
+    Args:
+        message: for people; with `fix` behind it.
+        status: exit status.
+        reason: name of the status.
+        fix: what a person can do.
+    """
+    if "--json" in sys.argv[1:]:
+        # Standard output may be a download's content by now.
+        words = sys.argv[2:]
+        content = sys.argv[1:2] == ["download"] and any(w == "-" or is_file_of(w, sys.stdout) for w in words)
+        descriptor = 2 if content else 1
+        # No `json`, which is not imported yet.
+        line = (
+            f'{{"ok": false, "error": {{"message": {_quoted(message)}, "exit_code": {status}, '
+            f'"reason": "{reason}", "retry": "never", "fix": {_quoted(fix)}}}}}\n'
+        )
+    else:
+        descriptor, line = 2, f"openshell-files: error: {f'{message}. {fix}' if fix else message}\n"
+    with suppress(OSError):
+        os.write(descriptor, line.encode())
+    os._exit(status)
+
+
+def _quoted(text: str) -> str:
+    """Return text as a string of JSON."""
+    plain = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() and c.isascii() else "?" for c in plain) + '"'
+
+
+def no_resources_words(error: BaseException) -> str:
+    """Return what a failure for lack of memory or threads is, for a message."""
+    return f"this process gets no more memory or threads ({str(error) or type(error).__name__})"
 
 
 #: Of this process.

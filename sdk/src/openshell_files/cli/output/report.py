@@ -14,7 +14,7 @@ from typing import TextIO
 from openshell_files_process.standard_streams import say
 from openshell_files_protocol.reasons import Retry
 
-from openshell_files._local.special_file import share_a_file
+from openshell_files._local.open_files import share_a_file
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.errors import FilesError, UnfinishedUpload
 

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from openshell_files._local.special_file import is_descriptor_name, is_file_of
+from openshell_files._local.open_files import is_descriptor_name, is_file_of
 from openshell_files.cli.output.text import as_unicode
 
 STANDARD_STREAM: Final = "-"

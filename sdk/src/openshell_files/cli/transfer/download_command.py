@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from openshell_files import LeafLink, ReadOptions, SandboxFiles
-from openshell_files._local.special_file import is_written_into, share_a_file
+from openshell_files._local.open_files import share_a_file
+from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
