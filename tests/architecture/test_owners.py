@@ -76,7 +76,6 @@ def test_a_planted_assignment_is_found(tmp_path: Path) -> None:
 
 #: Names that two classes of one distribution have, to be renamed.
 DOUBLES = {
-    "openshell_files_gateway": {"Authenticator"},
     "openshell_files": {"AsyncFilesClient", "_Call"},
 }
 

@@ -5,105 +5,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from conditions import until
+from driver_scene import ID, SUPERVISOR, Scene, Tokens, ended
 from openshell_files_gateway.simulation.processes import process_driver, sandbox_home
 from openshell_files_gateway.simulation.processes.process_driver import (
     MAX_FAILURES,
     ProcessDriver,
     ProcessOptions,
 )
-from openshell_files_gateway.simulation.processes.process_table import HeldProcess
-
-#: Says on which terms it was started, and then does as its options say.
-SUPERVISOR = """
-import json, os, signal, sys
-options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-token = options["--token-file"]
-home = os.path.dirname(token)
-mode = options.get("--mode", "")
-if mode == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-said = {
-    "pid": os.getpid(),
-    "arguments": sys.argv[1:],
-    "environment": dict(os.environ),
-    "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
-    "stdin": os.readlink("/proc/self/fd/0"),
-    "session": os.getsid(0),
-    "token": open(token).read(),
-}
-print("said something", file=sys.stderr, flush=True)
-with open(os.path.join(home, "starts"), "a") as file:
-    file.write(json.dumps(said) + "\\n")
-if mode == "dies" and not os.path.exists(os.path.join(home, "root", "mended")):
-    sys.exit(3)
-while True:
-    signal.pause()
-"""
-
-ID = "5f1c9a52-5d0c-4b57-9f38-0c5f6e1f2a3b"
-
-
-class Tokens:
-    def __init__(self) -> None:
-        self.minted = 0
-
-    def mint(self, sandbox_id: str) -> tuple[str, int | None]:
-        self.minted += 1
-        return f"token {self.minted} of {sandbox_id}", None
-
-
-@dataclass
-class Scene:
-    directory: Path
-    script: Path
-    failures: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    drivers: list[ProcessDriver] = field(default_factory=list[ProcessDriver])
-
-    def driver(self, *arguments: str, endpoint: str = "127.0.0.1:1", **options: Any) -> ProcessDriver:
-        given: dict[str, Any] = {"directory": self.directory, "restart_seconds": 0.001, "stop_seconds": 30.0}
-        made = ProcessDriver(
-            ProcessOptions(
-                command=[sys.executable, "-I", str(self.script)], arguments=arguments, **(given | options)
-            ),
-            Tokens(),
-            lambda sandbox_id, why: self.failures.append((sandbox_id, why)),
-        )
-        made.listen_at(endpoint)
-        self.drivers.append(made)
-        return made
-
-    @property
-    def home(self) -> Path:
-        return self.directory / ID
-
-    def starts(self) -> list[dict[str, Any]]:
-        """Return what the supervisors of the sandbox said, in order."""
-        file = self.home / "starts"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-    async def started(self, count: int = 1) -> dict[str, Any]:
-        await until(lambda: len(self.starts()) >= count, f"{count} supervisors have started")
-        assert len(self.starts()) == count
-        return self.starts()[-1]
-
-
-def ended(pid: int) -> bool:
-    """Whether a process is gone, and nobody has to bury it either."""
-    return not psutil.pid_exists(pid)
 
 
 @pytest.fixture
@@ -270,85 +187,6 @@ async def test_removed_behind_our_back(scene: Scene) -> None:
     os.kill(first["pid"], signal.SIGKILL)
     await scene.started()
     assert (scene.home / "root" / "sandbox").is_dir()
-
-
-@pytest.mark.parametrize("in_order", [True, False])
-async def test_the_next_gateway_finds_it(scene: Scene, in_order: bool) -> None:  # noqa: FBT001
-    """SBX-2: it is not started twice, gets a fresh token, and is watched and stopped like any other."""
-    first = scene.driver()
-    await first.start(ID)
-    said = await scene.started()
-    if in_order:
-        await first.aclose(stop=False)
-    second = scene.driver()
-    second._tokens.mint("so that tokens differ")
-    await second.start(ID)
-    assert [start["pid"] for start in scene.starts()] == [said["pid"]]
-    assert (scene.home / "token").read_text() == f"token 2 of {ID}"
-    await first.aclose(stop=False)
-    os.kill(said["pid"], signal.SIGKILL)
-    again = await scene.started(2)
-    await second.aclose(stop=True)
-    assert ended(again["pid"])
-
-
-async def test_found_by_another_way_to_the_same_directory(scene: Scene, tmp_path: Path) -> None:
-    """SBX-2: a link to it, for one."""
-    await scene.driver().start(ID)
-    said = await scene.started()
-    (tmp_path / "link").symlink_to(scene.directory)
-    other = scene.driver(directory=tmp_path / "link")
-    await other.start(ID)
-    assert len(scene.starts()) == 1
-    await other.stop(ID)
-    assert ended(said["pid"])
-
-
-@pytest.mark.parametrize("change", ["endpoint", "arguments"])
-async def test_one_with_other_options_is_replaced(scene: Scene, change: str) -> None:
-    """SBX-2: one that would look for its gateway where none listens any more is of no use."""
-    first = scene.driver()
-    await first.start(ID)
-    said = await scene.started()
-    await first.aclose(stop=False)
-    second = scene.driver(endpoint="127.0.0.1:2") if change == "endpoint" else scene.driver("--new", "option")
-    await second.start(ID)
-    replaced = await scene.started(2)
-    assert ended(said["pid"])
-    assert not ended(replaced["pid"])
-
-
-async def test_who_only_mentions_the_token_is_no_supervisor(scene: Scene) -> None:
-    """An editor, or the operator's `tail`, is neither taken over nor ended."""
-    scene.directory.mkdir()
-    mark = f"{scene.home}/token"
-    with sleeping(mark, "--sandbox-id", ID) as other:
-        try:
-            driver = scene.driver()
-            await driver.start(ID)
-            await scene.started()
-            await driver.stop(ID)
-            assert other.poll() is None
-        finally:
-            other.kill()
-
-
-def sleeping(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()", *arguments])
-
-
-async def test_a_number_that_is_used_again_is_another_process() -> None:
-    """What is held is the process, not its number."""
-    with sleeping() as child:
-        held = HeldProcess(child.pid)
-        child.kill()
-        child.wait()
-        held.signal(signal.SIGKILL)
-        await held.wait()
-        held.close()
-        held.close()
-        with pytest.raises(ProcessLookupError):
-            HeldProcess(child.pid)
 
 
 @pytest.mark.parametrize("what", ["a link that leads out", "a file", "a link to nowhere"])

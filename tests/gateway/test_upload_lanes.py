@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import grpc
 import pytest
 from conditions import until
 from gateway_harness import (
     OTHER_SANDBOX,
-    SANDBOX,
-    FakeRelay,
     FakeSupervisor,
     GatewayHarness,
     running_gateway,
 )
+from lane_scene import ANSWER, UPLOAD, content, first, further, numbers, opened, taken, waiting
 from openshell_files_gateway.config.tables import DEFAULT_ADMIN_ROLE, DEFAULT_USER_ROLE, LimitSettings
-from openshell_files_protocol import methods
-from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from stack_client import reason_of
-from status_details import field_in, metadata_in, retry_seconds_in
-
-UPLOAD = "upload-1"
-ANSWER = file_relay_pb2.FileRelayResponse(upload=files_pb2.UploadFileResponse(bytes_written=9))
 
 
 @pytest.fixture
@@ -47,87 +40,6 @@ async def supervisor(harness: GatewayHarness) -> FakeSupervisor:
     supervisor = harness.supervisor()
     await supervisor.connect()
     return supervisor
-
-
-def content(number: int) -> files_pb2.UploadFileRequest:
-    return files_pb2.UploadFileRequest(data=files_pb2.FileChunk(offset=number, data=b"x", crc32c=number))
-
-
-class Stream:
-    """One stream of an upload, message by message."""
-
-    def __init__(self, harness: GatewayHarness, metadata: tuple[tuple[str, str], ...] | None = None) -> None:
-        channel = harness.channel()
-        self.call: Any = channel.stream_unary(methods.UPLOAD_FILE)(metadata=metadata or harness.user())
-
-    async def say(self, message: files_pb2.UploadFileRequest) -> None:
-        await self.call.write(message.SerializeToString())
-
-    async def end(self) -> None:
-        await self.call.done_writing()
-
-    async def answer(self) -> files_pb2.UploadFileResponse:
-        return files_pb2.UploadFileResponse.FromString(await self.call)
-
-    async def refusal(self) -> grpc.aio.AioRpcError:
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await self.call
-        return refused.value
-
-
-async def first(harness: GatewayHarness, lanes: int, epoch: int = 1, **changes: Any) -> Stream:
-    """Begin an upload over so many streams."""
-    fields: dict[str, Any] = {
-        "sandbox_id": SANDBOX,
-        "remote_path": "/f",
-        "explicit_finish": True,
-        "upload_id": UPLOAD,
-    }
-    metadata = files_pb2.UploadFileMetadata(lanes=lanes, epoch=epoch, **(fields | changes))
-    stream = Stream(harness)
-    await stream.say(files_pb2.UploadFileRequest(metadata=metadata))
-    return stream
-
-
-async def further(
-    harness: GatewayHarness,
-    index: int,
-    epoch: int = 1,
-    *,
-    sandbox_id: str = SANDBOX,
-    upload_id: str = UPLOAD,
-    metadata: tuple[tuple[str, str], ...] | None = None,
-) -> Stream:
-    """Open one of its other streams."""
-    lane = file_options_pb2.UploadLane(sandbox_id=sandbox_id, upload_id=upload_id, epoch=epoch, index=index)
-    stream = Stream(harness, metadata)
-    await stream.say(files_pb2.UploadFileRequest(lane=lane))
-    return stream
-
-
-async def opened(supervisor: FakeSupervisor) -> tuple[FakeRelay, files_pb2.UploadFileMetadata]:
-    relay = await supervisor.take_relay()
-    frame = await relay.next_frame()
-    assert frame is not None
-    return relay, frame.open.upload
-
-
-async def numbers(relay: FakeRelay, count: int) -> list[int]:
-    """Return the numbers of the next messages that reach the agent."""
-    found: list[int] = []
-    for _ in range(count):
-        frame = await relay.next_frame()
-        assert frame is not None
-        found.append(frame.upload.data.offset)
-    return found
-
-
-def taken(harness: GatewayHarness) -> int:
-    return harness.gateway.statistics().lanes.taken
-
-
-def waiting(harness: GatewayHarness) -> int:
-    return harness.gateway.statistics().lanes.waiting
 
 
 async def test_messages_reach_the_agent_in_their_order(
@@ -300,53 +212,6 @@ async def test_a_lane_of_something_else_is_not_this_uploads(impatient: GatewayHa
     main.call.cancel()
 
 
-async def test_a_lane_needs_a_token(harness: GatewayHarness) -> None:
-    """LAN-15, AUT-1."""
-    # Nothing is written: grpc.aio replaces the status of a call that ends during a write by INTERNAL.
-    lane = Stream(harness, metadata=(("authorization", "Bearer no"),))
-    assert (await lane.refusal()).code() is grpc.StatusCode.UNAUTHENTICATED
-    assert waiting(harness) == 0
-
-
-async def test_each_lane_comes_once(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """LAN-14: a second one, or one that the upload did not name, is refused and does the upload no harm."""
-    main, lane = await first(harness, 2), await further(harness, 1)
-    relay, _ = await opened(supervisor)
-    await main.say(content(0))
-    await lane.say(content(1))
-    assert await numbers(relay, 2) == [0, 1]
-    for index in (1, 2):
-        refusal = await (await further(harness, index)).refusal()
-        assert (reason_of(refusal), field_in(refusal)) == ("INVALID_REQUEST", "lane.index")
-    await relay.answer(ANSWER)
-    assert (await main.answer()).bytes_written == 9
-
-
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"explicit_finish": False}, "metadata.explicit_finish"),
-        ({"upload_id": ""}, "metadata.upload_id"),
-        ({"lanes": 9}, "metadata.lanes"),
-    ],
-)
-async def test_what_lanes_need(harness: GatewayHarness, changes: dict[str, Any], field: str) -> None:
-    """LAN-13: an upload that was announced, a finish, and no more than eight streams."""
-    main = await first(harness, **({"lanes": 2} | changes))
-    refusal = await main.refusal()
-    assert (reason_of(refusal), field_in(refusal)) == ("INVALID_REQUEST", field)
-
-
-@pytest.mark.parametrize(
-    ("index", "upload_id", "field"),
-    [(0, UPLOAD, "lane.index"), (8, UPLOAD, "lane.index"), (1, "", "lane.upload_id")],
-)
-async def test_what_a_lane_says(harness: GatewayHarness, index: int, upload_id: str, field: str) -> None:
-    """LAN-3."""
-    refusal = await (await further(harness, index, upload_id=upload_id)).refusal()
-    assert (reason_of(refusal), field_in(refusal)) == ("INVALID_REQUEST", field)
-
-
 async def test_a_newer_attempt_has_lanes_of_its_own(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
@@ -393,32 +258,6 @@ async def test_a_second_call_for_the_same_attempt(
     await relay_of_two.answer(ANSWER)
     await two.answer()
     await lane_of_two.answer()
-
-
-async def test_more_than_are_free_are_refused(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """LAN-9, LAN-18: before anything reaches the sandbox, at once, and without a pause; one stream is always free."""
-    holding = [await first(harness, 8, epoch=number) for number in (1, 2)]
-    for _ in holding:
-        await opened(supervisor)
-    refusal = await (await first(harness, 4, epoch=3)).refusal()
-    assert (reason_of(refusal), refusal.code()) == ("TOO_MANY_LANES", grpc.StatusCode.RESOURCE_EXHAUSTED)
-    assert metadata_in(refusal)["lanes"] == "3"
-    assert retry_seconds_in(refusal) is None
-    alone = await first(harness, 1, epoch=3)
-    relay, _ = await opened(supervisor)
-    await alone.say(content(0))
-    assert await numbers(relay, 1) == [0]
-    assert harness.gateway.statistics().lanes.refused == 1
-    for stream in (alone, *holding):
-        stream.call.cancel()
-
-
-async def test_lanes_can_be_switched_off() -> None:
-    async with running_gateway(limits=LimitSettings(max_upload_lanes=0)) as harness:
-        supervisor = harness.supervisor()
-        await supervisor.connect()
-        assert reason_of(await (await first(harness, 2)).refusal()) == "TOO_MANY_LANES"
-        assert reason_of(await (await further(harness, 1)).refusal()) == "TOO_MANY_LANES"
 
 
 async def test_a_gateway_that_stops_lets_none_hang(

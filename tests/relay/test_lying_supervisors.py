@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc
@@ -19,120 +17,14 @@ import pytest
 from conditions import until
 from gateway_harness import (
     OTHER_SANDBOX,
-    SANDBOX,
-    FakeRelay,
-    FakeSupervisor,
-    GatewayHarness,
     pour,
     running_gateway,
 )
+from lying_scene import ANSWER, ANSWER_BYTES, IDLE, OK, UPLOAD, WAITS, Scene
 from openshell_files_gateway.config import consistency
-from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
-from openshell_files_gateway.server.core.pace import Pace
 from openshell_files_protocol import methods
-from openshell_files_protocol.framing import frame_segments
 from openshell_files_protocol.limits import MAX_FRAME_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_supervisor_sim.relay.byte_stream import open_stream
-from stack_client import reason_of
-
-ANSWER = file_relay_pb2.FileRelayResponse(
-    stat_file=files_pb2.StatFileResponse(file=files_pb2.FileInfo(path="/f", size_bytes=5))
-)
-ANSWER_BYTES = b"".join(frame_segments([ANSWER.SerializeToString()]))
-DOWNLOADED = file_relay_pb2.FileRelayResponse(download=files_pb2.DownloadFileResponse(chunk=b"content"))
-UPLOAD = files_pb2.UploadFileRequest(
-    metadata=files_pb2.UploadFileMetadata(sandbox_id=SANDBOX, remote_path="/f", explicit_finish=True)
-)
-
-#: Short, but long enough for an honest supervisor on a busy machine.
-WAITS = RelaySettings(
-    session_wait_timeout=1.0, claim_timeout=1.0, heartbeat_interval=0.3, silence_timeout=1.5
-)
-IDLE = LimitSettings(idle_timeout=2.0)
-
-OK = "OK"
-
-
-@dataclass
-class Scene:
-    """One sandbox whose supervisor lies, and one whose supervisor does not."""
-
-    harness: GatewayHarness
-    liar: FakeSupervisor
-    honest: FakeSupervisor
-    _saying: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def outcome(self, asking: Awaitable[object]) -> str:
-        """Return the reason with which a call ends."""
-        try:
-            await asking
-        except grpc.aio.AioRpcError as error:
-            return reason_of(error)
-        return OK
-
-    async def end_of(self, relay: FakeRelay) -> str:
-        """Return the reason with which a RelayStream call ends, whatever is sent in it before."""
-        with suppress(grpc.aio.AioRpcError):
-            while await relay.next_frame() is not None:
-                pass
-        status: grpc.StatusCode = await relay.call.code()
-        if status is grpc.StatusCode.OK:
-            return OK
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await relay.call.read()
-        return reason_of(caught.value)
-
-    async def claim(self, channel_id: str, supervisor: FakeSupervisor | None = None) -> FakeRelay:
-        """Claim without waiting for the gateway's answer."""
-        liar = supervisor or self.liar
-        call = open_stream(liar.channel, methods.RELAY_STREAM, liar.metadata)
-        frame = openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id=channel_id))
-        await call.write(frame.SerializeToString())
-        return FakeRelay(call)
-
-    def ask(self) -> asyncio.Task[str]:
-        """Call into the lying sandbox."""
-        return asyncio.create_task(self.outcome(self.harness.stat()))
-
-    async def say(self, supervisor: FakeSupervisor, message: openshell_pb2.SupervisorMessage) -> None:
-        """Send a control message; a call takes one at a time."""
-        async with self._saying:
-            await supervisor.say(message)
-
-    async def refuse(self, channel_id: str) -> None:
-        """Say that the lying supervisor cannot take a relay up."""
-        result = openshell_pb2.RelayOpenResult(channel_id=channel_id, success=False, error="refused")
-        await self.say(self.liar, openshell_pb2.SupervisorMessage(relay_open_result=result))
-
-    async def keep_alive(self, supervisor: FakeSupervisor, over: asyncio.Event) -> None:
-        """Send heartbeats, so that only the lie is a lie."""
-        heartbeat = openshell_pb2.SupervisorMessage(heartbeat=openshell_pb2.SupervisorHeartbeat())
-        while not over.is_set() and not supervisor.call.done():
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await self.say(supervisor, heartbeat)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), 0.2)
-
-    async def end(self, supervisor: FakeSupervisor) -> None:
-        """End a session as a supervisor does that stops."""
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await supervisor.call.done_writing()
-        with suppress(grpc.aio.AioRpcError):
-            while await supervisor.hear() is not None:
-                pass
-
-    @staticmethod
-    async def end_heard(supervisor: FakeSupervisor) -> None:
-        """Listen to the gateway until the session ends."""
-        while await supervisor.hear() is not None:
-            pass
-
-    async def serve(self) -> None:
-        """Let the honest supervisor answer one call."""
-        relay = await self.honest.take_relay()
-        await relay.answer(ANSWER)
-        assert await self.end_of(relay) == OK
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -398,71 +290,6 @@ async def test_a_lie_and_whom_it_concerns(
     asking = asyncio.create_task(scene.harness.stat(OTHER_SANDBOX))
     await scene.serve()
     assert (await asking).file.size_bytes == 5
-
-
-@pytest.fixture
-def costs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was counted against supervisors' paces."""
-    counted: list[float] = []
-    take = Pace.take
-
-    def spy(pace: Pace, now: float, cost: float = 1.0) -> float:
-        counted.append(cost)
-        return take(pace, now, cost)
-
-    monkeypatch.setattr(Pace, "take", spy)
-    return counted
-
-
-async def test_refused_claims_count_more(costs: list[float], scene: Scene) -> None:
-    """RLY-10: a supervisor that guesses channels slows down itself, and nobody else."""
-    costs.clear()
-    assert await scene.end_of(await scene.claim("no-such-channel")) == "RELAY_UNKNOWN"
-    assert max(costs) == 9.0, "besides the one that each call counts for"
-    costs.clear()
-    asking = asyncio.create_task(scene.harness.stat(OTHER_SANDBOX))
-    await scene.serve()
-    await asking
-    assert set(costs) == {1.0}
-
-
-async def test_a_large_control_message_counts_for_several(costs: list[float], scene: Scene) -> None:
-    huge = openshell_pb2.RelayOpenResult(channel_id="no-such-channel", success=False, error="x" * 500_000)
-    await scene.say(scene.liar, openshell_pb2.SupervisorMessage(relay_open_result=huge))
-    asking = scene.ask()
-    await (await scene.liar.take_relay()).answer(ANSWER)
-    assert await asking == OK
-    await until(lambda: costs and max(costs) == pytest.approx(122, abs=1), "it was read")
-
-
-async def test_small_pieces_of_a_relay_are_counted_and_content_pays(costs: list[float], scene: Scene) -> None:
-    """RLY-10: a short operation costs nothing beyond its call, one cut into single bytes does, and full messages pay for others."""
-    asking = scene.ask()
-    relay = await scene.liar.take_relay()
-    await relay.answer(ANSWER)
-    assert await asking == OK
-    assert set(costs) == {1.0}, "calls and control messages"
-    costs.clear()
-    request = files_pb2.DownloadFileRequest(sandbox_id=SANDBOX, remote_path="/f")
-    method = cast("Any", scene.harness.channel().unary_stream(methods.DOWNLOAD_FILE))
-    call = method(request.SerializeToString(), metadata=scene.harness.user())
-    relay = await scene.liar.take_relay()
-    frame = b"".join(frame_segments([DOWNLOADED.SerializeToString()]))
-    for _ in range(10):
-        for byte in frame:
-            await relay.send_bytes(bytes([byte]))
-    for _ in range(10):
-        await call.read()
-    pieces = [cost for cost in costs if cost not in {1.0, 9.0}]
-    assert all(0.9 < cost < 1 for cost in pieces)
-    assert len(pieces) > 10 * len(frame) - 30
-    costs.clear()
-    await relay.answer(
-        file_relay_pb2.FileRelayResponse(download=files_pb2.DownloadFileResponse(chunk=bytes(512 * 1024)))
-    )
-    await call.read()
-    assert min(costs) == pytest.approx(-511, abs=1)
-    call.cancel()
 
 
 async def test_a_session_that_falls_silent_is_closed(scene: Scene) -> None:

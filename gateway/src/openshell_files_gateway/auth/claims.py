@@ -75,11 +75,11 @@ def check_claims(claims: Mapping[str, object], rules: ClaimRules, now: float) ->
     if rules.zero_never_expires and claims["exp"] == 0:
         expires_at = math.inf
     if now >= expires_at:
-        raise TransferError(Reason.TOKEN_EXPIRED, _about_time("the token's time (exp) is over", now))
+        raise TransferError(Reason.TOKEN_EXPIRED, _about_time("the token has expired (exp)", now))
     for claim in ("nbf", "iat"):
         if claim in claims and _time(claims, claim) > now + rules.leeway:
             raise TransferError(
-                Reason.TOKEN_NOT_YET_VALID, _about_time(f"the token's time ({claim}) has not come", now)
+                Reason.TOKEN_NOT_YET_VALID, _about_time(f"the token is not valid yet ({claim})", now)
             )
     return RegisteredClaims(_string(claims, "sub"), expires_at)
 
@@ -151,4 +151,4 @@ def _invalid(name: str, expected: str) -> TransferError:
 
 
 def _about_time(fault: str, now: float) -> str:
-    return f"{fault}; the gateway's clock says {datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{fault}; the gateway's time is {datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -110,7 +110,7 @@ class SandboxTokenIssuer:
         lifetime = int(ttl)
         if lifetime > 0 or (ttl == 0 and self._allow_no_expiry):
             return lifetime
-        raise ValueError("a token is valid for at least one second; for ever only where that is allowed")
+        raise ValueError("the lifetime of a token must be at least 1 s; 0, no expiry, must be allowed")
 
 
 class SandboxTokenVerifier:

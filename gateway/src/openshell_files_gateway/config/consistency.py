@@ -179,7 +179,7 @@ def _sandboxes(settings: GatewayTables) -> Iterator[Problem]:
         if (sandbox.agent_port is None) != (sandbox.agent_secret is None):
             yield Problem(
                 "sandboxes.agent_port",
-                f"of sandbox '{sandbox.name}' and sandboxes.agent_secret belong together",
+                f"of sandbox '{sandbox.name}' requires sandboxes.agent_secret, and vice versa",
                 "set both, or neither",
             )
 

@@ -35,6 +35,10 @@ _FREE_PIECES: Final = 16
 _CONTENT_PER_PIECE: Final = 1024
 
 
+#: Interval of retries while gRPC carries out a cancelled write.
+_WRITE_RETRY_SECONDS: Final = 0.005
+
+
 class RelayChannel:
     """The gateway's end of a RelayStream call (RLY-2, RLY-3).
 
@@ -55,6 +59,8 @@ class RelayChannel:
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
         self._lost = ""
+        #: True after a cancelled write, which gRPC may still carry out.
+        self._write_pending = False
         self._tasks = BackgroundTasks()
         #: Started when the relay became idle, and not awaited yet.
         self._reading: asyncio.Task[Any] | None = None
@@ -76,10 +82,25 @@ class RelayChannel:
             if self._closed.is_set():
                 raise self._error()
             try:
-                await self._context.write(message)
+                await self._write(message)
+            except asyncio.CancelledError:
+                self._write_pending = True
+                raise
             except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
                 raise self._error() from error
             self.bytes_sent += len(message)
+
+    async def _write(self, message: bytes) -> None:
+        """Write a message, after a cancelled write that gRPC still carries out: it refuses two writes at once."""
+        while self._write_pending and not self._closed.is_set():
+            try:
+                await self._context.write(message)
+            except grpc.aio.BaseError:
+                await asyncio.sleep(_WRITE_RETRY_SECONDS)
+            else:
+                self._write_pending = False
+                return
+        await self._context.write(message)
 
     async def receive(self) -> memoryview:
         """Return the next bytes from the sandbox; empty bytes at the end of the relay.

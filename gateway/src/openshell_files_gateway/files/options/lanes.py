@@ -108,8 +108,8 @@ class UploadLanes:
     async def read(self) -> object:
         """Return the next message of the upload; `BROKEN` if its lane did not come or broke.
 
-        The first stream that has no message at its turn ends the input; what
-        the other streams still carry is not read.
+        The first stream that has no message at its turn ends the input; later
+        messages of the other streams are not read.
         """
         message = await (self._first() if self._turn == 0 else self._next(self._turn))
         if isinstance(message, bytes):

@@ -1,4 +1,4 @@
-"""The message `waiting`: an upload's caller says that its source has nothing to read yet (WAI-1, WAI-2)."""
+"""The option `waiting`: limits the pauses in which an upload's caller waits for its source (WAI-1, WAI-2)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Pace:
         per_second: rate in the long run.
         at_once: size of a burst after a pause.
         patience: seconds above the rate, without a break, until it counts as a flood.
-        longest_wait: longest delay in seconds, whatever was taken.
+        longest_wait: longest delay in seconds, even after large costs.
     """
 
     def __init__(

@@ -3,9 +3,9 @@
 isort:skip_file
 The command protocol inside a relay.
 
-The real system speaks SSH there. A simulated supervisor has no use for an
-SSH server of its own, so it speaks this: messages behind their length as a
-varint, as in the file protocol (clauses EXE-1 ff. in docs/protocol.md).
+The real system uses SSH there. The simulated supervisor needs no SSH server
+and uses this protocol: messages after their length as a varint, as in the
+file protocol (clauses EXE-1 ff. in docs/protocol.md).
 """
 
 from google.protobuf import descriptor as _descriptor
@@ -25,13 +25,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ExecRelayTarget(_message.Message):
-    """RelayOpen.target: a command in the sandbox."""
+    """RelayOpen.target for a command in the sandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
-    """Appears in the logs of every party."""
+    """Id of the call in the logs of every party."""
     def __init__(
         self,
         *,
@@ -68,8 +68,8 @@ Global___ExecCapability: _TypeAlias = ExecCapability  # noqa: Y015
 
 @_typing.final
 class ExecRelayOpen(_message.Message):
-    """First and only frame of the gateway. A relay that the gateway ends before
-    the exit cancels the command.
+    """First and only frame of the gateway. If the gateway ends the relay before
+    the exit, the command is cancelled.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -84,7 +84,7 @@ class ExecRelayOpen(_message.Message):
     """The authenticated caller, for the log."""
     @_builtins.property
     def request(self) -> _exec_pb2.ExecSandboxRequest:
-        """As the caller sent it, validated by the gateway."""
+        """The caller's request, validated by the gateway."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class ExecRelayResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _exec_pb2.ExecSandboxEvent:
-        """For the caller, as it goes out."""
+        """An event for the caller, which the gateway forwards unchanged."""
 
     @_builtins.property
     def error(self) -> _file_relay_pb2.FileRelayError:

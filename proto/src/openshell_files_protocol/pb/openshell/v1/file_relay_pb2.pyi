@@ -3,10 +3,10 @@
 isort:skip_file
 The file protocol inside a relay.
 
-RelayFrame.data is a byte stream that may be cut anywhere. It carries these
-messages, each behind its length as a varint (clauses FRM-1 ff. in
-docs/protocol.md). The end of the stream means nothing: success and failure
-are frames of their own.
+RelayFrame.data is a byte stream that may be split anywhere. It carries these
+messages, each after its length as a varint (clauses FRM-1 ff. in
+docs/protocol.md). The end of the stream has no meaning: success and failure
+are frames.
 """
 
 from collections import abc as _abc
@@ -28,13 +28,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class FileRelayTarget(_message.Message):
-    """RelayOpen.target: the sandbox's file agent."""
+    """RelayOpen.target for the sandbox's file agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
-    """Appears in the logs of every party."""
+    """Id of the transfer in the logs of every party."""
     def __init__(
         self,
         *,
@@ -65,22 +65,22 @@ class FileTransferCapability(_message.Message):
     MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
     TAKES_WAITING_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
-    """Highest version of this protocol that it speaks."""
+    """Highest supported version of this protocol."""
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data that it accepts and sends."""
     keeps_relays: _builtins.bool
-    """It does what FileRelayOpen.keep_relay asks for (FRM-9)."""
+    """It supports FileRelayOpen.keep_relay (FRM-9)."""
     max_file_bytes: _builtins.int
-    """Its other limits, for GetTransferCapabilities (CAP-2). Zero or unset: it
-    does not say.
+    """Other limits, for GetTransferCapabilities (CAP-2). Zero or unset: not
+    announced.
     """
     max_uploads_per_sandbox: _builtins.int
     max_uploads_per_principal: _builtins.int
     takes_waiting: _builtins.bool
-    """It knows UploadFileRequest.waiting (WAI-1)."""
+    """It supports UploadFileRequest.waiting (WAI-1)."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
-        """The algorithms that it knows, best first (DIG-3)."""
+        """The supported algorithms, best first (DIG-3)."""
 
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration: ...
@@ -110,7 +110,7 @@ Global___FileTransferCapability: _TypeAlias = FileTransferCapability  # noqa: Y0
 
 @_typing.final
 class FileRelayLimits(_message.Message):
-    """The gateway's limits; the agent may only be stricter. Zero or unset: none."""
+    """The gateway's limits; an agent may have stricter ones. Zero or unset: none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -145,7 +145,7 @@ Global___FileRelayLimits: _TypeAlias = FileRelayLimits  # noqa: Y015
 
 @_typing.final
 class FileRelayOpen(_message.Message):
-    """First frame of the gateway: who asks, and for what."""
+    """First frame of the gateway: the caller and the operation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -167,12 +167,12 @@ class FileRelayOpen(_message.Message):
     protocol_version: _builtins.int
     transfer_id: _builtins.str
     principal: _builtins.str
-    """The authenticated caller; uploads belong to it."""
+    """The authenticated caller, the owner of its uploads."""
     max_chunk_bytes: _builtins.int
-    """Largest FileChunk.data that the gateway lets through."""
+    """Largest FileChunk.data that the gateway forwards."""
     keep_relay: _builtins.bool
-    """After the last frame of this operation the relay may carry another one:
-    the agent waits for a next FileRelayOpen (FRM-9).
+    """Reuse: after the last frame of this operation, the agent waits for another
+    FileRelayOpen (FRM-9).
     """
     @_builtins.property
     def limits(self) -> Global___FileRelayLimits: ...
@@ -227,13 +227,13 @@ Global___FileRelayOpen: _TypeAlias = FileRelayOpen  # noqa: Y015
 
 @_typing.final
 class FileRelayInputEnd(_message.Message):
-    """The caller's stream is over. It says nothing about the file being complete."""
+    """The caller's stream ended, which does not mean that the file is complete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CANCELLED_FIELD_NUMBER: _builtins.int
     cancelled: _builtins.bool
-    """The caller cancelled, or vanished; nobody waits for an answer."""
+    """The caller cancelled the call or left; no answer is needed."""
     def __init__(
         self,
         *,
@@ -249,9 +249,9 @@ Global___FileRelayInputEnd: _TypeAlias = FileRelayInputEnd  # noqa: Y015
 
 @_typing.final
 class FileRelayAuthenticate(_message.Message):
-    """An agent behind a port must know the gateway, and the gateway the agent:
-    whatever runs in the sandbox can reach the port, or take it first. Both
-    have a secret and prove it without sending it (FRM-8).
+    """Starts the handshake with an agent behind a port. Every process in the
+    sandbox can connect to that port or listen on it first, so gateway and agent
+    prove to each other that they know a shared secret (FRM-8).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -339,7 +339,7 @@ class FileRelayRequest(_message.Message):
     def open(self) -> Global___FileRelayOpen: ...
     @_builtins.property
     def upload(self) -> _files_pb2.UploadFileRequest:
-        """The caller's message after the first, as it came."""
+        """A message of the caller after its first, unchanged."""
 
     @_builtins.property
     def input_end(self) -> Global___FileRelayInputEnd: ...
@@ -446,7 +446,7 @@ class FileRelayError(_message.Message):
     reason: _builtins.str
     """A name from the error table."""
     message: _builtins.str
-    """For people."""
+    """Description for a person."""
     code: _builtins.int
     """gRPC status code, for a reason that the gateway does not know."""
     @_builtins.property
@@ -498,15 +498,15 @@ class FileRelayResponse(_message.Message):
     def accepted(self) -> Global___FileRelayAccepted: ...
     @_builtins.property
     def download(self) -> _files_pb2.DownloadFileResponse:
-        """A message for the caller, as it goes out."""
+        """A message for the caller, which the gateway forwards unchanged."""
 
     @_builtins.property
     def download_end(self) -> Global___FileRelayDownloadEnd:
-        """Last frame of a download that went well."""
+        """Last frame of a successful download."""
 
     @_builtins.property
     def upload(self) -> _files_pb2.UploadFileResponse:
-        """Each of these is the last frame of an operation that went well."""
+        """Each of these is the last frame of a successful operation."""
 
     @_builtins.property
     def start_upload(self) -> _files_pb2.StartUploadResponse: ...
@@ -555,8 +555,8 @@ Global___FileRelayResponse: _TypeAlias = FileRelayResponse  # noqa: Y015
 
 @_typing.final
 class FileRelayWorking(_message.Message):
-    """The agent is at work where nothing moves: it flushes or reads for a digest
-    (FRM-7).
+    """The agent makes progress without content: it flushes, or reads for a digest
+    (FRM-7). Restarts the idle timeout.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -578,7 +578,7 @@ class FileRelayDownloadEnd(_message.Message):
 
     BYTES_SENT_FIELD_NUMBER: _builtins.int
     bytes_sent: _builtins.int
-    """Bytes of content that were sent."""
+    """Sent bytes of content."""
     def __init__(
         self,
         *,

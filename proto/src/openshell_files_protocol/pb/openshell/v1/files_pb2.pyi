@@ -3,13 +3,13 @@
 isort:skip_file
 Streaming file transfer between a caller and a sandbox.
 
-Fields 1-5 of the UploadFile and DownloadFile messages are the text of the
-RFC and keep its meaning: a client generated from the RFC alone works.
-Everything from 10 on is an extension; the numbers between are not used.
-The numbered clauses (UPL-1, DWN-1, ...) are in docs/protocol.md.
+Fields 1-5 of the UploadFile and DownloadFile messages are those of the RFC,
+with its meaning: a client generated from the RFC alone works. Fields from 10
+on are extensions; 6-9 are unused. The numbered clauses (UPL-1, DWN-1, ...)
+are in docs/protocol.md.
 
-This file names no message or service that another openshell.v1 file
-defines, so it can be loaded beside the official SDK in one process.
+This file defines no message or service of another openshell.v1 file, so one
+process can load it together with the official SDK.
 """
 
 from collections import abc as _abc
@@ -43,17 +43,17 @@ class _ParentPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParentPo
     PARENT_POLICY_FAIL: _ParentPolicy.ValueType  # 1
     """Refuse with PARENT_NOT_FOUND."""
     PARENT_POLICY_CREATE: _ParentPolicy.ValueType  # 2
-    """Create missing directories with mode 0777 less the sandbox's umask."""
+    """Create missing directories, with mode 0777 minus the sandbox's umask."""
 
 class ParentPolicy(_ParentPolicy, metaclass=_ParentPolicyEnumTypeWrapper):
-    """What to do when a directory on the way to the destination is missing."""
+    """Treatment of a missing directory on the path to the destination."""
 
 PARENT_POLICY_UNSPECIFIED: ParentPolicy.ValueType  # 0
 """The server's default: PARENT_POLICY_FAIL."""
 PARENT_POLICY_FAIL: ParentPolicy.ValueType  # 1
 """Refuse with PARENT_NOT_FOUND."""
 PARENT_POLICY_CREATE: ParentPolicy.ValueType  # 2
-"""Create missing directories with mode 0777 less the sandbox's umask."""
+"""Create missing directories, with mode 0777 minus the sandbox's umask."""
 Global___ParentPolicy: _TypeAlias = ParentPolicy  # noqa: Y015
 
 class _LeafLinkPolicy:
@@ -67,7 +67,7 @@ class _LeafLinkPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeafLi
     LEAF_LINK_POLICY_REFUSE: _LeafLinkPolicy.ValueType  # 1
     """Refuse with LEAF_IS_LINK."""
     LEAF_LINK_POLICY_FOLLOW: _LeafLinkPolicy.ValueType  # 2
-    """Use the file that the link names, resolved inside the sandbox's root."""
+    """Use the link's target, resolved inside the sandbox's root."""
     LEAF_LINK_POLICY_REPLACE: _LeafLinkPolicy.ValueType  # 3
     """Replace the link itself by the file. Only for uploads."""
     LEAF_LINK_POLICY_NOFOLLOW: _LeafLinkPolicy.ValueType  # 4
@@ -76,8 +76,8 @@ class _LeafLinkPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeafLi
     """
 
 class LeafLinkPolicy(_LeafLinkPolicy, metaclass=_LeafLinkPolicyEnumTypeWrapper):
-    """What to do when the last component of a path is a symbolic link. Links in
-    the middle of a path are always followed, inside the sandbox's root.
+    """Treatment of a symbolic link as the last component of a path. Links in the
+    middle of a path are always followed, inside the sandbox's root.
     """
 
 LEAF_LINK_POLICY_UNSPECIFIED: LeafLinkPolicy.ValueType  # 0
@@ -85,7 +85,7 @@ LEAF_LINK_POLICY_UNSPECIFIED: LeafLinkPolicy.ValueType  # 0
 LEAF_LINK_POLICY_REFUSE: LeafLinkPolicy.ValueType  # 1
 """Refuse with LEAF_IS_LINK."""
 LEAF_LINK_POLICY_FOLLOW: LeafLinkPolicy.ValueType  # 2
-"""Use the file that the link names, resolved inside the sandbox's root."""
+"""Use the link's target, resolved inside the sandbox's root."""
 LEAF_LINK_POLICY_REPLACE: LeafLinkPolicy.ValueType  # 3
 """Replace the link itself by the file. Only for uploads."""
 LEAF_LINK_POLICY_NOFOLLOW: LeafLinkPolicy.ValueType  # 4
@@ -103,19 +103,19 @@ class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability
     DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
     """The server's default: DURABILITY_FSYNC."""
     DURABILITY_RENAME: _Durability.ValueType  # 1
-    """The file is replaced in one step, but a power loss may undo it."""
+    """The file was replaced atomically, but a power loss may undo that."""
     DURABILITY_FSYNC: _Durability.ValueType  # 2
-    """File and directory were flushed to the device before the answer."""
+    """File and directory were flushed to the device."""
 
 class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
-    """What survives, and what is promised in an answer."""
+    """The guarantee that an answer gives about a published file."""
 
 DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
 """The server's default: DURABILITY_FSYNC."""
 DURABILITY_RENAME: Durability.ValueType  # 1
-"""The file is replaced in one step, but a power loss may undo it."""
+"""The file was replaced atomically, but a power loss may undo that."""
 DURABILITY_FSYNC: Durability.ValueType  # 2
-"""File and directory were flushed to the device before the answer."""
+"""File and directory were flushed to the device."""
 Global___Durability: _TypeAlias = Durability  # noqa: Y015
 
 class _ChangePolicy:
@@ -127,19 +127,19 @@ class _ChangePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangePo
     CHANGE_POLICY_UNSPECIFIED: _ChangePolicy.ValueType  # 0
     """The server's default: CHANGE_POLICY_ABORT."""
     CHANGE_POLICY_ABORT: _ChangePolicy.ValueType  # 1
-    """End with FILE_CHANGED; no trailer is sent."""
+    """End with FILE_CHANGED, without a trailer."""
     CHANGE_POLICY_ALLOW: _ChangePolicy.ValueType  # 2
-    """Carry on and say so in the trailer. For logs."""
+    """Continue, and set DownloadTrailer.changed. For logs."""
 
 class ChangePolicy(_ChangePolicy, metaclass=_ChangePolicyEnumTypeWrapper):
-    """What to do when a file changes while it is read."""
+    """Treatment of a file that changes during a download."""
 
 CHANGE_POLICY_UNSPECIFIED: ChangePolicy.ValueType  # 0
 """The server's default: CHANGE_POLICY_ABORT."""
 CHANGE_POLICY_ABORT: ChangePolicy.ValueType  # 1
-"""End with FILE_CHANGED; no trailer is sent."""
+"""End with FILE_CHANGED, without a trailer."""
 CHANGE_POLICY_ALLOW: ChangePolicy.ValueType  # 2
-"""Carry on and say so in the trailer. For logs."""
+"""Continue, and set DownloadTrailer.changed. For logs."""
 Global___ChangePolicy: _TypeAlias = ChangePolicy  # noqa: Y015
 
 class _FileType:
@@ -153,7 +153,7 @@ class _FileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileType.Val
     FILE_TYPE_DIRECTORY: _FileType.ValueType  # 2
     FILE_TYPE_SYMLINK: _FileType.ValueType  # 3
     FILE_TYPE_SPECIAL: _FileType.ValueType  # 4
-    """FIFO, socket or device. It can be described, never transferred."""
+    """FIFO, socket or device. StatFile describes it; it cannot be transferred."""
 
 class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper): ...
 
@@ -162,7 +162,7 @@ FILE_TYPE_REGULAR: FileType.ValueType  # 1
 FILE_TYPE_DIRECTORY: FileType.ValueType  # 2
 FILE_TYPE_SYMLINK: FileType.ValueType  # 3
 FILE_TYPE_SPECIAL: FileType.ValueType  # 4
-"""FIFO, socket or device. It can be described, never transferred."""
+"""FIFO, socket or device. StatFile describes it; it cannot be transferred."""
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
 class _UploadState:
@@ -173,29 +173,29 @@ class _UploadStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UploadSta
     DESCRIPTOR: _descriptor.EnumDescriptor
     UPLOAD_STATE_UNSPECIFIED: _UploadState.ValueType  # 0
     UPLOAD_STATE_RECEIVING: _UploadState.ValueType  # 1
-    """Bytes up to staged_bytes are kept; more may come."""
+    """Unfinished: staged_bytes are in the staging file, and more may follow."""
     UPLOAD_STATE_VERIFYING: _UploadState.ValueType  # 2
     """The finish arrived; digest and precondition are being checked."""
     UPLOAD_STATE_PUBLISHED: _UploadState.ValueType  # 3
-    """The destination is the new file; `result` says what it is."""
+    """The destination is the new file; see `result`."""
     UPLOAD_STATE_ABORTED: _UploadState.ValueType  # 4
-    """Given up by the caller or refused at the finish; nothing was published."""
+    """Aborted by the caller, or refused at the finish; not published."""
     UPLOAD_STATE_EXPIRED: _UploadState.ValueType  # 5
-    """Its time ran out; nothing was published."""
+    """Expired before its finish; not published."""
 
 class UploadState(_UploadState, metaclass=_UploadStateEnumTypeWrapper): ...
 
 UPLOAD_STATE_UNSPECIFIED: UploadState.ValueType  # 0
 UPLOAD_STATE_RECEIVING: UploadState.ValueType  # 1
-"""Bytes up to staged_bytes are kept; more may come."""
+"""Unfinished: staged_bytes are in the staging file, and more may follow."""
 UPLOAD_STATE_VERIFYING: UploadState.ValueType  # 2
 """The finish arrived; digest and precondition are being checked."""
 UPLOAD_STATE_PUBLISHED: UploadState.ValueType  # 3
-"""The destination is the new file; `result` says what it is."""
+"""The destination is the new file; see `result`."""
 UPLOAD_STATE_ABORTED: UploadState.ValueType  # 4
-"""Given up by the caller or refused at the finish; nothing was published."""
+"""Aborted by the caller, or refused at the finish; not published."""
 UPLOAD_STATE_EXPIRED: UploadState.ValueType  # 5
-"""Its time ran out; nothing was published."""
+"""Expired before its finish; not published."""
 Global___UploadState: _TypeAlias = UploadState  # noqa: Y015
 
 class _DigestAlgorithm:
@@ -206,23 +206,23 @@ class _DigestAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Diges
     DESCRIPTOR: _descriptor.EnumDescriptor
     DIGEST_ALGORITHM_UNSPECIFIED: _DigestAlgorithm.ValueType  # 0
     DIGEST_ALGORITHM_SHA256: _DigestAlgorithm.ValueType  # 1
-    """SHA-256 (FIPS 180-4). Every server takes it (DIG-3)."""
+    """SHA-256 (FIPS 180-4). Every server supports it (DIG-3)."""
     DIGEST_ALGORITHM_BLAKE3: _DigestAlgorithm.ValueType  # 2
     """BLAKE3 with its default output of 32 bytes."""
 
 class DigestAlgorithm(_DigestAlgorithm, metaclass=_DigestAlgorithmEnumTypeWrapper):
-    """How a digest is computed (DIG-1)."""
+    """A digest algorithm (DIG-1)."""
 
 DIGEST_ALGORITHM_UNSPECIFIED: DigestAlgorithm.ValueType  # 0
 DIGEST_ALGORITHM_SHA256: DigestAlgorithm.ValueType  # 1
-"""SHA-256 (FIPS 180-4). Every server takes it (DIG-3)."""
+"""SHA-256 (FIPS 180-4). Every server supports it (DIG-3)."""
 DIGEST_ALGORITHM_BLAKE3: DigestAlgorithm.ValueType  # 2
 """BLAKE3 with its default output of 32 bytes."""
 Global___DigestAlgorithm: _TypeAlias = DigestAlgorithm  # noqa: Y015
 
 @_typing.final
 class Digest(_message.Message):
-    """A digest of bytes, with the algorithm that computed it (DIG-1)."""
+    """A digest with its algorithm (DIG-1)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -247,7 +247,7 @@ Global___Digest: _TypeAlias = Digest  # noqa: Y015
 
 @_typing.final
 class GetTransferCapabilitiesRequest(_message.Message):
-    """What a caller may do in a sandbox (CAP-1)."""
+    """Asks for the limits and options of a sandbox (CAP-1)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,9 +269,8 @@ Global___GetTransferCapabilitiesRequest: _TypeAlias = GetTransferCapabilitiesReq
 
 @_typing.final
 class GetTransferCapabilitiesResponse(_message.Message):
-    """The limits of the gateway and of the sandbox's file agent, the stricter of
-    both, and the options that both have (CAP-2). A limit of zero, or one that
-    is not set, is not known.
+    """The stricter of the limits of gateway and file agent, and the options that
+    both support (CAP-2, CAP-3). A limit that is zero or unset is unknown.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -291,29 +290,29 @@ class GetTransferCapabilitiesResponse(_message.Message):
     """Largest FileChunk.data, and largest `chunk` (UPL-6)."""
     max_file_bytes: _builtins.int
     max_uploads_per_sandbox: _builtins.int
-    """Unfinished uploads in the sandbox, of all callers and of one (RSM-8)."""
+    """Limits on unfinished uploads in the sandbox, of all callers and of one
+    caller (RSM-8).
+    """
     max_uploads_per_principal: _builtins.int
     max_concurrent_transfers: _builtins.int
-    """How many file operations one caller may run at a time in this sandbox
-    (RLY-9).
-    """
+    """Limit on concurrent file operations of one caller in this sandbox (RLY-9)."""
     max_write_bytes: _builtins.int
     """Largest content of WriteFile (UPL-16)."""
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
-        """A transfer in which nothing moves for so long is ended."""
+        """A transfer without progress for this time ends."""
 
     @_builtins.property
     def upload_expiry(self) -> _duration_pb2.Duration:
-        """An unfinished upload is forgotten after so long without a byte (RSM-8)."""
+        """An unfinished upload expires after this time without a byte (RSM-8)."""
 
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The digests that both compute, best first (DIG-3)."""
+        """The digests that both support, best first (DIG-3)."""
 
     @_builtins.property
     def lanes(self) -> _file_options_pb2.LanesCapability:
-        """Options; each is set only if it is there."""
+        """Options; a field is set only if the option can be used."""
 
     @_builtins.property
     def waiting(self) -> _file_options_pb2.WaitingCapability: ...
@@ -342,7 +341,7 @@ Global___GetTransferCapabilitiesResponse: _TypeAlias = GetTransferCapabilitiesRe
 
 @_typing.final
 class SandboxRef(_message.Message):
-    """Which sandbox: by id, or by name and workspace."""
+    """A sandbox, by id or by name and workspace."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -352,7 +351,7 @@ class SandboxRef(_message.Message):
     id: _builtins.str
     name: _builtins.str
     workspace: _builtins.str
-    """Empty means "default"."""
+    """Workspace of the name; empty means "default"."""
     def __init__(
         self,
         *,
@@ -370,7 +369,7 @@ Global___SandboxRef: _TypeAlias = SandboxRef  # noqa: Y015
 
 @_typing.final
 class UploadCondition(_message.Message):
-    """What must be true of the destination when the file is published."""
+    """Precondition on the destination at the time of publishing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -379,18 +378,18 @@ class UploadCondition(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """The file there has this version, as FileInfo.version gave it."""
+    """The destination has this version (FileInfo.version)."""
     @_builtins.property
     def absent(self) -> _empty_pb2.Empty:
-        """Nothing is there (create only)."""
+        """The destination does not exist (create only)."""
 
     @_builtins.property
     def present(self) -> _empty_pb2.Empty:
-        """A file is there (replace only)."""
+        """The destination exists (replace only)."""
 
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """The file there has this digest."""
+        """The destination has this digest."""
 
     def __init__(
         self,
@@ -412,7 +411,7 @@ Global___UploadCondition: _TypeAlias = UploadCondition  # noqa: Y015
 
 @_typing.final
 class FileInfo(_message.Message):
-    """A file in the sandbox, as seen through a descriptor."""
+    """A file in the sandbox, described through an open descriptor."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -426,27 +425,27 @@ class FileInfo(_message.Message):
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     LINK_TARGET_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Absolute path inside the sandbox, as resolved."""
+    """Absolute, resolved path inside the sandbox."""
     type: Global___FileType.ValueType
     size_bytes: _builtins.int
     mode: _builtins.int
     """Permission bits."""
     version: _builtins.str
-    """Opaque; changes when content or metadata change. Compare for equality."""
+    """Opaque; changes with content or metadata. Compare for equality only."""
     allocated_bytes: _builtins.int
-    """Bytes that occupy storage; less than size_bytes in a sparse file."""
+    """Allocated storage in bytes; less than size_bytes in a sparse file."""
     link_target: _builtins.bytes
-    """Where a symbolic link leads, as it stands in the link. Not always UTF-8."""
+    """Target of a symbolic link, as stored in the link. Not always UTF-8."""
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
-        """Nanosecond resolution. A file of a time outside the years 1 to 9999 has
-        the first or the last moment of them.
+        """Nanosecond resolution. A time outside the years 1 to 9999 is clamped to
+        their first or last moment.
         """
 
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Of the content; unset if it was not computed (DIG-9), and after an upload
-        if the file was changed while it was published (UPL-12).
+        """Digest of the content; unset if it was not computed (DIG-9), and after an
+        upload if the file changed while it was published (UPL-12).
         """
 
     def __init__(
@@ -472,7 +471,7 @@ Global___FileInfo: _TypeAlias = FileInfo  # noqa: Y015
 
 @_typing.final
 class FileChunk(_message.Message):
-    """A piece of a file at a known place."""
+    """Content, or a hole, at an offset of the file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -481,13 +480,13 @@ class FileChunk(_message.Message):
     CRC32C_FIELD_NUMBER: _builtins.int
     HOLE_BYTES_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Where the piece begins, in bytes from the start of the file."""
+    """Position in bytes from the start of the file."""
     data: _builtins.bytes
-    """The content. Empty when hole_bytes is set."""
+    """The content; empty if hole_bytes is set."""
     crc32c: _builtins.int
     """CRC-32C (Castagnoli) of data."""
     hole_bytes: _builtins.int
-    """So many zero bytes from offset on, which need no storage."""
+    """Size of a hole: zero bytes from offset on, without storage."""
     def __init__(
         self,
         *,
@@ -506,7 +505,7 @@ Global___FileChunk: _TypeAlias = FileChunk  # noqa: Y015
 
 @_typing.final
 class UploadFinish(_message.Message):
-    """Says that the file is complete. Only this publishes it (UPL-1)."""
+    """The finish: the file is complete. Only a finish publishes it (UPL-1)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -515,7 +514,7 @@ class UploadFinish(_message.Message):
     size_bytes: _builtins.int
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Of the whole file, by the upload's algorithm (DIG-5)."""
+        """Digest of the whole file, with the upload's algorithm (DIG-5)."""
 
     def __init__(
         self,
@@ -558,68 +557,69 @@ class UploadFileMetadata(_message.Message):
     KEEP_READ_ONLY_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     remote_path: _builtins.str
-    """Path of the file itself, never of a directory to put it into. Relative
-    paths start at the sandbox's working directory.
+    """Path of the file itself, not of its directory. Relative paths start at the
+    sandbox's working directory.
     """
     size_bytes: _builtins.int
-    """Size of the file. Without explicit_finish it is a promise: the file is
-    published when exactly so many bytes have arrived (UPL-2). With it, zero
-    means that the size is not known yet.
+    """Size of the file. Without explicit_finish, the file is published when
+    exactly this many bytes have arrived (UPL-2). With explicit_finish, zero
+    means that the size is unknown.
     """
     mode: _builtins.int
-    """Permission bits; file type bits of a regular file are allowed, set-id
-    and sticky bits are dropped. 0 keeps the mode of the file that is
-    replaced, or gives 0666 less the umask. For no permission at all send
-    0100000.
+    """Permission bits. The file type bits of a regular file are allowed; set-id
+    and sticky bits are dropped. 0 keeps the mode of a replaced file, and means
+    0666 minus the umask for a new one. 0100000 means no permission at all.
     """
     is_archive: _builtins.bool
-    """A tar archive to unpack. Not supported yet: ARCHIVE_UNSUPPORTED."""
+    """The content is a tar archive to unpack. Not supported: ARCHIVE_UNSUPPORTED."""
     sandbox: _builtins.str
-    """Instead of sandbox_id."""
+    """Name of the sandbox, instead of sandbox_id."""
     workspace: _builtins.str
-    """Empty means "default". Only with sandbox."""
+    """Workspace of the name, only with sandbox; empty means "default"."""
     explicit_finish: _builtins.bool
     """The caller will send UploadFinish."""
     upload_id: _builtins.str
-    """Continues an upload that StartUpload announced, and implies
-    explicit_finish (metadata.lanes wants that set nevertheless). The sandbox
-    is named again. Path, size, mode, condition, modified time, policies and
-    durability are repeated as StartUpload had them, and accepted_digests must
-    list the upload's algorithm: anything else is UPLOAD_CONFLICT (RSM-1,
-    DIG-7). request_id need not be repeated.
+    """Id of an upload that StartUpload started; implies explicit_finish (but
+    metadata.lanes requires that field to be set). The sandbox must be named
+    again. Path, size, mode, condition, modified time, policies and durability
+    must equal those of StartUpload, and accepted_digests must list the
+    upload's algorithm, else the call ends with UPLOAD_CONFLICT (RSM-1, DIG-7).
+    request_id may be omitted.
     """
     request_id: _builtins.str
-    """Chosen by the caller, by which a lost answer is found again: any text of at
-    most 128 characters that this caller uses for one upload in this sandbox.
-    A UUID is a good one; the server does not ask for that form.
+    """Id that the caller chooses, to find the upload after a lost answer: a text
+    of at most 128 characters, unique among this caller's uploads in this
+    sandbox, for example a UUID.
     """
     parents: Global___ParentPolicy.ValueType
     leaf_link: Global___LeafLinkPolicy.ValueType
     durability: Global___Durability.ValueType
     epoch: _builtins.int
-    """As the last StartUpload answered; UploadFile with upload_id needs it
-    (INVALID_REQUEST for metadata.epoch if it is 0), StartUpload ignores it. A
-    newer attempt has a higher one, and the older is SUPERSEDED (RSM-5).
+    """Number of the attempt, from the last StartUploadResponse. UploadFile with
+    upload_id requires it (0 is INVALID_REQUEST for metadata.epoch);
+    StartUpload ignores it. A newer attempt has a higher number, and
+    supersedes the older one (SUPERSEDED, RSM-5).
     """
     lanes: _builtins.int
-    """How many streams carry this upload's messages, this one included (LAN-1).
-    0 and 1: this one alone. More need upload_id and explicit_finish.
+    """Number of streams that carry this upload's messages, this one included
+    (LAN-1). 0 and 1: only this one. More require upload_id and
+    explicit_finish.
     """
     keep_read_only: _builtins.bool
-    """Refuse with ACCESS_DENIED to replace a file that the sandbox's user may
-    not write. Without it only the directory has to be writable (UPL-17).
+    """Do not replace a file that the sandbox's user may not write
+    (ACCESS_DENIED). Otherwise only the directory must be writable (UPL-17).
     """
     @_builtins.property
     def condition(self) -> Global___UploadCondition: ...
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
-        """Unset: the time of publishing. One that the sandbox's file system cannot
-        keep is refused (UPL-10).
+        """Unset: the time of publishing. A time that the sandbox's file system cannot
+        store is refused (UPL-10).
         """
 
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The algorithms that the caller takes, best first (DIG-2), at most 16
+        """The algorithms that the caller supports, best first (DIG-2), at most 16
         (DIG-21). Empty: SHA-256.
         """
 
@@ -665,7 +665,7 @@ class UploadFileRequest(_message.Message):
     LANE_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """Bytes that follow those already sent."""
+    """Content that follows the content sent before."""
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata: ...
     @_builtins.property
@@ -713,13 +713,13 @@ class UploadFileResponse(_message.Message):
     """Size of the published file."""
     upload_id: _builtins.str
     durability: Global___Durability.ValueType
-    """What was achieved, not what was asked for."""
+    """The achieved durability, which may differ from the requested one."""
     replayed: _builtins.bool
-    """The answer to a finish that had been carried out before."""
+    """The finish was carried out before; this repeats its answer."""
     already_identical: _builtins.bool
-    """The file was there already, with the same content."""
+    """The destination had the same content already."""
     resumed_from: _builtins.int
-    """Bytes that were kept from earlier attempts."""
+    """Offset at which this attempt resumed the upload."""
     @_builtins.property
     def file(self) -> Global___FileInfo:
         """The published file with its digest, as computed in the sandbox."""
@@ -754,18 +754,18 @@ class WriteFileRequest(_message.Message):
     CRC32C_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
-    """All of the content."""
+    """The whole content."""
     crc32c: _builtins.int
     """CRC-32C (Castagnoli) of the content."""
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata:
-        """explicit_finish is implied. size_bytes is 0 or the size of the content;
-        upload_id and lanes are INVALID_REQUEST.
+        """Implies explicit_finish. size_bytes must be 0 or the size of the content;
+        upload_id and lanes must be unset.
         """
 
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Of the content; its algorithm is the upload's (DIG-8)."""
+        """Digest of the content; its algorithm becomes the upload's (DIG-8)."""
 
     def __init__(
         self,
@@ -792,11 +792,11 @@ class WriteFileResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     ALREADY_IDENTICAL_FIELD_NUMBER: _builtins.int
     durability: Global___Durability.ValueType
-    """What was achieved, not what was asked for."""
+    """The achieved durability, which may differ from the requested one."""
     replayed: _builtins.bool
-    """The answer to a request that had been carried out before (RSM-6)."""
+    """The request was carried out before; this repeats its answer (RSM-6)."""
     already_identical: _builtins.bool
-    """The file was there already, with the same content."""
+    """The destination had the same content already."""
     @_builtins.property
     def file(self) -> Global___FileInfo:
         """The published file with its digest, as computed in the sandbox."""
@@ -838,30 +838,30 @@ class DownloadFileRequest(_message.Message):
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     as_archive: _builtins.bool
-    """A tar archive of a directory. Not supported yet: ARCHIVE_UNSUPPORTED."""
+    """Send a tar archive of a directory. Not supported: ARCHIVE_UNSUPPORTED."""
     sandbox: _builtins.str
     workspace: _builtins.str
     checked: _builtins.bool
-    """Answer with FileChunk and a trailer instead of `chunk`."""
+    """Send FileChunks and a trailer instead of `chunk`."""
     offset: _builtins.int
-    """First byte wanted."""
+    """First byte of the range."""
     length: _builtins.int
-    """So many bytes at most; unset reads to the end."""
+    """Largest number of bytes; unset: up to the end of the file."""
     tail_bytes: _builtins.int
-    """The last so many bytes. Excludes offset and length."""
+    """Send the last tail_bytes of the file. Excludes offset and length."""
     if_version: _builtins.str
-    """Refuse with VERSION_MISMATCH unless the file has this version."""
+    """Required version of the file, else VERSION_MISMATCH."""
     on_change: Global___ChangePolicy.ValueType
     leaf_link: Global___LeafLinkPolicy.ValueType
     max_chunk_bytes: _builtins.int
-    """Largest piece the caller wants; 0 leaves it to the server. A value below
-    16 KiB counts as 16 KiB (DWN-8): smaller pieces are work for everybody on
-    the way, and a gateway takes them for a flood of the supervisor (RLY-10).
+    """Largest chunk; 0: the server's default. A value below 16 KiB counts as
+    16 KiB (DWN-8), since a gateway would count smaller chunks as a flood of
+    the supervisor (RLY-10).
     """
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The algorithms that the caller takes for the trailer, best first (DIG-2), at
-        most 16 (DIG-21). Empty: SHA-256. Means nothing without checked.
+        """The algorithms that the caller supports for the trailer, best first
+        (DIG-2), at most 16 (DIG-21). Empty: SHA-256. Ignored without checked.
         """
 
     def __init__(
@@ -903,13 +903,13 @@ class DownloadFileHeader(_message.Message):
     START_OFFSET_FIELD_NUMBER: _builtins.int
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
-    """Size of the whole file when it was opened."""
+    """Size of the whole file at its opening."""
     mode: _builtins.int
     is_archive: _builtins.bool
     start_offset: _builtins.int
-    """Where the first chunk begins."""
+    """Offset of the first chunk."""
     digest_algorithm: Global___DigestAlgorithm.ValueType
-    """Of the trailer's digest. Unspecified in an unchecked download."""
+    """Algorithm of the trailer's digest; unspecified in an unchecked download."""
     @_builtins.property
     def file(self) -> Global___FileInfo: ...
     def __init__(
@@ -932,7 +932,9 @@ Global___DownloadFileHeader: _TypeAlias = DownloadFileHeader  # noqa: Y015
 
 @_typing.final
 class DownloadTrailer(_message.Message):
-    """Ends a checked download. A stream without it is incomplete (DWN-2)."""
+    """Last message of a checked download. A stream without it is incomplete
+    (DWN-2).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -942,18 +944,18 @@ class DownloadTrailer(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     end_offset: _builtins.int
-    """Where the last chunk ended."""
+    """Offset after the last chunk."""
     whole_file: _builtins.bool
-    """The bytes sent are the whole file."""
+    """The sent bytes are the whole file."""
     changed: _builtins.bool
-    """The file changed while it was read; only with CHANGE_POLICY_ALLOW."""
+    """The file changed during the download; only with CHANGE_POLICY_ALLOW."""
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Of the bytes sent, start_offset to end_offset."""
+        """Digest of the sent bytes, from start_offset to end_offset."""
 
     @_builtins.property
     def file(self) -> Global___FileInfo:
-        """The file after the last byte was read."""
+        """The file after its last byte was read."""
 
     def __init__(
         self,
@@ -1007,7 +1009,7 @@ Global___DownloadFileResponse: _TypeAlias = DownloadFileResponse  # noqa: Y015
 
 @_typing.final
 class StartUploadRequest(_message.Message):
-    """Everything that can be judged before a byte is sent."""
+    """Starts or resumes an upload, before any content is sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1015,15 +1017,15 @@ class StartUploadRequest(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metadata(self) -> Global___UploadFileMetadata:
-        """explicit_finish is implied. upload_id is set to continue, and takes the
-        upload over from whoever sends to it (RSM-5); all else is repeated as it
-        was. lanes has no meaning here.
+        """Implies explicit_finish. upload_id resumes that upload and supersedes its
+        current attempt (RSM-5); the other fields must then be unchanged. lanes is
+        ignored.
         """
 
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Of the source, if known. A file with the same size and digest at the
-        destination is not sent again (RSM-9).
+        """Digest of the source, if known. If the destination has the same size and
+        digest, no content need be sent (RSM-9).
         """
 
     def __init__(
@@ -1061,36 +1063,36 @@ class UploadStatus(_message.Message):
     DIGEST_ALGORITHM_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     request_id: _builtins.str
-    """As the caller chose it; empty if it chose none."""
+    """The caller's request_id; empty without one."""
     state: Global___UploadState.ValueType
     path: _builtins.str
     size_bytes: _builtins.int
-    """Zero if not known yet."""
+    """Zero if unknown."""
     staged_bytes: _builtins.int
-    """Bytes in the staging file, from the start without a gap; the file's size
-    once it is published, 0 once the upload was aborted or has expired.
+    """Bytes in the staging file, from the start without a gap. The file's size
+    for a published upload, 0 for an aborted or expired one.
     """
     durable_bytes: _builtins.int
     """Bytes flushed to the device."""
     epoch: _builtins.int
     failure_reason: _builtins.str
-    """Why it was ended: the reason of a refused finish, DISK_FULL or
-    QUOTA_EXCEEDED if its content found no room, TOO_MANY_UPLOADS if it gave
-    way to a newer one (RSM-8). Empty if its caller gave it up.
+    """Reason why the sandbox ended the upload: that of a refused finish,
+    DISK_FULL or QUOTA_EXCEEDED for lack of space, TOO_MANY_UPLOADS if a newer
+    upload replaced it (RSM-8). Empty if the caller aborted it.
     """
     digest_algorithm: Global___DigestAlgorithm.ValueType
-    """The upload's algorithm: what the finish has to carry (DIG-4)."""
+    """The upload's algorithm, which the finish must use (DIG-4)."""
     @_builtins.property
     def staged_digest(self) -> Global___Digest:
-        """Of exactly the staged bytes. StartUpload answers it unasked, since
-        its caller has to compare it before going on (RSM-4), and so does GetUpload
-        of an upload that was published. GetUpload of another computes it
-        with include_digest; ListUploads never does. Unset otherwise.
+        """Digest of exactly the staged bytes. StartUpload always returns it, since
+        the caller must compare it before it resumes (RSM-4); GetUpload returns it
+        for a published upload, and computes it for others with include_digest.
+        Otherwise unset.
         """
 
     @_builtins.property
     def result(self) -> Global___UploadFileResponse:
-        """Set when published."""
+        """Set once published."""
 
     @_builtins.property
     def created_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -1132,7 +1134,7 @@ class StartUploadResponse(_message.Message):
     UPLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def upload(self) -> Global___UploadStatus:
-        """State PUBLISHED means that nothing needs to be sent."""
+        """State PUBLISHED means that no content need be sent."""
 
     def __init__(
         self,
@@ -1159,8 +1161,8 @@ class GetUploadRequest(_message.Message):
     request_id: _builtins.str
     """Instead of upload_id."""
     include_digest: _builtins.bool
-    """Compute the digest of the staged bytes of an upload that is not finished.
-    Costs one read of them.
+    """Compute the digest of the staged bytes of an unfinished upload, which
+    reads all of them.
     """
     @_builtins.property
     def sandbox(self) -> Global___SandboxRef: ...
@@ -1227,7 +1229,7 @@ class ListUploadsResponse(_message.Message):
     UPLOADS_FIELD_NUMBER: _builtins.int
     STAGED_BYTES_FIELD_NUMBER: _builtins.int
     staged_bytes: _builtins.int
-    """Bytes they occupy in the sandbox."""
+    """Staged bytes of all of them together."""
     @_builtins.property
     def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadStatus]:
         """The caller's own unfinished uploads, oldest first."""
@@ -1276,7 +1278,7 @@ class AbortUploadResponse(_message.Message):
     UPLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def upload(self) -> Global___UploadStatus:
-        """ABORTED, or the state in which the upload had ended before."""
+        """State ABORTED, or the state in which the upload had ended before."""
 
     def __init__(
         self,
@@ -1301,19 +1303,18 @@ class StatFileRequest(_message.Message):
     LEAF_LINK_FIELD_NUMBER: _builtins.int
     ACCEPTED_DIGESTS_FIELD_NUMBER: _builtins.int
     remote_path: _builtins.str
-    """Also `/`, `.` for the working directory, and a directory with a slash at
-    its end (PTH-9).
+    """May also be `/`, `.` for the working directory, or a directory with a
+    trailing slash (PTH-9).
     """
     include_digest: _builtins.bool
-    """Compute the digest. Costs one read of the file."""
+    """Compute the digest, which reads the whole file."""
     leaf_link: Global___LeafLinkPolicy.ValueType
     @_builtins.property
     def sandbox(self) -> Global___SandboxRef: ...
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The algorithms that the caller takes, best first (DIG-2), at most 16
-        (DIG-21). Empty: SHA-256.
-        Means nothing without include_digest.
+        """The algorithms that the caller supports, best first (DIG-2), at most 16
+        (DIG-21). Empty: SHA-256. Ignored without include_digest.
         """
 
     def __init__(
