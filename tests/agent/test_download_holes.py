@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 
@@ -14,6 +15,7 @@ from agent.agent_harness import (
     receive_download,
     until,
 )
+from conditions import PATIENCE_SECONDS
 from openshell_files_protocol.limits import KIB, MIB, MIN_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_supervisor_sim.agent import FileAgent
@@ -95,7 +97,8 @@ async def test_a_long_hole_comes_in_parts(agent: FileAgent, sandbox: Sandbox) ->
         await peer.send(opened(download=request))
         await peer.accepted()
         for kind in ("header", "data", "data"):
-            frame = await peer.next()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                frame = await peer.next()
             assert frame is not None
             assert frame.download.WhichOneof("payload") == kind
             assert frame.download.data.hole_bytes == (256 * MIB if kind == "data" else 0)
@@ -122,9 +125,12 @@ async def test_a_disk_that_takes_long_is_work(agent: FileAgent, sandbox: Sandbox
     limits.idle_timeout.FromMilliseconds(200)
     async with peer_of(agent) as peer:
         await peer.send(opened(download=request, limits=limits))
-        await until(reading.is_set)
-        while (frame := await peer.next()) is not None and frame.WhichOneof("frame") != "working":
-            pass
-        assert frame is not None
-        go_on.set()
+        try:
+            await until(reading.is_set)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (frame := await peer.next()) is not None and frame.WhichOneof("frame") != "working":
+                    pass
+            assert frame is not None
+        finally:
+            go_on.set()
         assert (await peer.last_frame()).download_end.bytes_sent == 8 * MIB
