@@ -95,10 +95,15 @@ async def test_a_long_hole_comes_in_parts(agent: FileAgent, sandbox: Sandbox) ->
     request = files_pb2.DownloadFileRequest(remote_path="/file", checked=True)
     async with peer_of(agent) as peer:
         await peer.send(opened(download=request))
-        await peer.accepted()
-        for kind in ("header", "data", "data"):
+        try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                frame = await peer.next()
+                await peer.accepted()
+                frames = [await peer.next() for _ in range(3)]
+        except TimeoutError:
+            # An agent that sends nothing does not notice that its peer is gone.
+            peer.task.cancel()
+            raise
+        for kind, frame in zip(("header", "data", "data"), frames, strict=True):
             assert frame is not None
             assert frame.download.WhichOneof("payload") == kind
             assert frame.download.data.hole_bytes == (256 * MIB if kind == "data" else 0)
