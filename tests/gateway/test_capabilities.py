@@ -11,7 +11,7 @@ from gateway_harness import FILES, SANDBOX, GatewayHarness, running_gateway
 from google.protobuf.duration_pb2 import Duration
 from openshell_files_gateway.config.tables import LimitSettings, SandboxSettings
 from openshell_files_protocol import methods
-from openshell_files_protocol.limits import MAX_CHUNK_BYTES
+from openshell_files_protocol.limits import KIB, MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from status_details import reason_in, retry_seconds_in
 
@@ -56,6 +56,9 @@ async def told(hello: Hello, limits: LimitSettings = OWN) -> Answer:
     ("field", "announced", "said"),
     [
         ("max_chunk_bytes", 0, MAX_CHUNK_BYTES),
+        ("max_chunk_bytes", 1, MAX_CHUNK_BYTES),
+        ("max_chunk_bytes", 256 * KIB - 1, MAX_CHUNK_BYTES),
+        ("max_chunk_bytes", 256 * KIB, 256 * KIB),
         ("max_chunk_bytes", 300_000, 300_000),
         ("max_chunk_bytes", 1 << 30, MAX_CHUNK_BYTES),
         ("max_file_bytes", 0, 1000),
@@ -77,7 +80,7 @@ async def told(hello: Hello, limits: LimitSettings = OWN) -> Answer:
     ],
 )
 async def test_the_stricter_of_two_limits(field: str, announced: int, said: int) -> None:
-    """CAP-2, CAP-1, CAP-9: the gateway's and the agent's; one that the agent does not announce is the gateway's."""
+    """CAP-2, CAP-1, CAP-9, CAP-14: one that the agent does not announce, or cannot mean, is the gateway's."""
     hello = Hello(protocol_version=1)
     if field in {"idle_timeout", "upload_expiry"}:
         getattr(hello, field).seconds = announced
@@ -86,6 +89,16 @@ async def test_the_stricter_of_two_limits(field: str, announced: int, said: int)
         setattr(hello, field, announced)
         expected = said
     assert getattr(await told(hello), field) == expected
+
+
+@pytest.mark.parametrize("field", ["idle_timeout", "upload_expiry"])
+@pytest.mark.parametrize(("nanos", "seconds"), [(1, 0), (999_999_999, 0), (0, 1)])
+async def test_a_time_that_no_transfer_survives(field: str, nanos: int, seconds: int) -> None:
+    """CAP-14."""
+    hello = Hello(protocol_version=1)
+    getattr(hello, field).FromNanoseconds(seconds * 10**9 + nanos)
+    own = {"idle_timeout": 30, "upload_expiry": 600}[field]
+    assert getattr(await told(hello), field) == Duration(seconds=seconds or own)
 
 
 @pytest.mark.parametrize(("most_lanes", "lanes"), [(0, None), (1, 2), (3, 4), (7, 8), (64, 8)], ids=str)

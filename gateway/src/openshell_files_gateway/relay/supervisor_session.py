@@ -11,6 +11,7 @@ from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.concurrency.tasks import EventFirst, race
+from openshell_files_gateway.relay.core.announcement import believable
 
 #: Control messages that may wait for a slow supervisor; upstream's bound.
 OUTBOUND_MESSAGES: Final = 64
@@ -27,7 +28,7 @@ class SupervisorSession:
         hello: the supervisor's hello, for a sandbox that its token allows.
 
     Attributes:
-        files: the hello's announcement of file transfer; None without one.
+        files: the hello's announcement of file transfer, as far as it is believable; None without one.
         commands: the hello's announcement of commands; None without one.
     """
 
@@ -37,7 +38,7 @@ class SupervisorSession:
         self.instance_id: Final[str] = hello.instance_id
         self.connection_epoch: Final[int] = hello.connection_epoch
         self.files: Final[file_relay_pb2.FileTransferCapability | None] = (
-            hello.file_transfer if hello.HasField("file_transfer") else None
+            believable(hello.file_transfer) if hello.HasField("file_transfer") else None
         )
         self.commands: Final[exec_relay_pb2.ExecCapability | None] = (
             hello.exec if hello.HasField("exec") else None

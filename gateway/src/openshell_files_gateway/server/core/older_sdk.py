@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
-from google.protobuf.empty_pb2 import Empty
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
+from google.protobuf.message_factory import GetMessageClass
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.datamodel.v1 import datamodel_pb2
-from openshell_files_protocol.varint import WIRE_LEN, WIRE_VARINT
 
 _SELECTOR: Final = datamodel_pb2.WorkspaceSelector.DESCRIPTOR.full_name
 
@@ -18,11 +19,14 @@ _SELECTOR: Final = datamodel_pb2.WorkspaceSelector.DESCRIPTOR.full_name
 #: No encoded selector matches, since its first byte is a control character.
 _NAME: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-#: Other fields that were removed or changed their type: message → number → former wire type and name.
-_FORMER: Final[dict[str, dict[int, tuple[int, str]]]] = {
-    "CreateSandboxRequest": {5: (WIRE_LEN, "workspace")},
-    "ListSandboxesRequest": {2: (WIRE_VARINT, "offset"), 5: (WIRE_VARINT, "all_workspaces")},
-    "ExecSandboxRequest": {5: (WIRE_VARINT, "timeout_seconds")},
+_BYTES: Final = FieldDescriptorProto.TYPE_BYTES
+_NUMBER: Final = FieldDescriptorProto.TYPE_UINT64
+
+#: Other fields that were removed or changed their type: message → number → former type and name.
+_FORMER: Final[dict[str, dict[int, tuple[FieldDescriptorProto.Type.ValueType, str]]]] = {
+    "CreateSandboxRequest": {5: (_BYTES, "workspace")},
+    "ListSandboxesRequest": {2: (_NUMBER, "offset"), 5: (_NUMBER, "all_workspaces")},
+    "ExecSandboxRequest": {5: (_NUMBER, "timeout_seconds")},
 }
 
 
@@ -34,33 +38,45 @@ def refusal_of_older_sdk(request: Message, data: bytes) -> TransferError | None:
         data: the request as received.
     """
     descriptor = request.DESCRIPTOR
-    former = _FORMER.get(descriptor.name, {})
     selectors = {
         field.number
         for field in descriptor.fields
         if field.message_type is not None and field.message_type.full_name == _SELECTOR
     }
-    if not former and not selectors:
-        return None
-    for number, wire_type, value in _fields(data):
-        if former.get(number, (None, ""))[0] == wire_type:
-            return _refusal(former[number][1])
-        if number in selectors and isinstance(value, bytes) and _NAME.fullmatch(value):
+    for number, (kind, name) in _FORMER.get(descriptor.name, {}).items():
+        if _value(data, number, kind) is not None:
+            return _refusal(name)
+    for number in selectors:
+        value = _value(data, number, _BYTES)
+        if isinstance(value, bytes) and _NAME.fullmatch(value):
             return _refusal("workspace")
     return None
 
 
-def _fields(data: bytes) -> list[tuple[int, int, object]]:
-    bare = Empty()
+def _value(data: bytes, number: int, kind: FieldDescriptorProto.Type.ValueType) -> object:
+    """Return what a message has in a field of that number and type; None if there is none, or it is no message.
+
+    The parser looks for it: a request may have a million other fields, and
+    everybody waits while Python looks at each.
+    """
+    probe = _probe(number, kind)()
     try:
-        bare.ParseFromString(data)
+        probe.ParseFromString(data)
     except DecodeError:
-        return []
-    fields = UnknownFieldSet(bare)
-    return [
-        (field.field_number, field.wire_type, field.data)
-        for field in (fields[index] for index in range(len(fields)))
-    ]
+        return None
+    return getattr(probe, "value") if probe.HasField("value") else None  # noqa: B009 - of a message made here
+
+
+@cache
+def _probe(number: int, kind: FieldDescriptorProto.Type.ValueType) -> type[Message]:
+    """Make a message with nothing but that field."""
+    file = FileDescriptorProto(name="probe.proto", syntax="proto2")
+    file.message_type.add(name="Probe").field.add(
+        name="value", number=number, type=kind, label=FieldDescriptorProto.LABEL_OPTIONAL
+    )
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("Probe"))
 
 
 def _refusal(field: str) -> TransferError:

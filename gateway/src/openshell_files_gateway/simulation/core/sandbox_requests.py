@@ -41,6 +41,8 @@ _IGNORED_FIELDS: Final = {
 MAX_LABELS: Final = 64
 MAX_LABEL_CHARACTERS: Final = 4096
 MAX_ARGUMENTS: Final = 1024
+MAX_VARIABLES: Final = 1024
+MAX_UNKNOWN_FIELDS: Final = 256
 MAX_VALUE_BYTES: Final = 32 * KIB
 MAX_WORKDIR_BYTES: Final = 4096
 MAX_COMMAND_BYTES: Final = 256 * KIB
@@ -124,7 +126,8 @@ def check_creation(request: sandboxes_pb2.CreateSandboxRequest) -> None:
     check_labels("labels", request.labels)
     check_labels("annotations", request.annotations)
     check_environment("spec.environment", request.spec.environment)
-    for number in unknown_numbers(request):
+    unknown_numbers("spec", request.spec)
+    for number in unknown_numbers("request", request):
         field = _UNSUPPORTED_FIELDS.get(number, f"field {number}")
         raise invalid(field, "is not supported by this gateway; leave it unset")
 
@@ -132,12 +135,25 @@ def check_creation(request: sandboxes_pb2.CreateSandboxRequest) -> None:
 def without_effect(spec: sandboxes_pb2.SandboxSpec) -> list[str]:
     """Return the fields of a specification that have no effect in a simulated sandbox."""
     known = ["log_level"] if spec.log_level else []
-    return known + [_IGNORED_FIELDS.get(number, f"field {number}") for number in unknown_numbers(spec)]
+    return known + [_IGNORED_FIELDS.get(number, f"field {number}") for number in unknown_numbers("spec", spec)]
 
 
-def unknown_numbers(message: Message) -> list[int]:
-    """Return the numbers of the unknown fields of a message, each once."""
+def unknown_numbers(field: str, message: Message) -> list[int]:
+    """Return the numbers of the unknown fields of a message, each once.
+
+    Args:
+        field: the message's place in the request, for the error.
+        message: the message.
+
+    Raises:
+        TransferError: INVALID_REQUEST for too many; each costs time on the event loop.
+    """
     fields = UnknownFieldSet(message)
+    if len(fields) > MAX_UNKNOWN_FIELDS:
+        raise invalid(
+            field,
+            f"has {len(fields)} fields that this gateway does not know, at most {MAX_UNKNOWN_FIELDS} may be",
+        )
     return sorted({fields[index].field_number for index in range(len(fields))})
 
 
@@ -147,6 +163,8 @@ def check_environment(field: str, environment: Mapping[str, str]) -> None:
     Raises:
         TransferError: INVALID_REQUEST.
     """
+    if len(environment) > MAX_VARIABLES:
+        raise invalid(field, f"has {len(environment)} variables, at most {MAX_VARIABLES} are allowed")
     for name, value in environment.items():
         if not _VARIABLE.fullmatch(name):
             raise invalid(field, f"{name[:64]!r} is not a valid name of a variable")

@@ -1,0 +1,42 @@
+"""What a supervisor's hello announces of file transfer, as far as it makes sense (CAP-14).
+
+A sandbox runs code that nobody trusts, and its callers plan by these values.
+One that would make every caller give up, or everybody wait while it is looked
+at, counts as not announced.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from openshell_files_protocol.digests import DigestAlgorithm
+from openshell_files_protocol.durations import seconds_of
+from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
+from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
+
+#: Algorithms that are looked at; a message can list a million.
+_MAX_DIGESTS: Final = 16
+
+#: Shorter times keep every transfer from ending well.
+_MIN_SECONDS: Final = 1.0
+
+
+def believable(announced: file_relay_pb2.FileTransferCapability) -> file_relay_pb2.FileTransferCapability:
+    """Return a copy without the limits and digests that no honest agent announces.
+
+    Args:
+        announced: from the hello.
+    """
+    digests = list(islice(announced.digests, _MAX_DIGESTS))
+    told = file_relay_pb2.FileTransferCapability()
+    told.CopyFrom(announced)
+    known = DigestAlgorithm.all_known(dict.fromkeys(digests))
+    told.digests[:] = [algorithm.wire for algorithm in known]
+    if told.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
+        told.ClearField("max_chunk_bytes")
+    if seconds_of(told.idle_timeout) < _MIN_SECONDS:
+        told.ClearField("idle_timeout")
+    if seconds_of(told.upload_expiry) < _MIN_SECONDS:
+        told.ClearField("upload_expiry")
+    return told
