@@ -173,9 +173,13 @@ BLAKE3, SHA256 = files_pb2.DIGEST_ALGORITHM_BLAKE3, files_pb2.DIGEST_ALGORITHM_S
         ([BLAKE3, SHA256], ("sha256", "blake3"), [BLAKE3, SHA256]),
         ([BLAKE3, SHA256], ("sha256",), [SHA256]),
         ([], ("sha256", "blake3"), [SHA256]),
+        ([9, BLAKE3, BLAKE3, SHA256, SHA256], ("sha256", "blake3"), [BLAKE3, SHA256]),
+        ([9], ("sha256", "blake3"), [SHA256]),
+        ([SHA256, *[9] * 14, BLAKE3], ("sha256", "blake3"), [SHA256, BLAKE3]),
+        ([SHA256, *[9] * 15, BLAKE3], ("sha256", "blake3"), [SHA256]),
     ],
 )
 async def test_digests(announced: list[Any], allowed: tuple[str, ...], said: list[Any]) -> None:
-    """CAP-8, CAP-13, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
+    """CAP-8, CAP-13, CAP-15, DIG-3: what the agent announces and the operator allows; SHA-256 if nothing is announced."""
     limits = OWN.model_copy(update={"digests": allowed})
     assert (await told(Hello(protocol_version=1, digests=announced), limits)).digests == said
