@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MAX_MESSAGE_BYTES
-from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, openshell_pb2
+from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2, file_relay_pb2, files_pb2, openshell_pb2
 from openshell_files_protocol.varint import encode_varint
 
 #: Lines of ours that a call may take, whatever its request holds. Each takes some 50 ns; a million are a stall.
@@ -110,7 +110,7 @@ async def test_a_hello_full_of_digests(harness: GatewayHarness) -> None:
     """CAP-15."""
     hello = file_relay_pb2.FileTransferCapability()
     hello.CopyFrom(FILES)
-    hello.digests.extend([1] * 900_000)
+    hello.digests.extend([files_pb2.DIGEST_ALGORITHM_SHA256] * 900_000)
     with lines_of_ours() as counted:
         await harness.supervisor().connect(hello)
         call: Any = harness.channel().unary_unary(methods.GET_TRANSFER_CAPABILITIES)
