@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -70,7 +70,7 @@ def requests() -> Iterator[Any]:
 
 
 @contextmanager
-def lines_of_ours() -> Iterator[list[int]]:
+def lines_of_ours() -> Generator[list[int]]:
     """Count the lines of the gateway and the protocol that this thread executes."""
     counted = [0]
 
@@ -98,7 +98,7 @@ async def test_a_full_message_is_not_looked_at_entry_by_entry(
     for name in ("sandbox_id", "id"):
         if name in UNARY[path].fields_by_name:
             setattr(message, name, SANDBOX)
-    call: Any = harness.channel().unary_unary(path)
+    call = cast("Any", harness.channel()).unary_unary(path)
     with lines_of_ours() as counted:
         with suppress(grpc.aio.AioRpcError):
             # What reaches the agent is not answered here.
@@ -113,7 +113,7 @@ async def test_a_hello_full_of_digests(harness: GatewayHarness) -> None:
     hello.digests.extend([files_pb2.DIGEST_ALGORITHM_SHA256] * 900_000)
     with lines_of_ours() as counted:
         await harness.supervisor().connect(hello)
-        call: Any = harness.channel().unary_unary(methods.GET_TRANSFER_CAPABILITIES)
+        call = cast("Any", harness.channel()).unary_unary(methods.GET_TRANSFER_CAPABILITIES)
         request = SERVICE.methods_by_name["GetTransferCapabilities"].input_type
         message: Any = GetMessageClass(request)()
         message.sandbox.id = SANDBOX
