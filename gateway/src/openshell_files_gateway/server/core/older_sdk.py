@@ -54,10 +54,10 @@ def refusal_of_older_sdk(request: Message, data: bytes) -> TransferError | None:
 
 
 def _value(data: bytes, number: int, kind: FieldDescriptorProto.Type.ValueType) -> object:
-    """Return what a message has in a field of that number and type; None if there is none, or it is no message.
+    """Return the value of the field of that number and type; None if the message has none, or is malformed.
 
-    The parser looks for it: a request may have a million other fields, and
-    everybody waits while Python looks at each.
+    The protobuf parser searches. A loop over unknown fields in Python would
+    block the event loop: a request can have a million of them.
     """
     probe = _probe(number, kind)()
     try:
@@ -69,7 +69,7 @@ def _value(data: bytes, number: int, kind: FieldDescriptorProto.Type.ValueType) 
 
 @cache
 def _probe(number: int, kind: FieldDescriptorProto.Type.ValueType) -> type[Message]:
-    """Make a message with nothing but that field."""
+    """Return a message type with that field alone."""
     file = FileDescriptorProto(name="probe.proto", syntax="proto2")
     file.message_type.add(name="Probe").field.add(
         name="value", number=number, type=kind, label=FieldDescriptorProto.LABEL_OPTIONAL

@@ -135,7 +135,9 @@ def check_creation(request: sandboxes_pb2.CreateSandboxRequest) -> None:
 def without_effect(spec: sandboxes_pb2.SandboxSpec) -> list[str]:
     """Return the fields of a specification that have no effect in a simulated sandbox."""
     known = ["log_level"] if spec.log_level else []
-    return known + [_IGNORED_FIELDS.get(number, f"field {number}") for number in unknown_numbers("spec", spec)]
+    return known + [
+        _IGNORED_FIELDS.get(number, f"field {number}") for number in unknown_numbers("spec", spec)
+    ]
 
 
 def unknown_numbers(field: str, message: Message) -> list[int]:
