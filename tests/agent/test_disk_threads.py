@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 
 import pytest
-from agent.agent_harness import Peer, Sandbox, get_upload, metadata, opened, peer_of, stat, until
+from agent.agent_harness import (
+    Peer,
+    Sandbox,
+    abort_upload,
+    call,
+    get_upload,
+    metadata,
+    opened,
+    peer_of,
+    stat,
+    until,
+)
+from conditions import PATIENCE_SECONDS
 from openshell_files_process.tasks import end_tasks
+from openshell_files_protocol import digests
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.concurrency import DiskThreads
@@ -126,6 +139,48 @@ async def test_a_hole_does_not_hold_others(sandbox: Sandbox) -> None:
         assert status.state == files_pb2.UPLOAD_STATE_RECEIVING
         assert status.staged_bytes < 1 << 40
     finally:
+        await agent.aclose()
+
+
+async def test_an_upload_is_answered_for_while_it_hashes_a_hole(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RSM-7: nothing is locked meanwhile, so that it can be asked for, listed and ended."""
+    hashing, go_on = threading.Event(), threading.Event()
+
+    def zeros(_: object, count: int, between: Callable[[], object] | None = None) -> None:
+        assert count
+        assert between is not None
+        hashing.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(digests.ContentHasher, "zeros", zeros)
+    agent = sandbox.agent()
+    await agent.start()
+    try:
+        async with peer_of(agent) as peer, asyncio.timeout(PATIENCE_SECONDS):
+            await peer.send(opened(upload=metadata("/file", request_id="r")))
+            await peer.data(0, b"", hole=1 << 20)
+            await until(hashing.is_set)
+            status = await get_upload(agent, request_id="r")
+            assert (status.state, status.staged_bytes) == (files_pb2.UPLOAD_STATE_RECEIVING, 0)
+            listed = (await call(agent, list_uploads=files_pb2.ListUploadsRequest())).list_uploads
+            assert [upload.upload_id for upload in listed.uploads] == [status.upload_id]
+            start = files_pb2.StartUploadRequest(metadata=metadata("/file", request_id="r"))
+            started = (await call(agent, start_upload=start)).start_upload.upload
+            about = metadata("/file", upload_id=started.upload_id, epoch=started.epoch)
+            async with peer_of(agent) as successor:
+                await successor.send(opened(upload=about))
+                await successor.data(0, b"abc")
+                await until(lambda: agent.statistics().staged_bytes == 3)
+                go_on.set()
+                assert (await peer.error()).reason is Reason.SUPERSEDED
+                assert (await get_upload(agent, request_id="r")).staged_bytes == 3
+            ended = await abort_upload(agent, status.upload_id)
+            assert ended.state == files_pb2.UPLOAD_STATE_ABORTED
+        assert not sandbox.leftovers()
+    finally:
+        go_on.set()
         await agent.aclose()
 
 

@@ -16,7 +16,7 @@ from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
 from openshell_supervisor_sim.agent.upload.staged_digest import StagedDigest, checksums_of_file
 
-#: Zeros of a hole that are hashed while the upload is locked once.
+#: Zeros of a hole that are hashed and staged in one step.
 HOLE_STEP: Final = 64 * MIB
 
 
@@ -104,17 +104,23 @@ class StagedContent:
             self.occupied += written
             self._budget.give_back(len(view) - written)
 
-    def append_hole(self, fd: int, length: int, interrupt: Interrupt) -> None:
-        """Lengthen the staging file by a hole of at most `HOLE_STEP` bytes.
+    def checksums(self) -> StagedDigest:
+        """Return a copy of the checksums, to which a caller adds a hole without the lock."""
+        return self._known_hasher().copy()
+
+    def append_hole(self, fd: int, length: int, checksums: StagedDigest) -> None:
+        """Lengthen the staging file by a hole.
+
+        Args:
+            fd: of the staging file.
+            length: of the hole, in bytes.
+            checksums: of the staged bytes and the hole.
 
         Raises:
-            Interrupted: digest and size are as they were.
-            OSError: the disk failed.
+            OSError: the disk failed; digest and size are as they were.
         """
-        hasher = self._known_hasher().copy()
-        hasher.zeros(length, interrupt.check)
         self._fs.truncate(fd, self.size + length)
-        self._hasher = hasher
+        self._hasher = checksums
         self.size += length
 
     def restart(self, fd: int) -> None:
