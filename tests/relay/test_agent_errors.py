@@ -1,4 +1,4 @@
-"""What a caller is told of an error that comes out of a sandbox (FRM-32)."""
+"""What a caller is told of an error that comes out of a sandbox (FRM-33)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_reasons_of_the_gateway_are_none_of_the_agent() -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason in OF_THE_GATEWAY])
 def test_an_agent_does_not_speak_for_the_gateway(reason: Reason) -> None:
-    """FRM-32: its words do not reach the caller either."""
+    """FRM-33: its words do not reach the caller either."""
     error = error_of(
         file_relay_pb2.FileRelayError(
             reason=reason.name, message="log in at evil.example", code=int(reason.row.code)
@@ -59,5 +59,5 @@ def test_its_own_reasons_stay(reason: Reason) -> None:
     ],
 )
 def test_a_reason_that_is_not_known_yet(code: int, reason: Reason) -> None:
-    """FRM-32: by its code."""
+    """FRM-33: by its code."""
     assert told("NEW_REASON", code) == (reason, {"agent_reason": "NEW_REASON"})

@@ -80,7 +80,7 @@ def error_of(error: file_relay_pb2.FileRelayError) -> TransferError:
 
     An unknown reason is replaced by a known one of the same code; the metadata
     has the original as `agent_reason`. A reason that only a gateway gives, and
-    an unknown one whose code has no substitute, break the protocol (FRM-32).
+    an unknown one whose code has no substitute, break the protocol (FRM-33).
     """
     metadata = dict(error.metadata)
     reason = reason_named(error.reason)

@@ -224,21 +224,19 @@ class LiveUpload:
 
         Raises:
             TransferError: SUPERSEDED (RSM-5).
-            OSError: the disk failed.
-            Interrupted: steps that were staged before stay.
+            OSError, Interrupted: earlier steps stay staged.
         """
         while length:
             step = min(length, HOLE_STEP)
             with self.lock:
                 self._require_holder(holder)
                 checksums = self.content.checksums()
-            # Others ask for the upload meanwhile. Nobody writes: only the holder does.
+            # Without the lock: other threads may need it, and only the holder writes.
             checksums.zeros(step, interrupt.check)
             with self.lock:
                 self._require_holder(holder)
                 self.content.append_hole(fd, step, checksums)
-                self._updated = self._clock()
-            length -= step
+                self._updated, length = self._clock(), length - step
 
     def _require_holder(self, holder: Holder) -> None:
         if self._holder is not holder:
