@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from conditions import block_until
 from digest_values import BLAKE3, finish_of, words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
 from openshell_files import AsyncFilesClient, Condition, FilesClient, OidcAuth, Progress, SandboxFiles
-from openshell_files.errors import AccessDenied, FileExists, OutcomeUnknown
+from openshell_files.errors import AccessDenied, DeadlineExceeded, FileExists, OutcomeUnknown
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
@@ -226,3 +227,22 @@ def test_progress_is_told(gateway: FakeGateway, connected: SandboxFiles) -> None
     assert [step.transferred for step in told] == [0, 5, 5]
     assert {step.total for step in told} == {5}
     assert told[-1].durable == 5
+
+
+async def test_time_that_runs_out_before_the_request_is_sent(gateway: FakeGateway) -> None:
+    """RSM-25: a request that never left publishes nothing, so the error is the plain one."""
+    over: list[float] = []
+
+    def token() -> str:
+        if over:
+            block_until(lambda: time.monotonic() > over[0], "the time is over")
+        return "token"
+
+    async with AsyncFilesClient(gateway.address, auth=OidcAuth(token)) as client:
+        files = client.sandbox("demo")
+        await files.write_bytes("first", b"1")
+        gateway.calls.clear()
+        over.append(time.monotonic() + 0.2)
+        with pytest.raises(DeadlineExceeded):
+            await files.write_bytes("x", b"hello", timeout=0.1)
+    assert gateway.calls == []

@@ -225,14 +225,20 @@ class Rpc:
         return calls[0] if len(calls) == 1 else UploadLanes(calls, lane_messages(metadata), self.idle)
 
     async def write_file(
-        self, request: files_pb2.WriteFileRequest, deadline: Deadline
+        self, request: files_pb2.WriteFileRequest, deadline: Deadline, on_sending: Callable[[], None]
     ) -> files_pb2.UploadFileResponse:
-        """Call WriteFile once."""
+        """Call WriteFile once.
+
+        Args:
+            request: the file.
+            deadline: end of the caller's time.
+            on_sending: called before the request can leave this process, but
+                not if there is no token or no time.
+        """
+        metadata, timeout = await self._tokens.metadata(), deadline.cap(self.idle)
+        on_sending()
         answer = await self._connection.unary(
-            methods.WRITE_FILE,
-            request.SerializeToString(),
-            await self._tokens.metadata(),
-            deadline.cap(self.idle),
+            methods.WRITE_FILE, request.SerializeToString(), metadata, timeout
         )
         response = answers.written(parsed(files_pb2.WriteFileResponse, answer, methods.WRITE_FILE))
         self.answered()

@@ -222,15 +222,19 @@ class Rpc:
         return calls[0] if len(calls) == 1 else UploadLanes(calls, lane_messages(metadata), self.idle)
 
     def write_file(
-        self, request: files_pb2.WriteFileRequest, deadline: Deadline
+        self, request: files_pb2.WriteFileRequest, deadline: Deadline, on_sending: Callable[[], None]
     ) -> files_pb2.UploadFileResponse:
-        """Call WriteFile once."""
-        answer = self._connection.unary(
-            methods.WRITE_FILE,
-            request.SerializeToString(),
-            self._tokens.metadata(),
-            deadline.cap(self.idle),
-        )
+        """Call WriteFile once.
+
+        Args:
+            request: the file.
+            deadline: end of the caller's time.
+            on_sending: called before the request can leave this process, but
+                not if there is no token or no time.
+        """
+        metadata, timeout = self._tokens.metadata(), deadline.cap(self.idle)
+        on_sending()
+        answer = self._connection.unary(methods.WRITE_FILE, request.SerializeToString(), metadata, timeout)
         response = answers.written(parsed(files_pb2.WriteFileResponse, answer, methods.WRITE_FILE))
         self.answered()
         self._extended = True

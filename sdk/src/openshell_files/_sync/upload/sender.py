@@ -149,9 +149,8 @@ class Sender:
             raise source_file.changed(self._content.name)
         self._complete = True
         # No `on_request_sent`: nothing of a WriteFile stays for the client to free (UPL-59).
-        self._plan.on_finish_sent()
         try:
-            response = self._rpc.write_file(request, deadline)
+            response = self._rpc.write_file(request, deadline, self._plan.on_finish_sent)
         except FilesError as error:
             if not method_missing(error):
                 raise
