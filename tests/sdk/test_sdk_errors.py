@@ -7,10 +7,11 @@ import pickle
 import pytest
 from fake_file_gateway import details_of
 from openshell_files import errors
+from openshell_files._core.borrowed import owners_failure
 from openshell_files._error_mapping import CLASS_BY_CODE, CLASS_BY_REASON, error_from_status
 from openshell_files.cli import exit_codes
 from openshell_files.cli.exit_codes import ExitCode, exit_code
-from openshell_files.errors import ErrorFacts, FilesError
+from openshell_files.errors import CredentialsError, ErrorFacts, FilesError
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Code, Reason, Retry
 from vector_cases import Errors, StatusCase, named, read
@@ -124,3 +125,20 @@ def test_exit_codes_are_documented() -> None:
         line.split("|")[1].strip() for line in (exit_codes.__doc__ or "").splitlines() if line[:1] == "|"
     }
     assert {str(int(code)) for code in ExitCode} <= documented
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), MemoryError),
+        (RuntimeError("can't start new thread"), RuntimeError),
+        (RuntimeError("the owner's own"), CredentialsError),
+    ],
+    ids=str,
+)
+def test_a_call_without_memory_or_threads_does_not_lack_a_token(
+    error: Exception, kind: type[Exception]
+) -> None:
+    made = owners_failure(error)
+    assert type(made) is kind
+    assert made is not error
