@@ -69,7 +69,7 @@ class FileTransferCapability(_message.Message):
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data that it accepts and sends."""
     keeps_relays: _builtins.bool
-    """It supports FileRelayOpen.keep_relay (FRM-9)."""
+    """It supports FileRelayOpen.keep_relay (FRM-23)."""
     max_file_bytes: _builtins.int
     """Other limits, for GetTransferCapabilities (CAP-2). Zero or unset: not
     announced.
@@ -80,7 +80,7 @@ class FileTransferCapability(_message.Message):
     """It supports UploadFileRequest.waiting (WAI-1)."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
-        """The supported algorithms, best first (DIG-3)."""
+        """The supported algorithms, best first (DIG-13)."""
 
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration: ...
@@ -178,7 +178,7 @@ class FileRelayOpen(_message.Message):
     def limits(self) -> Global___FileRelayLimits: ...
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
-        """The algorithms that the gateway's operator allows (DIG-3); empty: all."""
+        """The algorithms that the gateway's operator allows (DIG-12); empty: all."""
 
     @_builtins.property
     def upload(self) -> _files_pb2.UploadFileMetadata: ...

@@ -287,17 +287,17 @@ class GetTransferCapabilitiesResponse(_message.Message):
     LANES_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
-    """Largest FileChunk.data, and largest `chunk` (UPL-6)."""
+    """Largest FileChunk.data, and largest `chunk` (UPL-24)."""
     max_file_bytes: _builtins.int
     max_uploads_per_sandbox: _builtins.int
     """Limits on unfinished uploads in the sandbox, of all callers and of one
-    caller (RSM-8).
+    caller (RSM-26).
     """
     max_uploads_per_principal: _builtins.int
     max_concurrent_transfers: _builtins.int
-    """Limit on concurrent file operations of one caller in this sandbox (RLY-9)."""
+    """Limit on concurrent file operations of one caller in this sandbox (RLY-24)."""
     max_write_bytes: _builtins.int
-    """Largest content of WriteFile (UPL-16)."""
+    """Largest content of WriteFile (UPL-55)."""
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
         """A transfer without progress for this time ends."""
@@ -308,7 +308,7 @@ class GetTransferCapabilitiesResponse(_message.Message):
 
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
-        """The digests that both support, best first (DIG-3)."""
+        """The digests that both support, best first (CAP-8)."""
 
     @_builtins.property
     def lanes(self) -> _file_options_pb2.LanesCapability:
@@ -445,7 +445,7 @@ class FileInfo(_message.Message):
     @_builtins.property
     def digest(self) -> Global___Digest:
         """Digest of the content; unset if it was not computed (DIG-9), and after an
-        upload if the file changed while it was published (UPL-12).
+        upload if the file changed while it was published (UPL-43).
         """
 
     def __init__(
@@ -583,7 +583,7 @@ class UploadFileMetadata(_message.Message):
     metadata.lanes requires that field to be set). The sandbox must be named
     again. Path, size, mode, condition, modified time, policies and durability
     must equal those of StartUpload, and accepted_digests must list the
-    upload's algorithm, else the call ends with UPLOAD_CONFLICT (RSM-1, DIG-7).
+    upload's algorithm, else the call ends with UPLOAD_CONFLICT (RSM-11, DIG-7).
     request_id may be omitted.
     """
     request_id: _builtins.str
@@ -607,14 +607,14 @@ class UploadFileMetadata(_message.Message):
     """
     keep_read_only: _builtins.bool
     """Do not replace a file that the sandbox's user may not write
-    (ACCESS_DENIED). Otherwise only the directory must be writable (UPL-17).
+    (ACCESS_DENIED). Otherwise only the directory must be writable (UPL-45).
     """
     @_builtins.property
     def condition(self) -> Global___UploadCondition: ...
     @_builtins.property
     def modified_time(self) -> _timestamp_pb2.Timestamp:
         """Unset: the time of publishing. A time that the sandbox's file system cannot
-        store is refused (UPL-10).
+        store is refused (UPL-49).
         """
 
     @_builtins.property
@@ -765,7 +765,7 @@ class WriteFileRequest(_message.Message):
 
     @_builtins.property
     def digest(self) -> Global___Digest:
-        """Digest of the content; its algorithm becomes the upload's (DIG-8)."""
+        """Digest of the content; its algorithm becomes the upload's (DIG-19)."""
 
     def __init__(
         self,
@@ -1078,14 +1078,14 @@ class UploadStatus(_message.Message):
     failure_reason: _builtins.str
     """Reason why the sandbox ended the upload: that of a refused finish,
     DISK_FULL or QUOTA_EXCEEDED for lack of space, TOO_MANY_UPLOADS if a newer
-    upload replaced it (RSM-8). Empty if the caller aborted it.
+    upload replaced it (RSM-27). Empty if the caller aborted it.
     """
     digest_algorithm: Global___DigestAlgorithm.ValueType
     """The upload's algorithm, which the finish must use (DIG-4)."""
     @_builtins.property
     def staged_digest(self) -> Global___Digest:
         """Digest of exactly the staged bytes. StartUpload always returns it, since
-        the caller must compare it before it resumes (RSM-4); GetUpload returns it
+        the caller must compare it before it resumes (RSM-15); GetUpload returns it
         for a published upload, and computes it for others with include_digest.
         Otherwise unset.
         """
@@ -1304,7 +1304,7 @@ class StatFileRequest(_message.Message):
     ACCEPTED_DIGESTS_FIELD_NUMBER: _builtins.int
     remote_path: _builtins.str
     """May also be `/`, `.` for the working directory, or a directory with a
-    trailing slash (PTH-9).
+    trailing slash (PTH-23).
     """
     include_digest: _builtins.bool
     """Compute the digest, which reads the whole file."""
