@@ -74,11 +74,6 @@ def test_a_planted_assignment_is_found(tmp_path: Path) -> None:
 
 # The name of a class
 
-#: Names that two classes of one distribution have, to be renamed.
-DOUBLES = {
-    "openshell_files": {"AsyncFilesClient", "_Call"},
-}
-
 
 def doubled_classes(source: Path) -> dict[str, list[str]]:
     """Return the names of classes that more than one module defines, and the modules. The generated `_sync` has its twins' names."""
@@ -95,7 +90,7 @@ def doubled_classes(source: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_a_class_has_its_name_alone(source: Path) -> None:
     """A reader who finds a name in a log or a traceback knows the class."""
-    assert set(doubled_classes(source)) <= DOUBLES.get(source.name, set())
+    assert doubled_classes(source) == {}
 
 
 def test_a_planted_double_is_found(tmp_path: Path) -> None:
