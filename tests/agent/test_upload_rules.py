@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from openshell_files_protocol.chunks import Chunk, crc32c
+from openshell_files_protocol.chunks import Chunk
 from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
+from openshell_supervisor_sim.agent.core.chunk_check import check_chunk
 from openshell_supervisor_sim.agent.core.upload import (
     Finish,
     Input,
@@ -25,7 +26,6 @@ from openshell_supervisor_sim.agent.core.upload import (
     UploadCore,
     UploadTerms,
     Waiting,
-    checksum_error,
 )
 from vector_cases import (
     Message,
@@ -101,8 +101,7 @@ class Agent:
             if action.length < 2**20:
                 self.hasher.zeros(action.length)
             return
-        if action.crc32c is not None and crc32c(action.data) != action.crc32c:
-            raise checksum_error(action.offset, crc32c(action.data), action.crc32c)
+        check_chunk(action.offset, action.data, action.crc32c)
         self.hasher.update(action.data)
 
     def publish(self, action: Publish) -> None:

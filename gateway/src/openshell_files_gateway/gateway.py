@@ -39,7 +39,7 @@ from openshell_files_gateway.server.health import health_method
 from openshell_files_gateway.server.public_services import PublicServices
 from openshell_files_gateway.server.server import GatewayServer, authority
 from openshell_files_gateway.server.service import build_handlers
-from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.server.turn_queue import TurnQueue
 from openshell_files_gateway.simulation.command_methods import CommandMethods
 from openshell_files_gateway.simulation.core.sandbox_message import new_message
 from openshell_files_gateway.simulation.lifecycle import SandboxLifecycle
@@ -112,7 +112,7 @@ class Gateway:
         )
         self._pool = RelayPool(self._broker)
         limits = settings.limits
-        self._transfers = Slots(
+        self._transfers = TurnQueue(
             TransferLimits(
                 max_total=limits.max_transfers,
                 max_per_sandbox=limits.max_transfers_per_sandbox,
@@ -121,7 +121,7 @@ class Gateway:
             ),
             limits.transfer_wait,
         )
-        self._silent = Slots(
+        self._silent = TurnQueue(
             TransferLimits(
                 max_total=limits.max_transfers,
                 max_per_sandbox=limits.max_transfers,
@@ -130,7 +130,7 @@ class Gateway:
             )
         )
         # A command may run for days, so no call waits for its slot.
-        self._commands = Slots(
+        self._commands = TurnQueue(
             TransferLimits(
                 max_total=limits.max_commands,
                 max_per_sandbox=limits.max_commands_per_sandbox,

@@ -37,7 +37,7 @@ from openshell_files_gateway.relay.targets import file_agent_of
 from openshell_files_gateway.sandboxes.directory import AgentPort, Sandbox, SandboxDirectory
 from openshell_files_gateway.server.calls import Call, Implementation, parse_request
 from openshell_files_gateway.server.first_message import FirstMessages
-from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.server.turn_queue import TurnQueue
 
 log = structlog.get_logger("openshell_files_gateway.files")
 
@@ -85,7 +85,7 @@ class FileMethods:
         self,
         directory: SandboxDirectory,
         relays: RelayPool,
-        transfers: Slots,
+        transfers: TurnQueue,
         first_messages: FirstMessages,
         lanes: LaneTable,
         limits: LimitSettings,

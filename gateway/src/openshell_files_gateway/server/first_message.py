@@ -14,7 +14,7 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.server.calls import Call, Context
-from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.server.turn_queue import TurnQueue
 
 #: Time limit for the first message, which a client sends as soon as it opens the call.
 FIRST_MESSAGE_SECONDS: Final[float] = 10.0
@@ -48,7 +48,7 @@ class FirstMessages:
         seconds: time limit for a first message.
     """
 
-    def __init__(self, slots: Slots, seconds: float) -> None:
+    def __init__(self, slots: TurnQueue, seconds: float) -> None:
         self._slots = slots
         self._seconds = seconds
 

@@ -13,7 +13,7 @@ from openshell_files_gateway.relay.targets import CommandTarget
 from openshell_files_gateway.sandboxes import phases
 from openshell_files_gateway.sandboxes.directory import SandboxDirectory, not_ready
 from openshell_files_gateway.server.calls import Call, Implementation, parse_request
-from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.server.turn_queue import TurnQueue
 from openshell_files_gateway.simulation.command_relay import CommandRelay
 from openshell_files_gateway.simulation.core.sandbox_requests import check_command, workspace_of
 
@@ -32,7 +32,7 @@ class CommandMethods:
     """
 
     def __init__(
-        self, directory: SandboxDirectory, broker: RelayBroker, commands: Slots, idle_seconds: float
+        self, directory: SandboxDirectory, broker: RelayBroker, commands: TurnQueue, idle_seconds: float
     ) -> None:
         self._directory = directory
         self._broker = broker

@@ -16,6 +16,8 @@ from openshell_files_protocol.limits import DIGEST_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_supervisor_sim.agent.core.chunk_check import check_chunk
+
 
 class Phase(Enum):
     """The phase of an upload's stream."""
@@ -260,8 +262,8 @@ class UploadCore:
             return
         if chunk.hole_bytes and len(chunk.data):
             raise invalid("data.hole_bytes", "excludes data.data (UPL-26)")
-        if chunk.hole_bytes and chunk.crc32c:
-            raise checksum_error(chunk.offset, 0, chunk.crc32c)
+        if chunk.hole_bytes:
+            check_chunk(chunk.offset, b"", chunk.crc32c)
         if not chunk.size:
             raise invalid("data", "has neither data nor hole_bytes (UPL-26)")
 
@@ -334,15 +336,6 @@ class UploadCore:
             f"the stream {what} after {self._position} bytes; nothing was published",
             {"received_bytes": str(self._position)},
         )
-
-
-def checksum_error(offset: int, computed: int, declared: int) -> TransferError:
-    """Make the error for a chunk whose CRC-32C is wrong (UPL-7)."""
-    return TransferError(
-        Reason.CHUNK_CHECKSUM,
-        f"crc32c of the content at {offset} is {declared:08x}, the bytes that arrived have {computed:08x}",
-        {"expected_offset": str(offset)},
-    )
 
 
 def _size_mismatch(message: str, expected: int, actual: int) -> TransferError:

@@ -12,8 +12,9 @@ from openshell_files_protocol.limits import MAX_WRITE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
+from openshell_supervisor_sim.agent.core.chunk_check import check_chunk
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, write_request
-from openshell_supervisor_sim.agent.core.upload import Action, Finish, Refuse, checksum_error
+from openshell_supervisor_sim.agent.core.upload import Action, Finish, Refuse
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.operations.receive_upload import (
     carry_out,
@@ -64,8 +65,7 @@ def _inputs(request: files_pb2.WriteFileRequest) -> Sequence[Chunk | Finish]:
     finish = Finish(len(request.content), request.digest.algorithm, request.digest.value)
     if request.content:
         return Chunk(0, request.content, request.crc32c), finish
-    if request.crc32c:
-        raise checksum_error(0, 0, request.crc32c)
+    check_chunk(0, b"", request.crc32c)
     return (finish,)
 
 

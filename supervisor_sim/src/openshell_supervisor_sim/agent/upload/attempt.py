@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
 
-from openshell_supervisor_sim.agent.core.upload import Publish, Stage, StageAction, checksum_error
+from openshell_supervisor_sim.agent.core.chunk_check import check_chunk
+from openshell_supervisor_sim.agent.core.upload import Publish, Stage, StageAction
 from openshell_supervisor_sim.agent.core.upload_life import Event, State
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
@@ -109,8 +109,7 @@ class UploadAttempt:
             if isinstance(action, Stage):
                 # Both checksums need bytes: one copy here saves each its own.
                 data = bytes(action.data)
-                if action.crc32c is not None and (computed := crc32c(data)) != action.crc32c:
-                    raise checksum_error(action.offset, computed, action.crc32c)
+                check_chunk(action.offset, data, action.crc32c)
                 self.upload.append(self, self._staging.fd, data)
             else:
                 self.upload.append_hole(self, self._staging.fd, action.length, self.interrupt)

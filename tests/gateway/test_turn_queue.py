@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openshell_files_gateway.config.tables import LimitSettings, WorkspaceMember, WorkspaceSettings
 from openshell_files_gateway.files.options.core.lane_budget import LaneBudget
 from openshell_files_gateway.server.core.transfer_limits import Ticket, TransferLimits, share_of
-from openshell_files_gateway.server.slots import Slots
+from openshell_files_gateway.server.turn_queue import TurnQueue
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import encode_relay_data, frame_segments
@@ -148,7 +148,7 @@ def test_no_bound_is_ever_passed(steps: list[tuple[str, str, int, int]]) -> None
 
 async def test_a_turn_that_comes_as_its_caller_leaves() -> None:
     """A slot that was given to somebody who is gone goes to the next."""
-    slots = Slots(TransferLimits(max_total=1, max_per_sandbox=1, max_waiting=9), 60)
+    slots = TurnQueue(TransferLimits(max_total=1, max_per_sandbox=1, max_waiting=9), 60)
 
     async def hold(leave: asyncio.Event) -> None:
         async with slots.taken("s", "a"):

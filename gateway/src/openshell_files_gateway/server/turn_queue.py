@@ -1,4 +1,4 @@
-"""Slots of operations that may run at once; a call waits here for a free one (RLY-9)."""
+"""Queue of calls that wait for a free slot (RLY-9); `core/transfer_limits.py` counts the slots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from openshell_files_gateway.server.core.transfer_limits import Ticket, TransferLimits, TransferStatistics
 
 
-class Slots:
+class TurnQueue:
     """Limits how many transfers (or commands) run at once, and queues calls above the limit.
 
     Args:
