@@ -6,8 +6,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -94,6 +95,8 @@ class FakeGateway:
         #: Whether it has WriteFile (UPL-16), and how often it was called without.
         self.has_write = True
         self.unknown_writes = 0
+        #: Whether it forgets an unfinished WriteFile when the call ends (UPL-59).
+        self.forgets_writes = False
         #: How many transfers one caller may run (RLY-9); 0 says nothing.
         self.max_concurrent_transfers = 0
         #: How long a caller may say `waiting`, and how soon standing still ends an upload (WAI-2), in seconds.
@@ -304,7 +307,7 @@ class FakeGateway:
             data = files_pb2.FileChunk(data=request.content, crc32c=request.crc32c)
             messages.insert(0, files_pb2.UploadFileRequest(data=data))
         first = files_pb2.UploadFileRequest(metadata=request.metadata)
-        with self._failing(context):
+        with self._forgetting(request.metadata.request_id), self._failing(context):
             response = self._receive_upload(first, iter(messages), context, methods.WRITE_FILE)
             return self.answers.get(
                 methods.WRITE_FILE,
@@ -313,6 +316,19 @@ class FakeGateway:
                 ).SerializeToString(),
             )
         raise AssertionError
+
+    @contextmanager
+    def _forgetting(self, request_id: str) -> Generator[None]:
+        try:
+            yield
+        finally:
+            upload = self._find("", request_id)
+            if (
+                self.forgets_writes
+                and upload is not None
+                and upload.state == files_pb2.UPLOAD_STATE_RECEIVING
+            ):
+                del self.uploads[upload.upload_id]
 
     def _receive(
         self, requests: Iterator[files_pb2.UploadFileRequest], context: Context
