@@ -172,11 +172,11 @@ def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, metho
     # Nothing at all is an answer of ListUploads.
     gap = b"" if method != methods.LIST_UPLOADS else b"\x0a\x00"
     data = {"a value": answer.SerializeToString(), "no message": b"\xff\xff", "a gap": gap}[damage]
-    gateway.answers[method] = data
     demo = connect(retry=NO_RETRY)
     if method == methods.WRITE_FILE:
         # Over the connection that it needs.
         demo.write_bytes("first", b"1")
+    gateway.answers[method] = data
     # Behind a finish it is not known what was done (RSM-7).
     behind = method in {methods.UPLOAD_FILE, methods.WRITE_FILE}
     kind_of_error = errors.OutcomeUnknown if behind else errors.InternalError
