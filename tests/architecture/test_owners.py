@@ -1,4 +1,4 @@
-"""What has one owner: the state of an upload, a task, the name of a class (ARCHITECTURE.md)."""
+"""The state of an upload has one owner (ARCHITECTURE.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from architecture.test_rooms import SOURCES, modules_of
 
 ROOT = Path(__file__).parents[2]
 SUPERVISOR = ROOT / "supervisor_sim/src/openshell_supervisor_sim"
@@ -20,9 +19,6 @@ LIFE = SUPERVISOR / "agent/core/upload_life.py"
 
 def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"))
-
-
-# The state of an upload
 
 
 def assigned(tree: ast.AST) -> Iterator[ast.Attribute]:
@@ -70,31 +66,3 @@ def test_a_planted_assignment_is_found(tmp_path: Path) -> None:
     for planted in ("upload._holder = None", "self.upload._life = x", "a, upload.content.size = 1, 2"):
         (tmp_path / "module.py").write_text(planted)
         assert len(foreign_assignments(tmp_path / "module.py", attributes_of(OWNER, OWNED))) == 1
-
-
-# The name of a class
-
-
-def doubled_classes(source: Path) -> dict[str, list[str]]:
-    """Return the names of classes that more than one module defines, and the modules. The generated `_sync` has its twins' names."""
-    places: dict[str, list[str]] = {}
-    for module, file in modules_of(source).items():
-        if module.split(".")[0] == "_sync":
-            continue
-        for node in ast.walk(tree_of(file)):
-            if isinstance(node, ast.ClassDef):
-                places.setdefault(node.name, []).append(module)
-    return {name: modules for name, modules in places.items() if len(modules) > 1}
-
-
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_a_class_has_its_name_alone(source: Path) -> None:
-    """A reader who finds a name in a log or a traceback knows the class."""
-    assert doubled_classes(source) == {}
-
-
-def test_a_planted_double_is_found(tmp_path: Path) -> None:
-    for room in ("one", "two", "_sync"):
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "module.py").write_text("class Same: ...\n")
-    assert doubled_classes(tmp_path) == {"Same": ["one.module", "two.module"]}
