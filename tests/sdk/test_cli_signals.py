@@ -163,7 +163,7 @@ from openshell_files.cli import main
 main()
 """
 
-NOT_KNOWN = "whether the file was published is not known; look with `openshell-files stat`"
+NOT_KNOWN = "whether the file was published is unknown; check with `openshell-files stat`"
 _DOWNLOAD, _UPLOAD = (
     "openshell_files.cli.transfer.download_command",
     "openshell_files.cli.transfer.upload_command",
@@ -270,7 +270,7 @@ def test_an_abort_that_is_cut_short_does_not_claim_that_nothing_changed(
     told = (str(int(signal.SIGTERM)), "1", "abort", "demo", "upload-1")
     ended = cli.programmed(AT_RETURN, "openshell_files._sync.rpc", "Rpc.abort_upload", *told)
     assert ended.status == 143, ended
-    assert "whether it was given up is not known" in ended.err
+    assert "whether it was aborted is unknown" in ended.err
     assert cli("uploads", "demo", "--json").json["uploads"] == []
 
 
@@ -291,7 +291,7 @@ def test_an_upload_that_is_known_is_named_before_it_is_seen_again(
     told = (str(int(signal.SIGINT)), str(call), "upload", "demo", "a", "x", "--json", *option)
     error = cli.programmed(AT_RETURN, module, function, *told).json["error"]
     assert (error["exit_code"], error["upload_id"], error["staged"]) == (130, "upload-1", staged)
-    assert "upload upload-1 is kept" in error["message"]
+    assert "upload upload-1 can be resumed" in error["message"]
     assert error["fix"]
     gateway.on_upload_message = None
     assert cli("upload", "demo", "a", "x", "--resume", "--json").json["resumed_from"] == staged
@@ -379,7 +379,7 @@ def test_what_is_left_of_a_download_that_is_cut_short(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
     for name in ("fifo", "link"):
         path = str(tmp_path / name)
-        assert left_behind(path) == f"what was written to {path} is incomplete"
-    assert left_behind("-") == "what was written to standard output is incomplete"
+        assert left_behind(path) == f"the content of {path} is incomplete"
+    assert left_behind("-") == "the content on standard output is incomplete"
     for name in ("old", "new"):
         assert left_behind(str(tmp_path / name)) == "nothing was changed here"

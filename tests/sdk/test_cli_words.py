@@ -176,7 +176,7 @@ def test_an_upload_begun_anew_says_what_resume_would_do_and_frees_the_old(
     gateway.on_upload_message = None
     again = cli("upload", "demo", "f", "x")
     assert again.status == 0
-    assert "--resume would go on" in again.err
+    assert "--resume would resume" in again.err
     assert cli("uploads", "demo", "--json").json["uploads"] == []
 
 

@@ -318,5 +318,5 @@ def test_a_status_that_breaks_the_protocol(gateway: FakeGateway, connect: Connec
             digest_algorithm=UNKNOWN,
         )
     ).SerializeToString()
-    with pytest.raises(OutcomeUnknown, match="not asked for"):
+    with pytest.raises(OutcomeUnknown, match="not requested"):
         sandbox.write_bytes("x", bytes(1_000_000))

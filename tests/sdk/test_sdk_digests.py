@@ -413,6 +413,6 @@ def test_a_digest_that_was_not_accepted(gateway: FakeGateway, sandbox: SandboxFi
             message.header.digest_algorithm = BLAKE3
 
     changing(gateway, change)
-    with pytest.raises(IntegrityError, match="not asked for"):
+    with pytest.raises(IntegrityError, match="not requested"):
         sandbox.download_path("x", tmp_path / "out", digest="sha256")
     assert os.listdir(tmp_path) == []

@@ -236,6 +236,6 @@ file.write(bytes(4 << 20))
         timeout=60,
     )
     assert done.returncode == (way == "an exception")
-    assert b"'x' was not closed, so it is not published" in done.stderr
+    assert b"'x' was not closed, so it was not published" in done.stderr
     assert "x" not in gateway.files
     block_until(lambda: nothing_left(gateway), "the upload is freed", patience=20)

@@ -260,7 +260,7 @@ def test_nothing_is_read_by_an_answer_with_a_gap(connect: Connect, gateway: Fake
 def test_a_digest_that_was_asked_for(connect: Connect, gateway: FakeGateway) -> None:
     gateway.answers[methods.STAT_FILE] = HONEST[methods.STAT_FILE].SerializeToString()
     assert connect(retry=NO_RETRY).stat("x").digest is None
-    with pytest.raises(errors.InternalError, match="digest was asked for and is missing") as caught:
+    with pytest.raises(errors.InternalError, match="digest was requested and is missing") as caught:
         connect(retry=NO_RETRY).stat("x", digest=True)
     assert caught.value.reason == "AGENT_PROTOCOL_ERROR"
 

@@ -1,8 +1,8 @@
-"""Whether a channel of gRPC's has a connection, as far as it tells.
+"""Connection state of a blocking gRPC channel.
 
-The public way to ask a blocking channel is a subscription, which polls in a
-thread and outlives the channel. The layer below answers at once; interceptors
-may lie between.
+The public way to get it is a subscription, which polls in a thread and
+outlives the channel. The layer below answers at once; interceptors may lie
+between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _STATES: Final = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
 
 def state_of(channel: object) -> grpc.ChannelConnectivity | None:
-    """Return the state of a blocking channel; None if it does not tell."""
+    """Return the state of a blocking channel; None if it does not report one."""
     below: Any = channel
     while below is not None:
         look = getattr(below, "check_connectivity_state", None)
@@ -23,17 +23,17 @@ def state_of(channel: object) -> grpc.ChannelConnectivity | None:
             try:
                 return _STATES.get(cast("int", look(False)))
             except ValueError:
-                # It was closed.
+                # The channel was closed.
                 return grpc.ChannelConnectivity.SHUTDOWN
         below = getattr(below, "_channel", None)
     return None
 
 
 class Way:
-    """Whether what one call gives to gRPC can leave this process (RSM-7).
+    """Tells whether messages of one call can leave this process (RSM-7).
 
-    gRPC asks for a message when it is done with the one before: a connection
-    has taken that, or none could be made, and then the call's end is not known yet.
+    gRPC asks for a message after a connection took the previous one, or after
+    no connection could be made; in that case the call has not ended yet.
 
     Args:
         channel: of the call.
@@ -44,8 +44,8 @@ class Way:
         self._connected = False
 
     def is_open(self) -> bool:
-        """Look, and return whether a message that gRPC asks for now can leave."""
+        """Read the state, and return whether a message that gRPC asks for now can leave."""
         state = state_of(self._channel)
-        # Once there was a connection, the call may have it although the channel has lost it.
+        # After there was a connection, the call may still have it although the channel lost it.
         self._connected = self._connected or state is grpc.ChannelConnectivity.READY
         return self._connected or state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE

@@ -1,7 +1,6 @@
-"""From a gRPC status to an exception: the error table, read backwards.
+"""Converts a gRPC status to an exception, by the error table.
 
-Stream-unary calls are not mapped by anybody else (the official SDK leaves
-them raw), so every call of this SDK comes through `error_from_status`.
+Every failed call of this SDK passes `error_from_status`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 #: In seconds (duration.proto).
 _LONGEST_DURATION: Final = 315_576_000_000
 
-#: The class of each reason, those of calls that this SDK does not make too. A test holds that none is missing.
+#: Class of each reason, even of calls that this SDK does not make. A test checks that none is missing.
 CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.INVALID_REQUEST: errors.InvalidRequest,
     Reason.INVALID_PATH: errors.InvalidPath,
@@ -110,30 +109,30 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.INTERNAL: errors.InternalError,
 }
 
-#: A status without a reason: from gRPC itself, a proxy, or another server.
-#: Only what cannot have been the request's fault is tried again.
+#: Class, retry class and fix of a status without a reason: from gRPC itself, a
+#: proxy, or another server. A retry is allowed only if the request cannot be at fault.
 CLASS_BY_CODE: Final[Mapping[Code, tuple[type[FilesError], Retry, str]]] = {
     Code.CANCELLED: (errors.Unavailable, Retry.AGAIN, "Try again."),
-    Code.UNKNOWN: (errors.InternalError, Retry.NEVER, "Look at the gateway's log."),
+    Code.UNKNOWN: (errors.InternalError, Retry.NEVER, "Check the gateway's log."),
     Code.INVALID_ARGUMENT: (errors.InvalidRequest, Retry.NEVER, "Check the request."),
     Code.DEADLINE_EXCEEDED: (errors.DeadlineExceeded, Retry.AGAIN, "Try again, or allow more time."),
     Code.NOT_FOUND: (errors.FileNotFound, Retry.NEVER, "Check sandbox and path."),
     Code.ALREADY_EXISTS: (errors.FileExists, Retry.NEVER, "Choose another name."),
     Code.PERMISSION_DENIED: (errors.PermissionDenied, Retry.NEVER, "Ask for the permission."),
-    Code.RESOURCE_EXHAUSTED: (errors.ResourceExhausted, Retry.NEVER, "Look at the gateway's limits."),
-    Code.FAILED_PRECONDITION: (errors.SandboxNotReady, Retry.NEVER, "Look at the sandbox."),
+    Code.RESOURCE_EXHAUSTED: (errors.ResourceExhausted, Retry.NEVER, "Check the gateway's limits."),
+    Code.FAILED_PRECONDITION: (errors.SandboxNotReady, Retry.NEVER, "Check the sandbox."),
     Code.ABORTED: (errors.UploadAborted, Retry.NEVER, "Start again."),
     Code.OUT_OF_RANGE: (errors.RangeInvalid, Retry.NEVER, "Ask for a range inside the file."),
     Code.UNIMPLEMENTED: (errors.Unsupported, Retry.NEVER, "Use a gateway that has this method."),
-    Code.INTERNAL: (errors.InternalError, Retry.NEVER, "Look at the gateway's log."),
+    Code.INTERNAL: (errors.InternalError, Retry.NEVER, "Check the gateway's log."),
     Code.UNAVAILABLE: (errors.Unavailable, Retry.LATER, "Check the endpoint, or wait for the gateway."),
     Code.DATA_LOSS: (errors.IntegrityError, Retry.NEVER, "Try again."),
     Code.UNAUTHENTICATED: (errors.Unauthenticated, Retry.NEVER, "Get a new token."),
 }
 
-#: How gRPC words a stream that broke, by the status that it gives it. The
-#: codes of RST_STREAM become statuses that mean something else when a server
-#: says them: 11 (calm down) RESOURCE_EXHAUSTED, 12 (security) PERMISSION_DENIED.
+#: Parts of gRPC's message for a broken stream, by its status. gRPC converts codes
+#: of RST_STREAM to statuses that have another meaning if a server sends them:
+#: 11 (calm down) to RESOURCE_EXHAUSTED, 12 (security) to PERMISSION_DENIED.
 _BROKEN_STREAM: Final[Mapping[Code, tuple[str, ...]]] = {
     Code.INTERNAL: ("RST_STREAM", "Internal error from Core"),
     Code.UNKNOWN: ("RST_STREAM",),
@@ -162,7 +161,7 @@ def error_from_reason(
     retry_delay: float | None = None,
     path: str = "",
 ) -> FilesError:
-    """Make the exception of a row of the error table."""
+    """Return the exception of a row of the error table."""
     facts = ErrorFacts(
         reason.name,
         reason.row.code,
@@ -178,13 +177,13 @@ def error_from_reason(
 def error_from_status(
     code: int, message: str, trailing: Iterable[tuple[str, str | bytes]], *, path: str = ""
 ) -> FilesError:
-    """Make the exception of a call that failed.
+    """Return the exception of a failed call.
 
     Args:
         code: the gRPC status code.
-        message: its words.
-        trailing: the call's trailing metadata.
-        path: the file the call was about.
+        message: the message of the status.
+        trailing: the trailing metadata of the call.
+        path: the file of the call.
     """
     info = error_details_pb2.ErrorInfo()
     violations: tuple[FieldViolation, ...] = ()
@@ -214,11 +213,11 @@ def error_from_status(
     if any(words in message for words in _BROKEN_STREAM.get(known, ())):
         kind, retry, fix = CLASS_BY_CODE[Code.UNAVAILABLE]
     facts = ErrorFacts(info.reason or known.name, known, retry, fix, dict(info.metadata), violations, delay)
-    return kind(message or "the call failed without a word", facts, path=path)
+    return kind(message or "the call failed without a message", facts, path=path)
 
 
 def _details(code: int, trailing: Iterable[tuple[str, str | bytes]]) -> list[AnyMessage]:
-    """Return the status's details; none if they are missing, malformed or of another status."""
+    """Return the details of the status; none if they are missing, malformed or of another status."""
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
@@ -230,7 +229,7 @@ def _details(code: int, trailing: Iterable[tuple[str, str | bytes]]) -> list[Any
 
 
 def _known_detail(detail: AnyMessage) -> Message | None:
-    """Return a detail that is understood; None for others, and for one that is damaged: the status still counts."""
+    """Return a detail of a known type; None for another type, and for a damaged detail, which leaves the status valid."""
     kind = _DETAILS.get(detail.TypeName())
     try:
         return None if kind is None else kind.FromString(detail.value)
@@ -239,14 +238,14 @@ def _known_detail(detail: AnyMessage) -> Message | None:
 
 
 def delay_of(duration: Duration) -> float | None:
-    """Return a pause that a server asks for, in seconds; None if it is no pause."""
+    """Return the pause that a server asks for, in seconds; None if the value is invalid."""
     if not 0 <= duration.seconds <= _LONGEST_DURATION or not 0 <= duration.nanos < 1_000_000_000:
         return None
     return duration.seconds + duration.nanos / 1e9
 
 
 def say_which_sandbox(error: FilesError, sandbox: str) -> None:
-    """Name the sandbox in an error that is about it, unless its words do."""
+    """Add the sandbox to the message of an error about it, unless the message names it."""
     if isinstance(error, errors.SandboxNotFound | errors.SandboxNotReady) and sandbox not in error.message:
         error.reword(f"{error.message}: {sandbox}")
 
@@ -264,17 +263,17 @@ def name_method(error: FilesError, path: str) -> None:
 
 
 def idle_error(seconds: float, doing: str) -> FilesError:
-    """Make the error for a call in which nothing moves.
+    """Return the error for an idle call.
 
     Args:
-        seconds: how long nothing did.
-        doing: what should have been: "sent", "received" or "answered".
+        seconds: the idle timeout.
+        doing: the missing movement: "sent", "received" or "answered".
     """
     return error_from_reason(Reason.TRANSFER_IDLE, f"nothing was {doing} for {seconds:g} seconds")
 
 
 def timeout_error(seconds: float) -> FilesError:
-    """Make the error for a transfer that takes longer than its caller allows."""
+    """Return the error for a call that exceeds the caller's timeout."""
     return errors.DeadlineExceeded(
         f"the transfer took longer than its timeout of {seconds:g} seconds",
         ErrorFacts(LocalReason.TIMEOUT, fix="Allow more time, or resume it."),

@@ -1,10 +1,9 @@
 # ruff: noqa: N818 - the names are those of the error table and of the RPCs' statuses
-"""The exceptions, one class per kind of trouble.
+"""Exceptions of the SDK, one class per kind of failure.
 
-Which class an error gets is decided by the reason of the error table, in
-`_core/error_mapping.py`. Classes inherit the builtin that a caller would
-expect (`FileNotFoundError`, `PermissionError`, ...), so that code which knows
-only local files handles them too.
+`_error_mapping.py` chooses the class by the reason of the error table. A class
+inherits the builtin that a caller expects (`FileNotFoundError`,
+`PermissionError`, ...), so that code for local files handles it, too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from openshell_files_protocol.reasons import Code, Retry
 
 
 class LocalReason(StrEnum):
-    """Reasons of failures that no server told of."""
+    """Reasons of failures that this side found."""
 
     LOCAL_FILE = "LOCAL_FILE"
     LOCAL_FILE_CHANGED = "LOCAL_FILE_CHANGED"
@@ -38,17 +37,18 @@ class LocalReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorFacts:
-    """What is known of a failure besides its message.
+    """Facts about a failure besides its message.
 
     Attributes:
-        reason: name in the error table, a `LocalReason`, or the gRPC code's
-            name if the server gave no reason.
+        reason: name in the error table, a `LocalReason`, or the name of the
+            gRPC code if the server gave no reason.
         code: gRPC status; None if the failure is local.
-        retry: what may be done by a program without asking anybody.
-        fix: what a person can do.
+        retry: retry class of the error table.
+        fix: remedy for a person.
         metadata: facts for programs, e.g. ``expected_offset``.
-        field_violations: the fields of the request at fault.
-        retry_delay: seconds to wait before trying again, if the server said.
+        field_violations: wrong fields of the request.
+        retry_delay: pause before a retry that the server asked for, in seconds;
+            None if it did not.
     """
 
     reason: str
@@ -61,14 +61,14 @@ class ErrorFacts:
 
 
 class FilesError(Exception):
-    """Base of everything the SDK raises about a transfer.
+    """Base class of the SDK's errors.
 
     Attributes:
-        message: what happened, with the names and numbers of this case.
-        facts: everything else that is known.
-        path: the file it is about, if one is.
-        upload_id: the upload that can be resumed, if there is one.
-        staged: bytes that the sandbox keeps of it, if known.
+        message: the failure, with the names and numbers of this case.
+        facts: the other facts about it.
+        path: the file, if the error is about one.
+        upload_id: the upload that a later call can resume; empty if there is none.
+        staged: its staged bytes; None if unknown.
     """
 
     #: For classes that are an `OSError` as well.
@@ -91,14 +91,14 @@ class FilesError(Exception):
         return _restore, (type(self), self.message, self.facts, self.path, (self.upload_id, self.staged))
 
     def about(self, path: str) -> None:
-        """Note which file it is about, unless that is known."""
+        """Set the path, unless the error has one."""
         if not self.path and path:
             self.path = path
             if isinstance(self, OSError):
                 _fill_os_error(self, self.errno, self.message, path)
 
     def reword(self, message: str) -> None:
-        """Replace the message by one that says more."""
+        """Replace the message by a more precise one."""
         self.message = message
         self.args = (message,)
         if isinstance(self, OSError):
@@ -116,12 +116,12 @@ class FilesError(Exception):
 
     @property
     def retry(self) -> Retry:
-        """What may be done without asking anybody."""
+        """Retry class of the error table."""
         return self.facts.retry
 
     @property
     def fix(self) -> str:
-        """What a person can do."""
+        """Remedy for a person."""
         return self.facts.fix
 
     @property
@@ -131,12 +131,12 @@ class FilesError(Exception):
 
     @property
     def field_violations(self) -> Sequence[FieldViolation]:
-        """The fields of the request at fault."""
+        """Wrong fields of the request."""
         return self.facts.field_violations
 
     @property
     def retry_delay(self) -> float | None:
-        """Seconds to wait before trying again, if the server said."""
+        """Pause before a retry that the server asked for, in seconds; None if it did not."""
         return self.facts.retry_delay
 
 
@@ -145,10 +145,10 @@ class UnfinishedUpload:
     """An upload that an interrupted call left in the sandbox.
 
     Attributes:
-        upload_id: goes on with it, or aborts it.
-        staged: bytes that the sandbox said it keeps; None if it has not said.
-        outcome_known: False if the finish had left: the file may be published,
-            and `Sandbox.upload_status(upload_id)` tells.
+        upload_id: id to resume or abort it.
+        staged: bytes that the sandbox reported as staged; None if it did not.
+        outcome_known: False if the finish was sent: the file may be published,
+            and `upload_status(upload_id)` of the sandbox tells.
     """
 
     upload_id: str
@@ -157,13 +157,13 @@ class UnfinishedUpload:
 
 
 def unfinished_upload(error: BaseException) -> UnfinishedUpload | None:
-    """Return the upload that the interrupted call behind an error left, if it can be gone on with.
+    """Return the upload that an interrupted call left in the sandbox; None if a later call cannot resume any.
 
     For errors that are not this SDK's, such as `asyncio.CancelledError`, the
     `TimeoutError` of `asyncio.wait_for`, or `KeyboardInterrupt`; a `FilesError` has `upload_id`.
 
     Args:
-        error: what the call raised, or what was made of it; causes are looked at too.
+        error: the exception of the call; its causes are searched, too.
     """
     seen: set[int] = set()
     found: BaseException | None = error
@@ -179,19 +179,19 @@ def unfinished_upload(error: BaseException) -> UnfinishedUpload | None:
 
 
 def note_upload(error: BaseException, upload_id: str, staged: int | None, *, outcome_known: bool) -> None:
-    """Tell with an error that is not this SDK's which upload can be gone on with."""
+    """Attach the upload that a later call can resume to an error of another library."""
     left = UnfinishedUpload(upload_id, staged, outcome_known)
-    error.openshell_upload = left  # type: ignore[attr-defined]  # the one place where an exception carries more
-    kept = f", {staged} bytes are kept" if staged else ""
+    error.openshell_upload = left  # type: ignore[attr-defined]  # the only attribute that the SDK adds to foreign exceptions
+    held = f", {staged} bytes are staged" if staged else ""
     error.add_note(
-        f"upload {upload_id} can be gone on with{kept}"
+        f"upload {upload_id} can be resumed{held}"
         if outcome_known
-        else f"upload {upload_id} was sent completely; whether it was published is not known{kept}"
+        else f"upload {upload_id} was sent completely; whether it was published is unknown{held}"
     )
 
 
 def _fill_os_error(error: OSError, number: int | None, message: str, path: str) -> None:
-    """Give an error that is an `OSError` as well what handlers of those look at."""
+    """Set the attributes of an `OSError`."""
     error.errno, error.strerror, error.filename = number, message, path or None
 
 
@@ -207,7 +207,7 @@ def _restore(
 
 
 class InvalidRequest(FilesError, ValueError):
-    """A field, or the order of messages, is wrong."""
+    """A field, or the order of the messages, is wrong."""
 
 
 class InvalidPath(InvalidRequest):
@@ -227,10 +227,10 @@ class FileTooLarge(FilesError):
 
 
 class Unsupported(FilesError, NotImplementedError):
-    """Server, supervisor or protocol cannot do this."""
+    """Gateway, supervisor or agent does not support the request."""
 
 
-# Who is asking, and what they may do
+# The caller and its rights
 
 
 class Unauthenticated(FilesError):
@@ -238,7 +238,7 @@ class Unauthenticated(FilesError):
 
 
 class CredentialsError(Unauthenticated):
-    """No token could be had; the gateway was not asked."""
+    """There is no token; the gateway was not called."""
 
 
 class PermissionDenied(FilesError, PermissionError):
@@ -267,11 +267,11 @@ class ReadOnlyFileSystem(FilesError, OSError):
 
 
 class SandboxNotFound(FilesError, LookupError):
-    """There is no such sandbox, or not for this caller (AUT-5)."""
+    """The sandbox does not exist, or not for this caller (AUT-5)."""
 
 
 class SandboxNotReady(FilesError):
-    """The sandbox is there but does not run."""
+    """The sandbox exists but does not run."""
 
 
 # The file
@@ -294,7 +294,7 @@ class IsADirectory(FilesError, IsADirectoryError):
 
 
 class NotADirectory(FilesError, NotADirectoryError):
-    """Something on the way to the file is not a directory (PTH-6)."""
+    """A component on the way to the file is not a directory (PTH-6)."""
 
     error_number = errno.ENOTDIR
 
@@ -312,13 +312,13 @@ class LeafIsLink(FilesError, OSError):
 
 
 class FileExists(FilesError, FileExistsError):
-    """Something is there already, and the condition says nothing may be (CND-1)."""
+    """The path exists, and the condition requires that it does not (CND-1)."""
 
     error_number = errno.EEXIST
 
 
 class ConditionFailed(FilesError):
-    """The file there is not the one that the condition names (CND-2)."""
+    """The existing file does not meet the condition (CND-2)."""
 
 
 class FileChanged(FilesError):
@@ -326,7 +326,7 @@ class FileChanged(FilesError):
 
 
 class ResourceExhausted(FilesError):
-    """Something that is limited is used up."""
+    """A limit is reached."""
 
 
 class DiskFull(ResourceExhausted, OSError):
@@ -351,19 +351,19 @@ class StorageError(FilesError, OSError):
 
 
 class IntegrityError(FilesError):
-    """What arrived is not what was sent."""
+    """The received content is not the sent content."""
 
 
 class IncompleteDownload(IntegrityError):
-    """The stream ended before the trailer; what came is not the whole (DWN-2)."""
+    """The stream ended before the trailer, so the content is incomplete (DWN-2)."""
 
 
 class UploadUnknown(FilesError, LookupError):
-    """The sandbox does not know the upload (any more), or it is not this caller's (RSM-2)."""
+    """The sandbox does not know the upload, or it is another caller's (RSM-2)."""
 
 
 class UploadAborted(FilesError):
-    """The upload was given up."""
+    """The upload was aborted."""
 
 
 class UploadSuperseded(FilesError):
@@ -371,13 +371,13 @@ class UploadSuperseded(FilesError):
 
 
 class Unavailable(FilesError, ConnectionError):
-    """Gateway, supervisor or connection is not there; trying again later may help."""
+    """Gateway, supervisor or connection is away; a later retry may succeed."""
 
     error_number = errno.ECONNABORTED
 
 
 class UploadInterrupted(Unavailable):
-    """The connection broke and all attempts are used up; `upload_id` goes on with it."""
+    """The connection broke and the retries are used up; `upload_id` resumes the upload."""
 
 
 class DeadlineExceeded(FilesError, TimeoutError):
@@ -387,21 +387,21 @@ class DeadlineExceeded(FilesError, TimeoutError):
 
 
 class OutcomeUnknown(DeadlineExceeded):
-    """The finish was sent, but nobody could say in time whether it was carried out (RSM-7).
+    """The finish was sent, and it is unknown whether it was carried out (RSM-7).
 
-    `Sandbox.upload_status(error.upload_id)` tells later.
+    `upload_status(error.upload_id)` of the sandbox tells later.
     """
 
 
 class InternalError(FilesError):
-    """The gateway, the supervisor or the agent failed, or is set up wrongly; their logs say more."""
+    """The gateway, the supervisor or the agent failed, or is misconfigured; see their logs."""
 
 
 # This side
 
 
 class LocalFileError(FilesError, OSError):
-    """The file on this side cannot be read or written."""
+    """The local file cannot be read or written."""
 
     error_number = errno.EIO
 
@@ -413,14 +413,14 @@ class LocalIsADirectory(LocalFileError, IsADirectoryError):
 
 
 class LocalFileChanged(LocalFileError):
-    """The local file changed while it was sent; nothing was published."""
+    """The local file changed during the upload; nothing was published."""
 
 
 class SourceNotReplayable(LocalFileError):
-    """The connection broke, and the source cannot give its bytes a second time."""
+    """The connection broke, and the source cannot be read again."""
 
 
-#: What to do on this side, by what the operating system said.
+#: Remedies by the error number of the operating system.
 _LOCAL_FIXES: Final[Mapping[int, str]] = {
     errno.ENOENT: "Check the local path.",
     errno.ENOSPC: "Free space on this side.",
@@ -429,15 +429,15 @@ _LOCAL_FIXES: Final[Mapping[int, str]] = {
 
 
 def in_place_error(error: OSError, path: str) -> LocalFileError:
-    """Make the error for a file that has its name, though it is not known to be on the disk.
+    """Return the error for a file that was renamed, but whose directory could not be flushed.
 
     Args:
-        error: what the operating system said of the directory.
+        error: error of the flush.
         path: the local path.
     """
     made = LocalFileError(
         f"{path} is in place and whole, but may not survive a power loss: {error.strerror or error}",
-        ErrorFacts(LocalReason.LOCAL_FILE, fix="Look at the local disk, then download it again."),
+        ErrorFacts(LocalReason.LOCAL_FILE, fix="Check the local disk, then download it again."),
         path=path,
     )
     _fill_os_error(made, error.errno, made.message, path)
@@ -445,10 +445,10 @@ def in_place_error(error: OSError, path: str) -> LocalFileError:
 
 
 def local_file_error(error: OSError, path: str, doing: str) -> LocalFileError:
-    """Make the error for a failed operation on a local file.
+    """Return the error for a failed operation on a local file.
 
     Args:
-        error: what the operating system said.
+        error: error of the operating system.
         path: the local path.
         doing: the operation, as in "cannot read".
     """

@@ -1,4 +1,4 @@
-"""What calls answer: plain values, never protobuf messages."""
+"""Results of calls, as plain values instead of protobuf messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openshell_files.options import Durability
 
 
 class FileType(StrEnum):
-    """What is at a path."""
+    """Type of a file."""
 
     UNKNOWN = "unknown"
     REGULAR = "regular"
@@ -21,10 +21,10 @@ class FileType(StrEnum):
 
 
 class UploadState(StrEnum):
-    """Where an upload stands (RSM-7).
+    """State of an upload (RSM-7).
 
-    UNKNOWN is a state that this SDK does not know. Of an upload that the
-    sandbox does not know there is no state: `UploadUnknown` is raised.
+    UNKNOWN is a state that this SDK does not know. If the sandbox does not
+    know the upload, the call raises `UploadUnknown` instead.
     """
 
     RECEIVING = "receiving"
@@ -36,7 +36,7 @@ class UploadState(StrEnum):
 
 
 def time_of(nanoseconds: int | None) -> datetime | None:
-    """Return the moment in UTC, with the microseconds that datetime can hold."""
+    """Return the time in UTC, rounded down to the microseconds of `datetime`."""
     if nanoseconds is None:
         return None
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
@@ -48,18 +48,17 @@ class FileInfo:
     """A file in the sandbox.
 
     Attributes:
-        path: absolute path inside the sandbox, as resolved.
-        type: what it is.
+        path: absolute path in the sandbox, with links resolved.
+        type: its type.
         size: in bytes.
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
-        version: opaque; changes when content or metadata change.
-        digest: `blake3:` or `sha256:` and hexadecimal digits; None if none was
-            computed.
-        allocated: bytes that occupy storage.
-        link_target: where a symbolic link leads, as it stands in the link;
-            None for anything else. Bytes that are not UTF-8 are surrogates,
-            as `os.fsdecode` makes them.
+        version: opaque text that changes with content or metadata.
+        digest: `blake3:` or `sha256:` and hexadecimal digits; None if it was
+            not computed.
+        allocated: bytes of storage.
+        link_target: content of a symbolic link; None for another type. Bytes
+            that are not UTF-8 are surrogates, as from `os.fsdecode`.
     """
 
     path: str
@@ -74,7 +73,7 @@ class FileInfo:
 
     @property
     def modified_time(self) -> datetime | None:
-        """When the content changed, in UTC."""
+        """Modification time, in UTC."""
         return time_of(self.modified_ns)
 
 
@@ -83,18 +82,18 @@ class UploadInfo:
     """An upload as the sandbox knows it.
 
     Attributes:
-        upload_id: its name.
-        request_id: the caller's name for it.
-        state: where it stands.
+        upload_id: its id.
+        request_id: the client's id of it.
+        state: its state.
         path: the destination.
-        size: declared size in bytes; None if not known yet.
-        staged: bytes kept, from the start without a gap.
+        size: declared size in bytes; None if unknown.
+        staged: staged bytes, from the start without a gap.
         durable: bytes flushed to the device.
         created_ns: nanoseconds since the epoch.
         updated_ns: nanoseconds since the epoch.
         expires_ns: nanoseconds since the epoch.
-        file: what was published; None before.
-        failure_reason: why it was refused at the finish; empty otherwise.
+        file: the published file; None before.
+        failure_reason: reason of a refused finish; empty otherwise.
     """
 
     upload_id: str
@@ -112,7 +111,7 @@ class UploadInfo:
 
     @property
     def expires_time(self) -> datetime | None:
-        """When it is forgotten unless more bytes come, in UTC."""
+        """Time at which the upload expires unless more bytes arrive, in UTC."""
         return time_of(self.expires_ns)
 
 
@@ -121,17 +120,17 @@ class UploadResult:
     """A file that was published.
 
     Attributes:
-        path: absolute path inside the sandbox.
+        path: absolute path in the sandbox.
         size: in bytes.
         digest: `blake3:` or `sha256:` and hexadecimal digits, computed in the
-            sandbox and compared here.
+            sandbox and compared by this SDK.
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
         version: of the published file, for a later condition.
-        durability: what was reached, not what was asked for.
+        durability: the reached durability, not the requested one.
         bytes_sent: content sent by this call, over all its attempts.
-        resumed_from: bytes that were kept from earlier attempts.
-        attempts: streams this call opened; 0 if nothing had to be sent.
+        resumed_from: staged bytes of earlier attempts.
+        attempts: streams opened by this call; 0 if nothing had to be sent.
         seconds: duration of the call.
         already_identical: the file was there already.
         replayed: the answer belongs to a finish that had been carried out before.
@@ -169,24 +168,24 @@ class DownloadResult:
     """Content that was received and verified.
 
     Attributes:
-        path: absolute path inside the sandbox.
-        size: bytes that were asked for and are here.
-        digest: of those bytes, computed here: `blake3:` or `sha256:` and
+        path: absolute path in the sandbox.
+        size: received bytes of the requested range.
+        digest: of those bytes, computed by this SDK: `blake3:` or `sha256:` and
             hexadecimal digits.
         mode: permission bits of the file in the sandbox.
         modified_ns: nanoseconds since the epoch.
         version: the file's version when it was opened.
         file_size: size of the whole file when it was opened.
-        start_offset: where in the file the content begins.
+        start_offset: offset in the file at which the content begins.
         bytes_received: content received, over all attempts.
-        resumed_from: where the last attempt went on, counted from `start_offset`.
-        attempts: streams this call opened.
+        resumed_from: position at which the last attempt resumed, from `start_offset`.
+        attempts: streams opened by this call.
         seconds: duration of the call.
         whole_file: the content is the whole file.
-        changed: the file changed while it was read; only with `allow_changes`.
-        digest_verified: one digest computed in the sandbox covers all bytes.
-            False only after a resumed download of a part, or of a file that
-            changed since; each chunk's CRC-32C was right all the same.
+        changed: the file changed during the read; only with `allow_changes`.
+        digest_verified: one digest of the sandbox covers all bytes. False only
+            after a resumed download of a part, or of a file that changed since;
+            the CRC-32C of each chunk was verified even then.
     """
 
     path: str
@@ -213,17 +212,17 @@ class DownloadResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transfer is. Every number is known, none is guessed.
+    """Progress of a transfer. No number is an estimate.
 
     Attributes:
         transferred: bytes of the file handed to the connection (upload), or
-            received and checked (download); includes what earlier attempts
-            left. It falls back when a connection broke.
-        total: bytes to transfer; None if not known.
-        staged: bytes that the sandbox said it keeps; None if it has not said.
-        durable: bytes that the sandbox said are flushed; None if it has not said.
-        attempt: which stream, from 1; 0 before the first.
-        upload_id: the upload's name, once it has one that can be resumed.
+            received and checked (download), with those of earlier attempts.
+            It falls back when a connection broke.
+        total: bytes to transfer; None if unknown.
+        staged: bytes that the sandbox reported as staged; None if it did not.
+        durable: bytes that the sandbox reported as flushed; None if it did not.
+        attempt: number of the stream, from 1; 0 before the first.
+        upload_id: id of the upload, once it can be resumed; empty before.
     """
 
     transferred: int
@@ -234,7 +233,7 @@ class Progress:
     upload_id: str = ""
 
 
-#: Called in the caller's thread or event loop; it must return quickly. An
-#: exception that it raises ends the transfer, and frees what an upload has staged
-#: unless the caller named the upload by `upload_id`.
+#: Called in the caller's thread or event loop; it must return quickly. Its
+#: exception ends the transfer, and frees the staged bytes of an upload unless
+#: the caller passed `upload_id`.
 ProgressCallback = Callable[[Progress], None]

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC109 - the limit of an HTTP client, which knows it by itself
-"""The bearer token of each call."""
+"""Source of the bearer token of each call."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from openshell_files.errors import CredentialsError
 
 
 class TokenSource:
-    """Gives the metadata that says who is calling.
+    """Returns the authorization metadata of each call.
 
     Args:
-        auth: where tokens come from; None calls without one.
+        auth: source of tokens; None calls without a token.
     """
 
     def __init__(self, auth: Auth | None) -> None:
@@ -28,7 +28,7 @@ class TokenSource:
 
     @property
     def refreshable(self) -> bool:
-        """Whether a refused token can be replaced."""
+        """True if a refused token can be replaced."""
         return self._exchange is not None or (
             isinstance(self._auth, OidcAuth) and not isinstance(self._auth.token, str)
         )
@@ -37,7 +37,7 @@ class TokenSource:
         """Return the metadata of one call.
 
         Raises:
-            CredentialsError: no token could be had.
+            CredentialsError: there is no token.
         """
         if self._auth is None:
             return ()
@@ -49,32 +49,32 @@ class TokenSource:
         else:
             raise TypeError("auth must be OidcAuth or ClientCredentials")
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            # gRPC would abort the call without saying why; the token itself is not repeated.
+            # gRPC would abort the call without a reason. The message does not repeat the token.
             raise credentials_error(
-                "the token is empty or has characters that no token has", "Look at where it comes from."
+                "the token is empty or has characters that no token has", "Check the source of the token."
             )
         return (("authorization", f"Bearer {token}"),)
 
     def refuse(self) -> None:
-        """Note that the gateway refused the token: the next call gets a new one."""
+        """Note that the gateway refused the token: the next call requests a new one."""
         if self._exchange is not None:
             self._exchange.forget()
 
 
 async def _provided(provider: TokenProvider) -> str:
-    """Ask the caller's function; whatever it raises means that there is no token."""
+    """Call the caller's function; any exception means that there is no token."""
     try:
         return await _io.call_token(provider)
     except CredentialsError:
         raise
     except Exception as error:
         raise credentials_error(
-            f"the token provider failed: {type(error).__name__}: {error}", "Look at where it gets tokens."
+            f"the token provider failed: {type(error).__name__}: {error}", "Check the source of its tokens."
         ) from error
 
 
 class _TokenExchange:
-    """The client credentials grant with a cache; however many wait, one request is made."""
+    """Client credentials grant with a cache; concurrent calls share one request."""
 
     def __init__(self, credentials: ClientCredentials) -> None:
         self._credentials = credentials
@@ -90,7 +90,7 @@ class _TokenExchange:
         async with self._lock:
             if not self._token or _io.monotonic() >= self._use_until:
                 self._token, lifetime = await self._request()
-                # A token that lives shorter than the margin is used once.
+                # A token with a lifetime below the margin is used once.
                 self._use_until = _io.monotonic() + lifetime - token_exchange.EXPIRY_MARGIN_SECONDS
             return self._token
 
@@ -120,7 +120,7 @@ async def _fetch(
     form: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Send a request and return status and body, within the limits of size and time."""
+    """Send a request and return status and body, within limits of size and time."""
     ends = _io.monotonic() + timeout
     try:
         async with _io.HttpClient(
@@ -140,8 +140,8 @@ async def _fetch(
                     return await _answer(client, request, ends)
             return await _answer(client, last, ends)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
-        # Besides the network: certificates that SSL_CERT_FILE names and are
-        # not there, a proxy of the environment that cannot be used.
+        # Besides the network: SSL_CERT_FILE names a missing file, or the environment
+        # an unusable proxy.
         raise credentials_error(
             f"the issuer at {url.partition('://')[2].partition('/')[0]} cannot be reached: "
             f"{token_exchange.unreachable_words(error)}",
@@ -156,9 +156,9 @@ async def _answer(client: _io.HttpClient, request: httpx.Request, ends: float) -
         async for piece in response.aiter_raw():
             body += piece
             if len(body) > token_exchange.MAX_ANSWER_BYTES:
-                raise credentials_error("the issuer's answer is too large", "Look at the issuer.")
+                raise credentials_error("the issuer's answer is too large", "Check the issuer.")
             if _io.monotonic() > ends:
-                raise credentials_error("the issuer's answer takes too long", "Look at the issuer.")
+                raise credentials_error("the issuer's answer takes too long", "Check the issuer.")
         return response.status_code, body
     finally:
         await response.aclose()

@@ -1,4 +1,4 @@
-"""The end of a transfer that its caller set, looked at by every step that takes time."""
+"""Deadline of a call, checked by every step that takes time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from openshell_files._error_mapping import timeout_error
 
 
 class Deadline:
-    """The end of a transfer that its caller set.
+    """End of the time that the caller allows.
 
     Args:
-        timeout: seconds from now; None for no end.
+        timeout: seconds from now; None for no limit.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -18,10 +18,10 @@ class Deadline:
         self._end = None if timeout is None else _io.monotonic() + timeout
 
     def left(self) -> float | None:
-        """Return the seconds that are left; None for no end.
+        """Return the seconds left; None for no limit.
 
         Raises:
-            DeadlineExceeded: none are.
+            DeadlineExceeded: no time is left.
         """
         if self._end is None or self._timeout is None:
             return None
@@ -35,10 +35,10 @@ class Deadline:
         return self._end is not None and _io.monotonic() >= self._end
 
     def cap(self, seconds: float) -> float:
-        """Return `seconds`, or less if less is left.
+        """Return `seconds`, or the time left if that is less.
 
         Raises:
-            DeadlineExceeded: nothing is.
+            DeadlineExceeded: no time is left.
         """
         left = self.left()
         return seconds if left is None else min(seconds, left)

@@ -1,4 +1,4 @@
-"""Holds transfers back that the gateway would refuse: it says how many one caller may run (RLY-9)."""
+"""Limits the concurrent transfers of one client in one sandbox to the number that the gateway allows (RLY-9)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final
 from openshell_files._async import _io
 from openshell_files._async.deadline import Deadline
 
-#: How many transfers run at a time until the gateway has said how many may.
+#: Limit until the gateway has told its own.
 DEFAULT_LIMIT: Final = 16
 
-#: How long a transfer that its caller paces is held back while nothing moves, in seconds.
+#: Seconds without movement after which a paced transfer enters although the gate is full.
 _PATIENCE_SECONDS: Final = 5.0
 
 
@@ -24,12 +24,12 @@ class _Waiter:
 
 
 class Gate:
-    """Lets as many transfers of one client run in one sandbox as may; the rest wait in their order.
+    """Semaphore of transfers, with a queue in order of arrival.
 
-    A transfer whose other end is the caller's own code (a generator, a function
-    that takes bytes, an iteration) may wait for another transfer of the same
-    client. So such ones never keep the last place, and are let through when
-    nothing moves: no two transfers can wait for each other here.
+    A paced transfer has the caller's code at its other end (a generator, a
+    function that takes bytes, an iteration), which may wait for another
+    transfer of the same client. To prevent a deadlock, paced transfers never
+    take the last place, and enter if nothing moves.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class Gate:
 
     @property
     def running(self) -> int:
-        """How many have been let through and have not left."""
+        """Number of transfers that have entered and not left."""
         return self._running + self._paced
 
     def heard(self, limit: int) -> None:
-        """Take what the gateway says; 0 says nothing."""
+        """Take the gateway's limit; 0 means unknown."""
         if limit > 0:
             with self._lock:
                 self._limit = limit
@@ -55,15 +55,15 @@ class Gate:
         """Wait for a place.
 
         Args:
-            deadline: when to give up.
-            paced: the caller's own code decides how fast the transfer moves.
+            deadline: end of the caller's time.
+            paced: the caller's code determines the speed of the transfer.
 
         Returns:
-            Whether there is a place to `leave`: a call made inside a progress
-            callback takes none, since the transfer that it waits for has one.
+            True if the caller has to `leave`. A call inside a progress callback
+            takes no place, because its transfer has one already.
 
         Raises:
-            DeadlineExceeded: none came free in time.
+            DeadlineExceeded: no place became free in time.
         """
         if _io.REPORTING.get():
             return False
@@ -90,7 +90,7 @@ class Gate:
         return True
 
     def leave(self, *, paced: bool) -> None:
-        """Give a place back."""
+        """Release a place."""
         with self._lock:
             self._left(paced=paced)
 
@@ -102,7 +102,7 @@ class Gate:
         self._admit()
 
     def _admit(self) -> None:
-        """Let in who may, in their order."""
+        """Admit waiting transfers, in their order, as far as there are places."""
         while waiter := next((w for w in self._waiting if self._may(w)), None):
             self._waiting.remove(waiter)
             self._let_in(waiter)

@@ -1,1 +1,1 @@
-"""What a client has to decide, without gRPC, asyncio, files or a clock."""
+"""Rules of the client, without gRPC, asyncio, files or a clock."""

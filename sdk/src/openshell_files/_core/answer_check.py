@@ -1,11 +1,11 @@
-"""The one place where answers are parsed, and what every answer has to be before anything looks at it.
+"""Parses and checks every answer, before other modules read it.
 
-A gateway, or a sandbox behind it, may be broken or hostile. What can be told
-from a message alone is told here, for every message and field of the protocol,
-so that no conversion further in meets a time without a calendar, a size that
-no file has, or nothing where something has to be: an empty field would be
-taken for a file of no bytes, or for an upload that nobody knows. What needs more than the message is checked where that is known:
-a download's offsets and digests in `download_check`, an upload's in `upload_plan`.
+A gateway, or a sandbox behind it, may be broken or hostile. This module checks
+everything that a message alone shows, for every message and field of the
+protocol. The conversions after it then meet no time outside the calendar, no
+size that no file has, and no missing field, which would read as an empty file
+or an unknown upload. Checks that need more than the message are in
+`download_check` and `upload_plan`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FIRST_SECOND: Final = -62_135_596_800
 LAST_SECOND: Final = 253_402_300_799
 _NANOS: Final = 1_000_000_000
 
-#: Largest size or position that a file can have; also the largest that a kernel takes.
+#: Largest size or position of a file; the kernel has the same limit.
 LARGEST_SIZE: Final = (1 << 63) - 1
 
-#: What each kind of message always says. Of the fields that are not here, empty means something.
+#: Fields that a message always has. In other fields an empty value has a meaning.
 _MANDATORY: Final[Mapping[type[Message], tuple[str, ...]]] = {
     files_pb2.GetTransferCapabilitiesResponse: ("max_chunk_bytes",),
     files_pb2.StatFileResponse: ("file",),
@@ -53,17 +53,17 @@ def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
     """Parse and check an answer.
 
     Args:
-        kind: the message that it has to be.
-        data: as it came.
-        method: path of the method that answered, for the error.
+        kind: type of the message.
+        data: the received bytes.
+        method: path of the method, for the error.
 
     Raises:
-        InternalError: it is not of the protocol.
+        InternalError: the answer breaks the protocol.
     """
     try:
         answer = kind.FromString(data)
     except DecodeError:
-        answer, fault = kind(), "it is no such message"
+        answer, fault = kind(), "it cannot be parsed"
     else:
         fault = fault_of(answer)
     if fault:
@@ -75,12 +75,12 @@ def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
 
 
 def fault_of(message: Message) -> str:
-    """Return what of a message breaks the protocol; empty if nothing does."""
+    """Return the fault of a message; empty if it keeps to the protocol."""
     if fault := _gap(message) or _own_fault(message):
         return fault
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            # No message of an answer has a map.
+            # No answer has a map field.
             for inner in value if field.is_repeated else (value,):
                 if fault := fault_of(inner):
                     return f"{field.name}: {fault}"
@@ -90,19 +90,19 @@ def fault_of(message: Message) -> str:
 
 
 def _gap(message: Message) -> str:
-    """Return which field is not there although such a message always has it."""
+    """Return the first mandatory field that is missing; empty if none is."""
     if fault := _missing(message, _MANDATORY.get(type(message), ())):
         return fault
     match message:
         case files_pb2.StatFileResponse():
-            # What is read in parts is held together by it.
+            # A file object needs it to read all parts from one version.
             if message.file.type == files_pb2.FILE_TYPE_REGULAR and not message.file.version:
                 return "file: version is missing"
         case files_pb2.UploadStatus():
             if message.state == files_pb2.UPLOAD_STATE_PUBLISHED:
                 return _missing(message, ("result",))
         case files_pb2.StartUploadResponse() if message.upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
-            # An upload that was sent without StartUpload has neither.
+            # Only an upload without StartUpload has neither.
             if fault := _missing(message.upload, ("upload_id", "epoch")):
                 return f"upload: {fault}"
         case files_pb2.ListUploadsResponse():
@@ -120,7 +120,7 @@ def _missing(message: Message, names: tuple[str, ...]) -> str:
 
 
 def _own_fault(message: Message) -> str:
-    """Return what the rules of one kind of message forbid."""
+    """Return the fault by the rules of one type of message."""
     match message:
         case Timestamp():
             if not FIRST_SECOND <= message.seconds <= LAST_SECOND or not 0 <= message.nanos < _NANOS:
@@ -132,7 +132,7 @@ def _own_fault(message: Message) -> str:
             if len(message.value) != DIGEST_BYTES:
                 return f"it has {len(message.value)} bytes instead of {DIGEST_BYTES}"
             if DigestAlgorithm.known(message.algorithm) is None:
-                return f"its algorithm is {message.algorithm}, which was not asked for"
+                return f"its algorithm is {message.algorithm}, which was not requested"
         case files_pb2.GetTransferCapabilitiesResponse():
             if message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
                 return (
@@ -141,7 +141,7 @@ def _own_fault(message: Message) -> str:
                 )
         case files_pb2.DownloadFileHeader():
             if message.is_archive:
-                return "an archive comes, which was not asked for"
+                return "the content is an archive, which was not requested"
         case _:
             pass
     return ""

@@ -1,4 +1,4 @@
-"""Turns the protocol's answers into the SDK's values."""
+"""Converts checked answers to values of the SDK."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DURABILITIES: Final[Mapping[int, Durability]] = {
     files_pb2.DURABILITY_FSYNC: Durability.FSYNC,
 }
 
-#: Permission and set-id bits; a server has no others to say.
+#: Permission and set-id bits.
 _MODE_BITS: Final = 0o7777
 
 
@@ -52,15 +52,15 @@ def file_info(message: files_pb2.FileInfo) -> FileInfo:
 
 
 def hashed_file_info(message: files_pb2.FileInfo) -> FileInfo:
-    """Convert the description of a file whose digest was asked for.
+    """Convert the description of a file whose digest was requested.
 
     Raises:
-        InternalError: it is a regular file, and no digest came.
+        InternalError: the file is regular, and the digest is missing.
     """
     info = file_info(message)
     if info.type is FileType.REGULAR and info.digest is None:
         raise error_from_reason(
-            Reason.AGENT_PROTOCOL_ERROR, "the file's digest was asked for and is missing", path=info.path
+            Reason.AGENT_PROTOCOL_ERROR, "the file's digest was requested and is missing", path=info.path
         )
     return info
 
@@ -93,17 +93,17 @@ def _in_words(message: files_pb2.Digest) -> str | None:
 
 
 def upload_state(message: files_pb2.UploadStatus) -> UploadState:
-    """Convert the state alone; whatever this SDK does not know is UNKNOWN."""
+    """Convert the state alone; a state that this SDK does not know is UNKNOWN."""
     return _STATES.get(message.state, UploadState.UNKNOWN)
 
 
 def durability(value: int) -> Durability | None:
-    """Convert a durability; None if the server did not say."""
+    """Convert a durability; None if it is unset."""
     return _DURABILITIES.get(value)
 
 
 def written(answer: files_pb2.WriteFileResponse) -> files_pb2.UploadFileResponse:
-    """Return what UploadFile would have answered (UPL-16)."""
+    """Convert the answer of WriteFile to that of UploadFile (UPL-16)."""
     return files_pb2.UploadFileResponse(
         bytes_written=answer.file.size_bytes,
         file=answer.file,
@@ -114,5 +114,5 @@ def written(answer: files_pb2.WriteFileResponse) -> files_pb2.UploadFileResponse
 
 
 def nanoseconds(time: Timestamp) -> int:
-    """Return nanoseconds since the epoch of a time that was checked."""
+    """Return nanoseconds since the epoch of a checked time."""
     return time.seconds * 1_000_000_000 + time.nanos

@@ -1,4 +1,4 @@
-"""What a connection's failures mean that somebody else owns: gRPC runs the owner's code in each call."""
+"""Errors of a borrowed channel, whose owner's interceptors run in each call."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from openshell_files._core.token_exchange import credentials_error
 
 CLOSED: Final = "the client is closed, or the one whose connection it uses"
 
-#: How gRPC's `ValueError` for a call on a closed channel begins.
+#: Beginning of gRPC's `ValueError` for a call on a closed channel.
 _ON_CLOSED_CHANNEL: Final = "Cannot invoke RPC"
 
 
 def owners_failure(error: Exception) -> Exception:
-    """Return what an exception of a borrowed channel means that is no status: gRPC runs its owner's code in calls."""
+    """Convert an exception without a gRPC status: it comes from the owner's interceptor, or from a closed channel."""
     if isinstance(error, ValueError) and str(error).startswith(_ON_CLOSED_CHANNEL):
         return RuntimeError(CLOSED)
     if lacks_resources(error):
         return type(error)(*error.args)
     return credentials_error(
         f"the channel's owner gave no token: {type(error).__name__}: {error}",
-        "Look at where it gets tokens.",
+        "Check the source of its tokens.",
     )

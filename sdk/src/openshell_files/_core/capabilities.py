@@ -1,4 +1,4 @@
-"""What a gateway and a sandbox let this client do (CAP-1), and what holds if they do not say."""
+"""Capabilities of a gateway and a sandbox (CAP-1), and the defaults without an answer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from openshell_files_protocol.reasons import Code, Reason
 
 from openshell_files.errors import FilesError
 
-#: A caller that waits says so so often in an idle timeout, and no more often than this (WAI-2).
+#: Messages `waiting` per idle timeout, and their least interval in seconds (WAI-2).
 _WAITING_PER_TIMEOUT: Final = 3
 _LEAST_WAITING_SECONDS: Final = 0.05
 
-#: A call that is refused so shows that what was answered before may have changed (CAP-6).
+#: Errors that show that the limits may have changed (CAP-6).
 _DOUBTS: Final = frozenset(
     reason.name for reason in (Reason.CHUNK_TOO_LARGE, Reason.TOO_MANY_LANES, Reason.TOO_MANY_TRANSFERS)
 )
@@ -24,15 +24,14 @@ _DOUBTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a client may do in one sandbox. The defaults are what every server takes.
+    """Limits of one sandbox. The defaults suit every server.
 
     Attributes:
         chunk_bytes: largest content of a chunk (UPL-6).
-        transfers: how many file operations may run at a time (RLY-9); 0 if
-            that is not known.
-        lanes: over how many streams an upload may travel (LAN-1).
-        waiting: seconds after which to say that the source gives nothing
-            (WAI-2); None if the server does not take that.
+        transfers: most concurrent file operations (RLY-9); 0 if unknown.
+        lanes: most streams of an upload (LAN-1).
+        waiting: seconds without content after which to send `waiting`
+            (WAI-2); None if the server does not take that message.
     """
 
     chunk_bytes: int = MIN_CHUNK_LIMIT_BYTES
@@ -41,12 +40,12 @@ class Capabilities:
     waiting: float | None = None
 
 
-#: What a server without GetTransferCapabilities is known to take.
+#: Limits for a server without GetTransferCapabilities (CAP-5).
 DEFAULTS: Final = Capabilities()
 
 
 def capabilities(answer: files_pb2.GetTransferCapabilitiesResponse) -> Capabilities:
-    """Convert an answer that was checked."""
+    """Convert a checked answer."""
     return Capabilities(
         chunk_bytes=min(MAX_CHUNK_BYTES, answer.max_chunk_bytes),
         transfers=answer.max_concurrent_transfers,
@@ -56,25 +55,25 @@ def capabilities(answer: files_pb2.GetTransferCapabilitiesResponse) -> Capabilit
 
 
 def if_refused(error: FilesError) -> Capabilities | None:
-    """Return what holds if GetTransferCapabilities fails; None if it has to be asked again."""
+    """Return the limits after GetTransferCapabilities failed; None if it has to be called again."""
     return DEFAULTS if error.code is Code.UNIMPLEMENTED else None
 
 
 def fault_in(error: FilesError) -> str:
-    """Return what of the answer to GetTransferCapabilities breaks the protocol; empty if it is no such error."""
+    """Return the fault of an answer that breaks the protocol; empty for another error."""
     return error.message if error.reason == Reason.AGENT_PROTOCOL_ERROR.name else ""
 
 
 def casts_doubt(error: FilesError) -> bool:
-    """Return whether an error shows that the capabilities may have changed."""
+    """Return whether an error shows that the limits may have changed."""
     return error.reason in _DOUBTS
 
 
 def _waiting_interval(answer: files_pb2.GetTransferCapabilitiesResponse) -> float | None:
-    """Return how often to say `waiting`, in seconds.
+    """Return the interval of `waiting` messages, in seconds.
 
-    The gateway ends what stands still for its idle timeout. A timeout that is
-    shorter than any real one would make a flood of such messages.
+    The gateway ends a transfer that is idle for its idle timeout. The least
+    interval prevents a flood of messages if that timeout is absurdly short.
     """
     idle = seconds_of(answer.idle_timeout)
     if seconds_of(answer.waiting.max_pause) <= 0 or idle <= 0:

@@ -1,4 +1,4 @@
-"""The digest of a transfer's content, with the way back that a resume needs."""
+"""Digest of an upload's content, with snapshots that a resume rewinds to."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher
 
-#: Enough to go back over everything that can be on its way: chunks in the
-#: connection's, the gateway's and the agent's buffers. A snapshot is at most
-#: 2 KiB.
+#: Enough to rewind over all chunks in the buffers of connection, gateway and
+#: agent. A snapshot has at most 2 KiB.
 _SNAPSHOTS: Final = 128
 
 
 class ContentDigest:
-    """Hashes content from its start and remembers the latest chunk boundaries.
+    """Hashes content from its start and keeps snapshots at the latest chunk boundaries.
 
-    A resume goes on at a boundary that was sent a moment ago. With a snapshot
-    of the hash there, neither the prefix's digest (RSM-4) nor the whole's
-    needs another read of the source.
+    A resume begins at a boundary that was sent a moment ago. With a snapshot
+    of the hash there, neither the digest of the prefix (RSM-4) nor that of the
+    whole needs another read of the source.
 
     Args:
         algorithm: of the digest.
@@ -32,7 +31,7 @@ class ContentDigest:
 
     @property
     def algorithm(self) -> DigestAlgorithm:
-        """How the digest is computed."""
+        """Algorithm of the digest."""
         return self._hasher.algorithm
 
     @property
@@ -41,13 +40,13 @@ class ContentDigest:
         return self._position
 
     def update(self, data: bytes | memoryview) -> None:
-        """Hash the bytes that follow."""
+        """Hash the next bytes."""
         self._hasher.update(data)
         self._position += len(data)
         self._remember()
 
     def update_zeros(self, count: int) -> None:
-        """Hash a hole that follows."""
+        """Hash a hole as the next bytes."""
         self._hasher.zeros(count)
         self._position += count
         self._remember()
@@ -57,10 +56,10 @@ class ContentDigest:
         return self._hasher.digest()
 
     def rewind(self, position: int) -> bool:
-        """Go back to a boundary.
+        """Rewind to a boundary.
 
         Returns:
-            False if it is not remembered; the digest then starts at 0.
+            False if there is no snapshot of it; the digest is then at 0.
         """
         if position == self._position:
             return True

@@ -1,4 +1,4 @@
-"""When to try again, and how long to wait before."""
+"""Decides whether and when an error is retried."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from openshell_files.options import RetryPolicy
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do after a failure that may be tried again.
+    """A retry.
 
     Attributes:
-        delay: seconds to wait first.
-        restart: from the start, as a new transfer.
-        refresh_token: get a new token first.
+        delay: seconds to wait before it.
+        restart: begin a new transfer from its first byte.
+        refresh_token: get a new token before it.
     """
 
     delay: float
@@ -28,25 +28,25 @@ class Decision:
 
 @dataclass(slots=True)
 class Acquaintance:
-    """What a client knows of its gateway, over all its transfers.
+    """Facts about the gateway, over all calls of a client.
 
     Attributes:
-        answered: the gateway did what it was asked for, at least once. Then
-            one that is away is an outage, and not a wrong endpoint.
+        answered: the gateway answered at least one call. If it is away later,
+            that is an outage and not a wrong endpoint.
     """
 
     answered: bool = False
 
 
 class RetryBudget:
-    """Counts the tries of one transfer.
+    """Counts the tries of one call.
 
     Args:
         policy: the limits.
-        gateway: what the client knows of it.
-        random: a number from 0 to 1, for the jitter.
-        may_refresh: whether a new token can be had. A refused token is
-            replaced once; it is not a try.
+        gateway: facts about the gateway.
+        random: returns a number from 0 to 1, for the jitter.
+        may_refresh: a new token can be requested. A refused token is replaced
+            once, which does not count as a try.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class RetryBudget:
         self._restarts = 0
 
     def progressed(self) -> None:
-        """Note that the transfer advanced: counting begins anew.
+        """Note that the transfer advanced, which resets the count.
 
-        Restarts stay counted: a file that changes again and again lets every
-        attempt advance, and none end.
+        Restarts remain counted: if a file changes again and again, every
+        attempt advances and none ends.
         """
         self._failures = 0
         self._refreshed = False
@@ -102,17 +102,17 @@ class RetryBudget:
         return Decision(max(asked, self.delay(self._failures - 1)), restart=restart)
 
     def _attempts(self, error: FilesError) -> int:
-        """Return how many tries may end like this."""
+        """Return the limit of tries that end with such an error."""
         attempts = self._policy.attempts
-        # A gateway that has no place now is as good as away: others need theirs for a while.
+        # A gateway that is full counts as away: other transfers need their places for a while.
         crowded = error.reason == Reason.TOO_MANY_TRANSFERS.name
         if attempts > 1 and self._gateway.answered and (crowded or isinstance(error, Unavailable)):
             return max(attempts, self._policy.outage_attempts)
         return attempts
 
     def delay(self, tries: int) -> float:
-        """Return a pause after `tries` earlier ones, in seconds: full jitter below a growing bound."""
+        """Return the pause after `tries` earlier pauses, in seconds: full jitter below a growing bound."""
         policy = self._policy
-        # The exponent is bounded so that a huge count does not overflow a float.
+        # The bound of the exponent prevents an overflow of the float.
         bound = min(policy.max_delay, policy.initial_delay * policy.multiplier ** min(tries, 64))
         return bound * self._random()

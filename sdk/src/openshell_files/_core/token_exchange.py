@@ -1,4 +1,4 @@
-"""The client credentials grant: what is asked, and what an answer must be."""
+"""Client credentials grant: builds its requests and checks their answers."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from openshell_files_protocol.endpoints import Endpoint, is_loopback, may_use_pr
 from openshell_files.auth import ClientCredentials
 from openshell_files.errors import CredentialsError, ErrorFacts, LocalReason
 
-#: An issuer's answer is a few kilobytes; more is refused before it is read.
+#: Limit of an issuer's answer, which has a few kilobytes.
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 
-#: A token is replaced so many seconds before it expires.
+#: A token is replaced this many seconds before it expires.
 EXPIRY_MARGIN_SECONDS: Final = 30.0
 
-
-#: How long a token is used if the issuer does not say how long it lives. One
-#: that the gateway refuses earlier is replaced then.
+#: Lifetime of a token without `expires_in`. If the gateway refuses it earlier,
+#: it is replaced earlier.
 UNSAID_LIFETIME_SECONDS: Final = 300.0
 
-#: A token is asked for again after a day even if it is said to live longer.
+#: A token is replaced after a day even if its lifetime is longer.
 MAX_LIFETIME_SECONDS: Final = 86_400.0
 
-#: What a URL may consist of (RFC 3986).
+#: Characters of a URL (RFC 3986).
 _URL: Final = re.compile(r"[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
 
-#: An error code of OAuth (RFC 6749 §5.2), of a sensible length.
+#: An error code of OAuth (RFC 6749 §5.2), of limited length.
 _ERROR_CODE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,63}")
 
 
 class SecretMethod(StrEnum):
-    """How a client secret is sent; the order is that of preference (RFC 6749 §2.3.1)."""
+    """Method of sending the client secret, in order of preference (RFC 6749 §2.3.1)."""
 
     BASIC = "client_secret_basic"
     POST = "client_secret_post"
@@ -47,11 +46,11 @@ class SecretMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
-    """Where and how tokens are asked for.
+    """Token endpoint of an issuer.
 
     Attributes:
         url: of the endpoint.
-        methods: how the secret may be sent, the better way first.
+        methods: accepted methods of sending the secret, best first.
     """
 
     url: str
@@ -59,7 +58,7 @@ class TokenEndpoint:
 
 
 def discovery_url(issuer: str) -> str:
-    """Return where the issuer describes itself (OpenID Connect Discovery 1.0 §4).
+    """Return the URL of the issuer's discovery document (OpenID Connect Discovery 1.0 §4).
 
     Raises:
         CredentialsError: the URL is neither https nor on loopback.
@@ -71,8 +70,8 @@ def checked_url(url: str) -> str:
     """Return the URL if a secret may be sent there.
 
     Raises:
-        CredentialsError: it is neither https nor on loopback, or HTTP clients
-            could read its address in two ways.
+        CredentialsError: it is neither https nor on loopback, or its address
+            is ambiguous for HTTP clients.
     """
     where = _where(url)
     if where is None:
@@ -83,16 +82,16 @@ def checked_url(url: str) -> str:
 
 
 def proxy_allowed(url: str) -> bool:
-    """Whether a request to a checked URL may go through a proxy of the environment."""
+    """Return whether a request to a checked URL may use a proxy of the environment."""
     where = _where(url)
     return where is not None and may_use_proxy(tls=where.tls is True, local=where.local)
 
 
 def dialled(url: str) -> tuple[tuple[str, str], ...]:
-    """Return the URLs that stand for a checked one, and the `Host` that each is asked as.
+    """Return the URLs to try for a checked one, each with its `Host` header.
 
-    They differ for `http://localhost` only, which no resolver is asked for:
-    both loopback addresses are tried.
+    They differ for `http://localhost` only, which is not resolved: the client
+    tries both loopback addresses.
     """
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
@@ -105,7 +104,7 @@ def dialled(url: str) -> tuple[tuple[str, str], ...]:
 
 
 def _where(url: str) -> Endpoint | None:
-    """Return the address in a URL; None if it is no URL that is read in one way only."""
+    """Return the address in a URL; None if the URL is malformed or ambiguous."""
     scheme, separator, rest = url.partition("://")
     if not _URL.fullmatch(url) or not separator or scheme.lower() not in {"http", "https"}:
         return None
@@ -116,11 +115,11 @@ def _where(url: str) -> Endpoint | None:
 
 
 def token_endpoint(status: int, body: bytes, issuer: str) -> TokenEndpoint:
-    """Return the token endpoint that a discovery document names.
+    """Return the token endpoint of a discovery document.
 
     Raises:
-        CredentialsError: the document is not this issuer's, or unreadable, or
-            the issuer does not take a client secret.
+        CredentialsError: the document is another issuer's or unreadable, or
+            the issuer takes no client secret.
     """
     document = _document(status, body, "the issuer's discovery document")
     if str(document.get("issuer", "")).rstrip("/") != issuer.rstrip("/"):
@@ -135,10 +134,10 @@ def token_endpoint(status: int, body: bytes, issuer: str) -> TokenEndpoint:
 
 
 def _methods(document: Mapping[str, object]) -> tuple[SecretMethod, ...]:
-    """Return how a client secret may be sent, the better way first."""
+    """Return the accepted methods of sending the secret, best first."""
     named = document.get("token_endpoint_auth_methods_supported")
     if not isinstance(named, list) or not named:
-        # Basic is what a server without a word takes (Discovery 1.0 §3); not all do.
+        # The default is Basic (Discovery 1.0 §3), but some servers do not take it.
         return tuple(SecretMethod)
     found = tuple(method for method in SecretMethod if method.value in cast("list[object]", named))
     if not found:
@@ -149,7 +148,7 @@ def _methods(document: Mapping[str, object]) -> tuple[SecretMethod, ...]:
     return found
 
 
-#: How libraries word why nothing is reached, and what a person understands.
+#: Parts of the messages of libraries, and the cause in plain words.
 _UNREACHABLE: Final = (
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
     ("WRONG_VERSION_NUMBER", "it speaks no TLS"),
@@ -164,14 +163,14 @@ _UNREACHABLE: Final = (
 def token_request(
     credentials: ClientCredentials, method: SecretMethod
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the form and the headers that ask for a token."""
+    """Return form and headers of a token request."""
     form = {"grant_type": "client_credentials"}
     headers = dict[str, str]()
     if method is SecretMethod.POST:
         form |= {"client_id": credentials.client_id, "client_secret": credentials.client_secret}
     else:
-        # Each half is form-encoded before they are joined, so a colon or a
-        # percent sign in one stays there (RFC 6749 §2.3.1).
+        # Each half is form-encoded before they are joined, which preserves a
+        # colon or a percent sign in it (RFC 6749 §2.3.1).
         pair = f"{quote_plus(credentials.client_id)}:{quote_plus(credentials.client_secret)}"
         headers["authorization"] = "Basic " + b64encode(pair.encode()).decode()
     if credentials.scope:
@@ -182,17 +181,17 @@ def token_request(
 
 
 def secret_not_taken(status: int, body: bytes) -> bool:
-    """Whether an answer says that the client was not recognised, so that another way may be (RFC 6749 §5.2)."""
+    """Return whether the issuer did not recognise the client, and another method may help (RFC 6749 §5.2)."""
     if status not in {400, 401}:
         return False
     return _fields(body).get("error") == "invalid_client" or status == 401
 
 
 def token_answer(status: int, body: bytes) -> tuple[str, float]:
-    """Return the token, and for how many seconds it is used.
+    """Return the token and its lifetime in seconds.
 
     Raises:
-        CredentialsError: there is none, with the issuer's error code if it gave one.
+        CredentialsError: the answer has no token; the message has the issuer's error code.
     """
     document = _document(status, body, "the issuer's answer to the token request")
     token, kind = document.get("access_token"), document.get("token_type", "Bearer")
@@ -207,7 +206,7 @@ def token_answer(status: int, body: bytes) -> tuple[str, float]:
 
 
 def _lifetime(said: object) -> float:
-    """Return for how long a token is used; an issuer need not say (RFC 6749 §5.1), and some say it as text."""
+    """Return the lifetime; `expires_in` is optional (RFC 6749 §5.1), and some issuers send it as text."""
     if said is None:
         return UNSAID_LIFETIME_SECONDS
     seconds = math.nan
@@ -226,10 +225,10 @@ def _lifetime(said: object) -> float:
 
 
 def unreachable_words(error: BaseException) -> str:
-    """Return in words why the issuer cannot be reached.
+    """Return the cause of a failed request in plain words.
 
     Args:
-        error: of the HTTP client; what lies under it is looked at.
+        error: of the HTTP client; its causes are searched, too.
     """
     found: BaseException | None = error
     chain = list[BaseException]()
@@ -246,7 +245,7 @@ def unreachable_words(error: BaseException) -> str:
 
 
 def credentials_error(message: str, fix: str) -> CredentialsError:
-    """Make the error for a token that could not be had."""
+    """Return the error of a call without a token."""
     return CredentialsError(message, ErrorFacts(LocalReason.CREDENTIALS, fix=fix))
 
 
@@ -258,7 +257,7 @@ def _document(status: int, body: bytes, what: str) -> Mapping[str, object]:
             "Give the issuer exactly as it names itself.",
         )
     if status != 200:
-        # The error code is meant for programs; the description might repeat a secret.
+        # The error code only: the description might repeat a secret.
         code = fields.get("error")
         said = f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
         raise credentials_error(f"{what} has status {status}{said}", "Check issuer, client id and secret.")
@@ -268,7 +267,7 @@ def _document(status: int, body: bytes, what: str) -> Mapping[str, object]:
 
 
 def _fields(body: bytes) -> Mapping[str, object]:
-    """Return the members of a JSON object; none if it is no such thing."""
+    """Return the members of a JSON object; none if the body is no JSON object."""
     try:
         document: object = json.loads(body)
     except (ValueError, RecursionError):
@@ -277,6 +276,6 @@ def _fields(body: bytes) -> Mapping[str, object]:
 
 
 def _shown(value: object) -> str:
-    """Return what an issuer wrote, for a message: short, and without control characters."""
+    """Return a value of the issuer for a message: short, and without control characters."""
     text = ascii(value)
     return text if len(text) <= 200 else text[:200] + "..."

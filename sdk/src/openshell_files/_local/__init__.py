@@ -1,1 +1,1 @@
-"""Files, keys and names on this side of the connection. Blocking; used by both flavours."""
+"""Local files, keys and variables. Blocking; both flavours use it."""

@@ -1,8 +1,8 @@
-"""The rule for sources and sinks that are not ordinary files.
+"""Reads and writes a caller's file objects, which may be no ordinary files.
 
-A caller's object may be a pipe that has nothing yet, a file whose size is not
-what `stat` says, a writer that takes a part, or none of the kinds that are
-documented. Everything that the SDK assumes of such an object is decided here.
+The object may be a pipe without content at the moment, a file with another
+size than `stat` reports, a writer that takes a part, or of no documented kind.
+All assumptions of the SDK about such objects are in this module.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from typing import Final, cast
 
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason
 
-#: How long one wait for a descriptor lasts at most, in seconds: so soon a
-#: deadline or a cancellation is noticed.
+#: Longest wait for a descriptor, in seconds; after it a deadline or a
+#: cancellation is noticed.
 WAIT_SECONDS: Final = 0.1
 
-#: How long to wait for an object that has nothing now, and no descriptor to wait for.
+#: Pause before another read from an object without content and without a descriptor, in seconds.
 _NAP_SECONDS: Final = 0.02
 
-#: Sizes that kernel interfaces give for files whose content they make when it is read.
+#: Sizes that kernel interfaces report for files whose content they generate at the read.
 _INVENTED_SIZE_STEP: Final = 4096
 _INVENTED_SIZE_LIMIT: Final = 64 * 1024
 
 
 def as_bytes(piece: object, argument: str = "source") -> bytes:
-    """Return a piece of a source as bytes that nobody else can change.
+    """Return a piece of a source as bytes, a copy unless it is bytes already.
 
-    Whoever gives pieces may use one buffer for all of them.
+    A source may reuse one buffer for all pieces.
 
     Raises:
         TypeError: it is no bytes-like object.
@@ -42,27 +42,27 @@ def as_bytes(piece: object, argument: str = "source") -> bytes:
     if isinstance(piece, bytes):
         return piece
     if isinstance(piece, str):
-        raise TypeError(f"{argument}: gives str; open it in binary mode, or encode what it gives")
+        raise TypeError(f"{argument}: gives str; open it in binary mode, or encode the text")
     try:
-        return memoryview(piece).tobytes()  # type: ignore[arg-type]  # whether it has a buffer is the question
+        return memoryview(piece).tobytes()  # type: ignore[arg-type]  # the call finds out whether it has a buffer
     except TypeError:
         raise TypeError(f"{argument}: gives {type(piece).__name__} where bytes are needed") from None
 
 
 def flat(data: object) -> memoryview | None:
-    """Return the bytes of a buffer, a copy only if they are not in one row; None if it is no buffer."""
+    """Return the bytes of a buffer, as a copy only if it is not contiguous; None if the object is no buffer."""
     try:
-        view = memoryview(data)  # type: ignore[arg-type]  # whether it has a buffer is the question
+        view = memoryview(data)  # type: ignore[arg-type]  # the call finds out whether it has a buffer
     except TypeError:
         return None
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
 def seeks(source: object) -> bool:
-    """Return whether a file object can go back, and its end is where its size says.
+    """Return whether a file object can seek, and its size is that of its content.
 
-    Devices say that they can seek and have size 0; files of kernel interfaces
-    have sizes that are not those of their content.
+    Devices report that they can seek and have size 0; files of kernel
+    interfaces report other sizes than that of their content.
     """
     seekable = getattr(source, "seekable", None)
     if seekable is None or getattr(source, "tell", None) is None or inspect.iscoroutinefunction(seekable):
@@ -77,9 +77,9 @@ def seeks(source: object) -> bool:
 
 
 def size_may_be_invented(found: os.stat_result) -> bool:
-    """Return whether a regular file may have more or less content than its size says.
+    """Return whether a regular file may have more or less content than its size.
 
-    procfs says 0 or a huge size, sysfs a page, and neither has blocks.
+    procfs reports 0 or a huge size, sysfs a page, and neither has blocks.
     """
     if getattr(found, "st_blocks", 1):
         return False
@@ -91,7 +91,7 @@ def size_may_be_invented(found: os.stat_result) -> bool:
 def descriptor_of(file: object) -> int | None:
     """Return a file object's descriptor; None if it has none."""
     try:
-        descriptor: object = file.fileno()  # type: ignore[attr-defined]  # whether it has one is the question
+        descriptor: object = file.fileno()  # type: ignore[attr-defined]  # the call finds out whether it has one
     except (AttributeError, OSError, ValueError):
         return None
     return descriptor if isinstance(descriptor, int) else None
@@ -102,25 +102,25 @@ class Reading:
 
     Args:
         file: the file object.
-        size: how much to ask for at once.
+        size: of one read.
     """
 
     def __init__(self, file: object, size: int) -> None:
         self._file = file
         self._size = size
         self._descriptor = descriptor_of(file)
-        # Only what is known not to hold bytes back that the descriptor does not tell of: a
-        # decompressor or a TLS stream may have content while its descriptor is not readable.
+        # Only files without a buffer of their own: a decompressor or a TLS stream may have
+        # content although its descriptor is not readable.
         raw = getattr(file, "raw", None) if type(file) is io.BufferedReader else file
         self._plain = type(raw) is io.FileIO and self._descriptor is not None
         read1 = getattr(file, "read1", None)
         self._read = read1 if self._plain and read1 is not None else getattr(file, "read")  # noqa: B009 - of any object
 
     def take(self) -> object:
-        """Return what the file gives: bytes, none at the end, or None if it has nothing yet.
+        """Return the answer of one read: bytes, no bytes at the end, or None if there is no content yet.
 
-        Waits for a moment only where a descriptor says that there is nothing. An
-        answer that is no bytes may be awaitable.
+        It waits for a moment only if a descriptor is not readable. The answer
+        of an asynchronous file is an awaitable.
         """
         if self._plain and not self._ready():
             return None
@@ -137,7 +137,7 @@ class Reading:
 
 
 def wait_for(descriptor: int | None, event: int) -> bool:
-    """Wait a moment until a descriptor is ready, or cannot tell; return whether it is."""
+    """Wait a moment until a descriptor is ready; return whether it is, or cannot be polled."""
     if descriptor is None:
         return True
     poll = select.poll()
@@ -145,12 +145,12 @@ def wait_for(descriptor: int | None, event: int) -> bool:
         poll.register(descriptor, event)
         return bool(poll.poll(WAIT_SECONDS * 1000))
     except (OSError, ValueError):
-        # Whoever reads or writes finds out.
+        # The read or write raises the error.
         return True
 
 
 def _makes_wait(file: object, descriptor: int | None) -> bool:
-    """Return whether a file object writes into a pipe, a socket or a terminal, and nothing is between."""
+    """Return whether a file object writes directly into a pipe, a socket or a terminal."""
     raw = getattr(file, "raw", None) if type(file) is io.BufferedWriter else file
     if type(raw) is not io.FileIO or descriptor is None:
         return False
@@ -159,11 +159,16 @@ def _makes_wait(file: object, descriptor: int | None) -> bool:
 
 
 class Writing:
-    """Writes bytes into a binary file object, all of them.
+    """Writes all of the bytes into a binary file object.
 
     Args:
         file: the file object.
-        name: of it, for messages; empty takes what it says itself.
+        name: of the file, for messages; empty takes its attribute `name`.
+
+    Attributes:
+        drain: coroutine function that waits until an asynchronous stream has
+            room; None for other files.
+        asynchronous: True if the file belongs to an event loop.
     """
 
     def __init__(self, file: object, name: str = "") -> None:
@@ -173,35 +178,33 @@ class Writing:
         self._descriptor = descriptor_of(file)
         self._waits = _makes_wait(file, self._descriptor)
         self._left = b""
-        #: What waits until an asynchronous stream has room, if it has that.
         self.drain: object = getattr(file, "drain", None)
         if not inspect.iscoroutinefunction(self.drain):
             self.drain = None
-        #: Whether the file belongs to an event loop.
         self.asynchronous = self.drain is not None or inspect.iscoroutinefunction(
             getattr(file, "write", None)
         )
 
     def begin(self, data: bytes) -> None:
-        """Take the bytes that are written by `put`."""
+        """Set the bytes that `put` writes."""
         self._left = data
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Name for messages."""
         return self._name
 
     @property
     def done(self) -> bool:
-        """Whether all is written."""
+        """True if all bytes are written."""
         return not self._left
 
     def put(self, *, patiently: bool = False) -> object:
-        """Write some; return what `write` answered if that is to be awaited first.
+        """Write some bytes; return the answer of `write` if it has to be awaited.
 
         Args:
-            patiently: wait for a moment at most where that can be known: of a pipe or a
-                socket, only as much is written as it takes without waiting.
+            patiently: block for a moment at most: a pipe or a socket gets only as
+                much as it takes without blocking.
         """
         data, flush = self._left, None
         if patiently and self._waits:
@@ -211,7 +214,7 @@ class Writing:
         try:
             answer = self._write(data)
             if flush is not None:
-                # Otherwise more would be written at once, later.
+                # Otherwise the buffer would be written at once, later.
                 with suppress(BlockingIOError):
                     flush()
         except BlockingIOError as error:
@@ -224,27 +227,27 @@ class Writing:
         return None
 
     def took(self, answer: object) -> None:
-        """Take what `write` answered.
+        """Take the answer of `write`.
 
         Raises:
-            LocalFileError: the file takes nothing, or says that it took what there was not.
+            LocalFileError: the answer is no count of written bytes.
         """
         if answer is None:
             if isinstance(self._file, io.RawIOBase):
-                # By its contract: nothing could be written without waiting.
+                # By the contract of RawIOBase: the write would block.
                 wait_for(self._descriptor, select.POLLOUT)
             else:
-                # Writers without a count (codecs, SFTP, asyncio) take everything.
+                # Writers without a count (codecs, SFTP, asyncio) take all bytes.
                 self._left = b""
         elif isinstance(answer, int) and answer is not True and 0 < answer <= len(self._left):
-            # Whoever answers True means that all is well, and not that one byte was taken.
+            # True means success, not one byte.
             self._left = self._left[answer:]
         else:
             raise LocalFileError(
                 f"cannot write {self._name}: write answered {answer!r} for {len(self._left)} bytes",
                 ErrorFacts(
                     LocalReason.LOCAL_FILE,
-                    fix="Give a file object whose write returns how many bytes it took, or None for all.",
+                    fix="Give a file object whose write returns the number of written bytes, or None for all.",
                 ),
                 path=self._name,
             )

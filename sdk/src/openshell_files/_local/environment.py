@@ -1,4 +1,4 @@
-"""The connection that the `OPENSHELL_FILES_*` variables describe."""
+"""Connection settings from the variables `OPENSHELL_FILES_*`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PREFIX: Final = "OPENSHELL_FILES_"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the environment says about a connection.
+    """Connection settings of the environment.
 
     Attributes:
         endpoint: the gateway.
-        auth: who is calling; None if no variable names a token or an issuer.
-        workspace: where sandbox names are looked up.
+        auth: source of the bearer token; None if no variable names a token or an issuer.
+        workspace: of the sandbox names.
         tls: None if no variable names a certificate.
     """
 
@@ -32,7 +32,7 @@ class Surroundings:
 
 
 def surroundings(environment: Mapping[str, str]) -> Surroundings:
-    """Read the variables that the command line reads, too. An empty variable counts as unset.
+    """Read the variables of the command line. An empty variable counts as unset.
 
     Args:
         environment: usually `os.environ`.

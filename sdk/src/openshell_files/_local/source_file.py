@@ -1,4 +1,4 @@
-"""A local file that is uploaded: what it is, where its holes are, whether it changed."""
+"""Local source of an upload: its metadata, its holes, and the check that it did not change."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from openshell_files.errors import (
     local_file_error,
 )
 
-#: Smaller holes are sent as the zeros they read as: a message costs more.
+#: Smaller holes are sent as zeros, because a message costs more.
 MIN_HOLE_BYTES: Final = 256 * 1024
 
-#: Longest hole in one message. With SHA-256 the sandbox hashes it as zeros,
-#: which has to end well before its idle timeout.
+#: Longest hole in one message. With SHA-256 the sandbox hashes its zeros, which
+#: has to end well before the idle timeout.
 MAX_HOLE_BYTES: Final = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """What the descriptor said when the file was opened.
+    """Metadata of a file when it was opened.
 
     Attributes:
         size: in bytes.
         mode: permission bits.
         modified_ns: nanoseconds since the epoch.
-        hole_bytes: what is missing in blocks to the size.
-        size_may_be_invented: a kernel interface may have made the size up.
+        hole_bytes: size of the file less its blocks.
+        size_may_be_invented: a kernel interface may have invented the size.
     """
 
     size: int
@@ -49,13 +49,13 @@ class SourceFile:
 
     @property
     def sparse(self) -> bool:
-        """Whether there are fewer blocks than the size needs."""
+        """True if the file has fewer blocks than its size needs."""
         return self.hole_bytes > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A part of a file that is content, or a hole."""
+    """A part of a file: content or a hole."""
 
     offset: int
     size: int
@@ -64,10 +64,10 @@ class Extent:
 
 @contextmanager
 def reading(path: str) -> Generator[None]:
-    """Turn whatever the system refuses inside into the error that names the file.
+    """Convert an `OSError` of the block to the error that names the file.
 
     Raises:
-        LocalFileError: something was refused.
+        LocalFileError: an operation failed.
     """
     try:
         yield
@@ -78,12 +78,12 @@ def reading(path: str) -> Generator[None]:
 
 
 def open_for_reading(path: str, flags: int) -> int:
-    """Open for `open(..., opener=)`: never waits, as opening a FIFO would."""
+    """Opener for `open(..., opener=)` that does not wait for the writer of a FIFO."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def inspect(descriptor: int, path: str) -> SourceFile:
-    """Return what an open file is.
+    """Return the metadata of an open file.
 
     Raises:
         LocalFileError: it is not a regular file.
@@ -105,48 +105,48 @@ def inspect(descriptor: int, path: str) -> SourceFile:
 
 
 def check_unchanged(descriptor: int, path: str, before: SourceFile) -> None:
-    """Check that a file is still what it was when it was opened.
+    """Check that a file did not change since it was opened.
 
     Raises:
-        LocalFileChanged: size or modification time differ.
+        LocalFileChanged: size or modification time changed.
     """
     now = os.fstat(descriptor)
-    # Not every file system tells a size that is its content's.
+    # Some file systems report another size than that of the content.
     more = os.pread(descriptor, 1, before.size)
     if more or (now.st_size, now.st_mtime_ns) != (before.size, before.modified_ns):
         raise changed(path)
 
 
 def changed(path: str) -> LocalFileChanged:
-    """Make the error for a file that changed while it was sent."""
+    """Return the error for a file that changed during its upload."""
     return LocalFileChanged(
         f"{path} changed while it was sent; nothing was published",
-        ErrorFacts(LocalReason.LOCAL_FILE_CHANGED, fix="Upload it again when nothing writes to it."),
+        ErrorFacts(LocalReason.LOCAL_FILE_CHANGED, fix="Upload it again when no program writes to it."),
         path=path,
     )
 
 
 def not_replayable(name: str) -> SourceNotReplayable:
-    """Make the error for a stream that would have to be sent again."""
+    """Return the error for a stream that would have to be sent again."""
     return SourceNotReplayable(
-        "the connection broke, and the stream that is sent cannot be read again",
+        "the connection broke, and the stream cannot be read again",
         not_replayable_facts(),
         path=name,
     )
 
 
 def not_replayable_facts() -> ErrorFacts:
-    """Return what is known of a stream whose bytes are gone."""
+    """Return the facts of the error for a stream that cannot be read again."""
     return ErrorFacts(
         LocalReason.SOURCE_NOT_REPLAYABLE,
-        fix="Upload a file or bytes instead, or start the stream anew.",
+        fix="Upload a file or bytes instead, or begin the stream again.",
     )
 
 
 def extents(descriptor: int, start: int, source: SourceFile) -> Iterator[Extent]:
     """Yield content and holes from `start` to the end, in order and without gaps.
 
-    Moves the descriptor's position; the reader has to seek.
+    It moves the descriptor's position, so the reader has to seek.
     """
     position = start
     while position < source.size:
@@ -166,13 +166,13 @@ def _next_data(descriptor: int, position: int, source: SourceFile) -> int:
     try:
         return min(os.lseek(descriptor, position, os.SEEK_DATA), source.size)
     except OSError as error:
-        # ENXIO: nothing but a hole up to the end. Anything else: the file
-        # system does not tell, so all of it is content.
+        # ENXIO: a hole up to the end. Any other error: the file system does not
+        # report holes, so all of it is content.
         return source.size if error.errno == errno.ENXIO else position
 
 
 def _next_hole(descriptor: int, position: int, source: SourceFile) -> int:
-    """Return where the content ends: at the next hole that is worth a message."""
+    """Return the end of the content: the next hole that is worth a message."""
     while position < source.size:
         try:
             hole = min(os.lseek(descriptor, position, os.SEEK_HOLE), source.size)

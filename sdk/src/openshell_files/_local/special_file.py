@@ -1,4 +1,4 @@
-"""A local target that is no regular file: it is written into, never replaced."""
+"""Local targets that are no regular files: a download writes into them instead of replacing them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason, loca
 
 
 def is_written_into(path: str) -> bool:
-    """Return whether a download to `path` goes into what is there: a device of characters, or a FIFO.
-
-    A link that leads to one counts as it (`/dev/stdout`).
+    """Return whether `path` is a character device or a FIFO, or a link to one (`/dev/stdout`).
 
     Raises:
-        LocalFileError: what is there can neither be replaced nor written into.
+        LocalFileError: the path can neither be replaced nor written into.
     """
     try:
         found = os.stat(path)
     except OSError:
-        # Nothing, or a link to nothing.
+        # The path does not exist, or is a dangling link.
         return False
     if stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode):
         return True
@@ -35,9 +33,9 @@ def is_written_into(path: str) -> bool:
 
 
 def open_for_writing(path: str) -> io.FileIO | None:
-    """Open a device or FIFO; None if it is a FIFO that nobody reads yet.
+    """Open a device or FIFO; None if the FIFO has no reader yet.
 
-    It is not waited for here: opening a FIFO waits for its reader and heeds nothing meanwhile.
+    It does not wait for a reader, because such an open cannot be interrupted.
 
     Raises:
         LocalFileError: it cannot be opened.
@@ -52,7 +50,7 @@ def open_for_writing(path: str) -> io.FileIO | None:
 
 
 def not_replaced(path: str, kind: str) -> LocalFileError:
-    """Make the error for a target that is neither replaced nor written into."""
+    """Return the error for a target that can neither be replaced nor written into."""
     return LocalFileError(
         f"{path} is {kind}, which a download does not replace",
         ErrorFacts(LocalReason.LOCAL_FILE, fix="Give another path, or `-` for standard output."),

@@ -1,4 +1,4 @@
-"""A local file that is downloaded: written beside its name, shown when it is whole."""
+"""Local target of a download: a temporary file that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from openshell_files.errors import (
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Bytes of the temporary name besides the file's own.
+#: Length of the temporary name without the file's name.
 _DECORATION: Final = len(".") + len(".openshell-") + 16 + len(".part")
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A whole file that is about to get its name, or has got it.
+    """A complete file before or after its rename.
 
     Attributes:
-        path: the name.
-        device: of the file itself, as its inode.
-        inode: as above.
+        path: its final path.
+        device: device number of the file.
+        inode: inode number of the file.
     """
 
     path: str
@@ -44,10 +44,10 @@ class Shown:
     inode: int
 
     def is_in_place(self, directory: int | None = None) -> bool:
-        """Ask the disk whether it has its name: who is interrupted at the rename cannot know by itself.
+        """Return whether the file has its final path, by the disk: an interrupted rename leaves that unknown.
 
         Args:
-            directory: a descriptor of the name's directory; None finds it anew.
+            directory: descriptor of the directory; None resolves the path again.
         """
         path = self.path if directory is None else os.path.basename(self.path)
         try:
@@ -62,9 +62,9 @@ _SHOWING: ContextVar[Callable[[Shown], None] | None] = ContextVar("openshell-fil
 
 @contextmanager
 def showing(tell: Callable[[Shown], None]) -> Generator[None]:
-    """Tell of each file before it gets its name, for who has to say after an interruption what is so.
+    """Call `tell` before each rename, for a caller that reports the state after an interruption.
 
-    The interruption may come as the rename returns, and nobody notes anything behind it.
+    An interruption may come while the rename returns, so a note after it would be too late.
     """
     before = _SHOWING.set(tell)
     try:
@@ -74,11 +74,11 @@ def showing(tell: Callable[[Shown], None]) -> Generator[None]:
 
 
 class TargetFile:
-    """Receives content in a temporary file and renames it in one step.
+    """Receives content in a temporary file and renames it atomically.
 
-    The directory is opened once, so that a directory swapped meanwhile is
-    not written to. A symbolic link at the name is replaced, never followed.
-    Nothing that a sandbox says takes part in the choice of a name.
+    The directory is opened once, so that a swapped directory gets no file. A
+    symbolic link at the path is replaced, never followed. No name depends on
+    data of the sandbox.
 
     Args:
         path: the file's path.
@@ -101,7 +101,7 @@ class TargetFile:
         """Create the temporary file.
 
         Raises:
-            LocalIsADirectory: a directory is at the path.
+            LocalIsADirectory: the path is a directory.
             LocalFileError: the directory cannot be written to.
         """
         self._directory = self._calling(
@@ -117,7 +117,7 @@ class TargetFile:
             if stat.S_ISDIR(present.st_mode):
                 raise _is_a_directory(self._path)
             if not (stat.S_ISREG(present.st_mode) or stat.S_ISLNK(present.st_mode)):
-                # It came after `is_written_into` had looked.
+                # It was created after the call of `is_written_into`.
                 raise not_replaced(self._path, "no regular file")
         stem = os.fsdecode(os.fsencode(self._name)[: MAX_NAME_BYTES - _DECORATION])
         self._temporary = f".{stem}.openshell-{secrets.token_hex(8)}.part"
@@ -125,7 +125,7 @@ class TargetFile:
         self._file = self._calling(os.open, self._temporary, flags, 0o600, dir_fd=self._directory)
 
     def write(self, position: int, data: bytes | memoryview) -> None:
-        """Write content at a position, in bytes from the file's start."""
+        """Write content at a position in the file."""
         view = memoryview(data)
         while view:
             written = self._calling(os.pwrite, self._file, view, position)
@@ -137,18 +137,18 @@ class TargetFile:
         self._calling(os.ftruncate, self._file, 0)
 
     def publish(self, size: int, *, mode: int, modified_ns: int | None, fsync: bool) -> None:
-        """Give the file its name.
+        """Rename the file to its path.
 
         Args:
-            size: in bytes; a hole at the end gets its length from it.
-            mode: permission bits; others are dropped.
+            size: in bytes; it sets the length of a hole at the end.
+            mode: permission bits; other bits are dropped.
             modified_ns: modification time, nanoseconds since the epoch; None
-                leaves the time of writing.
+                keeps the time of writing.
             fsync: flush file and directory to the device.
 
         Raises:
             LocalFileError: a step failed; the old file is untouched, unless
-                the message says that the new one is in place.
+                the message reports that the new file is in place.
         """
         self._calling(os.ftruncate, self._file, size)
         self._calling(os.fchmod, self._file, mode & 0o777)
@@ -158,7 +158,7 @@ class TargetFile:
             self._calling(os.fsync, self._file)
         itself = self._calling(os.fstat, self._file)
         shown = Shown(self._path, itself.st_dev, itself.st_ino)
-        # A network file system may say only here that it could not keep the content.
+        # A network file system may report a failed write only at the close.
         self._calling(self._close_file)
         if (tell := _SHOWING.get()) is not None:
             tell(shown)
@@ -173,10 +173,10 @@ class TargetFile:
             raise local_file_error(error, self._path, "cannot write") from error
 
     def close(self) -> None:
-        """Release everything; removes the temporary file unless it was published.
+        """Release everything; remove the temporary file unless it was renamed.
 
-        Raises nothing: after a failure that one is the error, and after
-        `publish` there is nothing left that could be lost.
+        It raises nothing: an earlier failure is the error, and after `publish`
+        no content can be lost.
         """
         with suppress(OSError):
             self._close_file()

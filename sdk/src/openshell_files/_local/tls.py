@@ -1,4 +1,4 @@
-"""Reads the PEM files of a `TlsConfig`, and checks what they hold."""
+"""Reads and checks the PEM files of a `TlsConfig`."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import grpc
 from openshell_files.errors import ErrorFacts, LocalFileError, LocalReason, local_file_error
 from openshell_files.options import TlsConfig
 
-#: Where gRPC takes the certificates from that are trusted unless others are given. If it
-#: finds none there, it ends the process without a word.
+#: Names the file of gRPC's default root certificates. If that file has none, gRPC
+#: ends the process without a message.
 ROOTS_VARIABLE: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 
-
-#: How OpenSSL names a key that is another certificate's. The last: of another algorithm.
+#: Reasons of OpenSSL for a key of another certificate; the last one for another algorithm.
 _APART: Final = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 
-#: The key of an error's metadata that names the field of `TlsConfig`.
+#: Key in an error's metadata for the field of `TlsConfig`.
 FIELD: Final = "field"
 
 
 class KeysApartError(ValueError):
-    """The key of a `TlsConfig` is not that of its certificate."""
+    """The key of a `TlsConfig` does not fit its certificate."""
 
 
 def channel_credentials(config: TlsConfig) -> grpc.ChannelCredentials:
     """Return gRPC's credentials for a configuration.
 
-    Everything is looked at here: a handshake that fails later does not say why.
+    All files are checked here, because a failed handshake does not report its
+    cause.
 
     Raises:
-        LocalFileError: a PEM file cannot be read, or does not hold what it has
-            to; or this is so of the one that `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`
-            names, and it is needed. The field is in the metadata.
-        KeysApartError: the key is not that of the certificate.
+        LocalFileError: a PEM file cannot be read, or has no certificate or key;
+            or the file of `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`, if it is needed.
+            The metadata names the field.
+        KeysApartError: the key does not fit the certificate.
     """
     authority = _read(config.ca_path, "ca_path")
     if authority is None:
@@ -74,10 +74,10 @@ def _check_key(key: bytes, cert_path: str, path: str) -> None:
         fix = "Name a file with the key as it is without its passphrase."
         raise _fault(f"the key in {path} is encrypted", path, "key_path", fix)
     if not (os.path.isfile(cert_path) and os.path.isfile(path)):
-        # A pipe gives what it has once, and OpenSSL compares files.
+        # A pipe can be read once, and OpenSSL reads the files again.
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Whether a key is strong enough is for the gateway to say.
+    # The gateway decides whether a key is strong enough.
     context.set_ciphers("DEFAULT@SECLEVEL=0")
     try:
         context.load_cert_chain(cert_path, path, password="")

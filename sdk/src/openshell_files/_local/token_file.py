@@ -1,4 +1,4 @@
-"""The file that a caller's token is read from."""
+"""Token provider that reads a file."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Final
 
 from openshell_files._core.token_exchange import credentials_error
 
-#: No token is larger; a device would never end.
+#: Largest token; a device has no end.
 _MAX_BYTES: Final = 64 * 1024
 
 _FIX: Final = "Check the path of the token file, and its permissions."
 
-#: A pipe that has no token by then has none: a call must not wait for it.
+#: Seconds that a call waits for the token of a pipe.
 PIPE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class FileToken:
-    """Reads a token for every call, so that a rotated token is used at once.
+    """Reads the token for every call, so that a rotated token is used at once.
 
-    A pipe, a terminal or a device (`/dev/stdin`, `<(command)`) gives its token
-    once. It is read for the first call, and remembered.
+    A pipe, a terminal or a device (`/dev/stdin`, `<(command)`) can be read once:
+    the first call reads it, and later calls use the same token.
 
     Attributes:
-        path: the file that holds the token and nothing else.
+        path: a file with the token and nothing else.
     """
 
     path: Path
@@ -60,8 +60,8 @@ class FileToken:
 
 
 def _read(path: Path) -> tuple[bytes, bool]:
-    """Return what a file holds, a little more than a token at most, and whether it can be read again."""
-    # A pipe's open would wait for a writer.
+    """Return the content of a file, limited to a little more than a token, and whether it can be read again."""
+    # Without O_NONBLOCK the open of a pipe waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -73,10 +73,10 @@ def _read(path: Path) -> tuple[bytes, bool]:
 
 
 def _read_pipe(descriptor: int) -> bytes:
-    """Return what comes out of a pipe until its end or the end of a line.
+    """Return the content of a pipe up to its end or the end of a line.
 
     Raises:
-        TimeoutError: nothing came in `PIPE_SECONDS`, or no end.
+        TimeoutError: the pipe had no complete token within `PIPE_SECONDS`.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -92,7 +92,7 @@ def _read_pipe(descriptor: int) -> bytes:
         if piece:
             content += piece
             continue
-        # Nothing is an end, unless no writer has come yet.
+        # No bytes mean the end, unless the pipe had no writer yet.
         if piece is not None and (content or ended):
             break
         left = deadline - time.monotonic()

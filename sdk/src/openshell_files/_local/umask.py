@@ -11,8 +11,8 @@ _SWAPPING = threading.Lock()
 def current_umask() -> int:
     """Return the umask.
 
-    Linux tells it; elsewhere it is known only by setting another one for a moment,
-    the strictest, so that nothing another thread makes then is too open.
+    Linux reports it; elsewhere it has to be set for a moment to be read. The
+    value is the strictest, so that a file of another thread is not too open.
     """
     try:
         with open("/proc/self/status", "rb") as status:

@@ -1,4 +1,4 @@
-"""Files of a sandbox as file objects of Python, blocking. By hand, like its asynchronous twin."""
+"""File objects of the blocking flavour. Written by hand, as is the asynchronous module."""
 
 from __future__ import annotations
 
@@ -21,26 +21,31 @@ from openshell_files.results import FileInfo, UploadResult
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-#: What is handed to the upload at once, and how many of them may wait.
+#: Size of a piece for the upload, and most pieces in the queue.
 _PIECE_BYTES: Final = MIB
 _PIECES: Final = 2
 
-#: Uploads what it is given; `SandboxFiles.upload` with all else filled in.
+#: `SandboxFiles.upload` with all arguments but the source.
 Uploading = Callable[["bytes | Iterable[bytes]"], UploadResult]
 
-#: Fetches a part of the file (offset, length), and says how large the file is.
+#: Fetches a part of the file (offset, length); returns it and the size of the file.
 Fetching = Callable[[int, int], tuple[bytes, int]]
 
 
 class _AbandonedError(Exception):
-    """The writer was given up; nobody sees this."""
+    """The writer publishes nothing; no caller sees this."""
 
 
 class _Feed(Iterator[bytes]):
-    """Carries pieces from the writer's thread to the upload's. Knows no writer, so that one may be forgotten."""
+    """Queue of pieces from the writer's thread to the upload's.
+
+    It does not refer to the writer, so that the writer can be collected.
+
+    Attributes:
+        thread: runs the upload.
+    """
 
     def __init__(self, uploading: Uploading) -> None:
-        #: In which it is uploaded.
         self.thread = threading.Thread(
             target=self.run, args=(uploading,), name="openshell-files-write", daemon=True
         )
@@ -54,23 +59,23 @@ class _Feed(Iterator[bytes]):
             self._room.put(None)
 
     def run(self, uploading: Uploading) -> None:
-        """Upload everything that comes, in a thread of its own."""
+        """Run the upload."""
         try:
             self.result = uploading(self)
-        except BaseException as error:  # noqa: BLE001 - it is raised in the writer's thread
+        except BaseException as error:  # noqa: BLE001 - raised in the writer's thread
             self.failure = error
         finally:
             self.over = True
-            # A writer that waits for room hears of it.
+            # Wake a writer that waits for room.
             self._room.put(None)
 
     def put(self, piece: bytes) -> None:
-        """Wait for room and add a piece; whether the upload runs still is for the caller to see."""
+        """Wait for room and add a piece; the caller then checks `over`."""
         self._room.get()
         self._pieces.put(piece)
 
     def end(self, *, abandon: bool = False) -> None:
-        """Say that nothing follows, or that nothing of it is wanted."""
+        """End the queue; with `abandon` the upload publishes nothing."""
         self._abandoned = abandon
         self._pieces.put(None)
 
@@ -84,29 +89,31 @@ class _Feed(Iterator[bytes]):
         return piece
 
 
-#: Those that were begun.
+#: Feeds whose thread was started.
 _FLOWING: Final[weakref.WeakSet[_Feed]] = weakref.WeakSet()
 
 
 class RemoteWriter(io.BufferedIOBase):
     """A file in a sandbox that is being written. Made by `SandboxFiles.open`.
 
-    `close` publishes it, whole, under its name, and raises if that fails; so
-    does the end of a `with` block. An exception in the block, `abort`, and a
-    writer that is forgotten publish nothing. What is written can be read under
-    its name only after `close`. One that is open when the interpreter ends is
-    given up; if the gateway cannot be told any more, the upload expires.
+    `close` publishes the whole file under its name, and raises if that fails;
+    so does the end of a `with` block. An exception in the block, `abort`, and a
+    writer that is never closed publish nothing. The end of the interpreter
+    aborts an open writer; if the gateway cannot be reached any more, the upload
+    expires.
 
-    More than 1 MiB is sent while it is written; if the connection breaks then,
-    the bytes cannot be had again, and the next call fails with
+    A file of more than 1 MiB is sent while it is written; if the connection
+    breaks then, the bytes cannot be sent again, and the next call fails with
     `SourceNotReplayable`.
+
+    Attributes:
+        result: the published file; None before `close`.
     """
 
     def __init__(self, uploading: Uploading, name: str, mode: Literal["wb", "xb"]) -> None:
         super().__init__()
         self.name = name
         self.mode = mode
-        #: What was published; None before `close`.
         self.result: UploadResult | None = None
         self._uploading = uploading
         self._held = bytearray()
@@ -118,17 +125,17 @@ class RemoteWriter(io.BufferedIOBase):
         return not self._checked_open()
 
     def tell(self) -> int:
-        """Return how many bytes were written."""
+        """Return the number of written bytes."""
         self._checked_open()
         return self._position
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Take bytes; all of them, always.
+        """Write all of the bytes.
 
         Raises:
             FilesError: the upload has failed already.
             ValueError: the file is closed.
-            TypeError: it is not bytes.
+            TypeError: `data` is not bytes.
         """
         self._checked_open()
         if isinstance(data, str):
@@ -143,7 +150,7 @@ class RemoteWriter(io.BufferedIOBase):
         return view.nbytes
 
     def flush(self) -> None:
-        """Do nothing: only `close` makes anything visible.
+        """Do nothing: only `close` publishes.
 
         Raises:
             ValueError: the file is closed.
@@ -154,7 +161,7 @@ class RemoteWriter(io.BufferedIOBase):
         """Publish the file. A second call does nothing.
 
         Raises:
-            FilesError: it was not published, as `SandboxFiles.upload`.
+            FilesError: it was not published; as in `SandboxFiles.upload`.
         """
         if self.closed:
             return
@@ -168,18 +175,18 @@ class RemoteWriter(io.BufferedIOBase):
             self._join()
             self.result = self._feed.result
         except BaseException:
-            self._give_up()
+            self._abandon()
             raise
         finally:
             self._held.clear()
             super().close()
 
     def abort(self) -> None:
-        """Publish nothing, and free what was sent. After `close` it does nothing."""
+        """Publish nothing, and free the sent bytes. After `close` it does nothing."""
         if self.closed:
             return
         try:
-            self._give_up()
+            self._abandon()
             if self._feed is not None:
                 self._feed.thread.join()
         finally:
@@ -201,10 +208,10 @@ class RemoteWriter(io.BufferedIOBase):
     def __del__(self) -> None:
         # The base class would call `close`, and half a file would be published.
         if not self.closed:
-            self._give_up()
+            self._abandon()
             super().close()
             warnings.warn(
-                f"{self.name!r} was not closed, so it is not published",
+                f"{self.name!r} was not closed, so it was not published",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
@@ -223,14 +230,14 @@ class RemoteWriter(io.BufferedIOBase):
         try:
             self._feed.put(piece)
         except BaseException:
-            # Interrupted: nobody knows whether the piece is on its way, and what followed would have a gap.
-            self._give_up()
+            # Interrupted: the queue may or may not have the piece, so a later piece could leave a gap.
+            self._abandon()
             raise
         if self._feed.over:
             self._join()
 
     def _join(self) -> None:
-        """Wait for the upload's end and raise what it raised."""
+        """Wait for the upload's end and raise its error."""
         assert self._feed is not None  # noqa: S101 - checked by the callers
         self._feed.thread.join()
         if isinstance(self._feed.failure, _AbandonedError):
@@ -238,13 +245,13 @@ class RemoteWriter(io.BufferedIOBase):
         if self._feed.failure is not None:
             raise self._feed.failure
 
-    def _give_up(self) -> None:
+    def _abandon(self) -> None:
         if self._feed is not None:
             self._feed.end(abandon=True)
 
 
-def _give_all_up() -> None:
-    """Free what writers have sent that are open when the interpreter ends, as far as a moment allows (RSM-10)."""
+def _abandon_all() -> None:
+    """Free the sent bytes of writers that are open at the end of the interpreter, within a few seconds (RSM-10)."""
     flowing = [feed for feed in _FLOWING if not feed.over]
     for feed in flowing:
         feed.end(abandon=True)
@@ -252,11 +259,11 @@ def _give_all_up() -> None:
         feed.thread.join(BACKGROUND_SECONDS)
 
 
-atexit.register(_give_all_up)
+atexit.register(_abandon_all)
 
 
 class _RawReader(io.RawIOBase):
-    """Reads a file of one version, in windows that are verified before they are handed out."""
+    """Reads one version of a file in verified windows."""
 
     def __init__(self, fetching: Fetching, size: int, name: str) -> None:
         super().__init__()
@@ -303,26 +310,28 @@ class _RawReader(io.RawIOBase):
 class RemoteReader(io.BufferedReader):
     """A file in a sandbox that is read, from any position. Made by `SandboxFiles.open`.
 
-    Each part is verified before it is handed out. All of them are of the
-    version that was there when it was opened; if the file changes, reading
-    fails with `FileChanged`. If the sandbox tells two sizes of one version,
+    Each part is verified before `read` returns it. All parts are of the version
+    at the time of `open`; if the file changes, reading fails with
+    `FileChanged`. If the sandbox reports two sizes of one version, reading fails
     with `IntegrityError`.
+
+    Attributes:
+        info: description of the file at the time of `open`.
     """
 
     def __init__(self, fetching: Fetching, info: FileInfo, name: str) -> None:
         super().__init__(_RawReader(fetching, info.size, name), LEAST_WINDOW)
-        #: The file when it was opened.
         self.info = info
 
 
 def reader(
     look: Callable[[], FileInfo], fetch: Callable[[str, int, int], tuple[bytes, int]], name: str
 ) -> RemoteReader:
-    """Open a file for reading: it is looked at now, so a file that is missing is missed at once."""
+    """Return a file object for reading. It calls `look` at once, so that a missing file raises here."""
     info = look()
     return RemoteReader(lambda offset, length: fetch(info.version, offset, length), info, name)
 
 
 def writer(uploading: Uploading, name: str, mode: str) -> RemoteWriter:
-    """Open a file for writing; nothing is sent yet."""
+    """Return a file object for writing; nothing is sent yet."""
     return RemoteWriter(uploading, name, cast("Literal['wb', 'xb']", mode))

@@ -1,7 +1,7 @@
 """The command `openshell-files`.
 
-`process` handles signals and descriptors, and imports the rest only then:
-what it needs has to be light.
+`process` handles signals and descriptors before it imports the other modules,
+so its own imports are few and quick.
 """
 
 from openshell_files.cli.process import main

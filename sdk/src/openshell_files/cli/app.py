@@ -1,4 +1,4 @@
-"""The commands, and how a command line becomes an exit status."""
+"""The commands, and the exit status of a command line."""
 
 from __future__ import annotations
 
@@ -82,20 +82,20 @@ def stat(
     name: shared.Name,
     path: Annotated[str, typer.Argument(metavar="PATH", help="The path in the sandbox.")],
     *,
-    digest: Annotated[DigestChoice | None, typer.Option(help="Compute this digest.")] = None,
+    digest: Annotated[DigestChoice | None, typer.Option(help="Compute a digest with this algorithm.")] = None,
     follow: shared.Follow = False,
     no_dereference: shared.NoDereference = False,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Describe what is at a path."""
+    """Describe a file, directory or link."""
     out = Report(as_json=as_json)
     with reading_options():
         path = destinations.remote_path(name, path, "stat")
         link = shared.described_link(follow=follow, no_dereference=no_dereference)
         if digest and no_dereference:
-            raise ValueError("--digest: a link itself has none; give it without --no-dereference")
+            raise ValueError("--digest: a link itself has no digest; leave --no-dereference out")
     where = connecting.where(name, path, by_id=by_id)
     with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
         sandbox = shared.sandbox(client, name, by_id=by_id)
@@ -128,20 +128,20 @@ def uploads(
 def abort(
     connecting: Connecting,
     name: shared.Name,
-    upload_id: Annotated[str, typer.Argument(metavar="UPLOAD", help="As `uploads` lists it.")],
+    upload_id: Annotated[str, typer.Argument(metavar="UPLOAD", help="Id from `openshell-files uploads`.")],
     *,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Give an unfinished upload up and free its bytes."""
+    """Abort an unfinished upload and free its bytes."""
     out = Report(as_json=as_json)
     with reading_options():
         destinations.remote_path(name, "/", "abort")
         if not upload_id:
             raise ValueError("UPLOAD: must not be empty")
     where = connecting.where(name, f"upload {upload_id}", by_id=by_id)
-    unknown = "whether it was given up is not known; `openshell-files uploads` lists it if it was not"
+    unknown = "whether it was aborted is unknown; `openshell-files uploads` lists it if it was not"
     with (
         Failing(out, where, lambda _told: unknown),
         connecting.client() as client,
@@ -156,7 +156,7 @@ def run(traceback_variable: str) -> int:
     """Run the command line of `sys.argv`.
 
     Args:
-        traceback_variable: of the environment; set, it shows the traceback of a bug.
+        traceback_variable: environment variable that shows the traceback of a bug.
 
     Returns:
         The exit status, one of `exit_codes`.
@@ -175,7 +175,7 @@ def run(traceback_variable: str) -> int:
         message, fix = usage_words(mistake, words)
         if message:
             out.failure(f"{message.rstrip('.')}. {fix}", ExitCode.USAGE, fix=fix)
-        # Otherwise typer has shown the help of a command line without a command.
+        # Without a message typer has shown the help of a command line without a command.
         return ExitCode.USAGE
     except ReportLostError as lost:
         Report(as_json=False).failure(
@@ -194,10 +194,10 @@ def run(traceback_variable: str) -> int:
         # typer's end where who reads the help has left; that one has read enough.
         return ExitCode.OK
     except OSError as error:
-        # What typer prints itself: help, version, completion.
+        # Output of typer itself: help, version, completion.
         out.failure(f"the text could not be written: {error.strerror or error}", ExitCode.REPORT_LOST)
         return ExitCode.REPORT_LOST
-    except Exception as error:  # noqa: BLE001 - the last line of defence; the bug is told in one line
+    except Exception as error:  # noqa: BLE001 - a bug is reported in one line
         if traceback_variable in os.environ:
             traceback.print_exc()
         out.failure(
@@ -207,6 +207,6 @@ def run(traceback_variable: str) -> int:
         )
         return ExitCode.BUG
     if status == ExitCode.BUG:
-        # No command ends so by itself: typer does, for a shell that it has no completion for.
+        # Only typer returns this status, for a shell without completion.
         return ExitCode.USAGE
     return status if isinstance(status, int) else ExitCode.OK

@@ -1,4 +1,4 @@
-"""What all commands share: the connection's options, and how they fail."""
+"""Shared by all commands: the connection options, and the conversion of errors to a line and an exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from openshell_files.errors import FilesError, UnfinishedUpload, local_file_erro
 
 _P = ParamSpec("_P")
 
-
 #: Parameters that are no options.
 ARGUMENTS: Final = frozenset({"name", "path"})
 
@@ -49,7 +48,7 @@ def connecting(
     attempts: options.Attempts = 6,
     variables: frozenset[str] = frozenset(),
 ) -> Connecting:
-    """Collect the connection's options."""
+    """Collect the connection options."""
     return Connecting(
         endpoint,
         token,
@@ -72,15 +71,15 @@ def connecting(
 
 
 def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Callable[..., None]:
-    """Add the connection's options to those of a command.
+    """Add the connection options to those of a command.
 
-    typer reads the signature of what it gets; it has no options that several
-    commands share.
+    typer reads the options from the signature, and cannot share options
+    between commands.
     """
     *shared, _ = inspect.signature(connecting, eval_str=True).parameters.values()
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
-    # What typer gives fits the signature below, which no type checker can follow.
+    # The values of typer fit the signature below, which no type checker can follow.
     bound = cast("Callable[..., None]", command)
 
     def run(context: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer has checked the values against the signature
@@ -102,7 +101,7 @@ def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Cal
 
 
 def _is_variable(context: typer.Context, name: str) -> bool:
-    """Whether an option's value comes from the environment."""
+    """Return whether an option's value comes from the environment."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "ENVIRONMENT"
 
@@ -112,12 +111,12 @@ def checked(name: str, value: object) -> object:
 
     Args:
         name: the parameter's name.
-        value: what typer made of it. A path on this side may have any bytes;
-            those of the list of an upload are looked at where their meaning
-            is known.
+        value: from typer. A local path may have any bytes, so the paths of an
+            upload are checked later.
 
     Raises:
-        UsageMistake: it is text that is not Unicode, or a number that is none.
+        UsageMistake: text that is not Unicode, or a number that is not finite
+            or too large.
     """
     if isinstance(value, str) and type(value) is str:
         text = as_unicode(value)
@@ -132,16 +131,16 @@ def checked(name: str, value: object) -> object:
 
 
 def option_name(name: str) -> str:
-    """Return a parameter's name as the command line writes it."""
+    """Return a parameter's name on the command line."""
     return name.upper() if name in ARGUMENTS else f"--{name.replace('_', '-')}"
 
 
 class Hint(NamedTuple):
-    """What a command adds to the line about a failure.
+    """Addition of a command to the line about a failure.
 
     Attributes:
-        fix: what a person can do besides.
-        state: what was done before.
+        fix: a further remedy.
+        state: files moved before the failure.
     """
 
     fix: str = ""
@@ -149,15 +148,15 @@ class Hint(NamedTuple):
 
 
 class Failing:
-    """Turns what goes wrong inside into one line and an exit status.
+    """Converts an error or a signal in its block to one line and an exit status.
 
     Args:
-        out: where the line goes.
-        where: what the command is about.
-        on_interrupt: what to say about the state after an interruption.
-        on_failure: told of the error first; returns what to add to the line.
+        out: prints the line.
+        where: subject of the command.
+        on_interrupt: returns the state after an interruption, in words.
+        on_failure: gets the error, returns an addition to the line.
         more: further fields of the JSON line.
-        left: says which upload can be gone on with after an interruption.
+        left: returns the upload that a later command can resume.
     """
 
     def __init__(
@@ -194,7 +193,7 @@ class Failing:
             case Exception() if lacks_resources(error):
                 self._exhausted(error)
             case ValueError():
-                # The SDK refuses an argument that its own checks find wrong.
+                # The SDK refused an argument.
                 raise UsageMistake(str(error)) from error
             case _:
                 return

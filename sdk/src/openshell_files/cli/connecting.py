@@ -1,4 +1,4 @@
-"""Options that every command has: which gateway, who is calling, how it is trusted."""
+"""Connection options of every command: gateway, token, certificates, timeouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Token = Annotated[
     str | None,
     typer.Option(
         envvar="OPENSHELL_FILES_TOKEN",
-        help="Bearer token. Others can see command lines: better the variable or a file.",
+        help="Bearer token. Other users can see command lines: prefer the variable or a file.",
         rich_help_panel=_GROUP,
     ),
 ]
@@ -60,22 +60,24 @@ Audience = Annotated[str, typer.Option(envvar="OPENSHELL_FILES_OIDC_AUDIENCE", r
 Scope = Annotated[str, typer.Option(envvar="OPENSHELL_FILES_OIDC_SCOPE", rich_help_panel=_GROUP)]
 Workspace = Annotated[
     str,
-    typer.Option(envvar="OPENSHELL_FILES_WORKSPACE", help="Where NAME is looked up.", rich_help_panel=_GROUP),
+    typer.Option(envvar="OPENSHELL_FILES_WORKSPACE", help="Workspace of NAME.", rich_help_panel=_GROUP),
 ]
 ById = Annotated[bool, typer.Option("--by-id", help="NAME is the sandbox's id.")]
 TlsCa = Annotated[
     Path | None,
-    typer.Option(envvar="OPENSHELL_FILES_TLS_CA", help="PEM certificates to trust.", rich_help_panel=_GROUP),
+    typer.Option(
+        envvar="OPENSHELL_FILES_TLS_CA", help="File of PEM certificates to trust.", rich_help_panel=_GROUP
+    ),
 ]
 TlsCert = Annotated[
     Path | None,
     typer.Option(
-        envvar="OPENSHELL_FILES_TLS_CERT", help="This client's certificate.", rich_help_panel=_GROUP
+        envvar="OPENSHELL_FILES_TLS_CERT", help="File of this client's certificate.", rich_help_panel=_GROUP
     ),
 ]
 TlsKey = Annotated[
     Path | None,
-    typer.Option(envvar="OPENSHELL_FILES_TLS_KEY", help="Its key.", rich_help_panel=_GROUP),
+    typer.Option(envvar="OPENSHELL_FILES_TLS_KEY", help="File of its key.", rich_help_panel=_GROUP),
 ]
 InsecureToken = Annotated[
     bool,
@@ -83,28 +85,28 @@ InsecureToken = Annotated[
 ]
 CallTimeout = Annotated[
     float,
-    typer.Option(help="Seconds for calls that carry no content.", rich_help_panel=_GROUP, min=0.001),
+    typer.Option(help="Seconds for each call without content.", rich_help_panel=_GROUP, min=0.001),
 ]
 IdleTimeout = Annotated[
     float,
     typer.Option(
-        help="Seconds in which nothing moves before an attempt ends.", rich_help_panel=_GROUP, min=0.001
+        help="Seconds without movement after which an attempt fails.", rich_help_panel=_GROUP, min=0.001
     ),
 ]
 Attempts = Annotated[
     int,
     typer.Option(
-        help="Attempts without progress before giving up; more while a gateway that answered is away.",
+        help="Attempts without progress before the command fails; more during an outage of the gateway.",
         rich_help_panel=_GROUP,
         min=1,
     ),
 ]
-Timeout = Annotated[float | None, typer.Option(help="Seconds for everything.", min=0.001)]
-Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, also about a failure.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no words about success.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds for the whole command.", min=0.001)]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, even about a failure.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither progress nor success.")]
 
 
-#: Options of which one is needed to know who is calling.
+#: Options that provide a token; at most one is used.
 _WAYS: Final = ("token", "token_file", "issuer")
 #: Variables of options that can contradict others.
 _VARIABLES: Final[Mapping[str, str]] = {
@@ -118,7 +120,7 @@ _VARIABLES: Final[Mapping[str, str]] = {
 }
 
 
-#: Options by the field of `TlsConfig` that they become.
+#: Option of each field of `TlsConfig`.
 _TLS_FIELDS: Final[Mapping[str, str]] = {
     "ca_path": "tls_ca",
     "cert_path": "tls_cert",
@@ -127,12 +129,12 @@ _TLS_FIELDS: Final[Mapping[str, str]] = {
 
 
 class UsageMistake(Exception):  # noqa: N818 - not an error of the program
-    """The command line cannot be carried out as it is."""
+    """The command line is wrong."""
 
 
 @contextmanager
 def reading_options() -> Generator[None]:
-    """Take a `ValueError` inside as the command line's fault."""
+    """Convert a `ValueError` of the block to a `UsageMistake`."""
     try:
         yield
     except ValueError as error:
@@ -141,13 +143,17 @@ def reading_options() -> Generator[None]:
 
 @functools.cache
 def _file_token(path: Path) -> FileToken:
-    """Return the one reader of a token file: a pipe gives its token once, and a command has a client for each file."""
+    """Return the only reader of a token file: a pipe can be read once, and a command has a client per file."""
     return FileToken(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """The connection options of one command line."""
+    """The connection options of one command line.
+
+    Attributes:
+        variables: options whose values come from the environment.
+    """
 
     endpoint: str
     token: str | None
@@ -165,14 +171,13 @@ class Connecting:
     call_timeout: float
     idle_timeout: float
     attempts: int
-    #: Options whose values come from the environment.
     variables: frozenset[str] = frozenset()
 
     def client(self) -> FilesClient:
         """Make the client.
 
         Raises:
-            UsageMistake: the options do not fit together.
+            UsageMistake: the options contradict each other.
             LocalFileError: a PEM file cannot be read.
         """
         with reading_options(), self._naming_files():
@@ -191,7 +196,7 @@ class Connecting:
 
     @contextmanager
     def _naming_files(self) -> Generator[None]:
-        """Name the option of a PEM file that is at fault."""
+        """Add the option to the error of a PEM file."""
         try:
             yield
         except KeysApartError:
@@ -207,11 +212,11 @@ class Connecting:
 
     @property
     def encrypted(self) -> bool:
-        """Whether the connection uses TLS."""
+        """True if the connection uses TLS."""
         return self.endpoint.lower().startswith("https://") or self.tls_ca is not None
 
     def where(self, sandbox: str, path: str = "", *, by_id: bool, uploading: bool = False) -> Where:
-        """Return what a command is about, for its messages."""
+        """Return the subject of a command, for its messages."""
         return Where(
             sandbox,
             by_id,
@@ -224,11 +229,11 @@ class Connecting:
         )
 
     def _tls(self) -> TlsConfig | None:
-        """Return how the gateway is recognised; None for plaintext.
+        """Return the certificates; None for plaintext.
 
         Raises:
-            ValueError: the options do not fit together. What the SDK would
-                say of them is for programmers.
+            ValueError: the options contradict each other. The SDK's own message
+                would name its arguments instead of the options.
         """
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError(
@@ -271,10 +276,10 @@ class Connecting:
         return None if self.token is None else OidcAuth(token=self.token)
 
     def _ways(self) -> list[str]:
-        """Return how tokens are to be had; an option wins over the variable of another way."""
+        """Return the given options of a token; an option overrides the variable of another one."""
         given = [name for name in _WAYS if getattr(self, name) is not None]
         return [name for name in given if name not in self.variables] or given
 
     def _named(self, name: str) -> str:
-        """Return an option as it was given: by itself, or by its variable."""
+        """Return the name of an option, or of its variable if that gave the value."""
         return _VARIABLES[name] if name in self.variables else f"--{name.replace('_', '-')}"

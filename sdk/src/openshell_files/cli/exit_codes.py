@@ -1,27 +1,27 @@
-"""What the exit status says: one number per kind of trouble, for scripts.
+"""Exit status: one number per kind of failure, for scripts.
 
 | status | meaning | what a script can do |
 |---|---|---|
-| 0 | done, and verified | go on |
+| 0 | done, and verified | continue |
 | 1 | a bug in this command | report it, with OPENSHELL_FILES_TRACEBACK=1 |
 | 2 | wrong usage | change the command line |
-| 3 | a local file cannot be read or written, or changed meanwhile | look at this side |
+| 3 | a local file cannot be read or written, or changed meanwhile | check the local file |
 | 4 | sandbox, file, directory or upload not found | check the names |
 | 5 | the path is refused: not a regular file, a link, forbidden, malformed | choose another path |
 | 6 | not permitted | ask for the permission |
 | 7 | not authenticated | get a token |
-| 8 | a condition does not hold: it exists, it changed, it was superseded | look, and decide anew |
-| 9 | what arrived was damaged or incomplete | try again |
+| 8 | a condition does not hold: it exists, it changed, it was superseded | check the file, and decide again |
+| 9 | the content arrived damaged or incomplete | try again |
 | 10 | gateway, supervisor or sandbox not available | try again later; an upload with `--resume` |
 | 11 | disk, quota or a limit is exhausted, also memory or threads of this process | free something, or raise the limit |
 | 12 | a time limit was reached | try again, or allow more time |
-| 13 | gateway or sandbox failed | look at their logs |
-| 14 | the other side cannot do this | update it |
+| 13 | gateway or sandbox failed | check their logs |
+| 14 | gateway or sandbox does not support this | update it |
 | 15 | done, and verified, but the report could not be written | do not send it again |
-| 16 | the file was sent, and whether it was published is not known | look with `openshell-files stat`, or repeat it with `--resume`, before it is sent again |
-| 129 | hung up (SIGHUP) | an upload goes on with `--resume` |
-| 130 | interrupted (SIGINT) | an upload goes on with `--resume` |
-| 143 | terminated (SIGTERM) | an upload goes on with `--resume` |
+| 16 | the file was sent, and whether it was published is unknown | check with `openshell-files stat`, or repeat it with `--resume`, before it is sent again |
+| 129 | hung up (SIGHUP) | `--resume` resumes an upload |
+| 130 | interrupted (SIGINT) | `--resume` resumes an upload |
+| 143 | terminated (SIGTERM) | `--resume` resumes an upload |
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-#: The first class that fits counts, so children come before their parents.
+#: The first match counts, so subclasses come before their base classes.
 _BY_CLASS: Final[tuple[tuple[type[errors.FilesError], ExitCode], ...]] = (
     (errors.LocalFileError, ExitCode.LOCAL_FILE),
     (errors.SandboxNotFound, ExitCode.NOT_FOUND),

@@ -1,7 +1,7 @@
-"""What TLS says to each address of `localhost`.
+"""TLS handshake errors of each address of `localhost`.
 
-gRPC names the failure of the address that it tried last. A gateway that
-listens on 127.0.0.1 alone is then told of by ::1, where nothing listens.
+gRPC reports only the address that it tried last. For a gateway that listens on
+127.0.0.1 alone that is ::1, where no server listens.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _NAME: Final = "localhost"
 
 
 def tls_failures(endpoint: str, authority: Path | None) -> str:
-    """Return what went wrong with TLS, address by address; nothing if the endpoint has one address only.
+    """Return the TLS error of each address; empty if the endpoint has one address only.
 
     Args:
-        endpoint: of the gateway, which was not reached.
-        authority: the PEM file of the certificates to trust; None for those of the system.
+        endpoint: of the gateway, which could not be reached.
+        authority: PEM file of the trusted certificates; None for those of the system.
     """
     parsed = parse_endpoint(endpoint)
     name, _, port = parsed.address.rpartition(":")
@@ -44,8 +44,8 @@ def _failures(port: int, authority: Path | None) -> Iterator[str]:
         except ssl.SSLError as error:
             yield f"SSL: {error.reason}"
         except OSError:
-            # Nothing listens there, or it is no TLS: gRPC has said it.
+            # No server listens there: gRPC has reported it.
             continue
         else:
-            # The system knows the certificate, and gRPC, which has a list of its own, does not.
+            # The system trusts the certificate; gRPC has its own list and does not.
             yield "CERTIFICATE_VERIFY_FAILED"

@@ -1,14 +1,14 @@
-"""How the command ends when it is told to: by SIGINT, SIGTERM or SIGHUP.
+"""End of the command by SIGINT, SIGTERM or SIGHUP.
 
-A command goes through three phases:
+A command has three phases:
 
-* starting: nothing was done yet, and modules are being imported. A signal ends
-  the process at once, with one line. An exception would be raised inside of an
-  import, where libraries swallow it or print a traceback.
+* starting: modules are imported. A signal ends the process at once, with one
+  line. An exception would be raised inside an import, where libraries swallow
+  it or print a traceback.
 * working: the first signal raises an exception, so that the command cleans up
-  and says where it stands.
-* settled: the outcome is known. A signal cannot change it any more, so the
-  command reports it and ends by itself.
+  and reports its state.
+* settled: the outcome is known. A signal cannot change it, so the command
+  reports it and ends by itself.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Final, NoReturn
 
 from openshell_files._local.open_files import is_file_of
 
-#: A second signal within this time is the same wish, as when a shell and a
-#: parent both send theirs. It must not break into the cleaning up.
-_SAME_WISH_SECONDS: Final = 1.0
+#: A second signal within this time counts as the first: a shell and a parent
+#: may both send one. It must not interrupt the cleanup.
+_SAME_SIGNAL_SECONDS: Final = 1.0
 
-#: How long a command may clean up after a signal before the process ends anyway.
+#: Longest cleanup after a signal, in seconds; then the process ends.
 LEAVING_SECONDS: Final = 10.0
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-#: As `exit_codes` names them, which is imported only later.
+#: Names of `ExitCode`, whose module is imported later.
 _REASONS: Final = {
     signal.SIGINT: "INTERRUPTED",
     signal.SIGTERM: "TERMINATED",
@@ -44,10 +44,10 @@ _WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", sig
 
 
 class Told(BaseException):
-    """A signal told the command to end.
+    """A signal ended the command.
 
     Attributes:
-        number: which signal.
+        number: of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -56,12 +56,12 @@ class Told(BaseException):
 
     @property
     def status(self) -> int:
-        """The exit status, as shells count it."""
+        """Exit status, by the convention of shells."""
         return status_of(self.number)
 
     @property
     def words(self) -> str:
-        """What happened, for a message."""
+        """The signal in words, for a message."""
         return words_of(self.number)
 
 
@@ -71,7 +71,7 @@ def status_of(number: int) -> int:
 
 
 def words_of(number: int) -> str:
-    """Return what a signal did to the command."""
+    """Return the effect of a signal in words."""
     return _WORDS[signal.Signals(number)]
 
 
@@ -84,21 +84,21 @@ class Leaving:
         self._since: float | None = None
 
     def install(self) -> None:
-        """Handle the signals that whoever started the command has not told it to ignore."""
+        """Handle the signals, except those that the parent process ignores."""
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
 
     def work(self) -> None:
-        """Begin: from here on a signal is an exception."""
+        """Enter the phase in which a signal raises an exception."""
         self._working, self._settled, self._since = True, False, None
 
     def settle(self) -> None:
-        """Note that the outcome is known: no signal changes it any more."""
+        """Enter the phase in which the outcome is known and signals are ignored."""
         self._settled = True
 
     def again(self, number: int) -> None:
-        """Deliver a signal whose exception was lost in a place where none can be raised."""
+        """Deliver a signal again whose exception was lost in a place that cannot raise."""
         self._since = None
         later = threading.Timer(0.05, os.kill, (os.getpid(), number))
         later.daemon = True
@@ -111,12 +111,12 @@ class Leaving:
         if self._settled:
             return
         if self._since is not None:
-            if now - self._since >= _SAME_WISH_SECONDS:
-                self._end_at_once(number, "the cleaning up was cut short")
+            if now - self._since >= _SAME_SIGNAL_SECONDS:
+                self._end_at_once(number, "the cleanup was cut short")
             return
         self._since = now
         last = threading.Timer(
-            LEAVING_SECONDS, self._end_at_once, (number, "the cleaning up took too long and was cut short")
+            LEAVING_SECONDS, self._end_at_once, (number, "the cleanup took too long and was cut short")
         )
         last.daemon = True
         last.start()
@@ -165,5 +165,5 @@ def no_resources_words(error: BaseException) -> str:
     return f"this process gets no more memory or threads ({str(error) or type(error).__name__})"
 
 
-#: Of this process.
+#: The handler of this process.
 leaving: Final = Leaving()

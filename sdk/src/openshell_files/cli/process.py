@@ -1,7 +1,7 @@
-"""The process of the command: what has to be in order before anything else is imported.
+"""Entry point of the command: handles signals and descriptors before the slow imports.
 
-Everything heavy is imported inside of `main`, after the signals are handled
-and the standard descriptors are held.
+`main` imports the other modules after it has installed the signal handlers
+and opened missing standard descriptors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from openshell_files_process.standard_streams import hold_standard_streams
 from openshell_files._core.resources import lacks_resources
 from openshell_files.cli.leaving import Told, end_at_once, leaving, no_resources_words
 
-#: Shows the traceback of a bug, for a report.
+#: If set, the traceback of a bug is printed.
 TRACEBACK_VARIABLE = "OPENSHELL_FILES_TRACEBACK"
 
 #: Chooses protobuf's implementation when it is imported.
@@ -29,7 +29,7 @@ def main() -> NoReturn:
     """Run the command line and exit with the status of `exit_codes`."""
     leaving.install()
     hold_standard_streams()
-    # gRPC would write its own lines between ours; what they say is in the error.
+    # gRPC would write its own lines between ours; the error has the same information.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if TRACEBACK_VARIABLE not in os.environ:
         sys.unraisablehook = _not_raised
@@ -41,8 +41,8 @@ def main() -> NoReturn:
         _cannot_start(error)
 
     status = run(TRACEBACK_VARIABLE)
-    # What Python does at its end would flush again what could not be written,
-    # and change the status for it; a signal would end in a traceback there.
+    # At its end Python would flush failed output again, and change the exit status;
+    # a signal at that moment would print a traceback.
     os._exit(status)
 
 
@@ -71,10 +71,10 @@ def _cannot_start(error: Exception) -> NoReturn:
 
 
 def _not_raised(lost: sys.UnraisableHookArgs) -> None:
-    """Take a signal's exception out of a place that cannot raise it, and deliver it again."""
+    """Deliver a signal again whose exception was lost in a place that cannot raise."""
     if isinstance(lost.exc_value, Told):
         leaving.again(lost.exc_value.number)
 
 
 def _ignore_thread_failure(_failure: threading.ExceptHookArgs) -> None:
-    """Say nothing: whoever waits for the thread hears of its failure."""
+    """Print nothing: the code that waits for the thread gets its failure."""

@@ -1,4 +1,4 @@
-"""What several commands take and do alike."""
+"""Options and helpers of several commands."""
 
 from __future__ import annotations
 
@@ -15,38 +15,35 @@ from openshell_files.cli.transfer import destinations
 from openshell_files.cli.transfer.destinations import Copy
 from openshell_files.errors import FilesError
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The sandbox.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the sandbox.")]
 Mode = Annotated[str | None, typer.Option(help="Permission bits, octal. Default: those of the source.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Follow a symbolic link at the remote path.")]
 NoDereference = Annotated[
     bool,
-    typer.Option(
-        "-P", "--no-dereference", help="Describe a symbolic link itself, not the file that it names."
-    ),
+    typer.Option("-P", "--no-dereference", help="Describe a symbolic link itself, not its target."),
 ]
 Digest = Annotated[
     DigestChoice,
-    typer.Option(help="What content is compared by; `auto` is blake3 where the server computes it."),
+    typer.Option(help="Digest of the content; `auto` is blake3 if the server computes it, else sha256."),
 ]
 MTime = Annotated[
     bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time.")
 ]
 
-
 _OCTAL: Final = re.compile(r"(0o)?[0-7]{1,16}")
 
 
 def sandbox(client: FilesClient, name: str, *, by_id: bool) -> SandboxFiles:
-    """Return the sandbox that the command line names."""
+    """Return the sandbox of the command line."""
     with reading_options():
         return client.sandbox(id=name) if by_id else client.sandbox(name)
 
 
 def mode_bits(text: str | None) -> int | None:
-    """Read `--mode`.
+    """Parse `--mode`.
 
     Raises:
-        ValueError: it is not from 000 to 777.
+        ValueError: it is no octal number from 000 to 777.
     """
     if text is None:
         return None
@@ -58,10 +55,10 @@ def mode_bits(text: str | None) -> int | None:
 
 
 def described_link(*, follow: bool, no_dereference: bool) -> LeafLink:
-    """Return what `stat` does with a symbolic link.
+    """Return the treatment of a symbolic link by `stat`.
 
     Raises:
-        ValueError: both were asked for.
+        ValueError: both options are given.
     """
     if follow and no_dereference:
         raise ValueError("give one of --follow and --no-dereference")
@@ -69,12 +66,12 @@ def described_link(*, follow: bool, no_dereference: bool) -> LeafLink:
 
 
 def so_far(done: Sequence[object], copies: Sequence[Copy]) -> str:
-    """Return how many of several files were moved; empty for one file."""
+    """Return the number of moved files in words; empty for one file."""
     return f" ({len(done)} of {len(copies)} files were moved before)" if len(copies) > 1 else ""
 
 
 def form_hint(error: FilesError, word: str) -> str:
-    """Return a hint for who wrote the sandbox as scp and kubectl do."""
+    """Return a hint if a word has the form SANDBOX:PATH of scp and kubectl."""
     if error.reason == Reason.SANDBOX_NOT_FOUND.name and destinations.is_elsewhere(word):
         return " The sandbox comes first, as in `openshell-files upload NAME LOCAL DEST`."
     return ""

@@ -1,4 +1,4 @@
-"""How `--help` writes a command line: as manual pages do, without types in brackets."""
+"""Form of a command line in `--help`: as in manual pages, without types in brackets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from openshell_files.cli.transfer.destinations import is_elsewhere
 
-#: What stands behind an option, by the end of its name; others get the name in capitals.
+#: Metavariable of an option by the end of its name; others get the name in capitals.
 _VALUES: Final = (
     ("timeout", "SECONDS"),
     ("bytes", "BYTES"),
@@ -27,16 +27,15 @@ _VALUES: Final = (
     ("tls_key", "FILE"),
 )
 
-
-#: What a command says of a word too many or too few.
+#: Beginnings of the messages about a missing or superfluous word.
 _COUNT: Final = ("Missing argument", "Got unexpected extra argument")
 
 
 def usage_words(mistake: typer.TyperException, words: Sequence[str]) -> tuple[str, str]:
-    """Return what is wrong with a command line, and how to mend it; nothing if help was shown.
+    """Return the fault of a command line and its fix; empty if help was shown.
 
     Args:
-        mistake: that typer found.
+        mistake: exception of typer.
         words: the command line.
     """
     message = " ".join(mistake.format_message().split())
@@ -64,13 +63,13 @@ class PlainCommand(TyperCommand):
         return _plain(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - as above; the signature is typer's
-        """Return the words behind the command's name."""
+        """Return the words after the command's name."""
         arguments = [p for p in self.params if isinstance(p, TyperArgument)]
         return ["[OPTIONS]", *(argument.display_name_raw for argument in arguments)]
 
 
 class PlainGroup(TyperGroup):
-    """The command with its commands."""
+    """The command with its subcommands."""
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's context has no public name
         """Return the parameters, and that of `--help`."""
@@ -82,7 +81,7 @@ def _plain(parameters: list[Any]) -> list[Any]:
         if isinstance(parameter, TyperOption) and parameter.metavar is None:
             parameter.metavar = _value(parameter)
         elif isinstance(parameter, TyperArgument):
-            # An instance's attribute: typer has no setting for it.
+            # Set on the instance, because typer has no option for it.
             vars(parameter)["display_type_rich"] = _no_type
     return parameters
 

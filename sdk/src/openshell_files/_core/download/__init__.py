@@ -1,1 +1,1 @@
-"""Rules of downloads: what is believed of a stream, what is asked for next."""
+"""Rules of downloads: checks of the stream, and the range that is fetched next."""

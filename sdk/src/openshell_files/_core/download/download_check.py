@@ -50,7 +50,7 @@ class DownloadCheck:
     Args:
         address: the sandbox.
         path: the remote path.
-        options: what is wanted.
+        options: part and version of the file.
         budget: retries of this call.
 
     Attributes:
@@ -70,7 +70,7 @@ class DownloadCheck:
         self._options = options
         self._budget = budget
         self.restartable = False
-        # Until the header says which digest comes.
+        # Replaced when the header announces the algorithm.
         self._whole = self._this_stream = DigestHasher(DigestAlgorithm.SHA256)
         self._start: int | None = None
         self._position: int = 0
@@ -94,22 +94,22 @@ class DownloadCheck:
 
     @property
     def start_offset(self) -> int:
-        """Where in the file the content begins."""
+        """Offset in the file at which the content begins."""
         return self._start or 0
 
     @property
     def total(self) -> int | None:
-        """Bytes that will come; None if not known."""
+        """Bytes of content; None if unknown."""
         if self._start is None or self._options.allow_changes:
             return None
         return self._expected_end(self.file_size) - self._start
 
     def digest(self) -> Digest:
-        """Return the digest of all the content: the one that the first stream had."""
+        """Return the digest of all the content, by the algorithm of the first stream."""
         return self._whole.digest()
 
     def request(self) -> files_pb2.DownloadFileRequest:
-        """Begin an attempt and return its request: from the last verified byte on, of the same version."""
+        """Begin an attempt and return its request, which resumes after the last verified byte of the same version."""
         self.attempts += 1
         self._header_seen = self._trailer_seen = self._advanced = False
         self._hole_left = 0
@@ -119,8 +119,7 @@ class DownloadCheck:
             request.ClearField("tail_bytes")
             request.offset = self._start + self._position
             request.if_version = self.file.version
-            # A tail ends where the file ended; only a length given, or
-            # implied by the tail, moves with the offset.
+            # A tail ends at the end of the file; a given length shrinks.
             if self._options.length is not None:
                 request.length = self._options.length - self._position
         else:
@@ -128,9 +127,9 @@ class DownloadCheck:
         return request
 
     def take(self, message: bytes) -> Event | None:
-        """Check one message of the stream and return what it brings.
+        """Check one message of the stream and return its event.
 
-        After a hole, `hash_hole` has to be called until it is used up.
+        After a hole, call `hash_hole` until it returns False.
 
         Raises:
             IntegrityError: the message is wrong at this place.
@@ -138,14 +137,14 @@ class DownloadCheck:
             Unsupported: the gateway does not know checked downloads.
         """
         if self._trailer_seen:
-            raise self._corrupt("something came after the trailer")
+            raise self._corrupt("a message came after the trailer")
         chunk = decode_chunk(message)
         if chunk is not None:
             return self._content(chunk)
         try:
             parsed = files_pb2.DownloadFileResponse.FromString(message)
         except DecodeError:
-            raise self._corrupt("a message is not one of the protocol") from None
+            raise self._corrupt("a message cannot be parsed") from None
         if parsed.HasField("header") and not self._position and not _is_extended(parsed.header):
             raise Unsupported(
                 "the gateway has DownloadFile only as in the RFC, without the digest that verifies the content",
@@ -163,17 +162,17 @@ class DownloadCheck:
             case "trailer":
                 return self._trailer(parsed.trailer)
             case _:
-                raise self._corrupt("a message carries nothing that belongs to a checked download")
+                raise self._corrupt("a message has no payload of a checked download")
 
     def hash_hole(self) -> bool:
         """Hash the next part of a hole that `take` returned.
 
-        A hole of many gigabytes takes long to hash, and to write
-        where there are no holes; between the parts the driver can report
-        progress and be cancelled.
+        A hole of many gigabytes takes long to hash, and to write into a sink
+        without holes; between the parts the driver can report progress and be
+        cancelled.
 
         Returns:
-            Whether there is more of it.
+            True if a part of the hole is left.
         """
         step = min(HOLE_STEP_BYTES, self._hole_left)
         self._whole.zeros(step)
@@ -184,10 +183,10 @@ class DownloadCheck:
         return self._hole_left > 0
 
     def on_end(self) -> None:
-        """Take the end of a stream whose status is OK.
+        """Take the end of a stream with status OK.
 
         Raises:
-            IncompleteDownload: no trailer came (DWN-2).
+            IncompleteDownload: the stream had no trailer (DWN-2).
         """
         if not self._trailer_seen:
             raise IncompleteDownload(
@@ -197,10 +196,10 @@ class DownloadCheck:
             )
 
     def on_error(self, error: FilesError) -> Decision:
-        """Decide how to go on after a failed attempt.
+        """Return the retry after a failed attempt.
 
         Raises:
-            FilesError: it must not be tried again, or not any more.
+            FilesError: it must not be retried, or the retries are used up.
         """
         error.about(self._path)
         say_which_sandbox(error, self._address.described())
@@ -208,11 +207,11 @@ class DownloadCheck:
             self._budget.progressed()
         resumed = self._position > 0
         if isinstance(error, FileChanged) and error.reason == Reason.VERSION_MISMATCH.name and not resumed:
-            # It is the version that the caller asked for; starting over would not change it.
+            # The caller asked for that version; a restart would not change it.
             raise error
         decision = self._budget.decide(error)
         if resumed and self.file is not None and not self.file.version:
-            # Without a version, the rest could be another file's.
+            # Without a version, the rest could be of another file.
             decision = replace(decision, restart=True)
         if decision.restart:
             if resumed and not self.restartable:
@@ -222,10 +221,10 @@ class DownloadCheck:
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether all bytes are here but no digest of the sandbox covers them all.
+        """True if all bytes were received but no digest of the sandbox covers them all.
 
-        Each stream's trailer covers that stream only. After a resume, the
-        digest of the whole file has to be asked for.
+        A trailer covers its stream only. After a resume, StatFile has to return
+        the digest of the whole file.
         """
         return (
             self._trailer_seen and not self.digest_verified and not self.changed and self._options.everything
@@ -235,8 +234,8 @@ class DownloadCheck:
         """Compare all bytes with the digest of the whole file.
 
         Args:
-            now: the file with its digest. If it is another version by now,
-                nothing can be compared, and `digest_verified` stays False.
+            now: the file with its digest. If it is another version, the
+                comparison is impossible and `digest_verified` stays False.
 
         Raises:
             IntegrityError: the digest differs.
@@ -271,17 +270,19 @@ class DownloadCheck:
             if header.start_offset != self._start + self._position or (
                 self.file is not None and file.version != self.file.version
             ):
-                raise self._corrupt("the resumed stream is of another place or version")
+                raise self._corrupt("the resumed stream has another offset or version")
             return None
         if self._options.if_version and file.version != self._options.if_version:
-            raise self._corrupt(f"version {file.version!r} comes, {self._options.if_version!r} was asked for")
+            raise self._corrupt(
+                f"the header has version {file.version!r}, requested was {self._options.if_version!r}"
+            )
         start = header.start_offset
         if self._options.tail is not None:
             wanted = max(0, header.size_bytes - self._options.tail)
         else:
             wanted = self._options.offset
         if start != wanted:
-            raise self._corrupt(f"the content begins at {start}, asked for was {wanted}")
+            raise self._corrupt(f"the content begins at {start}, requested was {wanted}")
         self._whole = self._this_stream
         self._start, self.file, self.file_size = start, file, header.size_bytes
         self._within_limit(self.total or 0)
@@ -291,22 +292,24 @@ class DownloadCheck:
         """Return the algorithm of the trailer's digest (DIG-4)."""
         algorithm = DigestAlgorithm.known(header.digest_algorithm)
         if algorithm is None or algorithm not in accepted_digests(self._options.digest):
-            raise self._corrupt(f"the digest {header.digest_algorithm} was announced and not asked for")
+            raise self._corrupt(
+                f"the header announces digest {header.digest_algorithm}, which was not requested"
+            )
         return algorithm
 
     def _content(self, chunk: Chunk) -> Piece:
         if not self._header_seen or self._start is None:
             raise self._corrupt("content came before the header")
         if chunk.offset is None:
-            raise self._corrupt("unchecked content came in a checked download")
+            raise self._corrupt("a chunk has no offset and CRC")
         here = self._start + self._position
         if chunk.offset != here:
-            raise self._corrupt(f"a chunk begins at {chunk.offset}, {here} was next")
+            raise self._corrupt(f"a chunk begins at {chunk.offset}, expected was {here}")
         if bool(chunk.hole_bytes) == bool(len(chunk.data)):
-            raise self._corrupt("a chunk is neither content nor a hole")
+            raise self._corrupt("a chunk has neither content nor a hole, or both")
         total = self.total
         if total is not None and self._position + chunk.size > total:
-            raise self._corrupt(f"more than the announced {total} bytes came")
+            raise self._corrupt(f"the content exceeds the announced {total} bytes")
         self._within_limit(self._position + chunk.size)
         if chunk.hole_bytes:
             self._advanced = True
@@ -315,10 +318,10 @@ class DownloadCheck:
         if crc32c(chunk.data) != chunk.crc32c:
             raise error_from_reason(
                 Reason.CHUNK_CHECKSUM,
-                f"the CRC-32C of the chunk at {here} is wrong",
+                f"the chunk at {here} does not match its CRC-32C",
                 path=self._path,
             )
-        # Not before: a connection that damages every chunk never advances.
+        # After the check, because a connection that damages every chunk never advances.
         self._advanced = True
         self._hash(chunk.data)
         piece = Piece(self._position, chunk.data)
@@ -338,13 +341,13 @@ class DownloadCheck:
         total = self.total
         if trailer.end_offset != here or (total is not None and self._position != total):
             raise self._corrupt(
-                f"the trailer says that the content ends at {trailer.end_offset}, "
-                f"{here} were received, {'any end' if total is None else self._start + total} was announced"
+                f"the trailer ends at {trailer.end_offset}, received was the content up to {here}, "
+                f"announced {'no end' if total is None else f'up to {self._start + total}'}"
             )
         if Digest.of(trailer.digest) != self._this_stream.digest():
             raise error_from_reason(
                 Reason.DIGEST_MISMATCH,
-                "the digest of what arrived is not the one in the trailer",
+                "the received bytes do not match the trailer's digest",
                 path=self._path,
             )
         if trailer.changed and not self._options.allow_changes:
@@ -367,9 +370,9 @@ class DownloadCheck:
         limit = self._options.max_bytes
         if limit is not None and size > limit:
             raise FileTooLarge(
-                f"there are at least {size} bytes, and max_bytes is {limit}",
+                f"the content has at least {size} bytes, and max_bytes is {limit}",
                 ErrorFacts(
-                    LocalReason.MAX_BYTES_EXCEEDED, fix="Raise max_bytes, or ask for a part of the file."
+                    LocalReason.MAX_BYTES_EXCEEDED, fix="Raise max_bytes, or request a part of the file."
                 ),
                 path=self._path,
             )

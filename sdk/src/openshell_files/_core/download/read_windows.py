@@ -1,12 +1,12 @@
-"""Which part of a file is fetched next, when a program reads it like a local one.
+"""Read-ahead of a file object: which part of the file is fetched next.
 
-A program reads a few bytes here and many there. Each fetch is a download of
-its own, verified before anything of it is handed out, so small reads share a
-window, and windows grow while the reads follow each other.
+Each fetch is a download of its own, verified before `read` returns any of its
+bytes. Small reads share a window, and windows grow while reads are sequential.
 
-Where the file ends is first known from StatFile, whose word nothing confirms.
-A download's does: it sends what it announced, under a digest (DWN-2). So no
-end is believed before a download has said the same size.
+StatFile reports the size of the file, but nothing verifies its answer. A
+download verifies the size, because its digest covers the announced content
+(DWN-2). So the end of the file is accepted only after a download has reported
+the same size.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from openshell_files_protocol.reasons import Retry
 
 from openshell_files.errors import ErrorFacts, IntegrityError, LocalReason
 
-#: The first fetch, and the first after a jump.
+#: Size of the first fetch, and of the first after a seek.
 LEAST_WINDOW: Final = 256 * KIB
 
-#: Fetches do not grow beyond this unless one read asks for more.
+#: Largest fetch, unless one read asks for more.
 MOST_WINDOW: Final = 8 * MIB
 
 
 class ReadWindows:
-    """The position in a file, and what is here of it.
+    """Position in a file, and the window of it that was fetched.
 
     Args:
-        size: of the file in bytes, as StatFile tells it.
-        path: of it, for messages.
+        size: of the file in bytes, from StatFile.
+        path: of the file, for messages.
     """
 
     def __init__(self, size: int, path: str) -> None:
@@ -44,7 +44,7 @@ class ReadWindows:
         self._length = LEAST_WINDOW
 
     def here(self, most: int) -> bytes:
-        """Return up to `most` bytes that are here, and go on behind them; none are at the end, or must be fetched."""
+        """Return up to `most` bytes of the window and advance; no bytes if a fetch is needed, or at the end."""
         begin = self.position - self._start
         if not 0 <= begin < len(self._data):
             return b""
@@ -57,7 +57,7 @@ class ReadWindows:
         follows = bool(self._data) and self.position == self._start + len(self._data)
         self._length = min(2 * self._length, MOST_WINDOW) if follows else LEAST_WINDOW
         if self.position >= self.size:
-            # Of nothing, only for the size that it says.
+            # A fetch of no bytes, for the size that it reports.
             return None if self._confirmed else (self.size, 0)
         return self.position, min(max(most, self._length), self.size - self.position)
 
@@ -65,15 +65,15 @@ class ReadWindows:
         """Take a fetch.
 
         Args:
-            offset: where it begins.
-            data: what came.
-            size: of the file, as the download says.
+            offset: of its first byte.
+            data: its bytes.
+            size: of the file, from the download.
 
         Raises:
-            IntegrityError: the sandbox says two sizes of one version.
+            IntegrityError: the sandbox reported two sizes of one version.
         """
         if size != self.size:
-            what = f"the file has {size} bytes in the download, and {self.size} were told before"
+            what = f"the download reports a file of {size} bytes, StatFile reported {self.size}"
             facts = ErrorFacts(
                 LocalReason.DOWNLOAD_CORRUPT,
                 retry=Retry.AGAIN,
@@ -84,10 +84,10 @@ class ReadWindows:
         self._start, self._data = offset, data
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move, as a file's `seek`; behind the end is allowed, and reads nothing.
+        """Move, as a file's `seek`; behind the end `read` returns no bytes.
 
         Raises:
-            ValueError: it would be before the beginning, or `whence` is none of the three.
+            ValueError: the position is before the beginning, or `whence` is not 0, 1 or 2.
         """
         bases = {SEEK_SET: 0, SEEK_CUR: self.position, SEEK_END: self.size}
         if whence not in bases:

@@ -1,1 +1,1 @@
-"""Rules of uploads: what comes next, what is freed, what is known."""
+"""Rules of uploads: the plan, its requests and errors, lanes, and cleanup."""

@@ -1,4 +1,4 @@
-"""Whether an upload travels over one stream or several (LAN-1)."""
+"""Number of an upload's streams, called lanes (LAN-1)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, files_pb2
 
 from openshell_files.errors import FilesError
 
-#: Streams of one upload, the first included; no gateway allows more.
+#: Most streams of one upload, the first included.
 MOST_LANES: Final = 8
 
-#: With less left to send, one stream is as good: its window is 4 MiB, so it
-#: waits for a few round trips only.
+#: For less content one stream is as fast: with its window of 4 MiB it waits
+#: for a few round trips only.
 LEAST_BYTES: Final = 16 * MIB
 
-#: Nearer than this a stream's window of 4 MiB does not slow it down below
-#: 1.6 Gbit/s. Nothing on the machine itself or in its network is so far away.
+#: With a shorter round trip, a window of 4 MiB allows more than 1.6 Gbit/s. The
+#: same machine and the local network are nearer.
 LEAST_ROUND_TRIP_SECONDS: Final = 0.02
 
 
 class LaneChoice:
-    """What a client knows of the way to its gateway, over all its transfers.
+    """Measures the round trip to the gateway, over all transfers of a client, and chooses the number of lanes.
 
     Args:
-        most: streams that an upload may have here.
+        most: most lanes of this connection.
     """
 
     def __init__(self, most: int = MOST_LANES) -> None:
@@ -36,25 +36,25 @@ class LaneChoice:
         self._lost = False
 
     def answered(self, seconds: float) -> None:
-        """Note how long a call took that the gateway answered without moving or hashing content.
+        """Note the duration of a call without content and digest.
 
-        The first one had to wait for the connection, too, and counts half.
+        The first call included the connection setup, and counts half.
         """
         self._quickest = min(self._quickest, seconds if self._answers else seconds / 2)
         self._answers += 1
 
     def lost(self) -> None:
-        """Note that a lane was lost: something on the way takes an upload's streams apart."""
+        """Note that a lane was lost: a proxy or load balancer separates an upload's streams."""
         self._lost = True
 
     def connect_after(self, size: int) -> float | None:
-        """Return how long an answer may take, in seconds, before it says that lanes will pay; None if they cannot.
+        """Return the seconds without an answer after which lanes are worth connecting; None if they never are.
 
-        Lanes are connections, and it takes as long to connect as to have an
-        answer. So they are begun before it is there.
+        To connect a lane takes as long as to get an answer, so lanes are
+        connected while the answer is awaited.
 
         Args:
-            size: bytes to send; 0 if that is not known.
+            size: bytes to send; 0 if unknown.
         """
         near = self._answers > 0 and self._quickest < LEAST_ROUND_TRIP_SECONDS
         if near or self._lost or self._most == 1 or size < LEAST_BYTES:
@@ -62,11 +62,11 @@ class LaneChoice:
         return 2 * LEAST_ROUND_TRIP_SECONDS
 
     def choose(self, allowed: int, left: int | None) -> int:
-        """Return over how many streams to send.
+        """Return the number of streams to send over.
 
         Args:
-            allowed: by the gateway.
-            left: bytes to send; None if that is not known.
+            allowed: limit of the gateway.
+            left: bytes to send; None if unknown.
         """
         far = self._answers > 0 and self._quickest >= LEAST_ROUND_TRIP_SECONDS
         if self._lost or not far or left is None or left < LEAST_BYTES:
@@ -75,7 +75,7 @@ class LaneChoice:
 
 
 def free_lanes(error: FilesError) -> int:
-    """Return over how many streams an upload may travel that TOO_MANY_LANES refused (LAN-9)."""
+    """Return the number of streams that an error TOO_MANY_LANES allows (LAN-9)."""
     said = error.metadata.get("lanes", "")
     return max(1, min(MOST_LANES, int(said))) if said.isascii() and said.isdecimal() and len(said) < 4 else 1
 

@@ -1,4 +1,4 @@
-"""Content on its way out: pieces of the source, and the messages made of them."""
+"""Messages of an upload, and the pieces of the source that they carry."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A message that is ready to be sent.
+    """A serialized message.
 
     Attributes:
-        message: serialized UploadFileRequest.
+        message: an UploadFileRequest.
         content: bytes of content in it.
-        end: where in the file it ends.
+        end: offset of its end in the file.
     """
 
     message: bytes
@@ -41,11 +41,11 @@ class Sealed:
 
 
 def seal(digest: ContentDigest, span: Span) -> Sealed:
-    """Hash a span and make its message. The content is copied once.
+    """Hash a span and serialize its message. The content is copied once.
 
     Args:
-        digest: of everything before; it says where the span begins.
-        span: what follows.
+        digest: of everything before the span; its position is the span's offset.
+        span: the next part of the source.
     """
     offset = digest.position
     if span.hole_bytes:
@@ -57,29 +57,29 @@ def seal(digest: ContentDigest, span: Span) -> Sealed:
 
 
 def first_message(metadata: files_pb2.UploadFileMetadata) -> bytes:
-    """Serialize the message that opens an upload (UPL-4)."""
+    """Serialize the first message of an upload (UPL-4)."""
     return files_pb2.UploadFileRequest(metadata=metadata).SerializeToString()
 
 
 def finish_message(size: int, digest: Digest) -> bytes:
-    """Serialize the one message that publishes (UPL-3)."""
+    """Serialize the finish, which publishes (UPL-3)."""
     finish = files_pb2.UploadFinish(size_bytes=size, digest=digest.message)
     return files_pb2.UploadFileRequest(finish=finish).SerializeToString()
 
 
 def waiting_message() -> bytes:
-    """Serialize the message that says that the source gives nothing for the time being (WAI-2)."""
+    """Serialize the message `waiting`: the source has no content at the moment (WAI-2)."""
     return files_pb2.UploadFileRequest(waiting=file_options_pb2.UploadWaiting()).SerializeToString()
 
 
 def write_request(
     metadata: files_pb2.UploadFileMetadata, digest: ContentDigest, content: Sequence[Span]
 ) -> files_pb2.WriteFileRequest:
-    """Return a file with its content, hashed (UPL-16).
+    """Return the request of WriteFile, with content, CRC and digest (UPL-16).
 
     Args:
         metadata: of the upload.
-        digest: of nothing yet.
+        digest: a digest at position 0.
         content: of the file, in order, without a hole.
     """
     request = files_pb2.WriteFileRequest(
@@ -92,9 +92,9 @@ def write_request(
 
 
 class Rechunker:
-    """Cuts arbitrary pieces of bytes into chunks of one size.
+    """Converts pieces of any size to chunks of one size.
 
-    Holds less than one chunk between calls.
+    Between two calls it holds less than one chunk.
 
     Args:
         chunk_bytes: size of every chunk but the last.
@@ -106,7 +106,7 @@ class Rechunker:
         self._held = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[bytes | memoryview]:
-        """Take bytes and yield the chunks they complete. The last chunks are views of `data`."""
+        """Take bytes and yield the chunks that they complete; chunks may be views of `data`."""
         view = memoryview(data).cast("B")
         while self._held + len(view) >= self._size:
             taken = self._size - self._held
@@ -115,11 +115,11 @@ class Rechunker:
             parts, self._parts, self._held = self._parts, [], 0
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         if view:
-            # A copy: the caller may reuse its buffer before the chunk is full.
+            # A copy, because the caller may reuse its buffer before the chunk is full.
             self._parts.append(memoryview(bytes(view)))
             self._held += len(view)
 
     def flush(self) -> bytes:
-        """Return what is left."""
+        """Return the last, shorter chunk."""
         parts, self._parts, self._held = self._parts, [], 0
         return b"".join(parts)

@@ -75,12 +75,12 @@ class UploadPlan(UploadCourse):
         """Take the answer to `Look`.
 
         Raises:
-            InternalError: the digest was asked for and is missing.
+            InternalError: the digest was requested and is missing.
         """
         if isinstance(self.action, Look) and self.action.hashed_bytes and not _has_digest(answer.upload):
             raise error_from_reason(
                 Reason.AGENT_PROTOCOL_ERROR,
-                "the digest of the staged bytes was asked for and is missing",
+                "the digest of the staged bytes was requested and is missing",
                 path=self.path,
             )
         if answers.upload_state(answer.upload) is not UploadState.EXPIRED:
@@ -254,7 +254,7 @@ class UploadPlan(UploadCourse):
                 )
             case Agreement.NOT_ACCEPTED:
                 raise self._broken(
-                    f"the upload's digest is {status.digest_algorithm}, which was not asked for"
+                    f"the upload's digest is {status.digest_algorithm}, which was not requested"
                 )
         return False
 

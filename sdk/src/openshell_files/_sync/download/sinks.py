@@ -1,5 +1,5 @@
 # Written by sdk/unasync.py from _async/download/sinks.py. Change that file instead.
-"""Where downloaded content goes."""
+"""Receivers of downloaded content: a local file, memory, or an object of the caller."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from openshell_files._sync import _io
 from openshell_files._sync.deadline import Deadline
 from openshell_files.errors import FilesError, local_file_error
 
-#: Holes are written out in pieces of this size where the sink has no holes.
+#: A sink without holes gets them as pieces of this many zeros.
 _ZEROS = bytes(1024 * 1024)
 
 
-#: How often it is tried to open a FIFO that nobody reads.
+#: Pause between two tries to open a FIFO without a reader.
 _LOOK_FOR_READER_SECONDS: Final = 0.05
 
 
 class Sink(Protocol):
     """Takes verified content in order."""
 
-    #: Whether content can be taken back when a transfer starts over.
+    #: True if the sink can drop its content when a transfer restarts.
     restartable: bool
 
     def write(self, piece: Piece) -> None:
@@ -39,11 +39,11 @@ class Sink(Protocol):
 
 
 def open_special(path: str, deadline: Deadline) -> io.FileIO:
-    """Open a device or FIFO, when somebody reads the latter.
+    """Open a device, or a FIFO after it has a reader.
 
     Raises:
         LocalFileError: it cannot be opened.
-        DeadlineExceeded: nobody reads.
+        DeadlineExceeded: the FIFO has no reader.
     """
     while (file := _io.in_thread(open_for_writing, path)) is None:
         _io.sleep(deadline.cap(_LOOK_FOR_READER_SECONDS))
@@ -51,7 +51,7 @@ def open_special(path: str, deadline: Deadline) -> io.FileIO:
 
 
 class FileSink:
-    """A local file that appears when it is whole."""
+    """A local file that appears under its name when it is complete."""
 
     restartable = True
 
@@ -59,7 +59,7 @@ class FileSink:
         self._target = target
 
     def write(self, piece: Piece) -> None:
-        """Write content; a hole stays one."""
+        """Write content; a hole stays a hole."""
         if not piece.hole_bytes:
             _io.in_thread(self._target.write, piece.position, piece.data)
 
@@ -81,21 +81,21 @@ class MemorySink:
         self._content += bytes(piece.hole_bytes) if piece.hole_bytes else piece.data
 
     def restart(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._content.clear()
 
     def content(self) -> bytes:
-        """Return everything."""
+        """Return the content."""
         return bytes(self._content)
 
 
 class StreamSink:
-    """A binary file object, or a function that takes bytes. What it got, it keeps.
+    """A binary file object, or a function that takes bytes; neither can drop content.
 
     Args:
         target: the object or function.
-        deadline: when to give up waiting for it.
-        name: of the target, for messages; empty takes what it says itself.
+        deadline: end of the caller's time.
+        name: of the target, for messages; empty takes its attribute `name`.
     """
 
     restartable = False
@@ -111,7 +111,7 @@ class StreamSink:
         self._writing = Writing(target, name) if hasattr(target, "write") else None
 
     def write(self, piece: Piece) -> None:
-        """Hand content on; a hole as the zeros it stands for."""
+        """Pass content on, and holes as zeros."""
         left = piece.hole_bytes
         while left:
             zeros = _ZEROS[: min(left, len(_ZEROS))]
@@ -121,8 +121,8 @@ class StreamSink:
             self._put(bytes(piece.data))
 
     def restart(self) -> None:
-        """Never asked for."""
-        raise AssertionError("a stream cannot start over")
+        """Fail: the download does not restart such a sink."""
+        raise AssertionError("a stream cannot restart")
 
     def _put(self, data: bytes) -> None:
         if self._writing is None:

@@ -11,24 +11,25 @@ from openshell_files._error_mapping import idle_error
 from openshell_files._sync._calls import UploadCall
 from openshell_files.errors import FilesError
 
-#: A lane that failed, and not only because the upload is over, makes the
-#: gateway end the upload. Its words on that come at once, or never.
+#: After a lane failed, the gateway ends the upload. The first stream gets its
+#: status within this time, or never.
 _LAST_WORDS_SECONDS: Final = 2.0
 
-#: How often somebody who waits for the answer looks at the lanes.
+#: Interval at which `response` checks the lanes.
 _LOOK_SECONDS: Final = 0.25
 
 
 class UploadLanes:
-    """Several calls that behave like one `UploadCall`.
+    """Several calls with the interface of one `UploadCall`.
 
-    The first carries the metadata and the answer; what follows goes to each in
-    turn. Leaving the context cancels those that are not over.
+    The first call carries the metadata and the answer; the messages after it
+    go to the calls in turn. Leaving the context cancels the calls that are not
+    over.
 
     Args:
-        calls: at least two, the first one first.
+        calls: at least two; the first has index 0.
         openings: first messages of the others.
-        idle: how long nothing may come, in seconds.
+        idle: idle timeout, in seconds.
     """
 
     def __init__(self, calls: Sequence[UploadCall], openings: Sequence[bytes], idle: float) -> None:
@@ -52,19 +53,19 @@ class UploadLanes:
 
     @property
     def finish_left(self) -> bool:
-        """Whether the finish can have left this process."""
+        """True if the finish may have left this process."""
         return any(call.finish_left for call in self._calls)
 
     def write(self, message: bytes, *, last: bool = False) -> None:
-        """Send a message on the stream whose turn it is; the first one opens the others, too.
+        """Send a message on the next stream in turn; the first message also opens the others.
 
         Args:
             message: serialized.
-            last: it is the finish.
+            last: the message is the finish.
 
         Raises:
-            CallEndedError: a call is over already; `response` tells why.
-            DeadlineExceeded: nothing moved for the idle time.
+            CallEndedError: a call is over; `response` raises its error.
+            DeadlineExceeded: the connection took nothing for the idle timeout.
         """
         if not self._opened:
             self._opened = True
@@ -86,8 +87,8 @@ class UploadLanes:
         """Return the answer of the first stream.
 
         Raises:
-            FilesError: the upload failed, or a lane did and the upload's
-                first stream says nothing of it; nothing came for the idle time.
+            FilesError: the upload failed; or a lane failed and the first
+                stream did not; or no answer came for the idle timeout.
         """
         waited = 0.0
         while (failure := self._failure()) is None:
@@ -102,7 +103,7 @@ class UploadLanes:
         return self._first.response()
 
     def _failure(self) -> FilesError | None:
-        """Return why a lane failed, if one did."""
+        """Return the error of the first lane that failed; None if none did."""
         for call in self._calls[1:]:
             if (failure := call.failure()) is not None:
                 return failure

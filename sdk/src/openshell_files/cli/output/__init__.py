@@ -1,1 +1,1 @@
-"""What the command prints: reports, words, progress."""
+"""Output of the command: reports, messages, progress."""

@@ -1,4 +1,4 @@
-"""Bytes, speed and time left, and what is waited for, on a terminal."""
+"""Progress line on a terminal: bytes, speed, time left, and the reason of a wait."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from openshell_files.cli.output.results_in_words import seconds_words, size_word
 from openshell_files.cli.output.wording import Where
 from openshell_files.results import Progress, ProgressCallback
 
-#: After so many seconds in which nothing moves, the line says what is waited for.
+#: Seconds without movement after which the line tells what the command waits for.
 _PATIENCE_SECONDS: Final = 2.0
 
-#: How much of a line the bar may take; with less room than the least there is none.
+#: Most and least columns of the bar; with less room there is no bar.
 _BAR_WIDTH: Final = 20
 _LEAST_BAR_WIDTH: Final = 5
 
-#: So much of the name is shown before a number, where there is room for one of them.
+#: Columns of the name that take precedence over a number.
 _LEAST_NAME: Final = 10
 
 _VERIFYING: Final = "verifying in the sandbox"
 
-#: How often the line is drawn.
+#: Interval of drawing.
 _DRAW_SECONDS: Final = 0.1
 
 _CLEAR: Final = "\r\x1b[K"
 
 
 class Line:
-    """What the one line on the terminal says at a moment.
+    """Content of the line at a given time.
 
     Args:
-        label: what is moved; empty for a call that moves nothing.
-        where: what the command is about.
+        label: name of the file; empty for a call without content.
+        where: subject of the command.
         width: columns of the terminal.
         now: the time.
     """
@@ -53,7 +53,7 @@ class Line:
         self._first: tuple[float, int] | None = None
 
     def update(self, progress: Progress, now: float) -> None:
-        """Note how far it is."""
+        """Take the progress."""
         if self._progress is None or progress.transferred != self._progress.transferred:
             self._moved = now
         if self._first is None or progress.transferred < self._first[1]:
@@ -61,7 +61,7 @@ class Line:
         self._progress = progress
 
     def text(self, now: float) -> str:
-        """Return the line; empty if there is nothing to say."""
+        """Return the line; empty before there is any progress."""
         idle = now - self._moved
         words = self._waiting(idle) if idle >= _PATIENCE_SECONDS else self._moving(now)
         return shortened(words, self._width)
@@ -94,13 +94,13 @@ class Line:
                 facts.append(f"{_clock((progress.total - progress.transferred) / rate)} left")
         if self._all_sent():
             facts.append(_VERIFYING)
-        # What matters least goes first where there is little room.
+        # Without room, the least important numbers are left out.
         name = sum(map(_columns, self._label))
         least = min(name, _LEAST_NAME) + 2 if name else 0
         while len(facts) > 1 and least + len("  ".join(facts)) > self._width:
             facts.remove(sizes) if sizes in facts else facts.pop()
         words = "  ".join(facts)
-        # The bar shrinks before the name does: the numbers say the same.
+        # The bar shrinks before the name, because the numbers have its information.
         bar = min(_BAR_WIDTH, self._width - len(words) - (name + 2 if name else 0) - len("[] "))
         if bar >= _LEAST_BAR_WIDTH and progress.total:
             filled = min(bar, progress.transferred * bar // progress.total)
@@ -109,7 +109,7 @@ class Line:
         return f"{shortened(self._label, room)}  {words}" if name and room >= 4 else words
 
     def _all_sent(self) -> bool:
-        """Whether an upload waits for nothing but the sandbox's word."""
+        """Return whether an upload is sent completely and waits for the verdict of the sandbox."""
         progress = self._progress
         if progress is None or not self._where.uploading or not progress.total:
             return False
@@ -126,7 +126,7 @@ def _clock(seconds: float) -> str:
 
 
 def shortened(text: str, columns: int) -> str:
-    """Return text that fits into so many columns of a terminal."""
+    """Return text shortened to a number of columns of a terminal."""
     if sum(_columns(c) for c in text) <= columns:
         return text
     ellipsis_, used, kept = "..." if columns > 3 else "", 0, ""
@@ -146,13 +146,13 @@ def _columns(character: str) -> int:
 
 @contextmanager
 def progress_bar(label: str, where: Where, *, shown: bool) -> Generator[ProgressCallback | None]:
-    """Show a line on standard error while the context lasts.
+    """Show a line on standard error during the context.
 
     Args:
-        label: what is moved; empty for a call that moves nothing.
-        where: what the command is about.
-        shown: False shows nothing; neither does a standard error that is no
-            terminal, or one that cannot erase a line.
+        label: name of the file; empty for a call without content.
+        where: subject of the command.
+        shown: False shows no line, as does a standard error that is no
+            terminal or cannot erase a line.
     """
     if not shown or not _can_draw(sys.stderr):
         yield None
@@ -193,7 +193,7 @@ def _can_draw(terminal: TextIO) -> bool:
 
 
 def terminal_width(terminal: TextIO) -> int:
-    """Return the columns of a terminal; 80 if they are not known."""
+    """Return the columns of a terminal; 80 if unknown."""
     given = os.environ.get("COLUMNS", "")
     if given.isascii() and given.isdecimal() and 0 < len(given) < 6 and int(given):
         return int(given)

@@ -1,7 +1,7 @@
-"""What the command says: one line about success, one line about failure.
+"""Reports of the command: one line about success, one line about failure.
 
-A report that cannot be written does not change what happened: a failure keeps
-its exit status, and a success gets one of its own (`ExitCode.REPORT_LOST`).
+If a report cannot be written, a failure keeps its exit status, and a success
+gets the status `ExitCode.REPORT_LOST`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _PROGRAM = "openshell-files"
 
 
 class ReportLostError(Exception):
-    """The command did what it was told, and could not say so; the text is the reason."""
+    """The command succeeded and could not report it; the text is the reason."""
 
 
 class Report:
     """Writes to standard output and error.
 
     Args:
-        as_json: one line of JSON instead of words.
-        quiet: no words about success.
-        content_on_stdout: standard output carries a file, so everything else
-            goes to standard error.
+        as_json: print one line of JSON instead of text.
+        quiet: print no text about success.
+        content_on_stdout: standard output carries a file, so reports go to
+            standard error.
     """
 
     def __init__(self, *, as_json: bool, quiet: bool = False, content_on_stdout: bool = False) -> None:
@@ -42,10 +42,10 @@ class Report:
         self._out: TextIO = sys.stderr if content_on_stdout else sys.stdout
 
     def success(self, words: str, fields: Mapping[str, object]) -> None:
-        """Say what was done.
+        """Report success.
 
         Raises:
-            ReportLostError: it cannot be written.
+            ReportLostError: the report cannot be written.
         """
         if self.as_json:
             self._must(json.dumps({"ok": True, **fields}))
@@ -58,10 +58,10 @@ class Report:
                 self._must(printable(words))
 
     def lines(self, words: Sequence[str], fields: Mapping[str, object]) -> None:
-        """Say what was found, however quiet.
+        """Print results, even if quiet.
 
         Raises:
-            ReportLostError: it cannot be written.
+            ReportLostError: they cannot be written.
         """
         if self.as_json:
             self._must(json.dumps({"ok": True, **fields}))
@@ -69,7 +69,7 @@ class Report:
             self._must("\n".join(printable(line) for line in words))
 
     def note(self, words: str) -> None:
-        """Say something that is no failure."""
+        """Print a note that is no failure."""
         if not self.as_json and not self.quiet:
             say(sys.stderr, printable(f"{_PROGRAM}: note: {words}"))
 
@@ -82,14 +82,14 @@ class Report:
         fix: str = "",
         left: UnfinishedUpload | None = None,
     ) -> None:
-        """Say what went wrong, and what to do, in one line.
+        """Report a failure and its fix in one line.
 
         Args:
             words: the line.
-            exit_code: the status that the command will have.
-            error: what the SDK raised.
+            exit_code: exit status of the command.
+            error: error of the SDK.
             more: further fields of the JSON line.
-            fix: what a person can do; its own field in the JSON line.
+            fix: remedy for a person; its own field in the JSON line.
             left: the upload that the command left in the sandbox.
         """
         if self.as_json:
@@ -99,7 +99,7 @@ class Report:
             fields = {"ok": False, "error": failed, **(more or {})}
             if say(self._out, json.dumps(fields)) is None:
                 return
-        # A line of JSON that is lost is better told in words than not at all.
+        # If the line of JSON cannot be written, print text to standard error.
         say(sys.stderr, printable(f"{_PROGRAM}: error: {words}"))
 
     def _must(self, line: str) -> None:
@@ -109,7 +109,7 @@ class Report:
 
 
 def failure_fields(words: str, exit_code: int, error: FilesError | None, fix: str) -> dict[str, object]:
-    """Return a failure for programs."""
+    """Return the JSON fields of a failure."""
     fields: dict[str, object] = {
         "message": words,
         "exit_code": exit_code,
@@ -132,7 +132,7 @@ def failure_fields(words: str, exit_code: int, error: FilesError | None, fix: st
 
 
 def printable(text: str) -> str:
-    r"""Return text that cannot steer a terminal: control characters become `\x1b` and the like."""
+    r"""Return text with control characters escaped, such as `\x1b`, so that it cannot control a terminal."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text
     )

@@ -1,8 +1,8 @@
-"""What calls answered, for people and for programs.
+"""Results as text for people and as JSON fields for programs.
 
-Sizes are counted in powers of ten (kB, MB, GB), rates as well. The JSON lines
-have the fields of the SDK's results, `local`, and beside `mode`, which is a
-number, `mode_octal`, as `chmod` and `ls` write it.
+Sizes and rates count in powers of ten (kB, MB, GB). The JSON lines have the
+fields of the SDK's results, `local`, and beside each `mode`, which is a
+number, `mode_octal` in the form of `chmod`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def _pace_words(moved: int, seconds: float) -> str:
 
 
 def upload_fields(local: str, result: UploadResult) -> dict[str, object]:
-    """Return the result of an upload for programs."""
+    """Return the JSON fields of the result of an upload."""
     return {"local": local, **_with_octal(asdict(result))}
 
 
 def upload_words(local: str, result: UploadResult) -> str:
-    """Return the result of an upload for people."""
+    """Return the result of an upload as text."""
     if result.already_identical:
         return f"{result.path} is identical already ({result.size} bytes); nothing was sent"
     resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
@@ -55,12 +55,12 @@ def upload_words(local: str, result: UploadResult) -> str:
 
 
 def download_fields(local: str, result: DownloadResult) -> dict[str, object]:
-    """Return the result of a download for programs."""
+    """Return the JSON fields of the result of a download."""
     return {"local": local, **_with_octal(asdict(result))}
 
 
 def download_words(local: str, result: DownloadResult) -> str:
-    """Return the result of a download for people."""
+    """Return the result of a download as text."""
     resumed = f", resumed at {result.resumed_from}" if result.resumed_from else ""
     changed = ", changed while it was read" if result.changed else ""
     pace = _pace_words(result.bytes_received, result.seconds)
@@ -68,12 +68,12 @@ def download_words(local: str, result: DownloadResult) -> str:
 
 
 def file_fields(file: FileInfo) -> dict[str, object]:
-    """Return the description of a file for programs."""
+    """Return the JSON fields of the description of a file."""
     return _with_octal(asdict(file))
 
 
 def file_words(file: FileInfo) -> list[str]:
-    """Return the description of a file for people."""
+    """Return the description of a file as text."""
     lines = [
         f"path      {file.path}",
         f"type      {file.type}",
@@ -92,12 +92,12 @@ def _time_words(file: FileInfo) -> str:
         moment = file.modified_time
         return "-" if moment is None else moment.isoformat()
     except (ValueError, OverflowError, OSError):
-        # A calendar ends; a file system's clock does not.
+        # A file system may have times outside the calendar.
         return f"{file.modified_ns} ns since 1970"
 
 
 def upload_info_fields(upload: UploadInfo) -> dict[str, object]:
-    """Return an upload for programs."""
+    """Return the JSON fields of an upload."""
     return _with_octal(asdict(upload))
 
 

@@ -1,8 +1,7 @@
-"""Text of the command line that has to be Unicode: names and paths in the sandbox.
+"""Unicode text of the command line: names and paths in the sandbox.
 
-A command line is bytes. Python decodes them by the locale, which may know
-ASCII only; what it cannot decode becomes lone surrogates, which no message of
-the protocol can carry.
+A command line is bytes. Python decodes them by the locale, which may be ASCII;
+other bytes become lone surrogates, which no message of the protocol can carry.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 
 
 def as_unicode(text: str) -> str | None:
-    """Return text of the command line as Unicode, whatever the locale; None if its bytes are no UTF-8."""
+    """Return text of the command line as Unicode in any locale; None if its bytes are no UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""Errors in the words of the command line.
+"""Error messages of the command line.
 
-The SDK speaks to programmers, the gateway to all its clients. A person at a
-terminal needs the options and variables of this command, and the name of what
-the error is about: the sandbox, the gateway, or the file.
+Messages of the SDK name arguments. A person at a terminal needs the options and
+variables of this command, and the subject of the error: the sandbox, the
+gateway, or the file.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from openshell_files_protocol.reasons import Code, Reason
 from openshell_files.cli.handshake import tls_failures
 from openshell_files.errors import FilesError, LocalFileError, LocalReason
 
-#: What to do, by reason, where the error table's words are not this command's.
+#: Remedies by reason that replace those of the error table.
 _FIXES: Final[Mapping[str, str]] = {
     Reason.TOKEN_MISSING.name: "Set OPENSHELL_FILES_TOKEN, or give --token-file FILE.",
     LocalReason.MAX_BYTES_EXCEEDED: "Raise --max-bytes, or ask for a part with --offset and --length.",
     LocalReason.TIMEOUT: "Allow more time with --timeout.",
     LocalReason.SOURCE_NOT_REPLAYABLE: "Repeat the command, or upload a file: its upload survives a broken "
     "connection.",
-    LocalReason.OUTCOME_UNKNOWN: "Look with `openshell-files stat` before you send it again.",
+    LocalReason.OUTCOME_UNKNOWN: "Check with `openshell-files stat` before you send it again.",
     Code.NOT_FOUND.name: "Check the names of sandbox and path.",
     Reason.SANDBOX_NOT_FOUND.name: "Check its name and --workspace, and whether you are a member.",
     Reason.WORKSPACE_NOT_FOUND.name: "Check --workspace.",
     Reason.PATH_FORBIDDEN.name: "Choose a path on an ordinary file system of the sandbox.",
-    # This command chooses chunks, offsets and request ids itself.
+    # The command itself chooses chunks, offsets and request ids.
     Reason.DIGEST_UNSUPPORTED.name: "Ask for sha256, which every server takes.",
     Reason.CHUNK_TOO_LARGE.name: "Report it: this command sent too much at once.",
     Reason.OFFSET_MISMATCH.name: "Repeat the command.",
@@ -40,7 +40,7 @@ _FIXES: Final[Mapping[str, str]] = {
     Reason.TOO_MANY_UPLOADS.name: "`openshell-files uploads NAME` lists yours, `openshell-files abort` frees one.",
 }
 
-#: The same where uploading and downloading differ.
+#: Remedies that differ between uploads and downloads.
 _UPLOAD_FIXES: Final[Mapping[str, str]] = {
     Reason.PARENT_NOT_FOUND.name: "Create it in the sandbox, or give --parents.",
     Reason.LEAF_IS_LINK.name: "Give --follow to write to the link's target, or --replace-link.",
@@ -52,7 +52,7 @@ _READ_FIXES: Final[Mapping[str, str]] = {
     Reason.FILE_CHANGED.name: "Repeat the command, or give --allow-changes for a log that grows.",
 }
 
-#: Errors that are about the sandbox and not about a file in it.
+#: Errors about the sandbox, not about a file in it.
 _OF_SANDBOX: Final = frozenset(
     {
         Reason.SANDBOX_NOT_FOUND.name,
@@ -67,7 +67,7 @@ _OF_SANDBOX: Final = frozenset(
     }
 )
 
-#: Errors that are about the gateway, or about the caller as the gateway sees it.
+#: Errors about the gateway, or about the caller's rights there.
 _OF_GATEWAY: Final = frozenset(
     {
         Reason.GATEWAY_SHUTTING_DOWN.name,
@@ -80,21 +80,21 @@ _OF_GATEWAY: Final = frozenset(
     }
 )
 
-#: How gRPC words a TLS handshake that failed for the certificate's sake.
+#: Parts of gRPC's message for a TLS handshake that failed because of the certificate.
 _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "ostname", "Peer name")
-#: The same where the handshake failed otherwise: first of all, the port speaks no TLS.
+#: The same for another cause; the most frequent is a port without TLS.
 _NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
 
-#: How it words that an address has no listener.
+#: The same for an address without a server.
 _REFUSED: Final = "onnection refused"
 
-#: The request's field in front of a message; the path itself says it better.
+#: Field of the request at the beginning of a message; the line names the path instead.
 _FIELD: Final = re.compile(r"^(metadata\.)?remote_path: ")
 
-#: What to do about a pipe or a standard stream, by what the operating system said.
+#: Remedies for a pipe or a standard stream, by the error number of the operating system.
 _STREAM_FIXES: Final[Mapping[int | None, str]] = {
-    errno.EPIPE: "Whatever reads it ended before the end of the file: let it read on, or ask for a part with --length.",
-    errno.EBADF: "It was closed when the command started: leave it open, or give a file, as in `{sign}`.",
+    errno.EPIPE: "Its reader ended before the end of the file: let it read to the end, or request a part with --length.",
+    errno.EBADF: "It was closed when the command started: leave it open, or redirect it, as in `{sign}`.",
 }
 
 _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
@@ -102,17 +102,17 @@ _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a command is about.
+    """Subject of a command.
 
     Attributes:
-        sandbox: its name, or its id.
+        sandbox: name or id of the sandbox.
         by_id: `sandbox` is an id.
-        workspace: where the name is looked up.
+        workspace: of the name.
         endpoint: the gateway.
         path: the file in the sandbox, or the upload; empty for none.
         uploading: the command writes to the sandbox.
         encrypted: the connection uses TLS.
-        authority: the PEM file of the certificates to trust, if one was given.
+        authority: PEM file of the trusted certificates, if one was given.
     """
 
     sandbox: str
@@ -132,14 +132,14 @@ class Where:
 
 
 def failure_words(error: FilesError, where: Where) -> str:
-    """Return what, where, and what to do, in one line."""
+    """Return the failure, its subject and its fix in one line."""
     if isinstance(error, LocalFileError):
         return _local_words(error, where)
     if error.code is Code.UNAVAILABLE and error.reason == Code.UNAVAILABLE.name:
         return _unreachable_words(error, where)
     subject = _subject(error, where)
     message = _FIELD.sub("", error.message)
-    # What keeps this side from having a token is about neither gateway nor file.
+    # A missing token concerns neither gateway nor file.
     named = (
         error.reason == LocalReason.CREDENTIALS
         or _names(message, subject)
@@ -152,12 +152,12 @@ def failure_words(error: FilesError, where: Where) -> str:
 
 
 def _names(message: str, subject: str) -> bool:
-    """Whether a message has the subject as a word of its own: the file `x` is not in the word "index"."""
+    """Return whether a message has the subject as a whole word: the file `x` is not in the word "index"."""
     return re.search(rf"(?<![\w./-]){re.escape(subject)}(?![\w/-])", message) is not None
 
 
 def fix_of(error: FilesError, where: Where) -> str:
-    """Return what a person at this command can do."""
+    """Return the remedy for a person at this command."""
     if isinstance(error, LocalFileError) and error.errno in _STREAM_FIXES:
         return _STREAM_FIXES[error.errno].format(sign="< FILE" if where.uploading else "> FILE")
     own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
@@ -184,7 +184,7 @@ def _local_words(error: LocalFileError, where: Where) -> str:
 
 
 def _unreachable_words(error: FilesError, where: Where) -> str:
-    """Say why no gateway was reached, without gRPC's list of addresses."""
+    """Return why the gateway could not be reached, without gRPC's list of addresses."""
     details = error.message
     if where.encrypted and _REFUSED in details:
         details = f"{details}; {tls_failures(where.endpoint, where.authority)}"

@@ -1,1 +1,1 @@
-"""The commands that move files, and what they remember."""
+"""Commands that transfer files, and the store of unfinished uploads."""

@@ -1,4 +1,4 @@
-"""Which file is meant: the command line's "into a directory" ends here.
+"""Resolves the words of `upload` and `download` to pairs of files.
 
 The protocol names files, never directories to put them into (PTH-1), so that
 a server never has to guess. These are the rules:
@@ -35,7 +35,7 @@ from openshell_files.cli.output.text import as_unicode
 
 STANDARD_STREAM: Final = "-"
 
-#: How scp and kubectl name a file elsewhere.
+#: Form NAME:PATH of scp and kubectl.
 _ELSEWHERE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
 
 
@@ -44,8 +44,8 @@ class Copy:
     """One file to move.
 
     Attributes:
-        source: where it is.
-        destination: where it will be; names the file itself.
+        source: path of the source.
+        destination: path of the file itself at the destination.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Copy:
 
 
 def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy]:
-    """Return what is to be uploaded where.
+    """Return the sources and destinations of an upload.
 
     Args:
         name: the sandbox.
@@ -61,7 +61,7 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
         to: DEST if given as an option; every word is a LOCAL then.
 
     Raises:
-        ValueError: no name can be told, or two readings are possible.
+        ValueError: a name is missing, or the words are ambiguous.
     """
     _check_name(name, f"openshell-files upload {_elsewhere(name)[0]} LOCAL {_elsewhere(name)[1]}".rstrip())
     if to is not None:
@@ -108,14 +108,14 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
 
 
 def downloads(name: str, words: Sequence[str]) -> list[Copy]:
-    """Return what is to be downloaded where.
+    """Return the sources and destinations of a download.
 
     Args:
         name: the sandbox.
         words: SRC... [DEST].
 
     Raises:
-        ValueError: no name can be told.
+        ValueError: a name is missing, or the words are ambiguous.
     """
     _check_name(name, f"openshell-files download {' '.join(_elsewhere(name))} {words[0]}")
     sources, destination = (list(words), None) if len(words) == 1 else (list(words[:-1]), words[-1])
@@ -133,10 +133,10 @@ def downloads(name: str, words: Sequence[str]) -> list[Copy]:
 
 
 def remote_path(name: str, path: str, command: str) -> str:
-    """Return the path of a command that only looks.
+    """Return the path of a command without content.
 
     Raises:
-        ValueError: it is empty, or the sandbox's name is of another tool's form.
+        ValueError: it is empty, or the sandbox's name has the form NAME:PATH.
     """
     _check_name(name, f"openshell-files {command} {' '.join(_elsewhere(name))}")
     if not path:
@@ -145,7 +145,7 @@ def remote_path(name: str, path: str, command: str) -> str:
 
 
 def is_elsewhere(word: str) -> bool:
-    """Whether a word has the form NAME:PATH of scp and kubectl."""
+    """Return whether a word has the form NAME:PATH of scp and kubectl."""
     return _ELSEWHERE.fullmatch(word) is not None
 
 
@@ -164,7 +164,7 @@ def _elsewhere(word: str) -> tuple[str, str]:
 
 
 def _directory_in_sandbox(destination: str | None) -> str | None:
-    """Return the directory that a destination names, as a prefix of paths in it; None if it names a file."""
+    """Return the directory of a destination, as a prefix of its files; None if the destination is a file."""
     if destination in {".", "./"}:
         return ""
     if destination is None or not destination.endswith("/"):

@@ -1,4 +1,4 @@
-"""`openshell-files download`."""
+"""Command `openshell-files download`."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def download(
         str | None, typer.Option(help="Permission bits, octal. Default: those of the file, less the umask.")
     ] = None,
     preserve_mode: Annotated[
-        bool, typer.Option("--preserve-mode", help="Keep the permission bits, whatever the umask.")
+        bool, typer.Option("--preserve-mode", help="Keep the permission bits without regard to the umask.")
     ] = False,
     preserve_mtime: shared.MTime = True,
     offset: Annotated[int, typer.Option(min=0, help="First byte.")] = 0,
-    length: Annotated[int | None, typer.Option(min=0, help="So many bytes at most.")] = None,
-    tail: Annotated[int | None, typer.Option(min=1, help="The last so many bytes.")] = None,
+    length: Annotated[int | None, typer.Option(min=0, help="Most bytes to read.")] = None,
+    tail: Annotated[int | None, typer.Option(min=1, help="Number of bytes at the end of the file.")] = None,
     if_version: Annotated[str, typer.Option(help="Only this version of the file.")] = "",
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Carry on if the file changes meanwhile; for logs.")
+        bool, typer.Option("--allow-changes", help="Read on if the file changes meanwhile; for logs.")
     ] = False,
     max_bytes: Annotated[int | None, typer.Option(min=0, help="Fail if the file is larger.")] = None,
     digest: shared.Digest = "auto",
@@ -74,7 +74,7 @@ def download(
         if preserve_mode and bits is not None:
             raise ValueError("give one of --mode and --preserve-mode")
         if tail is not None and (offset or length is not None):
-            raise ValueError("--tail: give neither --offset nor --length beside it")
+            raise ValueError("--tail: give neither --offset nor --length with it")
         options = ReadOptions(
             offset=offset,
             length=length,
@@ -132,7 +132,7 @@ def download(
 
 
 class _Moved:
-    """What a download that fails or is interrupted has done here so far."""
+    """Additions to the line about a failure: the state of this download, and the downloads before it."""
 
     def __init__(self, copies: list[Copy]) -> None:
         self.done: list[dict[str, object]] = []
@@ -141,16 +141,16 @@ class _Moved:
         self._shown: Shown | None = None
 
     def begin(self, copy: Copy) -> None:
-        """Go on with another file."""
+        """Begin another file."""
         self._shown = None
         self._state = left_behind(copy.destination)
 
     def on_showing(self, shown: Shown) -> None:
-        """Note what is about to get its name."""
+        """Take a file that is about to be renamed."""
         self._shown = shown
 
     def on_interrupt(self, _told: BaseException) -> str:
-        """Say what is so, by what the disk says."""
+        """Return the state of the local file, by the disk."""
         shown, state = self._shown, self._state
         if shown is not None and shown.is_in_place():
             state = f"{shown.path} is in place and whole"
@@ -164,13 +164,13 @@ class _Moved:
 
 
 def left_behind(destination: str) -> str:
-    """Return what is true of a destination when the download into it was cut short."""
+    """Return the state of a destination after an interrupted download."""
     if destination == STANDARD_STREAM:
-        return "what was written to standard output is incomplete"
+        return "the content on standard output is incomplete"
     try:
         if is_written_into(destination):
-            return f"what was written to {destination} is incomplete"
+            return f"the content of {destination} is incomplete"
     except FilesError:
-        # It will be refused.
+        # The download will refuse the destination.
         pass
     return "nothing was changed here"

@@ -1,8 +1,8 @@
-"""Remembers unfinished uploads, so that `--resume` goes on with them hours later.
+"""Store of unfinished uploads, so that `--resume` can resume them hours later.
 
 One small file per upload below `$XDG_STATE_HOME/openshell-files/uploads`,
-named by a hash of gateway, sandbox, destination and local path. It holds the
-upload's id, which gives nobody access (RSM-2), and no token.
+named by a hash of gateway, sandbox, destination and local path. It has the
+upload's id, which grants no access (RSM-2), and no token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import cast
 
 
 class ResumeStore:
-    """The remembered upload of one command line.
+    """The stored upload of one command line.
 
     Args:
         endpoint: the gateway.
@@ -35,11 +35,11 @@ class ResumeStore:
         self._state = _state_home()
         self._path = (self._state or Path()) / "openshell-files" / "uploads" / f"{name}.json"
         self._key = key
-        #: Locked as long as this process goes on with the upload that it remembers.
+        # Descriptor with a lock while this process sends the stored upload.
         self._held = -1
 
     def is_running(self) -> bool:
-        """Whether another process goes on with the upload at this moment."""
+        """Return whether another process sends the upload at this moment."""
         if self._state is None:
             return False
         try:
@@ -52,11 +52,11 @@ class ResumeStore:
         return False
 
     def load(self) -> list[str]:
-        """Return the ids of the unfinished uploads, the newest first; none if none is remembered."""
+        """Return the ids of the stored uploads, the newest first."""
         try:
             entry: object = json.loads(self._path.read_bytes()) if self._state else None
         except (OSError, ValueError, RecursionError):
-            # Not there, or not readable: a new upload begins, which is never wrong.
+            # A new upload begins, which is never wrong.
             return []
         if not isinstance(entry, dict):
             return []
@@ -68,7 +68,7 @@ class ResumeStore:
         return [upload_id for upload_id in ids if isinstance(upload_id, str) and _is_id(upload_id)]
 
     def save(self, upload_id: str, older: Sequence[str] = ()) -> None:
-        """Remember an upload, and those before it that it does not go on with.
+        """Store an upload, and the older ones that it does not resume.
 
         Raises:
             OSError: the state directory cannot be written to, or there is none.
@@ -89,26 +89,26 @@ class ResumeStore:
             raise
 
     def _hold(self, descriptor: int) -> None:
-        """Lock the new entry, which a later process sees, until this process ends."""
+        """Lock the new entry until this process ends, so that a later process notices."""
         held = os.dup(descriptor)
         with suppress(OSError):
-            # Some file systems know no locks; then nobody sees that this one runs.
+            # Without locks in the file system, other processes do not notice this one.
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if self._held >= 0:
             os.close(self._held)
         self._held = held
 
     def release(self) -> None:
-        """Let others see that this process does not go on with the upload any more."""
+        """Release the lock: this process does not send the upload any more."""
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
 
     def forget(self) -> None:
-        """Remember nothing.
+        """Remove the entry.
 
         Raises:
-            OSError: the entry is there and cannot be removed.
+            OSError: it exists and cannot be removed.
         """
         if self._state is not None:
             self._path.unlink(missing_ok=True)
@@ -119,9 +119,9 @@ def _is_id(text: str) -> bool:
 
 
 def _state_home() -> Path | None:
-    """Return where state is kept; None for a user without a home directory."""
+    """Return the state directory; None for a user without a home directory."""
     given = os.environ.get("XDG_STATE_HOME", "")
-    # Relative values are to be ignored, says the XDG specification.
+    # The XDG specification requires that relative values are ignored.
     if os.path.isabs(given):
         return Path(given)
     try:

@@ -1,4 +1,4 @@
-"""`openshell-files upload`."""
+"""Command `openshell-files upload`."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ def upload(
     *,
     to: Annotated[
         str | None,
-        typer.Option(metavar="DEST", help="DEST as an option; every word is a LOCAL then."),
+        typer.Option(metavar="DEST", help="DEST as an option; every word is then a LOCAL."),
     ] = None,
     parents: Annotated[bool, typer.Option("--parents", help="Create missing directories.")] = False,
     mode: shared.Mode = None,
     preserve_mtime: shared.MTime = True,
-    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only where nothing is.")] = False,
-    if_present: Annotated[bool, typer.Option("--if-present", help="Only over a file.")] = False,
-    if_match_version: Annotated[str | None, typer.Option(help="Only over this version.")] = None,
-    if_match_digest: Annotated[str | None, typer.Option(help="Only over this content.")] = None,
+    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if DEST does not exist.")] = False,
+    if_present: Annotated[bool, typer.Option("--if-present", help="Only if DEST exists.")] = False,
+    if_match_version: Annotated[str | None, typer.Option(help="Only if DEST has this version.")] = None,
+    if_match_digest: Annotated[str | None, typer.Option(help="Only if DEST has this digest.")] = None,
     follow: shared.Follow = False,
     replace_link: Annotated[bool, typer.Option("--replace-link", help="Replace a symbolic link.")] = False,
     keep_read_only: Annotated[
-        bool, typer.Option("--keep-read-only", help="Refuse to replace a file that is read-only.")
+        bool, typer.Option("--keep-read-only", help="Refuse to replace a read-only file.")
     ] = False,
     durability: Annotated[Durability, typer.Option(help="What survives a power loss.")] = Durability.FSYNC,
     skip_identical: Annotated[
-        bool, typer.Option("--skip-identical", help="Send nothing if the same content is there.")
+        bool, typer.Option("--skip-identical", help="Send nothing if DEST has the same content.")
     ] = False,
     digest: shared.Digest = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the last unfinished upload of this file.")
+        bool, typer.Option("--resume", help="Resume the last unfinished upload of this file.")
     ] = False,
-    upload_id: Annotated[str | None, typer.Option(help="Go on with this unfinished upload.")] = None,
+    upload_id: Annotated[str | None, typer.Option(help="Resume this unfinished upload.")] = None,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
@@ -87,7 +87,7 @@ def upload(
             digest=digest,
         )
         if upload_id == "":
-            # Of a script whose variable is empty; a new upload is not what it means.
+            # A script whose variable is empty does not mean a new upload.
             raise ValueError("--upload-id: give the id of an upload, or leave the option out")
         if upload_id and len(copies) > 1:
             raise ValueError("--upload-id: give one LOCAL")
@@ -150,7 +150,7 @@ def upload(
 
 
 class _Words:
-    """What a failure adds to its line: where this upload stands, and those before it."""
+    """Additions to the line about a failure: the state of this upload, and the uploads before it."""
 
     def __init__(self, copies: list[Copy]) -> None:
         self.done: list[dict[str, object]] = []
@@ -158,7 +158,7 @@ class _Words:
         self._copies = copies
 
     def begin(self, memory: UploadMemory | None) -> None:
-        """Go on with another file; nothing was done for it yet."""
+        """Begin another file."""
         self._memory = memory
 
     def on_interrupt(self, told: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What the command line remembers of an upload, and what it can truly say of it."""
+"""Follows one upload of the command line: stores its id for `--resume`, and reports its state."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _UNFINISHED = frozenset({UploadState.RECEIVING, UploadState.VERIFYING})
 
 
 class UploadMemory:
-    """Follows one upload: notes its id for `--resume`, and says where it stands.
+    """State of one upload of the command line.
 
     Args:
-        store: where the id is kept; None for a source that cannot be resumed.
-        out: where notes go.
-        upload_id: the upload to go on with, given on the command line.
-        resume: go on with the one that is remembered.
+        store: stores the id; None for a source that cannot be resumed.
+        out: prints notes.
+        upload_id: id of the upload to resume, from the command line.
+        resume: resume the stored upload.
     """
 
     def __init__(self, store: ResumeStore | None, out: Report, upload_id: str, *, resume: bool) -> None:
         self._store = store
         self._out = out
         self._resume = resume or bool(upload_id)
-        # What another process is sending is not this one's to go on with, or to free, unless it is told to.
+        # Without --resume, leave an upload alone that another process sends.
         foreign = store is not None and not self._resume and store.is_running()
         self._known: Sequence[str] = () if store is None or foreign else store.load()
         self._seen = ""
@@ -43,17 +43,17 @@ class UploadMemory:
             self.upload_id = self._known[0]
 
     def begin(self, sandbox: SandboxFiles, timeout: float | None) -> None:
-        """Say what becomes of an earlier upload of this file, as far as it can be said before.
+        """Print a note about an earlier upload of this file.
 
         Raises:
-            FilesError: the gateway cannot be asked.
+            FilesError: the gateway cannot be called.
         """
         if self._resume and not self.upload_id:
             if self._store is None:
                 self._out.note("--resume: a stream cannot be resumed; it is sent from its beginning")
             else:
                 self._out.note(
-                    "--resume: no unfinished upload of this file to this path is remembered; it starts from "
+                    "--resume: no unfinished upload of this file to this path is stored; it starts from "
                     "the beginning"
                 )
         elif self._resume:
@@ -62,11 +62,11 @@ class UploadMemory:
         elif self._known and self._can_be_resumed(sandbox, timeout):
             self._out.note(
                 f"an earlier upload of this file was not finished (upload {self._known[0]}); this one starts "
-                "from the beginning, and --resume would go on with that one"
+                "from the beginning, and --resume would resume that one"
             )
 
     def _can_be_resumed(self, sandbox: SandboxFiles, timeout: float | None) -> bool:
-        """Ask for the upload that is remembered; what is over is forgotten."""
+        """Ask for the state of the stored upload; remove the entry of one that is over."""
         with suppress(UploadUnknown):
             if sandbox.upload_status(self._known[0], timeout=timeout).state in _UNFINISHED:
                 return True
@@ -76,26 +76,26 @@ class UploadMemory:
         return False
 
     def close(self) -> None:
-        """Note that this process does not go on with it, whatever came of it."""
+        """Release the store: this process does not send the upload any more."""
         if self._store is not None:
             self._store.release()
 
     def watching(self, bar: ProgressCallback | None) -> ProgressCallback:
-        """Return the callback that notes the id, and then moves the bar."""
+        """Return the callback that stores the id and updates the bar."""
 
         def watch(progress: Progress) -> None:
             self._last = progress
             if progress.upload_id and progress.upload_id != self._seen and self._store is not None:
                 store, self._seen = self._store, progress.upload_id
                 older = [known for known in self._known if known != self._seen]
-                self._touching(lambda: store.save(self._seen, older), "remember")
+                self._touching(lambda: store.save(self._seen, older), "store")
             if bar is not None:
                 bar(progress)
 
         return watch
 
     def finished(self, sandbox: SandboxFiles, result: UploadResult) -> None:
-        """Forget it, since it is published; say whether it started over, and free what was left behind."""
+        """Remove the entry of the published upload; note whether it started over, and abort older uploads."""
         if self._store is not None:
             self._touching(self._store.forget, "forget")
         if result.started_over:
@@ -108,32 +108,30 @@ class UploadMemory:
                 try:
                     sandbox.abort_upload(known, timeout=5.0)
                 except FilesError:
-                    # It ends by itself; the upload that counts is published.
+                    # It expires; the newer upload is published.
                     return
 
     def on_failure(self, error: FilesError) -> Hint:
-        """Forget what cannot be resumed, and return a hint for what can."""
+        """Return a hint for an upload that can be resumed; remove the entry of another."""
         if error.upload_id and self._store is not None:
             return (
-                Hint()
-                if "--resume" in error.fix
-                else Hint("Repeat the command with --resume to go on with it.")
+                Hint() if "--resume" in error.fix else Hint("Repeat the command with --resume to resume it.")
             )
         if self._seen and self._store is not None:
             self._touching(self._store.forget, "forget")
         return Hint()
 
     def published(self) -> None:
-        """Note that the file is published: what follows cannot undo it."""
+        """Note that the file is published, which no later failure undoes."""
         self._published = True
 
     def left(self, told: BaseException) -> UnfinishedUpload | None:
-        """Return the upload that can be gone on with after an interruption."""
+        """Return the upload that can be resumed after an interruption."""
         if self._published:
             return None
         left, begun = unfinished_upload(told), self._last is not None and self._last.upload_id
         if left is None and self.upload_id and not begun:
-            # It was not gone on with yet, so it is as it was.
+            # The interruption came before it was resumed.
             left = UnfinishedUpload(self.upload_id, None, outcome_known=True)
         before = self._before
         if (
@@ -146,36 +144,36 @@ class UploadMemory:
         return left
 
     def on_interrupt(self, told: BaseException) -> str:
-        """Say what is known of the upload."""
+        """Return the state of the upload in words."""
         if self._published:
             return "the file was published"
         left = self.left(told)
         if left is not None and not left.outcome_known:
             return (
-                f"upload {left.upload_id} was sent completely, and whether it was published is not known; repeat "
+                f"upload {left.upload_id} was sent completely, and whether it was published is unknown; repeat "
                 "the command with --resume, which finds out"
             )
         if left is not None and (self._store is not None or left.upload_id == self.upload_id):
-            return f"upload {self.upload_id} is kept; repeat the command with --resume to go on"
+            return f"upload {self.upload_id} can be resumed; repeat the command with --resume"
         if self._seen and self._store is not None:
             self._touching(self._store.forget, "forget")
         if self._may_be_published():
-            return "whether the file was published is not known; look with `openshell-files stat`"
+            return "whether the file was published is unknown; check with `openshell-files stat`"
         return "nothing was published"
 
     def _may_be_published(self) -> bool:
-        """Whether the finish may have been sent: a small file goes with its first message."""
+        """Return whether the finish may have been sent: a small file is one message."""
         last = self._last
         if last is None:
             return False
         if last.total is not None and last.transferred >= last.total:
             return True
-        # One with an id is begun by itself, and what is interrupted in it carries the id.
+        # A larger upload has an id, which the interruption carries.
         return not last.upload_id and (last.total is None or last.total <= MIN_CHUNK_LIMIT_BYTES)
 
     def _touching(self, change: Callable[[], None], verb: str) -> None:
         try:
             change()
         except OSError as error:
-            # The upload itself goes on; only --resume in a later process is lost.
+            # The upload continues; only a later --resume is impossible.
             self._out.note(f"cannot {verb} the upload: {error.strerror or error}")
