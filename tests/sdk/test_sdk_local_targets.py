@@ -1,4 +1,4 @@
-"""Where a download goes on this side: modes, nodes that are no files, flushes, and what fails."""
+"""Local targets of a download: modes, paths that are no files, flushes, and failures."""
 
 from __future__ import annotations
 

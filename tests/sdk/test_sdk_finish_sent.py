@@ -1,0 +1,169 @@
+"""The time runs out, or the connection is lost, around the finish of an upload (RSM-7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
+from no_gateway import Refusing
+from openshell_files import NO_RETRY, RetryPolicy
+from openshell_files.errors import (
+    DeadlineExceeded,
+    FilesError,
+    OutcomeUnknown,
+    Unauthenticated,
+    Unavailable,
+)
+from openshell_files_protocol import methods
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.reasons import Reason
+from sdk_flavours import Connect
+
+LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
+
+
+def raising(error: BaseException, *, after_chunks: int = 1) -> Callable[..., None]:
+    """Return a hook that raises in the server after so many messages of a stream."""
+    seen: dict[int, int] = {}
+
+    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
+        seen[number] = seen.get(number, 0) + 1
+        if seen[number] > after_chunks:
+            raise error
+
+    return hook
+
+
+def leave(error: BaseException) -> Callable[..., None]:
+    def end(*_: object) -> None:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize("size", [5, 1_000_000])
+def test_time_that_runs_out_behind_the_finish_is_no_failure(
+    gateway: FakeGateway, connect: Connect, size: int
+) -> None:
+    """RSM-7: published, but the answer does not come in time: the file is found to be there."""
+    gateway.after_publish = leave(Stall())
+    result = connect().write_bytes("x", bytes(size), timeout=0.6)
+    assert result.size == len(gateway.files["x"].content) == size
+    assert gateway.streams(methods.UPLOAD_FILE) == 1
+
+
+@pytest.mark.parametrize("size", [5, 1_000_000])
+def test_time_that_runs_out_and_nobody_to_ask(gateway: FakeGateway, connect: Connect, size: int) -> None:
+    gateway.after_publish = leave(Stall())
+    for method in (methods.GET_UPLOAD, methods.START_UPLOAD):
+        gateway.failures[method].extend([None] * (method == methods.START_UPLOAD and size > 5) + [LOST] * 40)
+    with pytest.raises(OutcomeUnknown) as caught:
+        connect().write_bytes("x", bytes(size), timeout=0.6)
+    assert caught.value.upload_id == ("upload-1" if size > 5 else "")
+
+
+def test_time_that_runs_out_before_the_finish_was_carried_out(gateway: FakeGateway, connect: Connect) -> None:
+    """RSM-5, RSM-7: the upload is taken over, so "not published" stays true; it can be gone on with."""
+
+    def hook(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
+        if request.HasField("finish"):
+            raise Stall
+
+    gateway.on_upload_message = hook
+    with pytest.raises(DeadlineExceeded) as caught:
+        connect().write_bytes("x", bytes(1_000_000), timeout=0.6)
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert (caught.value.upload_id, caught.value.staged) == ("upload-1", 1_000_000)
+    assert gateway.uploads["upload-1"].epoch > 1
+
+
+def test_time_that_runs_out_while_content_flows(gateway: FakeGateway, connect: Connect, big: Path) -> None:
+    gateway.on_upload_message = raising(Stall(), after_chunks=2)
+    with pytest.raises(DeadlineExceeded) as caught:
+        connect().upload_path(big, "x", timeout=0.6)
+    assert caught.value.upload_id == "upload-1"
+    assert caught.value.staged is not None
+    gateway.on_upload_message = None
+    assert connect().upload_path(big, "x", upload_id="upload-1").resumed_from > 0
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        PlainStatus(grpc.StatusCode.UNKNOWN, "Stream removed"),
+        PlainStatus(grpc.StatusCode.INTERNAL, "a proxy's"),
+        TransferError(Reason.INTERNAL, "a bug behind the rename"),
+        TransferError(Reason.IO_ERROR, "the directory could not be flushed"),
+    ],
+    ids=str,
+)
+def test_what_is_no_verdict_is_asked_for(gateway: FakeGateway, connect: Connect, word: Exception) -> None:
+    """RSM-25: an error that says nothing of the finish is no failure of it."""
+    gateway.after_publish = leave(word)
+    assert connect(retry=NO_RETRY).write_bytes("x", bytes(1_000_000)).replayed is False
+    assert gateway.files["x"].content == bytes(1_000_000)
+
+
+def test_a_token_that_is_refused_behind_the_finish(gateway: FakeGateway, connect: Connect) -> None:
+    """RSM-25: that nobody may ask does not mean that nothing was published."""
+    gateway.after_publish = leave(LOST)
+    gateway.failures[methods.GET_UPLOAD].append(TransferError(Reason.TOKEN_EXPIRED, "expired"))
+    with pytest.raises(OutcomeUnknown) as caught:
+        connect().write_bytes("x", bytes(1_000_000))
+    assert isinstance(caught.value.__cause__, Unauthenticated)
+
+
+@pytest.mark.parametrize("state", ["nobody", "closes", "silent"])
+@pytest.mark.parametrize("size", [0, 5, 1_000_000])
+def test_a_finish_that_never_left_is_a_plain_failure(
+    connect: Connect, gateway: FakeGateway, state: str, size: int
+) -> None:
+    """RSM-25: only what a connection has taken can have been carried out."""
+    where = Refusing(state)
+    gateway.address = where.address
+    try:
+        with pytest.raises((Unavailable, DeadlineExceeded)) as caught:
+            connect(
+                retry=RetryPolicy(attempts=2, initial_delay=0), timeout=0.3, idle_timeout=0.3
+            ).write_bytes("x", bytes(size))
+    finally:
+        where.close()
+    assert not isinstance(caught.value, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("has_write", [False, True])
+def test_a_gateway_that_went_away_between_two_files(
+    gateway: FakeGateway, connect: Connect, *, has_write: bool
+) -> None:
+    gateway.has_write = has_write
+    sandbox = connect(retry=NO_RETRY)
+    sandbox.write_bytes("first", b"1")
+    gateway.stop()
+    # A call under way with the end of the connection may have reached the gateway, for all that its caller knows.
+    with pytest.raises(Unavailable):
+        sandbox.stat("first")
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            sandbox.write_bytes("x", b"2")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.SUPERVISOR_NOT_CONNECTED, Reason.RELAY_REFUSED, Reason.TOO_MANY_TRANSFERS, Reason.TOKEN_EXPIRED],
+)
+@pytest.mark.parametrize("has_write", [False, True])
+def test_refused_at_the_door_is_not_unknown(
+    gateway: FakeGateway, connect: Connect, reason: Reason, *, has_write: bool
+) -> None:
+    gateway.has_write = has_write
+    sandbox = connect(retry=RetryPolicy(attempts=2, initial_delay=0))
+    sandbox.write_bytes("first", b"1")
+    for method in (methods.UPLOAD_FILE, methods.GET_UPLOAD, methods.START_UPLOAD):
+        gateway.failures[method].extend([TransferError(reason, "at the door")] * 9)
+    with pytest.raises(FilesError) as caught:
+        sandbox.write_bytes("x", b"2")
+    assert caught.value.reason == reason.name
