@@ -48,7 +48,7 @@ def test_it_is_asked_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
 
 @pytest.mark.parametrize(
     ("call", "arguments"),
-    [("read_bytes", ("x",)), ("stat", ("x",)), ("uploads", ())],
+    [("write_bytes", ("y", b"small")), ("read_bytes", ("x",)), ("stat", ("x",)), ("uploads", ())],
 )
 def test_calls_that_need_no_limit_ask_nothing(
     gateway: FakeGateway, sandbox: SandboxFiles, call: str, arguments: tuple[Any, ...]
@@ -58,23 +58,18 @@ def test_calls_that_need_no_limit_ask_nothing(
     assert questions(gateway) == 0
 
 
-def test_small_files_ask_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """RFC-2: a gateway of the RFC alone must not get a stream of extensions, so the first small file asks."""
+def test_small_streams_ask_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
+    """RFC-2: a gateway of the RFC alone must not get a stream of extensions; WriteFile shows that it has them."""
+    gateway.has_write = False
     for name in ("a", "b"):
         sandbox.write_bytes(name, b"small")
     assert questions(gateway) == 1
 
 
-def test_small_files_after_another_answer_ask_nothing(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    sandbox.uploads()
-    sandbox.write_bytes("x", b"small")
-    assert questions(gateway) == 0
-
-
 def test_a_small_file_without_the_method(connect: Connect, gateway: FakeGateway) -> None:
     """CAP-5: StartUpload then shows that the gateway has the extensions."""
     gateway.stop()
-    gateway.lacks = {"GetTransferCapabilities"}
+    gateway.lacks = {"GetTransferCapabilities", "WriteFile"}
     gateway.start()
     connect().write_bytes("x", b"small")
     assert gateway.files["x"].content == b"small"
@@ -141,8 +136,7 @@ def test_too_many_transfers_say_how_many_may_run(connect: Connect, gateway: Fake
     files = connect()
     getattr(files, call)("x", *([b"2"] if call == "write_bytes" else []))
     files.write_bytes("y", big_content())
-    # The first small file has asked before.
-    assert questions(gateway) == (2 if call == "write_bytes" else 1)
+    assert questions(gateway) == 1
 
 
 @pytest.mark.parametrize(

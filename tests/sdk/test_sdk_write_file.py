@@ -6,15 +6,21 @@ import io
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from conditions import block_until
 from digest_values import BLAKE3, finish_of, words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
-from openshell_files import AsyncFilesClient, Condition, FilesClient, OidcAuth, Progress, SandboxFiles
-from openshell_files.errors import AccessDenied, DeadlineExceeded, FileExists, OutcomeUnknown
+from openshell_files import (
+    NO_RETRY,
+    AsyncFilesClient,
+    Condition,
+    FilesClient,
+    OidcAuth,
+    Progress,
+    SandboxFiles,
+)
+from openshell_files.errors import AccessDenied, DeadlineExceeded, FileExists, OutcomeUnknown, Unavailable
 from openshell_files_protocol import methods
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.errors import TransferError
@@ -64,15 +70,18 @@ def test_content_and_digest_are_in_the_request(gateway: FakeGateway, connected: 
 
 def test_without_a_connection_it_is_streamed(gateway: FakeGateway) -> None:
     """RSM-25: a call that begins without a connection does not tell whether its request was sent."""
-    with FilesClient(gateway.address) as client:
+    with FilesClient(gateway.address, retry=NO_RETRY) as client:
         files = client.sandbox("demo")
         files.write_bytes("x", b"hello")
         gateway.stop()
-        rpc: Any = getattr(files, "_rpc")  # noqa: B009 - the state that decides is not public
-        block_until(lambda: not rpc.connected, "the client notices")
-        gateway.start()
-        files.write_bytes("x", b"hello")
-    assert sent_with(gateway) == ["WriteFile", "UploadFile"]
+        with pytest.raises(Unavailable) as caught:
+            files.write_bytes("x", b"hello")
+    assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_the_first_file_waits_for_its_connection(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
+    sandbox.write_bytes("x", b"hello")
+    assert sent_with(gateway) == ["WriteFile"]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,7 @@ class BridgedChannel:
 
     def get_state(self, *, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the connection's state; a channel that does not report it counts as connected."""
-        del try_to_connect  # the owner connects the channel
-        return state_of(self._channel) or grpc.ChannelConnectivity.READY
+        return state_of(self._channel, connect=try_to_connect) or grpc.ChannelConnectivity.READY
 
     def unary_unary(self, path: str, _serialize: None, _parse: None) -> Callable[..., Awaitable[bytes]]:
         """Return a function that calls a unary method."""

@@ -11,17 +11,25 @@ from typing import Any, Final, cast
 
 import grpc
 
+#: States in which a connection may follow soon.
+CONNECTING: Final = frozenset({grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
+
 _STATES: Final = {state.value[0]: state for state in grpc.ChannelConnectivity}
 
 
-def state_of(channel: object) -> grpc.ChannelConnectivity | None:
-    """Return the state of a blocking channel; None if it does not report one."""
+def state_of(channel: object, *, connect: bool = False) -> grpc.ChannelConnectivity | None:
+    """Return the state of a blocking channel; None if it does not report one.
+
+    Args:
+        channel: the channel, perhaps with interceptors.
+        connect: begin to connect if the channel is idle.
+    """
     below: Any = channel
     while below is not None:
         look = getattr(below, "check_connectivity_state", None)
         if look is not None:
             try:
-                return _STATES.get(cast("int", look(False)))
+                return _STATES.get(cast("int", look(connect)))
             except ValueError:
                 # The channel was closed.
                 return grpc.ChannelConnectivity.SHUTDOWN

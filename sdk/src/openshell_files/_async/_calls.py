@@ -14,6 +14,7 @@ import grpc.aio
 from openshell_files_process.tasks import first_of
 
 from openshell_files._async._io import Ahead
+from openshell_files._connectivity import CONNECTING
 from openshell_files._core.upload.lanes import MOST_LANES
 from openshell_files._error_mapping import error_from_status, idle_error
 from openshell_files.errors import FilesError
@@ -56,6 +57,10 @@ class Connection:
     def ready(self) -> bool:
         """True if a call would be sent at once."""
         return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    def connecting(self) -> bool:
+        """Begin to connect, unless there is a connection; return whether one may follow soon."""
+        return self._opened().get_state(try_to_connect=True) in CONNECTING
 
     def _opened(self) -> grpc.aio.Channel:
         if self._closed:

@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self, cast
 
 import grpc
 
-from openshell_files._connectivity import Way, state_of
+from openshell_files._connectivity import CONNECTING, Way, state_of
 from openshell_files._core.borrowed import CLOSED, owners_failure
 from openshell_files._core.upload.lanes import MOST_LANES
 from openshell_files._error_mapping import error_from_status, idle_error
@@ -62,6 +62,10 @@ class Connection:
     def ready(self) -> bool:
         """True if a call would be sent at once, or if a borrowed channel does not report its state."""
         return state_of(self._opened()) in {grpc.ChannelConnectivity.READY, None}
+
+    def connecting(self) -> bool:
+        """Begin to connect, unless there is a connection; return whether one may follow soon."""
+        return state_of(self._opened(), connect=True) in CONNECTING
 
     def _opened(self) -> grpc.Channel:
         with self._lock:

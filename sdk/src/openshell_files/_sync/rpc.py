@@ -38,6 +38,11 @@ _Answer = TypeVar("_Answer", bound=Message)
 #: n bytes grows by n / this.
 _SLOWEST_DIGEST_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
 
+#: Longest wait for a connection before a call that begins without one, and the pauses of the wait.
+_CONNECT_SECONDS: Final = 5.0
+_FIRST_CONNECT_PAUSE_SECONDS: Final = 0.001
+_LONGEST_CONNECT_PAUSE_SECONDS: Final = 0.05
+
 
 class Rpc:
     """The gateway, and what this client knows of it.
@@ -112,11 +117,20 @@ class Rpc:
         self.gate(sandbox).heard(answer.max_concurrent_transfers)
         return capabilities(answer)
 
+    def connect(self, deadline: Deadline) -> bool:
+        """Wait until there is a connection or none can be made; return whether there is one."""
+        end, pause = _io.monotonic() + deadline.cap(_CONNECT_SECONDS), _FIRST_CONNECT_PAUSE_SECONDS
+        while self._connection.connecting() and _io.monotonic() < end:
+            _io.sleep(pause)
+            pause = min(2 * pause, _LONGEST_CONNECT_PAUSE_SECONDS)
+        return self.connected
+
     def check_extensions(self, sandbox: SandboxAddress, deadline: Deadline) -> None:
-        """Check that the gateway has more than the RFC's methods, before UploadFile is called without StartUpload.
+        """Check that the gateway has the extensions, before UploadFile is called without StartUpload.
 
         A gateway of the RFC alone ignores messages of the extensions, and may
-        publish an empty file.
+        publish an empty file. A client that has got an answer of an extension
+        does not ask.
 
         Raises:
             Unsupported: it has not.

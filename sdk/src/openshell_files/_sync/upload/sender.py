@@ -68,8 +68,6 @@ class Sender:
             FilesError: the attempt failed.
         """
         self._plan.on_attempt()
-        if self._plan.inline and not action.metadata.upload_id:
-            self._rpc.check_extensions(self._address, deadline)
         self._plan.attempts += 1
         self.resumed_from = action.offset
         self._complete = False
@@ -77,6 +75,8 @@ class Sender:
         written = self._write_file(action, deadline)
         if written is not None:
             return written
+        if self._plan.inline and not action.metadata.upload_id:
+            self._rpc.check_extensions(self._address, deadline)
         metadata = self._with_lanes(action)
         call = self._rpc.upload_file(metadata, deadline)
         self._plan.on_request_sent()
@@ -127,7 +127,7 @@ class Sender:
         size = self._content.size
         if size is None or not self._plan.inline or action.metadata.upload_id:
             return None
-        if not self._rpc.connected or not self._rpc.has_write(self._address):
+        if not self._rpc.has_write(self._address) or not self._rpc.connect(deadline):
             # A call that begins without a connection does not tell whether its request was sent.
             return None
         pieces, held = list[Span](), 0
