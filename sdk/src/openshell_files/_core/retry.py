@@ -76,7 +76,7 @@ class RetryBudget:
         self._gateway.answered = True
 
     def decide(self, error: FilesError) -> Decision:
-        """Return how to go on after `error`.
+        """Return the retry after `error`.
 
         Raises:
             FilesError: `error` itself, if it must not be tried again or the

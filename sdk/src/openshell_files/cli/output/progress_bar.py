@@ -184,7 +184,7 @@ def _draw(line: Line, terminal: TextIO, over: threading.Event) -> None:
             terminal.write(_CLEAR)
             terminal.flush()
     except (OSError, ValueError):
-        # The terminal is gone. What is moved does not depend on it.
+        # The terminal was closed. The transfer does not depend on it.
         return
 
 
