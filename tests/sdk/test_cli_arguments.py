@@ -11,7 +11,7 @@ from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files_protocol.limits import MIB
 
-#: Every command with words that work.
+#: Every command with valid arguments.
 COMMANDS = {
     "upload": ["demo", "a", "y"],
     "download": ["demo", "x", "got"],

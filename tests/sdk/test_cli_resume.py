@@ -16,7 +16,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 
 def test_resume_by_another_process(cli: Cli, gateway: FakeGateway, big: Path) -> None:
-    """RSM-3: what is remembered is the upload's id; hours later another process goes on."""
+    """RSM-3: the store has the upload's id; hours later another process resumes it."""
     break_uploads(gateway, after=2)
     first = cli.process("upload", "demo", big, "x", "--attempts", "1")
     failed(first, ExitCode.UNAVAILABLE, "relay broke")

@@ -282,7 +282,7 @@ def test_an_abort_that_is_cut_short_does_not_claim_that_nothing_changed(
 def test_an_upload_that_is_known_is_named_before_it_is_seen_again(
     cli: Cli, gateway: FakeGateway, option: tuple[str, ...], module: str, function: str, call: int
 ) -> None:
-    """It is as it was, so the next one goes on with it."""
+    """The upload is unchanged, so the next command can resume it."""
     (cli.home / "a").write_bytes(big_content())
     break_uploads(gateway, after=2, streams=100)
     broken = cli("upload", "demo", "a", "x", "--attempts", "1", "--json").json["error"]
@@ -316,7 +316,7 @@ def test_a_signal_that_is_ignored_stays_ignored(cli: Cli, number: signal.Signals
 
 
 def test_a_signal_lost_in_a_finalizer_is_delivered_again(cli: Cli, gateway: FakeGateway) -> None:
-    """Python cannot raise where it frees an object; it would print a traceback and go on."""
+    """Python cannot raise where it frees an object; it would print a traceback and continue."""
     program = """
 import os, signal
 from openshell_files.cli import process

@@ -1,4 +1,4 @@
-"""Messages in the words of the command line: what it is about, and what a person can do."""
+"""Messages of the command line: the subject of an error, and its fix."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_an_upload_that_was_given_up_is_forgotten(cli: Cli, gateway: FakeGateway
 
 
 def test_an_upload_that_another_process_sends_is_left_alone(cli: Cli, gateway: FakeGateway) -> None:
-    """Neither offered to be gone on with nor freed."""
+    """The command neither offers to resume it nor frees it."""
     upload_id = interrupted_upload(cli, gateway)
     (entry,) = (cli.home / "state/openshell-files/uploads").glob("*.json")
     with entry.open("rb") as held:

@@ -212,7 +212,7 @@ def test_a_method_that_is_not_there_is_a_failure(gateway: FakeGateway, connect: 
 def test_what_says_nothing_of_the_finish_is_unknown(
     gateway: FakeGateway, connect: Connect, size: int, reason: str
 ) -> None:
-    """The file is published, the error hides it, and nobody can be asked."""
+    """The file is published, the error hides that, and no later question is answered."""
     sandbox = acquainted(connect)
     after_publishing(gateway, TransferError(Reason[reason], "behind the rename"))
     nobody_tells(gateway, size)
@@ -261,7 +261,7 @@ def _questions() -> Iterator[ParameterSet]:
 def test_a_question_that_is_refused_says_nothing(
     gateway: FakeGateway, connect: Connect, size: int, reason: str
 ) -> None:
-    """Whatever keeps the caller from asking is no word on what it asks about."""
+    """A refused question is no verdict on the finish."""
     sandbox = acquainted(connect)
     after_publishing(gateway, LOST)
     nobody_tells(gateway, size, TransferError(Reason[reason], "no answer to you"))
@@ -284,7 +284,7 @@ def test_an_answer_that_breaks_the_protocol(
 
 
 def test_a_status_of_nothing(gateway: FakeGateway, connect: Connect) -> None:
-    """It is no word of an upload that nobody knows: that would be a failure for certain."""
+    """An empty status is no UPLOAD_UNKNOWN, which would prove a failure."""
     sandbox = acquainted(connect)
     after_publishing(gateway, LOST)
     gateway.answers[methods.GET_UPLOAD] = b""
@@ -306,7 +306,7 @@ def test_a_published_file_without_a_digest(gateway: FakeGateway, connect: Connec
 
 
 def test_a_status_that_breaks_the_protocol(gateway: FakeGateway, connect: Connect) -> None:
-    """The question behind a lost answer is answered with a digest that nobody asked for."""
+    """After a lost answer the status has a digest that was not requested."""
     sandbox = acquainted(connect)
     after_publishing(gateway, LOST)
     gateway.answers[methods.GET_UPLOAD] = files_pb2.GetUploadResponse(

@@ -159,7 +159,7 @@ def needed(method: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def nobody() -> Iterator[Callable[[str], Any]]:
-    """Return a sandbox of each flavour behind an endpoint where nobody listens."""
+    """Return a sandbox of each flavour behind an endpoint without a server."""
     runner = asyncio.Runner()
     blocking = FilesClient("127.0.0.1:1").sandbox("demo")
     awaiting = BlockingView(runner, AsyncFilesClient("127.0.0.1:1").sandbox("demo"))
@@ -172,7 +172,7 @@ def nobody() -> Iterator[Callable[[str], Any]]:
 def test_wrong_arguments(
     nobody: Callable[[str], Any], flavour: str, method: str, name: str, value: Any
 ) -> None:
-    """Nothing is sent: there is nobody, and that would be another error."""
+    """Nothing is sent: without a server, a call would raise another error."""
     call = getattr(nobody(flavour), method)
     with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{name}\b") as caught:
         call(**(needed(method) | {name: value}))

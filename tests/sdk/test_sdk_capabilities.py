@@ -31,7 +31,7 @@ def largest_chunk(gateway: FakeGateway, stream: int = -1) -> int:
 
 
 def test_it_costs_no_round_trip(connect: Connect, gateway: FakeGateway) -> None:
-    """CAP-12: neither call of a first upload is answered before both are here, and the upload goes on."""
+    """CAP-12: the first upload sends both calls at once: neither is answered before the other has arrived."""
     both = threading.Barrier(2, timeout=20)
     gateway.before = {methods.START_UPLOAD: both.wait, ASKING: both.wait}
     connect(retry=NO_RETRY, timeout=15).write_bytes("x", big_content())
@@ -99,7 +99,7 @@ def test_a_failed_question_is_repeated(gateway: FakeGateway, sandbox: SandboxFil
 
 
 def test_no_answer_fails_no_upload(connect: Connect, gateway: FakeGateway) -> None:
-    """CAP-5: the upload goes on as every server takes it, and the next one asks again."""
+    """CAP-5: the upload uses the limits of every server, and the next upload asks again."""
     files = connect(retry=NO_RETRY)
     gateway.failures[ASKING].extend([AWAY, AWAY])
     files.write_bytes("x", big_content())

@@ -206,7 +206,7 @@ SUBJECTS = {
     Reason.FILES_UNSUPPORTED: "sandbox demo in workspace default",
     Reason.TOKEN_EXPIRED: "gateway 127.0.0.1:",
 }
-#: What to do, where the command line has words of its own.
+#: Fixes that differ from those of the error table.
 FIXES = {
     Reason.SANDBOX_NOT_FOUND: "--workspace",
     Reason.FILE_CHANGED: "--allow-changes",

@@ -72,7 +72,7 @@ def test_what_is_taken(
     computes: list[Algorithm],
     small: bool,  # noqa: FBT001
 ) -> None:
-    """DIG-2, DIG-8: the best that the server computes, by every way; whoever insists gets that one or an error."""
+    """DIG-2, DIG-8: every method uses the best algorithm that the server computes; a given one is used or refused."""
     gateway.digests = computes
     content = b"small" if small else CONTENT
     gateway.files["y"] = FakeFile(content)
@@ -142,7 +142,7 @@ def test_identical_content(
     sparse: Path,
     knows: bool,  # noqa: FBT001
 ) -> None:
-    """RSM-9, DIG-18: nothing is sent, also if the server could not compare the first digest."""
+    """RSM-9, DIG-18: nothing is sent, even if the server could not compare the first digest."""
     gateway.digests = [BLAKE3, SHA256] if knows else [SHA256]
     gateway.files["x"] = FakeFile(CONTENT)
     result = sandbox.upload_path(sparse, "x", skip_identical=True)
@@ -214,7 +214,7 @@ def test_an_upload_of_an_earlier_process(
     now: DigestChoice,
     goes_on: bool,  # noqa: FBT001
 ) -> None:
-    """RSM-1, RSM-4, DIG-7: the upload's digest is kept, unless the caller insists on the other."""
+    """RSM-1, RSM-4, DIG-7: the resumed upload keeps its algorithm, unless the caller accepts only the other."""
     upload_id = earlier_upload(gateway, sandbox, sparse, before)
     result = sandbox.upload_path(sparse, "x", upload_id=upload_id, digest=now)
     assert (result.upload_id == upload_id) is (result.resumed_from > 0) is goes_on
@@ -242,7 +242,7 @@ def test_an_upload_keeps_a_digest_that_is_refused_for_new_ones(
 
 
 def test_the_same_content_without_holes(gateway: FakeGateway, sandbox: SandboxFiles, sparse: Path) -> None:
-    """DIG-10: a copy that is not sparse goes on with the upload of the one that is."""
+    """DIG-10: a copy without holes resumes the upload of the sparse file."""
     upload_id = earlier_upload(gateway, sandbox, sparse, "auto")
     times = sparse.stat().st_mtime_ns
     sparse.write_bytes(CONTENT)

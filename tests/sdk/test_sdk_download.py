@@ -136,7 +136,7 @@ def test_progress(sandbox: SandboxFiles, tmp_path: Path) -> None:
 def test_goes_on_at_the_last_verified_byte(
     gateway: FakeGateway, sandbox: SandboxFiles, tmp_path: Path, tail: int | None
 ) -> None:
-    """DWN-6: the same version from there, or not at all; the digest goes on over both streams."""
+    """DWN-6: the resume requests the same version; the digest covers both streams."""
     gateway.on_download = break_after(3)  # type: ignore[assignment]  # mypy wants the alias
     result = sandbox.download_path("big", tmp_path / "out", tail=tail)
     wanted = CONTENT if tail is None else CONTENT[-tail:]
@@ -247,7 +247,7 @@ def test_file_that_always_changes_is_an_error(
 
 
 def test_growing_log(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """DWN-15 with ALLOW: more may come than was announced, and the result says so."""
+    """DWN-15 with ALLOW: the content may exceed the announced size, and the result tells it."""
 
     def hook(_number: int, honest: Messages) -> Iterable[files_pb2.DownloadFileResponse]:
         messages = list(honest)

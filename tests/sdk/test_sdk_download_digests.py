@@ -89,7 +89,7 @@ def test_a_download_that_goes_on(
 def test_a_server_that_computes_less_by_then(
     gateway: FakeGateway, sandbox: SandboxFiles, tmp_path: Path
 ) -> None:
-    """DWN-10: a whole that nobody can compare is not called verified."""
+    """DWN-10: a file without a digest of the whole is not called verified."""
     gateway.files["x"] = SPARSE_FILE
 
     def change(number: int, message: files_pb2.DownloadFileResponse) -> None:

@@ -1,4 +1,4 @@
-"""Nothing stays behind, whatever ends an upload that nobody can go on with, and wherever it is raised (RSM-10)."""
+"""An upload that no caller can resume is freed, whatever ends it and wherever that is raised (RSM-10)."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_loop_that_ends_behind_a_cancelled_upload(gateway: FakeGateway) -> Non
     assert nothing_left(gateway)
 
 
-#: What is uploaded as the client is closed elsewhere, whether a callback is told, and whether it is kept.
+#: Source of an upload whose client is closed by another thread, whether a callback gets the id, and whether the upload is left.
 CLOSED = [
     (lambda: DATA, False, False),
     (lambda: DATA, True, True),

@@ -32,7 +32,7 @@ def status_with(kind: str, value: bytes) -> bytes:
     ids=["no tag", "no length", "too short", "no text"],
 )
 def test_damaged_details(kind: str, value: bytes) -> None:
-    """Status and words survive."""
+    """Status and message are valid even so."""
     trailing = [("grpc-status-details-bin", status_with(kind, value))]
     error = error_from_status(int(Code.NOT_FOUND), "gone", trailing)
     assert isinstance(error, errors.FileNotFound)
@@ -54,7 +54,7 @@ def test_damaged_details_over_the_wire(connect: Connect, gateway: FakeGateway, k
      (0, 0, 0.0), (2, 500_000_000, 2.5), (315_576_000_000, 0, 315_576_000_000.0)],
 )  # fmt: skip
 def test_pauses(seconds: int, nanos: int, delay: float | None) -> None:
-    """A pause that is none is not kept, and the error is told all the same."""
+    """An invalid pause is ignored, and the error is raised all the same."""
     pause = error_details_pb2.RetryInfo()
     pause.retry_delay.seconds, pause.retry_delay.nanos = seconds, nanos
     trailing = [("grpc-status-details-bin", status_with("RetryInfo", pause.SerializeToString()))]

@@ -104,7 +104,7 @@ async def test_writing_in_a_loop(gateway: FakeGateway, size: int) -> None:
 def test_what_is_given_up_is_not_published(
     files: SandboxFiles, gateway: FakeGateway, size: int, way: str
 ) -> None:
-    """An exception, however late, and a writer that nobody closes: half a file is never shown, and nothing is kept."""
+    """After an exception, and for a writer that is never closed, nothing is published and nothing stays staged."""
     gateway.files["x"] = FakeFile(b"old")
     file = files.open("x", "wb")
     if way == "abort":
@@ -160,7 +160,7 @@ async def test_what_is_given_up_in_a_loop(gateway: FakeGateway, size: int, way: 
 
 
 async def test_a_cancelled_write_leaves_no_gap(gateway: FakeGateway) -> None:
-    """Whoever goes on after a write that was cancelled does not publish a file without that piece."""
+    """After a cancelled write, `close` does not publish a file without that piece."""
     held = threading.Event()
 
     def hold(_number: int, _upload: object, _request: object) -> None:

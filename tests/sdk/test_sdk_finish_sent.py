@@ -67,7 +67,7 @@ def test_time_that_runs_out_and_nobody_to_ask(gateway: FakeGateway, connect: Con
 
 
 def test_time_that_runs_out_before_the_finish_was_carried_out(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-5, RSM-7: the upload is taken over, so "not published" stays true; it can be gone on with."""
+    """RSM-5, RSM-7: the upload is taken over, so that the older stream cannot publish; it can be resumed."""
 
     def hook(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
         if request.HasField("finish"):
@@ -109,7 +109,7 @@ def test_what_is_no_verdict_is_asked_for(gateway: FakeGateway, connect: Connect,
 
 
 def test_a_token_that_is_refused_behind_the_finish(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-25: that nobody may ask does not mean that nothing was published."""
+    """RSM-25: a refused token does not prove that nothing was published."""
     gateway.after_publish = leave(LOST)
     gateway.failures[methods.GET_UPLOAD].append(TransferError(Reason.TOKEN_EXPIRED, "expired"))
     with pytest.raises(OutcomeUnknown) as caught:

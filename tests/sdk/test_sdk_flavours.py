@@ -146,7 +146,7 @@ def same_content(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_cancellation_leaves_nothing(gateway: FakeGateway, direction: str) -> None:
-    """RSM-37: a cancelled upload is kept in the sandbox; no task stays behind."""
+    """RSM-37: a cancelled upload without a caller that can resume it is freed; no task is left."""
     gateway.files["x"] = FakeFile(big_content())
     async with AsyncFilesClient(gateway.address) as client:
         files = client.sandbox("demo")
@@ -176,13 +176,13 @@ async def test_cancellation_leaves_nothing(gateway: FakeGateway, direction: str)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    # Closing the client waits for what was given up to be freed.
+    # Closing the client waits until the upload is freed.
     # gRPC's own tasks take a moment to notice; ours would never go.
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 10)
     if direction == "up":
-        assert gateway.uploads["upload-1"].state == files_pb2.UPLOAD_STATE_ABORTED, "nobody can go on"
+        assert gateway.uploads["upload-1"].state == files_pb2.UPLOAD_STATE_ABORTED, "no caller can resume it"
         assert "big" not in gateway.files
 
 
@@ -311,7 +311,7 @@ async def test_copy_between_sandboxes(gateway: FakeGateway) -> None:
 
 
 async def test_closing_under_a_transfer(gateway: FakeGateway) -> None:
-    """The transfer fails; its task is not cancelled, because nobody cancelled it."""
+    """The transfer fails with an error of its own; its task is not cancelled."""
     gateway.failures[methods.UPLOAD_FILE].append(Stall())
     client = AsyncFilesClient(gateway.address, retry=NO_RETRY)
     task = asyncio.create_task(client.sandbox("demo").upload(big_content(), "x"))

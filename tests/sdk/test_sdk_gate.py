@@ -80,7 +80,7 @@ async def test_who_gives_up_waiting_takes_no_place() -> None:
 
 
 async def test_transfers_that_wait_for_each_other_do_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the caller paces keep nobody else's last place, and are not held back for ever."""
+    """Paced transfers never take the last place, and do not wait for ever."""
     monkeypatch.setattr("openshell_files._async.gate._PATIENCE_SECONDS", 0.05)
     gate = Gate()
     gate.heard(2)

@@ -264,7 +264,7 @@ def test_refused_at_the_door_is_not_unknown(
 
 
 def test_the_rule_of_what_is_freed() -> None:
-    """RSM-37: kept is what somebody can go on with, and knows of."""
+    """RSM-37: an upload is left only if its caller knows it and can resume it."""
     cancelled, deliberate = asyncio.CancelledError(), ValueError()
     expected = {
         # (replayable, id given, id told): by a cancellation, by an exception of the caller's

@@ -1,4 +1,4 @@
-"""The buffers of chunks stay with a client's process, unless somebody set the allocator otherwise."""
+"""The buffers of chunks stay with a client's process, unless the program configured the allocator."""
 
 from __future__ import annotations
 

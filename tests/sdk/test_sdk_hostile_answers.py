@@ -264,7 +264,7 @@ def test_a_digest_that_was_asked_for(connect: Connect, gateway: FakeGateway) -> 
 def test_another_version_comes_than_was_asked_for(
     connect: Connect, gateway: FakeGateway, version: str
 ) -> None:
-    """A file object asks for one version with every part; whoever does not heed it gives a mix."""
+    """A file object requests one version with every part; a server that ignores it would mix versions."""
     gateway.files["x"] = FakeFile(b"content")
 
     def change(_: int, messages: Iterator[Any]) -> list[Any]:

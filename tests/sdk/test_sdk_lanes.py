@@ -164,7 +164,7 @@ REFUSED = TransferError(Reason.TOO_MANY_LANES, "others were quicker", {"lanes": 
 
 @pytest.mark.usefixtures("far")
 def test_a_refusal_of_lanes_is_no_try(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """LAN-9, LAN-10: the upload goes on at once with as many as the refusal says are free, also if nothing is tried again."""
+    """LAN-9, LAN-10: the upload continues at once with the number of lanes in the refusal, even without retries."""
     gateway.failures[methods.UPLOAD_FILE].append(REFUSED)
     connect(retry=NO_RETRY).upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
@@ -200,7 +200,7 @@ def test_how_many_are_free(said: str, free: int) -> None:
 
 @pytest.mark.usefixtures("far")
 def test_after_two_refusals_one_stream_is_enough(connect: Connect, gateway: FakeGateway, big: Path) -> None:
-    """LAN-9: whoever is quicker again and again does not keep an upload from its end."""
+    """LAN-9: an upload ends even if others take the lanes again and again."""
     gateway.failures[methods.UPLOAD_FILE].extend([REFUSED, REFUSED])
     connect(retry=NO_RETRY).upload_path(big, "big")
     assert gateway.files["big"].content == big.read_bytes()
@@ -265,7 +265,7 @@ def test_the_first_streams_words_count(connect: Connect, gateway: FakeGateway, b
 def test_a_lane_that_is_refused_by_itself(
     connect: Connect, gateway: FakeGateway, big: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LAN-8: if the first stream says nothing of it, the lane's own words are told."""
+    """LAN-8: without an error of the first stream, the error of the lane is raised."""
     for flavour in ("_sync", "_async"):
         monkeypatch.setattr(f"openshell_files.{flavour}.upload.lanes._LAST_WORDS_SECONDS", 0.05)
     gateway.failures["lane"].append(PlainStatus(grpc.StatusCode.UNKNOWN, "a proxy does not like it"))

@@ -75,7 +75,7 @@ def files(official: SandboxClient, borrow: Borrow) -> Iterator[FilesClient | Asy
 
 
 def test_every_kind_of_call(files: FilesClient | AsyncView, gateway: FakeGateway) -> None:
-    """Unary calls, streams in and streams out; each asks the official client's token anew."""
+    """Unary calls and streams of both directions; each call requests the official client's token."""
     demo = files.sandbox("demo")
     demo.write_bytes("big", big_content())
     assert demo.read_bytes("big") == big_content()
@@ -220,7 +220,7 @@ async def test_closing_ours_ends_what_runs_in_a_loop(official: SandboxClient, ga
     await taken.wait()
     assert await asyncio.to_thread(stalled.wait, 30)
     await files.aclose()
-    # The source of the upload never goes on: only its own end can end it.
+    # The source of the upload yields nothing more: only its own end can end it.
     running[1].cancel()
     ended = await asyncio.gather(*running, return_exceptions=True)
     assert isinstance(ended[0], errors.Unavailable), ended
@@ -271,7 +271,7 @@ async def test_a_cancelled_transfer_ends_its_call(official: SandboxClient, gatew
 
 
 async def test_nothing_moves(official: SandboxClient, gateway: FakeGateway) -> None:
-    """The idle time holds for a channel that somebody else opened."""
+    """The idle timeout applies to a borrowed channel."""
     gateway.files["x"] = FakeFile(b"1")
 
     def stall(_number: int, _answers: object) -> Iterator[files_pb2.DownloadFileResponse]:
@@ -288,7 +288,7 @@ async def test_nothing_moves(official: SandboxClient, gateway: FakeGateway) -> N
 @pytest.mark.parametrize("token", ["token", None], ids=["with a token", "without"])
 @pytest.mark.parametrize("call", ["upload", "download", "stat"])
 def test_theirs_was_closed_first(gateway: FakeGateway, borrow: Borrow, token: Token, call: str) -> None:
-    """gRPC's own words are `ValueError: Cannot invoke RPC`, and come at different moments."""
+    """gRPC raises `ValueError: Cannot invoke RPC`, at different moments."""
     official = SandboxClient(gateway.address, bearer_token=token)
     with borrow(official) as files:
         demo = files.sandbox("demo")

@@ -26,7 +26,7 @@ def budget(*, attempts: int = 3, random: float = 1.0, refresh: bool = False) -> 
 
 
 def pauses(budget: RetryBudget, error: FilesError) -> list[float]:
-    """Return the pauses until the budget gives up."""
+    """Return the pauses until the budget is used up."""
     found = list[float]()
     while True:
         try:

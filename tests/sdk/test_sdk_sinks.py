@@ -147,7 +147,7 @@ async def test_an_asynchronous_writer(gateway: FakeGateway) -> None:
 def test_a_pipe_that_takes_nothing_heeds_the_timeout(
     gateway: FakeGateway, sandbox: Any, kind: str, buffering: int
 ) -> None:
-    """K11: a sink that waits is a long local step, too. Nobody reads; all goes on when somebody does."""
+    """A sink that blocks delays the timeout for one step only; the transfer continues when the reader reads."""
     gateway.files["x"] = FakeFile(CONTENT)
     reading, writing = os.pipe()
     os.set_blocking(writing, kind == "blocking")

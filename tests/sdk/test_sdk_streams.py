@@ -57,7 +57,7 @@ def reading(answer: Callable[[io.BytesIO, int], object]) -> Callable[[], Any]:
 
 
 def one_buffer(kind: Callable[[bytearray], object]) -> Iterator[object]:
-    """Yield one buffer again and again, filled anew."""
+    """Yield one buffer several times, each time with other content."""
     file, buffer = io.BytesIO(CONTENT), bytearray(70_001)
     while count := file.readinto(buffer):
         piece = kind(buffer)

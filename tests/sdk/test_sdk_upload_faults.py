@@ -195,7 +195,7 @@ def test_superseded_is_left_to_the_newer(gateway: FakeGateway, sandbox: SandboxF
 
 
 def test_waits_as_long_as_the_server_says(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """RetryInfo is kept; a pause beyond the policy's limit is not waited for."""
+    """The pause of RetryInfo is respected; beyond the policy's limit the call fails."""
     full = TransferError(Reason.DISK_FULL, "full", retry_delay=3600.0)
     gateway.failures[methods.START_UPLOAD].append(full)
     with pytest.raises(DiskFull) as caught:
@@ -210,7 +210,7 @@ def test_waits_as_long_as_the_server_says(gateway: FakeGateway, sandbox: Sandbox
 
 
 def test_changed_source_is_not_published(gateway: FakeGateway, sandbox: SandboxFiles, big: Path) -> None:
-    """The descriptor is compared before the finish; the upload is given up."""
+    """The file is compared before the finish; the upload is aborted."""
 
     def touch(progress: Progress) -> None:
         if progress.transferred and progress.transferred < (progress.total or 0):

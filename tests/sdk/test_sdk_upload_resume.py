@@ -65,7 +65,7 @@ def test_progress_falls_back_to_what_is_kept(gateway: FakeGateway, sandbox: Sand
 
 
 def test_many_breaks_with_progress_are_not_too_many(gateway: FakeGateway, connect: Connect) -> None:
-    """A budget of tries without progress: each stream that brings a chunk starts it anew."""
+    """The budget counts tries without progress: each stream that stages a chunk resets it."""
     gateway.on_upload_message = break_after(1, streams=100)
     gateway.max_chunk_bytes = 256 * 1024
     content = big_content()

@@ -90,7 +90,7 @@ def test_the_first_file_waits_for_its_connection(gateway: FakeGateway, sandbox: 
 def test_what_every_server_takes(
     gateway: FakeGateway, connected: SandboxFiles, size: int, method: str
 ) -> None:
-    """UPL-16: nobody is asked how large a file may be."""
+    """UPL-16: the limit needs no question."""
     connected.write_bytes("x", bytes(size))
     assert sent_with(gateway) == [method]
     assert gateway.files["x"].content == bytes(size)
@@ -123,7 +123,7 @@ async def test_who_does_not_have_it_is_remembered(gateway: FakeGateway, who: str
 
 @pytest.mark.parametrize("who", UNKNOWN)
 def test_one_without_it_that_then_breaks(gateway: FakeGateway, connected: SandboxFiles, who: str) -> None:
-    """RSM-25: of a finish that nobody heard nobody is asked what became of it."""
+    """RSM-25: a finish that no server received needs no question about its outcome."""
     gateway.failures[methods.WRITE_FILE].append(UNKNOWN[who])
     told: list[Progress] = []
 
