@@ -168,11 +168,8 @@ def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, metho
     gap = b"" if method != methods.LIST_UPLOADS else b"\x0a\x00"
     data = {"a value": answer.SerializeToString(), "no message": b"\xff\xff", "a gap": gap}[damage]
     demo = connect(retry=NO_RETRY)
-    if method == methods.WRITE_FILE:
-        # Over the connection that it needs.
-        demo.write_bytes("first", b"1")
     gateway.answers[method] = data
-    # Behind a finish it is not known what was done (RSM-7).
+    # After a finish the outcome is unknown (RSM-7).
     behind = method in {methods.UPLOAD_FILE, methods.WRITE_FILE}
     kind_of_error = errors.OutcomeUnknown if behind else errors.InternalError
     with pytest.raises(kind_of_error, match="breaks the protocol") as caught:
