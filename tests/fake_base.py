@@ -100,7 +100,7 @@ class FakeBase:
         self.after_publish: Callable[[int], None] | None = None
         self.on_download: DownloadHook | None = None
         #: GetUpload answers VERIFYING so many times before the truth.
-        self.verifying_answers = 0
+        self.verifying_answers: int = 0
         self.upload_messages: list[list[files_pb2.UploadFileRequest]] = []
         self.keep_messages = True
         self.download_chunk = 64 * 1024
