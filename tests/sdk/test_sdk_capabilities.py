@@ -59,7 +59,7 @@ def test_calls_that_need_no_limit_ask_nothing(
 
 
 def test_small_streams_ask_once(gateway: FakeGateway, sandbox: SandboxFiles) -> None:
-    """RFC-2: a gateway of the RFC alone must not get a stream of extensions; WriteFile shows that it has them."""
+    """RFC-8: a gateway of the RFC alone must not get a stream of extensions; WriteFile shows that it has them."""
     gateway.has_write = False
     for name in ("a", "b"):
         sandbox.write_bytes(name, b"small")

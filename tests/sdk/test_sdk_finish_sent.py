@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from conditions import block_until
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from no_gateway import Refusing
 from openshell_files import NO_RETRY, RetryPolicy
@@ -38,11 +39,26 @@ def raising(error: BaseException, *, after_chunks: int = 1) -> Callable[..., Non
     return hook
 
 
+def at_the_finish(error: BaseException) -> Callable[..., None]:
+    """Return a hook that raises when the finish has come."""
+
+    def hook(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
+        if request.HasField("finish"):
+            raise error
+
+    return hook
+
+
 def leave(error: BaseException) -> Callable[..., None]:
     def end(*_: object) -> None:
         raise error
 
     return end
+
+
+def nothing_left(gateway: FakeGateway) -> bool:
+    aborted = files_pb2.UPLOAD_STATE_ABORTED
+    return all(upload.state == aborted and not upload.staged for upload in gateway.uploads.values())
 
 
 @pytest.mark.parametrize("size", [5, 1_000_000])
@@ -67,18 +83,71 @@ def test_time_that_runs_out_and_nobody_to_ask(gateway: FakeGateway, connect: Con
 
 
 def test_time_that_runs_out_before_the_finish_was_carried_out(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-5, RSM-7: the upload is taken over, so that the older stream cannot publish; it can be resumed."""
-
-    def hook(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
-        if request.HasField("finish"):
-            raise Stall
-
-    gateway.on_upload_message = hook
+    """RSM-5, RSM-7: the upload is taken over, so "not published" stays true; it can be gone on with."""
+    gateway.on_upload_message = at_the_finish(Stall())
     with pytest.raises(DeadlineExceeded) as caught:
         connect().write_bytes("x", bytes(1_000_000), timeout=0.6)
     assert not isinstance(caught.value, OutcomeUnknown)
     assert (caught.value.upload_id, caught.value.staged) == ("upload-1", 1_000_000)
     assert gateway.uploads["upload-1"].epoch > 1
+
+
+#: Ways in which the time for a small file runs out behind its finish: (WriteFile, admitted): (error, aborted uploads).
+SMALL_TIMEOUTS: dict[tuple[bool, bool], tuple[type[FilesError], int]] = {
+    (True, False): (OutcomeUnknown, 0),
+    (True, True): (DeadlineExceeded, 1),
+    (False, False): (OutcomeUnknown, 1),
+    (False, True): (DeadlineExceeded, 1),
+}
+
+
+@pytest.mark.parametrize(("way", "end"), SMALL_TIMEOUTS.items())
+def test_time_that_runs_out_for_a_small_file(
+    gateway: FakeGateway, connect: Connect, way: tuple[bool, bool], end: tuple[type[FilesError], int]
+) -> None:
+    """RSM-38, RSM-37: the question admits nothing, and what the call began is aborted.
+
+    While the call may be under way without being admitted, nobody can tell: UPLOAD_UNKNOWN is no answer (RSM-25).
+    """
+    writes, admitted = way
+    kind, aborted = end
+    sandbox = connect()
+    gateway.has_write = writes
+    sandbox.write_bytes("first", b"1")
+    sandbox.write_bytes("first", b"1")
+    gateway.uploads.clear()
+    gateway.calls.clear()
+    if admitted:
+        gateway.on_upload_message = at_the_finish(Stall())
+    else:
+        gateway.failures[methods.UPLOAD_FILE].append(Stall())
+    with pytest.raises(FilesError) as caught:
+        sandbox.write_bytes("x", b"hello", timeout=0.6)
+    assert (type(caught.value), caught.value.upload_id) == (kind, "")
+    block_until(
+        lambda: not sandbox.uploads() and len(gateway.method_calls(methods.ABORT_UPLOAD)) == aborted,
+        "what the call began is aborted",
+    )
+    assert len(gateway.uploads) == aborted
+    assert nothing_left(gateway)
+    # Only a caller that frees an UploadFile under way claims its request id, to abort it.
+    assert len(gateway.method_calls(methods.START_UPLOAD)) == (not writes and not admitted)
+    assert "x" not in gateway.files
+
+
+def test_a_small_file_that_is_published_while_it_is_aborted(gateway: FakeGateway, connect: Connect) -> None:
+    """RSM-7: the answer to AbortUpload is the outcome."""
+    sandbox = connect()
+    sandbox.write_bytes("first", b"1")
+    gateway.on_upload_message = at_the_finish(Stall())
+
+    def publish() -> None:
+        upload = next(reversed(gateway.uploads.values()))
+        gateway.publish(upload)
+
+    gateway.before[methods.ABORT_UPLOAD] = publish
+    assert sandbox.write_bytes("x", b"hello", timeout=0.6).size == 5
+    assert gateway.files["x"].content == b"hello"
 
 
 def test_time_that_runs_out_while_content_flows(gateway: FakeGateway, connect: Connect, big: Path) -> None:
@@ -109,7 +178,7 @@ def test_what_is_no_verdict_is_asked_for(gateway: FakeGateway, connect: Connect,
 
 
 def test_a_token_that_is_refused_behind_the_finish(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-25: a refused token does not prove that nothing was published."""
+    """RSM-25: that nobody may ask does not mean that nothing was published."""
     gateway.after_publish = leave(LOST)
     gateway.failures[methods.GET_UPLOAD].append(TransferError(Reason.TOKEN_EXPIRED, "expired"))
     with pytest.raises(OutcomeUnknown) as caught:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from conditions import block_until
 from digest_values import BLAKE3, finish_of, words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus
 from openshell_files import (

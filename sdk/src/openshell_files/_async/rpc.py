@@ -125,7 +125,7 @@ class Rpc:
         return self.connected
 
     async def check_extensions(self, sandbox: SandboxAddress, deadline: Deadline) -> None:
-        """Check that the gateway has the extensions, before UploadFile is called without StartUpload.
+        """Check that the gateway has the extensions, before UploadFile is called without StartUpload (RFC-8).
 
         A gateway of the RFC alone ignores messages of the extensions, and may
         publish an empty file. A client that has got an answer of an extension
