@@ -33,8 +33,7 @@ def test_up_and_down(cli: Cli, gateway: FakeGateway) -> None:
     pace = r"in \d+\.\d\d s, [0-9.]+ k?B/s"
     assert re.fullmatch(rf"a\.txt -> /a\.txt \(5 bytes {pace}, {digest}\)\n", up.out)
     assert gateway.files["a.txt"].content == b"hello"
-    # GetTransferCapabilities, and the file.
-    assert gateway.tokens == ["Bearer token"] * 2
+    assert gateway.tokens == ["Bearer token"]
     down = cli.process("download", "demo", "a.txt", "b.txt")
     assert (down.status, down.err) == (0, "")
     assert (cli.home / "b.txt").read_bytes() == b"hello"
