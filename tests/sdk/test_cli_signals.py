@@ -274,6 +274,24 @@ def test_an_abort_that_is_cut_short_does_not_claim_that_nothing_changed(
     assert cli("uploads", "demo", "--json").json["uploads"] == []
 
 
+@pytest.mark.parametrize("option", [(), ("--json",)], ids=["words", "json"])
+def test_a_new_upload_is_named_when_it_is_cut_short(cli: Cli, option: tuple[str, ...]) -> None:
+    """By its id; how much of it is staged is known again when the sandbox is asked."""
+    (cli.home / "a").write_bytes(big_content())
+    told = (str(int(signal.SIGINT)), "1", "upload", "demo", "a", "x", *option)
+    ended = cli.programmed(
+        AT_RETURN, "openshell_files.cli.transfer.upload_memory", "UploadMemory._touching", *told
+    )
+    message = "upload upload-1 can be resumed; repeat the command with --resume"
+    if option:
+        error = ended.json["error"]
+        assert (error["upload_id"], error["staged"]) == ("upload-1", None)
+        assert message in error["message"]
+    else:
+        assert message in ended.err
+    assert cli("upload", "demo", "a", "x", "--resume").status == 0
+
+
 @pytest.mark.parametrize("option", [("--resume",), ("--upload-id", "upload-1")], ids=lambda o: o[0])
 @pytest.mark.parametrize(
     ("module", "function", "call"),

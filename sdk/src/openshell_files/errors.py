@@ -146,7 +146,7 @@ class UnfinishedUpload:
 
     Attributes:
         upload_id: id to resume or abort it.
-        staged: bytes that the sandbox reported as staged; None if it did not.
+        staged: bytes that the sandbox reported as staged; None if it did not, or if content was sent since.
         outcome_known: False if the finish was sent: the file may be published,
             and `upload_status(upload_id)` of the sandbox tells.
     """

@@ -244,7 +244,8 @@ class Upload:
             else:
                 self._rpc.in_background(partial(freeing, BACKGROUND_SECONDS))
         elif plan.upload_id and not isinstance(error, FilesError):
-            note_upload(error, plan.upload_id, plan.staged, outcome_known=not plan.finish_sent)
+            staged = None if isinstance(plan.action, actions.Send) else plan.staged
+            note_upload(error, plan.upload_id, staged, outcome_known=not plan.finish_sent)
 
     def _ended(self) -> EndedUpload:
         plan = self._plan

@@ -154,7 +154,7 @@ class UploadMemory:
                 "the command with --resume, which finds out"
             )
         if left is not None and (self._store is not None or left.upload_id == self.upload_id):
-            return f"upload {self.upload_id} can be resumed; repeat the command with --resume"
+            return f"upload {left.upload_id} can be resumed; repeat the command with --resume"
         if self._seen and self._store is not None:
             self._touching(self._store.forget, "forget")
         if self._may_be_published():
