@@ -415,7 +415,7 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "The path is a directory.",
-        "Give the path of the file itself.",
+        "Give the path of the file itself: the directory, a slash and a name.",
     )
     NOT_A_DIRECTORY = Row(
         Code.FAILED_PRECONDITION,

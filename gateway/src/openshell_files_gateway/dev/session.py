@@ -106,9 +106,10 @@ def _private_file(path: Path, text: str) -> Generator[None, None, None]:
     try:
         yield
     finally:
-        # Its token is of no use without the stack.
-        with suppress(OSError):
-            path.unlink()
+        # Its token is of no use without the stack. Another stack may have written its own there.
+        with suppress(OSError, UnicodeDecodeError):
+            if path.read_text("utf-8") == text:
+                path.unlink()
 
 
 def _for_people(description: StackDescription, root: Path, env_file: Path | None) -> str:
