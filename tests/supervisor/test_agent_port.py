@@ -352,8 +352,8 @@ def test_proofs_differ_by_role_and_nonces() -> None:
     [
         (b"x" * 31, 0o600, "31 bytes"),
         (b"  \n", 0o600, "0 bytes"),
-        (SECRET, 0o644, "others"),
-        (SECRET, 0o602, "others"),
+        (SECRET, 0o644, "other users"),
+        (SECRET, 0o602, "other users"),
         (b"x" * 70_000, 0o600, "more than"),
     ],
 )

@@ -53,7 +53,7 @@ async def gateway(*, tls: bool, name: str = "localhost", client_ca: bool = False
     [
         (True, None, "localhost", False, ["speaks TLS", "--tls-ca"]),
         (True, None, "localhost", True, ["speaks TLS", "--tls-ca"]),
-        (False, "own", "localhost", False, ["does not speak TLS", "leave --tls-ca out"]),
+        (False, "own", "localhost", False, ["does not speak TLS", "omit --tls-ca"]),
         (True, "other", "localhost", False, ["certificate", "--tls-ca"]),
         (True, "own", "elsewhere.example", False, ["certificate", "--endpoint"]),
         (True, "own", "localhost", False, []),
