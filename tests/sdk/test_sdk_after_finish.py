@@ -130,10 +130,14 @@ WAYS: Final = ["messages", "write", pytest.param("started", marks=pytest.mark.lo
 
 
 @pytest.fixture(params=WAYS)
-def size(request: pytest.FixtureRequest, gateway: FakeGateway) -> int:
-    """Return how large a file is that is sent in each of the ways."""
+def size(request: pytest.FixtureRequest, gateway: FakeGateway) -> Iterator[int]:
+    """Return how large a file is that is sent in each of the ways.
+
+    Afterwards the gateway answers again, so that a client that is closed frees what it left at once.
+    """
     gateway.has_write = request.param == "write"
-    return SIZES[request.param]
+    yield SIZES[request.param]
+    gateway.failures.clear()
 
 
 def acquainted(connect: Connect) -> SandboxFiles:
