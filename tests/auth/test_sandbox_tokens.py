@@ -86,10 +86,10 @@ def test_the_ttl_is_what_was_asked_for(seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 0.5, -1, -DAY])
 def test_a_token_for_ever_is_not_made_by_mistake(seconds: float) -> None:
-    """Upstream's default is a token for ever; here it has to be allowed."""
-    with pytest.raises(ValueError, match="for ever"):
+    """Upstream's default is a token without an expiry; here it has to be allowed."""
+    with pytest.raises(ValueError, match="no expiry"):
         issuer().mint(SANDBOX, seconds)
-    with pytest.raises(ValueError, match="for ever"):
+    with pytest.raises(ValueError, match="no expiry"):
         issuer(ttl=seconds)
 
 

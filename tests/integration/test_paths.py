@@ -70,8 +70,11 @@ def sandbox(stack: DevStack, outside: Path) -> DevSandbox:
     (here / "directory").mkdir()
     (here / "file").write_bytes(b"file")
     os.mkfifo(here / "fifo")
+    # By a descriptor: an address has at most 107 bytes, and a test's directory can have more.
+    descriptor = os.open(here, os.O_PATH)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(here / "socket"))
+        listener.bind(f"/proc/self/fd/{descriptor}/socket")
+    os.close(descriptor)
     (here / "link-to-file").symlink_to("file")
     (here / "link-to-nothing").symlink_to("nothing")
     (here / "link-out").symlink_to(outside)

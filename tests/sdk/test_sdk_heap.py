@@ -45,10 +45,10 @@ def _faults_per_mib(who: str, **environment: str) -> float:
 )
 def test_chunks_do_not_cost_page_faults() -> None:
     assert _faults_per_mib("client") < 1
-    # What it would be otherwise: one for each page.
-    assert _faults_per_mib("nobody") > 100
+    # Without it one for each page; fewer where the kernel has huge pages at hand.
+    assert _faults_per_mib("nobody") > 10
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_who_set_the_allocator_keeps_the_setting() -> None:
-    assert _faults_per_mib("client", MALLOC_TRIM_THRESHOLD_=str(128 * 1024)) > 100
+    assert _faults_per_mib("client", MALLOC_TRIM_THRESHOLD_=str(128 * 1024)) > 10

@@ -59,8 +59,7 @@ def test_a_proxy_sees_neither_token_nor_secret(
     for endpoint, named in ((gateway.address, issuer.url), (f"http://localhost:{port}", by_name)):
         issuer.issuer = named
         connecting(endpoint, OidcAuth.client_credentials(named, "me", "s3cret"))
-    # GetTransferCapabilities, and the file, of each client.
-    assert len(gateway.tokens) == 4
+    assert len(gateway.tokens) == 2
     assert (proxy.connections, proxy.received) == (0, [])
 
 
