@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,10 @@ from openshell_files_gateway.server.service import UnknownMethods
 
 #: Messages up to this much above the limit reach the gateway, which refuses them with a reason; gRPC refuses larger ones (UPL-6).
 _REFUSED_BYTES: Final = 64 * KIB
+
+
+#: Time for cancelled calls to end, in seconds.
+_END_SECONDS: Final = 3.0
 
 
 class GatewayServer:
@@ -72,9 +77,19 @@ class GatewayServer:
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, wait up to `grace_seconds` for the running ones, and cancel the rest."""
         async with asyncio.TaskGroup() as stopping:
-            stopping.create_task(self._server.stop(grace_seconds), name="server-stop")
+            stopping.create_task(self._stopped(grace_seconds), name="server-stop")
             # Both at once: watchers that read nothing would use up the time of the other calls.
             await self._public.aclose()
+
+    async def _stopped(self, grace_seconds: float) -> None:
+        """Stop the server, but wait no longer than a call that is cancelled needs to end.
+
+        grpc.aio sends no status for a call whose last write a peer that reads
+        nothing holds back, and would wait for that call for ever.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds + _END_SECONDS):
+                await self._server.stop(grace_seconds)
 
 
 def authority(address: IPv4Address | IPv6Address, port: int) -> str:
