@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,17 @@ class Scene:
 def ended(pid: int) -> bool:
     """Whether a process is gone, and nobody has to bury it either."""
     return not psutil.pid_exists(pid)
+
+
+@asynccontextmanager
+async def drivers_in(directory: Path) -> AsyncGenerator[Scene]:
+    """Have a place for drivers; afterwards no process of theirs runs."""
+    script = directory / "supervisor.py"
+    script.write_text(SUPERVISOR)
+    made = Scene(directory / "compute", script)
+    yield made
+    for driver in made.drivers:
+        await driver.aclose(stop=False)
+    for process in psutil.process_iter(["cmdline"]):
+        if str(script) in (process.info["cmdline"] or ()):
+            process.kill()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
 import pytest
+from conditions import until
 from gateway_harness import (
+    OTHER_SANDBOX,
     SANDBOX,
     FakeRelay,
     FakeSupervisor,
     GatewayHarness,
+    running_gateway,
 )
+from openshell_files_gateway.config import consistency
 from openshell_files_gateway.config.tables import LimitSettings, RelaySettings
 from openshell_files_protocol import methods
 from openshell_files_protocol.framing import frame_segments
@@ -129,3 +133,31 @@ class Scene:
         relay = await self.honest.take_relay()
         await relay.answer(ANSWER)
         assert await self.end_of(relay) == OK
+
+
+@contextmanager
+def grpc_poller() -> Generator[None]:
+    """Keep gRPC's poller over all tests: it has descriptors, and comes and goes with the last object that uses it."""
+    with grpc.insecure_channel("127.0.0.1:1"):
+        yield
+
+
+@asynccontextmanager
+async def lying(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene]:
+    """Run a gateway with a supervisor that lies and an honest one; afterwards the gateway holds nothing."""
+    # Settings that are refused, as no supervisor but these sends heartbeats as often.
+    monkeypatch.setattr(consistency, "LEAST_HEARTBEAT_SECONDS", WAITS.heartbeat_interval)
+    async with running_gateway(relay=WAITS, limits=IDLE) as harness:
+        liar, honest = harness.supervisor(), harness.supervisor(OTHER_SANDBOX)
+        await liar.connect()
+        await honest.connect()
+        scene = Scene(harness, liar, honest)
+        over = asyncio.Event()
+        alive = [asyncio.create_task(scene.keep_alive(one, over)) for one in (liar, honest)]
+        yield scene
+        over.set()
+        await asyncio.gather(*alive)
+        for one in (liar, honest):
+            await scene.end(one)
+        statistics = harness.gateway.statistics
+        await until(lambda: statistics().idle, lambda: f"nothing is held: {statistics()}")

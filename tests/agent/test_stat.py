@@ -42,8 +42,8 @@ DIRECTORY, REGULAR, LINK = (
 async def furnished(both: Sandbox) -> AsyncIterator[FileAgent]:
     """An agent with each of the resolvers, on a root with a bit of everything."""
     root = both.root
-    (root / "work/dir").mkdir(parents=True)
-    (root / "work/file").write_bytes(b"content")
+    (root / "home/dir").mkdir(parents=True)
+    (root / "home/file").write_bytes(b"content")
     for name, target in {
         "to-file": "file",
         "to-dir": "dir",
@@ -53,9 +53,9 @@ async def furnished(both: Sandbox) -> AsyncIterator[FileAgent]:
         "to-link": "to-file",
         "loop": "loop",
     }.items():
-        (root / "work" / name).symlink_to(target)
-    os.symlink(b"\xff\xfe", os.fsencode(root / "work/to-bytes"))
-    both.settings = replace(both.settings, workdir="/work")
+        (root / "home" / name).symlink_to(target)
+    os.symlink(b"\xff\xfe", os.fsencode(root / "home/to-bytes"))
+    both.settings = replace(both.settings, workdir="/home")
     agent = both.agent()
     await agent.start()
     yield agent
@@ -76,14 +76,14 @@ async def furnished(both: Sandbox) -> AsyncIterator[FileAgent]:
 async def test_links(furnished: FileAgent, both: Sandbox, path: str, target: bytes) -> None:
     """PTH-9: described themselves with their target, refused, or followed, as the caller says."""
     found = await stat(furnished, path, leaf_link=NOFOLLOW)
-    assert (found.path, found.type, found.link_target) == (f"/work/{path}", LINK, target)
+    assert (found.path, found.type, found.link_target) == (f"/home/{path}", LINK, target)
     assert found.size_bytes == len(target)
     assert found.version
     for policy in (0, files_pb2.LEAF_LINK_POLICY_REFUSE):
         with pytest.raises(Refused) as refused:
             await stat(furnished, path, leaf_link=policy)
         assert refused.value.reason is Reason.LEAF_IS_LINK
-    assert (both.root / "work" / path).is_symlink()
+    assert (both.root / "home" / path).is_symlink()
 
 
 async def test_describing_a_link_is_only_for_stat(furnished: FileAgent) -> None:

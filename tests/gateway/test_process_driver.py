@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conditions import until
-from driver_scene import ID, SUPERVISOR, Scene, Tokens, ended
+from driver_scene import ID, Scene, Tokens, drivers_in, ended
 from openshell_files_gateway.simulation.processes import process_driver, sandbox_home
 from openshell_files_gateway.simulation.processes.process_driver import (
     MAX_FAILURES,
@@ -24,16 +24,9 @@ from openshell_files_gateway.simulation.processes.process_driver import (
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncGenerator[Scene, None]:
-    script = tmp_path / "supervisor.py"
-    script.write_text(SUPERVISOR)
-    made = Scene(tmp_path / "compute", script)
-    yield made
-    for driver in made.drivers:
-        await driver.aclose(stop=False)
-    for process in psutil.process_iter(["cmdline"]):
-        if str(script) in (process.info["cmdline"] or ()):
-            process.kill()
+async def scene(tmp_path: Path) -> AsyncGenerator[Scene]:
+    async with drivers_in(tmp_path) as scene:
+        yield scene
 
 
 async def test_a_supervisor_and_its_place(scene: Scene) -> None:

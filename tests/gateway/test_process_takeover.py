@@ -11,23 +11,15 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import psutil
 import pytest
-from driver_scene import ID, SUPERVISOR, Scene, ended
+from driver_scene import ID, Scene, drivers_in, ended
 from openshell_files_gateway.simulation.processes.process_table import HeldProcess
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncGenerator[Scene, None]:
-    script = tmp_path / "supervisor.py"
-    script.write_text(SUPERVISOR)
-    made = Scene(tmp_path / "compute", script)
-    yield made
-    for driver in made.drivers:
-        await driver.aclose(stop=False)
-    for process in psutil.process_iter(["cmdline"]):
-        if str(script) in (process.info["cmdline"] or ()):
-            process.kill()
+async def scene(tmp_path: Path) -> AsyncGenerator[Scene]:
+    async with drivers_in(tmp_path) as scene:
+        yield scene
 
 
 @pytest.mark.parametrize("in_order", [True, False])

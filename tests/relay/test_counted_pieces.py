@@ -6,16 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, cast
 
-import grpc
 import pytest
 from conditions import until
 from gateway_harness import (
     OTHER_SANDBOX,
     SANDBOX,
-    running_gateway,
 )
-from lying_scene import ANSWER, DOWNLOADED, IDLE, OK, WAITS, Scene
-from openshell_files_gateway.config import consistency
+from lying_scene import ANSWER, DOWNLOADED, OK, Scene, grpc_poller, lying
 from openshell_files_gateway.server.core.pace import Pace
 from openshell_files_protocol import methods
 from openshell_files_protocol.framing import frame_segments
@@ -23,30 +20,15 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def poller() -> Generator[None, None, None]:
-    """Keep gRPC's poller over all tests: it has descriptors, and comes and goes with the last object that uses it."""
-    with grpc.insecure_channel("127.0.0.1:1"):
+def poller() -> Generator[None]:
+    with grpc_poller():
         yield
 
 
 @pytest.fixture
-async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene, None]:
-    # Settings that are refused, as no supervisor but these sends heartbeats as often.
-    monkeypatch.setattr(consistency, "LEAST_HEARTBEAT_SECONDS", WAITS.heartbeat_interval)
-    async with running_gateway(relay=WAITS, limits=IDLE) as harness:
-        liar, honest = harness.supervisor(), harness.supervisor(OTHER_SANDBOX)
-        await liar.connect()
-        await honest.connect()
-        scene = Scene(harness, liar, honest)
-        over = asyncio.Event()
-        alive = [asyncio.create_task(scene.keep_alive(one, over)) for one in (liar, honest)]
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene]:
+    async with lying(monkeypatch) as scene:
         yield scene
-        over.set()
-        await asyncio.gather(*alive)
-        for one in (liar, honest):
-            await scene.end(one)
-        statistics = harness.gateway.statistics
-        await until(lambda: statistics().idle, lambda: f"nothing is held: {statistics()}")
 
 
 @pytest.fixture

@@ -14,44 +14,26 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from conditions import until
 from gateway_harness import (
     OTHER_SANDBOX,
     pour,
-    running_gateway,
 )
-from lying_scene import ANSWER, ANSWER_BYTES, IDLE, OK, UPLOAD, WAITS, Scene
-from openshell_files_gateway.config import consistency
+from lying_scene import ANSWER, ANSWER_BYTES, OK, UPLOAD, Scene, grpc_poller, lying
 from openshell_files_protocol import methods
 from openshell_files_protocol.limits import MAX_FRAME_BYTES
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def poller() -> Generator[None, None, None]:
-    """Keep gRPC's poller over all tests: it has descriptors, and comes and goes with the last object that uses it."""
-    with grpc.insecure_channel("127.0.0.1:1"):
+def poller() -> Generator[None]:
+    with grpc_poller():
         yield
 
 
 @pytest.fixture
-async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene, None]:
-    # Settings that are refused, as no supervisor but these sends heartbeats as often.
-    monkeypatch.setattr(consistency, "LEAST_HEARTBEAT_SECONDS", WAITS.heartbeat_interval)
-    async with running_gateway(relay=WAITS, limits=IDLE) as harness:
-        liar, honest = harness.supervisor(), harness.supervisor(OTHER_SANDBOX)
-        await liar.connect()
-        await honest.connect()
-        scene = Scene(harness, liar, honest)
-        over = asyncio.Event()
-        alive = [asyncio.create_task(scene.keep_alive(one, over)) for one in (liar, honest)]
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene]:
+    async with lying(monkeypatch) as scene:
         yield scene
-        over.set()
-        await asyncio.gather(*alive)
-        for one in (liar, honest):
-            await scene.end(one)
-        statistics = harness.gateway.statistics
-        await until(lambda: statistics().idle, lambda: f"nothing is held: {statistics()}")
 
 
 async def ignores_an_open(scene: Scene) -> list[str]:

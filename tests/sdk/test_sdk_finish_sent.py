@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from broken_streams import LOST, raising
 from conditions import block_until
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from no_gateway import Refusing
@@ -23,20 +24,6 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import Connect
-
-LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
-
-
-def raising(error: BaseException, *, after_chunks: int = 1) -> Callable[..., None]:
-    """Return a hook that raises in the server after so many messages of a stream."""
-    seen: dict[int, int] = {}
-
-    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
-        seen[number] = seen.get(number, 0) + 1
-        if seen[number] > after_chunks:
-            raise error
-
-    return hook
 
 
 def at_the_finish(error: BaseException) -> Callable[..., None]:

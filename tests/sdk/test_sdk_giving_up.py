@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from broken_streams import LOST, raising
 from conditions import block_until, until
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from openshell_files import NO_RETRY, AsyncFilesClient, FilesClient, Progress, RetryPolicy
@@ -30,20 +31,7 @@ from openshell_files_protocol.reasons import Reason
 from sdk_flavours import Connect, big_content
 
 RECEIVING, ABORTED = files_pb2.UPLOAD_STATE_RECEIVING, files_pb2.UPLOAD_STATE_ABORTED
-LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
 FULL = TransferError(Reason.DISK_FULL, "the disk is full")
-
-
-def raising(error: BaseException, *, after_chunks: int = 1) -> Callable[..., None]:
-    """Return a hook that raises in the server after so many messages of a stream."""
-    seen: dict[int, int] = {}
-
-    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
-        seen[number] = seen.get(number, 0) + 1
-        if seen[number] > after_chunks:
-            raise error
-
-    return hook
 
 
 def stream(count: int = 40, last: Callable[[], None] = lambda: None) -> Iterator[bytes]:

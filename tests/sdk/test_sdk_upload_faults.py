@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import grpc
 import pytest
+from broken_streams import LOST, break_after
 from digest_values import words_of
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, Stall
 from openshell_files import NO_RETRY, Progress, RetryPolicy, SandboxFiles
@@ -30,20 +31,6 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from sdk_flavours import QUICK, Connect, big_content
-
-LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
-
-
-def break_after(chunks: int, streams: int = 1, error: Exception = LOST) -> Callable[..., None]:
-    """Return a hook that breaks the first streams after so many chunks each."""
-    seen: dict[int, int] = {}
-
-    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
-        seen[number] = seen.get(number, 0) + 1
-        if number <= streams and seen[number] > chunks:
-            raise error
-
-    return hook
 
 
 def started(gateway: FakeGateway) -> list[files_pb2.StartUploadRequest]:

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
-from fake_file_gateway import FakeGateway, FakeUpload
+from broken_streams import break_after
+from fake_file_gateway import FakeGateway
 from openshell_files import NO_RETRY, Progress, RetryPolicy, SandboxFiles
 from openshell_files.errors import (
     UploadInterrupted,
 )
 from openshell_files_protocol import methods
-from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
-from openshell_files_protocol.reasons import Reason
 from sdk_flavours import QUICK, Connect, big_content
-
-LOST = TransferError(Reason.RELAY_LOST, "the relay broke")
-
-
-def break_after(chunks: int, streams: int = 1, error: Exception = LOST) -> Callable[..., None]:
-    """Return a hook that breaks the first streams after so many chunks each."""
-    seen: dict[int, int] = {}
-
-    def hook(number: int, _upload: FakeUpload, _request: files_pb2.UploadFileRequest) -> None:
-        seen[number] = seen.get(number, 0) + 1
-        if number <= streams and seen[number] > chunks:
-            raise error
-
-    return hook
 
 
 def test_goes_on_at_the_staged_offset(gateway: FakeGateway, sandbox: SandboxFiles, big: Path) -> None:

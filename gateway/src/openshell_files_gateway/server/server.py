@@ -20,7 +20,6 @@ from openshell_files_gateway.server.service import UnknownMethods
 #: Messages up to this much above the limit reach the gateway, which refuses them with a reason; gRPC refuses larger ones (UPL-6).
 _REFUSED_BYTES: Final = 64 * KIB
 
-
 #: Time for cancelled calls to end, in seconds.
 _END_SECONDS: Final = 3.0
 

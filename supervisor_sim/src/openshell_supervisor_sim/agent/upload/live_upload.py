@@ -130,8 +130,6 @@ class LiveUpload:
         """Return whether a stream holds the upload."""
         return self._holder is holder
 
-    # Streams
-
     def attach(self, holder: Holder) -> None:
         """Make a stream the holder, and displace the previous one. Call with the lock held.
 
@@ -230,16 +228,17 @@ class LiveUpload:
             step = min(length, HOLE_STEP)
             with self.lock:
                 self._require_holder(holder)
-                checksums = self.content.checksums()
+                checksums, edition = self.content.checksums(), self.content.edition
             # Without the lock: other threads may need it, and only the holder writes.
             checksums.zeros(step, interrupt.check)
             with self.lock:
-                self._require_holder(holder)
+                self._require_holder(holder, edition)
                 self.content.append_hole(fd, step, checksums)
                 self._updated, length = self._clock(), length - step
 
-    def _require_holder(self, holder: Holder) -> None:
-        if self._holder is not holder:
+    def _require_holder(self, holder: Holder, edition: int | None = None) -> None:
+        """Refuse a stream that lost the upload, or is about to: only another stream drops staged bytes."""
+        if self._holder is not holder or edition not in {None, self.content.edition}:
             raise superseded()
 
     def snapshot(self) -> Snapshot:
