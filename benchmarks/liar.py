@@ -39,7 +39,7 @@ MIB = 1 << 20
 #: What the others have to keep of their speed.
 LEAST_RATIO = 0.8
 
-#: How long a lie is told before it is measured: longer than a flood is waited with (RLY-10), so that what is measured
+#: How long a lie is told before it is measured: longer than a flood is waited with (RLY-25), so that what is measured
 #: is what the others live with, and not its first second.
 WARM_UP_SECONDS = 2.0
 

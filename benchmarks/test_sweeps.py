@@ -70,7 +70,7 @@ def checked(transfers: Transfers) -> Generator[Worker]:
 def test_chunk(
     benchmark: Benchmark, transfers: Transfers, checked: Worker, large: Path, rounds: int, direction: str, chunk: int
 ) -> None:  # fmt: skip
-    """Up to what the gateway allows; its limit on messages cannot be raised (UPL-6), see the next test."""
+    """Up to what the gateway allows; its limit on messages cannot be raised (UPL-15), see the next test."""
     sandbox = transfers.stack.sandboxes[0]
     transfers.up(large)
     question: dict[str, object] = {"do": direction, "sandbox_id": sandbox.id, "chunk": chunk}

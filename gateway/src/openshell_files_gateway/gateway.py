@@ -232,7 +232,7 @@ class Gateway:
         return endpoint
 
     async def stop(self) -> None:
-        """Refuse new calls, wait for the running ones, and end; all within the stop timeout (RLY-8).
+        """Refuse new calls, wait for the running ones, and end; all within the stop timeout (RLY-19, RLY-21).
 
         Relays are calls of their own, so transfers continue after the
         supervisors' sessions have ended. A caller can resume an upload that

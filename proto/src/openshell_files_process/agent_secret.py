@@ -1,4 +1,4 @@
-"""The shared secret of the gateway and an agent behind a port, and the proofs of it (FRM-8).
+"""The shared secret of the gateway and an agent behind a port, and the proofs of it (FRM-18, FRM-19).
 
 Every process in the sandbox can connect to the agent's port, or listen on it
 before the agent does. So gateway and agent share a secret, and each proves that

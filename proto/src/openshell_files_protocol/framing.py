@@ -1,4 +1,4 @@
-"""Frames of the file protocol inside a relay (FRM-1 to FRM-5).
+"""Frames of the file protocol inside a relay (FRM-1, FRM-10, FRM-11).
 
 The file protocol is a byte stream of frames, each a varint length and that many
 bytes. The relay carries the stream in `RelayFrame` messages, which may split it

@@ -27,7 +27,7 @@ MIN_CHUNK_LIMIT_BYTES: Final = 256 * KIB
 MAX_WRITE_BYTES: Final = MAX_MESSAGE_BYTES - 16 * KIB
 
 #: Smallest chunk size that a caller can request for a download (DWN-8). A
-#: gateway counts pieces with little content as a supervisor's flood (RLY-10),
+#: gateway counts pieces with little content as a supervisor's flood (RLY-25),
 #: so a caller must not be able to request them.
 MIN_CHUNK_BYTES: Final = 16 * KIB
 
@@ -48,7 +48,7 @@ DIGEST_BYTES: Final = 32
 
 #: Least interval of a supervisor's heartbeats, even if the gateway announces
 #: less (upstream's value), and the longest announced interval that it accepts
-#: (RLY-11).
+#: (RLY-30, RLY-31).
 LEAST_HEARTBEAT_SECONDS: Final = 5.0
 MOST_HEARTBEAT_SECONDS: Final = 3600.0
 

@@ -38,7 +38,7 @@ def state_of(channel: object, *, connect: bool = False) -> grpc.ChannelConnectiv
 
 
 class Way:
-    """Tells whether messages of one call can leave this process (RSM-7).
+    """Tells whether messages of one call can leave this process (RSM-25).
 
     gRPC asks for a message after a connection took the previous one, or after
     no connection could be made; in that case the call has not ended yet.

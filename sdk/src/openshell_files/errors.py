@@ -215,11 +215,11 @@ class InvalidPath(InvalidRequest):
 
 
 class RangeInvalid(InvalidRequest):
-    """The range begins behind the end of the file (DWN-4)."""
+    """The range begins behind the end of the file (DWN-12)."""
 
 
 class UploadConflict(InvalidRequest):
-    """The request differs from the one that started or finished the upload (RSM-1, RSM-6)."""
+    """The request differs from the one that started or finished the upload (RSM-11, RSM-21)."""
 
 
 class FileTooLarge(FilesError):
@@ -284,7 +284,7 @@ class FileNotFound(FilesError, FileNotFoundError):
 
 
 class ParentNotFound(FileNotFound):
-    """A directory on the way to the file does not exist (PTH-6)."""
+    """A directory on the way to the file does not exist (PTH-16)."""
 
 
 class IsADirectory(FilesError, IsADirectoryError):
@@ -294,7 +294,7 @@ class IsADirectory(FilesError, IsADirectoryError):
 
 
 class NotADirectory(FilesError, NotADirectoryError):
-    """A component on the way to the file is not a directory (PTH-6)."""
+    """A component on the way to the file is not a directory (PTH-17)."""
 
     error_number = errno.ENOTDIR
 
@@ -306,7 +306,7 @@ class NotARegularFile(FilesError, OSError):
 
 
 class LeafIsLink(FilesError, OSError):
-    """The path is a symbolic link (PTH-4)."""
+    """The path is a symbolic link (PTH-14)."""
 
     error_number = errno.ELOOP
 
@@ -322,7 +322,7 @@ class ConditionFailed(FilesError):
 
 
 class FileChanged(FilesError):
-    """The file changed while it was read, or is not the wanted version (DWN-5, DWN-6)."""
+    """The file changed while it was read, or is not the wanted version (DWN-6, DWN-14)."""
 
 
 class ResourceExhausted(FilesError):
@@ -367,7 +367,7 @@ class UploadAborted(FilesError):
 
 
 class UploadSuperseded(FilesError):
-    """A newer attempt has taken the upload over (RSM-5)."""
+    """A newer attempt has taken the upload over (RSM-18)."""
 
 
 class Unavailable(FilesError, ConnectionError):
@@ -387,7 +387,7 @@ class DeadlineExceeded(FilesError, TimeoutError):
 
 
 class OutcomeUnknown(DeadlineExceeded):
-    """The finish was sent, and it is unknown whether it was carried out (RSM-7).
+    """The finish was sent, and it is unknown whether it was carried out (RSM-25).
 
     `upload_status(error.upload_id)` of the sandbox tells later.
     """

@@ -28,7 +28,7 @@ RemotePath = str | PurePosixPath
 
 
 class Durability(StrEnum):
-    """Which changes survive a power loss in the sandbox (UPL-9)."""
+    """Which changes survive a power loss in the sandbox (UPL-40, UPL-41)."""
 
     #: The file is replaced atomically, but a power loss may undo that.
     RENAME = "rename"
@@ -37,7 +37,7 @@ class Durability(StrEnum):
 
 
 class LeafLink(StrEnum):
-    """Treatment of a symbolic link at the end of a remote path (PTH-4)."""
+    """Treatment of a symbolic link at the end of a remote path (PTH-14)."""
 
     #: Refuse with `LeafIsLink`.
     REFUSE = "refuse"
@@ -186,7 +186,7 @@ class WriteOptions:
         durability: what survives a power loss.
         keep_read_only: refuse with `AccessDenied` to replace a file that the
             sandbox's user may not write. Otherwise only the directory has to
-            be writable, as for `mv` (UPL-17).
+            be writable, as for `mv` (UPL-45).
         skip_identical: hash the source first, and send nothing if the sandbox
             has the same content at the path (RSM-9). Not for streams.
         digest: algorithm of the comparison.
@@ -228,7 +228,7 @@ class ReadOptions:
 
     Attributes:
         offset: first byte. At the end of the file the content is empty; behind
-            it the call fails with `RangeInvalid` (DWN-4).
+            it the call fails with `RangeInvalid` (DWN-12).
         length: most bytes to read; None reads to the end.
         tail: read the last `tail` bytes; excludes `offset` and `length`.
         if_version: refuse another version of the file.

@@ -1,4 +1,4 @@
-"""Authentication and authorization of calls (AUT-1 to AUT-5).
+"""Authentication and authorization of calls (AUT-1 to AUT-12).
 
 * `principals`: the two kinds of caller.
 * `authenticator`: from a call's metadata to its principal.

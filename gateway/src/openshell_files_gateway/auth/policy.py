@@ -1,4 +1,4 @@
-"""Decides which principals may call a method (AUT-3, AUT-4).
+"""Decides which principals may call a method (AUT-4, AUT-10, AUT-11).
 
 The rules are the `openshell.options.v1.authorization` options of the .proto
 file, next to the methods themselves. The gateway checks all rules at start; a
@@ -115,7 +115,7 @@ class MethodPolicy:
         return self._rules.get(path, _UNKNOWN_METHOD)
 
     def is_public(self, path: str) -> bool:
-        """Return True if the method needs no authentication (AUT-1)."""
+        """Return True if the method needs no authentication (AUT-1, AUT-7)."""
         return path.startswith(_PUBLIC_PREFIXES) or self.rule(path).mode == "unauthenticated"
 
     def authorize(self, path: str, principal: Principal) -> None:

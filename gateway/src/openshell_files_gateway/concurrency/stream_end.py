@@ -1,4 +1,4 @@
-"""Tells the end of a peer's stream from a cancelled call, as far as gRPC allows (UPL-1, ADR 0001).
+"""Tells the end of a peer's stream from a cancelled call, as far as gRPC allows (UPL-1, UPL-32, UPL-33, ADR 0001).
 
 grpc.aio reports both as the end: after a cancellation, a stream reset, an
 expired deadline or a lost connection the reader gets EOF first, and the task of

@@ -177,30 +177,30 @@ class LimitSettings(_Table):
     max_chunk_bytes: Annotated[
         int, Field(ge=MIN_CHUNK_LIMIT_BYTES, le=MAX_CHUNK_BYTES), Env("OPENSHELL_FILES_MAX_CHUNK_BYTES")
     ] = MAX_CHUNK_BYTES
-    """Largest chunk (UPL-6)."""
+    """Largest chunk (UPL-24)."""
 
     digests: Annotated[
         tuple[DigestWord, ...],
         AfterValidator(_with_sha256),
         Env("OPENSHELL_FILES_DIGESTS", separator=","),
     ] = ("blake3", "sha256")
-    """Digests that sandboxes may compute (DIG-3). `sha256` must be among them."""
+    """Digests that sandboxes may compute (DIG-12). `sha256` must be among them."""
 
     idle_timeout: Annotated[Seconds, Env("OPENSHELL_FILES_IDLE_TIMEOUT")] = 60.0
     """Idle timeout: a transfer without progress for this time ends."""
 
     max_pause: Annotated[float, Field(ge=0, allow_inf_nan=False), Env("OPENSHELL_FILES_MAX_PAUSE")] = 3600.0
-    """Longest pause of an upload whose caller sends `waiting` while its source has nothing to read (WAI-2). 0: no pause beyond
+    """Longest pause of an upload whose caller sends `waiting` while its source has nothing to read (WAI-4). 0: no pause beyond
     `idle_timeout`."""
 
     upload_expiry: Annotated[Seconds, Env("OPENSHELL_FILES_UPLOAD_EXPIRY")] = 86_400.0
     """Time without a byte after which an unfinished upload expires (RSM-8)."""
 
     max_uploads_per_sandbox: Annotated[Count, Env("OPENSHELL_FILES_MAX_UPLOADS_PER_SANDBOX")] = 256
-    """Limit on unfinished uploads in a sandbox (RSM-8)."""
+    """Limit on unfinished uploads in a sandbox (RSM-26)."""
 
     max_uploads_per_principal: Annotated[Count, Env("OPENSHELL_FILES_MAX_UPLOADS_PER_PRINCIPAL")] = 64
-    """Limit on unfinished uploads of one caller in a sandbox (RSM-8)."""
+    """Limit on unfinished uploads of one caller in a sandbox (RSM-26)."""
 
     max_transfers: Annotated[Count, Env("OPENSHELL_FILES_MAX_TRANSFERS")] = 256
     """Limit on concurrent file operations, over all sandboxes."""
@@ -212,10 +212,10 @@ class LimitSettings(_Table):
     """Part of each limit on concurrent transfers, commands and lanes that one caller may take, per sandbox and in total (RLY-12)."""
 
     transfer_wait: Annotated[float, Field(ge=0, le=60), Env("OPENSHELL_FILES_TRANSFER_WAIT")] = 5.0
-    """Longest wait of a file operation for a slot (RLY-9)."""
+    """Longest wait of a file operation for a slot (RLY-22)."""
 
     max_upload_lanes: Annotated[int, Field(ge=0), Env("OPENSHELL_FILES_MAX_UPLOAD_LANES")] = 16
-    """Limit on lanes, the streams of uploads beyond their first, over all uploads (LAN-1). Each may take 4 MiB of the gateway's
+    """Limit on lanes, the streams of uploads beyond their first, over all uploads (LAN-9). Each may take 4 MiB of the gateway's
     memory; 0: no lanes."""
 
     max_commands: Annotated[Count, Env("OPENSHELL_EXEC_MAX_COMMANDS")] = 256
@@ -265,7 +265,7 @@ class RelaySettings(_Table):
     """Longest wait of a call for the sandbox's supervisor to connect."""
 
     claim_timeout: Annotated[Seconds, Env("OPENSHELL_RELAY_CLAIM_TIMEOUT")] = 10.0
-    """Timeout for a supervisor to claim a relay (RLY-3)."""
+    """Timeout for a supervisor to claim a relay (RLY-14)."""
 
     max_pending: Annotated[Count, Env("OPENSHELL_RELAY_MAX_PENDING")] = 256
     """Limit on relays that wait for their claim, over all sandboxes."""
@@ -279,7 +279,7 @@ class RelaySettings(_Table):
     """Interval of heartbeats in a supervisor's session. The gateway announces it, and supervisors use it for theirs, but at least 5 s."""
 
     silence_timeout: Annotated[Seconds, Env("OPENSHELL_RELAY_SILENCE_TIMEOUT")] = 45.0
-    """Timeout after which a silent session is closed (RLY-7). At least twice a supervisor's interval of heartbeats, which is
+    """Timeout after which a silent session is closed (RLY-7). At least (RLY-18) twice a supervisor's interval of heartbeats, which is
     `heartbeat_interval` or 5 s, whichever is more."""
 
 

@@ -1,4 +1,4 @@
-"""GetTransferCapabilities: the limits and options of a sandbox, answered without a relay (CAP-1 to CAP-13)."""
+"""GetTransferCapabilities: the limits and options of a sandbox, answered without a relay (CAP-1 ff.)."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class FileMethods:
         }
 
     async def upload_file(self, _: object, call: Call) -> bytes:
-        """UploadFile (UPL-1 to UPL-18): forward the caller's messages until the agent sends a result."""
+        """UploadFile (UPL-1 ff.): forward the caller's messages until the agent sends a result."""
         first = await self._first_message(call)
         if first.WhichOneof("payload") == "lane":
             sandbox = self._sandbox_of_rfc_message(first.lane, call)
@@ -166,12 +166,12 @@ class FileMethods:
         return answer.SerializeToString()
 
     async def download_file(self, data: bytes, call: Call) -> None:
-        """DownloadFile (DWN-1 to DWN-8): forward the agent's messages until it sends the end."""
+        """DownloadFile (DWN-1 ff.): forward the agent's messages until it sends the end."""
         request: files_pb2.DownloadFileRequest = parse_request(files_pb2.DownloadFileRequest, data)
         sandbox = self._sandbox_of_rfc_message(request, call)
         call.facts["path"] = request.remote_path
         if request.max_chunk_bytes:
-            # A caller must not be able to choose pieces so small that they count as the supervisor's flood (RLY-10).
+            # A caller must not be able to choose pieces so small that they count as the supervisor's flood (RLY-25).
             request.max_chunk_bytes = max(request.max_chunk_bytes, MIN_CHUNK_BYTES)
         count = ContentCount(files_pb2.DownloadFileResponse)
         try:
@@ -195,13 +195,13 @@ class FileMethods:
         return await self._unary(sandbox, call, "get_upload", get_upload=request)
 
     async def list_uploads(self, data: bytes, call: Call) -> bytes:
-        """ListUploads (RSM-8)."""
+        """ListUploads (RSM-31)."""
         request: files_pb2.ListUploadsRequest = parse_request(files_pb2.ListUploadsRequest, data)
         sandbox = self._sandbox_of(request.sandbox, call)
         return await self._unary(sandbox, call, "list_uploads", list_uploads=request)
 
     async def abort_upload(self, data: bytes, call: Call) -> bytes:
-        """AbortUpload (RSM-10)."""
+        """AbortUpload (RSM-34)."""
         request: files_pb2.AbortUploadRequest = parse_request(files_pb2.AbortUploadRequest, data)
         sandbox = self._sandbox_of(request.sandbox, call)
         return await self._unary(sandbox, call, "abort_upload", abort_upload=request)

@@ -101,8 +101,8 @@ class UploadInput:
         Returns without an error if the input breaks: `UploadStreams.unless_broken` raises it.
 
         Raises:
-            TransferError: CHUNK_TOO_LARGE, or INVALID_REQUEST for another
-                message above 1 MiB (UPL-6); or raised by the reader.
+            TransferError: CHUNK_TOO_LARGE (UPL-24), or INVALID_REQUEST for another
+                message above 1 MiB (UPL-15); or raised by the reader.
         """
         while isinstance(message := await self._read(), bytes):
             if self._activity is not None:

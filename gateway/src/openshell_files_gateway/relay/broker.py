@@ -1,4 +1,4 @@
-"""Opens relays: finds the supervisor's session, sends RelayOpen, waits for the claim (RLY-3)."""
+"""Opens relays: finds the supervisor's session, sends RelayOpen, waits for the claim (RLY-3, RLY-14)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RelayBroker:
         self._claimed = asyncio.Event()
 
     async def connect(self, session: SupervisorSession) -> None:
-        """Register a session, supersede the older one and replay its opens (RLY-4).
+        """Register a session, supersede the older one and replay its opens (RLY-4, RLY-16).
 
         Raises:
             TransferError: GATEWAY_SHUTTING_DOWN, or SESSION_OUTDATED if a later
@@ -193,7 +193,7 @@ class RelayBroker:
         return session
 
     def take(self, channel_id: str, sandbox_id: str) -> RelayTarget:
-        """Claim a relay for its sandbox (RLY-3); `deliver` must follow.
+        """Claim a relay for its sandbox (RLY-3, RLY-15); `deliver` must follow.
 
         Returns:
             The relay's target.
@@ -229,14 +229,14 @@ class RelayBroker:
         )
 
     def refuse(self, channel_id: str, sandbox_id: str, why: str) -> None:
-        """Fail the requester of a relay that the supervisor refused (RLY-5)."""
+        """Fail the requester of a relay that the supervisor refused (RLY-17)."""
         if self._relays.refuse(channel_id, sandbox_id) is not None:
             self._fail(
                 channel_id, TransferError(Reason.RELAY_REFUSED, f"the supervisor refused the relay: {why}")
             )
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new relays, wait for the claims of requested ones, and end the sessions (RLY-8).
+        """Refuse new relays, wait for the claims of requested ones, and end the sessions (RLY-19, RLY-20).
 
         Args:
             seconds: longest wait for the claims.

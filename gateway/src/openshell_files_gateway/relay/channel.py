@@ -108,7 +108,7 @@ class RelayChannel:
         Raises:
             TransferError: RELAY_LOST if the supervisor's call broke,
                 AGENT_PROTOCOL_ERROR for a message without relay data,
-                SUPERVISOR_FLOODS for a flood of pieces with little content (RLY-10).
+                SUPERVISOR_FLOODS for a flood of pieces with little content (RLY-25).
         """
         while True:
             if self._closed.is_set():

@@ -1,4 +1,4 @@
-"""The gateway's side of the file protocol on a relay channel (FRM-1 to FRM-6)."""
+"""The gateway's side of the file protocol on a relay channel (FRM-1 ff.)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FileRelay:
     Attributes:
         channel, session, life, expires: as given.
         idle_until: time on the loop's clock at which the pool closes it if it is idle.
-        reusable: True if another operation may follow the current one (FRM-9).
+        reusable: True if another operation may follow the current one (FRM-26).
         input_over: True once everything for the agent has been sent.
         heard: True once the agent sent a frame of the current operation.
     """
@@ -148,7 +148,7 @@ class FileRelay:
         await self.channel.send(segments)
 
     async def cancel_input(self) -> None:
-        """Tell the agent that the caller cancelled (FRM-6)."""
+        """Tell the agent that the caller cancelled (FRM-16)."""
         await self.channel.send(_input_end(cancelled=True))
 
     async def next_frame(self) -> memoryview | file_relay_pb2.FileRelayResponse:
@@ -160,7 +160,7 @@ class FileRelay:
 
         Raises:
             TransferError: the agent's error, RELAY_LOST if the relay ended
-                (FRM-3), FILES_UNSUPPORTED or AGENT_PROTOCOL_ERROR (FRM-5).
+                (FRM-14), FILES_UNSUPPORTED (FRM-15) or AGENT_PROTOCOL_ERROR (FRM-5).
         """
         while True:
             frame = await self._next_raw()

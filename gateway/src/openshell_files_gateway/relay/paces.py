@@ -1,4 +1,4 @@
-"""Rate limits on the messages of supervisors, and the ban of those that flood (RLY-10)."""
+"""Rate limits on the messages of supervisors, and the ban of those that flood (RLY-10, RLY-25, RLY-26)."""
 
 from __future__ import annotations
 

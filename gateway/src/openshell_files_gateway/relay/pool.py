@@ -1,4 +1,4 @@
-"""The pool of relays to file agents: where a relay is reused (FRM-9, ADR 0016)."""
+"""The pool of relays to file agents: where a relay is reused (FRM-26, ADR 0016)."""
 
 from __future__ import annotations
 

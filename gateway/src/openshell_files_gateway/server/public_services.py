@@ -1,4 +1,4 @@
-"""The services without authentication: gRPC's health and reflection (AUT-1).
+"""The services without authentication: gRPC's health and reflection (AUT-7, AUT-8).
 
 Their callers are unknown, so the number of open streams and the duration of a
 reflection stream are limited.

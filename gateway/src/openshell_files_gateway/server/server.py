@@ -17,7 +17,7 @@ from openshell_files_gateway.server.calls import MAX_METADATA_BYTES
 from openshell_files_gateway.server.public_services import PublicServices
 from openshell_files_gateway.server.service import UnknownMethods
 
-#: Messages up to this much above the limit reach the gateway, which refuses them with a reason; gRPC refuses larger ones (UPL-6).
+#: Messages up to this much above the limit reach the gateway, which refuses them with a reason; gRPC refuses larger ones (UPL-23).
 _REFUSED_BYTES: Final = 64 * KIB
 
 #: Time for cancelled calls to end, in seconds.

@@ -1,4 +1,4 @@
-"""Queue of calls that wait for a free slot (RLY-9); `core/transfer_limits.py` counts the slots."""
+"""Queue of calls that wait for a free slot (RLY-22); `core/transfer_limits.py` counts the slots."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class CommandMethods:
                 channel.close()
 
     async def _in_time(self, sending: Awaitable[None]) -> None:
-        """Wait for a write, at most for the idle timeout (EXE-4).
+        """Wait for a write, at most for the idle timeout (EXE-19).
 
         Raises:
             TransferError: TRANSFER_IDLE; or raised by `sending`.

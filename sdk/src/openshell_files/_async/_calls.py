@@ -70,7 +70,7 @@ class Connection:
         return self._channel
 
     def _lane(self, index: int) -> grpc.aio.Channel:
-        """Return the channel of a lane. Streams of one connection would share its window (LAN-1)."""
+        """Return the channel of a lane. Streams of one connection would share its window (LAN-11)."""
         channel = self._opened()
         if index == 0:
             return channel

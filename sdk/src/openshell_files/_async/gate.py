@@ -1,4 +1,4 @@
-"""Limits the concurrent transfers of one client in one sandbox to the number that the gateway allows (RLY-9)."""
+"""Limits the concurrent transfers of one client in one sandbox to the number that the gateway allows (RLY-24)."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Rpc:
         return self._connection.ready
 
     def has_write(self, sandbox: SandboxAddress) -> bool:
-        """Return whether neither gateway nor sandbox is known to lack WriteFile (UPL-16)."""
+        """Return whether neither gateway nor sandbox is known to lack WriteFile (UPL-58)."""
         return self._without_write.isdisjoint({None, sandbox})
 
     def lacks_write(self, sandbox: SandboxAddress, error: FilesError) -> None:
@@ -277,7 +277,7 @@ class Rpc:
             await _io.sleep(deadline.cap(seconds))
 
     async def close(self) -> None:
-        """Free what no caller can resume of the running uploads (RSM-10), then close the channel."""
+        """Free what no caller can resume of the running uploads (RSM-37), then close the channel."""
         self.closing = True
         for abandon in list(self._abandons):
             self.in_background(abandon)

@@ -45,7 +45,7 @@ class AsyncSandboxFiles(UploadMethods, DownloadMethods):
 
     A remote path names the file itself, as a `str` or a `PurePosixPath`.
     Absolute paths start at the sandbox's root, others at its working directory
-    (PTH-1). `./x`, `a//b` and `a/./b` are simplified. `a/../b` is refused: if
+    (PTH-10). `./x`, `a//b` and `a/./b` are simplified. `a/../b` is refused: if
     `a` is a link, only the sandbox's disk knows the target.
 
     An upload replaces the file at its path by a new one. It needs the right to
@@ -170,7 +170,7 @@ class AsyncSandboxFiles(UploadMethods, DownloadMethods):
         leaf_link: LeafLink = LeafLink.REFUSE,
         timeout: float | None = None,
     ) -> FileInfo:
-        """Describe a file, a directory, `/`, `.`, or a link (PTH-9).
+        """Describe a file, a directory, `/`, `.`, or a link (PTH-9, PTH-23).
 
         Args:
             remote: path in the sandbox.

@@ -27,8 +27,8 @@ class Capabilities:
     """Limits of one sandbox. The defaults suit every server.
 
     Attributes:
-        chunk_bytes: largest content of a chunk (UPL-6).
-        transfers: most concurrent file operations (RLY-9); 0 if unknown.
+        chunk_bytes: largest content of a chunk (UPL-24).
+        transfers: most concurrent file operations (RLY-24); 0 if unknown.
         lanes: most streams of an upload (LAN-1).
         waiting: seconds without content after which to send `waiting`
             (WAI-2); None if the server does not take that message.

@@ -16,7 +16,7 @@ class ContentDigest:
     """Hashes content from its start and keeps snapshots at the latest chunk boundaries.
 
     A resume begins at a boundary that was sent a moment ago. With a snapshot
-    of the hash there, neither the digest of the prefix (RSM-4) nor that of the
+    of the hash there, neither the digest of the prefix (RSM-15) nor that of the
     whole needs another read of the source.
 
     Args:

@@ -1,5 +1,5 @@
 # Written by sdk/unasync.py from _async/gate.py. Change that file instead.
-"""Limits the concurrent transfers of one client in one sandbox to the number that the gateway allows (RLY-9)."""
+"""Limits the concurrent transfers of one client in one sandbox to the number that the gateway allows (RLY-24)."""
 
 from __future__ import annotations
 

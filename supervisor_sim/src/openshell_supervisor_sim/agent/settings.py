@@ -34,7 +34,7 @@ class AgentSettings:
         max_file_bytes: largest file.
         max_uploads: unfinished uploads of all callers.
         max_uploads_per_principal: unfinished uploads of one caller. One more makes the idle one
-            that changed least recently expire (RSM-8).
+            that changed least recently expire (RSM-27).
         max_staged_bytes: content that all unfinished uploads may occupy.
         upload_expiry: seconds without a byte after which an unfinished upload ends (RSM-8).
         tombstone_seconds: seconds for which the outcome of a finished upload is stored (RSM-22); at

@@ -1,4 +1,4 @@
-"""Frames from and to the gateway on a byte stream (FRM-1 to FRM-6)."""
+"""Frames from and to the gateway on a byte stream (FRM-1 ff.)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Inbound:
         return self._decoder.buffered
 
     async def frame(self, *, patient: bool = False) -> memoryview | None:
-        """Return the next frame; None at the end of the stream, which has no meaning (FRM-3).
+        """Return the next frame; None at the end of the stream, which has no meaning (FRM-14).
 
         Args:
             patient: wait without the idle timeout.

@@ -1,4 +1,4 @@
-"""One command on one stream: its request, its output, its exit (EXE-1 to EXE-7)."""
+"""One command on one stream: its request, its output, its exit (EXE-1 ff.)."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class UploadLanes:
                 await race(lane.wanted(), self._over)
                 message = await race(read(), self._over)
                 if not isinstance(message, bytes):
-                    # The end of a lane publishes nothing, so a reset that follows it makes no difference (LAN-1).
+                    # The end of a lane publishes nothing, so a reset that follows it makes no difference (LAN-8, LAN-17).
                     if await was_reset(write):
                         self._break(index, "broke off")
                     else:
@@ -240,7 +240,7 @@ class LaneTable:
         )
 
     async def carry(self, lane: file_options_pb2.UploadLane, sandbox_id: str, call: Call) -> None:
-        """Carry one lane until the call of its upload's first stream ends (LAN-1).
+        """Carry one lane until the call of its upload's first stream ends (LAN-3, LAN-7).
 
         Raises:
             TransferError: INVALID_REQUEST; LANE_LOST if the first stream does

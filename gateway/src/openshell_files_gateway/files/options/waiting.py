@@ -1,4 +1,4 @@
-"""The option `waiting`: limits the pauses in which an upload's caller waits for its source (WAI-1, WAI-2)."""
+"""The option `waiting`: limits the pauses in which an upload's caller waits for its source (WAI-4, WAI-5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_bounded_pauses(read: Read, max_pause: float) -> Read:
 def waiting_capability(
     max_pause: float, agent: file_relay_pb2.FileTransferCapability
 ) -> file_options_pb2.WaitingCapability | None:
-    """Return the capability that the gateway announces (CAP-3); None unless gateway and agent both take `waiting`.
+    """Return the capability that the gateway announces (WAI-5); None unless gateway and agent both take `waiting`.
 
     Args:
         max_pause: the gateway's longest pause in seconds.

@@ -1,4 +1,4 @@
-"""The states of a relay to a file agent, and the events between them (FRM-9)."""
+"""The states of a relay to a file agent, and the events between them (FRM-26)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relays that wait for their supervisor's claim (RLY-3, RLY-4).
+"""Relays that wait for their supervisor's claim (RLY-3, RLY-14, RLY-16).
 
 | channel                 | claim by its sandbox | claim by another     | time is up | refused by its sandbox |
 |-------------------------|----------------------|----------------------|------------|------------------------|

@@ -1,4 +1,4 @@
-"""Counts concurrent transfers (or commands), in total, per sandbox and per principal, and queues those above a limit (RLY-9)."""
+"""Counts concurrent transfers (or commands), in total, per sandbox and per principal, and queues those above a limit (RLY-9, RLY-12, RLY-23)."""
 
 from __future__ import annotations
 

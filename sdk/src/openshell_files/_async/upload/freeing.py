@@ -1,4 +1,4 @@
-"""Frees the staged bytes of an upload that ended without success (RSM-10)."""
+"""Frees the staged bytes of an upload that ended without success (RSM-37)."""
 
 from __future__ import annotations
 

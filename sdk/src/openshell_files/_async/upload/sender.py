@@ -183,7 +183,7 @@ class Sender:
         return self._digest.digest()
 
     async def prefix_matches(self, length: int, digest: Digest, deadline: Deadline) -> bool:
-        """Return whether the first `length` bytes of the source have this digest (RSM-4)."""
+        """Return whether the first `length` bytes of the source have this digest (RSM-15)."""
         self._use(digest.algorithm)
         if not self._digest.rewind(length):
             await hash_up_to(self._content, self._digest, length, deadline)

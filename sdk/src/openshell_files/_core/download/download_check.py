@@ -2,7 +2,7 @@
 
 A sandbox is not trusted: offsets have to follow each other, the CRC-32C of
 each chunk has to be right, sizes have to be the announced ones, and the
-trailer's digest has to match the received bytes (DWN-2). Only then does the
+trailer's digest has to match the received bytes (DWN-10). Only then does the
 content appear under its name.
 """
 

@@ -5,7 +5,7 @@ bytes. Small reads share a window, and windows grow while reads are sequential.
 
 StatFile reports the size of the file, but nothing verifies its answer. A
 download verifies the size, because its digest covers the announced content
-(DWN-2). So the end of the file is accepted only after a download has reported
+(DWN-10). So the end of the file is accepted only after a download has reported
 the same size.
 """
 

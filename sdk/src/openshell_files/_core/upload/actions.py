@@ -30,7 +30,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class ComparePrefix:
-    """Compare the digest of the source's first `length` bytes, then `on_prefix` (RSM-4)."""
+    """Compare the digest of the source's first `length` bytes, then `on_prefix` (RSM-15)."""
 
     length: int
     digest: Digest

@@ -1,4 +1,4 @@
-"""Decides whether the staged bytes of a failed upload are freed or left for a resume (RSM-10).
+"""Decides whether the staged bytes of a failed upload are freed or left for a resume (RSM-37).
 
 They are left only if the source can be read again and the caller has the
 upload's id: it passed the id, or received it in a `FilesError` or through its

@@ -1,4 +1,4 @@
-"""Table of errors that prove that a finish was not carried out (RSM-7).
+"""Table of errors that prove that a finish was not carried out (RSM-25).
 
 Every other error proves nothing: statuses that gRPC or a proxy makes, errors
 on the way to the sandbox, of the token, bugs, and a peer that breaks the
@@ -77,7 +77,7 @@ _ON_THE_UPLOAD: Final = frozenset(reason.name for reason in (Reason.UPLOAD_ABORT
 
 
 def refused_before_the_sandbox(error: FilesError) -> bool:
-    """Return whether a call was refused before it reached the sandbox (AUT-1)."""
+    """Return whether a call was refused before it reached the sandbox (AUT-6)."""
     if error.reason in _BEFORE_THE_SANDBOX or method_missing(error):
         return True
     return isinstance(error, Unauthenticated | PermissionDenied)

@@ -122,7 +122,7 @@ class UploadCourse:
         return self._requests.inline
 
     def takeover(self) -> files_pb2.StartUploadRequest:
-        """Return the request after which no older stream can write to the upload or finish it (RSM-5)."""
+        """Return the request after which no older stream can write to the upload or finish it (RSM-5, RSM-18)."""
         return self._requests.takeover()
 
     # Notes of the driver

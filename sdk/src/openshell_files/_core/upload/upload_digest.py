@@ -1,4 +1,4 @@
-"""Algorithm of one upload's digest: first the caller's best, then the one that the server has (DIG-2 to DIG-8)."""
+"""Algorithm of one upload's digest: first the caller's best, then the one that the server has (DIG-2, DIG-4, DIG-8)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def callers_error(error: FilesError, upload: UploadFacts) -> FilesError:
     """Return the error for the caller: with the upload's id if a later call can resume it.
 
     A failure after the finish is `OutcomeUnknown` unless it proves that
-    nothing was published (RSM-7). A lost connection is `UploadInterrupted`.
+    nothing was published (RSM-25). A lost connection is `UploadInterrupted`.
     """
     if upload.finish_sent and not is_verdict(error, of_finish=upload.sending):
         unknown = outcome_unknown(error.message, upload)

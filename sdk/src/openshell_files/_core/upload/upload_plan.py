@@ -2,7 +2,7 @@
 
 The driver carries `action` out, reports the result, and reads `action` again,
 until it is `Finished` or the plan raises. The plan implements the rules of
-docs/protocol.md (RSM-1 to RSM-10, DIG-2 to DIG-7); it has no clock and no connection.
+docs/protocol.md (RSM-4, RSM-15, RSM-16, RSM-25, DIG-4); it has no clock and no connection.
 
     no upload yet ──Start──▶ RECEIVING ──(ComparePrefix)──▶ Send ──▶ CompareWhole ──▶ Finished
                      │            ▲                           │ failed

@@ -74,7 +74,7 @@ class UploadRequests:
         return Start(request)
 
     def takeover(self) -> files_pb2.StartUploadRequest:
-        """Return the request after which no older stream can write to the upload or finish it (RSM-5)."""
+        """Return the request after which no older stream can write to the upload or finish it (RSM-5, RSM-18)."""
         return files_pb2.StartUploadRequest(metadata=self._metadata(self._digest.accepted))
 
     def send(self, offset: int) -> Send:

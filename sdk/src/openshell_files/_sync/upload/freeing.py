@@ -1,5 +1,5 @@
 # Written by sdk/unasync.py from _async/upload/freeing.py. Change that file instead.
-"""Frees the staged bytes of an upload that ended without success (RSM-10)."""
+"""Frees the staged bytes of an upload that ended without success (RSM-37)."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class UploadMethods(SandboxMethods):
 
     @checked
     def uploads(self, *, timeout: float | None = None) -> list[UploadInfo]:
-        """Return the caller's own unfinished uploads, oldest first (RSM-8).
+        """Return the caller's own unfinished uploads, oldest first (RSM-31).
 
         Raises:
             FilesError: by the error table.
@@ -166,7 +166,7 @@ class UploadMethods(SandboxMethods):
 
     @checked
     def upload_status(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
-        """Return the state of an upload (RSM-7), without taking it over.
+        """Return the state of an upload (RSM-7, RSM-19), without taking it over.
 
         Raises:
             UploadUnknown: the sandbox does not know the upload.
@@ -178,7 +178,7 @@ class UploadMethods(SandboxMethods):
 
     @checked
     def abort_upload(self, upload_id: str, *, timeout: float | None = None) -> UploadInfo:
-        """Abort an upload, and free its staged bytes (RSM-10).
+        """Abort an upload, and free its staged bytes (RSM-34).
 
         Raises:
             UploadUnknown: the sandbox does not know the upload.

@@ -209,7 +209,7 @@ class Upload:
         return error
 
     def _late_answer(self, error: BaseException) -> files_pb2.UploadFileResponse | None:
-        """Ask whether the finish was carried out, if the caller's time ran out after it was sent (RSM-7)."""
+        """Ask whether the finish was carried out, if the caller's time ran out after it was sent (RSM-38)."""
         cause = error.__cause__
         if not (
             isinstance(error, OutcomeUnknown)

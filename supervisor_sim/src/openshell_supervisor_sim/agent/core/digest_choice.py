@@ -1,4 +1,4 @@
-"""The digest of an operation: the first that its caller accepts and the operators allow (DIG-2, DIG-3)."""
+"""The digest of an operation: the first that its caller accepts and the operators allow (DIG-2, DIG-12)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def declared_digest(field: str, message: files_pb2.Digest) -> Digest | None:
 
 
 def source_digest(request: files_pb2.StartUploadRequest) -> Digest | None:
-    """Return the digest of the caller's file; None without one, or with an unknown algorithm (RSM-9, DIG-6).
+    """Return the digest of the caller's file; None without one, or with an unknown algorithm (DIG-17, DIG-18).
 
     Raises:
         TransferError: INVALID_REQUEST.

@@ -1,4 +1,4 @@
-"""The bytes of a file that a download sends, and how they are cut into messages (DWN-3 to DWN-8)."""
+"""The bytes of a file that a download sends, and how they are cut into messages (DWN-4, DWN-7, DWN-16)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Piece:
 
 
 def span(request: DownloadRequest, size: int) -> Span:
-    """Apply the request's range to a file of `size` bytes (DWN-4).
+    """Apply the request's range to a file of `size` bytes (DWN-4, DWN-11, DWN-12).
 
     Raises:
         TransferError: RANGE_INVALID.
@@ -52,10 +52,10 @@ def span(request: DownloadRequest, size: int) -> Span:
 
 
 def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
-    """Return the content of one message in bytes (DWN-8).
+    """Return the content of one message in bytes (DWN-8, DWN-16).
 
     The caller's value has a floor here, too: a gateway that passes it on unchanged would count the
-    small pieces as a flood of this supervisor (RLY-10).
+    small pieces as a flood of this supervisor (RLY-25).
     """
     if not request.checked:
         return min(RFC_CHUNK_BYTES, limits.max_chunk_bytes)
@@ -83,7 +83,7 @@ def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
 
 
 def changed_error(path: str) -> TransferError:
-    """Make the error for a file that changed while it was read (DWN-5)."""
+    """Make the error for a file that changed while it was read (DWN-14)."""
     return TransferError(Reason.FILE_CHANGED, f"{path} changed while it was read")
 
 

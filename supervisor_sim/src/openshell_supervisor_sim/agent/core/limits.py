@@ -24,7 +24,7 @@ class Limits:
         max_uploads_per_principal: unfinished uploads of one caller.
         upload_expiry: seconds without a byte after which an unfinished upload ends.
         idle_timeout: seconds to wait for the peer.
-        digests: algorithms that the operators allow (DIG-3).
+        digests: algorithms that the operators allow (DIG-12).
     """
 
     max_chunk_bytes: int = MAX_CHUNK_BYTES

@@ -22,7 +22,7 @@ def absolute_components(
         workdir: where relative paths start.
         field: name of the request's field, for the error.
         directories: the path may name a directory: `/`, which has no names, `.`, and a path that
-            ends with a slash (PTH-9).
+            ends with a slash (PTH-23, PTH-24).
 
     Raises:
         TransferError: INVALID_PATH (PTH-2).
@@ -51,7 +51,7 @@ def absolute_components(
 
 
 def refuse_staging_name(name: bytes, path: str) -> None:
-    """Refuse a name that is reserved for staging files, in every method (PTH-7).
+    """Refuse a name that is reserved for staging files, in every method (PTH-20).
 
     Only the uploader may read staged bytes (RSM-2), and the reserved name keeps other callers away.
 

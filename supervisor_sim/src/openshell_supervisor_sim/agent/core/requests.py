@@ -76,7 +76,7 @@ class UploadRequest:
     Attributes:
         path: as the caller gave it.
         size_bytes: declared size; None if it is not known yet.
-        mode: permission bits, or None to keep or default them (UPL-10).
+        mode: permission bits, or None to keep or default them (UPL-10, UPL-46).
         explicit_finish: an UploadFinish will come.
         upload_id: of the upload to resume, or empty.
         request_id: the caller's own name for the upload, or empty.
@@ -88,7 +88,7 @@ class UploadRequest:
         epoch: attempt, as StartUpload answered; 0 if not given.
         digests: algorithms that the caller accepts, best first (DIG-2); None if it asked for no
             digest (DIG-9).
-        keep_read_only: do not replace a file that may not be written (UPL-17).
+        keep_read_only: do not replace a file that may not be written (UPL-45).
     """
 
     path: str
@@ -108,12 +108,12 @@ class UploadRequest:
 
     @property
     def resumable(self) -> bool:
-        """True if the upload can be found again after its stream broke (UPL-11)."""
+        """True if the upload can be found again after its stream broke (RSM-10)."""
         return bool(self.upload_id or self.request_id)
 
     @property
     def fingerprint(self) -> bytes:
-        """Digest of the fields that must be the same in every attempt (RSM-1)."""
+        """Digest of the fields that must be the same in every attempt (RSM-11)."""
         same = tuple(self._terms.values())
         return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).digest()
 
@@ -151,7 +151,7 @@ class DownloadRequest:
         length: bytes at most; None reads to the end.
         tail_bytes: bytes from the end instead of `offset` and `length`; 0 for none.
         if_version: version that the file must have, or empty.
-        allow_change: continue if the file changes (DWN-5).
+        allow_change: continue if the file changes (DWN-15).
         follow_link: follow a link at the end of the path.
         max_chunk_bytes: largest content of one message; 0 leaves it to the agent.
         digests: algorithms that the caller accepts, best first (DIG-2).
@@ -343,7 +343,7 @@ def _upload_leaf_link(policy: int) -> LeafLink:
 
 
 def _mode(mode: int) -> int | None:
-    """Apply UPL-10."""
+    """Apply UPL-10, UPL-46 and UPL-47."""
     if mode == 0:
         return None
     if mode >> 16 or stat.S_IFMT(mode) not in {0, stat.S_IFREG}:

@@ -1,4 +1,4 @@
-"""The rules of one stream of an upload (UPL-1 to UPL-7, UPL-11).
+"""The rules of one stream of an upload (UPL-1 ff.).
 
 `UploadCore` turns each input into an action. It does no I/O, so that tests try every order of
 events. One table (`_decide`) gives the meaning of each input in each phase.
@@ -50,7 +50,7 @@ class InputEnd:
 
 @dataclass(frozen=True, slots=True)
 class StreamLost:
-    """The relay ended, which is no end of the caller's stream (FRM-3)."""
+    """The relay ended, which is no end of the caller's stream (FRM-14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Misplaced:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The caller waits for its source (WAI-2)."""
+    """The caller waits for its source (WAI-6)."""
 
 
 Input = Chunk | Finish | Waiting | InputEnd | StreamLost | Misplaced

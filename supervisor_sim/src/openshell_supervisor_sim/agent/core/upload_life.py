@@ -1,4 +1,4 @@
-"""The states of an upload, and the events that lead from one to the next (RSM-5, RSM-7, RSM-8, RSM-10).
+"""The states of an upload, and the events that lead from one to the next (RSM-5, RSM-7, RSM-8, RSM-34).
 
 One table. Only `LiveUpload` changes a state: it owns one `UploadLife` and asks
 it. The table has no way back from an end, so a failure after the rename cannot
@@ -72,11 +72,11 @@ class Event(Enum):
     ABORTED = "aborted"
     #: No byte came for too long.
     EXPIRED = "expired"
-    #: A newer upload of the same caller needs the slot (RSM-8).
+    #: A newer upload of the same caller needs the slot (RSM-27).
     SLOT_NEEDED = "slot needed"
     #: The staging file was removed, and with it every trace of the outcome.
     STAGING_LOST = "staging lost"
-    #: Its WriteFile ended early, and nobody can resume it (UPL-16).
+    #: Its WriteFile ended early, and nobody can resume it (UPL-59).
     FORGOTTEN = "forgotten"
 
 
@@ -166,5 +166,5 @@ class UploadLife:
 
 
 def superseded() -> TransferError:
-    """Make the error for a stream whose upload another attempt took over (RSM-5)."""
+    """Make the error for a stream whose upload another attempt took over (RSM-18)."""
     return TransferError(Reason.SUPERSEDED, "a newer attempt has taken the upload over")

@@ -82,7 +82,7 @@ class DownloadSource:
         self._piece_bytes = piece_bytes(request, limits)
         self.interrupt = interrupt
         self._pieces = 0
-        # An unchecked download carries no digest (DIG-9).
+        # An unchecked download carries no digest (DIG-20).
         self._hasher: DigestHasher | None = None
         if request.checked:
             self._hasher = DigestHasher(choose("accepted_digests", request.digests, limits.digests))
@@ -215,7 +215,7 @@ class DownloadSource:
         return self._data_from
 
     def trailer(self) -> files_pb2.DownloadTrailer:
-        """Check that the file did not change, and return the last message (DWN-2, DWN-5).
+        """Check that the file did not change, and return the last message (DWN-9, DWN-14, DWN-15).
 
         Raises:
             TransferError: FILE_CHANGED.

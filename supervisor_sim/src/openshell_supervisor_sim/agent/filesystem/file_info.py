@@ -57,7 +57,7 @@ def version(status: os.stat_result) -> str:
 
 
 def same_file(before: os.stat_result, after: os.stat_result) -> bool:
-    """Return whether size, modified and changed time are the same (DWN-5).
+    """Return whether size, modified and changed time are the same (DWN-14).
 
     A file that loses or gains a name has a new changed time and the same content: a reader of a
     file that is replaced still reads the old one.

@@ -46,7 +46,7 @@ def can_store_time(fs: FileSystem, fd: int, modified_ns: int) -> bool:
 
 
 def require_storable_time(fs: FileSystem, fd: int, path: str, modified_ns: int | None) -> None:
-    """Refuse a modified time that the file system would change (UPL-10).
+    """Refuse a modified time that the file system would change (UPL-49).
 
     Args:
         fs: system calls.

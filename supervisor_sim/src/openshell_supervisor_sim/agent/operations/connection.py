@@ -52,7 +52,7 @@ _ACCEPTED = file_relay_pb2.FileRelayResponse(
 
 
 class _CancelledByPeer(Exception):  # noqa: N818 - not an error: the operation has no caller any more
-    """The caller cancelled, and no answer is sent (FRM-6)."""
+    """The caller cancelled, and no answer is sent (FRM-16)."""
 
 
 class Session:
@@ -302,7 +302,7 @@ class Session:
         working.result()
 
     async def _watch(self, *, followed: bool) -> None:
-        """Read the frames that a peer may send during an operation; the end of its bytes has no meaning (FRM-3).
+        """Read the frames that a peer may send during an operation; the end of its bytes has no meaning (FRM-14).
 
         Args:
             followed: the next operation may begin as soon as this one's last frame is sent.

@@ -191,11 +191,11 @@ class UploadSession:
     async def _listen_for_cancellation(
         self, core: UploadCore, reader: asyncio.Task[None], attempt: UploadAttempt
     ) -> None:
-        """Read on after an end that publishes (UPL-2): the caller may still cancel (FRM-6)."""
+        """Read on after an end that publishes (UPL-2): the caller may still cancel (FRM-17)."""
         await asyncio.wait({reader})
         if core.explicit_finish:
             return
-        # Other frames have no meaning any more, and neither has the end of the relay (FRM-3).
+        # Other frames have no meaning any more, and neither has the end of the relay (FRM-14).
         with suppress(TransferError):
             while (frame := await self._inbound.frame(patient=True)) is not None:
                 match parse_input(frame):
@@ -284,7 +284,7 @@ def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Actio
 
 
 def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:
-    """Return the answer of an upload that was published before, unless the rules refuse its repetition (RSM-6)."""
+    """Return the answer of an upload that was published before, unless the rules refuse its repetition (RSM-6, RSM-21)."""
     if isinstance(last, Refuse):
         raise last.error
     published.result.replayed = True

@@ -1,4 +1,4 @@
-"""Whether an upload may replace the file at its destination (CND-1, CND-2)."""
+"""Whether an upload may replace the file at its destination (CND-1, CND-2, CND-5)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class DestinationCheck:
         return status
 
     def _require_writable(self, location: Location, status: os.stat_result) -> None:
-        """Refuse to replace a file that the agent may not write, or that has no write permission at all (UPL-17)."""
+        """Refuse to replace a file that the agent may not write, or that has no write permission at all (UPL-45)."""
         with mapped(f"looking at {location.path}"):
             writable = status.st_mode & _ANY_WRITE and self._fs.may_write(location.name, location.parent_fd)
         if not writable:
@@ -103,7 +103,7 @@ class DestinationCheck:
     def adopt_identical(
         self, location: Location, request: UploadRequest, digest: Digest, interrupt: Interrupt
     ) -> tuple[os.stat_result, bool] | None:
-        """Adopt the file at the destination if it has the requested size and digest (RSM-9).
+        """Adopt the file at the destination if it has the requested size and digest (RSM-9, RSM-33).
 
         Returns:
             The file's status with mode and time applied, and whether it was flushed; None if its
@@ -149,7 +149,7 @@ class DestinationCheck:
 
 
 def publish_mode(request: UploadRequest, replaced: os.stat_result | None, umask: int) -> int:
-    """Return the permission bits of the published file (UPL-10)."""
+    """Return the permission bits of the published file (UPL-10, UPL-46)."""
     if request.mode is not None:
         return request.mode
     if replaced is not None and is_regular(replaced):

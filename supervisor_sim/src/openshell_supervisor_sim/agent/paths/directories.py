@@ -1,4 +1,4 @@
-"""Opens directories inside the root: by the kernel where it has openat2, else component by component (PTH-2, PTH-3)."""
+"""Opens directories inside the root: by the kernel where it has openat2, else component by component (PTH-3, PTH-12)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox's root: resolves a path of a request to an open directory and a name (PTH-1 to PTH-6).
+"""The sandbox's root: resolves a path of a request to an open directory and a name (PTH-3 ff.).
 
 A path is resolved once; everything afterwards uses the descriptor and the name. The kernel never
 gets the same path twice.
@@ -128,7 +128,7 @@ class SandboxRoot:
         """Open the directory that a path names, over links; None if it names something else.
 
         Args:
-            path: as the caller gave it; `/` and `.` too (PTH-9).
+            path: as the caller gave it; `/` and `.` too (PTH-23).
             field: of the request, for errors.
 
         Returns:
@@ -158,7 +158,7 @@ class SandboxRoot:
         return self._locate([part for part in parent_path.split(b"/") if part] + [name], "path")
 
     def open_regular(self, location: Location, flags: int = os.O_RDONLY) -> int:
-        """Open the regular file at a location (PTH-4).
+        """Open the regular file at a location (PTH-4, PTH-15).
 
         Its status is checked before it is opened for reading: opening a device can have effects.
 

@@ -1,6 +1,6 @@
 """Path resolution without openat2: one component at a time.
 
-The result is that of openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS (PTH-3). Every step
+The result is that of openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS (PTH-12). Every step
 opens a name relative to a descriptor with O_NOFOLLOW, so the kernel never follows a link that is
 swapped in.
 """

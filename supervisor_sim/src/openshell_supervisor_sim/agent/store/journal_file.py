@@ -1,4 +1,4 @@
-"""The journal's SQLite file: its tables, and how an old or damaged file is opened (RSM-3, ADR 0022).
+"""The journal's SQLite file: its tables, and how an old or damaged file is opened (RSM-13, RSM-14, ADR 0022).
 
 A file of an earlier version is migrated. A file that cannot be read is set aside, and so is a row
 whose values make no sense, so that the agent starts without them.

@@ -1,4 +1,4 @@
-"""Staging files: content on its way to a destination (UPL-8, UPL-9).
+"""Staging files: content on its way to a destination (UPL-8, UPL-36).
 
 A staging file lies in the destination's directory, so that publishing is one rename on one file
 system. A resumable upload has a named file. Any other upload uses a file without a name where the
@@ -109,7 +109,7 @@ class Staging:
         """Make the file the destination by one rename.
 
         Args:
-            exclusive: fail if the destination exists (CND-1); the kernel decides.
+            exclusive: fail if the destination exists (CND-4); the kernel decides.
             journal: notes a name that the rename needs for a moment.
 
         Raises:

@@ -31,7 +31,7 @@ class UploadRecord:
         upload_id: the agent's name of the upload.
         request_id: the caller's name of it, or empty.
         principal: that started the upload (RSM-2).
-        fingerprint: of the request (RSM-1).
+        fingerprint: of the request (RSM-11).
         metadata: the request, a serialized UploadFileMetadata.
         parent: real path of the destination's directory inside the root.
         name: of the destination in that directory.

@@ -261,7 +261,7 @@ class Admission:
             caller: of the operation.
             location: of the destination.
             algorithm: of the upload's digest.
-            takes_slot: it counts against the caller's unfinished uploads (RSM-8).
+            takes_slot: it counts against the caller's unfinished uploads (RSM-26).
 
         Returns:
             The upload; another of its request_id if that began meanwhile.

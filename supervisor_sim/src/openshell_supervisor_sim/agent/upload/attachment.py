@@ -1,4 +1,4 @@
-"""Which stream may write to which upload (RSM-4, RSM-5, RSM-6)."""
+"""Which stream may write to which upload (RSM-6, RSM-17, RSM-18)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Attachment:
 
         With an `upload_id` the stream resumes at the staged bytes. With a
         `request_id` only it starts from the first byte, since its caller has
-        not learnt an offset (RSM-4).
+        not learnt an offset (RSM-17).
 
         Args:
             request: the metadata, checked.
@@ -96,7 +96,7 @@ class Attachment:
             caller: of the operation.
             on_displaced: called when the stream loses the upload.
             interrupt: stops long computations.
-            takes_slot: a new upload counts against the caller's unfinished ones (RSM-8).
+            takes_slot: a new upload counts against the caller's unfinished ones (RSM-26).
 
         Raises:
             TransferError: the stream is refused.
@@ -265,7 +265,7 @@ def _outcome_or_refusal(upload: LiveUpload, request: UploadRequest) -> Published
         The outcome of an upload that accepts no content any more.
 
     Raises:
-        TransferError: the upload has ended, or the request is of an epoch that is not the latest (RSM-5).
+        TransferError: the upload has ended, or the request is of an epoch that is not the latest (RSM-18, RSM-20).
     """
     record = upload.row
     if upload.unreachable is not None and upload.unfinished:

@@ -205,7 +205,7 @@ class UploadAttempt:
             self._refused(error)
 
     def forget(self, error: TransferError) -> None:
-        """End an unfinished upload as if it had never begun, unless another stream holds it (UPL-16)."""
+        """End an unfinished upload as if it had never begun, unless another stream holds it (UPL-59)."""
         if self._uploads.end(self.upload, Event.FORGOTTEN, error, holder=self):
             self._discard()
 
@@ -260,7 +260,7 @@ class UploadAttempt:
 def _finds_no_room(error: TransferError) -> bool:
     """Return whether the sandbox's disk, or a quota on it, is full.
 
-    The staged bytes are part of the cause, so they are freed (RSM-10). The
+    The staged bytes are part of the cause, so they are freed (RSM-34, RSM-35). The
     journal lies on another file system, so its errors do not count.
     """
     return error.reason in {Reason.DISK_FULL, Reason.QUOTA_EXCEEDED} and not isinstance(error, JournalError)

@@ -1,4 +1,4 @@
-"""Expiry: ends uploads without a byte for too long, and deletes old outcomes (RSM-6, RSM-8)."""
+"""Expiry: ends uploads without a byte for too long, and deletes old outcomes (RSM-8, RSM-22)."""
 
 from __future__ import annotations
 

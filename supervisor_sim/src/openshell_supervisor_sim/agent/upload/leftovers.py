@@ -1,4 +1,4 @@
-"""Removal of staging files, and a note of those that could not be removed (RSM-10)."""
+"""Removal of staging files, and a note of those that could not be removed (RSM-34)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class LiveUpload:
         algorithm: of its digest; None computes no digest (DIG-9).
         state: IDLE, or the state that a start-up restored.
         parents_flushed: each directory made on the way to the destination was flushed.
-        takes_slot: it counts against the caller's unfinished uploads (RSM-8).
+        takes_slot: it counts against the caller's unfinished uploads (RSM-26).
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class LiveUpload:
         """Write content behind the staged bytes.
 
         Raises:
-            TransferError: SUPERSEDED (RSM-5) or QUOTA_EXCEEDED.
+            TransferError: SUPERSEDED (RSM-18) or QUOTA_EXCEEDED (RSM-32).
             OSError: the disk failed.
         """
         with self.lock:
@@ -221,7 +221,7 @@ class LiveUpload:
         """Put a hole behind the staged bytes.
 
         Raises:
-            TransferError: SUPERSEDED (RSM-5).
+            TransferError: SUPERSEDED (RSM-18).
             OSError, Interrupted: earlier steps stay staged.
         """
         while length:
@@ -247,7 +247,7 @@ class LiveUpload:
             return self.content.snapshot()
 
     def read_prefix(self, fd: int, interrupt: Interrupt) -> None:
-        """Compute the digest of the staged bytes if it is unknown; one thread at a time (RSM-4)."""
+        """Compute the digest of the staged bytes if it is unknown; one thread at a time (RSM-15)."""
         with self._hashing:
             with self.lock:
                 if self.content.hashed:

@@ -1,4 +1,4 @@
-"""How a verified staging file becomes the destination (UPL-8 to UPL-12)."""
+"""How a verified staging file becomes the destination (UPL-8, UPL-36 to UPL-43)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Outcome:
 
 
 class Publisher:
-    """Carries out finishes (CND-2).
+    """Carries out finishes (CND-5, CND-6).
 
     It holds no lock while it flushes or hashes; the lock of each destination covers the last check
     and the rename.

@@ -1,4 +1,4 @@
-"""All uploads of the sandbox: lookup, status, abort (RSM-2, RSM-7, RSM-8, RSM-10).
+"""All uploads of the sandbox: lookup, status, abort (RSM-2, RSM-7, RSM-31, RSM-34).
 
 An upload ends in one order: first its state, then its row in the journal, then the staging file.
 A later step that fails does not undo an earlier one, and no caller waits for a clean-up that fails.
@@ -163,7 +163,7 @@ class Uploads:
         return live_status(found, digest=digest)
 
     def list_unfinished(self, caller: Caller) -> tuple[list[files_pb2.UploadStatus], int]:
-        """Answer ListUploads: the caller's uploads, oldest first, and the bytes that they occupy (RSM-8)."""
+        """Answer ListUploads: the caller's uploads, oldest first, and the bytes that they occupy (RSM-31)."""
         mine = self.unfinished_by(caller.principal)
         mine.sort(key=lambda upload: (upload.row.created, upload.row.upload_id))
         occupied = sum(upload.content.occupied for upload in mine)
@@ -175,7 +175,7 @@ class Uploads:
         return statuses, occupied
 
     def read_prefix(self, upload: LiveUpload, interrupt: Interrupt) -> None:
-        """Compute the digest of the staged bytes if it is unknown (RSM-4).
+        """Compute the digest of the staged bytes if it is unknown (RSM-15).
 
         Raises:
             TransferError: UPLOAD_UNKNOWN if the staging file was removed.
@@ -252,7 +252,7 @@ class Uploads:
         self.end_and_remove(upload, Event.STAGING_LOST, error)
 
     def abort(self, caller: Caller, upload_id: str) -> files_pb2.UploadStatus | Verifying:
-        """Answer AbortUpload; an upload that has ended stays as it is (RSM-10).
+        """Answer AbortUpload; an upload that has ended stays as it is (RSM-34).
 
         Raises:
             TransferError: UPLOAD_UNKNOWN; or the error of a directory that cannot be opened, if

@@ -1,4 +1,4 @@
-"""The limits of how many uploads may be unfinished (RSM-8)."""
+"""The limits of how many uploads may be unfinished (RSM-26 to RSM-29)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limit of bytes that unfinished uploads occupy together (RSM-8)."""
+"""The limit of bytes that unfinished uploads occupy together (RSM-32)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers about uploads: the status of one, and the refusals of a request that names one (RSM-1, RSM-2, RSM-7)."""
+"""Answers about uploads: the status of one, and the refusals of a request that names one (RSM-2, RSM-7, RSM-11)."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def raise_if_ended(record: UploadRecord) -> None:
 
 
 def require_same(request: UploadRequest, found: LiveUpload | UploadRecord) -> None:
-    """Refuse a request that differs from the one that started an upload, or does not accept its digest (RSM-1).
+    """Refuse a request that differs from the one that started an upload, or does not accept its digest (RSM-11, DIG-7).
 
     Raises:
         TransferError: UPLOAD_CONFLICT, with the fields that differ.

@@ -1,4 +1,4 @@
-"""A command's request, checked, and its exit code (EXE-2 to EXE-6)."""
+"""A command's request, checked, and its exit code (EXE-3, EXE-5, EXE-16)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits on lanes: how many one upload may have, and all uploads together (LAN-1).
+"""Limits on lanes: how many one upload may have, and all uploads together (LAN-9, LAN-18).
 
 Each lane has an HTTP/2 window, and data that waits in a window takes memory of
 the gateway. So the number of lanes is limited.

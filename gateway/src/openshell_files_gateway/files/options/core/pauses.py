@@ -1,4 +1,4 @@
-"""Limits the pauses of an upload's caller, in which it sends only `waiting` (WAI-2)."""
+"""Limits the pauses of an upload's caller, in which it sends only `waiting` (WAI-4)."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ Global___WaitingCapability: _TypeAlias = WaitingCapability  # noqa: Y015
 
 @_typing.final
 class UploadWaiting(_message.Message):
-    """The caller waits for its source (WAI-2). The message restarts the idle
+    """The caller waits for its source (WAI-6). The message restarts the idle
     timeout; it has no content and changes no offset.
     """
 

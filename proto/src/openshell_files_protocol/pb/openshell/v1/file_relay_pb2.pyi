@@ -172,7 +172,7 @@ class FileRelayOpen(_message.Message):
     """Largest FileChunk.data that the gateway forwards."""
     keep_relay: _builtins.bool
     """Reuse: after the last frame of this operation, the agent waits for another
-    FileRelayOpen (FRM-9).
+    FileRelayOpen (FRM-24).
     """
     @_builtins.property
     def limits(self) -> Global___FileRelayLimits: ...

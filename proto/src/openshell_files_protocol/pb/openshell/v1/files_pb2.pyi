@@ -598,11 +598,11 @@ class UploadFileMetadata(_message.Message):
     """Number of the attempt, from the last StartUploadResponse. UploadFile with
     upload_id requires it (0 is INVALID_REQUEST for metadata.epoch);
     StartUpload ignores it. A newer attempt has a higher number, and
-    supersedes the older one (SUPERSEDED, RSM-5).
+    supersedes the older one (SUPERSEDED, RSM-18).
     """
     lanes: _builtins.int
     """Number of streams that carry this upload's messages, this one included
-    (LAN-1). 0 and 1: only this one. More require upload_id and
+    (LAN-2). 0 and 1: only this one. More require upload_id and
     explicit_finish.
     """
     keep_read_only: _builtins.bool
@@ -856,7 +856,7 @@ class DownloadFileRequest(_message.Message):
     max_chunk_bytes: _builtins.int
     """Largest chunk; 0: the server's default. A value below 16 KiB counts as
     16 KiB (DWN-8), since a gateway would count smaller chunks as a flood of
-    the supervisor (RLY-10).
+    the supervisor (RLY-25).
     """
     @_builtins.property
     def accepted_digests(self) -> _containers.RepeatedScalarFieldContainer[Global___DigestAlgorithm.ValueType]:
