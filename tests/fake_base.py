@@ -63,7 +63,7 @@ class FakeBase:
 
     def __init__(self, *, max_chunk_bytes: int = limits.MAX_CHUNK_BYTES) -> None:
         self.max_chunk_bytes = max_chunk_bytes
-        #: Which digests it computes (DIG-3).
+        #: Which digests it computes (DIG-13).
         self.digests: list[Algorithm] = [BLAKE3, SHA256]
         #: Answers with this one whatever was asked for.
         self.insists_on: Algorithm | None = None
@@ -74,7 +74,7 @@ class FakeBase:
         self.unknown_writes: int = 0
         #: Whether it forgets an unfinished WriteFile when the call ends (UPL-59).
         self.forgets_writes = False
-        #: How many transfers one caller may run (RLY-9); 0 says nothing.
+        #: How many transfers one caller may run (RLY-24); 0 says nothing.
         self.max_concurrent_transfers = 0
         #: How long a caller may say `waiting`, and how soon standing still ends an upload (WAI-2), in seconds.
         self.max_pause = 0.0

@@ -202,7 +202,7 @@ class FaultScene:
         assert content_now(remote) == new, "the source was changed"
         sent_again = result["bytes_received"] - FILE_BYTES
         assert 0 <= sent_again <= RESENT_LIMIT, f"{sent_again} bytes came twice"
-        # What nobody has taken up yet is taken up by the next supervisor (RLY-4).
+        # What nobody has taken up yet is taken up by the next supervisor (RLY-16).
         once = victim is Victim.CLIENT or (victim is Victim.SUPERVISOR and point.fault is None)
         assert (result["attempts"] == 1) == once, f"{result['attempts']} attempts"
         target.unlink()

@@ -121,7 +121,7 @@ class StackClient:
         return response
 
     async def download(self, request: files_pb2.DownloadFileRequest, *, transfer_id: str = "") -> Downloaded:
-        """Receive a checked download and compare offsets, checksums and digest (DWN-2)."""
+        """Receive a checked download and compare offsets, checksums and digest (DWN-10)."""
         request.checked = True
         got = Downloaded()
         method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(

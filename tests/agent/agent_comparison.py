@@ -134,7 +134,7 @@ class AgentComparison:
             return None, refusal.reason
 
     async def _displaced(self) -> None:
-        """RSM-5, RSM-8, RSM-10: streams that lost their upload are told, also if they are silent."""
+        """RSM-8, RSM-18, RSM-34: streams that lost their upload are told, also if they are silent."""
         told, self.world.displaced = self.world.displaced, []
         for stream, reason in told:
             assert (await self.streams.pop(stream).error()).reason is reason
@@ -344,7 +344,7 @@ class AgentComparison:
         assert {path: found[path] for path in found if path not in others} == staged
 
     async def _check_uploads(self) -> None:
-        """RSM-2, RSM-7, RSM-8: GetUpload, ListUploads and the sums."""
+        """RSM-2, RSM-7, RSM-31, RSM-32: GetUpload, ListUploads and the sums."""
         agent, digest = self.mortal.agent, self.steps % 2 == 0
         for upload in list(self.world.uploads):
             wish = upload.wish

@@ -109,7 +109,7 @@ class World:
         return found
 
     def read(self, upload: Upload) -> None:
-        """RSM-4: the staged bytes are read for their digest, if that was not done before."""
+        """RSM-15: the staged bytes are read for their digest, if that was not done before."""
         if upload.state != "RECEIVING" or upload.hashed:
             return
         self._require_staging(upload)
@@ -130,7 +130,7 @@ class World:
     # -- UploadFile
 
     def attach(self, wish: Wish, upload_id: str = "", epoch: int = 0) -> Stream:
-        """RSM-4, RSM-5: the first message of UploadFile."""
+        """RSM-17, RSM-18: the first message of UploadFile."""
         explicit = wish.explicit or bool(upload_id)
         if upload_id:
             found = self.find(wish.principal, upload_id=upload_id)
@@ -173,7 +173,7 @@ class World:
     def chunk(
         self, stream: Stream, data: bytes, *, offset: int | None = None, hole: int = 0, crc_ok: bool = True
     ) -> None:
-        """UPL-2, UPL-5, UPL-7, RSM-8; `offset` is None for a chunk of the RFC."""
+        """UPL-2, UPL-5, UPL-7, RSM-32; `offset` is None for a chunk of the RFC."""
         kind = "chunk" if offset is None else "data"
         if stream.kind not in {"", kind}:
             raise self._over(stream, Reason.INVALID_REQUEST)
@@ -244,7 +244,7 @@ class World:
     # -- time, death
 
     def sweep(self) -> int:
-        """RSM-6, RSM-8: return how many expired."""
+        """RSM-8, RSM-22: return how many expired."""
         expired = 0
         for upload in list(self.uploads):
             if upload.state == "RECEIVING" and self.now - upload.updated > EXPIRY:
@@ -268,7 +268,7 @@ class World:
             upload.hashed = False
 
     def forget(self, upload: Upload) -> None:
-        """RSM-7: what became of it cannot be known (any more)."""
+        """RSM-24: what became of it cannot be known (any more)."""
         self.uploads.remove(upload)
         self.forgotten.append((upload.wish.principal, upload.upload_id))
 
@@ -296,7 +296,7 @@ class World:
         return len(own) >= MAX_OWN or len(self.unfinished) >= MAX_UPLOADS
 
     def _give_way(self, principal: str) -> None:
-        """RSM-8: the caller's own that moved least recently, unless a stream has it."""
+        """RSM-27: the caller's own that moved least recently, unless a stream has it."""
         idle = [
             upload
             for upload in self.unfinished
@@ -309,7 +309,7 @@ class World:
         last.failure = Reason.TOO_MANY_UPLOADS.name
 
     def _require_staging(self, upload: Upload) -> None:
-        """RSM-7: a program in the sandbox removed what was staged."""
+        """RSM-24: a program in the sandbox removed what was staged."""
         if upload.disk is None:
             self._displace(upload, Reason.UPLOAD_UNKNOWN)
             self.forget(upload)

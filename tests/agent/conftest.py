@@ -38,7 +38,7 @@ def _no_leaks() -> Iterator[None]:
 
 @pytest.fixture(params=["openat2", "walk"])
 def resolver(request: pytest.FixtureRequest) -> str:
-    """Both ways to resolve paths (PTH-3); only tests that ask for it run twice."""
+    """Both ways to resolve paths (PTH-12); only tests that ask for it run twice."""
     name: str = request.param
     return name
 

@@ -70,7 +70,7 @@ class Wish:
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
-        """What must stay the same (RSM-1)."""
+        """What must stay the same (RSM-11)."""
         return self.path, self.declared, self.mode, self.condition
 
     @property

@@ -133,7 +133,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
 
     @rule(wish=wishes(), again=st.booleans(), number=which, fresh=st.booleans())
     def open(self, wish: Wish, again: bool, number: int, fresh: bool) -> None:  # noqa: FBT001
-        """UPL-1, RSM-1, RSM-4: UploadFile; its stream stays open."""
+        """UPL-1, RSM-1, RSM-17: UploadFile; its stream stays open."""
         wish = self._known(number).wish if again and self.world.uploads else self._filled(wish, fresh=fresh)
         if len(self.streams) < 4:
             self.run(self._attach(wish))
@@ -169,7 +169,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
     @precondition(lambda self: self.streams)
     @rule(number=which, wrong=st.sampled_from(["", "", "", "", "", "size", "digest", "kind"]))
     def finish(self, number: int, wrong: str) -> None:
-        """UPL-3, RSM-6, RSM-10, DIG-5."""
+        """UPL-3, RSM-6, RSM-34, DIG-5."""
         stream, _ = self._open(number)
         content = stream.upload.result if stream.replay else stream.upload.staged
         algorithm = stream.upload.algorithm or SHA256
@@ -224,7 +224,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
     @precondition(lambda self: self.world.uploads)
     @rule(number=which, principal=st.sampled_from(PRINCIPALS))
     def abort(self, number: int, principal: str) -> None:
-        """RSM-2, RSM-10."""
+        """RSM-2, RSM-34."""
         self.run(self._abort(principal, self._known(number).upload_id))
 
     async def _abort(self, principal: str, upload_id: str) -> None:
@@ -337,7 +337,7 @@ class AgentAgainstModel(RuleBasedStateMachine, AgentComparison):
 
     @rule(seconds=st.sampled_from([1, 1, 1, 50, EXPIRY, EXPIRY + 1, TOMBSTONE + 1]))
     def wait(self, seconds: int) -> None:
-        """RSM-6, RSM-8: time goes on."""
+        """RSM-8, RSM-22: time goes on."""
         self.world.now += seconds
         self.run(self._sweep())
 

@@ -184,7 +184,7 @@ async def test_a_flush_that_fails_when_a_stream_breaks(agent: FileAgent, sandbox
 
 
 async def test_a_hole_that_is_too_large_for_the_file_system(agent: FileAgent, sandbox: Sandbox) -> None:
-    """UPL-5"""
+    """UPL-27"""
     sandbox.fs.fail("truncate", errno.EFBIG)
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file", request_id="r")))
@@ -248,7 +248,7 @@ def _no_rename(fs: StrictFileSystem) -> None:
 async def test_a_name_that_cannot_be_removed(
     sandbox: Sandbox, prepare: Callable[[StrictFileSystem], object]
 ) -> None:
-    """RSM-8: whatever name an upload had that nobody can find again, the next start removes it."""
+    """RSM-36: whatever name an upload had that nobody can find again, the next start removes it."""
     (sandbox.root / "file").write_bytes(b"old")
     agent = sandbox.agent()
     await agent.start()
@@ -274,7 +274,7 @@ async def test_a_name_is_noted_before_it_exists(
     monkeypatch: pytest.MonkeyPatch,
     nameless: bool,  # noqa: FBT001
 ) -> None:
-    """RSM-8: an agent may be killed at any moment, and the next one has to know what it left."""
+    """RSM-36: an agent may be killed at any moment, and the next one has to know what it left."""
     noted, made = set[bytes](), list[bytes]()
 
     class NotingJournal(Journal):

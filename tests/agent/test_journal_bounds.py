@@ -1,4 +1,4 @@
-"""The journal stays within its bounds, whatever calls bring (RSM-22)."""
+"""The journal stays within its bounds, whatever calls bring (RSM-23)."""
 
 from __future__ import annotations
 

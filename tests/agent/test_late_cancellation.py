@@ -1,4 +1,4 @@
-"""A cancellation that reaches the agent behind the end of the caller's stream (UPL-2, FRM-6)."""
+"""A cancellation that reaches the agent behind the end of the caller's stream (UPL-34, FRM-17)."""
 
 from __future__ import annotations
 

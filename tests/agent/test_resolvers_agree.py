@@ -1,4 +1,4 @@
-"""Both resolvers of paths, the kernel and the walk, give the same answers (PTH-2, PTH-3)."""
+"""Both resolvers of paths, the kernel and the walk, give the same answers (PTH-12)."""
 
 from __future__ import annotations
 
@@ -111,6 +111,6 @@ def test_the_kernel_has_openat2(tmp_path: Path) -> None:
     root = SandboxRoot(tmp_path, "/", use_openat2=True, fs=FileSystem())
     try:
         if not root.uses_openat2:
-            pytest.skip("this kernel, or its filter, does not have openat2: PTH-3 was tried without it only")
+            pytest.skip("this kernel, or its filter, does not have openat2: PTH-12 was tried without it only")
     finally:
         root.close()

@@ -1,4 +1,4 @@
-"""Digests of staged bytes that change, or outlive their agent (RSM-4, DIG-7)."""
+"""Digests of staged bytes that change, or outlive their agent (RSM-15, DIG-7)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def staged(agent: FileAgent, sandbox: Sandbox) -> tuple[files_pb2.UploadSt
 
 
 async def test_going_on_after_a_restart(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-3, RSM-4, DIG-4: the prefix has the upload's digest, and only its content is read for it."""
+    """RSM-3, RSM-15, DIG-4: the prefix has the upload's digest, and only its content is read for it."""
     status = await start(restarted[0])
     prefix = DATA_AT + 1000
     async with peer_of(restarted[0]) as peer:

@@ -87,7 +87,7 @@ async def test_links(furnished: FileAgent, both: Sandbox, path: str, target: byt
 
 
 async def test_describing_a_link_is_only_for_stat(furnished: FileAgent) -> None:
-    """PTH-4"""
+    """PTH-9"""
     for operation in (
         get(furnished, "to-file", leaf_link=NOFOLLOW),
         put(furnished, "to-file", b"x", leaf_link=NOFOLLOW),

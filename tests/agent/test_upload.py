@@ -169,7 +169,7 @@ async def test_wrong_crc(agent: FileAgent, sandbox: Sandbox) -> None:
     ],
 )
 async def test_wrong_messages(agent: FileAgent, message: files_pb2.UploadFileRequest, field: str) -> None:
-    """UPL-4, UPL-5"""
+    """UPL-19, UPL-26"""
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/file")))
         await peer.upload_message(message)

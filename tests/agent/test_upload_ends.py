@@ -1,4 +1,4 @@
-"""How uploads end: finish, abort, expiry, and what is said of them afterwards (RSM-6 to RSM-8, RSM-10)."""
+"""How uploads end: finish, abort, expiry, and what is said of them afterwards (RSM-6 to RSM-8, RSM-21, RSM-22, RSM-31, RSM-34)."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ async def test_a_staging_file_that_its_owner_may_not_write(agent: FileAgent, san
 
 
 async def test_orphans_of_a_killed_agent_are_removed(restarted: list[FileAgent], sandbox: Sandbox) -> None:
-    """RSM-8: a name noted for an upload that nobody can find again."""
+    """RSM-36: a name noted for an upload that nobody can find again."""
     await restarted[0].aclose()
     journal = Journal(sandbox.settings.state_dir)
     journal.add_name(b"/", b".openshell-upload-orphan")

@@ -1,4 +1,4 @@
-"""Slots of unfinished uploads: who takes one, who gives way, and what leaves nothing behind (RSM-8, RSM-10)."""
+"""Slots of unfinished uploads: who takes one, who gives way, and what leaves nothing behind (RSM-26 to RSM-30, RSM-34, RSM-36)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upload of the RFC that is broken off after its last byte is not published (UPL-1, UPL-2)."""
+"""An upload of the RFC that is broken off after its last byte is not published (UPL-1, UPL-32, UPL-33)."""
 
 from __future__ import annotations
 

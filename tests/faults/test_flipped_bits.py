@@ -208,7 +208,7 @@ async def test_on_the_staging_file_without_another_try(workshop: Workshop) -> No
 
 
 async def test_on_the_staging_file_of_a_dead_agent(workshop: Workshop) -> None:
-    """RSM-4: after a restart the digest is that of the disk, so a damaged prefix is not gone on with."""
+    """RSM-15: after a restart the digest is that of the disk, so a damaged prefix is not gone on with."""
     async with (
         workshop.scene("none", "pause@upload.chunk_staged#6") as scene,
         scene.client(PATIENT) as client,

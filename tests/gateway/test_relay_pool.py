@@ -1,4 +1,4 @@
-"""Relays that are used again for the next operation of the same sandbox (FRM-9)."""
+"""Relays that are used again for the next operation of the same sandbox (FRM-26)."""
 
 # pyright: reportPrivateUsage=false
 
@@ -385,7 +385,7 @@ async def test_a_supervisor_that_is_dead_without_a_sign_is_not_waited_for(
 async def test_an_operation_on_a_new_relay_outlives_its_session(
     harness: GatewayHarness, supervisor: FakeSupervisor
 ) -> None:
-    """RLY-8: the supervisor claimed the relay for this operation, so it is there although its agent said nothing yet."""
+    """FRM-30: the supervisor claimed the relay for this operation, so it is there although its agent said nothing yet."""
     asking = ask(harness)
     relay = await supervisor.take_relay()
     assert await relay.next_frame() is not None

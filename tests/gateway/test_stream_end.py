@@ -1,4 +1,4 @@
-"""The end of a stream told from a cancellation (UPL-1, UPL-2)."""
+"""The end of a stream told from a cancellation (UPL-32, UPL-33)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openshell_files_gateway.concurrency.stream_end import ended_for_good, let_r
 from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
-#: What a caller may take between its last byte and its reset (UPL-2), and how far a timer may be off.
+#: What a caller may take between its last byte and its reset (UPL-33), and how far a timer may be off.
 PROMISED_SECONDS = 0.02
 MARGIN_SECONDS = 0.02
 

@@ -192,7 +192,7 @@ def test_the_streams_of_uploads(
 
 
 def test_each_principal_has_a_waiting_room() -> None:
-    """LAN-1: streams of uploads that one caller invented leave room for another's."""
+    """RLY-12: streams of uploads that one caller invented leave room for another's."""
     budget = LaneBudget(8, 0.5)
     for _ in range(7):
         budget.wait("a")

@@ -78,7 +78,7 @@ async def carried(harness: GatewayHarness, supervisor: FakeSupervisor) -> FakeRe
 
 
 async def test_the_agent_gets_one_frame(harness: GatewayHarness, supervisor: FakeSupervisor) -> None:
-    """UPL-16, FRM-2: the request as it came, and its answer; the relay is used again (FRM-9)."""
+    """UPL-16, FRM-2: the request as it came, and its answer; the relay is used again (FRM-26)."""
     relay = await carried(harness, supervisor)
     for content in (b"another", b""):
         request = request_of(content)

@@ -1,4 +1,4 @@
-"""What nobody can go on with is gone soon after its call, through all processes (RSM-10, must hold 2)."""
+"""What nobody can go on with is gone soon after its call, through all processes (RSM-37, must hold 2)."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ async def test_a_receiver_that_stands_still(quiet_stack: DevStack, client: Async
 
 
 async def test_a_sender_that_outruns_the_disk(quiet_stack: DevStack, client: AsyncFilesClient) -> None:
-    """The other way: a source without end is read no faster than the sandbox takes it (UPL-13)."""
+    """The other way: a source without end is read no faster than the sandbox takes it."""
     memory = _memory(quiet_stack)
     block = os.urandom(MIB)
 

@@ -390,6 +390,6 @@ async def test_sigterm_for_the_cli(tmp_path: Path, provider: DevelopmentIdentity
         assert "terminated" in said
         assert not (scene.directory / "f").exists()
         if "--resume" not in said:
-            # What the command says that it goes on with stays (RSM-6).
+            # What the command says that it goes on with stays (RSM-10).
             await until(lambda: not scene.staged(), lambda: f"what was staged is freed: {scene.staged()}")
         assert [one for one in os.listdir(tmp_path) if "here" in one or one.endswith(".part")] == []

@@ -1,4 +1,4 @@
-"""One caller cannot use up another's places: unfinished uploads and transfers that run (RSM-8, RLY-9)."""
+"""One caller cannot use up another's places: unfinished uploads and transfers that run (RSM-28, RLY-12)."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_file_arrives_over_eight_streams(
 
 @pytest.mark.usefixtures("far")
 def test_more_uploads_than_lanes(stack: DevStack, source: Path, used: list[int]) -> None:
-    """LAN-1: at the same time from many clients: all arrive, with as many lanes as there are, or none."""
+    """LAN-9: at the same time from many clients: all arrive, with as many lanes as there are, or none."""
 
     def upload(number: int) -> UploadResult:
         with client_of(stack) as client:

@@ -1,4 +1,4 @@
-"""FRM-1, FRM-5: frames in a byte stream that may be cut anywhere."""
+"""FRM-1, FRM-10, FRM-11: frames in a byte stream that may be cut anywhere."""
 
 from __future__ import annotations
 

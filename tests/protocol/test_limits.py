@@ -1,4 +1,4 @@
-"""UPL-6, FRM-1: the largest chunk fits, through every layer, and no more does."""
+"""UPL-24, FRM-11: the largest chunk fits, through every layer, and no more does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wire_strategies import MAX_UINT64
 
 
 def test_the_largest_chunk_fits_one_relay_frame() -> None:
-    """UPL-6: a chunk of the limit at the largest offset passes every layer in one message."""
+    """UPL-24, FRM-11: a chunk of the limit at the largest offset passes every layer in one message."""
     content = Random(1).randbytes(MAX_CHUNK_BYTES)
     checksum = crc32c(content)
     assert checksum != 0
@@ -48,7 +48,7 @@ def test_the_largest_chunk_fits_one_relay_frame() -> None:
 
 
 def test_protobuf_makes_the_largest_chunk_no_larger() -> None:
-    """UPL-6: the same for a peer that uses protobuf alone."""
+    """UPL-24: the same for a peer that uses protobuf alone."""
     message = files_pb2.UploadFileRequest(
         data=files_pb2.FileChunk(offset=MAX_UINT64, data=bytes(MAX_CHUNK_BYTES), crc32c=1)
     )

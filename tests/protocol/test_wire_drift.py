@@ -90,7 +90,7 @@ ALLOWED = {
     "+ openshell.v1.OpenShell.WriteFile": _FILES,
     "+ openshell.v1.OpenShell.GetTransferCapabilities": _FILES,
     "+ openshell.v1.RelayOpen.exec": "commands without an SSH server (ADR 0013)",
-    "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (RLY-1)",
+    "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (EXE-9)",
 }
 
 #: The files whose messages are all ours.

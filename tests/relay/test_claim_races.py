@@ -1,4 +1,4 @@
-"""A claim that meets the end of its requester or of its supervisor (RLY-3)."""
+"""A claim that meets the end of its requester or of its supervisor (RLY-3, RLY-14)."""
 
 from __future__ import annotations
 

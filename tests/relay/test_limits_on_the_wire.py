@@ -206,7 +206,7 @@ async def test_every_error_names_the_transfer() -> None:
     ],
 )
 async def test_a_caller_cannot_make_the_supervisor_flood(wanted: int, told: int) -> None:
-    """DWN-8: tiny pieces that a caller asks for would be counted as the supervisor's flood (RLY-10)."""
+    """DWN-8: tiny pieces that a caller asks for would be counted as the supervisor's flood (RLY-25)."""
     async with running_gateway() as harness:
         supervisor = harness.supervisor()
         await supervisor.connect()

@@ -157,7 +157,7 @@ async def has_much_to_say(scene: Scene) -> list[str]:
 
 
 async def floods_the_session(scene: Scene) -> list[str]:
-    """RLY-10: the session ends, and for a while no other is begun."""
+    """RLY-25, RLY-26: the session ends, and for a while no other is begun."""
     # One that sends no heartbeats beside it: a call takes one message at a time.
     flooding = scene.harness.supervisor()
     await flooding.connect()

@@ -1,4 +1,4 @@
-"""The states of a relay (FRM-9)."""
+"""The states of a relay (FRM-26)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error that can come after the finish was sent: certain that nothing was published, or unknown (RSM-7)."""
+"""Every error that can come after the finish was sent: certain that nothing was published, or unknown (RSM-25)."""
 
 from __future__ import annotations
 

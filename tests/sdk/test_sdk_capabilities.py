@@ -122,7 +122,7 @@ def test_a_limit_that_became_stricter(connect: Connect, gateway: FakeGateway) ->
 
 @pytest.mark.parametrize("call", ["write_bytes", "read_bytes", "stat"])
 def test_too_many_transfers_say_how_many_may_run(connect: Connect, gateway: FakeGateway, call: str) -> None:
-    """CAP-6, RLY-9: the refusal of any call makes the client ask."""
+    """CAP-6, RLY-24: the refusal of any call makes the client ask."""
     gateway.max_concurrent_transfers = 3
     gateway.files["x"] = FakeFile(b"1")
     method = {

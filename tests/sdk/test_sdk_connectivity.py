@@ -1,4 +1,4 @@
-"""Whether the last message of a call can have left, by what a channel tells (RSM-7)."""
+"""Whether the last message of a call can have left, by what a channel tells (RSM-25)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_rechunking_changes_nothing(pieces: list[bytes], size: int) -> None:
 @QUICK
 @given(st.lists(st.one_of(st.binary(min_size=1, max_size=9), st.integers(1, 9)), max_size=200), st.data())
 def test_digest_can_go_back(pieces: list[bytes | int], data: st.DataObject) -> None:
-    """RSM-4: after going back to any boundary, the digest is that of the prefix, or nothing."""
+    """RSM-15: after going back to any boundary, the digest is that of the prefix, or nothing."""
     digest, content, boundaries = ContentDigest(BLAKE3), b"", [0]
     for piece in pieces:
         if isinstance(piece, int):

@@ -1,4 +1,4 @@
-"""An upload that no caller can resume is freed, whatever ends it and wherever that is raised (RSM-10)."""
+"""An upload that no caller can resume is freed, whatever ends it and wherever that is raised (RSM-37)."""
 
 from __future__ import annotations
 

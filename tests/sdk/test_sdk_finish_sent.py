@@ -1,4 +1,4 @@
-"""The time runs out, or the connection is lost, around the finish of an upload (RSM-7)."""
+"""The time runs out, or the connection is lost, around the finish of an upload (RSM-25, RSM-38)."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_time_that_runs_out_for_a_small_file(
 
 
 def test_a_small_file_that_is_published_while_it_is_aborted(gateway: FakeGateway, connect: Connect) -> None:
-    """RSM-7: the answer to AbortUpload is the outcome."""
+    """RSM-38: the answer to AbortUpload is the outcome."""
     sandbox = connect()
     sandbox.write_bytes("first", b"1")
     gateway.on_upload_message = at_the_finish(Stall())

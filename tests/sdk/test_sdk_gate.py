@@ -1,4 +1,4 @@
-"""A client holds back what its gateway would refuse (RLY-9)."""
+"""A client holds back what its gateway would refuse (RLY-24)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cleanup after an upload without success: which staged bytes are freed, and which are left (RSM-10)."""
+"""Cleanup after an upload without success: which staged bytes are freed, and which are left (RSM-37)."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_a_timeout_is_looked_at_while_the_source_is_hashed(
 
 
 def test_going_back_forgets_what_came_after() -> None:
-    """RSM-4: a boundary behind the one gone back to belongs to other bytes by now."""
+    """RSM-15: a boundary behind the one gone back to belongs to other bytes by now."""
     digest = ContentDigest(DigestAlgorithm.BLAKE3)
     for piece in (b"a", b"b", b"c"):
         digest.update(piece)

@@ -169,7 +169,7 @@ def test_it_is_the_gateway_s_fault(connect: Connect, gateway: FakeGateway, metho
     data = {"a value": answer.SerializeToString(), "no message": b"\xff\xff", "a gap": gap}[damage]
     demo = connect(retry=NO_RETRY)
     gateway.answers[method] = data
-    # After a finish the outcome is unknown (RSM-7).
+    # After a finish the outcome is unknown (RSM-25).
     behind = method in {methods.UPLOAD_FILE, methods.WRITE_FILE}
     kind_of_error = errors.OutcomeUnknown if behind else errors.InternalError
     with pytest.raises(kind_of_error, match="breaks the protocol") as caught:

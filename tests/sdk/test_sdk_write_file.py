@@ -217,7 +217,7 @@ def test_a_file_object_and_a_stream(gateway: FakeGateway, connected: SandboxFile
 
 
 def test_a_hole_stays_one(gateway: FakeGateway, connected: SandboxFiles, tmp_path: Path) -> None:
-    """UPL-5, UPL-16: WriteFile has no holes."""
+    """UPL-18, UPL-16: WriteFile has no holes."""
     for name, content in (("content", b"content"), ("nothing", b"")):
         path = tmp_path / name
         path.write_bytes(content)

@@ -140,7 +140,7 @@ async def test_a_root_with_a_system_of_its_own(places: SandboxPlaces) -> None:
 
 
 async def test_a_file_uploaded_over_a_mount_point(in_view: Scene, places: SandboxPlaces) -> None:
-    """EXE-7: publishing renames over it; commands see the new file."""
+    """PTH-21, EXE-7: publishing renames over it; commands see the new file."""
     staged = places.root / "etc/.staged"
     staged.write_text("127.0.0.1 mine\n", "ascii")
     os.replace(staged, places.root / "etc/hosts")
