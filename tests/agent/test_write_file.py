@@ -189,13 +189,21 @@ async def test_the_size_need_not_be_said(agent: FileAgent, sandbox: Sandbox, siz
 
 @pytest.mark.parametrize("declared", [0, 3])
 async def test_a_file_that_is_too_large(agent: FileAgent, sandbox: Sandbox, declared: int) -> None:
-    """At its admission, or when its content is there."""
+    """UPL-27: at its admission, even if the caller left its size out."""
     first = request_of(b"abc")
     first.open.write_file.metadata.size_bytes = declared
     first.open.limits.max_file_bytes = 2
     async with peer_of(agent) as peer:
         await peer.send(first)
         assert (await peer.error()).reason is Reason.FILE_TOO_LARGE
+    assert not sandbox.leftovers()
+
+
+async def test_content_above_the_limit_of_a_write(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-24: from a gateway that did not check it (UPL-55)."""
+    async with peer_of(agent) as peer:
+        await peer.send(request_of(bytes(MAX_WRITE_BYTES + 1)))
+        assert (await peer.error()).reason is Reason.CHUNK_TOO_LARGE
     assert not sandbox.leftovers()
 
 
