@@ -30,9 +30,12 @@ def test_resume_by_another_process(cli: Cli, gateway: FakeGateway, big: Path) ->
 
 
 def test_a_resume_that_starts_over_is_in_the_json(cli: Cli, gateway: FakeGateway, big: Path) -> None:
-    forgotten = cli("upload", "demo", big, "x", "--upload-id", "forgotten", "--json")
+    break_uploads(gateway, after=2)
+    assert cli("upload", "demo", big, "x", "--attempts", "1").status == ExitCode.UNAVAILABLE
+    gateway.uploads.clear()
+    forgotten = cli("upload", "demo", big, "x", "--resume", "--json")
     assert (forgotten.json["started_over"], forgotten.json["resumed_from"]) == (True, 0)
-    break_uploads(gateway, after=2, streams=2)
+    break_uploads(gateway, after=2, streams=4)
     assert cli("upload", "demo", big, "y", "--attempts", "1").status == ExitCode.UNAVAILABLE
     assert cli("upload", "demo", big, "y", "--resume", "--json").json["started_over"] is False
 

@@ -150,8 +150,7 @@ def test_resume_with_another_digest_names_it(cli: Cli, gateway: FakeGateway) -> 
     )
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_resume_of_an_upload_that_nobody_knows(cli: Cli, gateway: FakeGateway, *, named: bool) -> None:
+def test_resume_of_an_upload_that_nobody_knows(cli: Cli, gateway: FakeGateway) -> None:
     """RSM-7: told by a refusal; the file is sent from its beginning, and the command says why."""
     path = cli.home / "f"
     path.write_bytes(bytes(3 * MAX_CHUNK_BYTES))
@@ -160,7 +159,7 @@ def test_resume_of_an_upload_that_nobody_knows(cli: Cli, gateway: FakeGateway, *
     (lost,) = gateway.uploads
     gateway.on_upload_message = None
     gateway.uploads.clear()
-    again = cli("upload", "demo", "f", "x", *(["--upload-id", lost] if named else ["--resume"]))
+    again = cli("upload", "demo", "f", "x", "--resume")
     assert again.status == 0
     assert f"upload {lost} could not be resumed, since the sandbox does not know it" in again.err
     assert gateway.files["x"].content == path.read_bytes()

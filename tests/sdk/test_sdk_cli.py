@@ -209,6 +209,7 @@ SUBJECTS = {
 FIXES = {
     Reason.SANDBOX_NOT_FOUND: "--workspace",
     Reason.FILE_CHANGED: "--allow-changes",
+    Reason.IS_A_DIRECTORY: "path of each file in it",
 }
 
 

@@ -244,12 +244,6 @@ def delay_of(duration: Duration) -> float | None:
     return duration.seconds + duration.nanos / 1e9
 
 
-def say_which_sandbox(error: FilesError, sandbox: str) -> None:
-    """Add the sandbox to the message of an error about it, unless the message names it."""
-    if isinstance(error, errors.SandboxNotFound | errors.SandboxNotReady) and sandbox not in error.message:
-        error.reword(f"{error.message}: {sandbox}")
-
-
 def name_method(error: FilesError, path: str) -> None:
     """Name the missing method in the error of a gateway that does not know it.
 

@@ -11,7 +11,6 @@ from google.protobuf.message import Message
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.rpc import Rpc
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._error_mapping import say_which_sandbox
 from openshell_files.errors import FilesError
 
 _Request = TypeVar("_Request", bound=Message)
@@ -45,7 +44,7 @@ async def call_with_retries(
                 return await call(request, deadline)
             except FilesError as error:
                 error.about(path)
-                say_which_sandbox(error, address.described())
+                address.name_in(error)
                 rpc.refused(address, error)
                 await rpc.recover(error, budget, deadline)
     finally:

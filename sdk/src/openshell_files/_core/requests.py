@@ -12,6 +12,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files._error_mapping import error_from_reason
 from openshell_files._values import remote_path, text
+from openshell_files.errors import FilesError, SandboxNotFound, SandboxNotReady
 from openshell_files.options import (
     Condition,
     DigestChoice,
@@ -72,6 +73,15 @@ class SandboxAddress:
         return (
             f"sandbox id {self.id}" if self.id else f"sandbox {self.name!r} in workspace {self.workspace!r}"
         )
+
+    def name_in(self, error: FilesError) -> None:
+        """Add the sandbox to the message of an error about it, unless the message names it.
+
+        Gateways quote the name or the id, in words of their own.
+        """
+        about_sandbox = isinstance(error, SandboxNotFound | SandboxNotReady)
+        if about_sandbox and repr(str(self)) not in error.message and self.described() not in error.message:
+            error.reword(f"{error.message}: {self.described()}")
 
 
 class NamedSandbox(Protocol):

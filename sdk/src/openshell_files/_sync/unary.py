@@ -9,7 +9,6 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.rpc import Rpc
 from openshell_files.errors import FilesError
@@ -45,7 +44,7 @@ def call_with_retries(
                 return call(request, deadline)
             except FilesError as error:
                 error.about(path)
-                say_which_sandbox(error, address.described())
+                address.name_in(error)
                 rpc.refused(address, error)
                 rpc.recover(error, budget, deadline)
     finally:

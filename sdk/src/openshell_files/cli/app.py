@@ -120,6 +120,8 @@ def uploads(
     where = connecting.where(name, by_id=by_id)
     with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
         found = shared.sandbox(client, name, by_id=by_id).uploads(timeout=timeout)
+    if not found:
+        out.note(f"you have no unfinished uploads in {where.sandbox_words()}")
     out.lines([listing_words(u) for u in found], {"uploads": [upload_info_fields(u) for u in found]})
 
 

@@ -215,7 +215,9 @@ class Connecting:
         """True if the connection uses TLS."""
         return self.endpoint.lower().startswith("https://") or self.tls_ca is not None
 
-    def where(self, sandbox: str, path: str = "", *, by_id: bool, uploading: bool = False) -> Where:
+    def where(
+        self, sandbox: str, path: str = "", *, by_id: bool, uploading: bool = False, target: str = ""
+    ) -> Where:
         """Return the subject of a command, for its messages."""
         return Where(
             sandbox,
@@ -226,6 +228,7 @@ class Connecting:
             uploading=uploading,
             encrypted=self.encrypted,
             authority=self.tls_ca,
+            target=target,
         )
 
     def _tls(self) -> TlsConfig | None:

@@ -35,7 +35,6 @@ from openshell_files._core.upload.cleanup import (
     must_be_freed,
 )
 from openshell_files._core.upload.upload_plan import UploadPlan
-from openshell_files._error_mapping import say_which_sandbox
 from openshell_files._local import source_file
 from openshell_files.errors import (
     DeadlineExceeded,
@@ -142,7 +141,7 @@ class Upload:
             if not (isinstance(action, actions.Look) and isinstance(error, UploadUnknown)):
                 # UploadUnknown answers the question; it is not the cause of the failure.
                 self._last_error = error
-            say_which_sandbox(error, self._address.described())
+            self._address.name_in(error)
             if error.reason == Reason.DIGEST_UNSUPPORTED.name:
                 self._rpc.digest_refused(self._plan.algorithm)
             self._rpc.refused(self._address, error)

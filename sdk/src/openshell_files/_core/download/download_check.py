@@ -23,7 +23,7 @@ from openshell_files._core.answer_check import fault_of
 from openshell_files._core.download.events import Closed, Event, Opened, Piece
 from openshell_files._core.requests import SandboxAddress, accepted_digests, download_request
 from openshell_files._core.retry import Decision, RetryBudget
-from openshell_files._error_mapping import EXTENSIONS_FIX, error_from_reason, say_which_sandbox
+from openshell_files._error_mapping import EXTENSIONS_FIX, error_from_reason
 from openshell_files.errors import (
     ErrorFacts,
     FileChanged,
@@ -202,7 +202,7 @@ class DownloadCheck:
             FilesError: it must not be retried, or the retries are used up.
         """
         error.about(self._path)
-        say_which_sandbox(error, self._address.described())
+        self._address.name_in(error)
         if self._advanced and error.retry is not Retry.RESTART:
             self._budget.progressed()
         resumed = self._position > 0

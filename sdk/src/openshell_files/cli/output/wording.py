@@ -8,6 +8,7 @@ gateway, or the file.
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Final
 from openshell_files_protocol.reasons import Code, Reason
 
 from openshell_files.cli.handshake import tls_failures
-from openshell_files.errors import FilesError, LocalFileError, LocalReason
+from openshell_files.errors import FilesError, LocalFileError, LocalIsADirectory, LocalReason
 
 #: Remedies by reason that replace those of the error table.
 _FIXES: Final[Mapping[str, str]] = {
@@ -45,10 +46,12 @@ _UPLOAD_FIXES: Final[Mapping[str, str]] = {
     Reason.PARENT_NOT_FOUND.name: "Create it in the sandbox, or give --parents.",
     Reason.LEAF_IS_LINK.name: "Give --follow to write to the link's target, or --replace-link.",
     Reason.FILE_EXISTS.name: "Choose another name, or leave --if-absent out.",
+    Reason.IS_A_DIRECTORY.name: "End DEST with `/` to upload into that directory under LOCAL's name.",
 }
 _READ_FIXES: Final[Mapping[str, str]] = {
     Reason.PARENT_NOT_FOUND.name: "Check the path in the sandbox.",
     Reason.LEAF_IS_LINK.name: "Give --follow to read the link's target.",
+    Reason.IS_A_DIRECTORY.name: "Only files have content: give the path of each file in it, or of a tar archive.",
     Reason.FILE_CHANGED.name: "Repeat the command, or give --allow-changes for a log that grows.",
 }
 
@@ -97,6 +100,12 @@ _STREAM_FIXES: Final[Mapping[int | None, str]] = {
     errno.EBADF: "It was closed when the command started: leave it open, or redirect it, as in `{sign}`.",
 }
 
+#: Remedy for a local directory as the source of an upload.
+UPLOAD_EACH_FILE: Final = (
+    "A directory is uploaded file by file, as in `openshell-files upload NAME DIR/* DEST/ --parents`, or as a tar "
+    "archive."
+)
+
 _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
 
 
@@ -113,6 +122,7 @@ class Where:
         uploading: the command writes to the sandbox.
         encrypted: the connection uses TLS.
         authority: PEM file of the trusted certificates, if one was given.
+        target: local file that a download writes; empty for none.
     """
 
     sandbox: str
@@ -123,6 +133,7 @@ class Where:
     uploading: bool = False
     encrypted: bool = False
     authority: Path | None = None
+    target: str = ""
 
     def sandbox_words(self) -> str:
         """Return the sandbox for a message."""
@@ -160,6 +171,10 @@ def fix_of(error: FilesError, where: Where) -> str:
     """Return the remedy for a person at this command."""
     if isinstance(error, LocalFileError) and error.errno in _STREAM_FIXES:
         return _STREAM_FIXES[error.errno].format(sign="< FILE" if where.uploading else "> FILE")
+    if isinstance(error, LocalIsADirectory) and where.uploading:
+        return UPLOAD_EACH_FILE
+    if isinstance(error, LocalFileError) and error.errno == errno.ENOENT and error.path == where.target != "":
+        return f"Create the directory {os.path.dirname(where.target)}, or give --parents."
     own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
     return own.get(error.reason) or _FIXES.get(error.reason) or error.fix
 

@@ -32,6 +32,7 @@ from typing import Final
 
 from openshell_files._local.open_files import is_descriptor_name, is_file_of
 from openshell_files.cli.output.text import as_unicode
+from openshell_files.cli.output.wording import UPLOAD_EACH_FILE
 
 STANDARD_STREAM: Final = "-"
 
@@ -231,5 +232,7 @@ def _check_distinct(copies: Sequence[Copy]) -> None:
 def _name(path: str, argument: str) -> str:
     name = path.rpartition("/")[2]
     if name in {"", ".", ".."}:
-        raise ValueError(f"{argument}: {path!r} names no file")
+        directory = argument == "LOCAL" and os.path.isdir(path)
+        fault = f"names no file. {UPLOAD_EACH_FILE.rstrip('.')}" if directory else "names no file"
+        raise ValueError(f"{argument}: {path!r} {fault}")
     return name

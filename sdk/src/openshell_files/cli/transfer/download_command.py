@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from openshell_files_protocol.reasons import Code
 
 from openshell_files import LeafLink, ReadOptions, SandboxFiles
 from openshell_files._local.open_files import share_a_file
@@ -22,7 +23,7 @@ from openshell_files.cli.output.results_in_words import download_fields, downloa
 from openshell_files.cli.transfer import destinations
 from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
 from openshell_files.errors import FilesError, local_file_error
-from openshell_files.results import DownloadResult, ProgressCallback
+from openshell_files.results import DownloadResult, Progress, ProgressCallback
 
 
 @with_connection
@@ -116,19 +117,24 @@ def download(
     first = connecting.where(name, copies[0].source, by_id=by_id)
     with showing(moved.on_showing), Failing(out, first, moved.on_interrupt, more=moved.fields):
         for copy in copies:
-            where = connecting.where(name, copy.source, by_id=by_id)
+            target = "" if copy.destination == STANDARD_STREAM else copy.destination
+            where = connecting.where(name, copy.source, by_id=by_id, target=target)
             moved.begin(copy)
             with (
                 Failing(out, where, moved.on_interrupt, moved.on_failure, moved.fields),
                 connecting.client() as client,
                 progress_bar(os.path.basename(copy.source), where, shown=not quiet) as bar,
             ):
-                result = receive(shared.sandbox(client, name, by_id=by_id), copy, bar)
+                result = receive(shared.sandbox(client, name, by_id=by_id), copy, moved.watching(bar))
             moved.done.append(download_fields(copy.destination, result))
             if len(copies) == 1 or not as_json:
                 out.success(download_words(copy.destination, result), moved.done[-1])
     if len(copies) > 1 and as_json:
         out.success("", {"downloaded": moved.done})
+
+
+#: State of a local file that a failed download did not touch: its content went to a temporary file.
+UNCHANGED: Final = "nothing was changed here"
 
 
 class _Moved:
@@ -137,12 +143,14 @@ class _Moved:
     def __init__(self, copies: list[Copy]) -> None:
         self.done: list[dict[str, object]] = []
         self._copies = copies
-        self._state = "nothing was changed here"
+        self._state = UNCHANGED
         self._shown: Shown | None = None
+        self._received = False
 
     def begin(self, copy: Copy) -> None:
         """Begin another file."""
         self._shown = None
+        self._received = False
         self._state = left_behind(copy.destination)
 
     def on_showing(self, shown: Shown) -> None:
@@ -156,8 +164,25 @@ class _Moved:
             state = f"{shown.path} is in place and whole"
         return f"{state}{shared.so_far(self.done, self._copies)}"
 
-    def on_failure(self, _error: FilesError) -> Hint:
-        return Hint(state=shared.so_far(self.done, self._copies).strip())
+    def on_failure(self, error: FilesError) -> Hint:
+        """Return the state of the local file, if content came or the gateway is away, and the downloads before."""
+        so_far = shared.so_far(self.done, self._copies)
+        in_place = self._shown is not None and self._shown.is_in_place()
+        if in_place or not (self._received or error.code is Code.UNAVAILABLE):
+            return Hint(state=so_far.strip())
+        again = "" if self._state != UNCHANGED else "; the same command downloads it from the beginning"
+        state = f"{self._state[0].upper()}{self._state[1:]}{again}."
+        return Hint(state=f"{state}{so_far}")
+
+    def watching(self, bar: ProgressCallback | None) -> ProgressCallback:
+        """Return the callback that notes whether content came, and updates the bar."""
+
+        def watch(progress: Progress) -> None:
+            self._received = self._received or progress.transferred > 0
+            if bar is not None:
+                bar(progress)
+
+        return watch
 
     def fields(self) -> dict[str, object]:
         return {"downloaded": self.done} if len(self._copies) > 1 else {}
@@ -173,4 +198,4 @@ def left_behind(destination: str) -> str:
     except FilesError:
         # The download will refuse the destination.
         pass
-    return "nothing was changed here"
+    return UNCHANGED

@@ -31,6 +31,7 @@ class UploadMemory:
         self._store = store
         self._out = out
         self._resume = resume or bool(upload_id)
+        self._is_named = bool(upload_id)
         # Without --resume, leave an upload alone that another process sends.
         foreign = store is not None and not self._resume and store.is_running()
         self._known: Sequence[str] = () if store is None or foreign else store.load()
@@ -46,7 +47,7 @@ class UploadMemory:
         """Print a note about an earlier upload of this file.
 
         Raises:
-            FilesError: the gateway cannot be called.
+            FilesError: the gateway cannot be called, or does not know the upload of `--upload-id`.
         """
         if self._resume and not self.upload_id:
             if self._store is None:
@@ -57,13 +58,27 @@ class UploadMemory:
                     "the beginning"
                 )
         elif self._resume:
-            with suppress(UploadUnknown):
-                self._before = sandbox.upload_status(self.upload_id, timeout=timeout)
+            self._before = self._earlier(sandbox, timeout)
         elif self._known and self._can_be_resumed(sandbox, timeout):
             self._out.note(
                 f"an earlier upload of this file was not finished (upload {self._known[0]}); this one starts "
                 "from the beginning, and --resume would resume that one"
             )
+
+    def _earlier(self, sandbox: SandboxFiles, timeout: float | None) -> UploadInfo | None:
+        """Return the state of the upload to resume; None for a stored one that is unknown, which starts over.
+
+        Raises:
+            UploadUnknown: the user named it with `--upload-id`. An id with a typing error must not send the
+                whole file.
+        """
+        try:
+            return sandbox.upload_status(self.upload_id, timeout=timeout)
+        except UploadUnknown as error:
+            if not self._is_named:
+                return None
+            error.reword(f"--upload-id: {error.message}")
+            raise
 
     def _can_be_resumed(self, sandbox: SandboxFiles, timeout: float | None) -> bool:
         """Ask for the state of the stored upload; remove the entry of one that is over."""
@@ -113,6 +128,8 @@ class UploadMemory:
 
     def on_failure(self, error: FilesError) -> Hint:
         """Return a hint for an upload that can be resumed; remove the entry of another."""
+        if isinstance(error, UploadUnknown) and self._is_named and not self._seen:
+            return Hint("Leave --upload-id out to start a new upload.")
         if error.upload_id and self._store is not None:
             return (
                 Hint() if "--resume" in error.fix else Hint("Repeat the command with --resume to resume it.")
