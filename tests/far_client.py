@@ -13,15 +13,15 @@ from contextlib import contextmanager
 
 import pytest
 from openshell_files import NO_RETRY, FilesClient, OidcAuth, Progress
-from openshell_files._core.upload import lanes
+from openshell_files._core.upload import lane_choice
 
 
 @contextmanager
 def everything_is_far() -> Generator[None]:
     """Let all that is uploaded through StartUpload have as many lanes as the gateway allows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "LEAST_BYTES", 1)
-        patch.setattr(lanes, "LEAST_ROUND_TRIP_SECONDS", 0.0)
+        patch.setattr(lane_choice, "LEAST_BYTES", 1)
+        patch.setattr(lane_choice, "LEAST_ROUND_TRIP_SECONDS", 0.0)
         yield
 
 

@@ -320,8 +320,8 @@ OPENINGS = {
 def test_what_opens_the_gateway_is_found(tmp_path: Path, case: str) -> None:
     text, what, because = OPENINGS[case]
     (opening,) = find_openings(load_settings(write(tmp_path, text), MINIMAL))
-    assert what in opening.what
-    assert because in opening.because
+    assert what in opening.effect
+    assert because in opening.cause
 
 
 def test_defaults_open_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from fake_file_gateway import FakeGateway, FakeUpload, PlainStatus, UploadHook
 from openshell_files import NO_RETRY, AsyncFilesClient, OidcAuth, SandboxFiles
-from openshell_files._core.upload import lanes
+from openshell_files._core.upload import lane_choice
 from openshell_files.errors import DiskFull, ErrorFacts, FilesError, InternalError
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
@@ -23,7 +23,7 @@ NEAR, FAR = 0.005, 0.1
 
 
 def chosen(answers: list[float], allowed: int, left: int | None, most: int = 8) -> int:
-    choice = lanes.LaneChoice(most)
+    choice = lane_choice.LaneChoice(most)
     for seconds in answers:
         choice.answered(seconds)
     return choice.choose(allowed, left)
@@ -62,7 +62,7 @@ def test_one_connection_has_one_lane() -> None:
 
 
 def test_after_one_was_lost_there_are_none() -> None:
-    choice = lanes.LaneChoice()
+    choice = lane_choice.LaneChoice()
     choice.answered(FAR)
     choice.lost()
     assert choice.choose(8, 16 * MIB) == 1
@@ -80,7 +80,7 @@ def test_after_one_was_lost_there_are_none() -> None:
     ],
 )
 def test_when_lanes_are_connected_ahead(answers: list[float], size: int, wanted: bool) -> None:  # noqa: FBT001
-    choice = lanes.LaneChoice()
+    choice = lane_choice.LaneChoice()
     for seconds in answers:
         choice.answered(seconds)
     assert (choice.connect_after(size) is not None) == wanted
@@ -89,8 +89,8 @@ def test_when_lanes_are_connected_ahead(answers: list[float], size: int, wanted:
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch, gateway: FakeGateway) -> None:
     """Every file is large and every gateway far away, and this one allows lanes."""
-    monkeypatch.setattr(lanes, "LEAST_BYTES", 0)
-    monkeypatch.setattr(lanes, "LEAST_ROUND_TRIP_SECONDS", 0.0)
+    monkeypatch.setattr(lane_choice, "LEAST_BYTES", 0)
+    monkeypatch.setattr(lane_choice, "LEAST_ROUND_TRIP_SECONDS", 0.0)
     gateway.upload_lanes = 3
 
 
@@ -193,7 +193,7 @@ def test_a_refusal_of_lanes_is_no_try(connect: Connect, gateway: FakeGateway, bi
 def test_how_many_are_free(said: str, free: int) -> None:
     """LAN-9: a number that means nothing is one stream, which is always free."""
     assert (
-        lanes.free_lanes(FilesError("too many", ErrorFacts("TOO_MANY_LANES", metadata={"lanes": said})))
+        lane_choice.free_lanes(FilesError("too many", ErrorFacts("TOO_MANY_LANES", metadata={"lanes": said})))
         == free
     )
 
@@ -267,7 +267,7 @@ def test_a_lane_that_is_refused_by_itself(
 ) -> None:
     """LAN-8: without an error of the first stream, the error of the lane is raised."""
     for flavour in ("_sync", "_async"):
-        monkeypatch.setattr(f"openshell_files.{flavour}.upload.lanes._LAST_WORDS_SECONDS", 0.05)
+        monkeypatch.setattr(f"openshell_files.{flavour}.upload.lane_calls._LAST_WORDS_SECONDS", 0.05)
     gateway.failures["lane"].append(PlainStatus(grpc.StatusCode.UNKNOWN, "a proxy does not like it"))
     with pytest.raises(InternalError, match="a proxy does not like it"):
         connect(retry=NO_RETRY).upload_path(big, "big")

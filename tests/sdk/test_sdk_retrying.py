@@ -9,7 +9,7 @@ import grpc
 import pytest
 from fake_file_gateway import FakeFile, FakeGateway, PlainStatus
 from openshell_files import NO_RETRY, RetryPolicy
-from openshell_files._core.retry import Acquaintance, RetryBudget
+from openshell_files._core.retry import GatewayHistory, RetryBudget
 from openshell_files._core.token_exchange import credentials_error
 from openshell_files._error_mapping import error_from_reason, error_from_status
 from openshell_files.errors import FilesError, Unavailable
@@ -22,7 +22,7 @@ LOST = error_from_reason(Reason.RELAY_LOST, "lost")
 
 def budget(*, attempts: int = 3, random: float = 1.0, refresh: bool = False) -> RetryBudget:
     policy = RetryPolicy(attempts=attempts, initial_delay=1.0, max_delay=5.0, outage_attempts=attempts)
-    return RetryBudget(policy, Acquaintance(), lambda: random, may_refresh=refresh)
+    return RetryBudget(policy, GatewayHistory(), lambda: random, may_refresh=refresh)
 
 
 def pauses(budget: RetryBudget, error: FilesError) -> list[float]:
@@ -105,7 +105,7 @@ def test_policy_is_checked(bad: dict[str, int]) -> None:
 
 
 def default_budget(*, answered: bool, random: Random) -> RetryBudget:
-    return RetryBudget(RetryPolicy(), Acquaintance(answered), random.random, may_refresh=False)
+    return RetryBudget(RetryPolicy(), GatewayHistory(answered), random.random, may_refresh=False)
 
 
 def test_defaults_outlast_a_restart_of_the_gateway() -> None:
@@ -132,12 +132,12 @@ def test_only_what_is_away_is_an_outage() -> None:
 
 
 def test_one_attempt_is_one() -> None:
-    one = RetryBudget(NO_RETRY, Acquaintance(answered=True), lambda: 1.0, may_refresh=False)
+    one = RetryBudget(NO_RETRY, GatewayHistory(answered=True), lambda: 1.0, may_refresh=False)
     assert pauses(one, LOST) == []
 
 
 def test_what_advances_is_acquainted() -> None:
-    gateway = Acquaintance()
+    gateway = GatewayHistory()
     RetryBudget(RetryPolicy(), gateway, lambda: 1.0, may_refresh=False).progressed()
     assert gateway.answered
 

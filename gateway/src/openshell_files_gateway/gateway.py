@@ -228,7 +228,7 @@ class Gateway:
             sandboxes=len(self._settings.sandboxes),
         )
         for opening in find_openings(self._settings):
-            log.warning(opening.what, because=opening.because)
+            log.warning(opening.effect, because=opening.cause)
         return endpoint
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Seconds as settings hold them, and as `google.protobuf.Duration` carries them."""
+"""Conversion between seconds and `google.protobuf.Duration`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from google.protobuf.duration_pb2 import Duration
 
 
 def duration_of(seconds: float) -> Duration:
-    """Return a message of that many seconds."""
+    """Return the message for a number of seconds."""
     message = Duration()
     message.FromNanoseconds(int(seconds * 1e9))
     return message
 
 
 def seconds_of(message: Duration) -> float:
-    """Return the seconds of a message. It may come from a peer that sends an invalid one, so no range is assumed."""
+    """Return the seconds of a message, of any size: a peer may send a message that is out of range."""
     return message.seconds + message.nanos / 1e9

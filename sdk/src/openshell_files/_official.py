@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 import grpc
 import grpc.aio
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
 from openshell_files._async._calls import Connection as AsyncConnection
 from openshell_files._async.client import AsyncGatewayClient
@@ -51,7 +52,7 @@ class FilesClient(GatewayClient):
         cls,
         client: object,
         *,
-        workspace: str = "default",
+        workspace: str = DEFAULT_WORKSPACE,
         timeout: float = 30.0,
         idle_timeout: float = 120.0,
         retry: RetryPolicy | None = None,
@@ -149,7 +150,7 @@ class AsyncFilesClient(AsyncGatewayClient):
         cls,
         client: object,
         *,
-        workspace: str = "default",
+        workspace: str = DEFAULT_WORKSPACE,
         timeout: float = 30.0,
         idle_timeout: float = 120.0,
         retry: RetryPolicy | None = None,

@@ -1,7 +1,7 @@
 """Settings that grant more access than a reader of the file may expect; the gateway logs them at every start.
 
-`consistency` refuses combinations that are never safe. The ones here may be
-intended, so the gateway starts and logs their effect.
+`consistency` refuses combinations of settings that are never safe. The settings
+here may be intended, so the gateway logs their effect and starts.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ class Opening:
     """Access that the settings grant.
 
     Attributes:
-        what: the effect, as a sentence.
-        because: the settings that cause it.
+        effect: the access, as a sentence.
+        cause: the settings that grant it.
     """
 
-    what: str
-    because: str
+    effect: str
+    cause: str
 
 
 def find_openings(settings: GatewayTables) -> Iterator[Opening]:
-    """Yield the openings of these settings."""
+    """Yield each kind of access that a reader of these settings may not expect."""
     if settings.oidc is not None:
-        because = all_are_administrators(settings.oidc)
-        if because:
-            yield Opening("every user of the issuer is a platform administrator", because)
+        cause = all_are_administrators(settings.oidc)
+        if cause:
+            yield Opening("every user of the issuer is a platform administrator", cause)
     if settings.allow_unauthenticated_users:
         yield Opening(
             "every caller without a token is a platform administrator",

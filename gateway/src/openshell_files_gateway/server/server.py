@@ -67,7 +67,9 @@ class GatewayServer:
                 port = self._server.add_secure_port(target, _credentials(self._tls))
         except RuntimeError as error:
             raise ConfigurationError.of(
-                "server.port", f"cannot listen on {target}", "stop what listens there, or choose another port"
+                "server.port",
+                f"cannot listen on {target}",
+                "stop the program that listens there, or set another port",
             ) from error
         await self._server.start()
         self._public.begin()
@@ -77,14 +79,14 @@ class GatewayServer:
         """Refuse new calls, wait up to `grace_seconds` for the running ones, and cancel the rest."""
         async with asyncio.TaskGroup() as stopping:
             stopping.create_task(self._stopped(grace_seconds), name="server-stop")
-            # Both at once: watchers that read nothing would use up the time of the other calls.
+            # Concurrently: health watchers that do not read would use up the time of the other calls.
             await self._public.aclose()
 
     async def _stopped(self, grace_seconds: float) -> None:
-        """Stop the server, but wait no longer than a call that is cancelled needs to end.
+        """Stop the server, and bound the wait for cancelled calls.
 
-        grpc.aio sends no status for a call whose last write a peer that reads
-        nothing holds back, and would wait for that call for ever.
+        grpc.aio would wait for ever for a call whose last write is blocked
+        because its peer does not read.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds + _END_SECONDS):
@@ -136,8 +138,8 @@ def _credentials(tls: TlsSettings) -> grpc.ServerCredentials:
 
 def _read(key: str, path: Path | None) -> bytes:
     if path is None:
-        raise ConfigurationError.of(key, "required", "name the file, or set tls.disabled")
+        raise ConfigurationError.of(key, "required", "set the path of the PEM file, or set tls.disabled")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError.of(key, str(error), "name a PEM file that can be read") from error
+        raise ConfigurationError.of(key, str(error), "set the path of a readable PEM file") from error

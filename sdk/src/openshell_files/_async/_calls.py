@@ -15,7 +15,7 @@ from openshell_files_process.tasks import first_of
 
 from openshell_files._async._io import Ahead
 from openshell_files._connectivity import CONNECTING
-from openshell_files._core.upload.lanes import MOST_LANES
+from openshell_files._core.upload.lane_choice import MOST_LANES
 from openshell_files._error_mapping import error_from_status, idle_error
 from openshell_files.errors import FilesError
 

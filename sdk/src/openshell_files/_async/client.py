@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from openshell_files_protocol.endpoints import parse_endpoint
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
 from openshell_files._arguments import checked
 from openshell_files._async._calls import Connection
@@ -56,7 +57,7 @@ class AsyncGatewayClient:
         endpoint: str,
         *,
         auth: Auth | None = None,
-        workspace: str = "default",
+        workspace: str = DEFAULT_WORKSPACE,
         tls: TlsConfig | None = None,
         timeout: float = 30.0,
         idle_timeout: float = 120.0,

@@ -19,14 +19,14 @@ from openshell_files._async.capabilities import KnownCapabilities
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.gate import Gate
-from openshell_files._async.upload.lanes import UploadLanes
+from openshell_files._async.upload.lane_calls import UploadLanes
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.capabilities import Capabilities, capabilities, casts_doubt
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._core.retry import Acquaintance, RetryBudget
+from openshell_files._core.retry import GatewayHistory, RetryBudget
 from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
-from openshell_files._core.upload.lanes import LaneChoice, lane_messages
+from openshell_files._core.upload.lane_choice import LaneChoice, lane_messages
 from openshell_files._error_mapping import name_method
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
@@ -72,7 +72,7 @@ class Rpc:
         self._tokens = tokens
         self._timeout = timeout
         self._policy = policy
-        self._gateway = Acquaintance()
+        self._gateway = GatewayHistory()
         self._background = _io.BackgroundWork()
         self._abandons = set[Callable[[], Awaitable[None]]]()
         self.closing = False

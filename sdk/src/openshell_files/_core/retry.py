@@ -13,12 +13,12 @@ from openshell_files.options import RetryPolicy
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A retry.
+    """A retry that the budget allows.
 
     Attributes:
-        delay: seconds to wait before it.
-        restart: begin a new transfer from its first byte.
-        refresh_token: get a new token before it.
+        delay: seconds to wait before the retry.
+        restart: begin a new transfer at the first byte.
+        refresh_token: get a new token before the retry.
     """
 
     delay: float
@@ -27,32 +27,32 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Acquaintance:
+class GatewayHistory:
     """Facts about the gateway, over all calls of a client.
 
     Attributes:
-        answered: the gateway answered at least one call. If it is away later,
-            that is an outage and not a wrong endpoint.
+        answered: the gateway answered at least one call. If it is unavailable
+            later, that is an outage and not a wrong endpoint.
     """
 
     answered: bool = False
 
 
 class RetryBudget:
-    """Counts the tries of one call.
+    """Counts the failures of one call, and decides about its retries.
 
     Args:
         policy: the limits.
         gateway: facts about the gateway.
         random: returns a number from 0 to 1, for the jitter.
-        may_refresh: a new token can be requested. A refused token is replaced
-            once, which does not count as a try.
+        may_refresh: True if a new token can be requested. A refused token is
+            replaced once; that does not count as a failure.
     """
 
     def __init__(
         self,
         policy: RetryPolicy,
-        gateway: Acquaintance,
+        gateway: GatewayHistory,
         random: Callable[[], float],
         *,
         may_refresh: bool,
@@ -66,10 +66,10 @@ class RetryBudget:
         self._restarts = 0
 
     def progressed(self) -> None:
-        """Note that the transfer advanced, which resets the count.
+        """Reset the count of failures, because the transfer advanced.
 
-        Restarts remain counted: if a file changes again and again, every
-        attempt advances and none ends.
+        The count of restarts stays: if a file changes again and again, every
+        attempt advances and none completes.
         """
         self._failures = 0
         self._refreshed = False
@@ -79,8 +79,8 @@ class RetryBudget:
         """Return the retry after `error`.
 
         Raises:
-            FilesError: `error` itself, if it must not be tried again or the
-                budget is used up.
+            FilesError: `error` itself, if it must not be retried or the budget
+                is used up.
         """
         if error.code is Code.UNAUTHENTICATED and not isinstance(error, CredentialsError):
             if self._refreshed or not self._may_refresh:
@@ -102,16 +102,16 @@ class RetryBudget:
         return Decision(max(asked, self.delay(self._failures - 1)), restart=restart)
 
     def _attempts(self, error: FilesError) -> int:
-        """Return the limit of tries that end with such an error."""
+        """Return the limit on attempts that fail with such an error."""
         attempts = self._policy.attempts
-        # A gateway that is full counts as away: other transfers need their places for a while.
-        crowded = error.reason == Reason.TOO_MANY_TRANSFERS.name
-        if attempts > 1 and self._gateway.answered and (crowded or isinstance(error, Unavailable)):
+        # A full gateway counts as an outage: running transfers keep their slots for a while.
+        full = error.reason == Reason.TOO_MANY_TRANSFERS.name
+        if attempts > 1 and self._gateway.answered and (full or isinstance(error, Unavailable)):
             return max(attempts, self._policy.outage_attempts)
         return attempts
 
     def delay(self, tries: int) -> float:
-        """Return the pause after `tries` earlier pauses, in seconds: full jitter below a growing bound."""
+        """Return the seconds before the next attempt after `tries` delays: full jitter, exponential backoff."""
         policy = self._policy
         # The bound of the exponent prevents an overflow of the float.
         bound = min(policy.max_delay, policy.initial_delay * policy.multiplier ** min(tries, 64))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
+
 from openshell_files._local.token_file import FileToken
 from openshell_files.auth import Auth, ClientCredentials, OidcAuth
 from openshell_files.options import TlsConfig
@@ -50,7 +52,9 @@ def surroundings(environment: Mapping[str, str]) -> Surroundings:
     tls = None
     if ca or certificate or key:
         tls = TlsConfig(*(Path(one) if one else None for one in (ca, certificate, key)))
-    return Surroundings(endpoint, _auth(environment), _variable(environment, "WORKSPACE") or "default", tls)
+    return Surroundings(
+        endpoint, _auth(environment), _variable(environment, "WORKSPACE") or DEFAULT_WORKSPACE, tls
+    )
 
 
 def _auth(environment: Mapping[str, str]) -> Auth | None:

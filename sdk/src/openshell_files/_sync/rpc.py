@@ -18,9 +18,9 @@ from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
 from openshell_files._core.capabilities import Capabilities, capabilities, casts_doubt
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._core.retry import Acquaintance, RetryBudget
+from openshell_files._core.retry import GatewayHistory, RetryBudget
 from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
-from openshell_files._core.upload.lanes import LaneChoice, lane_messages
+from openshell_files._core.upload.lane_choice import LaneChoice, lane_messages
 from openshell_files._error_mapping import name_method
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
@@ -28,7 +28,7 @@ from openshell_files._sync.capabilities import KnownCapabilities
 from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.gate import Gate
-from openshell_files._sync.upload.lanes import UploadLanes
+from openshell_files._sync.upload.lane_calls import UploadLanes
 from openshell_files.errors import FilesError
 from openshell_files.options import RetryPolicy
 
@@ -73,7 +73,7 @@ class Rpc:
         self._tokens = tokens
         self._timeout = timeout
         self._policy = policy
-        self._gateway = Acquaintance()
+        self._gateway = GatewayHistory()
         self._background = _io.BackgroundWork()
         self._abandons = set[Callable[[], None]]()
         self.closing = False

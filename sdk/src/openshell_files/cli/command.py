@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Final, NamedTuple, NoReturn, ParamSpec, cast
 
 import typer
+from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
 from openshell_files._core.resources import lacks_resources
 from openshell_files._values import LONGEST_SECONDS
@@ -38,7 +39,7 @@ def connecting(
     client_secret: options.ClientSecret = None,
     audience: options.Audience = "",
     scope: options.Scope = "",
-    workspace: options.Workspace = "default",
+    workspace: options.Workspace = DEFAULT_WORKSPACE,
     tls_ca: options.TlsCa = None,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,

@@ -1,4 +1,4 @@
-"""A port in the sandbox, as the target of a relay."""
+"""Relay target `tcp`: connects a relay to a loopback port in the sandbox."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from openshell_supervisor_sim.relay.byte_stream import RelayByteStream, RelayLos
 #: Bytes that are read from the port at once. Upstream reads 16 KiB; a relay frame may have 1 MiB.
 _READ_BYTES: Final = 256 * 1024
 
-#: How long a connection attempt may take. A loopback port answers at once, unless the listener's
-#: queue is full.
+#: Timeout of a connection attempt, in seconds. A loopback port answers at once, unless the listener's
+#: accept queue is full.
 _CONNECT_SECONDS: Final = 5.0
 
 
@@ -28,7 +28,7 @@ def loopback_address(host: str, port: int) -> tuple[str, int]:
     a name to any address, and any other address lies outside of the sandbox.
 
     Raises:
-        ValueError: the host is another, or the port is none.
+        ValueError: the host is not a loopback address, or the port is not from 1 to 65535.
     """
     if not 1 <= port <= 65535:
         raise ValueError("tcp target port must be between 1 and 65535")
@@ -47,11 +47,11 @@ def loopback_address(host: str, port: int) -> tuple[str, int]:
 
 
 async def open_tcp_target(host: str, port: int) -> TcpTarget:
-    """Connect to a port in the sandbox.
+    """Connect to a loopback port in the sandbox.
 
     Raises:
         ValueError: see `loopback_address`.
-        OSError: no process listens on the port.
+        OSError: no process listens on the port, or none accepts within five seconds.
     """
     address, port = loopback_address(host, port)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -76,15 +76,15 @@ async def open_tcp_target(host: str, port: int) -> TcpTarget:
 
 
 class TcpTarget:
-    """A connection to a port in the sandbox; a context manager that closes it.
+    """Connection to a port in the sandbox; a context manager that closes it.
 
     Args:
-        connection: connected, not blocking.
+        connection: a connected, non-blocking socket.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        #: Bytes in each direction.
+        #: Bytes copied in each direction.
         self.to_target = 0
         self.from_target = 0
 
@@ -102,13 +102,13 @@ class TcpTarget:
         return bool(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     async def serve(self, stream: RelayByteStream, /) -> None:
-        """Carry bytes in both directions until both have ended.
+        """Copy bytes in both directions until both have ended.
 
-        The end of one direction is passed on as a half-close, and the other direction continues:
-        towards the gateway as long as its call lives.
+        The end of one direction becomes a half-close at the other side. The other direction
+        continues; the one towards the gateway ends with its call at the latest.
 
         Raises:
-            RelayLostError: the call broke.
+            RelayLostError: the relay's call broke.
         """
         async with TaskScope() as scope:
             up = scope.start(self._from_target(stream), "tcp-from-target")
@@ -124,7 +124,7 @@ class TcpTarget:
             try:
                 data = await loop.sock_recv(self._socket, _READ_BYTES)
             except OSError:
-                data = b""  # a reset is an end for the gateway
+                data = b""  # the gateway sees a reset as the end of the stream
             if not data:
                 await stream.end_sending()
                 return
@@ -133,7 +133,7 @@ class TcpTarget:
                 await stream.send(data)
             except RelayLostError:
                 if stream.ended:
-                    return  # the gateway ended the call, and reads no more
+                    return  # the gateway ended the call and does not read any more
                 raise
 
     async def _to_target(self, stream: RelayByteStream) -> None:
@@ -146,8 +146,8 @@ class TcpTarget:
         except RelayLostError:
             raise
         except OSError as error:
-            # The port reads no more, but may still send; meanwhile the gateway's bytes are
-            # discarded.
+            # The port does not read any more, but may still send: discard the gateway's bytes until
+            # they end.
             if isinstance(error, ConnectionError):
                 while await stream.receive():
                     pass

@@ -14,7 +14,7 @@ from openshell_files_protocol.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class TransferStatistics:
-    """Numbers of operations that run and wait now, and counts since the start."""
+    """Operations that run and wait now, and operations started and refused since the start."""
 
     active: int
     waiting: int
@@ -49,10 +49,10 @@ class TransferLimits:
     """Counts running operations against the limits, and queues a bounded number above them.
 
     Free slots go round-robin to the principals that wait, so that a principal
-    with a thousand calls does not delay the single call of another. A call
-    waits because it met a limit, and gets a slot as soon as no limit stops it;
-    so a new call that finds a free slot overtakes no call that could have
-    taken it.
+    with a thousand calls does not delay the single call of another. Each end
+    of an operation hands its slot to a call in the queue that is within every
+    limit. So a new call that finds a free slot takes it from no call in the
+    queue.
 
     Upstream limits only the relays that wait to be claimed.
 
@@ -126,7 +126,10 @@ class TransferLimits:
         if not queue:
             del self._waiting[ticket.principal]
         self._refused += 1
-        return self._error(self._bound_met(ticket) or f"the {self._what} before this one took all turns")
+        return self._error(
+            self._bound_met(ticket)
+            or f"no slot became free in time: other {self._what} were before this one in the queue"
+        )
 
     def end(self, ticket: Ticket) -> list[Ticket]:
         """Free the slot of an operation that ended; return the tickets that get a slot now."""
@@ -186,16 +189,14 @@ class TransferLimits:
         """Return the message about the limit that stops a ticket; None if no limit does."""
         what = self._what
         if self._total >= self._max_total:
-            return f"{self._total} {what} are running on this gateway, which is the limit"
+            return f"limit of this gateway reached: {self._total} {what} are running"
         if self._in_sandbox[ticket.sandbox_id] >= self._max_per_sandbox:
-            return f"{self._max_per_sandbox} {what} are running in this sandbox, which is the limit"
+            return f"limit of this sandbox reached: {self._max_per_sandbox} {what} are running"
         if self._of_principal[ticket.principal] >= self._max_of_principal:
-            return f"{self._max_of_principal} {what} of this caller are running, which is the limit for one caller"
+            return f"limit of one caller reached: {self._max_of_principal} {what} of this caller are running"
         held = self._of_principal_in_sandbox[ticket.principal, ticket.sandbox_id]
         if held >= self._max_of_principal_in_sandbox:
-            return (
-                f"{held} {what} of this caller are running in this sandbox, which is the limit for one caller"
-            )
+            return f"limit of one caller in a sandbox reached: {held} {what} of this caller are running here"
         return None
 
     def _error(self, message: str) -> TransferError:

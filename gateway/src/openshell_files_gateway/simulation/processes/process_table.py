@@ -1,7 +1,7 @@
 """Finds the supervisors that an earlier gateway started, in the kernel's process table.
 
-A file of process ids would become wrong when its writer dies at the wrong
-moment.
+There is no file of process ids: it would be stale if the gateway died between
+the start of a process and the write.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ _PROC: Final = Path("/proc")
 
 
 def pids_with_option(option: str, value: str) -> list[int]:
-    """Return the processes of this user whose command line has an option with that value.
+    """Return the ids of this user's processes whose command line contains an option with a value.
 
-    A child between fork and exec has its parent's command line; it is left
-    out. Processes of other users can fake their command line and are left out,
-    too, unless this process is root, whose supervisors run as other users.
+    Children of such a process are left out: between fork and exec they have
+    its command line. Processes of other users are left out, because they can
+    forge their command line; except for root, whose supervisors run as other
+    users.
     """
     found = {
         int(entry.name): _parent(entry)
@@ -62,9 +63,9 @@ def _parent(process: Path) -> int:
 
 
 class HeldProcess:
-    """A reference to a process, which need not be a child of this one. Close it after use.
+    """The pidfd of a process, which need not be a child of this one. Close it after use.
 
-    It has a pidfd, so a later process with the same id is never taken for it.
+    A pidfd never refers to a later process with the same id.
 
     Raises:
         ProcessLookupError: the process has ended.
@@ -75,11 +76,11 @@ class HeldProcess:
         self._fd = os.pidfd_open(pid)
 
     def has_option(self, option: str, value: str) -> bool:
-        """Return True if its command line has the option with that value."""
+        """Return True if the command line contains the option with that value."""
         return _has_option(_arguments(_PROC / str(self.pid)), option, value)
 
     def was_started_by(self, command: Sequence[str]) -> bool:
-        """Return True if its command line is this one, with or without an interpreter in front."""
+        """Return True if the process runs this command, with or without an interpreter in front."""
         arguments = _arguments(_PROC / str(self.pid))
         return arguments[-len(command) :] == [os.fsencode(argument) for argument in command]
 

@@ -12,7 +12,7 @@ from openshell_files._async._calls import CallEndedError, UploadCall
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.upload.content import Content, hash_up_to, sealed
-from openshell_files._async.upload.lanes import UploadLanes
+from openshell_files._async.upload.lane_calls import UploadLanes
 from openshell_files._async.upload.upload_progress import UploadProgress
 from openshell_files._async.upload.waiting import ContentWriter
 from openshell_files._core.digests import ContentDigest

@@ -7,7 +7,7 @@ from typing import Final
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 
 from openshell_files._core.capabilities import DEFAULTS, Capabilities
-from openshell_files._core.upload.lanes import MOST_LANES, free_lanes
+from openshell_files._core.upload.lane_choice import MOST_LANES, free_lanes
 from openshell_files.errors import FilesError
 
 #: After the second refusal of lanes an upload uses one stream.

@@ -20,7 +20,7 @@ from openshell_files._sync._calls import CallEndedError, UploadCall
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.rpc import Rpc
 from openshell_files._sync.upload.content import Content, hash_up_to, sealed
-from openshell_files._sync.upload.lanes import UploadLanes
+from openshell_files._sync.upload.lane_calls import UploadLanes
 from openshell_files._sync.upload.upload_progress import UploadProgress
 from openshell_files._sync.upload.waiting import ContentWriter
 from openshell_files.errors import FilesError, SourceNotReplayable

@@ -1,4 +1,4 @@
-"""An unfinished upload in memory: its state, the stream that holds it, and its row in the journal."""
+"""State of an unfinished upload in memory, with the stream that holds it and its row in the journal."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class Holder(Protocol):
     """The stream that may write to an upload."""
 
     def displaced(self, error: TransferError) -> None:
-        """Learn that the upload has ended or has another holder; must not block."""
+        """Handle the loss of the upload: it has ended, or another stream holds it. Must not block."""
         ...
 
 
 class LiveUpload:
-    """An upload while it is unfinished. Methods block, and any thread may call them.
+    """State machine of one unfinished upload. Its methods block; any thread may call them.
 
-    It alone changes its state, by the table of `core.upload_life`, together with its holder, its
-    content and its row in the journal. Other modules call its methods and read the result.
+    Only this class changes the state, by the table of `core.upload_life`, together with the holder,
+    the content and the row in the journal. Other modules call its methods and read the result.
 
-    `lock` guards everything that changes. It is held for one write at a time,
-    never while something is flushed, verified or hashed from the start.
+    `lock` guards all fields that change. A thread takes it for one write at a
+    time, never while it flushes, verifies or hashes a whole file.
 
     Args:
-        request: of the caller.
-        path: of the destination, for people.
-        record: its row in the journal; None if nobody can find the upload again.
-        content: its staged bytes.
-        journal: has the row.
-        clock: seconds since 1970.
-        algorithm: of its digest; None computes no digest (DIG-9).
-        state: IDLE, or the state that a start-up restored.
-        parents_flushed: each directory made on the way to the destination was flushed.
-        takes_slot: it counts against the caller's unfinished uploads (RSM-26).
+        request: the caller's request, checked.
+        path: path of the destination, for logs and errors.
+        record: row in the journal; None if the upload cannot be resumed.
+        content: the staged bytes.
+        journal: stores the row.
+        clock: returns the seconds since 1970.
+        algorithm: algorithm of the upload's digest; None computes no digest (DIG-9).
+        state: IDLE, or the state that the recovery restored.
+        parents_flushed: True if each directory that the upload created is flushed.
+        takes_slot: True if the upload counts against the caller's unfinished uploads (RSM-26).
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class LiveUpload:
 
     @property
     def row(self) -> UploadRecord:
-        """Its row in the journal.
+        """The row in the journal.
 
         Raises:
-            RuntimeError: it has none, and the caller should not have asked.
+            RuntimeError: the upload has no row; check `resumable` first.
         """
         if self._record is None:
             raise RuntimeError("an upload without a row cannot be found again")
@@ -118,12 +118,12 @@ class LiveUpload:
 
     @property
     def upload_id(self) -> str:
-        """The agent's name of the upload; empty if nobody can find it again."""
+        """The agent's id of the upload; empty if the upload cannot be resumed."""
         return "" if self._record is None else self._record.upload_id
 
     @property
     def unreachable(self) -> TransferError | None:
-        """Why the staging file's directory cannot be opened; until it can, the content is unknown."""
+        """Error of opening the staging file's directory, which makes the content unknown; None without one."""
         return self._unreachable
 
     def is_held_by(self, holder: Holder) -> bool:
@@ -151,7 +151,7 @@ class LiveUpload:
         self._begin_epoch()
 
     def displace(self) -> None:
-        """Take the upload from its stream, if one holds it, and begin a new epoch (RSM-5).
+        """Detach the stream that holds the upload, if there is one, and begin a new epoch (RSM-5, RSM-18).
 
         Does nothing in a state that accepts no content.
 
@@ -165,12 +165,12 @@ class LiveUpload:
                 self._hand_over(None, superseded())
 
     def leave(self, holder: Holder, flushed: Snapshot | None) -> None:
-        """Note that a stream ended whose upload another stream can resume.
+        """Detach a stream that ended without a finish; another stream can resume the upload (RSM-10).
 
         Args:
             holder: the stream.
-            flushed: the content that it flushed. It counts as durable once
-                the row says so, and the row is flushed too.
+            flushed: the content that the stream flushed; None if it flushed
+                none. It is durable once its row is written and flushed, too.
         """
         with self.lock:
             before = self.content.durable
@@ -182,7 +182,7 @@ class LiveUpload:
             try:
                 self._journal.write(self._current_row(), durable=self.content.durable > before)
             except TransferError:
-                # The older row promises less, and a start-up reads the file.
+                # The older row promises fewer bytes, and a recovery reads the file.
                 self.content.durable = before
                 _log.exception("the progress of an upload is not in the journal")
 
@@ -204,7 +204,7 @@ class LiveUpload:
     # Content
 
     def append(self, holder: Holder, fd: int, data: bytes | memoryview) -> None:
-        """Write content behind the staged bytes.
+        """Append content to the staged bytes.
 
         Raises:
             TransferError: SUPERSEDED (RSM-18) or QUOTA_EXCEEDED (RSM-32).
@@ -218,11 +218,11 @@ class LiveUpload:
                 self._updated = self._clock()
 
     def append_hole(self, holder: Holder, fd: int, length: int, interrupt: Interrupt) -> None:
-        """Put a hole behind the staged bytes.
+        """Append a hole to the staged bytes, in steps.
 
         Raises:
             TransferError: SUPERSEDED (RSM-18).
-            OSError, Interrupted: earlier steps stay staged.
+            OSError, Interrupted: the steps before stay staged.
         """
         while length:
             step = min(length, HOLE_STEP)
@@ -237,7 +237,7 @@ class LiveUpload:
                 self._updated, length = self._clock(), length - step
 
     def _require_holder(self, holder: Holder, edition: int | None = None) -> None:
-        """Refuse a stream that lost the upload, or is about to: only another stream drops staged bytes."""
+        """Refuse a stream that lost the upload, or is about to: another edition means that another stream restarts it."""
         if self._holder is not holder or edition not in {None, self.content.edition}:
             raise superseded()
 
@@ -253,7 +253,7 @@ class LiveUpload:
                 if self.content.hashed:
                     return
                 size = self.content.size
-            # Nobody writes meanwhile: writing needs the digest.
+            # No stream writes meanwhile: each write continues the digest.
             hashed = self.content.hash_prefix(fd, size, interrupt)
             with self.lock:
                 self.content.adopt_hash(*hashed)
@@ -261,7 +261,7 @@ class LiveUpload:
     # Finish
 
     def take_finish(self, holder: Holder) -> bool:
-        """Start to carry a finish out; afterwards no other stream can take the upload over (RSM-7).
+        """Enter VERIFYING for a finish; from then on no other stream can take the upload over (RSM-7).
 
         Returns:
             False if the stream lost the upload, or the upload has ended.
@@ -270,7 +270,7 @@ class LiveUpload:
             return self._take(Event.FINISH_TAKEN, holder)
 
     def record_intent(self, inode: int, size: int, digest: Digest | None) -> None:
-        """Write the intent of a rename to the journal, so that a start-up can find out whether it happened.
+        """Write the intent of a rename to the journal, so that a recovery can tell whether the rename was done.
 
         Args:
             inode: of the staging file.
@@ -293,19 +293,19 @@ class LiveUpload:
             self._journal.write(self._record, durable=self.request.fsync)
 
     def flush_parents(self, flush: Callable[[], bool]) -> bool:
-        """Flush the directories that were made on the way, once; return whether they are flushed."""
+        """Flush the directories that the upload created, unless they are flushed; return True if they are."""
         if not self._parents_flushed:
             self._parents_flushed = flush()
         return self._parents_flushed
 
     def finish_failed(self, holder: Holder) -> None:
-        """Take back a finish that failed; a later one may succeed."""
+        """Leave VERIFYING after a finish that failed; a later finish may succeed."""
         with self.lock:
             self._take(Event.FINISH_FAILED, holder)
         self.tell_settled()
 
     def publish(self, holder: Holder, response: files_pb2.UploadFileResponse) -> None:
-        """Note that the destination is the new file. Nothing undoes that."""
+        """Enter PUBLISHED, which is final, after the rename."""
         with self.lock:
             if not self._take(Event.PUBLISHED, holder):
                 raise RuntimeError(f"an upload in state {self.state} was published")
@@ -319,17 +319,17 @@ class LiveUpload:
     def end(
         self, event: Event, error: TransferError, *, holder: Holder | None = None, failure_reason: str = ""
     ) -> bool:
-        """End the upload without publishing it; its staged bytes count no longer.
+        """End the upload without publishing it, and release the quota of its staged bytes.
 
         Args:
-            event: one that leads to ABORTED, EXPIRED or LOST.
-            error: for a stream that holds the upload, unless it is `holder`.
-            holder: the stream that ends the upload; None if none does.
-            failure_reason: for GetUpload.
+            event: an event that leads to ABORTED, EXPIRED or LOST.
+            error: error for the stream that holds the upload, unless that is `holder`.
+            holder: the stream that ends the upload; None if no stream does.
+            failure_reason: answer of GetUpload.
 
         Returns:
-            False if the table has no row for the event, or another stream
-            holds the upload; then nothing changed.
+            False if the table has no row for the event, or if another stream
+            holds the upload; nothing changes then.
         """
         with self.lock:
             if not self._take(event, holder):
@@ -350,7 +350,7 @@ class LiveUpload:
         """Write the row of an upload that has ended.
 
         Args:
-            durable: flush it, because the answer promises that (UPL-9).
+            durable: flush the row, because the answer promises durability (UPL-9).
 
         Returns:
             False if the journal cannot be written.
@@ -374,16 +374,16 @@ class LiveUpload:
         return self._record
 
     def cannot_be_reached(self, error: TransferError) -> None:
-        """Note that the directory of the staging file cannot be opened now."""
+        """Store the error of opening the staging file's directory, for `unreachable`."""
         self._unreachable = error
 
     # Waiting for a finish
 
     def when_settled(self, callback: Callable[[], object]) -> bool:
-        """Call back from a disk thread once no finish is being carried out.
+        """Register a callback for the end of the running finish; a disk thread calls it.
 
         Returns:
-            False if none is being carried out; then there is no call.
+            False if no finish is running; the callback is not registered then.
         """
         with self.lock:
             if self.state is not State.VERIFYING:
@@ -392,7 +392,7 @@ class LiveUpload:
             return True
 
     def tell_settled(self) -> None:
-        """Call the callbacks of `when_settled`; call without the lock."""
+        """Run the callbacks of `when_settled`. Call without the lock."""
         with self.lock:
             callbacks, self._settled = self._settled, []
         for callback in callbacks:

@@ -169,7 +169,7 @@ class Uploads:
         occupied = sum(upload.content.occupied for upload in mine)
         statuses = list[files_pb2.UploadStatus]()
         for upload in mine:
-            # One that is lost since is left out.
+            # Skip an upload whose staging file was removed meanwhile.
             with suppress(TransferError):
                 statuses.append(live_status(upload, digest=False))
         return statuses, occupied
@@ -201,13 +201,13 @@ class Uploads:
     def publish(
         self, upload: LiveUpload, holder: Holder, response: files_pb2.UploadFileResponse, *, durable: bool
     ) -> None:
-        """Record that an upload's staging file was renamed. A failure here does not undo it.
+        """Record that an upload's staging file was renamed. A failure here does not undo the rename.
 
         Args:
-            upload: whose finish was carried out.
-            holder: the stream that brought the finish.
-            response: the answer to it.
-            durable: flush the record, since the answer promises that (UPL-9).
+            upload: the upload in state VERIFYING.
+            holder: the stream that sent the finish.
+            response: the answer to the finish.
+            durable: flush the row, because the answer promises durability (UPL-9).
         """
         upload.publish(holder, response)
         self._conclude(upload, durable=durable)

@@ -1,10 +1,10 @@
-"""The exec host: prepares itself, starts commands, reports their ends.
+"""Exec host: the process that confines itself, starts commands and reports their exit statuses.
 
-It has two processes. The outer one leaves its namespaces and waits. The inner one is the first
-process of the new process namespace, so that the kernel ends every command with it. Without
-namespaces, one process does the work of the inner one.
+The outer process enters new namespaces and waits. The inner process is the first process of the new
+process namespace, so the kernel kills every command with it. Without namespaces a single process
+does the work of the inner one.
 
-It ends with its socket, so it never outlives the supervisor.
+The host exits when its socket is closed, so it never outlives the supervisor.
 """
 
 from __future__ import annotations

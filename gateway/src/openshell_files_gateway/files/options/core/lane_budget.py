@@ -1,7 +1,7 @@
-"""Limits on lanes: how many one upload may have, and all uploads together (LAN-9, LAN-18).
+"""Limits on the lanes of one upload, of one principal and of all uploads (LAN-9, LAN-18).
 
-Each lane has an HTTP/2 window, and data that waits in a window takes memory of
-the gateway. So the number of lanes is limited.
+Each lane has an HTTP/2 window, and data in a window takes memory of the
+gateway. So the number of lanes is limited.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_LANES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class LaneStatistics:
-    """Numbers of lanes that uploads have, of lanes that wait for their upload, and of refusals."""
+    """Lanes of running uploads, lanes that wait for their upload, and refusals."""
 
     taken: int
     waiting: int
@@ -31,13 +31,13 @@ class LaneStatistics:
 
 
 class LaneBudget:
-    """Counts the lanes of all uploads.
+    """Counts the lanes of all uploads against the limits.
 
-    One principal may have a share of them, but always enough for one upload.
+    One principal may take a share of all lanes, and at least the lanes of one upload.
 
     Args:
         max_total: limit on lanes; 0 refuses all lanes.
-        share: part of them that one principal may have, above 0 and at most 1.
+        share: part of all lanes that one principal may take, above 0 and at most 1.
     """
 
     def __init__(self, max_total: int, share: float = 1.0) -> None:
@@ -49,11 +49,11 @@ class LaneBudget:
 
     @property
     def most_streams(self) -> int:
-        """Streams that one upload may have, the first included, while enough lanes are free."""
+        """Limit on the streams of one upload, the first included, if enough lanes are free."""
         return 1 + min(MOST_LANES - 1, self._max_of_principal)
 
     def offer(self, principal: str) -> int:
-        """Return how many streams another upload of a principal may have now, the first included."""
+        """Return the number of streams, the first included, that a new upload of a principal can take now."""
         free = min(self._max_total - self._taken, self._max_of_principal - self._of_principal[principal])
         return 1 + min(MOST_LANES - 1, free)
 
@@ -71,7 +71,7 @@ class LaneBudget:
             self._refused += 1
             raise TransferError(
                 Reason.TOO_MANY_LANES,
-                f"the upload asks for {lanes} streams, and may have {offer} now",
+                f"metadata.lanes asks for {lanes} streams, but {offer} are free",
                 {"lanes": str(offer)},
             )
         self._taken += lanes - 1
@@ -85,8 +85,8 @@ class LaneBudget:
     def wait(self, principal: str) -> None:
         """Count a lane that arrived before its upload; `wait_no_more` must follow.
 
-        As many lanes of one principal may wait as it may have, and twice the
-        limit on lanes in total.
+        One principal may have as many waiting lanes as it may take; all
+        principals together, twice the limit on lanes.
 
         Raises:
             TransferError: TOO_MANY_LANES if too many lanes wait.
@@ -96,7 +96,7 @@ class LaneBudget:
             self._refused += 1
             raise TransferError(
                 Reason.TOO_MANY_LANES,
-                f"{self._waiting} streams are waiting for their upload, {own} of them this caller's, which is the limit",
+                f"limit reached: {own} streams of this caller, and {self._waiting} of all callers, wait for their upload",
             )
         self._waiting += 1
         self._waiting_of_principal[principal] += 1
@@ -118,7 +118,7 @@ def _subtract(counter: Counter[str], key: str, count: int) -> None:
 
 
 def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:
-    """Return how many streams an upload asks for.
+    """Return the number of streams that an upload asks for.
 
     Raises:
         TransferError: INVALID_REQUEST if it asks for lanes without an explicit
@@ -134,7 +134,10 @@ def lanes_of(metadata: files_pb2.UploadFileMetadata) -> int:
     if not metadata.explicit_finish:
         raise invalid("metadata.explicit_finish", "must be set if the upload has lanes")
     if not metadata.upload_id:
-        raise invalid("metadata.upload_id", "is missing; an upload with lanes needs the one of StartUpload")
+        raise invalid(
+            "metadata.upload_id",
+            "is missing; set the id that StartUpload returned, since the upload has lanes",
+        )
     return metadata.lanes
 
 

@@ -1,4 +1,4 @@
-# Written by sdk/unasync.py from _async/upload/lanes.py. Change that file instead.
+# Written by sdk/unasync.py from _async/upload/lane_calls.py. Change that file instead.
 """One upload over several streams (LAN-1)."""
 
 from __future__ import annotations
