@@ -13,6 +13,8 @@ from fake_file_gateway import FakeFile, FakeGateway, PlainStatus, Stall
 from no_gateway import Refusing
 from official_stand_in import SandboxClient, SandboxRef, SandboxSession
 from openshell_files import NO_RETRY, AsyncFilesClient, FilesClient, SandboxFiles, errors
+from openshell_files._async.rpc import Rpc as AsyncRpc
+from openshell_files._sync.rpc import Rpc as SyncRpc
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB
@@ -114,6 +116,30 @@ def test_a_finish_that_never_left_is_a_plain_failure(borrow: Borrow, state: str,
             with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)) as caught:
                 files.sandbox("demo").write_bytes("x", bytes(size))
             assert not isinstance(caught.value, errors.OutcomeUnknown)
+    finally:
+        files.close()
+        client.close()
+        where.close()
+
+
+@pytest.mark.parametrize("state", ["nobody", "closes", "silent"])
+def test_a_finish_of_a_stream_that_never_left_is_a_plain_failure(
+    borrow: Borrow, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """RSM-25: the gateway went away after the question that comes before a stream."""
+
+    async def answered(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(AsyncRpc, "check_extensions", answered)
+    monkeypatch.setattr(SyncRpc, "check_extensions", lambda *_: None)
+    where = Refusing(state)
+    client = SandboxClient(where.address, bearer_token="t")
+    files = borrow(client, retry=NO_RETRY, timeout=0.3, idle_timeout=0.3)
+    try:
+        with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)) as caught:
+            files.sandbox("demo").write_bytes("x", b"")
+        assert not isinstance(caught.value, errors.OutcomeUnknown)
     finally:
         files.close()
         client.close()
