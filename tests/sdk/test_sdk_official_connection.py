@@ -131,8 +131,11 @@ def test_a_finish_of_a_stream_that_never_left_is_a_plain_failure(
     async def answered(*_: object) -> None:
         pass
 
+    def answered_blocking(*_: object) -> None:
+        pass
+
     monkeypatch.setattr(AsyncRpc, "check_extensions", answered)
-    monkeypatch.setattr(SyncRpc, "check_extensions", lambda *_: None)
+    monkeypatch.setattr(SyncRpc, "check_extensions", answered_blocking)
     where = Refusing(state)
     client = SandboxClient(where.address, bearer_token="t")
     files = borrow(client, retry=NO_RETRY, timeout=0.3, idle_timeout=0.3)
