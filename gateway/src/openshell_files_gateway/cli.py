@@ -6,12 +6,16 @@ import asyncio
 import json
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from openshell_files_process.command_help import CommandHelp
+from openshell_files_process.command_mistakes import run_command
 from openshell_files_process.server_process import configure_logs, settle_heap, tune_allocator, wait_for_stop
 from openshell_files_process.tasks import TaskScope
+from typer.core import TyperCommand, TyperGroup
 
 from openshell_files_gateway.auth.assembly import Access, assemble_access
 from openshell_files_gateway.config.errors import ConfigurationError
@@ -21,7 +25,23 @@ from openshell_files_gateway.dev.demo import run_demo
 from openshell_files_gateway.dev.session import run_dev
 from openshell_files_gateway.gateway import Gateway
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+class PlainCommand(CommandHelp, TyperCommand):
+    """A command whose help cuts no name."""
+
+
+class PlainGroup(CommandHelp, TyperGroup):
+    """The command with its subcommands, whose help cuts no name."""
+
+
+app = typer.Typer(
+    name="openshell-files-gateway",
+    cls=PlainGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 ConfigOption = Annotated[
     Path | None, typer.Option(help="TOML file; environment variables win over it.", envvar="OPENSHELL_CONFIG")
@@ -31,12 +51,24 @@ ConfigOption = Annotated[
 REFUSED = 2
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callbacks take the value
+    if wanted:
+        print(f"openshell-files-gateway {version('openshell-files-gateway')}")
+        raise typer.Exit
+
+
 @app.callback()
-def gateway() -> None:
+def gateway(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
     """Reference gateway for OpenShell's streaming file transfer."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def serve(
     config: ConfigOption = None,
     port: Annotated[
@@ -69,7 +101,7 @@ async def _serve(settings: GatewaySettings, access: Access, *, json_line: bool, 
         await running.stop()
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def dev(
     port: Annotated[int, typer.Option(help="Of the gateway; 0 takes a free one.")] = 0,
     root: Annotated[
@@ -88,7 +120,7 @@ def dev(
     raise typer.Exit(asyncio.run(running))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def demo(
     size_mib: Annotated[int, typer.Option(min=1, help="Size of the large file.")] = 256,
 ) -> None:
@@ -97,7 +129,7 @@ def demo(
     raise typer.Exit(asyncio.run(run_demo(size_mib)))
 
 
-@app.command("sandbox-token")
+@app.command("sandbox-token", cls=PlainCommand)
 def sandbox_token(sandbox_id: str, config: ConfigOption = None) -> None:
     """Print a token for the supervisor of a configured sandbox."""
     settings = _settings(config, None)
@@ -141,4 +173,4 @@ def _refuse(error: ConfigurationError) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
-    app()
+    sys.exit(run_command(app, "openshell-files-gateway", typer.TyperException, typer.Abort))

@@ -6,14 +6,18 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from openshell_files_process.agent_secret import SecretError, load_secret
+from openshell_files_process.command_help import CommandHelp
+from openshell_files_process.command_mistakes import run_command
 from openshell_files_process.server_process import LogFormat, configure_logs, tune_allocator
 from openshell_files_protocol.endpoints import Endpoint, parse_endpoint
 from openshell_files_protocol.limits import MIB
+from typer.core import TyperCommand, TyperGroup
 
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
 from openshell_supervisor_sim.agent_port import listen
@@ -26,7 +30,23 @@ from openshell_supervisor_sim.session.connection_cause import trusting
 from openshell_supervisor_sim.session.token_file import TokenFile, TokenFileError
 from openshell_supervisor_sim.startup import Mode, Places, Started, StartError, Wanted, start_confined
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+class PlainCommand(CommandHelp, TyperCommand):
+    """A command whose help cuts no name."""
+
+
+class PlainGroup(CommandHelp, TyperGroup):
+    """The command with its subcommands, whose help cuts no name."""
+
+
+app = typer.Typer(
+    name="openshell-supervisor-sim",
+    cls=PlainGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 #: Default directory of the journal inside the sandbox.
 STATE_IN_ROOT = "var/lib/openshell-files"
@@ -68,12 +88,24 @@ LogFormatOption = Annotated[str, typer.Option(help="console or json.")]
 LogLevelOption = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callbacks take the value
+    if wanted:
+        print(f"openshell-supervisor-sim {version('openshell-supervisor-sim')}")
+        raise typer.Exit
+
+
 @app.callback()
-def supervisor() -> None:
+def supervisor(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
     """Simulated OpenShell supervisor with a file agent."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     endpoint: Annotated[
         str, typer.Option(help="Gateway as HOST:PORT or its URL.", envvar="OPENSHELL_ENDPOINT")
@@ -169,7 +201,7 @@ def run(
     )
 
 
-@app.command("agent")
+@app.command("agent", cls=PlainCommand)
 def agent_behind_a_port(
     root: RootOption,
     secret_file: Annotated[
@@ -313,4 +345,4 @@ def _refuse(message: str) -> NoReturn:
 
 def main() -> None:
     """Entry point."""
-    app()
+    sys.exit(run_command(app, "openshell-supervisor-sim", typer.TyperException, typer.Abort))

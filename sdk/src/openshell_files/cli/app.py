@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from openshell_files_process.standard_streams import say
 
 from openshell_files import DigestChoice
 from openshell_files.cli import shared
@@ -174,10 +175,12 @@ def run(traceback_variable: str) -> int:
         out.failure(str(mistake), ExitCode.USAGE, fix="Change the command line.")
         return ExitCode.USAGE
     except typer.TyperException as mistake:
+        if not words:
+            # The exception's text is the help.
+            say(sys.stderr, str(mistake))
+            return ExitCode.USAGE
         message, fix = usage_words(mistake, words)
-        if message:
-            out.failure(f"{message.rstrip('.')}. {fix}", ExitCode.USAGE, fix=fix)
-        # Without a message typer has shown the help of a command line without a command.
+        out.failure(f"{message.rstrip('.')}. {fix}", ExitCode.USAGE, fix=fix)
         return ExitCode.USAGE
     except ReportLostError as lost:
         Report(as_json=False).failure(

@@ -125,9 +125,11 @@ def checked(name: str, value: object) -> object:
             raise UsageMistake(f"{option_name(name)}: the value is not valid UTF-8")
         return text
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageMistake(f"{option_name(name)}: give a finite number of seconds")
+        raise UsageMistake(f"{option_name(name)}: must be a finite number of seconds, and is {value}")
     if isinstance(value, float) and value > LONGEST_SECONDS:
-        raise UsageMistake(f"{option_name(name)}: give at most {LONGEST_SECONDS:.0f} seconds, a century")
+        raise UsageMistake(
+            f"{option_name(name)}: must be at most {LONGEST_SECONDS:.0f} seconds, a century, and is {value:g}"
+        )
     return value
 
 

@@ -21,6 +21,9 @@ from openshell_files.errors import LocalFileError
 
 _GROUP = "Connection"
 
+#: Largest number in a message of the protocol.
+MOST: Final = 2**63 - 1
+
 Endpoint = Annotated[
     str,
     typer.Option(
@@ -99,6 +102,7 @@ Attempts = Annotated[
         help="Attempts without progress before the command fails; more during an outage of the gateway.",
         rich_help_panel=_GROUP,
         min=1,
+        max=MOST,
     ),
 ]
 Timeout = Annotated[float | None, typer.Option(help="Seconds for the whole command.", min=0.001)]
@@ -242,7 +246,10 @@ class Connecting:
             raise ValueError(
                 f"give both of {self._named('tls_cert')} and {self._named('tls_key')}, or neither"
             )
-        endpoint = parse_endpoint(self.endpoint)
+        try:
+            endpoint = parse_endpoint(self.endpoint)
+        except ValueError as error:
+            raise ValueError(f"{self._named('endpoint')}: {str(error).removeprefix('endpoint ')}") from None
         given = self.tls_ca or self.tls_cert or self.tls_key
         if given and endpoint.tls is False:
             named = [self._named(name) for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name)]

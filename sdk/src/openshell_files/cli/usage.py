@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
+from openshell_files_process.command_help import CommandHelp
+from openshell_files_process.command_mistakes import mistake_words
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from openshell_files.cli.transfer.destinations import is_elsewhere
@@ -32,13 +34,13 @@ _COUNT: Final = ("Missing argument", "Got unexpected extra argument")
 
 
 def usage_words(mistake: typer.TyperException, words: Sequence[str]) -> tuple[str, str]:
-    """Return the fault of a command line and its fix; empty if help was shown.
+    """Return the fault of a command line and its fix; empty if there was no word to judge.
 
     Args:
         mistake: exception of typer.
         words: the command line.
     """
-    message = " ".join(mistake.format_message().split())
+    message = mistake_words(mistake)
     context: Any = getattr(mistake, "ctx", None)
     if not message or context is None:
         return message, "See `openshell-files --help`."
@@ -55,7 +57,7 @@ def usage_words(mistake: typer.TyperException, words: Sequence[str]) -> tuple[st
     return message, f"See `{context.command_path} --help`."
 
 
-class PlainCommand(TyperCommand):
+class PlainCommand(CommandHelp, TyperCommand):
     """A command whose usage reads `upload [OPTIONS] NAME LOCAL... [DEST]`."""
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's context has no public name
@@ -68,7 +70,7 @@ class PlainCommand(TyperCommand):
         return ["[OPTIONS]", *(argument.display_name_raw for argument in arguments)]
 
 
-class PlainGroup(TyperGroup):
+class PlainGroup(CommandHelp, TyperGroup):
     """The command with its subcommands."""
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's context has no public name

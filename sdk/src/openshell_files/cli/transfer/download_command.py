@@ -15,14 +15,14 @@ from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
-from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.connecting import MOST, ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.leaving import leaving
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.results_in_words import download_fields, download_words
 from openshell_files.cli.transfer import destinations
 from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
-from openshell_files.errors import FilesError, local_file_error
+from openshell_files.errors import FilesError, LocalFileError, local_file_error
 from openshell_files.results import DownloadResult, Progress, ProgressCallback
 
 
@@ -47,14 +47,18 @@ def download(
         bool, typer.Option("--preserve-mode", help="Keep the permission bits without regard to the umask.")
     ] = False,
     preserve_mtime: shared.MTime = True,
-    offset: Annotated[int, typer.Option(min=0, help="First byte.")] = 0,
-    length: Annotated[int | None, typer.Option(min=0, help="Most bytes to read.")] = None,
-    tail: Annotated[int | None, typer.Option(min=1, help="Number of bytes at the end of the file.")] = None,
+    offset: Annotated[int, typer.Option(min=0, max=MOST, help="First byte.")] = 0,
+    length: Annotated[int | None, typer.Option(min=0, max=MOST, help="Most bytes to read.")] = None,
+    tail: Annotated[
+        int | None, typer.Option(min=1, max=MOST, help="Number of bytes at the end of the file.")
+    ] = None,
     if_version: Annotated[str, typer.Option(help="Only this version of the file.")] = "",
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Read on if the file changes meanwhile; for logs.")
     ] = False,
-    max_bytes: Annotated[int | None, typer.Option(min=0, help="Fail if the file is larger.")] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, max=MOST, help="Fail if the file is larger.")
+    ] = None,
     digest: shared.Digest = "auto",
     follow: shared.Follow = False,
     by_id: ById = False,
@@ -165,10 +169,15 @@ class _Moved:
         return f"{state}{shared.so_far(self.done, self._copies)}"
 
     def on_failure(self, error: FilesError) -> Hint:
-        """Return the state of the local file, if content came or the gateway is away, and the downloads before."""
+        """Return the state of the local file and the downloads before.
+
+        The state is for a download that content reached, or whose gateway is away. An error of the local file
+        names it already.
+        """
         so_far = shared.so_far(self.done, self._copies)
         in_place = self._shown is not None and self._shown.is_in_place()
-        if in_place or not (self._received or error.code is Code.UNAVAILABLE):
+        told = in_place or isinstance(error, LocalFileError)
+        if told or not (self._received or error.code is Code.UNAVAILABLE):
             return Hint(state=so_far.strip())
         again = "" if self._state != UNCHANGED else "; the same command downloads it from the beginning"
         state = f"{self._state[0].upper()}{self._state[1:]}{again}."

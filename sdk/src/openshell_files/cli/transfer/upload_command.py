@@ -199,4 +199,6 @@ def _condition(*, absent: bool, present: bool, version: str | None, digest: str 
     try:
         return Condition.digest(digest)
     except ValueError:
-        raise ValueError("--if-match-digest: give blake3: or sha256: and 64 hexadecimal digits") from None
+        raise ValueError(
+            f"--if-match-digest: must be blake3: or sha256: and 64 hexadecimal digits, and is {digest!a}"
+        ) from None
