@@ -11,7 +11,7 @@ SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests
 
 .PHONY: setup demo test test-long cancel-check fault-matrix flood-check mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
 
-help: ## Say what there is
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.ready ## Make .venv with every command, from the lock file
@@ -41,13 +41,13 @@ test: setup ## The whole test suite
 test-long: setup ## The tests that take minutes
 	$(BIN)/pytest -m long --timeout=1800 --hypothesis-profile=search
 
-cancel-check: setup ## Break uploads of RFC-only callers off on a busy machine, and count what was published
+cancel-check: setup ## Cancel uploads of RFC-only callers on a busy machine, and count the published files
 	PYTHONPATH=tests $(BIN)/python tests/cancellation/check.py
 
-fault-matrix: setup ## Kill everything at every point of a transfer, and print what became of it
+fault-matrix: setup ## Kill each process at every point of a transfer, and print the outcomes
 	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py
 
-mutants: setup ## Apply small wrong changes to a copy of the tree, and see the tests notice: ONLY, NAME, SAMPLE, SEED
+mutants: setup ## Apply mutants to a copy of the tree, and check that tests fail: ONLY, NAME, SAMPLE, SEED
 	@PYTHONPATH=tests $(BIN)/python -m mutants.run $(if $(ONLY),--only '$(ONLY)') $(if $(NAME),--name '$(NAME)') \
 	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 
@@ -62,7 +62,7 @@ bench: setup ## All benchmarks, against every baseline; takes hours. K=... choos
 
 bench-quick: ROUNDS ?= 3
 bench-quick: MIB ?= 64
-bench-quick: setup ## The most telling ones at small sizes, in minutes
+bench-quick: setup ## The most important benchmarks at small sizes, in minutes
 	$(BENCH) -m quick --benchmark-json=$(RESULTS)/quick.json
 	@PYTHONPATH=benchmarks $(BIN)/python -m harness.report $(RESULTS)/quick.json $(RESULTS)/quick.html
 
@@ -76,16 +76,16 @@ bench-report: setup ## One HTML file of a result: FROM=a.json
 bench-compare: setup ## Two results side by side: BEFORE=a.json AFTER=b.json
 	@PYTHONPATH=benchmarks $(BIN)/python -m harness.compare $(if $(BEFORE),'$(BEFORE)') $(if $(AFTER),'$(AFTER)')
 
-bench-resume: setup ## What it costs to go on with a 2 GiB upload that broke at half
+bench-resume: setup ## Cost of resuming a 2 GiB upload that broke at half
 	$(BIN)/python benchmarks/resume.py
 
-bench-liar: setup ## What a supervisor that lies costs the transfers of other sandboxes
+bench-liar: setup ## Cost of a hostile supervisor for the transfers of other sandboxes
 	$(BIN)/python benchmarks/liar.py
 
-flood-check: setup ## What strangers who flood the gateway with streams cost a caller that it knows
+flood-check: setup ## Cost of a flood of unauthenticated streams for an authenticated caller
 	$(BIN)/python benchmarks/floods.py
 
-bench-sparse: setup ## What the zeros of a sparse file of 4 GiB cost
+bench-sparse: setup ## Cost of the zeros in a sparse file of 4 GiB
 	$(BIN)/python benchmarks/sparse.py
 
 lint: $(VENV)/.lint proto/node_modules/.package-lock.json proto-check docs-check sync-check ## Formatting, lint, types, generated files

@@ -202,5 +202,5 @@ class _BridgedConnection(AsyncConnection):
         self._borrowed = channel
 
     def _new_channel(self) -> grpc.aio.Channel:
-        # At the first call, because the channel belongs to the event loop that runs then.
+        # At the first call, because grpc.aio binds the channel to the running event loop.
         return cast("grpc.aio.Channel", BridgedChannel(self._borrowed))

@@ -28,7 +28,7 @@ RemotePath = str | PurePosixPath
 
 
 class Durability(StrEnum):
-    """Which changes survive a power loss in the sandbox (UPL-40, UPL-41)."""
+    """Durability of an upload: the changes that survive a power loss in the sandbox (UPL-40, UPL-41)."""
 
     #: The file is replaced atomically, but a power loss may undo that.
     RENAME = "rename"
@@ -170,7 +170,7 @@ def _apply(rules: Mapping[str, _Rule], options: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """How a file is written in the sandbox.
+    """Options of an upload.
 
     Every method that uploads takes these fields as keyword arguments, too.
 
@@ -222,7 +222,7 @@ class WriteArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """Which part of which version of a file is read, and how.
+    """Options of a download: range, version and treatment of changes.
 
     Every method that downloads takes these fields as keyword arguments, too.
 
@@ -279,7 +279,7 @@ class ReadArguments(RangeArguments, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a client retries errors that the error table marks as retryable.
+    """Limits and delays of retries, for errors that the error table marks as retryable.
 
     The pause before retry n is random between 0 and
     `initial_delay * multiplier**n`, at most `max_delay` ("full jitter"); a

@@ -133,7 +133,7 @@ class UploadResult:
         attempts: streams opened by this call; 0 if nothing had to be sent.
         seconds: duration of the call.
         already_identical: the file was there already.
-        replayed: the answer belongs to a finish that had been carried out before.
+        replayed: an earlier call published the file; this answer repeats its result.
         upload_id: the upload's name.
         started_over: True if the unfinished upload that the caller named could not
             be resumed, so that all content was sent again.

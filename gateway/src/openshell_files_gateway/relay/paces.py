@@ -21,7 +21,7 @@ _PIECES_PER_SECOND: Final = 1000.0
 _PIECES_AT_ONCE: Final = 500
 
 #: Time above the rate, without a break, until it is a flood. A delay stops only
-#: the reader: gRPC goes on to receive small messages until the stream's window
+#: the reader: gRPC receives further small messages until the stream's window
 #: of 4 MiB is full, which took half a CPU.
 _PATIENCE_SECONDS: Final = 1.0
 

@@ -79,7 +79,7 @@ class Connection:
         return self._lanes[index]
 
     def _new_channel(self) -> grpc.aio.Channel:
-        # At the first call, because the channel belongs to the event loop that runs then.
+        # At the first call, because grpc.aio binds the channel to the running event loop.
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._target, list(self._options))
         return grpc.aio.secure_channel(self._target, self._credentials, list(self._options))

@@ -1,4 +1,4 @@
-"""Which paths and streams are one open file. Imports only the standard library: the command needs it early."""
+"""Detects that two paths or streams are the same open file. Imports only the standard library: the command needs it early."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def is_written_into(path: str) -> bool:
     if stat.S_ISBLK(found.st_mode) or stat.S_ISSOCK(found.st_mode):
         raise not_replaced(path, "a block device" if stat.S_ISBLK(found.st_mode) else "a socket")
     if is_descriptor_name(path):
-        # The shell sent standard output to a file, say. Replacing the link would break it for everybody.
+        # For example, the shell redirected standard output to a file. Replacing the link would break it for all processes.
         raise not_replaced(path, "a name for an open file")
     return False
 

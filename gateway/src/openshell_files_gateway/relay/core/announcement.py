@@ -1,8 +1,8 @@
-"""What a supervisor's hello announces of file transfer, as far as it makes sense (CAP-14).
+"""Reads the file transfer limits in a supervisor's hello, and ignores values out of range (CAP-14).
 
-A sandbox runs code that nobody trusts, and its callers plan by these values.
-One that would make every caller give up, or everybody wait while it is looked
-at, counts as not announced.
+The hello is untrusted input, and callers rely on its values. A value counts as
+not announced if it would make every transfer fail, or would take the gateway
+long to process.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ BACKGROUND_SECONDS: Final = 3.0
 #: Seconds after the caller's `timeout` for the question whether a finish that was sent was carried out.
 GRACE_SECONDS: Final = 1.0
 
-#: Nothing is staged, or it belongs to another attempt.
+#: Nothing is staged, or another attempt has taken the upload over.
 _NOT_OURS: Final = (UploadSuperseded, UploadUnknown, UploadAborted, UploadConflict)
 _FREED_BY_A_REFUSED_FINISH: Final = frozenset(
     reason.name
@@ -91,7 +91,7 @@ def must_be_freed(upload: EndedUpload, error: BaseException) -> bool:
         # The staged bytes are part of what fills the disk.
         return bool(upload.upload_id) or upload.inline
     if isinstance(error, OutcomeUnknown):
-        # Nobody resumes a small file, so it is freed unless it was published.
+        # No caller resumes a small file, so it is freed unless it was published.
         return upload.inline or not upload.replayable
     if upload.upload_id:
         return not (upload.replayable and error.upload_id)

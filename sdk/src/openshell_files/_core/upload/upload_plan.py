@@ -261,7 +261,7 @@ class UploadPlan(UploadCourse):
     def _receive(self, status: files_pb2.UploadStatus) -> None:
         if self._final_error is not None:
             if self._requests.inline:
-                # Nobody resumes a small file. An aborted upload refuses the finish, whenever it arrives.
+                # No caller resumes a small file. An aborted upload refuses the finish, whenever it arrives.
                 self.action = self._requests.abort()
                 return
             if not self._taken_over:

@@ -34,7 +34,7 @@ _MAX_ID_CHARACTERS: Final = 128
 
 
 class LeafLink(Enum):
-    """How a symbolic link at the end of a path is treated."""
+    """Treatment of a symbolic link at the end of a path (PTH-14)."""
 
     REFUSE = files_pb2.LEAF_LINK_POLICY_REFUSE
     FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW

@@ -76,7 +76,7 @@ class Event(Enum):
     SLOT_NEEDED = "slot needed"
     #: The staging file was removed, and with it every trace of the outcome.
     STAGING_LOST = "staging lost"
-    #: Its WriteFile ended early, and nobody can resume it (UPL-59).
+    #: Its WriteFile ended early, and no caller can resume it (UPL-59).
     FORGOTTEN = "forgotten"
 
 

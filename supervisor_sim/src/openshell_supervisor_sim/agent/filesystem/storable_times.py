@@ -1,4 +1,4 @@
-"""Whether a file system can store a modified time: most end in 2038, 2106 or 2446."""
+"""Refuses modified times that a file system cannot store: many end in 2038, 2106 or 2446 (UPL-49)."""
 
 from __future__ import annotations
 

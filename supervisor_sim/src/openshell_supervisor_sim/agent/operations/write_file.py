@@ -97,7 +97,7 @@ def _admit_and_publish(
             return replayed(actions[-1], attached)
         response = carry_out(attached, actions)
     except BaseException:
-        # Nobody can resume the upload; its caller writes the file again (UPL-59). An upload that a refusal
+        # No caller can resume the upload; its caller writes the file again (UPL-59). An upload that a refusal
         # ended keeps its row.
         if isinstance(attached, UploadAttempt):
             attached.forget(TransferError(Reason.UPLOAD_INCOMPLETE, "its WriteFile ended without publishing"))

@@ -1,4 +1,4 @@
-"""Whether an upload may replace the file at its destination (CND-1, CND-2, CND-5)."""
+"""Checks whether an upload may replace the file at its destination (CND-1, CND-2, CND-5)."""
 
 from __future__ import annotations
 

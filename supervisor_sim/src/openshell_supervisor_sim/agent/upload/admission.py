@@ -1,4 +1,4 @@
-"""Which uploads begin, and the answer of StartUpload (RSM-1, RSM-5, RSM-9)."""
+"""Admits new uploads, and answers StartUpload (RSM-1, RSM-5, RSM-9)."""
 
 from __future__ import annotations
 

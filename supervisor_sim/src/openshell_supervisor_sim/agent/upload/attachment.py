@@ -1,4 +1,4 @@
-"""Which stream may write to which upload (RSM-6, RSM-17, RSM-18)."""
+"""Attaches streams to uploads, and refuses outdated streams (RSM-6, RSM-17, RSM-18)."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Attachment:
     def _attach_transient(
         self, request: UploadRequest, caller: Caller, on_displaced: OnDisplaced, interrupt: Interrupt
     ) -> UploadAttempt:
-        """Attach to a new upload that nobody can find again."""
+        """Attach to a new upload that cannot be resumed."""
         algorithm = None if request.digests is None else algorithm_for(request, caller)
         with self._examined(request, caller, interrupt) as location:
             staging = create_transient(

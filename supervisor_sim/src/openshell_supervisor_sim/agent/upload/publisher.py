@@ -1,4 +1,4 @@
-"""How a verified staging file becomes the destination (UPL-8, UPL-36 to UPL-43)."""
+"""Publishes a verified staging file: makes it the destination (UPL-8, UPL-36 to UPL-43)."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Recovery:
             self._published(record, request, location)
             return None
         if staged is None or not is_regular(staged):
-            # Removed, or published and replaced since: nobody can know.
+            # Removed, or published and replaced since: the outcome is unknown.
             self._best_effort(lambda: self._journal.delete(record.upload_id))
             return None
         updated = max(record.updated, min(staged.st_mtime, self._clock()))

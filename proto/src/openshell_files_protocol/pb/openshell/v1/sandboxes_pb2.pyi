@@ -113,7 +113,7 @@ Global___Sandbox: _TypeAlias = Sandbox  # noqa: Y015
 
 @_typing.final
 class SandboxSpec(_message.Message):
-    """What its creator wanted."""
+    """The specification in the request that created the sandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -160,7 +160,7 @@ Global___SandboxSpec: _TypeAlias = SandboxSpec  # noqa: Y015
 
 @_typing.final
 class SandboxStatus(_message.Message):
-    """What it is now."""
+    """The current state of the sandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

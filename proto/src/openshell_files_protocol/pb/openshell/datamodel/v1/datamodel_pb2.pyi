@@ -112,7 +112,7 @@ Global___ObjectMeta: _TypeAlias = ObjectMeta  # noqa: Y015
 
 @_typing.final
 class WorkspaceSelector(_message.Message):
-    """Which workspaces a request is about. Unset means "default"."""
+    """The workspaces that a request selects. Unset means "default"."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuthorizationRule(_message.Message):
-    """Who may call a method, and with what role and scope."""
+    """The callers that may call a method, with the role and scope that they need."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
