@@ -43,6 +43,7 @@ def test_no_fix_speaks_to_programmers(reason: Reason, where: Where) -> None:
         (Reason.SUPERVISOR_NOT_CONNECTED, DOWN, "sandbox demo in workspace w: gone"),
         (Reason.TOKEN_MISSING, DOWN, "OPENSHELL_FILES_TOKEN, or give --token-file"),
         (Reason.TOKEN_EXPIRED, DOWN, "gateway gw:1: gone"),
+        (Reason.SCOPE_REQUIRED, DOWN, 'OPENSHELL_FILES_OIDC_SCOPE ("sandbox:read sandbox:write")'),
         (Reason.PARENT_NOT_FOUND, UP, "--parents"),
         (Reason.LEAF_IS_LINK, UP, "--replace-link"),
         (Reason.LEAF_IS_LINK, DOWN, "--follow"),

@@ -153,6 +153,35 @@ async def test_an_attempt_that_fails_counts_until_one_succeeds(
     assert [event["attempt"] for event in events(log, "session failed")] == [1, 2, 3, 1]
 
 
+@pytest.mark.parametrize(
+    ("code", "option"),
+    [
+        (grpc.StatusCode.PERMISSION_DENIED, "--sandbox-id"),
+        (grpc.StatusCode.UNAUTHENTICATED, "sandbox-token"),
+        (grpc.StatusCode.NOT_FOUND, "the gateway's settings"),
+    ],
+    ids=lambda v: v.name if isinstance(v, grpc.StatusCode) else None,
+)
+async def test_a_refusal_that_no_retry_mends_has_its_remedy_once(
+    connection: Connection, log: LogCapture, code: grpc.StatusCode, option: str
+) -> None:
+    """Once until a session is accepted; the retries go on, since the gateway's settings may change."""
+    for _ in range(3):
+        (await connection.gateway.sessions.get()).fail(code)
+    session = await connection.gateway.accepted_session()
+    session.fail(code)
+    await connection.gateway.accepted_session()
+    remedies = [event.get("remedy") for event in events(log, "session failed")]
+    assert [remedy is not None for remedy in remedies] == [True, False, False, True]
+    assert option in str(remedies[0])
+
+
+async def test_a_lost_connection_has_no_remedy(connection: Connection, log: LogCapture) -> None:
+    (await connection.gateway.sessions.get()).fail(grpc.StatusCode.UNAVAILABLE)
+    await connection.gateway.accepted_session()
+    assert "remedy" not in events(log, "session failed")[0]
+
+
 async def test_messages_that_nobody_knows(connection: Connection, log: LogCapture) -> None:
     """Ignored, whether it is a field of a newer gateway, nothing at all, or an acceptance once more."""
     session = await connection.gateway.accepted_session()

@@ -222,7 +222,7 @@ class Reason(Enum):
         Retry.NEVER,
         Blame.CALLER,
         "The token lacks a scope.",
-        "Ask the issuer for a token with the scope.",
+        "Request a token with the scope; with client credentials, the issuer has to allow it to the client.",
     )
     PRINCIPAL_NOT_ALLOWED = Row(
         Code.PERMISSION_DENIED,

@@ -1,6 +1,6 @@
 """The cause of a failed connection, which gRPC reports only as a closed socket.
 
-If one side speaks TLS and the other does not, or if a certificate is not trusted, gRPC reports
+If no process listens at the address, gRPC reports its own list of attempts. If one side speaks TLS and the other does not, or if a certificate is not trusted, gRPC reports
 "Socket closed", as for a gateway that does not run. So a supervisor that finds no gateway opens
 another connection, which carries nothing, to find the cause.
 """
@@ -8,6 +8,8 @@ another connection, which carries nothing, to find the cause.
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Final
@@ -29,7 +31,7 @@ class ConnectionCause:
     authority: bytes | None
 
     async def find(self) -> str:
-        """Return the cause and its remedy in one sentence, or "" if it has nothing to do with TLS."""
+        """Return the cause in one sentence, with its remedy if there is one; "" if none is found."""
         host, _, port = self.endpoint.rpartition(":")
         host = host.strip("[]")
         if not host or not port.isdecimal():
@@ -37,9 +39,11 @@ class ConnectionCause:
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 return await self._look(host, int(port))
-        except (OSError, TimeoutError, ValueError):
-            # No process listens there, or it sends nothing.
+        except (TimeoutError, ValueError):
+            # It sends nothing, or the name cannot be looked up at all.
             return ""
+        except OSError as error:
+            return f"no gateway at {self.endpoint}: {_words(error)}"
 
     async def _look(self, host: str, port: int) -> str:
         context = self._context()
@@ -78,6 +82,14 @@ class ConnectionCause:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
+
+
+def _words(error: OSError) -> str:
+    """Return why a connection failed. asyncio writes addresses instead of the system's words."""
+    # A name with several addresses has one error without a number, whose text has the numbers.
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    number = error.errno or (int(found[1]) if found else 0)
+    return os.strerror(number) if number > 0 else error.strerror or str(error)
 
 
 def trusting(authority: bytes) -> ssl.SSLContext:

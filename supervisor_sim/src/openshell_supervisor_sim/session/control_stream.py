@@ -31,6 +31,7 @@ from openshell_supervisor_sim.relay.targets import (
 )
 from openshell_supervisor_sim.session.backoff import Backoff
 from openshell_supervisor_sim.session.heartbeats import Heartbeats, agreed
+from openshell_supervisor_sim.session.session_remedies import Remedies
 from openshell_supervisor_sim.session.token_file import TokenFileError, TokenSource
 
 log = structlog.get_logger("openshell_supervisor_sim.session.control_stream")
@@ -46,7 +47,15 @@ HELLO_SECONDS: Final = 15.0
 
 
 class SessionError(Exception):
-    """The session could not be opened, or ended."""
+    """The session could not be opened, or ended.
+
+    Attributes:
+        code: status of the call; None if it has not ended.
+    """
+
+    def __init__(self, reason: str, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class SessionClosedError(SessionError):
@@ -79,6 +88,7 @@ class SupervisorSession:
     _attempt: int = 0
     _greeted: bool = False
     _draining: bool = False
+    _remedies: Remedies = field(default_factory=Remedies)
     _relays: set[str] = field(default_factory=set[str])
     _relay_tasks: TaskScope = field(default_factory=TaskScope)
     _outbound: asyncio.Queue[openshell_pb2.SupervisorMessage] = field(
@@ -100,11 +110,13 @@ class SupervisorSession:
                         return
                     self._attempt += 1
                     delay = self.backoff.next_delay()
+                    remedy = self._remedies.new(error.code) if isinstance(error, SessionError) else None
                     log.warning(
                         "session failed",
                         reason=await self._reason(error),
                         attempt=self._attempt,
                         retry_in=round(delay, 2),
+                        **({} if remedy is None else {"remedy": remedy}),
                     )
                     await asyncio.sleep(delay)
         finally:
@@ -154,6 +166,7 @@ class SupervisorSession:
             heartbeats = await self._greet(call)
             self.backoff.reset()
             self._attempt = 0
+            self._remedies.reset()
             self._greeted = True
             self.connected.set()
             async with asyncio.TaskGroup() as tasks:
@@ -169,7 +182,8 @@ class SupervisorSession:
             # If something failed, the end of the call is only its consequence.
             wrong = [error for error in errors if not isinstance(error, SessionClosedError)]
             reasons = "; ".join(dict.fromkeys(map(str, wrong or errors)))
-            raise (SessionError if wrong else SessionClosedError)(reasons) from group
+            code = next((error.code for error in wrong or errors if error.code is not None), None)
+            raise (SessionError if wrong else SessionClosedError)(reasons, code) from group
         finally:
             self.connected.clear()
             call.cancel()
@@ -308,4 +322,4 @@ async def _closed(call: StreamCall, error: BaseException | None) -> SessionError
     if code is grpc.StatusCode.OK:
         return SessionClosedError("the gateway closed the stream")
     reason = f"{code.name}: {await call.details()}"
-    return SessionClosedError(reason) if code in _TRANSPORT_CODES else SessionError(reason)
+    return SessionClosedError(reason, code) if code in _TRANSPORT_CODES else SessionError(reason, code)

@@ -31,6 +31,8 @@ _FIXES: Final[Mapping[str, str]] = {
     Code.NOT_FOUND.name: "Check the names of sandbox and path.",
     Reason.SANDBOX_NOT_FOUND.name: "Check its name and --workspace, and whether you are a member.",
     Reason.WORKSPACE_NOT_FOUND.name: "Check --workspace.",
+    Reason.SCOPE_REQUIRED.name: "Get a token with the scope. With --issuer, request it with --scope or "
+    'OPENSHELL_FILES_OIDC_SCOPE ("sandbox:read sandbox:write"), and let the issuer allow it to the client.',
     Reason.PATH_FORBIDDEN.name: "Choose a path on an ordinary file system of the sandbox.",
     # The command itself chooses chunks, offsets and request ids.
     Reason.DIGEST_UNSUPPORTED.name: "Ask for sha256, which every server takes.",
