@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+from dataclasses import replace
 
 import pytest
 from cli_scene import Cli, break_uploads, failed
@@ -12,7 +13,7 @@ from openshell_files._error_mapping import error_from_reason, error_from_status
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.output.progress_bar import Line, shortened
 from openshell_files.cli.output.results_in_words import seconds_words, size_words
-from openshell_files.cli.output.wording import Where, failure_words
+from openshell_files.cli.output.wording import Retries, Where, failure_words
 from openshell_files.cli.transfer.resume_store import ResumeStore
 from openshell_files.errors import ErrorFacts, FilesError
 from openshell_files.results import Progress
@@ -91,6 +92,59 @@ def test_the_line_says_what_is_waited_for_after_two_seconds() -> None:
     line.update(Progress(5, 10, attempt=3), 4.0)
     assert "waiting" not in line.text(5.0)
     assert line.text(7.0) == "waiting for sandbox demo in workspace w (try 3, 3 s)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "peer"),
+    [
+        ("UNAVAILABLE", "gateway gw:1"),
+        ("GATEWAY_SHUTTING_DOWN", "gateway gw:1"),
+        ("ISSUER_UNAVAILABLE", "gateway gw:1"),
+        ("SUPERVISOR_NOT_CONNECTED", "sandbox demo in workspace w"),
+        ("RELAY_LOST", "sandbox demo in workspace w"),
+    ],
+)
+def test_the_line_names_the_missing_peer_and_counts_the_tries(reason: str, peer: str) -> None:
+    """Until content moves again."""
+    error = (
+        error_from_status(14, "Connection refused", ())
+        if reason == "UNAVAILABLE"
+        else error_from_reason(Reason[reason], "gone")
+    )
+    where = replace(UP, retries=Retries())
+    line = Line("", where, 80, 0.0)
+    line.update(Progress(0, 10, attempt=1), 0.0)
+    for number in (2, 3, 7):
+        where.retries.note(error, number)
+        assert line.text(number) == f"waiting for {peer} (try {number}, {number} s)"
+    line.update(Progress(5, 10, attempt=2), 8.0)
+    assert line.text(11.0) == "waiting for sandbox demo in workspace w (try 2, 3 s)"
+    line.update(Progress(10, 10, attempt=2), 12.0)
+    assert "verifying" in line.text(15.0)
+    where.retries.note(error, 2)
+    assert line.text(16.0).startswith(f"waiting for {peer} (try 2, ")
+
+
+def test_every_retry_reaches_the_line(
+    cli: Cli, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a call without content, of an upload and of a download."""
+    noted = list[tuple[str, int]]()
+
+    def note(_retries: Retries, error: FilesError, number: int) -> None:
+        noted.append((error.reason, number))
+
+    monkeypatch.setattr(Retries, "note", note)
+    (cli.home / "f").write_bytes(b"content")
+    for method, words in {
+        methods.WRITE_FILE: ["upload", "demo", "f", "x"],
+        methods.STAT_FILE: ["stat", "demo", "x"],
+        methods.DOWNLOAD_FILE: ["download", "demo", "x", "g"],
+    }.items():
+        noted.clear()
+        gateway.failures[method].extend([TransferError(Reason.RELAY_LOST, "gone")] * 2)
+        assert cli(*words).status == 0
+        assert noted == [("RELAY_LOST", 2), ("RELAY_LOST", 3)]
 
 
 @pytest.mark.parametrize("where", [UP, DOWN], ids=["upload", "download"])

@@ -302,6 +302,7 @@ UNTYPED: Any = openshell_files
     [
         *((lambda v=v: UNTYPED.RetryPolicy(attempts=v), "attempts") for v in (0, -1, True, 1.5, "3", None, HUGE, -HUGE)),
         *((lambda v=v: UNTYPED.RetryPolicy(outage_attempts=v), "outage_attempts") for v in (-1, 1.5)),
+        *((lambda v=v: UNTYPED.RetryPolicy(on_retry=v), "on_retry") for v in (1, "x", True)),
         *((lambda v=v: UNTYPED.RetryPolicy(initial_delay=v), "initial_delay") for v in (-1, NAN, INFINITE, "1", None, HUGE, -HUGE)),
         *((lambda v=v: UNTYPED.RetryPolicy(max_delay=v), "max_delay") for v in (-1, NAN, True)),
         *((lambda v=v: UNTYPED.RetryPolicy(max_server_delay=v), "max_server_delay") for v in (-1, NAN)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import grpc
 import pytest
@@ -99,7 +100,7 @@ def test_the_servers_delay() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"attempts": 0}, {"max_delay": -1}, {"multiplier": 0.5}])
-def test_policy_is_checked(bad: dict[str, int]) -> None:
+def test_policy_is_checked(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least 1|must not|below 1"):
         RetryPolicy(**bad)
 

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, Literal, TypedDict
 
 from openshell_files import _values as values
+from openshell_files.errors import FilesError
 
 #: A digest in a result: the algorithm, and 32 bytes in hexadecimal.
 _DIGEST: Final = re.compile("(sha256|blake3):[0-9a-f]{64}")
@@ -301,6 +302,9 @@ class RetryPolicy:
         multiplier: growth of the bound.
         max_server_delay: the call fails if the server asks for a longer pause,
             in seconds.
+        on_retry: called before each pause with the error and the number of the
+            next try, from 2, in the caller's thread or event loop; it must
+            return quickly and not raise.
     """
 
     attempts: int = 6
@@ -309,10 +313,13 @@ class RetryPolicy:
     multiplier: float = 2.0
     max_server_delay: float = 60.0
     outage_attempts: int = 16
+    on_retry: Callable[[FilesError, int], None] | None = None
 
     def __post_init__(self) -> None:
         values.number("attempts", self.attempts, least=1)
         values.number("outage_attempts", self.outage_attempts)
+        if self.on_retry is not None and not callable(self.on_retry):
+            values.wrong_value("on_retry", f"must be a function, and is {type(self.on_retry).__name__}")
         values.seconds("initial_delay", self.initial_delay, zero=True)
         values.seconds("max_delay", self.max_delay, zero=True)
         values.seconds("max_server_delay", self.max_server_delay, zero=True)

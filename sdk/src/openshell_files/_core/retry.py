@@ -99,6 +99,8 @@ class RetryBudget:
             or asked > self._policy.max_server_delay
         ):
             raise error
+        if self._policy.on_retry is not None:
+            self._policy.on_retry(error, self._failures + 1)
         return Decision(max(asked, self.delay(self._failures - 1)), restart=restart)
 
     def _attempts(self, error: FilesError) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,7 +16,7 @@ from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolic
 from openshell_files._local.tls import FIELD, KeysApartError
 from openshell_files._local.token_file import FileToken
 from openshell_files.auth import Auth
-from openshell_files.cli.output.wording import Where
+from openshell_files.cli.output.wording import Retries, Where
 from openshell_files.errors import LocalFileError
 
 _GROUP = "Connection"
@@ -157,6 +157,7 @@ class Connecting:
 
     Attributes:
         variables: options whose values come from the environment.
+        retries: of all clients of the command, for its waiting line.
     """
 
     endpoint: str
@@ -176,6 +177,7 @@ class Connecting:
     idle_timeout: float
     attempts: int
     variables: frozenset[str] = frozenset()
+    retries: Retries = field(default_factory=Retries)
 
     def client(self) -> FilesClient:
         """Make the client.
@@ -194,7 +196,7 @@ class Connecting:
                 tls=tls,
                 timeout=self.call_timeout,
                 idle_timeout=self.idle_timeout,
-                retry=RetryPolicy(attempts=self.attempts),
+                retry=RetryPolicy(attempts=self.attempts, on_retry=self.retries.note),
                 allow_insecure_token=self.allow_insecure_token,
             )
 
@@ -233,6 +235,7 @@ class Connecting:
             encrypted=self.encrypted,
             authority=self.tls_ca,
             target=target,
+            retries=self.retries,
         )
 
     def _tls(self) -> TlsConfig | None:

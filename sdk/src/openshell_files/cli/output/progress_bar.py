@@ -13,7 +13,7 @@ from typing import Final, TextIO
 
 from openshell_files.cli.output.report import printable
 from openshell_files.cli.output.results_in_words import seconds_words, size_words
-from openshell_files.cli.output.wording import Where
+from openshell_files.cli.output.wording import Where, peer_words
 from openshell_files.results import Progress, ProgressCallback
 
 #: Seconds without movement after which the line tells what the command waits for.
@@ -56,6 +56,7 @@ class Line:
         """Take the progress."""
         if self._progress is None or progress.transferred != self._progress.transferred:
             self._moved = now
+            self._where.retries.reset()
         if self._first is None or progress.transferred < self._first[1]:
             self._first = now, progress.transferred
         self._progress = progress
@@ -67,11 +68,15 @@ class Line:
         return shortened(words, self._width)
 
     def _waiting(self, idle: float) -> str:
-        attempt = self._progress.attempt if self._progress is not None else 0
+        attempt, retry = self._progress.attempt if self._progress is not None else 0, self._where.retries.last
+        peer = self._where.sandbox_words()
+        if retry is not None:
+            error, attempt = retry
+            peer = peer_words(error, self._where)
         tries = f"try {attempt}, " if attempt else ""
-        if self._all_sent():
+        if self._all_sent() and retry is None:
             return f"{_VERIFYING} ({tries}{idle:.0f} s)"
-        what = f"waiting for {self._where.sandbox_words()} ({tries}{idle:.0f} s)"
+        what = f"waiting for {peer} ({tries}{idle:.0f} s)"
         if len(what) > self._width:
             what = f"waiting ({tries}{idle:.0f} s)"
         return what

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -111,6 +111,25 @@ UPLOAD_EACH_FILE: Final = (
 _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
 
 
+class Retries:
+    """The last retry of a command, for the line that tells what it waits for.
+
+    Attributes:
+        last: error of the failed try, and the number of the next; None after progress.
+    """
+
+    def __init__(self) -> None:
+        self.last: tuple[FilesError, int] | None = None
+
+    def note(self, error: FilesError, number: int) -> None:
+        """Take a retry; see `RetryPolicy.on_retry`."""
+        self.last = error, number
+
+    def reset(self) -> None:
+        """Note that content moved."""
+        self.last = None
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """Subject of a command.
@@ -125,6 +144,7 @@ class Where:
         encrypted: the connection uses TLS.
         authority: PEM file of the trusted certificates, if one was given.
         target: local file that a download writes; empty for none.
+        retries: of the command.
     """
 
     sandbox: str
@@ -136,6 +156,7 @@ class Where:
     encrypted: bool = False
     authority: Path | None = None
     target: str = ""
+    retries: Retries = field(default_factory=Retries)
 
     def sandbox_words(self) -> str:
         """Return the sandbox for a message."""
@@ -179,6 +200,11 @@ def fix_of(error: FilesError, where: Where) -> str:
         return f"Create the directory {os.path.dirname(where.target)}, or give --parents."
     own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
     return own.get(error.reason) or _FIXES.get(error.reason) or error.fix
+
+
+def peer_words(error: FilesError, where: Where) -> str:
+    """Return the peer that a retry waits for: the gateway, or the sandbox behind it."""
+    return f"gateway {where.endpoint}" if error.reason in _OF_GATEWAY else where.sandbox_words()
 
 
 def _subject(error: FilesError, where: Where) -> str:
