@@ -380,6 +380,8 @@ main()
         (["upload", "demo", "a", "--upload-id", ""], "--upload-id"),
         (["upload", "demo", "a", "--timeout", "1e308"], "--timeout"),
         (["stat", "demo", "a", "--call-timeout", "3155760001"], "--call-timeout"),
+        (["stat", "demo", "a", "--attempts", "9" * 40], "--attempts: must be a whole number from 1 to "),
+        (["download", "demo", "a", "--length", "9" * 40], "--length: must be a whole number from 0 to "),
     ],
 )
 def test_a_value_that_cannot_be_meant(
