@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
 from pathlib import PurePosixPath
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict, TypeVar
 
 from openshell_files import _values as values
 from openshell_files.errors import FilesError
@@ -258,6 +258,22 @@ class ReadOptions:
     def everything(self) -> bool:
         """True if the whole file is read."""
         return self.offset == 0 and self.length is None and self.tail is None
+
+
+#: Options of a call without any, checked once.
+WRITE_DEFAULTS: Final = WriteOptions()
+READ_DEFAULTS: Final = ReadOptions()
+
+_Group = TypeVar("_Group", WriteOptions, ReadOptions)
+
+
+def with_arguments(options: _Group, arguments: Mapping[str, Any]) -> _Group:
+    """Return an option group with the keyword arguments of a call in place of its fields.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong.
+    """
+    return replace(options, **arguments) if arguments else options
 
 
 class RangeArguments(TypedDict, total=False):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import BinaryIO, Final, Unpack
 
 from openshell_files_protocol.limits import MIB
@@ -18,7 +17,14 @@ from openshell_files._async.download.sinks import MemorySink, Sink, StreamSink
 from openshell_files._async.download.to_path import download_to_path
 from openshell_files._async.sandbox_methods import SandboxMethods
 from openshell_files._core.download.events import Piece
-from openshell_files.options import RangeArguments, ReadArguments, ReadOptions, RemotePath
+from openshell_files.options import (
+    READ_DEFAULTS,
+    RangeArguments,
+    ReadArguments,
+    ReadOptions,
+    RemotePath,
+    with_arguments,
+)
 from openshell_files.results import DownloadResult, ProgressCallback
 
 #: Longest hole that `iter_download` yields as one piece of zeros.
@@ -82,7 +88,7 @@ class DownloadMethods(SandboxMethods):
         """
         deadline = Deadline(timeout)
         return await download_to_path(
-            self._download(remote, replace(options or ReadOptions(), **read), deadline),
+            self._download(remote, with_arguments(options or READ_DEFAULTS, read), deadline),
             os.fsdecode(local),
             deadline,
             progress,
@@ -127,7 +133,7 @@ class DownloadMethods(SandboxMethods):
             FilesError: as in `download_path`.
         """
         deadline = Deadline(timeout)
-        chosen = replace(options or ReadOptions(), **read)
+        chosen = with_arguments(options or READ_DEFAULTS, read)
         return await self._download(remote, chosen, deadline).into(StreamSink(sink, deadline), progress)
 
     @checked
@@ -148,7 +154,7 @@ class DownloadMethods(SandboxMethods):
         Raises:
             FilesError: as in `download_path`, while it is iterated.
         """
-        chosen = replace(options or ReadOptions(), **read)
+        chosen = with_arguments(options or READ_DEFAULTS, read)
         return self._pieces(self._download(remote, chosen, Deadline(timeout)), progress)
 
     @checked
@@ -175,12 +181,11 @@ class DownloadMethods(SandboxMethods):
             FileTooLarge: the content exceeds `max_bytes`.
             FilesError: as in `download_path`.
         """
-        chosen = replace(options or ReadOptions(), **read)
-        limits = [limit for limit in (chosen.max_bytes, max_bytes) if limit is not None]
+        chosen = with_arguments(options or READ_DEFAULTS, read)
+        if max_bytes is not None and (chosen.max_bytes is None or max_bytes < chosen.max_bytes):
+            chosen = with_arguments(chosen, {"max_bytes": max_bytes})
         sink = MemorySink()
-        await self._receive(
-            remote, sink, replace(chosen, max_bytes=min(limits, default=None)), Deadline(timeout)
-        )
+        await self._receive(remote, sink, chosen, Deadline(timeout))
         return sink.content()
 
     def _download(self, remote: RemotePath, options: ReadOptions, deadline: Deadline) -> Download:

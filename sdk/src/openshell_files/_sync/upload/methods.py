@@ -19,7 +19,7 @@ from openshell_files._sync.unary import call_with_retries
 from openshell_files._sync.upload.caller_content import content_of
 from openshell_files._sync.upload.file_content import open_file
 from openshell_files._sync.upload.upload import upload_content
-from openshell_files.options import RemotePath, WriteArguments, WriteOptions
+from openshell_files.options import WRITE_DEFAULTS, RemotePath, WriteArguments, WriteOptions, with_arguments
 from openshell_files.results import ProgressCallback, UploadInfo, UploadResult
 
 
@@ -69,7 +69,7 @@ class UploadMethods(SandboxMethods):
             OutcomeUnknown: it is unknown whether the file was published.
             FilesError: anything else, by the error table.
         """
-        chosen = replace(options or WriteOptions(), **write)
+        chosen = with_arguments(options or WRITE_DEFAULTS, write)
         deadline = Deadline(timeout)
         file = open_file(os.fspath(local), MIN_CHUNK_LIMIT_BYTES, deadline)
         try:
@@ -123,7 +123,7 @@ class UploadMethods(SandboxMethods):
         Raises:
             FilesError: as in `upload_path`.
         """
-        chosen = replace(options or WriteOptions(), **write)
+        chosen = with_arguments(options or WRITE_DEFAULTS, write)
         deadline = Deadline(timeout)
         return upload_content(
             self._rpc,
