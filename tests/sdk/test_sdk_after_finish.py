@@ -202,10 +202,15 @@ def test_refused_at_the_door_is_a_failure(
 
 
 def test_a_method_that_is_not_there_is_a_failure(gateway: FakeGateway, connect: Connect, size: int) -> None:
-    """UPL-57: so gRPC answers for a gateway without it, perhaps when all of a small file has been sent."""
+    """UPL-57: so gRPC answers for a gateway without it, even when all of a small file has been sent."""
     sandbox = acquainted(connect)
     missing = PlainStatus(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-    gateway.failures[methods.UPLOAD_FILE].extend([missing] * 9)
+
+    def refuse(_number: int, _upload: FakeUpload, request: files_pb2.UploadFileRequest) -> None:
+        if request.HasField("finish"):
+            raise missing
+
+    gateway.on_upload_message = refuse
     nobody_tells(gateway, size, missing)
     with pytest.raises(FilesError) as caught:
         sandbox.write_bytes("x", bytes(size))
