@@ -14,7 +14,7 @@ from configuration_files import ISSUER, MINIMAL, problems_of, write
 from openshell_files_gateway.config.errors import ConfigurationError
 from openshell_files_gateway.config.loading import load_settings
 from openshell_files_gateway.config.names import all_settings
-from openshell_files_gateway.config.openings import find_openings
+from openshell_files_gateway.config.permissive_settings import find_permissive_settings
 from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.tables import OidcSettings
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
@@ -296,7 +296,7 @@ MEMBERS = "[[workspaces]]\nname = 'default'\nmembers = [{ subject = 'alice' }]\n
 
 
 #: Settings → the one warning of the start, and the setting it names.
-OPENINGS = {
+PERMISSIVE = {
     "no roles": ("[oidc]\nuser_role = ''\nadmin_role = ''\n", "every user of the issuer", "are empty"),
     "one role": (
         "[oidc]\nuser_role = 'all'\nadmin_role = 'all'\n",
@@ -316,22 +316,22 @@ OPENINGS = {
 }
 
 
-@pytest.mark.parametrize("case", OPENINGS)
-def test_what_opens_the_gateway_is_found(tmp_path: Path, case: str) -> None:
-    text, what, because = OPENINGS[case]
-    (opening,) = find_openings(load_settings(write(tmp_path, text), MINIMAL))
-    assert what in opening.effect
-    assert because in opening.cause
+@pytest.mark.parametrize("case", PERMISSIVE)
+def test_permissive_settings_are_found(tmp_path: Path, case: str) -> None:
+    text, what, because = PERMISSIVE[case]
+    (permissive,) = find_permissive_settings(load_settings(write(tmp_path, text), MINIMAL))
+    assert what in permissive.effect
+    assert because in permissive.cause
 
 
 def test_defaults_open_nothing(tmp_path: Path) -> None:
-    assert list(find_openings(load_settings(write(tmp_path, MEMBERS), MINIMAL))) == []
+    assert list(find_permissive_settings(load_settings(write(tmp_path, MEMBERS), MINIMAL))) == []
 
 
 @pytest.mark.parametrize("case", ["no roles", "one role"])
 def test_administrators_all_would_overrule_the_members_of_workspaces(tmp_path: Path, case: str) -> None:
     """What members say would mean nothing."""
-    text, _, because = OPENINGS[case]
+    text, _, because = PERMISSIVE[case]
     (problem,) = problems_of(write(tmp_path, text + MEMBERS), MINIMAL)
     assert problem.key == "oidc.user_role (OPENSHELL_OIDC_USER_ROLE)"
     assert "makes every user of the issuer a platform administrator" in problem.fault

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from openshell_files import AsyncFilesClient, ClientCredentials, FilesClient, OidcAuth, TlsConfig
 from openshell_files._local import token_file
-from openshell_files._local.environment import Surroundings, surroundings
+from openshell_files._local.environment import EnvironmentSettings, read_environment
 from openshell_files._local.token_file import FileToken
 from openshell_files.errors import CredentialsError, LocalFileError
 
@@ -24,31 +24,34 @@ ISSUER = {
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, Surroundings("127.0.0.1:1", None, "default", None)),
-        ({"OPENSHELL_FILES_TOKEN": ""}, Surroundings("127.0.0.1:1", None, "default", None)),
-        ({"OPENSHELL_FILES_TOKEN": "t"}, Surroundings("127.0.0.1:1", OidcAuth(token="t"), "default", None)),
+        ({}, EnvironmentSettings("127.0.0.1:1", None, "default", None)),
+        ({"OPENSHELL_FILES_TOKEN": ""}, EnvironmentSettings("127.0.0.1:1", None, "default", None)),
+        (
+            {"OPENSHELL_FILES_TOKEN": "t"},
+            EnvironmentSettings("127.0.0.1:1", OidcAuth(token="t"), "default", None),
+        ),
         (
             {"OPENSHELL_FILES_TOKEN_FILE": "/t"},
-            Surroundings("127.0.0.1:1", OidcAuth(token=FileToken(Path("/t"))), "default", None),
+            EnvironmentSettings("127.0.0.1:1", OidcAuth(token=FileToken(Path("/t"))), "default", None),
         ),
         (
             ISSUER | {"OPENSHELL_FILES_OIDC_AUDIENCE": "a", "OPENSHELL_FILES_OIDC_SCOPE": "b c"},
-            Surroundings(
+            EnvironmentSettings(
                 "127.0.0.1:1",
                 ClientCredentials("https://issuer.example", "build", "s", "a", "b c"),
                 "default",
                 None,
             ),
         ),
-        ({"OPENSHELL_FILES_WORKSPACE": "w"}, Surroundings("127.0.0.1:1", None, "w", None)),
+        ({"OPENSHELL_FILES_WORKSPACE": "w"}, EnvironmentSettings("127.0.0.1:1", None, "w", None)),
         (
             {"OPENSHELL_FILES_TLS_CA": "/ca"},
-            Surroundings("127.0.0.1:1", None, "default", TlsConfig(Path("/ca"))),
+            EnvironmentSettings("127.0.0.1:1", None, "default", TlsConfig(Path("/ca"))),
         ),
     ],
 )
-def test_variables_describe_the_connection(variables: dict[str, str], expected: Surroundings) -> None:
-    assert surroundings(HERE | variables) == expected
+def test_variables_describe_the_connection(variables: dict[str, str], expected: EnvironmentSettings) -> None:
+    assert read_environment(HERE | variables) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,7 +72,7 @@ def test_variables_describe_the_connection(variables: dict[str, str], expected: 
 )
 def test_variables_that_do_not_fit_are_named(variables: dict[str, str], named: list[str]) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the names are the point
-        surroundings(HERE | variables)
+        read_environment(HERE | variables)
     assert all(name in str(raised.value) for name in named)
     assert "'t'" not in str(raised.value)
 

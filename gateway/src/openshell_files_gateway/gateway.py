@@ -17,7 +17,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.auth.assembly import Access
 from openshell_files_gateway.config.consistency import database_path
 from openshell_files_gateway.config.errors import ConfigurationError
-from openshell_files_gateway.config.openings import find_openings
+from openshell_files_gateway.config.permissive_settings import find_permissive_settings
 from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.supervisor_name import local_address
 from openshell_files_gateway.config.tables import ComputeSettings, SandboxSettings
@@ -227,8 +227,8 @@ class Gateway:
             issuer=self._settings.oidc.issuer if self._settings.oidc else None,
             sandboxes=len(self._settings.sandboxes),
         )
-        for opening in find_openings(self._settings):
-            log.warning(opening.effect, because=opening.cause)
+        for permissive in find_permissive_settings(self._settings):
+            log.warning(permissive.effect, because=permissive.cause)
         return endpoint
 
     async def stop(self) -> None:

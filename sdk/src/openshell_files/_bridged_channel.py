@@ -24,7 +24,7 @@ import grpc.aio
 from openshell_files_process.tasks import TaskScope
 
 from openshell_files._connectivity import Way, state_of
-from openshell_files._core.borrowed import owners_failure
+from openshell_files._core.borrowed_channel_errors import owners_failure
 
 _Metadata = Sequence[tuple[str, str]]
 

@@ -17,7 +17,7 @@ from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 from openshell_files._async._calls import Connection as AsyncConnection
 from openshell_files._async.client import AsyncGatewayClient
 from openshell_files._bridged_channel import BridgedChannel
-from openshell_files._core.borrowed import CLOSED
+from openshell_files._core.borrowed_channel_errors import CLOSED
 from openshell_files._sync._calls import Connection, DownloadCall, Metadata, UploadCall
 from openshell_files._sync.client import GatewayClient
 from openshell_files.options import RetryPolicy

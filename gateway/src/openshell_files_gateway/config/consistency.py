@@ -17,7 +17,7 @@ from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 from openshell_files_gateway.config.errors import Problem
 from openshell_files_gateway.config.issuer_urls import UnsafeUrlError, check_issuer, check_url
 from openshell_files_gateway.config.names import title_of
-from openshell_files_gateway.config.openings import all_are_administrators
+from openshell_files_gateway.config.permissive_settings import all_are_administrators
 
 if TYPE_CHECKING:
     from openshell_files_gateway.config.tables import GatewayTables, OidcSettings, RelaySettings

@@ -15,9 +15,9 @@ from openshell_files._async.credentials import TokenSource
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.sandbox import AsyncSandboxFiles
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
-from openshell_files._core.heap import keep_buffers
+from openshell_files._core.malloc_tuning import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
-from openshell_files._local.environment import surroundings
+from openshell_files._local.environment import read_environment
 from openshell_files._local.tls import channel_credentials
 from openshell_files.auth import Auth
 from openshell_files.options import RetryPolicy, TlsConfig
@@ -100,7 +100,7 @@ class AsyncGatewayClient:
                 plaintext to another machine.
             LocalFileError: a certificate's file cannot be read.
         """
-        found = surroundings(os.environ)
+        found = read_environment(os.environ)
         return cls(
             found.endpoint,
             auth=found.auth,

@@ -17,7 +17,7 @@ PREFIX: Final = "OPENSHELL_FILES_"
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class EnvironmentSettings:
     """Connection settings of the environment.
 
     Attributes:
@@ -33,7 +33,7 @@ class Surroundings:
     tls: TlsConfig | None
 
 
-def surroundings(environment: Mapping[str, str]) -> Surroundings:
+def read_environment(environment: Mapping[str, str]) -> EnvironmentSettings:
     """Read the variables of the command line. An empty variable counts as unset.
 
     Args:
@@ -52,7 +52,7 @@ def surroundings(environment: Mapping[str, str]) -> Surroundings:
     tls = None
     if ca or certificate or key:
         tls = TlsConfig(*(Path(one) if one else None for one in (ca, certificate, key)))
-    return Surroundings(
+    return EnvironmentSettings(
         endpoint, _auth(environment), _variable(environment, "WORKSPACE") or DEFAULT_WORKSPACE, tls
     )
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol, Self, cast
 import grpc
 
 from openshell_files._connectivity import CONNECTING, Way, state_of
-from openshell_files._core.borrowed import CLOSED, owners_failure
+from openshell_files._core.borrowed_channel_errors import CLOSED, owners_failure
 from openshell_files._core.upload.lane_choice import MOST_LANES
 from openshell_files._error_mapping import error_from_status, idle_error
 from openshell_files._sync._io import Ahead

@@ -12,9 +12,9 @@ from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
 from openshell_files._arguments import checked
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
-from openshell_files._core.heap import keep_buffers
+from openshell_files._core.malloc_tuning import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address
-from openshell_files._local.environment import surroundings
+from openshell_files._local.environment import read_environment
 from openshell_files._local.tls import channel_credentials
 from openshell_files._sync._calls import Connection
 from openshell_files._sync.credentials import TokenSource
@@ -101,7 +101,7 @@ class GatewayClient:
                 plaintext to another machine.
             LocalFileError: a certificate's file cannot be read.
         """
-        found = surroundings(os.environ)
+        found = read_environment(os.environ)
         return cls(
             found.endpoint,
             auth=found.auth,

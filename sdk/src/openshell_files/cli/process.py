@@ -37,7 +37,7 @@ def main() -> NoReturn:
     _check_protobuf_variable()
     try:
         from openshell_files.cli.app import run  # noqa: PLC0415 - signals are handled first, see above
-    except Exception as error:  # noqa: BLE001 - the surroundings are at fault, or the installation
+    except Exception as error:  # noqa: BLE001 - the environment or the installation is at fault
         _cannot_start(error)
 
     status = run(TRACEBACK_VARIABLE)

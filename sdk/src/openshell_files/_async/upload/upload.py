@@ -21,7 +21,7 @@ from openshell_files._async.upload.freeing import free
 from openshell_files._async.upload.sender import Sender
 from openshell_files._async.upload.upload_progress import UploadProgress
 from openshell_files._core import answers
-from openshell_files._core.borrowed import CLOSED
+from openshell_files._core.borrowed_channel_errors import CLOSED
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.requests import SandboxAddress, accepted_digests, upload_metadata
 from openshell_files._core.upload import actions

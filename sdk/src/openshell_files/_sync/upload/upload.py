@@ -15,7 +15,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core import answers
-from openshell_files._core.borrowed import CLOSED
+from openshell_files._core.borrowed_channel_errors import CLOSED
 from openshell_files._core.digests import ContentDigest
 from openshell_files._core.requests import SandboxAddress, accepted_digests, upload_metadata
 from openshell_files._core.upload import actions

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class PermissiveSetting:
     """Access that the settings grant.
 
     Attributes:
@@ -27,19 +27,21 @@ class Opening:
     cause: str
 
 
-def find_openings(settings: GatewayTables) -> Iterator[Opening]:
+def find_permissive_settings(settings: GatewayTables) -> Iterator[PermissiveSetting]:
     """Yield each kind of access that a reader of these settings may not expect."""
     if settings.oidc is not None:
         cause = all_are_administrators(settings.oidc)
         if cause:
-            yield Opening("every user of the issuer is a platform administrator", cause)
+            yield PermissiveSetting("every user of the issuer is a platform administrator", cause)
     if settings.allow_unauthenticated_users:
-        yield Opening(
+        yield PermissiveSetting(
             "every caller without a token is a platform administrator",
             "allow_unauthenticated_users is set",
         )
     if settings.sandbox_tokens.allow_no_expiry:
-        yield Opening("a stolen sandbox token may never expire", "sandbox_tokens.allow_no_expiry is set")
+        yield PermissiveSetting(
+            "a stolen sandbox token may never expire", "sandbox_tokens.allow_no_expiry is set"
+        )
 
 
 def all_are_administrators(oidc: OidcSettings) -> str:
