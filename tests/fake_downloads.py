@@ -52,7 +52,7 @@ class FakeDownloads(FakeBase):
             raise TransferError(Reason.VERSION_MISMATCH, f"the file is {file.version}")
         start = max(0, size - request.tail_bytes) if request.tail_bytes else request.offset
         if start > size:
-            raise TransferError(Reason.RANGE_INVALID, "behind the end")
+            raise TransferError(Reason.RANGE_INVALID, "past the end")
         end = min(size, start + request.length) if request.HasField("length") else size
         algorithm = self._choose(request.accepted_digests)
         yield files_pb2.DownloadFileResponse(

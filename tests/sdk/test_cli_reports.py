@@ -172,7 +172,7 @@ def test_a_reader_that_ends_early(stocked: Cli, gateway: FakeGateway) -> None:
     gateway.files["big"] = FakeFile(bytes(8 * 1024 * 1024))
     outcome = stocked.redirected("| head -c 10", "download", "demo", "big", "-")
     assert "space" not in outcome.err
-    assert "ended before the end of the file" in outcome.err
+    assert "The program that reads the pipe closed it early" in outcome.err
     no_traceback(outcome.err)
 
 

@@ -44,7 +44,7 @@ class ErrorFacts:
             gRPC code if the server gave no reason.
         code: gRPC status; None if the failure is local.
         retry: retry class of the error table.
-        fix: remedy for a person.
+        fix: instruction that mends the error, for a person.
         metadata: facts for programs, e.g. ``expected_offset``.
         field_violations: wrong fields of the request.
         retry_delay: pause before a retry that the server asked for, in seconds;
@@ -121,7 +121,7 @@ class FilesError(Exception):
 
     @property
     def fix(self) -> str:
-        """Remedy for a person."""
+        """Instruction that mends the error, for a person."""
         return self.facts.fix
 
     @property
@@ -215,7 +215,7 @@ class InvalidPath(InvalidRequest):
 
 
 class RangeInvalid(InvalidRequest):
-    """The range begins behind the end of the file (DWN-12)."""
+    """The range begins past the end of the file (DWN-12)."""
 
 
 class UploadConflict(InvalidRequest):
@@ -420,7 +420,7 @@ class SourceNotReplayable(LocalFileError):
     """The connection broke, and the source cannot be read again."""
 
 
-#: Remedies by the error number of the operating system.
+#: Fixes by the error number of the operating system.
 _LOCAL_FIXES: Final[Mapping[int, str]] = {
     errno.ENOENT: "Check the local path.",
     errno.EISDIR: "Only files are transferred: give the path of a file, or send a tar archive of the directory.",

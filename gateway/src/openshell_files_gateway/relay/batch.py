@@ -20,12 +20,12 @@ from openshell_files_protocol.limits import KIB, MIB
 #: message of any size, so the actual limit is this plus the largest message.
 QUEUE_BYTES: Final = MIB
 
-#: While a stream flows, a write waits until this many bytes are here,
+#: In a stream that flows, `take` waits until the queue has this many bytes,
 _JOINED_BYTES: Final = 512 * KIB
-#: or until this time has passed.
+#: but at most this many seconds.
 _GATHER_SECONDS: Final = 0.005
 
-#: A stream flows if the last `take` was within this time.
+#: A stream flows if the last `take` ended at most this many seconds ago.
 _FLOWING_SECONDS: Final = 0.02
 
 #: Least size that a message counts for: objects and headers take memory even if
@@ -82,10 +82,13 @@ class MessageBatch:
         self._enough.set()
 
     async def take(self, max_bytes: int) -> list[bytes]:
-        """Return the next messages: one, or more that have at most `max_bytes` together.
+        """Wait for a message, and return as many messages as fit into one write.
+
+        Args:
+            max_bytes: size of the write. A larger first message is returned alone.
 
         Returns:
-            The messages, or an empty list after the last one.
+            The messages in their order; an empty list after the end.
         """
         while not self._messages and not self._ended:
             self._enough.clear()
@@ -104,15 +107,15 @@ class MessageBatch:
 
     @property
     def over(self) -> bool:
-        """True once all messages were taken and no message follows."""
+        """True once the producer called `end` and `take` has returned every message."""
         return self._ended and not self._messages
 
     def statistics(self) -> BatchStatistics:
-        """Return the sizes."""
+        """Return the bytes that wait now, and their maximum."""
         return BatchStatistics(self._size, self._peak)
 
     async def _gather(self, wanted: int) -> None:
-        """Wait a moment for more messages while the stream flows."""
+        """Wait until `wanted` bytes are queued, for at most `_GATHER_SECONDS`, if the stream flows."""
         now = self._loop.time()
         if self._ended or self._size >= wanted or now - self._taken_at > _FLOWING_SECONDS:
             return

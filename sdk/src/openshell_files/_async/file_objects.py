@@ -207,7 +207,7 @@ class AsyncRemoteReader:
         return b"".join(parts)
 
     async def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
-        """Move, as a file's `seek`; behind the end `read` returns no bytes.
+        """Move, as a file's `seek`; past the end `read` returns no bytes.
 
         Raises:
             ValueError: the position is before the beginning, or the file is closed.

@@ -142,7 +142,7 @@ class Hint(NamedTuple):
     """Addition of a command to the line about a failure.
 
     Attributes:
-        fix: a further remedy.
+        fix: further instruction that mends the error.
         state: files moved before the failure.
     """
 

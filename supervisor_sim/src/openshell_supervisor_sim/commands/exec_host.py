@@ -33,7 +33,7 @@ from openshell_supervisor_sim.commands.host.messages import (
 
 log = structlog.get_logger("openshell_supervisor_sim.commands")
 
-#: How long the host may take to prepare, in seconds; usually 0.1.
+#: Timeout of the host's preparation, in seconds; it usually takes 0.1.
 _READY_SECONDS: Final = 30.0
 
 #: Isolated and without site packages, so that it starts in a few milliseconds.
@@ -50,11 +50,11 @@ class ExecHostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunningCommand:
-    """A command that was handed to the host.
+    """A command that the supervisor sent to the host.
 
     Attributes:
-        id: of the command.
-        ended: set to the end of the command, or to the failure to start it.
+        id: number of the command in messages to the host.
+        ended: result of the command: its exit, or the failure to start it.
     """
 
     id: int
@@ -62,10 +62,12 @@ class RunningCommand:
 
 
 class StartingHost:
-    """A host that starts while the supervisor does something else.
+    """Process of an exec host that is starting; `ready` waits for it.
+
+    The supervisor can do other work meanwhile.
 
     Args:
-        settings: of the host.
+        settings: settings of the host.
 
     Raises:
         OSError: the process cannot be started.
@@ -75,7 +77,7 @@ class StartingHost:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         source = Path(openshell_supervisor_sim.__file__).parents[1]
         with theirs:
-            # Its environment is empty, so that commands find nothing in it.
+            # The environment is empty, so that commands cannot read the supervisor's.
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-I", "-S", "-X", "utf8", "-c", _HOST, str(source), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -89,13 +91,13 @@ class StartingHost:
         _send(ours, settings)
 
     def ready(self, reason: str = "") -> ExecHost:
-        """Wait until the host is ready.
+        """Wait until the host is ready, for at most 30 seconds.
 
         Args:
-            reason: why it has no view, if the settings ask for none.
+            reason: cause for `state.reason`, if the supervisor itself turned the view off.
 
         Raises:
-            ExecHostError: it cannot serve; the message has the reason.
+            ExecHostError: the host cannot run commands; the message has the cause.
         """
         self._socket.settimeout(_READY_SECONDS)
         try:
@@ -114,18 +116,18 @@ class StartingHost:
         return ExecHost(self._socket, self._process, answer._replace(reason=reason or answer.reason))
 
     def stop(self) -> None:
-        """End it."""
+        """End the host's process, and wait for its end."""
         self._socket.close()
         self._process.wait()
 
 
 class ExecHost:
-    """Starts commands through the exec host.
+    """Client of a running exec host: starts commands in it, sends signals to them, receives their ends.
 
     Args:
-        connection: to the host.
-        process: the host.
-        state: the outcome of its preparation.
+        connection: socket to the host.
+        process: process of the host.
+        state: outcome of the host's preparation.
     """
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes], state: HostReady) -> None:
@@ -138,7 +140,7 @@ class ExecHost:
         self.lost = False
 
     def stop(self) -> None:
-        """End a host that was never entered as a context manager."""
+        """End the host. Only for a host whose context was not entered; its exit ends the host otherwise."""
         self._socket.close()
         self._process.wait()
 
@@ -160,13 +162,13 @@ class ExecHost:
         workdir: str,
         streams: tuple[int, int, int],
     ) -> RunningCommand:
-        """Have the host start a command.
+        """Send a command to the host, which starts it.
 
         Args:
             arguments: program and arguments.
             environment: the complete environment.
-            workdir: working directory, as commands see it.
-            streams: standard input, output and error; the caller closes them.
+            workdir: working directory, a path inside the view of commands.
+            streams: descriptors of standard input, output and error; the caller closes them afterwards.
 
         Raises:
             TransferError: COMMAND_NOT_STARTED; the host has ended, or its socket is full.
@@ -188,14 +190,14 @@ class ExecHost:
     def signal(self, command: RunningCommand, number: int) -> None:
         """Send a signal to a command's process group, if the command still runs.
 
-        After a first signal, the host kills the rest of the group when the command ends.
+        After the first signal, the end of the command makes the host kill the rest of the group.
         """
         if self.lost or command.ended.done():
             return
         try:
             _send(self._socket, Signal(command.id, number))
         except OSError:
-            # The host does not even take a signal, so it is useless.
+            # A host that accepts no signal accepts no command either.
             self._lose()
 
     def _hear(self) -> None:
@@ -228,7 +230,7 @@ class ExecHost:
                 ended.set_exception(
                     TransferError(Reason.COMMAND_LOST, "the exec host ended while the command ran")
                 )
-                # The task that waited may have ended, so that no other retrieves the error.
+                # Marks the error as retrieved: the task that waited for it may have ended.
                 ended.exception()
         self._waiting.clear()
 

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-#: Upstream's bounds. Upstream has no jitter and never resets, so that after a restart of the
-#: gateway all sandboxes connect at once.
+#: Upstream's bounds, in seconds. Upstream's backoff has no jitter and never returns to the first bound, so after
+#: a restart of the gateway all sandboxes connect at the same moment.
 INITIAL_SECONDS: Final = 1.0
 MAX_SECONDS: Final = 30.0
 
@@ -16,12 +16,12 @@ MAX_SECONDS: Final = 30.0
 class Backoff:
     """Exponential backoff with jitter.
 
-    A delay is drawn evenly from the upper half of the current bound: never close to zero, so that a
-    gateway that refuses is not flooded, and different for each supervisor.
+    Each delay is a random number between half of the current bound and the bound: the lower limit
+    protects a gateway that refuses from a flood, and supervisors get different delays.
 
     Attributes:
         initial: first bound, in seconds.
-        maximum: last bound, in seconds.
+        maximum: largest bound, in seconds.
     """
 
     initial: float = INITIAL_SECONDS
@@ -29,7 +29,7 @@ class Backoff:
     _bound: float = 0.0
 
     def next_delay(self) -> float:
-        """Return seconds to wait, and double the bound."""
+        """Double the bound, and return the delay in seconds."""
         self._bound = min(self.maximum, self._bound * 2 if self._bound else self.initial)
         return random.uniform(self._bound / 2, self._bound)  # noqa: S311 - spreads load, is no secret
 

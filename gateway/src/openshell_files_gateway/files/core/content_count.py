@@ -1,4 +1,4 @@
-"""Counts the content of a transfer's messages, for the log."""
+"""Counts the content bytes in a transfer's messages, for the log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 
 class ContentCount:
-    """Counts the bytes of the file that have passed.
+    """Counter of the content bytes that the gateway has passed on.
 
     Args:
         message_type: type of the transfer's messages.
@@ -18,13 +18,13 @@ class ContentCount:
         self, message_type: type[files_pb2.UploadFileRequest | files_pb2.DownloadFileResponse]
     ) -> None:
         self._type = message_type
-        #: Bytes of the file, holes included, so a whole file counts its size.
+        #: Bytes of content, holes included: for a whole file, its size.
         self.content_bytes = 0
-        #: Bytes of the file that travelled as holes.
+        #: Bytes of content that messages carried as `hole_bytes`.
         self.hole_bytes = 0
 
     def add(self, message: bytes | memoryview) -> int:
-        """Count a message; return the bytes of content that it carries, without holes."""
+        """Add a message to the counts, and return its content bytes without its holes."""
         chunk = decode_chunk(message) or self._parsed(message)
         if chunk is None:
             return 0
@@ -33,7 +33,7 @@ class ContentCount:
         return len(chunk.data)
 
     def facts(self) -> dict[str, object]:
-        """Return the facts for the log line."""
+        """Return the counts as fields of the log line."""
         holes: dict[str, object] = {"hole_bytes": self.hole_bytes} if self.hole_bytes else {}
         return {"content_bytes": self.content_bytes, **holes}
 

@@ -209,7 +209,7 @@ async def _seekable(source: object) -> SeekableContent | None:
     except OSError:
         # `seekable()` was wrong: the object is read once, from its position on.
         return None
-    # A position behind the end reads as no bytes.
+    # A position past the end reads as no bytes.
     return SeekableContent(file, min(origin, end), max(0, end - origin))
 
 

@@ -84,7 +84,7 @@ class ReadWindows:
         self._start, self._data = offset, data
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move, as a file's `seek`; behind the end `read` returns no bytes.
+        """Move, as a file's `seek`; past the end `read` returns no bytes.
 
         Raises:
             ValueError: the position is before the beginning, or `whence` is not 0, 1 or 2.

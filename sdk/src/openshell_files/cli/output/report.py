@@ -89,7 +89,7 @@ class Report:
             exit_code: exit status of the command.
             error: error of the SDK.
             more: further fields of the JSON line.
-            fix: remedy for a person; its own field in the JSON line.
+            fix: instruction that mends the error; its own field in the JSON line.
             left: the upload that the command left in the sandbox.
         """
         if self.as_json:

@@ -20,13 +20,13 @@ from openshell_files_protocol.reasons import Code, Reason
 from openshell_files.cli.handshake import tls_failures
 from openshell_files.errors import FilesError, LocalFileError, LocalIsADirectory, LocalReason
 
-#: Remedies by reason that replace those of the error table.
+#: Fixes by reason that replace those of the error table.
 _FIXES: Final[Mapping[str, str]] = {
     Reason.TOKEN_MISSING.name: "Set OPENSHELL_FILES_TOKEN, or give --token-file FILE.",
     LocalReason.MAX_BYTES_EXCEEDED: "Raise --max-bytes, or ask for a part with --offset and --length.",
     LocalReason.TIMEOUT: "Allow more time with --timeout.",
-    LocalReason.SOURCE_NOT_REPLAYABLE: "Repeat the command, or upload a file: its upload survives a broken "
-    "connection.",
+    LocalReason.SOURCE_NOT_REPLAYABLE: "Repeat the command, or upload from a regular file: after a broken "
+    "connection this command reads it again.",
     LocalReason.OUTCOME_UNKNOWN: "Check with `openshell-files stat` before you send it again.",
     Code.NOT_FOUND.name: "Check the names of sandbox and path.",
     Reason.SANDBOX_NOT_FOUND.name: "Check its name and --workspace, and whether you are a member.",
@@ -36,14 +36,14 @@ _FIXES: Final[Mapping[str, str]] = {
     Reason.PATH_FORBIDDEN.name: "Choose a path on an ordinary file system of the sandbox.",
     # The command itself chooses chunks, offsets and request ids.
     Reason.DIGEST_UNSUPPORTED.name: "Ask for sha256, which every server takes.",
-    Reason.CHUNK_TOO_LARGE.name: "Report it: this command sent too much at once.",
+    Reason.CHUNK_TOO_LARGE.name: "Report it as a bug: this command sent a chunk above the server's limit.",
     Reason.OFFSET_MISMATCH.name: "Repeat the command.",
     Reason.REQUEST_ID_PAYLOAD_MISMATCH.name: "Repeat the command.",
     Reason.UPLOAD_UNKNOWN.name: "`openshell-files uploads NAME` lists yours.",
     Reason.TOO_MANY_UPLOADS.name: "`openshell-files uploads NAME` lists yours, `openshell-files abort` frees one.",
 }
 
-#: Remedies that differ between uploads and downloads.
+#: Fixes that differ between uploads and downloads.
 _UPLOAD_FIXES: Final[Mapping[str, str]] = {
     Reason.PARENT_NOT_FOUND.name: "Create it in the sandbox, or give --parents.",
     Reason.LEAF_IS_LINK.name: "Give --follow to write to the link's target, or --replace-link.",
@@ -85,24 +85,25 @@ _OF_GATEWAY: Final = frozenset(
     }
 )
 
-#: Parts of gRPC's message for a TLS handshake that failed because of the certificate.
+#: Substrings of gRPC's message after a TLS handshake that failed because of the certificate.
 _UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "ostname", "Peer name")
-#: The same for another cause; the most frequent is a port without TLS.
+#: Substrings after a TLS handshake that failed for another cause, most often a port without TLS.
 _NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
 
-#: The same for an address without a server.
+#: Substring after a connection to an address without a server.
 _REFUSED: Final = "onnection refused"
 
 #: Field of the request at the beginning of a message; the line names the path instead.
 _FIELD: Final = re.compile(r"^(metadata\.)?remote_path: ")
 
-#: Remedies for a pipe or a standard stream, by the error number of the operating system.
+#: Fixes for a pipe or a standard stream, by the error number of the operating system.
 _STREAM_FIXES: Final[Mapping[int | None, str]] = {
-    errno.EPIPE: "Its reader ended before the end of the file: let it read to the end, or request a part with --length.",
+    errno.EPIPE: "The program that reads the pipe closed it early: let that program read to the end, or request a part "
+    "with --length.",
     errno.EBADF: "It was closed when the command started: leave it open, or redirect it, as in `{sign}`.",
 }
 
-#: Remedy for a local directory as the source of an upload.
+#: Fix for a local directory as the source of an upload.
 UPLOAD_EACH_FILE: Final = (
     "A directory is uploaded file by file, as in `openshell-files upload NAME DIR/* DEST/ --parents`, or as a tar "
     "archive."
@@ -112,21 +113,21 @@ _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "
 
 
 class Retries:
-    """The last retry of a command, for the line that tells what it waits for.
+    """Record of a command's last retry, for the line that names the awaited peer.
 
     Attributes:
-        last: error of the failed try, and the number of the next; None after progress.
+        last: error of the failed attempt, and the number of the next attempt; None after progress.
     """
 
     def __init__(self) -> None:
         self.last: tuple[FilesError, int] | None = None
 
     def note(self, error: FilesError, number: int) -> None:
-        """Take a retry; see `RetryPolicy.on_retry`."""
+        """Record a retry; see `RetryPolicy.on_retry`."""
         self.last = error, number
 
     def reset(self) -> None:
-        """Note that content moved."""
+        """Forget the retry, since content moved."""
         self.last = None
 
 
@@ -159,7 +160,7 @@ class Where:
     retries: Retries = field(default_factory=Retries)
 
     def sandbox_words(self) -> str:
-        """Return the sandbox for a message."""
+        """Return the words that name the sandbox in a message."""
         if self.by_id:
             return f"sandbox {self.sandbox} (id)"
         return f"sandbox {self.sandbox} in workspace {self.workspace}"
@@ -191,7 +192,7 @@ def _names(message: str, subject: str) -> bool:
 
 
 def fix_of(error: FilesError, where: Where) -> str:
-    """Return the remedy for a person at this command."""
+    """Return the fix for a person at this command."""
     if isinstance(error, LocalFileError) and error.errno in _STREAM_FIXES:
         return _STREAM_FIXES[error.errno].format(sign="< FILE" if where.uploading else "> FILE")
     if isinstance(error, LocalIsADirectory) and where.uploading:

@@ -1,4 +1,4 @@
-"""The bytes of a file that a download sends, and how they are cut into messages (DWN-4, DWN-7, DWN-16)."""
+"""The range of a file that a download sends, and its division into messages (DWN-4, DWN-7, DWN-16)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The payload of one message: content or a hole."""
+    """Part of a file that one message carries.
+
+    Attributes:
+        offset: position of its first byte in the file.
+        length: bytes.
+        hole: the part is a hole, which the message carries as `hole_bytes`.
+    """
 
     offset: int
     length: int
@@ -34,17 +40,17 @@ class Piece:
 
 
 def span(request: DownloadRequest, size: int) -> Span:
-    """Apply the request's range to a file of `size` bytes (DWN-4, DWN-11, DWN-12).
+    """Return the bytes that the request selects of a file of `size` bytes (DWN-4, DWN-11, DWN-12).
 
     Raises:
-        TransferError: RANGE_INVALID.
+        TransferError: RANGE_INVALID; the range begins past the end of the file.
     """
     if request.tail_bytes:
         return Span(max(0, size - request.tail_bytes), size)
     if request.offset > size:
         raise TransferError(
             Reason.RANGE_INVALID,
-            f"offset {request.offset} is behind the end of the file at {size}",
+            f"offset {request.offset} is past the end of the file ({size} bytes)",
             {"size_bytes": str(size)},
         )
     end = size if request.length is None else min(size, request.offset + request.length)
@@ -52,10 +58,11 @@ def span(request: DownloadRequest, size: int) -> Span:
 
 
 def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
-    """Return the content of one message in bytes (DWN-8, DWN-16).
+    """Return the largest number of content bytes in one message (DWN-8, DWN-16).
 
-    The caller's value has a floor here, too: a gateway that passes it on unchanged would count the
-    small pieces as a flood of this supervisor (RLY-25).
+    A smaller value of the caller is raised to `MIN_CHUNK_BYTES`, even if the gateway passed it on
+    unchanged: smaller pieces exceed the gateway's pace, and it ends the call with `SUPERVISOR_FLOODS`
+    (RLY-25).
     """
     if not request.checked:
         return min(RFC_CHUNK_BYTES, limits.max_chunk_bytes)
@@ -65,13 +72,13 @@ def piece_bytes(request: DownloadRequest, limits: Limits) -> int:
 
 
 def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
-    """Choose the piece at `position`.
+    """Return the piece that begins at `position`.
 
     Args:
-        position: where it begins, before `end`.
-        end: where the span ends.
-        data_at: where content begins, at or after `position`; between them is a hole.
-        largest: content of one message in bytes.
+        position: offset of the piece, before `end`.
+        end: end of the span.
+        data_at: offset of the next content, at or after `position`; the bytes between them are a hole.
+        largest: largest number of content bytes in one message.
 
     Returns:
         A hole if it is at least as long as one message's content (DWN-7), else content.
@@ -83,15 +90,15 @@ def next_piece(position: int, end: int, data_at: int, largest: int) -> Piece:
 
 
 def changed_error(path: str) -> TransferError:
-    """Make the error for a file that changed while it was read (DWN-14)."""
+    """Return the error of a file that changed while the agent read it (DWN-14)."""
     return TransferError(Reason.FILE_CHANGED, f"{path} changed while it was read")
 
 
 def check_version(request: DownloadRequest, version: str) -> None:
-    """Apply `if_version` (DWN-6).
+    """Compare the file's version with `if_version`, if the request has it (DWN-6).
 
     Raises:
-        TransferError: VERSION_MISMATCH.
+        TransferError: VERSION_MISMATCH; they differ.
     """
     if request.if_version and request.if_version != version:
         raise TransferError(
