@@ -135,3 +135,29 @@ class UploadWaiting(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadWaiting: _TypeAlias = UploadWaiting  # noqa: Y015
+
+@_typing.final
+class DirectoriesCapability(_message.Message):
+    """Directories: list, make, remove, move and copy entries (DIR-1). The methods
+    and their messages are in directories.proto.
+
+    The methods of directories.proto can be called.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    max_page_size: _builtins.int
+    """Limit on ListDirectoryRequest.page_size."""
+    def __init__(
+        self,
+        *,
+        max_page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_page_size", b"max_page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DirectoriesCapability: _TypeAlias = DirectoriesCapability  # noqa: Y015

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from openshell_files_protocol.pb.openshell.v1 import directories_pb2 as openshell_dot_v1_dot_directories__pb2
 from openshell_files_protocol.pb.openshell.v1 import files_pb2 as openshell_dot_v1_dot_files__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopenshell/v1/file_relay.proto\x12\x0copenshell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18openshell/v1/files.proto\"&\n\x0f\x46ileRelayTarget\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"\xe7\x02\n\x16\x46ileTransferCapability\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x17\n\x0fmax_chunk_bytes\x18\x02 \x01(\r\x12\x14\n\x0ckeeps_relays\x18\x03 \x01(\x08\x12.\n\x07\x64igests\x18\x04 \x03(\x0e\x32\x1d.openshell.v1.DigestAlgorithm\x12\x16\n\x0emax_file_bytes\x18\x05 \x01(\x04\x12/\n\x0cidle_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rupload_expiry\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17max_uploads_per_sandbox\x18\x08 \x01(\r\x12!\n\x19max_uploads_per_principal\x18\t \x01(\r\x12\x15\n\rtakes_waiting\x18\x14 \x01(\x08\"\xd0\x01\n\x0f\x46ileRelayLimits\x12\x16\n\x0emax_file_bytes\x18\x01 \x01(\x04\x12/\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rupload_expiry\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17max_uploads_per_sandbox\x18\x04 \x01(\r\x12!\n\x19max_uploads_per_principal\x18\x05 \x01(\r\"\xa3\x05\n\rFileRelayOpen\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x17\n\x0fmax_chunk_bytes\x18\x04 \x01(\r\x12-\n\x06limits\x18\x05 \x01(\x0b\x32\x1d.openshell.v1.FileRelayLimits\x12\x12\n\nkeep_relay\x18\x06 \x01(\x08\x12.\n\x07\x64igests\x18\x07 \x03(\x0e\x32\x1d.openshell.v1.DigestAlgorithm\x12\x32\n\x06upload\x18\n \x01(\x0b\x32 .openshell.v1.UploadFileMetadataH\x00\x12\x35\n\x08\x64ownload\x18\x0b \x01(\x0b\x32!.openshell.v1.DownloadFileRequestH\x00\x12\x38\n\x0cstart_upload\x18\x0c \x01(\x0b\x32 .openshell.v1.StartUploadRequestH\x00\x12\x34\n\nget_upload\x18\r \x01(\x0b\x32\x1e.openshell.v1.GetUploadRequestH\x00\x12\x38\n\x0clist_uploads\x18\x0e \x01(\x0b\x32 .openshell.v1.ListUploadsRequestH\x00\x12\x38\n\x0c\x61\x62ort_upload\x18\x0f \x01(\x0b\x32 .openshell.v1.AbortUploadRequestH\x00\x12\x32\n\tstat_file\x18\x10 \x01(\x0b\x32\x1d.openshell.v1.StatFileRequestH\x00\x12\x34\n\nwrite_file\x18\x11 \x01(\x0b\x32\x1e.openshell.v1.WriteFileRequestH\x00\x42\x0b\n\toperation\"&\n\x11\x46ileRelayInputEnd\x12\x11\n\tcancelled\x18\x01 \x01(\x08\"&\n\x15\x46ileRelayAuthenticate\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"2\n\x12\x46ileRelayChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\"\x1f\n\x0e\x46ileRelayProof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"\x9d\x02\n\x10\x46ileRelayRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.openshell.v1.FileRelayOpenH\x00\x12\x31\n\x06upload\x18\x02 \x01(\x0b\x32\x1f.openshell.v1.UploadFileRequestH\x00\x12\x34\n\tinput_end\x18\x03 \x01(\x0b\x32\x1f.openshell.v1.FileRelayInputEndH\x00\x12;\n\x0c\x61uthenticate\x18\x04 \x01(\x0b\x32#.openshell.v1.FileRelayAuthenticateH\x00\x12-\n\x05proof\x18\x05 \x01(\x0b\x32\x1c.openshell.v1.FileRelayProofH\x00\x42\x07\n\x05\x66rame\"-\n\x11\x46ileRelayAccepted\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"=\n\x17\x46ileRelayFieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x9f\x02\n\x0e\x46ileRelayError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\r\x12<\n\x08metadata\x18\x04 \x03(\x0b\x32*.openshell.v1.FileRelayError.MetadataEntry\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12?\n\x10\x66ield_violations\x18\x06 \x03(\x0b\x32%.openshell.v1.FileRelayFieldViolation\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe6\x05\n\x11\x46ileRelayResponse\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.openshell.v1.FileRelayAcceptedH\x00\x12\x36\n\x08\x64ownload\x18\x02 \x01(\x0b\x32\".openshell.v1.DownloadFileResponseH\x00\x12:\n\x0c\x64ownload_end\x18\x03 \x01(\x0b\x32\".openshell.v1.FileRelayDownloadEndH\x00\x12\x32\n\x06upload\x18\x04 \x01(\x0b\x32 .openshell.v1.UploadFileResponseH\x00\x12\x39\n\x0cstart_upload\x18\x05 \x01(\x0b\x32!.openshell.v1.StartUploadResponseH\x00\x12\x35\n\nget_upload\x18\x06 \x01(\x0b\x32\x1f.openshell.v1.GetUploadResponseH\x00\x12\x39\n\x0clist_uploads\x18\x07 \x01(\x0b\x32!.openshell.v1.ListUploadsResponseH\x00\x12\x39\n\x0c\x61\x62ort_upload\x18\x08 \x01(\x0b\x32!.openshell.v1.AbortUploadResponseH\x00\x12\x33\n\tstat_file\x18\t \x01(\x0b\x32\x1e.openshell.v1.StatFileResponseH\x00\x12\x31\n\x07working\x18\n \x01(\x0b\x32\x1e.openshell.v1.FileRelayWorkingH\x00\x12\x35\n\tchallenge\x18\x0b \x01(\x0b\x32 .openshell.v1.FileRelayChallengeH\x00\x12\x35\n\nwrite_file\x18\x0c \x01(\x0b\x32\x1f.openshell.v1.WriteFileResponseH\x00\x12-\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x1c.openshell.v1.FileRelayErrorH\x00\x42\x07\n\x05\x66rame\"\x12\n\x10\x46ileRelayWorking\"*\n\x14\x46ileRelayDownloadEnd\x12\x12\n\nbytes_sent\x18\x01 \x01(\x04\x42t\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dopenshell/v1/file_relay.proto\x12\x0copenshell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eopenshell/v1/directories.proto\x1a\x18openshell/v1/files.proto\"&\n\x0f\x46ileRelayTarget\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"\x83\x03\n\x16\x46ileTransferCapability\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x17\n\x0fmax_chunk_bytes\x18\x02 \x01(\r\x12\x14\n\x0ckeeps_relays\x18\x03 \x01(\x08\x12.\n\x07\x64igests\x18\x04 \x03(\x0e\x32\x1d.openshell.v1.DigestAlgorithm\x12\x16\n\x0emax_file_bytes\x18\x05 \x01(\x04\x12/\n\x0cidle_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rupload_expiry\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17max_uploads_per_sandbox\x18\x08 \x01(\r\x12!\n\x19max_uploads_per_principal\x18\t \x01(\r\x12\x15\n\rtakes_waiting\x18\x14 \x01(\x08\x12\x1a\n\x12serves_directories\x18\x16 \x01(\x08\"\xd0\x01\n\x0f\x46ileRelayLimits\x12\x16\n\x0emax_file_bytes\x18\x01 \x01(\x04\x12/\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rupload_expiry\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x17max_uploads_per_sandbox\x18\x04 \x01(\r\x12!\n\x19max_uploads_per_principal\x18\x05 \x01(\r\"\xbf\x07\n\rFileRelayOpen\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btransfer_id\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x17\n\x0fmax_chunk_bytes\x18\x04 \x01(\r\x12-\n\x06limits\x18\x05 \x01(\x0b\x32\x1d.openshell.v1.FileRelayLimits\x12\x12\n\nkeep_relay\x18\x06 \x01(\x08\x12.\n\x07\x64igests\x18\x07 \x03(\x0e\x32\x1d.openshell.v1.DigestAlgorithm\x12\x32\n\x06upload\x18\n \x01(\x0b\x32 .openshell.v1.UploadFileMetadataH\x00\x12\x35\n\x08\x64ownload\x18\x0b \x01(\x0b\x32!.openshell.v1.DownloadFileRequestH\x00\x12\x38\n\x0cstart_upload\x18\x0c \x01(\x0b\x32 .openshell.v1.StartUploadRequestH\x00\x12\x34\n\nget_upload\x18\r \x01(\x0b\x32\x1e.openshell.v1.GetUploadRequestH\x00\x12\x38\n\x0clist_uploads\x18\x0e \x01(\x0b\x32 .openshell.v1.ListUploadsRequestH\x00\x12\x38\n\x0c\x61\x62ort_upload\x18\x0f \x01(\x0b\x32 .openshell.v1.AbortUploadRequestH\x00\x12\x32\n\tstat_file\x18\x10 \x01(\x0b\x32\x1d.openshell.v1.StatFileRequestH\x00\x12\x34\n\nwrite_file\x18\x11 \x01(\x0b\x32\x1e.openshell.v1.WriteFileRequestH\x00\x12<\n\x0elist_directory\x18\x12 \x01(\x0b\x32\".openshell.v1.ListDirectoryRequestH\x00\x12<\n\x0emake_directory\x18\x13 \x01(\x0b\x32\".openshell.v1.MakeDirectoryRequestH\x00\x12\x36\n\x0bremove_path\x18\x14 \x01(\x0b\x32\x1f.openshell.v1.RemovePathRequestH\x00\x12\x32\n\tmove_path\x18\x15 \x01(\x0b\x32\x1d.openshell.v1.MovePathRequestH\x00\x12\x32\n\tcopy_path\x18\x16 \x01(\x0b\x32\x1d.openshell.v1.CopyPathRequestH\x00\x42\x0b\n\toperation\"&\n\x11\x46ileRelayInputEnd\x12\x11\n\tcancelled\x18\x01 \x01(\x08\"&\n\x15\x46ileRelayAuthenticate\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"2\n\x12\x46ileRelayChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\r\n\x05proof\x18\x02 \x01(\x0c\"\x1f\n\x0e\x46ileRelayProof\x12\r\n\x05proof\x18\x01 \x01(\x0c\"\x9d\x02\n\x10\x46ileRelayRequest\x12+\n\x04open\x18\x01 \x01(\x0b\x32\x1b.openshell.v1.FileRelayOpenH\x00\x12\x31\n\x06upload\x18\x02 \x01(\x0b\x32\x1f.openshell.v1.UploadFileRequestH\x00\x12\x34\n\tinput_end\x18\x03 \x01(\x0b\x32\x1f.openshell.v1.FileRelayInputEndH\x00\x12;\n\x0c\x61uthenticate\x18\x04 \x01(\x0b\x32#.openshell.v1.FileRelayAuthenticateH\x00\x12-\n\x05proof\x18\x05 \x01(\x0b\x32\x1c.openshell.v1.FileRelayProofH\x00\x42\x07\n\x05\x66rame\"-\n\x11\x46ileRelayAccepted\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"=\n\x17\x46ileRelayFieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x9f\x02\n\x0e\x46ileRelayError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\r\x12<\n\x08metadata\x18\x04 \x03(\x0b\x32*.openshell.v1.FileRelayError.MetadataEntry\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12?\n\x10\x66ield_violations\x18\x06 \x03(\x0b\x32%.openshell.v1.FileRelayFieldViolation\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x87\x08\n\x11\x46ileRelayResponse\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1f.openshell.v1.FileRelayAcceptedH\x00\x12\x36\n\x08\x64ownload\x18\x02 \x01(\x0b\x32\".openshell.v1.DownloadFileResponseH\x00\x12:\n\x0c\x64ownload_end\x18\x03 \x01(\x0b\x32\".openshell.v1.FileRelayDownloadEndH\x00\x12\x32\n\x06upload\x18\x04 \x01(\x0b\x32 .openshell.v1.UploadFileResponseH\x00\x12\x39\n\x0cstart_upload\x18\x05 \x01(\x0b\x32!.openshell.v1.StartUploadResponseH\x00\x12\x35\n\nget_upload\x18\x06 \x01(\x0b\x32\x1f.openshell.v1.GetUploadResponseH\x00\x12\x39\n\x0clist_uploads\x18\x07 \x01(\x0b\x32!.openshell.v1.ListUploadsResponseH\x00\x12\x39\n\x0c\x61\x62ort_upload\x18\x08 \x01(\x0b\x32!.openshell.v1.AbortUploadResponseH\x00\x12\x33\n\tstat_file\x18\t \x01(\x0b\x32\x1e.openshell.v1.StatFileResponseH\x00\x12\x31\n\x07working\x18\n \x01(\x0b\x32\x1e.openshell.v1.FileRelayWorkingH\x00\x12\x35\n\tchallenge\x18\x0b \x01(\x0b\x32 .openshell.v1.FileRelayChallengeH\x00\x12\x35\n\nwrite_file\x18\x0c \x01(\x0b\x32\x1f.openshell.v1.WriteFileResponseH\x00\x12-\n\x05\x65rror\x18\x0f \x01(\x0b\x32\x1c.openshell.v1.FileRelayErrorH\x00\x12=\n\x0elist_directory\x18\x12 \x01(\x0b\x32#.openshell.v1.ListDirectoryResponseH\x00\x12=\n\x0emake_directory\x18\x13 \x01(\x0b\x32#.openshell.v1.MakeDirectoryResponseH\x00\x12\x37\n\x0bremove_path\x18\x14 \x01(\x0b\x32 .openshell.v1.RemovePathResponseH\x00\x12\x33\n\tmove_path\x18\x15 \x01(\x0b\x32\x1e.openshell.v1.MovePathResponseH\x00\x12\x33\n\tcopy_path\x18\x16 \x01(\x0b\x32\x1e.openshell.v1.CopyPathResponseH\x00\x42\x07\n\x05\x66rame\"\x12\n\x10\x46ileRelayWorking\"*\n\x14\x46ileRelayDownloadEnd\x12\x12\n\nbytes_sent\x18\x01 \x01(\x04\x42t\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,36 +37,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\027com.nvidia.openshell.v1P\001ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\252\002\023Nvidia.OpenShell.V1'
   _globals['_FILERELAYERROR_METADATAENTRY']._loaded_options = None
   _globals['_FILERELAYERROR_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_FILERELAYTARGET']._serialized_start=105
-  _globals['_FILERELAYTARGET']._serialized_end=143
-  _globals['_FILETRANSFERCAPABILITY']._serialized_start=146
-  _globals['_FILETRANSFERCAPABILITY']._serialized_end=505
-  _globals['_FILERELAYLIMITS']._serialized_start=508
-  _globals['_FILERELAYLIMITS']._serialized_end=716
-  _globals['_FILERELAYOPEN']._serialized_start=719
-  _globals['_FILERELAYOPEN']._serialized_end=1394
-  _globals['_FILERELAYINPUTEND']._serialized_start=1396
-  _globals['_FILERELAYINPUTEND']._serialized_end=1434
-  _globals['_FILERELAYAUTHENTICATE']._serialized_start=1436
-  _globals['_FILERELAYAUTHENTICATE']._serialized_end=1474
-  _globals['_FILERELAYCHALLENGE']._serialized_start=1476
-  _globals['_FILERELAYCHALLENGE']._serialized_end=1526
-  _globals['_FILERELAYPROOF']._serialized_start=1528
-  _globals['_FILERELAYPROOF']._serialized_end=1559
-  _globals['_FILERELAYREQUEST']._serialized_start=1562
-  _globals['_FILERELAYREQUEST']._serialized_end=1847
-  _globals['_FILERELAYACCEPTED']._serialized_start=1849
-  _globals['_FILERELAYACCEPTED']._serialized_end=1894
-  _globals['_FILERELAYFIELDVIOLATION']._serialized_start=1896
-  _globals['_FILERELAYFIELDVIOLATION']._serialized_end=1957
-  _globals['_FILERELAYERROR']._serialized_start=1960
-  _globals['_FILERELAYERROR']._serialized_end=2247
-  _globals['_FILERELAYERROR_METADATAENTRY']._serialized_start=2200
-  _globals['_FILERELAYERROR_METADATAENTRY']._serialized_end=2247
-  _globals['_FILERELAYRESPONSE']._serialized_start=2250
-  _globals['_FILERELAYRESPONSE']._serialized_end=2992
-  _globals['_FILERELAYWORKING']._serialized_start=2994
-  _globals['_FILERELAYWORKING']._serialized_end=3012
-  _globals['_FILERELAYDOWNLOADEND']._serialized_start=3014
-  _globals['_FILERELAYDOWNLOADEND']._serialized_end=3056
+  _globals['_FILERELAYTARGET']._serialized_start=137
+  _globals['_FILERELAYTARGET']._serialized_end=175
+  _globals['_FILETRANSFERCAPABILITY']._serialized_start=178
+  _globals['_FILETRANSFERCAPABILITY']._serialized_end=565
+  _globals['_FILERELAYLIMITS']._serialized_start=568
+  _globals['_FILERELAYLIMITS']._serialized_end=776
+  _globals['_FILERELAYOPEN']._serialized_start=779
+  _globals['_FILERELAYOPEN']._serialized_end=1738
+  _globals['_FILERELAYINPUTEND']._serialized_start=1740
+  _globals['_FILERELAYINPUTEND']._serialized_end=1778
+  _globals['_FILERELAYAUTHENTICATE']._serialized_start=1780
+  _globals['_FILERELAYAUTHENTICATE']._serialized_end=1818
+  _globals['_FILERELAYCHALLENGE']._serialized_start=1820
+  _globals['_FILERELAYCHALLENGE']._serialized_end=1870
+  _globals['_FILERELAYPROOF']._serialized_start=1872
+  _globals['_FILERELAYPROOF']._serialized_end=1903
+  _globals['_FILERELAYREQUEST']._serialized_start=1906
+  _globals['_FILERELAYREQUEST']._serialized_end=2191
+  _globals['_FILERELAYACCEPTED']._serialized_start=2193
+  _globals['_FILERELAYACCEPTED']._serialized_end=2238
+  _globals['_FILERELAYFIELDVIOLATION']._serialized_start=2240
+  _globals['_FILERELAYFIELDVIOLATION']._serialized_end=2301
+  _globals['_FILERELAYERROR']._serialized_start=2304
+  _globals['_FILERELAYERROR']._serialized_end=2591
+  _globals['_FILERELAYERROR_METADATAENTRY']._serialized_start=2544
+  _globals['_FILERELAYERROR_METADATAENTRY']._serialized_end=2591
+  _globals['_FILERELAYRESPONSE']._serialized_start=2594
+  _globals['_FILERELAYRESPONSE']._serialized_end=3625
+  _globals['_FILERELAYWORKING']._serialized_start=3627
+  _globals['_FILERELAYWORKING']._serialized_end=3645
+  _globals['_FILERELAYDOWNLOADEND']._serialized_start=3647
+  _globals['_FILERELAYDOWNLOADEND']._serialized_end=3689
 # @@protoc_insertion_point(module_scope)

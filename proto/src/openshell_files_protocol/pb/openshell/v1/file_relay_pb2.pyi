@@ -14,6 +14,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from openshell_files_protocol.pb.openshell.v1 import directories_pb2 as _directories_pb2
 from openshell_files_protocol.pb.openshell.v1 import files_pb2 as _files_pb2
 import builtins as _builtins
 import sys
@@ -64,6 +65,7 @@ class FileTransferCapability(_message.Message):
     MAX_UPLOADS_PER_SANDBOX_FIELD_NUMBER: _builtins.int
     MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
     TAKES_WAITING_FIELD_NUMBER: _builtins.int
+    SERVES_DIRECTORIES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Highest supported version of this protocol."""
     max_chunk_bytes: _builtins.int
@@ -78,6 +80,8 @@ class FileTransferCapability(_message.Message):
     max_uploads_per_principal: _builtins.int
     takes_waiting: _builtins.bool
     """It supports UploadFileRequest.waiting (WAI-1)."""
+    serves_directories: _builtins.bool
+    """It serves the operations of directories.proto (DIR-1)."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
         """The supported algorithms, best first (DIG-13)."""
@@ -99,10 +103,11 @@ class FileTransferCapability(_message.Message):
         max_uploads_per_sandbox: _builtins.int = ...,
         max_uploads_per_principal: _builtins.int = ...,
         takes_waiting: _builtins.bool = ...,
+        serves_directories: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_directories", b"serves_directories", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +169,11 @@ class FileRelayOpen(_message.Message):
     ABORT_UPLOAD_FIELD_NUMBER: _builtins.int
     STAT_FILE_FIELD_NUMBER: _builtins.int
     WRITE_FILE_FIELD_NUMBER: _builtins.int
+    LIST_DIRECTORY_FIELD_NUMBER: _builtins.int
+    MAKE_DIRECTORY_FIELD_NUMBER: _builtins.int
+    REMOVE_PATH_FIELD_NUMBER: _builtins.int
+    MOVE_PATH_FIELD_NUMBER: _builtins.int
+    COPY_PATH_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     transfer_id: _builtins.str
     principal: _builtins.str
@@ -196,6 +206,16 @@ class FileRelayOpen(_message.Message):
     def stat_file(self) -> _files_pb2.StatFileRequest: ...
     @_builtins.property
     def write_file(self) -> _files_pb2.WriteFileRequest: ...
+    @_builtins.property
+    def list_directory(self) -> _directories_pb2.ListDirectoryRequest: ...
+    @_builtins.property
+    def make_directory(self) -> _directories_pb2.MakeDirectoryRequest: ...
+    @_builtins.property
+    def remove_path(self) -> _directories_pb2.RemovePathRequest: ...
+    @_builtins.property
+    def move_path(self) -> _directories_pb2.MovePathRequest: ...
+    @_builtins.property
+    def copy_path(self) -> _directories_pb2.CopyPathRequest: ...
     def __init__(
         self,
         *,
@@ -214,12 +234,17 @@ class FileRelayOpen(_message.Message):
         abort_upload: _files_pb2.AbortUploadRequest | None = ...,
         stat_file: _files_pb2.StatFileRequest | None = ...,
         write_file: _files_pb2.WriteFileRequest | None = ...,
+        list_directory: _directories_pb2.ListDirectoryRequest | None = ...,
+        make_directory: _directories_pb2.MakeDirectoryRequest | None = ...,
+        remove_path: _directories_pb2.RemovePathRequest | None = ...,
+        move_path: _directories_pb2.MovePathRequest | None = ...,
+        copy_path: _directories_pb2.CopyPathRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "download", b"download", "get_upload", b"get_upload", "limits", b"limits", "list_uploads", b"list_uploads", "operation", b"operation", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "copy_path", b"copy_path", "download", b"download", "get_upload", b"get_upload", "limits", b"limits", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "operation", b"operation", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "digests", b"digests", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_uploads", b"list_uploads", "max_chunk_bytes", b"max_chunk_bytes", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "copy_path", b"copy_path", "digests", b"digests", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "max_chunk_bytes", b"max_chunk_bytes", "move_path", b"move_path", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "write_file"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "write_file", "list_directory", "make_directory", "remove_path", "move_path", "copy_path"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -494,6 +519,11 @@ class FileRelayResponse(_message.Message):
     CHALLENGE_FIELD_NUMBER: _builtins.int
     WRITE_FILE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    LIST_DIRECTORY_FIELD_NUMBER: _builtins.int
+    MAKE_DIRECTORY_FIELD_NUMBER: _builtins.int
+    REMOVE_PATH_FIELD_NUMBER: _builtins.int
+    MOVE_PATH_FIELD_NUMBER: _builtins.int
+    COPY_PATH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___FileRelayAccepted: ...
     @_builtins.property
@@ -526,6 +556,18 @@ class FileRelayResponse(_message.Message):
     def write_file(self) -> _files_pb2.WriteFileResponse: ...
     @_builtins.property
     def error(self) -> Global___FileRelayError: ...
+    @_builtins.property
+    def list_directory(self) -> _directories_pb2.ListDirectoryResponse:
+        """Each of these is the last frame of a successful operation, too."""
+
+    @_builtins.property
+    def make_directory(self) -> _directories_pb2.MakeDirectoryResponse: ...
+    @_builtins.property
+    def remove_path(self) -> _directories_pb2.RemovePathResponse: ...
+    @_builtins.property
+    def move_path(self) -> _directories_pb2.MovePathResponse: ...
+    @_builtins.property
+    def copy_path(self) -> _directories_pb2.CopyPathResponse: ...
     def __init__(
         self,
         *,
@@ -542,12 +584,17 @@ class FileRelayResponse(_message.Message):
         challenge: Global___FileRelayChallenge | None = ...,
         write_file: _files_pb2.WriteFileResponse | None = ...,
         error: Global___FileRelayError | None = ...,
+        list_directory: _directories_pb2.ListDirectoryResponse | None = ...,
+        make_directory: _directories_pb2.MakeDirectoryResponse | None = ...,
+        remove_path: _directories_pb2.RemovePathResponse | None = ...,
+        move_path: _directories_pb2.MovePathResponse | None = ...,
+        copy_path: _directories_pb2.CopyPathResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "copy_path", b"copy_path", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_uploads", b"list_uploads", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "copy_path", b"copy_path", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "write_file", "error"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "write_file", "error", "list_directory", "make_directory", "remove_path", "move_path", "copy_path"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

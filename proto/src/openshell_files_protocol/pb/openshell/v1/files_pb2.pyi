@@ -286,6 +286,7 @@ class GetTransferCapabilitiesResponse(_message.Message):
     DIGESTS_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk` (UPL-24)."""
     max_file_bytes: _builtins.int
@@ -316,6 +317,8 @@ class GetTransferCapabilitiesResponse(_message.Message):
 
     @_builtins.property
     def waiting(self) -> _file_options_pb2.WaitingCapability: ...
+    @_builtins.property
+    def directories(self) -> _file_options_pb2.DirectoriesCapability: ...
     def __init__(
         self,
         *,
@@ -330,10 +333,11 @@ class GetTransferCapabilitiesResponse(_message.Message):
         digests: _abc.Iterable[Global___DigestAlgorithm.ValueType] | None = ...,
         lanes: _file_options_pb2.LanesCapability | None = ...,
         waiting: _file_options_pb2.WaitingCapability | None = ...,
+        directories: _file_options_pb2.DirectoriesCapability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lanes", b"lanes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "directories", b"directories", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from openshell_files_protocol.pb.openshell.options.v1 import options_pb2 as openshell_dot_options_dot_v1_dot_options__pb2
+from openshell_files_protocol.pb.openshell.v1 import directories_pb2 as openshell_dot_v1_dot_directories__pb2
 from openshell_files_protocol.pb.openshell.v1 import exec_pb2 as openshell_dot_v1_dot_exec__pb2
 from openshell_files_protocol.pb.openshell.v1 import exec_relay_pb2 as openshell_dot_v1_dot_exec__relay__pb2
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2 as openshell_dot_v1_dot_file__relay__pb2
@@ -32,7 +33,7 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2 as openshell_dot_
 from openshell_files_protocol.pb.openshell.v1 import sandboxes_pb2 as openshell_dot_v1_dot_sandboxes__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1copenshell/v1/openshell.proto\x12\x0copenshell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openshell/options/v1/options.proto\x1a\x17openshell/v1/exec.proto\x1a\x1dopenshell/v1/exec_relay.proto\x1a\x1dopenshell/v1/file_relay.proto\x1a\x18openshell/v1/files.proto\x1a\x1copenshell/v1/sandboxes.proto\"\x0f\n\rHealthRequest\"N\n\x0eHealthResponse\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.openshell.v1.ServiceStatus\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xf3\x01\n\x11SupervisorMessage\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.openshell.v1.SupervisorHelloH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.openshell.v1.SupervisorHeartbeatH\x00\x12:\n\x11relay_open_result\x18\x03 \x01(\x0b\x32\x1d.openshell.v1.RelayOpenResultH\x00\x12/\n\x0brelay_close\x18\x04 \x01(\x0b\x32\x18.openshell.v1.RelayCloseH\x00\x42\t\n\x07payload\"\xa6\x02\n\x0eGatewayMessage\x12\x39\n\x10session_accepted\x18\x01 \x01(\x0b\x32\x1d.openshell.v1.SessionAcceptedH\x00\x12\x39\n\x10session_rejected\x18\x02 \x01(\x0b\x32\x1d.openshell.v1.SessionRejectedH\x00\x12\x33\n\theartbeat\x18\x03 \x01(\x0b\x32\x1e.openshell.v1.GatewayHeartbeatH\x00\x12-\n\nrelay_open\x18\x04 \x01(\x0b\x32\x17.openshell.v1.RelayOpenH\x00\x12/\n\x0brelay_close\x18\x05 \x01(\x0b\x32\x18.openshell.v1.RelayCloseH\x00\x42\t\n\x07payload\"\xbf\x01\n\x0fSupervisorHello\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x18\n\x10\x63onnection_epoch\x18\x03 \x01(\x04\x12<\n\rfile_transfer\x18\xe8\x07 \x01(\x0b\x32$.openshell.v1.FileTransferCapability\x12+\n\x04\x65xec\x18\xe9\x07 \x01(\x0b\x32\x1c.openshell.v1.ExecCapability\"{\n\x0fSessionAccepted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x66 \x01(\x0b\x32\x19.google.protobuf.DurationJ\x04\x08\x02\x10\x03R\x17heartbeat_interval_secs\"!\n\x0fSessionRejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13SupervisorHeartbeat\"\x12\n\x10GatewayHeartbeat\"\xf6\x01\n\tRelayOpen\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12+\n\x03ssh\x18\x02 \x01(\x0b\x32\x1c.openshell.v1.SshRelayTargetH\x00\x12+\n\x03tcp\x18\x03 \x01(\x0b\x32\x1c.openshell.v1.TcpRelayTargetH\x00\x12-\n\x04\x66ile\x18\x04 \x01(\x0b\x32\x1d.openshell.v1.FileRelayTargetH\x00\x12.\n\x04\x65xec\x18\xe8\x07 \x01(\x0b\x32\x1d.openshell.v1.ExecRelayTargetH\x00\x12\x12\n\nservice_id\x18\x05 \x01(\tB\x08\n\x06target\"\x10\n\x0eSshRelayTarget\",\n\x0eTcpRelayTarget\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\x1f\n\tRelayInit\x12\x12\n\nchannel_id\x18\x01 \x01(\t\"P\n\nRelayFrame\x12\'\n\x04init\x18\x01 \x01(\x0b\x32\x17.openshell.v1.RelayInitH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"E\n\x0fRelayOpenResult\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"0\n\nRelayClose\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1c\n\x1aRefreshSandboxTokenRequest\"\x99\x01\n\x1bRefreshSandboxTokenResponse\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x33\n\x0f\x65xpiration_time\x18\x66 \x01(\x0b\x32\x1a.google.protobuf.TimestampJ\x04\x08\x02\x10\x03J\x04\x08\x05\x10\x06R\rexpires_at_msR\x15sandbox_expires_at_ms*\x86\x01\n\rServiceStatus\x12\x1e\n\x1aSERVICE_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVICE_STATUS_HEALTHY\x10\x01\x12\x1b\n\x17SERVICE_STATUS_DEGRADED\x10\x02\x12\x1c\n\x18SERVICE_STATUS_UNHEALTHY\x10\x03\x32\xa0\x12\n\tOpenShell\x12Z\n\x06Health\x12\x1b.openshell.v1.HealthRequest\x1a\x1c.openshell.v1.HealthResponse\"\x15\x82\xb5\x18\x11\n\x0funauthenticated\x12u\n\rCreateSandbox\x12\".openshell.v1.CreateSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12n\n\nGetSandbox\x12\x1f.openshell.v1.GetSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\" \x82\xb5\x18\x1c\n\x06\x62\x65\x61rer\x12\x04user\"\x0csandbox:read\x12z\n\rListSandboxes\x12\".openshell.v1.ListSandboxesRequest\x1a#.openshell.v1.ListSandboxesResponse\" \x82\xb5\x18\x1c\n\x06\x62\x65\x61rer\x12\x04user\"\x0csandbox:read\x12{\n\rDeleteSandbox\x12\".openshell.v1.DeleteSandboxRequest\x1a#.openshell.v1.DeleteSandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12q\n\x0bStopSandbox\x12 .openshell.v1.StopSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12s\n\x0cStartSandbox\x12!.openshell.v1.StartSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12t\n\x0b\x45xecSandbox\x12 .openshell.v1.ExecSandboxRequest\x1a\x1e.openshell.v1.ExecSandboxEvent\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write0\x01\x12\x65\n\x11\x43onnectSupervisor\x12\x1f.openshell.v1.SupervisorMessage\x1a\x1c.openshell.v1.GatewayMessage\"\r\x82\xb5\x18\t\n\x07sandbox(\x01\x30\x01\x12T\n\x0bRelayStream\x12\x18.openshell.v1.RelayFrame\x1a\x18.openshell.v1.RelayFrame\"\r\x82\xb5\x18\t\n\x07sandbox(\x01\x30\x01\x12y\n\x13RefreshSandboxToken\x12(.openshell.v1.RefreshSandboxTokenRequest\x1a).openshell.v1.RefreshSandboxTokenResponse\"\r\x82\xb5\x18\t\n\x07sandbox\x12t\n\nUploadFile\x12\x1f.openshell.v1.UploadFileRequest\x1a .openshell.v1.UploadFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write(\x01\x12o\n\tWriteFile\x12\x1e.openshell.v1.WriteFileRequest\x1a\x1f.openshell.v1.WriteFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12z\n\x0c\x44ownloadFile\x12!.openshell.v1.DownloadFileRequest\x1a\".openshell.v1.DownloadFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write0\x01\x12\x99\x01\n\x17GetTransferCapabilities\x12,.openshell.v1.GetTransferCapabilitiesRequest\x1a-.openshell.v1.GetTransferCapabilitiesResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12u\n\x0bStartUpload\x12 .openshell.v1.StartUploadRequest\x1a!.openshell.v1.StartUploadResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12o\n\tGetUpload\x12\x1e.openshell.v1.GetUploadRequest\x1a\x1f.openshell.v1.GetUploadResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12u\n\x0bListUploads\x12 .openshell.v1.ListUploadsRequest\x1a!.openshell.v1.ListUploadsResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12u\n\x0b\x41\x62ortUpload\x12 .openshell.v1.AbortUploadRequest\x1a!.openshell.v1.AbortUploadResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12l\n\x08StatFile\x12\x1d.openshell.v1.StatFileRequest\x1a\x1e.openshell.v1.StatFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:writeBt\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1copenshell/v1/openshell.proto\x12\x0copenshell.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openshell/options/v1/options.proto\x1a\x1eopenshell/v1/directories.proto\x1a\x17openshell/v1/exec.proto\x1a\x1dopenshell/v1/exec_relay.proto\x1a\x1dopenshell/v1/file_relay.proto\x1a\x18openshell/v1/files.proto\x1a\x1copenshell/v1/sandboxes.proto\"\x0f\n\rHealthRequest\"N\n\x0eHealthResponse\x12+\n\x06status\x18\x01 \x01(\x0e\x32\x1b.openshell.v1.ServiceStatus\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xf3\x01\n\x11SupervisorMessage\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.openshell.v1.SupervisorHelloH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.openshell.v1.SupervisorHeartbeatH\x00\x12:\n\x11relay_open_result\x18\x03 \x01(\x0b\x32\x1d.openshell.v1.RelayOpenResultH\x00\x12/\n\x0brelay_close\x18\x04 \x01(\x0b\x32\x18.openshell.v1.RelayCloseH\x00\x42\t\n\x07payload\"\xa6\x02\n\x0eGatewayMessage\x12\x39\n\x10session_accepted\x18\x01 \x01(\x0b\x32\x1d.openshell.v1.SessionAcceptedH\x00\x12\x39\n\x10session_rejected\x18\x02 \x01(\x0b\x32\x1d.openshell.v1.SessionRejectedH\x00\x12\x33\n\theartbeat\x18\x03 \x01(\x0b\x32\x1e.openshell.v1.GatewayHeartbeatH\x00\x12-\n\nrelay_open\x18\x04 \x01(\x0b\x32\x17.openshell.v1.RelayOpenH\x00\x12/\n\x0brelay_close\x18\x05 \x01(\x0b\x32\x18.openshell.v1.RelayCloseH\x00\x42\t\n\x07payload\"\xbf\x01\n\x0fSupervisorHello\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x18\n\x10\x63onnection_epoch\x18\x03 \x01(\x04\x12<\n\rfile_transfer\x18\xe8\x07 \x01(\x0b\x32$.openshell.v1.FileTransferCapability\x12+\n\x04\x65xec\x18\xe9\x07 \x01(\x0b\x32\x1c.openshell.v1.ExecCapability\"{\n\x0fSessionAccepted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x66 \x01(\x0b\x32\x19.google.protobuf.DurationJ\x04\x08\x02\x10\x03R\x17heartbeat_interval_secs\"!\n\x0fSessionRejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13SupervisorHeartbeat\"\x12\n\x10GatewayHeartbeat\"\xf6\x01\n\tRelayOpen\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12+\n\x03ssh\x18\x02 \x01(\x0b\x32\x1c.openshell.v1.SshRelayTargetH\x00\x12+\n\x03tcp\x18\x03 \x01(\x0b\x32\x1c.openshell.v1.TcpRelayTargetH\x00\x12-\n\x04\x66ile\x18\x04 \x01(\x0b\x32\x1d.openshell.v1.FileRelayTargetH\x00\x12.\n\x04\x65xec\x18\xe8\x07 \x01(\x0b\x32\x1d.openshell.v1.ExecRelayTargetH\x00\x12\x12\n\nservice_id\x18\x05 \x01(\tB\x08\n\x06target\"\x10\n\x0eSshRelayTarget\",\n\x0eTcpRelayTarget\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"\x1f\n\tRelayInit\x12\x12\n\nchannel_id\x18\x01 \x01(\t\"P\n\nRelayFrame\x12\'\n\x04init\x18\x01 \x01(\x0b\x32\x17.openshell.v1.RelayInitH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"E\n\x0fRelayOpenResult\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x0f\n\x07success\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"0\n\nRelayClose\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1c\n\x1aRefreshSandboxTokenRequest\"\x99\x01\n\x1bRefreshSandboxTokenResponse\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x33\n\x0f\x65xpiration_time\x18\x66 \x01(\x0b\x32\x1a.google.protobuf.TimestampJ\x04\x08\x02\x10\x03J\x04\x08\x05\x10\x06R\rexpires_at_msR\x15sandbox_expires_at_ms*\x86\x01\n\rServiceStatus\x12\x1e\n\x1aSERVICE_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVICE_STATUS_HEALTHY\x10\x01\x12\x1b\n\x17SERVICE_STATUS_DEGRADED\x10\x02\x12\x1c\n\x18SERVICE_STATUS_UNHEALTHY\x10\x03\x32\xea\x16\n\tOpenShell\x12Z\n\x06Health\x12\x1b.openshell.v1.HealthRequest\x1a\x1c.openshell.v1.HealthResponse\"\x15\x82\xb5\x18\x11\n\x0funauthenticated\x12u\n\rCreateSandbox\x12\".openshell.v1.CreateSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12n\n\nGetSandbox\x12\x1f.openshell.v1.GetSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\" \x82\xb5\x18\x1c\n\x06\x62\x65\x61rer\x12\x04user\"\x0csandbox:read\x12z\n\rListSandboxes\x12\".openshell.v1.ListSandboxesRequest\x1a#.openshell.v1.ListSandboxesResponse\" \x82\xb5\x18\x1c\n\x06\x62\x65\x61rer\x12\x04user\"\x0csandbox:read\x12{\n\rDeleteSandbox\x12\".openshell.v1.DeleteSandboxRequest\x1a#.openshell.v1.DeleteSandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12q\n\x0bStopSandbox\x12 .openshell.v1.StopSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12s\n\x0cStartSandbox\x12!.openshell.v1.StartSandboxRequest\x1a\x1d.openshell.v1.SandboxResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12t\n\x0b\x45xecSandbox\x12 .openshell.v1.ExecSandboxRequest\x1a\x1e.openshell.v1.ExecSandboxEvent\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write0\x01\x12\x65\n\x11\x43onnectSupervisor\x12\x1f.openshell.v1.SupervisorMessage\x1a\x1c.openshell.v1.GatewayMessage\"\r\x82\xb5\x18\t\n\x07sandbox(\x01\x30\x01\x12T\n\x0bRelayStream\x12\x18.openshell.v1.RelayFrame\x1a\x18.openshell.v1.RelayFrame\"\r\x82\xb5\x18\t\n\x07sandbox(\x01\x30\x01\x12y\n\x13RefreshSandboxToken\x12(.openshell.v1.RefreshSandboxTokenRequest\x1a).openshell.v1.RefreshSandboxTokenResponse\"\r\x82\xb5\x18\t\n\x07sandbox\x12t\n\nUploadFile\x12\x1f.openshell.v1.UploadFileRequest\x1a .openshell.v1.UploadFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write(\x01\x12o\n\tWriteFile\x12\x1e.openshell.v1.WriteFileRequest\x1a\x1f.openshell.v1.WriteFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12z\n\x0c\x44ownloadFile\x12!.openshell.v1.DownloadFileRequest\x1a\".openshell.v1.DownloadFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write0\x01\x12\x99\x01\n\x17GetTransferCapabilities\x12,.openshell.v1.GetTransferCapabilitiesRequest\x1a-.openshell.v1.GetTransferCapabilitiesResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12u\n\x0bStartUpload\x12 .openshell.v1.StartUploadRequest\x1a!.openshell.v1.StartUploadResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12o\n\tGetUpload\x12\x1e.openshell.v1.GetUploadRequest\x1a\x1f.openshell.v1.GetUploadResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12u\n\x0bListUploads\x12 .openshell.v1.ListUploadsRequest\x1a!.openshell.v1.ListUploadsResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12u\n\x0b\x41\x62ortUpload\x12 .openshell.v1.AbortUploadRequest\x1a!.openshell.v1.AbortUploadResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12l\n\x08StatFile\x12\x1d.openshell.v1.StatFileRequest\x1a\x1e.openshell.v1.StatFileResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12{\n\rListDirectory\x12\".openshell.v1.ListDirectoryRequest\x1a#.openshell.v1.ListDirectoryResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12{\n\rMakeDirectory\x12\".openshell.v1.MakeDirectoryRequest\x1a#.openshell.v1.MakeDirectoryResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12r\n\nRemovePath\x12\x1f.openshell.v1.RemovePathRequest\x1a .openshell.v1.RemovePathResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12l\n\x08MovePath\x12\x1d.openshell.v1.MovePathRequest\x1a\x1e.openshell.v1.MovePathResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:write\x12l\n\x08\x43opyPath\x12\x1d.openshell.v1.CopyPathRequest\x1a\x1e.openshell.v1.CopyPathResponse\"!\x82\xb5\x18\x1d\n\x06\x62\x65\x61rer\x12\x04user\"\rsandbox:writeBt\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -82,44 +83,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENSHELL'].methods_by_name['AbortUpload']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
   _globals['_OPENSHELL'].methods_by_name['StatFile']._loaded_options = None
   _globals['_OPENSHELL'].methods_by_name['StatFile']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
-  _globals['_SERVICESTATUS']._serialized_start=2063
-  _globals['_SERVICESTATUS']._serialized_end=2197
-  _globals['_HEALTHREQUEST']._serialized_start=290
-  _globals['_HEALTHREQUEST']._serialized_end=305
-  _globals['_HEALTHRESPONSE']._serialized_start=307
-  _globals['_HEALTHRESPONSE']._serialized_end=385
-  _globals['_SUPERVISORMESSAGE']._serialized_start=388
-  _globals['_SUPERVISORMESSAGE']._serialized_end=631
-  _globals['_GATEWAYMESSAGE']._serialized_start=634
-  _globals['_GATEWAYMESSAGE']._serialized_end=928
-  _globals['_SUPERVISORHELLO']._serialized_start=931
-  _globals['_SUPERVISORHELLO']._serialized_end=1122
-  _globals['_SESSIONACCEPTED']._serialized_start=1124
-  _globals['_SESSIONACCEPTED']._serialized_end=1247
-  _globals['_SESSIONREJECTED']._serialized_start=1249
-  _globals['_SESSIONREJECTED']._serialized_end=1282
-  _globals['_SUPERVISORHEARTBEAT']._serialized_start=1284
-  _globals['_SUPERVISORHEARTBEAT']._serialized_end=1305
-  _globals['_GATEWAYHEARTBEAT']._serialized_start=1307
-  _globals['_GATEWAYHEARTBEAT']._serialized_end=1325
-  _globals['_RELAYOPEN']._serialized_start=1328
-  _globals['_RELAYOPEN']._serialized_end=1574
-  _globals['_SSHRELAYTARGET']._serialized_start=1576
-  _globals['_SSHRELAYTARGET']._serialized_end=1592
-  _globals['_TCPRELAYTARGET']._serialized_start=1594
-  _globals['_TCPRELAYTARGET']._serialized_end=1638
-  _globals['_RELAYINIT']._serialized_start=1640
-  _globals['_RELAYINIT']._serialized_end=1671
-  _globals['_RELAYFRAME']._serialized_start=1673
-  _globals['_RELAYFRAME']._serialized_end=1753
-  _globals['_RELAYOPENRESULT']._serialized_start=1755
-  _globals['_RELAYOPENRESULT']._serialized_end=1824
-  _globals['_RELAYCLOSE']._serialized_start=1826
-  _globals['_RELAYCLOSE']._serialized_end=1874
-  _globals['_REFRESHSANDBOXTOKENREQUEST']._serialized_start=1876
-  _globals['_REFRESHSANDBOXTOKENREQUEST']._serialized_end=1904
-  _globals['_REFRESHSANDBOXTOKENRESPONSE']._serialized_start=1907
-  _globals['_REFRESHSANDBOXTOKENRESPONSE']._serialized_end=2060
-  _globals['_OPENSHELL']._serialized_start=2200
-  _globals['_OPENSHELL']._serialized_end=4536
+  _globals['_OPENSHELL'].methods_by_name['ListDirectory']._loaded_options = None
+  _globals['_OPENSHELL'].methods_by_name['ListDirectory']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
+  _globals['_OPENSHELL'].methods_by_name['MakeDirectory']._loaded_options = None
+  _globals['_OPENSHELL'].methods_by_name['MakeDirectory']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
+  _globals['_OPENSHELL'].methods_by_name['RemovePath']._loaded_options = None
+  _globals['_OPENSHELL'].methods_by_name['RemovePath']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
+  _globals['_OPENSHELL'].methods_by_name['MovePath']._loaded_options = None
+  _globals['_OPENSHELL'].methods_by_name['MovePath']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
+  _globals['_OPENSHELL'].methods_by_name['CopyPath']._loaded_options = None
+  _globals['_OPENSHELL'].methods_by_name['CopyPath']._serialized_options = b'\202\265\030\035\n\006bearer\022\004user\"\rsandbox:write'
+  _globals['_SERVICESTATUS']._serialized_start=2095
+  _globals['_SERVICESTATUS']._serialized_end=2229
+  _globals['_HEALTHREQUEST']._serialized_start=322
+  _globals['_HEALTHREQUEST']._serialized_end=337
+  _globals['_HEALTHRESPONSE']._serialized_start=339
+  _globals['_HEALTHRESPONSE']._serialized_end=417
+  _globals['_SUPERVISORMESSAGE']._serialized_start=420
+  _globals['_SUPERVISORMESSAGE']._serialized_end=663
+  _globals['_GATEWAYMESSAGE']._serialized_start=666
+  _globals['_GATEWAYMESSAGE']._serialized_end=960
+  _globals['_SUPERVISORHELLO']._serialized_start=963
+  _globals['_SUPERVISORHELLO']._serialized_end=1154
+  _globals['_SESSIONACCEPTED']._serialized_start=1156
+  _globals['_SESSIONACCEPTED']._serialized_end=1279
+  _globals['_SESSIONREJECTED']._serialized_start=1281
+  _globals['_SESSIONREJECTED']._serialized_end=1314
+  _globals['_SUPERVISORHEARTBEAT']._serialized_start=1316
+  _globals['_SUPERVISORHEARTBEAT']._serialized_end=1337
+  _globals['_GATEWAYHEARTBEAT']._serialized_start=1339
+  _globals['_GATEWAYHEARTBEAT']._serialized_end=1357
+  _globals['_RELAYOPEN']._serialized_start=1360
+  _globals['_RELAYOPEN']._serialized_end=1606
+  _globals['_SSHRELAYTARGET']._serialized_start=1608
+  _globals['_SSHRELAYTARGET']._serialized_end=1624
+  _globals['_TCPRELAYTARGET']._serialized_start=1626
+  _globals['_TCPRELAYTARGET']._serialized_end=1670
+  _globals['_RELAYINIT']._serialized_start=1672
+  _globals['_RELAYINIT']._serialized_end=1703
+  _globals['_RELAYFRAME']._serialized_start=1705
+  _globals['_RELAYFRAME']._serialized_end=1785
+  _globals['_RELAYOPENRESULT']._serialized_start=1787
+  _globals['_RELAYOPENRESULT']._serialized_end=1856
+  _globals['_RELAYCLOSE']._serialized_start=1858
+  _globals['_RELAYCLOSE']._serialized_end=1906
+  _globals['_REFRESHSANDBOXTOKENREQUEST']._serialized_start=1908
+  _globals['_REFRESHSANDBOXTOKENREQUEST']._serialized_end=1936
+  _globals['_REFRESHSANDBOXTOKENRESPONSE']._serialized_start=1939
+  _globals['_REFRESHSANDBOXTOKENRESPONSE']._serialized_end=2092
+  _globals['_OPENSHELL']._serialized_start=2232
+  _globals['_OPENSHELL']._serialized_end=5154
 # @@protoc_insertion_point(module_scope)
