@@ -38,7 +38,7 @@ ORDER = {
         ("agent.filesystem",),
         ("agent.paths",),
         ("agent.store",),
-        ("agent.upload", "agent.download"),
+        ("agent.upload", "agent.download", "agent.directories"),
         ("agent.concurrency", "agent.streams", "agent.settings"),
         ("agent.operations",),
         ("agent",),

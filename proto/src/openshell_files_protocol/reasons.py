@@ -474,6 +474,27 @@ class Reason(Enum):
         "The destination is not the file that the condition names.",
         "Read the file's state and decide again.",
     )
+    DIRECTORY_NOT_EMPTY = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The directory has entries.",
+        "Remove it recursively, or choose another destination.",
+    )
+    OTHER_FILE_SYSTEM = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.CALLER,
+        "Source and destination of a move are on different file systems.",
+        "Copy the source to the destination, then remove the source.",
+    )
+    MOUNT_POINT = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.SANDBOX,
+        "A file system is mounted at the path or below it.",
+        "Unmount it, or name the entries beside it.",
+    )
     DISK_FULL = Row(
         Code.RESOURCE_EXHAUSTED,
         Retry.LATER,

@@ -321,6 +321,24 @@ class ConditionFailed(FilesError):
     """The existing file does not meet the condition (CND-2)."""
 
 
+class DirectoryNotEmpty(FilesError, OSError):
+    """The directory has entries, and is not removed or replaced (DIR-13)."""
+
+    error_number = errno.ENOTEMPTY
+
+
+class OtherFileSystem(FilesError, OSError):
+    """Source and destination of a move are on different file systems (DIR-22)."""
+
+    error_number = errno.EXDEV
+
+
+class MountPoint(FilesError, OSError):
+    """A file system is mounted at the path or below it (DIR-12)."""
+
+    error_number = errno.EBUSY
+
+
 class FileChanged(FilesError):
     """The file changed while it was read, or is not the wanted version (DWN-6, DWN-14)."""
 

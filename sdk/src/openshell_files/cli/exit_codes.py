@@ -7,7 +7,7 @@
 | 2 | wrong usage | change the command line |
 | 3 | a local file cannot be read or written, or changed meanwhile | check the local file |
 | 4 | sandbox, file, directory or upload not found | check the names |
-| 5 | the path is refused: not a regular file, a link, forbidden, malformed | choose another path |
+| 5 | the path is refused: not a regular file, a link, forbidden, malformed, not empty | choose another path |
 | 6 | not permitted | ask for the permission |
 | 7 | not authenticated | get a token |
 | 8 | a condition does not hold: it exists, it changed, it was superseded | check the file, and decide again |
@@ -69,6 +69,9 @@ _BY_CLASS: Final[tuple[tuple[type[errors.FilesError], ExitCode], ...]] = (
     (errors.NotADirectory, ExitCode.PATH_REFUSED),
     (errors.NotARegularFile, ExitCode.PATH_REFUSED),
     (errors.LeafIsLink, ExitCode.PATH_REFUSED),
+    (errors.DirectoryNotEmpty, ExitCode.PATH_REFUSED),
+    (errors.OtherFileSystem, ExitCode.PATH_REFUSED),
+    (errors.MountPoint, ExitCode.PATH_REFUSED),
     (errors.AccessDenied, ExitCode.NOT_PERMITTED),
     (errors.PermissionDenied, ExitCode.NOT_PERMITTED),
     (errors.ReadOnlyFileSystem, ExitCode.NOT_PERMITTED),

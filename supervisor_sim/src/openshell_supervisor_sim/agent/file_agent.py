@@ -15,6 +15,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 
 from openshell_supervisor_sim.agent.concurrency import DiskThreads
 from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.directories.parts import directory_parts
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, process_umask
 from openshell_supervisor_sim.agent.operations.connection import Session
 from openshell_supervisor_sim.agent.operations.services import Services
@@ -22,6 +23,7 @@ from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
 from openshell_supervisor_sim.agent.paths.guard import Guard
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.settings import AgentSettings
+from openshell_supervisor_sim.agent.store.destination_locks import DestinationLocks
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.streams import ByteStream
 from openshell_supervisor_sim.agent.trace_points import Trace, no_trace
@@ -263,6 +265,7 @@ class FileAgent:
                 clock=self._clock,
                 trace=self._trace,
             )
+            locks = DestinationLocks(self._fs)
             publisher = Publisher(
                 check=check,
                 root=root,
@@ -271,6 +274,16 @@ class FileAgent:
                 umask=process_umask(),
                 trace=self._trace,
                 later=disk.later,
+                destinations=locks,
+            )
+            directories = directory_parts(
+                root=root,
+                fs=self._fs,
+                check=check,
+                locks=locks,
+                journal=journal,
+                leftovers=uploads.leftovers,
+                trace=self._trace,
             )
             attachment = Attachment(
                 admission=admission,
@@ -294,6 +307,7 @@ class FileAgent:
             admission=admission,
             attachment=attachment,
             expiry=Expiry(uploads, journal, self._clock, settings.tombstone_seconds),
+            directories=directories,
             budget=budget,
             disk=disk.of(""),
             fs=self._fs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
@@ -173,21 +173,28 @@ class Outbound:
         if size >= _GATHER_BYTES:
             await self.flush()
 
-    async def while_working(self, work: Coroutine[Any, Any, T]) -> T:
+    async def while_working(self, work: Coroutine[Any, Any, T], progress: Callable[[], int] = lambda: 0) -> T:
         """Carry out long work, and send `working` meanwhile so that the gateway does not time out (FRM-7).
 
-        A device that hangs is not hidden for ever: after `_WORKING_TIMEOUTS`
-        idle timeouts the agent sends no more, and the gateway ends the call.
+        A device that hangs is not hidden for ever: after `_WORKING_TIMEOUTS` idle timeouts without
+        progress the agent sends no more, and the gateway ends the call.
+
+        Args:
+            work: to carry out.
+            progress: returns another number whenever the work has advanced.
 
         Raises:
             ConnectionError: the peer is gone; the work was cancelled.
         """
         async with TaskScope() as scope:
             task = scope.start(work, "file-agent-work")
-            for _ in range(_WORKING_TIMEOUTS * _WORKING_PER_TIMEOUT):
+            rounds, reached = 0, progress()
+            while rounds < _WORKING_TIMEOUTS * _WORKING_PER_TIMEOUT:
                 await asyncio.wait({task}, timeout=self.idle_timeout / _WORKING_PER_TIMEOUT)
                 if task.done():
                     break
+                rounds = rounds + 1 if progress() == reached else 0
+                reached = progress()
                 await self.put_message(_WORKING)
                 await self.flush()
             return await task

@@ -38,6 +38,14 @@ class TracePoint(StrEnum):
     DOWNLOAD_CHUNK = "download.chunk"
     #: Everything was read; the agent has not looked yet whether the file changed.
     DOWNLOAD_BEFORE_TRAILER = "download.before_trailer"
+    #: An entry below a directory was removed; others may be left.
+    ENTRY_REMOVED = "directories.entry_removed"
+    #: An entry is in the staged copy; others may be missing.
+    ENTRY_COPIED = "directories.entry_copied"
+    #: The staged copy is complete; the destination is still the old.
+    COPY_STAGED = "directories.copy_staged"
+    #: The destination is the copy; its directory is not flushed.
+    COPY_RENAMED = "directories.copy_renamed"
 
 
 Trace = Callable[[str], None]

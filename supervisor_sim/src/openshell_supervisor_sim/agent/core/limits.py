@@ -56,6 +56,7 @@ class Limits:
             protocol_version=PROTOCOL_VERSION,
             keeps_relays=True,
             takes_waiting=True,
+            serves_directories=True,
             digests=[algorithm.wire for algorithm in PREFERRED if algorithm in self.digests],
             max_chunk_bytes=self.max_chunk_bytes,
             max_file_bytes=unsigned(self.max_file_bytes),

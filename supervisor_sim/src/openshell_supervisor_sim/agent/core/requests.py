@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError, invalid
@@ -24,13 +22,12 @@ from openshell_supervisor_sim.agent.core.digest_choice import (
     declared_digest,
     unsupported,
 )
+from openshell_supervisor_sim.agent.core.field_checks import MAX_ID_CHARACTERS, check_enum, check_id
 from openshell_supervisor_sim.agent.core.wire_numbers import (
     MAX_TIMESTAMP_SECONDS,
     MIN_TIMESTAMP_SECONDS,
     NANOSECONDS,
 )
-
-_MAX_ID_CHARACTERS: Final = 128
 
 
 class LeafLink(Enum):
@@ -190,13 +187,13 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
     if metadata.is_archive:
         raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "metadata.is_archive: archives are not unpacked")
     explicit = metadata.explicit_finish or started or bool(metadata.upload_id)
-    _check_id("metadata.upload_id", metadata.upload_id)
-    _check_id("metadata.request_id", metadata.request_id)
+    check_id("metadata.upload_id", metadata.upload_id)
+    check_id("metadata.request_id", metadata.request_id)
     if metadata.upload_id and not started and not metadata.epoch:
         raise invalid("metadata.epoch", "is missing; an upload_id needs the epoch that StartUpload answered")
     wants_digest = explicit or metadata.request_id or metadata.accepted_digests
-    _check_enum("metadata.parents", metadata.parents, files_pb2.ParentPolicy.values())
-    _check_enum("metadata.durability", metadata.durability, files_pb2.Durability.values())
+    check_enum("metadata.parents", metadata.parents, files_pb2.ParentPolicy.values())
+    check_enum("metadata.durability", metadata.durability, files_pb2.Durability.values())
     return UploadRequest(
         path=metadata.remote_path,
         size_bytes=None if explicit and not metadata.size_bytes else metadata.size_bytes,
@@ -204,7 +201,9 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
         explicit_finish=explicit,
         upload_id=metadata.upload_id,
         request_id=metadata.request_id,
-        condition=_condition(metadata.condition) if metadata.HasField("condition") else None,
+        condition=condition_of("metadata.condition", metadata.condition)
+        if metadata.HasField("condition")
+        else None,
         modified_ns=_modified(metadata) if metadata.HasField("modified_time") else None,
         create_parents=metadata.parents == files_pb2.PARENT_POLICY_CREATE,
         leaf_link=_upload_leaf_link(metadata.leaf_link),
@@ -268,7 +267,7 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
         raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "as_archive: archives are not made")
     if request.tail_bytes and (request.offset or request.HasField("length")):
         raise invalid("tail_bytes", "excludes offset and length (DWN-13)")
-    _check_enum("on_change", request.on_change, files_pb2.ChangePolicy.values())
+    check_enum("on_change", request.on_change, files_pb2.ChangePolicy.values())
     return DownloadRequest(
         path=request.remote_path,
         checked=request.checked,
@@ -312,26 +311,15 @@ def stat_leaf_link(request: files_pb2.StatFileRequest) -> LeafLink:
     """Return how StatFile treats a link.
 
     Raises:
-        TransferError: INVALID_REQUEST for the policy of uploads, and for a
-            digest of a link.
+        TransferError: INVALID_REQUEST for the policy of uploads, and for a digest of a link.
     """
     if request.leaf_link == files_pb2.LEAF_LINK_POLICY_NOFOLLOW and not request.include_digest:
         return LeafLink.NOFOLLOW
     return LeafLink.FOLLOW if follows("leaf_link", request.leaf_link) else LeafLink.REFUSE
 
 
-def _check_id(field: str, value: str) -> None:
-    if len(value) > _MAX_ID_CHARACTERS:
-        raise invalid(field, f"is longer than {_MAX_ID_CHARACTERS} characters")
-
-
-def _check_enum(field: str, value: int, known: Sequence[int]) -> None:
-    if value not in known:
-        raise invalid(field, f"the value {value} is not known")
-
-
 def _leaf_link(field: str, policy: int) -> LeafLink:
-    _check_enum(field, policy, files_pb2.LeafLinkPolicy.values())
+    check_enum(field, policy, files_pb2.LeafLinkPolicy.values())
     return LeafLink(policy or files_pb2.LEAF_LINK_POLICY_REFUSE)
 
 
@@ -362,8 +350,12 @@ def _modified(metadata: files_pb2.UploadFileMetadata) -> int:
     return time.seconds * NANOSECONDS + time.nanos
 
 
-def _condition(condition: files_pb2.UploadCondition) -> Condition:
-    field = "metadata.condition"
+def condition_of(field: str, condition: files_pb2.UploadCondition) -> Condition:
+    """Check a condition on a destination (CND-7).
+
+    Raises:
+        TransferError: INVALID_REQUEST or DIGEST_UNSUPPORTED.
+    """
     match condition.WhichOneof("condition"):
         case "absent":
             return Absent()
@@ -374,8 +366,8 @@ def _condition(condition: files_pb2.UploadCondition) -> Condition:
             if digest is None:
                 raise unsupported(f"{field}.digest", tuple(DigestAlgorithm))
             return HasDigest(digest)
-        case "version" if len(condition.version) > _MAX_ID_CHARACTERS:
-            raise invalid(f"{field}.version", f"is longer than {_MAX_ID_CHARACTERS} characters")
+        case "version" if len(condition.version) > MAX_ID_CHARACTERS:
+            raise invalid(f"{field}.version", f"is longer than {MAX_ID_CHARACTERS} characters")
         case "version" if condition.version:
             return HasVersion(condition.version)
         case "version":

@@ -81,19 +81,22 @@ def same_content(before: os.stat_result, after: os.stat_result) -> bool:
     return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
+def file_type(status: os.stat_result) -> files_pb2.FileType.ValueType:
+    """Return the type of a file for the caller."""
+    if stat.S_ISREG(status.st_mode):
+        return files_pb2.FILE_TYPE_REGULAR
+    if stat.S_ISDIR(status.st_mode):
+        return files_pb2.FILE_TYPE_DIRECTORY
+    if stat.S_ISLNK(status.st_mode):
+        return files_pb2.FILE_TYPE_SYMLINK
+    return files_pb2.FILE_TYPE_SPECIAL
+
+
 def describe(status: os.stat_result, path: str, digest: Digest | None = None) -> files_pb2.FileInfo:
     """Return the description of a file for the caller, with its digest unless it is None."""
-    if stat.S_ISREG(status.st_mode):
-        kind = files_pb2.FILE_TYPE_REGULAR
-    elif stat.S_ISDIR(status.st_mode):
-        kind = files_pb2.FILE_TYPE_DIRECTORY
-    elif stat.S_ISLNK(status.st_mode):
-        kind = files_pb2.FILE_TYPE_SYMLINK
-    else:
-        kind = files_pb2.FILE_TYPE_SPECIAL
     info = files_pb2.FileInfo(
         path=path,
-        type=kind,
+        type=file_type(status),
         size_bytes=unsigned(status.st_size),
         mode=stat.S_IMODE(status.st_mode),
         version=version(status),

@@ -6,16 +6,21 @@ All of them block, and only disk threads call them.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from openshell_supervisor_sim.agent.filesystem import syscalls
 
 #: The kernel's clock for file times (CLOCK_REALTIME_COARSE); Python has no name for it.
 _CLOCK_REALTIME_COARSE: Final = 5
+
+#: Request of ioctl that clones a file, from linux/fs.h: _IOW(0x94, 9, int).
+_FICLONE: Final = 0x4004_9409
 
 #: Resolution of times on some file systems; far below a tick of that clock.
 _BEFORE_NOW_NS: Final = 1000
@@ -79,9 +84,30 @@ class FileSystem:
         """Return the magic number of the file system."""
         return syscalls.file_system_type(fd)
 
-    def mkdir(self, name: bytes, dir_fd: int) -> None:
-        """Make a directory with mode 0777 less the umask."""
-        os.mkdir(name, 0o777, dir_fd=dir_fd)
+    def mkdir(self, name: bytes, dir_fd: int, mode: int = 0o777) -> None:
+        """Make a directory, with its mode less the umask."""
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def names(self, fd: int) -> list[bytes]:
+        """Return the names in a directory that is open for reading, in any order."""
+        return [os.fsencode(name) for name in os.listdir(fd)]
+
+    @contextmanager
+    def scan(self, fd: int) -> Generator[Iterator[os.DirEntry[str]]]:
+        """Read the entries of a directory that is open for reading, some at a time."""
+        with os.scandir(fd) as entries:
+            yield entries
+
+    def mount_of(self, fd: int) -> int | None:
+        """Return the id of the mount that an open file is on; None where /proc does not tell."""
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
+                for line in file:
+                    if line.startswith("mnt_id:"):
+                        return int(line.split()[1])
+        except OSError:
+            pass
+        return None
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         """Write at an offset; may write less than all."""
@@ -141,11 +167,45 @@ class FileSystem:
 
     def rename_noreplace(self, dir_fd: int, source: bytes, destination: bytes) -> None:
         """Rename within a directory unless the name exists."""
-        syscalls.rename_noreplace(dir_fd, source, destination)
+        syscalls.rename_noreplace(dir_fd, source, dir_fd, destination)
+
+    def move(self, source_dir: int, source: bytes, destination_dir: int, destination: bytes) -> None:
+        """Rename from one directory to another, replacing a file or an empty directory."""
+        os.rename(source, destination, src_dir_fd=source_dir, dst_dir_fd=destination_dir)
+
+    def move_noreplace(
+        self, source_dir: int, source: bytes, destination_dir: int, destination: bytes
+    ) -> None:
+        """Rename from one directory to another unless the name exists."""
+        syscalls.rename_noreplace(source_dir, source, destination_dir, destination)
 
     def link(self, dir_fd: int, source: bytes, destination: bytes) -> None:
         """Give a file a second name in its directory."""
         os.link(source, destination, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def link_between(self, source_dir: int, source: bytes, destination_dir: int, destination: bytes) -> None:
+        """Give a file a second name in another directory; a link itself gets one."""
+        os.link(source, destination, src_dir_fd=source_dir, dst_dir_fd=destination_dir, follow_symlinks=False)
+
+    def symlink(self, target: bytes, name: bytes, dir_fd: int) -> None:
+        """Make a symbolic link."""
+        os.symlink(target, name, dir_fd=dir_fd)
+
+    def set_link_time(self, name: bytes, dir_fd: int, modified_ns: int) -> None:
+        """Set the times of a symbolic link itself."""
+        os.utime(name, ns=(modified_ns, modified_ns), dir_fd=dir_fd, follow_symlinks=False)
+
+    def clone(self, source: int, destination: int) -> None:
+        """Let a file share the whole content of another one (FICLONE)."""
+        fcntl.ioctl(destination, _FICLONE, source)
+
+    def copy_range(self, source: int, destination: int, offset: int, size: int) -> int:
+        """Copy a part of a file in the kernel; may copy less than requested, and 0 at the end."""
+        return os.copy_file_range(source, destination, size, offset, offset)
+
+    def sync_file_system(self, fd: int) -> None:
+        """Flush everything of the file system that a file is on."""
+        syscalls.sync_file_system(fd)
 
     def link_descriptor(self, fd: int, dir_fd: int, name: bytes) -> None:
         """Give a name to a file without one (O_TMPFILE)."""
@@ -157,6 +217,14 @@ class FileSystem:
             os.unlink(name, dir_fd=dir_fd)
         except FileNotFoundError:
             return
+
+    def remove_file(self, name: bytes, dir_fd: int) -> None:
+        """Remove a name that exists."""
+        os.unlink(name, dir_fd=dir_fd)
+
+    def remove_directory(self, name: bytes, dir_fd: int) -> None:
+        """Remove an empty directory."""
+        os.rmdir(name, dir_fd=dir_fd)
 
 
 def is_regular(status: os.stat_result) -> bool:

@@ -1,4 +1,4 @@
-"""System calls that Python lacks: openat2, renameat2, fstatfs."""
+"""System calls that Python lacks: openat2, renameat2, fstatfs, syncfs."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
     raise OSError(errno.EAGAIN, "the path keeps changing while it is resolved")
 
 
-def rename_noreplace(dir_fd: int, source: bytes, destination: bytes) -> None:
-    """Rename within a directory unless the destination exists.
+def rename_noreplace(source_dir: int, source: bytes, destination_dir: int, destination: bytes) -> None:
+    """Rename unless the destination exists.
 
     Raises:
         OSError: EEXIST; EINVAL, ENOSYS or EPERM where the kernel, the file
@@ -58,7 +58,23 @@ def rename_noreplace(dir_fd: int, source: bytes, destination: bytes) -> None:
     renameat2 = getattr(_libc, "renameat2", None)
     if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if renameat2(dir_fd, ctypes.c_char_p(source), dir_fd, ctypes.c_char_p(destination), RENAME_NOREPLACE):
+    if renameat2(
+        source_dir, ctypes.c_char_p(source), destination_dir, ctypes.c_char_p(destination), RENAME_NOREPLACE
+    ):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def sync_file_system(fd: int) -> None:
+    """Flush everything of the file system that a descriptor is on (syncfs).
+
+    Raises:
+        OSError: the device failed; ENOSYS where the C library does not have the call.
+    """
+    syncfs = getattr(_libc, "syncfs", None)
+    if syncfs is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if syncfs(fd):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 

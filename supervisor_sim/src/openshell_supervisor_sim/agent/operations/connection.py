@@ -20,6 +20,7 @@ from openshell_supervisor_sim.agent.core.requests import recorded, upload_key, u
 from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
 from openshell_supervisor_sim.agent.download.stat_file import stat_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
+from openshell_supervisor_sim.agent.operations.directory_operations import directory_operation
 from openshell_supervisor_sim.agent.operations.receive_upload import UploadSession, settled
 from openshell_supervisor_sim.agent.operations.send_download import DownloadSession
 from openshell_supervisor_sim.agent.operations.services import Services
@@ -221,7 +222,12 @@ class Session:
             case "stat_file":
                 response.stat_file.CopyFrom(await self._stat_file(opened.stat_file, caller))
             case _:
-                raise TransferError(Reason.METHOD_UNSUPPORTED, "open.operation is unknown to this file agent")
+                answer = await directory_operation(self._services, self._outbound, opened)
+                if answer is None:
+                    raise TransferError(
+                        Reason.METHOD_UNSUPPORTED, "open.operation is unknown to this file agent"
+                    )
+                response = answer
         await self._outbound.put_message(_ACCEPTED)
         await self._answer(response)
 

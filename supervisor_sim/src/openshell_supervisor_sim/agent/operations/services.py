@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from openshell_supervisor_sim.agent.concurrency import DiskShare
 from openshell_supervisor_sim.agent.core.limits import Limits
+from openshell_supervisor_sim.agent.directories.parts import DirectoryParts
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.settings import AgentSettings
@@ -40,6 +41,7 @@ class Services:
     admission: Admission
     attachment: Attachment
     expiry: Expiry
+    directories: DirectoryParts
     budget: StagedBudget
     disk: DiskShare
     fs: FileSystem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
+from typing import Final, Protocol
 
 from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
@@ -12,6 +12,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import (
     Absent,
+    Condition,
     HasDigest,
     HasVersion,
     LeafLink,
@@ -29,6 +30,25 @@ from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 _ANY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
+class Replacing(Protocol):
+    """The fields of a request that decide whether a destination is replaced."""
+
+    @property
+    def condition(self) -> Condition | None:
+        """Condition on the destination."""
+        ...
+
+    @property
+    def leaf_link(self) -> LeafLink:
+        """Treatment of a link at the destination."""
+        ...
+
+    @property
+    def keep_read_only(self) -> bool:
+        """Replace no file that may not be written."""
+        ...
+
+
 class DestinationCheck:
     """Compares destinations with the conditions of requests.
 
@@ -41,9 +61,7 @@ class DestinationCheck:
         self._root = root
         self._fs = fs
 
-    def examine(
-        self, location: Location, request: UploadRequest, interrupt: Interrupt
-    ) -> os.stat_result | None:
+    def examine(self, location: Location, request: Replacing, interrupt: Interrupt) -> os.stat_result | None:
         """Check the destination against the request's condition.
 
         Returns:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
-
-#: Device and inode.
-Identity = tuple[int, int]
+from openshell_supervisor_sim.agent.paths.ancestors import Identity, ancestors, identity_of
 
 #: Suffix of a file that is about to replace a private one; see `token_file`.
 _REPLACEMENT: Final = re.compile(rb"\.[0-9a-f]{16}\Z")
@@ -57,6 +55,49 @@ def _covered(place: str) -> Guarded:
     )
 
 
+def _is_private_name(private: Sequence[bytes], name: bytes) -> bool:
+    """Return whether a name is that of a private file, or of a file that is about to replace it."""
+    return any(
+        name == one or (name.startswith(one) and _REPLACEMENT.fullmatch(name, len(one)) is not None)
+        for one in private
+    )
+
+
+class GuardedPlaces:
+    """The guarded places at one moment, for an operation on many entries.
+
+    Args:
+        places: why each file and directory is refused.
+        names: names of private files, by their directory.
+    """
+
+    def __init__(self, places: Mapping[Identity, Guarded], names: Mapping[Identity, Sequence[bytes]]) -> None:
+        self._places = places
+        self._names = names
+        self._inodes = frozenset(inode for _, inode in places)
+
+    def may_be(self, inode: int) -> bool:
+        """Return whether a file with that inode number may be guarded; its status has to be checked then."""
+        return inode in self._inodes
+
+    def at(self, status: os.stat_result) -> Guarded | None:
+        """Return why a file or directory is refused; None if it is not guarded."""
+        return self._places.get(identity_of(status))
+
+    def names_in(self, directory: os.stat_result) -> Sequence[bytes]:
+        """Return the names of private files in a directory."""
+        return self._names.get(identity_of(directory), ())
+
+    def named(self, private: Sequence[bytes], name: bytes) -> Guarded | None:
+        """Return why a name is refused; None if it is not guarded.
+
+        Args:
+            private: `names_in` its directory.
+            name: in it.
+        """
+        return _PRIVATE if private and _is_private_name(private, name) else None
+
+
 class Guard:
     """Refuses guarded places. Methods block, and any thread may call them.
 
@@ -83,7 +124,9 @@ class Guard:
         self._fs = fs
         #: Descriptors of guarded places, open so that their inode numbers are not reused.
         self._held: list[int] = []
-        self._root = _identity(fs.fstat(root_fd))
+        #: Directories that have a guarded place in them, or are one, and why it is refused.
+        self._inside: list[tuple[int, Guarded]] = []
+        self._root = identity_of(fs.fstat(root_fd))
         self._directories: dict[Identity, Guarded] = {}
         self._files: dict[Identity, Guarded] = {}
         self._private = private
@@ -115,7 +158,7 @@ class Guard:
             OSError: the directories above cannot be opened.
         """
         if stat.S_ISDIR(status.st_mode):
-            self._refuse_below(fd, status, path)
+            self._refuse_below(fd, path)
         else:
             self.refuse_file(status, path)
 
@@ -125,7 +168,7 @@ class Guard:
         Raises:
             TransferError: PATH_FORBIDDEN.
         """
-        covered = self._files.get(_identity(status))
+        covered = self._files.get(identity_of(status))
         if covered is not None:
             raise covered.refuse(path)
         self.refuse_private(status, path)
@@ -138,7 +181,7 @@ class Guard:
         Raises:
             TransferError: PATH_FORBIDDEN.
         """
-        identity = _identity(status)
+        identity = identity_of(status)
         # A file of the state directory can have a second name elsewhere.
         if identity in self._private_files() or (status.st_nlink > 1 and identity in self._state_files()):
             raise _PRIVATE.refuse(path)
@@ -149,52 +192,68 @@ class Guard:
         Raises:
             TransferError: PATH_FORBIDDEN.
         """
-        for private in self._names.get(_identity(parent), ()):
-            if name == private or (name.startswith(private) and _REPLACEMENT.fullmatch(name, len(private))):
-                raise _PRIVATE.refuse(path)
+        if _is_private_name(self._names.get(identity_of(parent), ()), name):
+            raise _PRIVATE.refuse(path)
 
-    def _refuse_below(self, fd: int, status: os.stat_result, path: str) -> None:
-        """Return the identities of a directory and of all above it, up to the root."""
+    def refuse_around(self, status: os.stat_result, path: str) -> None:
+        """Refuse a directory that has a guarded place somewhere below it.
+
+        Args:
+            status: of the directory.
+            path: for the error.
+
+        Raises:
+            TransferError: PATH_FORBIDDEN.
+            OSError: a directory above a guarded place cannot be opened.
+        """
+        wanted = identity_of(status)
+        for fd, guarded in self._inside:
+            if wanted in ancestors(self._fs, fd, self._root):
+                raise TransferError(
+                    Reason.PATH_FORBIDDEN,
+                    f"{path} has a directory below it that cannot be removed, moved or copied: it has files "
+                    "of the sandbox's supervisor, or commands see the machine's directory there",
+                    dict(guarded.metadata),
+                )
+
+    def snapshot(self) -> GuardedPlaces:
+        """Return the guarded places as they are now, for an operation on many entries."""
+        private = dict.fromkeys((*self._private_files(), *self._state_files()), _PRIVATE)
+        return GuardedPlaces({**self._directories, **self._files, **private}, dict(self._names))
+
+    def _refuse_below(self, fd: int, path: str) -> None:
+        """Refuse a directory at or below a guarded one."""
         if not self._directories:
             return
-        current = fd
-        try:
-            while (here := _identity(status)) != self._root:
-                guarded = self._directories.get(here)
-                if guarded is not None:
-                    raise guarded.refuse(path)
-                above = self._fs.open(b"..", _DIRECTORY, dir_fd=current)
-                if current != fd:
-                    self._fs.close(current)
-                current = above
-                status = self._fs.fstat(current)
-                if _identity(status) == here:
-                    return
-        finally:
-            if current != fd:
-                self._fs.close(current)
+        for here in ancestors(self._fs, fd, self._root):
+            guarded = self._directories.get(here)
+            if guarded is not None:
+                raise guarded.refuse(path)
 
     def _private_files(self) -> Iterator[Identity]:
         # Read again for each call, because a token is replaced.
         for path in self._private:
             with suppress(OSError):
-                yield _identity(os.stat(path))
+                yield identity_of(os.stat(path))
 
     def _state_files(self) -> Iterator[Identity]:
         with suppress(OSError), os.scandir(self._state_dir) as entries:
             for entry in entries:
-                yield _identity(entry.stat(follow_symlinks=False))
+                yield identity_of(entry.stat(follow_symlinks=False))
 
     def _hold_private(self) -> None:
         names: dict[Identity, set[bytes]] = {}
         for directory, name in _places_of(self._private):
             with suppress(OSError):
-                identity = _identity(self._hold(self._fs.open(os.fsencode(directory), _DIRECTORY)))
+                fd = self._fs.open(os.fsencode(directory), _DIRECTORY)
+                identity = identity_of(self._hold(fd))
+                self._inside.append((fd, _PRIVATE))
                 names.setdefault(identity, set()).add(name)
         self._names = {identity: tuple(found) for identity, found in names.items()}
         with suppress(FileNotFoundError):
-            state = self._hold(self._fs.open(os.fsencode(self._state_dir), _DIRECTORY))
-            self._directories[_identity(state)] = _PRIVATE
+            fd = self._fs.open(os.fsencode(self._state_dir), _DIRECTORY)
+            self._directories[identity_of(self._hold(fd))] = _PRIVATE
+            self._inside.append((fd, _PRIVATE))
 
     def _hold(self, fd: int) -> os.stat_result:
         """Keep a descriptor open until `close`, and return its identity."""
@@ -203,18 +262,25 @@ class Guard:
 
     def _add_covered(self, root_fd: int, place: str) -> None:
         """Add the directory or file of the sandbox that a mount covers."""
-        current = self._fs.duplicate(root_fd)
+        current = directory = self._fs.duplicate(root_fd)
         try:
             for name in os.fsencode(place).split(b"/"):
                 below = self._fs.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=current)
-                self._fs.close(current)
-                current = below
+                if directory != current:
+                    self._fs.close(directory)
+                directory, current = current, below
         except OSError:
-            self._fs.close(current)
+            for fd in {directory, current}:
+                self._fs.close(fd)
             return  # It was removed, so nothing is covered.
-        status = self._hold(current)
-        places = self._directories if stat.S_ISDIR(status.st_mode) else self._files
-        places.setdefault(_identity(status), _covered(place))
+        status, guarded = self._hold(current), _covered(place)
+        self._hold(directory)
+        if stat.S_ISDIR(status.st_mode):
+            self._directories.setdefault(identity_of(status), guarded)
+            self._inside.append((current, guarded))
+        else:
+            self._files.setdefault(identity_of(status), guarded)
+            self._inside.append((directory, guarded))
 
 
 def _places_of(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
@@ -223,7 +289,3 @@ def _places_of(files: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
         for path in (os.path.abspath(file), os.path.realpath(file)):
             directory, name = os.path.split(path)
             yield directory, os.fsencode(name)
-
-
-def _identity(status: os.stat_result) -> Identity:
-    return status.st_dev, status.st_ino

@@ -23,8 +23,9 @@ from openshell_supervisor_sim.agent.filesystem.handles import (
     devtmpfs_devices,
     is_regular,
 )
+from openshell_supervisor_sim.agent.paths.ancestors import ancestors, identity_of
 from openshell_supervisor_sim.agent.paths.directories import Directories
-from openshell_supervisor_sim.agent.paths.guard import Guard
+from openshell_supervisor_sim.agent.paths.guard import Guard, GuardedPlaces
 from openshell_supervisor_sim.agent.paths.kernel_interfaces import FORBIDDEN_FILE_SYSTEMS
 from openshell_supervisor_sim.agent.paths.location import Location, require_regular, shown
 from openshell_supervisor_sim.agent.paths.walk import MAX_LINKS, MagicLinkError, walk_as_far
@@ -108,6 +109,11 @@ class SandboxRoot:
                 PATH_FORBIDDEN, ACCESS_DENIED and others of the path.
         """
         names: Sequence[bytes] = absolute_components(path, self._workdir, field, directories=directories)
+        if not names:
+            raise TransferError(
+                Reason.PATH_FORBIDDEN,
+                f"{field}: the sandbox's root cannot be replaced, removed, moved or copied",
+            )
         for _ in range(MAX_LINKS + 1):
             location = self._locate(names, field, create_parents=create_parents)
             try:
@@ -204,6 +210,43 @@ class SandboxRoot:
         """
         if self.guard is not None:
             self.guard.refuse_private(status, path)
+
+    def guarded_places(self) -> GuardedPlaces:
+        """Return the guarded places as they are now, for an operation on many entries."""
+        return GuardedPlaces({}, {}) if self.guard is None else self.guard.snapshot()
+
+    def refuse_around(self, status: os.stat_result, path: str) -> None:
+        """Refuse to remove, move or copy a directory with guarded places below it.
+
+        Raises:
+            TransferError: PATH_FORBIDDEN.
+        """
+        with mapped(f"looking below {path}"):
+            if identity_of(status) == identity_of(self._fs.fstat(self._fd)):
+                raise TransferError(Reason.PATH_FORBIDDEN, f"{path} is the sandbox's root")
+            if self.guard is not None:
+                self.guard.refuse_around(status, path)
+
+    def refuse_workdir(self, status: os.stat_result, path: str) -> None:
+        """Refuse to remove or move the working directory, or a directory above it.
+
+        Raises:
+            TransferError: PATH_FORBIDDEN.
+        """
+        with mapped(f"looking below {path}"):
+            try:
+                fd, _ = self.directories.open([name for name in self._workdir.encode().split(b"/") if name])
+            except FileNotFoundError:
+                return
+            try:
+                root = identity_of(self._fs.fstat(self._fd))
+                around = identity_of(status) in ancestors(self._fs, fd, root)
+            finally:
+                self._fs.close(fd)
+        if around:
+            raise TransferError(
+                Reason.PATH_FORBIDDEN, f"{path} is the sandbox's working directory, or has it below it"
+            )
 
     def refuse_forbidden(self, fd: int, path: str) -> os.stat_result:
         """Refuse a file that lies on a kernel interface, or is guarded (PTH-5, PTH-7, PTH-8).

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import stat
 import threading
 
 from openshell_files_protocol.errors import TransferError
 
+from openshell_supervisor_sim.agent.directories.removal import TreeRemoval
 from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
@@ -85,8 +87,14 @@ class Leftovers:
                 self._journal.drop_name(parent, name)
 
     def remove_orphan(self, parent: bytes, name: bytes) -> None:
-        """Remove a staging file that an earlier agent noted, when the agent starts."""
-        if self._remove_by_path(parent, name):
+        """Remove a staging file that an earlier agent noted, when the agent starts.
+
+        The staged directory of a copy may have many entries, so the sweeper removes it.
+        """
+        if self._is_directory(parent, name):
+            with self._lock:
+                self._noted.add((parent, name))
+        elif self._remove_by_path(parent, name):
             try:
                 self._journal.drop_name(parent, name)
             except TransferError:
@@ -96,8 +104,21 @@ class Leftovers:
         """Remove a file; False if that fails. A missing directory may have been moved, and may come back."""
         try:
             with self._root.reopen(parent, name) as location, mapped("removing a staging file"):
-                self._fs.unlink(name, location.parent_fd)
+                status = location.lstat()
+                if status is None or not stat.S_ISDIR(status.st_mode):
+                    self._fs.unlink(name, location.parent_fd)
+                else:
+                    for _ in TreeRemoval(self._fs, location, self._root.guarded_places(), status).steps():
+                        pass
         except TransferError as error:
             self.note(parent, name, error)
             return False
         return True
+
+    def _is_directory(self, parent: bytes, name: bytes) -> bool:
+        try:
+            with self._root.reopen(parent, name) as location:
+                status = location.lstat()
+                return status is not None and stat.S_ISDIR(status.st_mode)
+        except TransferError:
+            return False

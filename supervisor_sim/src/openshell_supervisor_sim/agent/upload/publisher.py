@@ -29,8 +29,8 @@ from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck, publish_mode
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
+from openshell_supervisor_sim.agent.store.destination_locks import DestinationLocks
 from openshell_supervisor_sim.agent.store.journal import Journal
-from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
 from openshell_supervisor_sim.agent.store.staging import Staging
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 from openshell_supervisor_sim.agent.upload.live_upload import LiveUpload
@@ -80,6 +80,7 @@ class Publisher:
         umask: for files without a mode.
         trace: hook, see `TracePoint`.
         later: runs work in another thread without waiting for it.
+        destinations: locks that every operation on a destination holds.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Publisher:
         umask: int,
         trace: Trace,
         later: Callable[[Callable[[], object]], object],
+        destinations: DestinationLocks,
     ) -> None:
         self._check = check
         self._root = root
@@ -100,7 +102,7 @@ class Publisher:
         self._umask = umask
         self._trace = trace
         self._later = later
-        self._destinations = KeyedLocks()
+        self._destinations = destinations
 
     def publish(
         self,
@@ -147,7 +149,7 @@ class Publisher:
         sealed = self._sealed(staging, location, verify)
         for _ in range(_TRIES):
             read = self._read_condition(location, request, interrupt)
-            with self._destination(location):
+            with self._destinations.hold(location):
                 replaced = self._check.examine(location, _unread(request), interrupt)
                 wanted = publish_mode(request, replaced, self._umask)
                 unchanged = wanted == mode and staging.is_untouched(sealed)
@@ -210,14 +212,6 @@ class Publisher:
             _log.exception("%s is published and cannot be described", location.path)
             return None
         return published if there is not None and same_inode(there, published) else None
-
-    @contextmanager
-    def _destination(self, location: Location) -> Generator[None]:
-        """Keep other finishes of the same destination out."""
-        with mapped(f"looking at {location.path}"):
-            parent = self._fs.fstat(location.parent_fd)
-        with self._destinations.hold((parent.st_dev, parent.st_ino, location.name)):
-            yield
 
     def _read_condition(self, location: Location, request: UploadRequest, interrupt: Interrupt) -> str | None:
         """Check a condition that reads the destination; return the version of the file, None if none was read."""
