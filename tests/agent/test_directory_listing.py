@@ -13,11 +13,10 @@ import pytest
 from agent.agent_harness import Sandbox, start_upload, stat, until
 from agent.directory_calls import listed, names, page
 from agent.refusals import refusal
-from openshell_files_protocol.limits import MAX_MESSAGE_BYTES, MAX_PAGE_SIZE
+from openshell_files_protocol.limits import MAX_MESSAGE_BYTES, MAX_PAGE_SIZE, PAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.directories import listing
 from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 
@@ -59,7 +58,7 @@ async def test_the_order_is_that_of_the_bytes(agent: FileAgent, sandbox: Sandbox
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 @pytest.mark.parametrize("recursive", [False, True])
 async def test_pages_give_each_entry_once(
-    agent: FileAgent, sandbox: Sandbox, size: int, recursive: bool
+    agent: FileAgent, sandbox: Sandbox, size: int, *, recursive: bool
 ) -> None:
     """DIR-4."""
     for directory in ("a", "a/b", "a/b/c", "d", "d/e"):
@@ -96,7 +95,7 @@ async def test_the_sizes_of_pages(agent: FileAgent, sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("recursive", [False, True])
 async def test_a_directory_that_changes_between_pages(
-    agent: FileAgent, sandbox: Sandbox, recursive: bool
+    agent: FileAgent, sandbox: Sandbox, *, recursive: bool
 ) -> None:
     """DIR-4: the next page goes on behind the last name, whether that is still there or not."""
     for name in "bdfh":
@@ -138,7 +137,7 @@ async def test_a_directory_of_the_token_that_is_gone(agent: FileAgent, sandbox: 
         (b"a/" * 2047 + b"ab", True),
     ],
 )
-async def test_tokens_that_no_answer_has(agent: FileAgent, token: bytes, recursive: bool) -> None:
+async def test_tokens_that_no_answer_has(agent: FileAgent, token: bytes, *, recursive: bool) -> None:
     """DIR-4."""
     refused = await refusal(page(agent, page_token=token, recursive=recursive))
     assert (refused.reason, refused.fields) == (Reason.INVALID_REQUEST, ["page_token"])
@@ -356,4 +355,4 @@ async def test_an_entry_of_the_protocol_fits_a_page() -> None:
     entry = directories_pb2.DirectoryEntry(
         name=b"x" * 4095, link_target=b"x" * 4095, version="x" * 32, reason="x" * 40, size_bytes=1 << 63
     )
-    assert listing.PAGE_BYTES + entry.ByteSize() < MAX_MESSAGE_BYTES
+    assert PAGE_BYTES + entry.ByteSize() < MAX_MESSAGE_BYTES

@@ -115,7 +115,7 @@ async def test_a_policy_that_is_not_known(agent: FileAgent) -> None:
 async def test_a_name_that_is_not_utf8(agent: FileAgent, sandbox: Sandbox) -> None:
     """DIR-2."""
     await make(agent, b"/caf\xe9/\xff", parents=CREATE)
-    assert os.path.isdir(os.fsencode(sandbox.root) + b"/caf\xe9/\xff")
+    assert (sandbox.root / os.fsdecode(b"caf\xe9/\xff")).is_dir()
 
 
 @pytest.mark.parametrize(

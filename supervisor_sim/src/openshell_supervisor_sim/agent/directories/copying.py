@@ -158,7 +158,8 @@ class Copy:
         parts = self._parts
         opened = parts.root.open_regular(source)
         try:
-            seen = self._fs.fstat(opened)
+            with mapped(f"looking at {source.path}"):
+                seen = self._fs.fstat(opened)
             require_version(source, "source", seen, self._request.source_version)
             staging = create_transient(self._fs, destination, parts.journal, nameless=parts.root.has_proc)
             try:
@@ -249,7 +250,9 @@ class Copy:
         try:
             status = staged.lstat()
             if status is not None:
-                yield from TreeRemoval(self._fs, staged, self._parts.root.guarded_places(), status).steps()
+                yield from TreeRemoval(
+                    self._fs, staged, self._parts.root.guarded_places(), status, staged=True
+                ).steps()
         except TransferError as error:
             self._parts.leftovers.note(staged.parent_path, staged.name, error)
         else:

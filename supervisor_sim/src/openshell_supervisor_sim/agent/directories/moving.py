@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2
@@ -56,14 +57,15 @@ class Mover:
                 refuse_entry(self._root, source, status, leaves=True)
             with self._destinations.locate(request) as destination:
                 self._destinations.refuse_inside(destination, status, source.path)
-                with self._locks.hold(source, destination):
+                with self._locks.hold(source, destination), mapped(f"moving {source.path}"):
                     replaced = self._renamed(source, destination, request, interrupt)
-                    moved = destination.lstat() or status
                 # Moved: nothing below raises.
+                with suppress(TransferError):
+                    status = destination.lstat() or status
                 sync_directory(self._fs, destination.parent_fd)
                 sync_directory(self._fs, source.parent_fd)
                 return directories_pb2.MovePathResponse(
-                    file=describe(moved, destination.path), replaced=replaced
+                    file=describe(status, destination.path), replaced=replaced
                 )
 
     def _renamed(
@@ -96,8 +98,7 @@ class Mover:
         """Remove the source where both names are of one file: the kernel's rename leaves both."""
         left = self._fs.lstat(source.name, source.parent_fd)
         if left is not None and same_inode(left, moved):
-            with mapped(f"removing {source.path}"):
-                self._fs.remove_file(source.name, source.parent_fd)
+            self._fs.remove_file(source.name, source.parent_fd)
 
 
 def _refusal(error: OSError, source: Location, destination: Location) -> TransferError:

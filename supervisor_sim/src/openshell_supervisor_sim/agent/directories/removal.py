@@ -157,6 +157,7 @@ class TreeRemoval:
         guarded: places that are not removed.
         status: of the directory that shall be removed.
         trace: hook, see `TracePoint`.
+        staged: the directory is the agent's own; its directories may have modes that forbid to change them.
 
     Attributes:
         removed: entries removed so far, without staging files.
@@ -169,12 +170,15 @@ class TreeRemoval:
         guarded: GuardedPlaces,
         status: os.stat_result,
         trace: Trace = no_trace,
+        *,
+        staged: bool = False,
     ) -> None:
         self._fs = fs
         self._location = location
         self._guarded = guarded
         self._status = status
         self._trace = trace
+        self._staged = staged
         self._path = location.path
         self.removed = 0
         #: Entry that the walk is at, below the current directory; empty for that directory.
@@ -200,6 +204,7 @@ class TreeRemoval:
             else:
                 self.removed += 1
                 return
+            self._make_writable(name, parent_fd)
             yield from self._empty(open_top(self._fs, name, parent_fd))
         raise self._growing(self._path)
 
@@ -256,6 +261,7 @@ class TreeRemoval:
         self._waiting_names -= 1
         if not names:
             del self._waiting[walk.depth]
+        self._make_writable(name, walk.fd)
         try:
             walk.enter(name)
         except (FileNotFoundError, NotADirectoryError):
@@ -266,6 +272,17 @@ class TreeRemoval:
         guarded = self._guarded.at(walk.status)
         if guarded is not None:
             raise with_facts(guarded.refuse(path), path)
+
+    def _make_writable(self, name: bytes, dir_fd: int) -> None:
+        """Let the agent remove the entries of a staged directory that has the mode of its source already."""
+        if not self._staged:
+            return
+        with suppress(OSError):
+            fd = self._fs.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
+            try:
+                self._fs.chmod_entry(fd, 0o700)
+            finally:
+                self._fs.close(fd)
 
     def _clear(self, walk: Descent) -> Generator[None]:
         """Remove the files and the empty directories of the current directory; the others wait."""

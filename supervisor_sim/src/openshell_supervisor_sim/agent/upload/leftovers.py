@@ -108,7 +108,8 @@ class Leftovers:
                 if status is None or not stat.S_ISDIR(status.st_mode):
                     self._fs.unlink(name, location.parent_fd)
                 else:
-                    for _ in TreeRemoval(self._fs, location, self._root.guarded_places(), status).steps():
+                    places = self._root.guarded_places()
+                    for _ in TreeRemoval(self._fs, location, places, status, staged=True).steps():
                         pass
         except TransferError as error:
             self.note(parent, name, error)
