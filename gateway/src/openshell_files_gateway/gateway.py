@@ -24,6 +24,7 @@ from openshell_files_gateway.config.tables import ComputeSettings, SandboxSettin
 from openshell_files_gateway.files.capabilities import CapabilityMethods
 from openshell_files_gateway.files.methods import FileMethods
 from openshell_files_gateway.files.options.core.lane_budget import LaneStatistics
+from openshell_files_gateway.files.options.directories import DirectoryMethods
 from openshell_files_gateway.files.options.lanes import ARRIVAL_SECONDS, LaneTable
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
@@ -187,6 +188,7 @@ class Gateway:
             | sandboxes.implementations()
             | commands.implementations()
             | files.implementations()
+            | DirectoryMethods(files).implementations()
             | capabilities.implementations()
             | supervisors.implementations(),
         )

@@ -29,6 +29,9 @@ _MOST_MODE_BITS: Final = 0o7777
 #: Type bits of a regular file, as in `os.stat_result.st_mode`.
 _REGULAR_FILE: Final = 0o100000
 
+#: The same of a directory.
+_DIRECTORY: Final = 0o040000
+
 #: A century. A caller who means no limit gives None.
 LONGEST_SECONDS: Final = 3_155_760_000.0
 
@@ -68,9 +71,9 @@ def text(name: str, value: object, *, empty: bool = True) -> str:
     return value
 
 
-def _check_utf8(name: str, value: str, *, path: bool = False) -> None:
+def _check_utf8(name: str, value: str, *, path: bool = False, any_bytes: bool = False) -> None:
     try:
-        value.encode()
+        value.encode("utf-8", "surrogateescape" if any_bytes else "strict")
     except UnicodeEncodeError:
         shown = ascii(value)
         wrong_value(
@@ -134,6 +137,16 @@ def mode(name: str, value: object) -> int | None:
     return bits
 
 
+def directory_mode(name: str, value: object) -> int | None:
+    """Check permission bits of a directory, with or without its type bits (DIR-15)."""
+    if value is None:
+        return None
+    bits = number(name, value, most=_DIRECTORY | _MOST_MODE_BITS)
+    if bits & ~_MOST_MODE_BITS not in {0, _DIRECTORY}:
+        wrong_value(name, f"{bits:#o} has type bits of no directory: give permission bits, such as 0o755")
+    return bits
+
+
 def seconds(name: str, value: object, *, zero: bool = False) -> float:
     """Check a time span, in seconds.
 
@@ -188,12 +201,22 @@ def local_path(name: str, value: object) -> str:
     return found
 
 
-def remote_path(name: str, value: object) -> str:
+def any_remote_path(name: str, value: object) -> str:
+    """Check a path in a sandbox that may have bytes that are not UTF-8, as surrogates; see `remote_path`."""
+    return remote_path(name, value, any_bytes=True)
+
+
+def remote_path(name: str, value: object, *, any_bytes: bool = False) -> str:
     """Check a path in a sandbox, and return it in the protocol's form (PTH-2, ADR 0026).
 
     Parts that mean the same on every disk are simplified: `./x`, `a//b`,
     `a/./b`, and `..` at the root. `a/../b` is refused: if `a` is a link, it
     names another file than `b`.
+
+    Args:
+        name: of the argument.
+        value: the path.
+        any_bytes: the message carries bytes, which surrogates of `os.fsdecode` stand for.
     """
     if isinstance(value, PurePath) and not isinstance(value, PurePosixPath):
         wrong_type(name, "a str or a PurePosixPath", value)
@@ -202,7 +225,7 @@ def remote_path(name: str, value: object) -> str:
     path = str(value)
     if not path:
         wrong_value(name, "must not be empty", path=path)
-    _check_utf8(name, path, path=True)
+    _check_utf8(name, path, path=True, any_bytes=any_bytes)
     if "\0" in path:
         wrong_value(name, f"must not have a NUL: {path!a}", path=path)
     absolute = path.startswith("/")

@@ -211,6 +211,98 @@ class DownloadResult:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """An entry of a directory in the sandbox.
+
+    Attributes:
+        name: relative to the listed directory, with components joined by `/`.
+            Bytes that are not UTF-8 are surrogates, as from `os.fsdecode`.
+        type: its type; a link is described itself.
+        size: in bytes.
+        mode: permission bits.
+        modified_ns: nanoseconds since the epoch.
+        version: opaque text that changes with content or metadata.
+        allocated: bytes of storage.
+        link_target: content of a symbolic link; None for another type.
+        reason: name in the error table: why the content of this directory is
+            not listed, or why the entry is not described; empty otherwise.
+    """
+
+    name: str
+    type: FileType
+    size: int
+    mode: int
+    modified_ns: int | None
+    version: str
+    allocated: int
+    link_target: str | None = None
+    reason: str = ""
+
+    @property
+    def modified_time(self) -> datetime | None:
+        """Modification time, in UTC."""
+        return time_of(self.modified_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectoryResult:
+    """A directory that was made, or was there.
+
+    Attributes:
+        directory: its description.
+        created: False if it was there already.
+    """
+
+    directory: FileInfo
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveResult:
+    """A removal.
+
+    Attributes:
+        entries: removed entries, the path itself included; 0 if it did not exist.
+    """
+
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class MoveResult:
+    """A move.
+
+    Attributes:
+        file: the moved entry at its destination.
+        replaced: something was replaced.
+    """
+
+    file: FileInfo
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """A copy inside the sandbox.
+
+    Attributes:
+        file: the copy.
+        entries: copied entries, the path itself included.
+        bytes: copied content, holes excluded.
+        shared_bytes: part of `bytes` that shares its storage with the source.
+        durability: the reached durability, not the requested one.
+        replaced: a file or link was replaced.
+    """
+
+    file: FileInfo
+    entries: int
+    bytes: int
+    shared_bytes: int
+    durability: Durability | None
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Progress of a transfer. No number is an estimate.
 

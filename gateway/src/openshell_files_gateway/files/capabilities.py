@@ -10,6 +10,7 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.config.tables import LimitSettings
+from openshell_files_gateway.files.options.directories import directories_capability
 from openshell_files_gateway.files.options.lanes import LaneTable
 from openshell_files_gateway.files.options.waiting import waiting_capability
 from openshell_files_gateway.relay.broker import RelayBroker
@@ -88,6 +89,7 @@ class CapabilityMethods:
             digests=self._digests(agent),
             lanes=self._lanes.capability(),
             waiting=waiting_capability(own.max_pause, agent),
+            directories=directories_capability(agent),
         )
 
     def _digests(

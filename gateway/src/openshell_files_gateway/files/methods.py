@@ -161,7 +161,7 @@ class FileMethods:
             raise invalid(
                 "content", f"has {len(request.content)} bytes, WriteFile takes at most {MAX_WRITE_BYTES}"
             )
-        answer: files_pb2.WriteFileResponse = await self._ask(sandbox, call, "write_file", write_file=request)
+        answer: files_pb2.WriteFileResponse = await self.ask(sandbox, call, "write_file", write_file=request)
         call.facts["published_bytes"] = answer.file.size_bytes
         return answer.SerializeToString()
 
@@ -191,26 +191,26 @@ class FileMethods:
     async def get_upload(self, data: bytes, call: Call) -> bytes:
         """GetUpload (RSM-7)."""
         request: files_pb2.GetUploadRequest = parse_request(files_pb2.GetUploadRequest, data)
-        sandbox = self._sandbox_of(request.sandbox, call)
+        sandbox = self.sandbox_of(request.sandbox, call)
         return await self._unary(sandbox, call, "get_upload", get_upload=request)
 
     async def list_uploads(self, data: bytes, call: Call) -> bytes:
         """ListUploads (RSM-31)."""
         request: files_pb2.ListUploadsRequest = parse_request(files_pb2.ListUploadsRequest, data)
-        sandbox = self._sandbox_of(request.sandbox, call)
+        sandbox = self.sandbox_of(request.sandbox, call)
         return await self._unary(sandbox, call, "list_uploads", list_uploads=request)
 
     async def abort_upload(self, data: bytes, call: Call) -> bytes:
         """AbortUpload (RSM-34)."""
         request: files_pb2.AbortUploadRequest = parse_request(files_pb2.AbortUploadRequest, data)
-        sandbox = self._sandbox_of(request.sandbox, call)
+        sandbox = self.sandbox_of(request.sandbox, call)
         return await self._unary(sandbox, call, "abort_upload", abort_upload=request)
 
     async def stat_file(self, data: bytes, call: Call) -> bytes:
         """StatFile."""
         request: files_pb2.StatFileRequest = parse_request(files_pb2.StatFileRequest, data)
         call.facts["path"] = request.remote_path
-        sandbox = self._sandbox_of(request.sandbox, call)
+        sandbox = self.sandbox_of(request.sandbox, call)
         return await self._unary(sandbox, call, "stat_file", stat_file=request)
 
     async def _first_message(self, call: Call) -> files_pb2.UploadFileRequest:
@@ -228,7 +228,12 @@ class FileMethods:
     ) -> Sandbox:
         return self._resolve(call, message.sandbox_id, message.sandbox, message.workspace)
 
-    def _sandbox_of(self, ref: files_pb2.SandboxRef, call: Call) -> Sandbox:
+    def sandbox_of(self, ref: files_pb2.SandboxRef, call: Call) -> Sandbox:
+        """Find the sandbox that a request names (AUT-5).
+
+        Raises:
+            TransferError: SANDBOX_NOT_FOUND or SANDBOX_NOT_READY.
+        """
         return self._resolve(call, ref.id, ref.name, ref.workspace)
 
     def _resolve(self, call: Call, sandbox_id: str, name: str, workspace: str) -> Sandbox:
@@ -314,11 +319,21 @@ class FileMethods:
 
     async def _unary(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> bytes:  # noqa: ANN401
         """Run an operation with one answer, and return it serialized."""
-        answered: Message = await self._ask(sandbox, call, answer, **request)
+        answered: Message = await self.ask(sandbox, call, answer, **request)
         return answered.SerializeToString()
 
-    async def _ask(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> Any:  # noqa: ANN401 - by `answer`
-        """Run an operation with one answer, and return it."""
+    async def ask(self, sandbox: Sandbox, call: Call, answer: str, **request: Any) -> Any:  # noqa: ANN401 - by `answer`
+        """Run an operation with one answer, and return it.
+
+        Args:
+            sandbox: that has the agent.
+            call: of the caller.
+            answer: field of the answer's frame.
+            **request: field of the first frame, and the request.
+
+        Raises:
+            TransferError: of the gateway, or of the agent.
+        """
         async with self._operation(sandbox, call) as operation:
             await self._open(operation, **request)
             frame = await operation.activity.watched(operation.relay.next_frame())

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from google.protobuf.message import Message
 from openshell_files_protocol import methods
 from openshell_files_protocol.digests import DigestAlgorithm
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import directories_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._async import _io
@@ -36,6 +36,9 @@ _Answer = TypeVar("_Answer", bound=Message)
 #: Least speed at which a sandbox reads and hashes: the timeout of a digest of
 #: n bytes grows by n / this.
 _SLOWEST_DIGEST_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
+
+#: Timeout of work in the sandbox that is as long as its files are many.
+_LONGEST_WORK_SECONDS: Final = 24 * 3600.0
 
 #: Longest wait for a connection before a call that begins without one, and the pauses of the wait.
 _CONNECT_SECONDS: Final = 5.0
@@ -227,6 +230,36 @@ class Rpc:
             methods.STAT_FILE, request, files_pb2.StatFileResponse, deadline, hashed_bytes
         )
 
+    async def list_directory(
+        self, request: directories_pb2.ListDirectoryRequest, deadline: Deadline
+    ) -> directories_pb2.ListDirectoryResponse:
+        """Call ListDirectory once."""
+        return await self._unary(
+            methods.LIST_DIRECTORY, request, directories_pb2.ListDirectoryResponse, deadline
+        )
+
+    async def change(
+        self, path: str, request: Message, kind: type[_Answer], deadline: Deadline, *, lasts: bool
+    ) -> _Answer:
+        """Call a method that changes the sandbox once.
+
+        Args:
+            path: of the method.
+            request: its request.
+            kind: type of its answer.
+            deadline: end of the caller's time.
+            lasts: the work may take long; the gateway ends the call if nothing moves.
+        """
+        return await self._unary(path, request, kind, deadline, longest=_LONGEST_WORK_SECONDS if lasts else 0)
+
+    async def reach(self, sandbox: SandboxAddress, deadline: Deadline) -> None:
+        """Reach a gateway and a sandbox that could not be reached a moment ago.
+
+        Raises:
+            FilesError: they cannot be reached. Nothing was changed.
+        """
+        self.capabilities(sandbox).learn(await self._ask_capabilities(sandbox, deadline))
+
     async def upload_file(
         self, metadata: files_pb2.UploadFileMetadata, deadline: Deadline
     ) -> UploadCall | UploadLanes:
@@ -292,9 +325,11 @@ class Rpc:
         deadline: Deadline,
         hashed_bytes: int = 0,
         lanes_after: float | None = None,
+        longest: float = 0,
     ) -> _Answer:
         metadata = await self._tokens.metadata()
-        timeout = deadline.cap(self._timeout + hashed_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND)
+        usual = self._timeout + hashed_bytes / _SLOWEST_DIGEST_BYTES_PER_SECOND
+        timeout = deadline.cap(max(usual, longest))
         began = _io.monotonic()
         try:
             answer = await self._connection.unary(
@@ -305,7 +340,7 @@ class Rpc:
             raise
         self.answered()
         self._extended = True
-        if not hashed_bytes:
+        if not hashed_bytes and not longest:
             self.lanes.answered(_io.monotonic() - began)
         return parsed(kind, answer, path)
 

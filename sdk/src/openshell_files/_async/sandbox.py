@@ -11,6 +11,7 @@ from typing import Literal, overload
 from openshell_files._arguments import checked
 from openshell_files._async import file_objects
 from openshell_files._async.deadline import Deadline
+from openshell_files._async.directories.methods import DirectoryMethods
 from openshell_files._async.download.methods import DownloadMethods
 from openshell_files._async.download.sinks import MemorySink
 from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
@@ -31,7 +32,7 @@ from openshell_files.options import (
 from openshell_files.results import FileInfo, FileType
 
 
-class AsyncSandboxFiles(UploadMethods, DownloadMethods):
+class AsyncSandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods):
     """Moves files in and out of one sandbox. Made by `AsyncFilesClient.sandbox`.
 
     Every method raises a subclass of `FilesError`. A wrong argument raises
@@ -50,7 +51,8 @@ class AsyncSandboxFiles(UploadMethods, DownloadMethods):
 
     An upload replaces the file at its path by a new one. It needs the right to
     write to the directory, not to the old file: a read-only file is replaced.
-    `condition=Condition.absent()` refuses to replace anything.
+    `condition=Condition.absent()` refuses to replace anything. `move` and
+    `copy` replace nothing unless `replace` is given.
     """
 
     @overload

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.limits import DIGEST_BYTES, MIN_CHUNK_LIMIT_BYTES
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import directories_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._error_mapping import delay_of, error_from_reason
@@ -44,6 +44,11 @@ _MANDATORY: Final[Mapping[type[Message], tuple[str, ...]]] = {
     files_pb2.UploadFileResponse: ("file",),
     files_pb2.WriteFileResponse: ("file",),
     files_pb2.DownloadFileHeader: ("file",),
+    directories_pb2.ListDirectoryResponse: ("directory",),
+    directories_pb2.MakeDirectoryResponse: ("directory",),
+    directories_pb2.MovePathResponse: ("file",),
+    directories_pb2.CopyPathResponse: ("file", "copied_entries"),
+    directories_pb2.DirectoryEntry: ("name",),
     files_pb2.FileInfo: ("path", "type"),
     files_pb2.UploadStatus: ("state",),
 }
@@ -76,7 +81,7 @@ def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
 
 def fault_of(message: Message) -> str:
     """Return the fault of a message; empty if it keeps to the protocol."""
-    if fault := _gap(message) or _own_fault(message):
+    if fault := _gap(message) or _own_fault(message) or _name_fault(message):
         return fault
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -117,6 +122,17 @@ def _gap(message: Message) -> str:
 def _missing(message: Message, names: tuple[str, ...]) -> str:
     there = {field.name for field, _ in message.ListFields()}
     return next((f"{name} is missing" for name in names if name not in there), "")
+
+
+def _name_fault(message: Message) -> str:
+    """Return the fault of an entry's name, which could lead a caller out of the listed directory (DIR-3)."""
+    if not isinstance(message, directories_pb2.DirectoryEntry):
+        return ""
+    if any(part in {b"", b".", b".."} or b"\0" in part for part in message.name.split(b"/")):
+        return f"the name {message.name[:100]!r} is not that of an entry below the directory"
+    if not message.type and not message.reason:
+        return f"the entry {message.name[:100]!r} has neither a type nor a reason"
+    return ""
 
 
 def _own_fault(message: Message) -> str:

@@ -36,13 +36,23 @@ _DURABILITIES: Final[Mapping[int, Durability]] = {
 _MODE_BITS: Final = 0o7777
 
 
+def file_type(value: int) -> FileType:
+    """Convert a file type; a type that this SDK does not know is UNKNOWN."""
+    return _FILE_TYPES.get(value, FileType.UNKNOWN)
+
+
+def mode_bits(mode: int) -> int:
+    """Return the permission and set-id bits of a mode."""
+    return mode & _MODE_BITS
+
+
 def file_info(message: files_pb2.FileInfo) -> FileInfo:
     """Convert the description of a file."""
     return FileInfo(
         path=message.path,
-        type=_FILE_TYPES.get(message.type, FileType.UNKNOWN),
+        type=file_type(message.type),
         size=message.size_bytes,
-        mode=message.mode & _MODE_BITS,
+        mode=mode_bits(message.mode),
         modified_ns=nanoseconds(message.modified_time) if message.HasField("modified_time") else None,
         version=message.version,
         digest=_in_words(message.digest) if message.HasField("digest") else None,

@@ -29,11 +29,11 @@ _REGULAR: Final = 0o100000
 
 PERMISSIONS: Final = 0o777
 
-_DURABILITY: Final[Mapping[Durability, files_pb2.Durability.ValueType]] = {
+DURABILITY: Final[Mapping[Durability, files_pb2.Durability.ValueType]] = {
     Durability.RENAME: files_pb2.DURABILITY_RENAME,
     Durability.FSYNC: files_pb2.DURABILITY_FSYNC,
 }
-_LEAF_LINK: Final[Mapping[LeafLink, files_pb2.LeafLinkPolicy.ValueType]] = {
+LEAF_LINK: Final[Mapping[LeafLink, files_pb2.LeafLinkPolicy.ValueType]] = {
     LeafLink.REFUSE: files_pb2.LEAF_LINK_POLICY_REFUSE,
     LeafLink.FOLLOW: files_pb2.LEAF_LINK_POLICY_FOLLOW,
     LeafLink.REPLACE: files_pb2.LEAF_LINK_POLICY_REPLACE,
@@ -158,8 +158,8 @@ def upload_metadata(
         size_bytes=size or 0,
         explicit_finish=True,
         parents=files_pb2.PARENT_POLICY_CREATE if options.parents else files_pb2.PARENT_POLICY_FAIL,
-        leaf_link=_LEAF_LINK[options.leaf_link],
-        durability=_DURABILITY[options.durability],
+        leaf_link=LEAF_LINK[options.leaf_link],
+        durability=DURABILITY[options.durability],
         keep_read_only=options.keep_read_only,
     )
     if options.mode is not None:
@@ -167,7 +167,7 @@ def upload_metadata(
     if options.modified_ns is not None:
         _set_modified(metadata, options.modified_ns)
     if options.condition is not None:
-        _set_condition(metadata.condition, options.condition)
+        set_condition(metadata.condition, options.condition)
     return metadata
 
 
@@ -182,7 +182,8 @@ def _set_modified(metadata: files_pb2.UploadFileMetadata, modified_ns: int) -> N
         ) from None
 
 
-def _set_condition(message: files_pb2.UploadCondition, condition: Condition) -> None:
+def set_condition(message: files_pb2.UploadCondition, condition: Condition) -> None:
+    """Set a condition on a destination."""
     match condition.kind:
         case "absent":
             message.absent.SetInParent()
@@ -212,7 +213,7 @@ def download_request(
         tail_bytes=options.tail or 0,
         if_version=options.if_version,
         on_change=files_pb2.CHANGE_POLICY_ALLOW if options.allow_changes else files_pb2.CHANGE_POLICY_ABORT,
-        leaf_link=_LEAF_LINK[options.leaf_link],
+        leaf_link=LEAF_LINK[options.leaf_link],
         max_chunk_bytes=max_chunk_bytes,
         accepted_digests=[algorithm.wire for algorithm in accepted_digests(options.digest)],
     )
@@ -229,6 +230,6 @@ def stat_request(
         sandbox=address.ref(),
         remote_path=remote_path("remote", path),
         include_digest=bool(digests),
-        leaf_link=_LEAF_LINK[leaf_link],
+        leaf_link=LEAF_LINK[leaf_link],
         accepted_digests=[algorithm.wire for algorithm in digests],
     )

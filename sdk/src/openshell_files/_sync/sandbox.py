@@ -12,6 +12,7 @@ from openshell_files._core import answers
 from openshell_files._core.requests import accepted_digests, stat_request
 from openshell_files._sync import file_objects
 from openshell_files._sync.deadline import Deadline
+from openshell_files._sync.directories.methods import DirectoryMethods
 from openshell_files._sync.download.methods import DownloadMethods
 from openshell_files._sync.download.sinks import MemorySink
 from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
@@ -30,7 +31,7 @@ from openshell_files.options import (
 from openshell_files.results import FileInfo, FileType
 
 
-class SandboxFiles(UploadMethods, DownloadMethods):
+class SandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods):
     """Moves files in and out of one sandbox. Made by `FilesClient.sandbox`.
 
     Every method raises a subclass of `FilesError`. A wrong argument raises
@@ -49,7 +50,8 @@ class SandboxFiles(UploadMethods, DownloadMethods):
 
     An upload replaces the file at its path by a new one. It needs the right to
     write to the directory, not to the old file: a read-only file is replaced.
-    `condition=Condition.absent()` refuses to replace anything.
+    `condition=Condition.absent()` refuses to replace anything. `move` and
+    `copy` replace nothing unless `replace` is given.
     """
 
     @overload

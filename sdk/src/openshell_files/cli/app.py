@@ -23,6 +23,9 @@ from openshell_files.cli.connecting import (
     UsageMistake,
     reading_options,
 )
+from openshell_files.cli.directories.change_commands import mkdir, rm
+from openshell_files.cli.directories.list_command import ls
+from openshell_files.cli.directories.place_commands import cp, mv
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.leaving import Told, leaving
 from openshell_files.cli.output.progress_bar import progress_bar
@@ -74,6 +77,8 @@ def openshell_files(
 
 app.command(cls=PlainCommand)(upload)
 app.command(cls=PlainCommand)(download)
+for command in (ls, mkdir, rm, mv, cp):
+    app.command(cls=PlainCommand)(command)
 
 
 @app.command(cls=PlainCommand)

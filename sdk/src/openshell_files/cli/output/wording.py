@@ -94,7 +94,7 @@ _NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
 _REFUSED: Final = "onnection refused"
 
 #: Field of the request at the beginning of a message; the line names the path instead.
-_FIELD: Final = re.compile(r"^(metadata\.)?remote_path: ")
+_FIELD: Final = re.compile(r"^((metadata\.)?remote_path|path): ")
 
 #: Fixes for a pipe or a standard stream, by the error number of the operating system.
 _STREAM_FIXES: Final[Mapping[int | None, str]] = {

@@ -1,0 +1,1 @@
+"""Public methods for directories."""

@@ -1,0 +1,1 @@
+"""Requests, answers and outcomes of the directory methods."""

@@ -1,0 +1,1 @@
+"""Commands for directories: ls, mkdir, rm, mv, cp."""

@@ -1,0 +1,130 @@
+"""The commands `mkdir` and `rm`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files.cli import shared
+from openshell_files.cli.command import Failing, Hint, with_connection
+from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.directories.entry_words import bytes_fields
+from openshell_files.cli.directories.remote_words import Paths, require_words
+from openshell_files.cli.leaving import leaving
+from openshell_files.cli.output.progress_bar import progress_bar
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.transfer import destinations
+from openshell_files.errors import FilesError
+
+
+@with_connection
+def mkdir(
+    connecting: Connecting,
+    name: shared.Name,
+    paths: Paths,
+    *,
+    parents: Annotated[
+        bool,
+        typer.Option(
+            "-p", "--parents", help="Make missing directories above, and accept a directory that exists."
+        ),
+    ] = False,
+    mode: Annotated[str | None, typer.Option("-m", "--mode", help="Permission bits, octal.")] = None,
+    by_id: ById = False,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make directories."""
+    out = Report(as_json=as_json, quiet=quiet)
+    with reading_options():
+        bits = shared.mode_bits(mode)
+        destinations.remote_path(name, paths[0] or "/", "mkdir")
+    require_words(paths, "PATH")
+    where = connecting.where(name, paths[0] if len(paths) == 1 else "", by_id=by_id)
+    made: list[dict[str, object]] = []
+
+    def hint(error: FilesError) -> Hint:
+        more = "-p makes it." if error.reason == Reason.PARENT_NOT_FOUND.name else ""
+        more = "-p accepts it." if error.reason == Reason.FILE_EXISTS.name and not parents else more
+        return Hint(more, _so_far(made, paths, "made"))
+
+    with (
+        Failing(out, where, lambda _told: _unknown(made, paths, "made"), hint),
+        connecting.client() as client,
+        progress_bar("", where, shown=True),
+    ):
+        sandbox = shared.sandbox(client, name, by_id=by_id)
+        for path in paths:
+            result = sandbox.make_directory(
+                path, mode=bits, parents=parents, exist_ok=parents, timeout=timeout
+            )
+            made.append({**bytes_fields("path", path), "created": result.created})
+        leaving.settle()
+    words = [
+        f"{path} is there already" if not one["created"] else f"made {path}"
+        for path, one in zip(paths, made, strict=True)
+    ]
+    out.success("\n".join(words) if len(words) == 1 else ", ".join(words), {"directories": made})
+
+
+@with_connection
+def rm(
+    connecting: Connecting,
+    name: shared.Name,
+    paths: Paths,
+    *,
+    recursive: Annotated[
+        bool, typer.Option("-r", "-R", "--recursive", help="Remove directories with their content.")
+    ] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Accept paths that do not exist.")] = False,
+    by_id: ById = False,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Remove files, links themselves, and directories.
+
+    Without -r only an empty directory is removed.
+    """
+    out = Report(as_json=as_json, quiet=quiet)
+    with reading_options():
+        destinations.remote_path(name, paths[0] or "/", "rm")
+    require_words(paths, "PATH")
+    where = connecting.where(name, paths[0] if len(paths) == 1 else "", by_id=by_id)
+    removed: list[dict[str, object]] = []
+    entries = 0
+
+    def hint(error: FilesError) -> Hint:
+        more = "-r removes it with its content." if error.reason == Reason.DIRECTORY_NOT_EMPTY.name else ""
+        more = "-f accepts that." if error.reason == Reason.FILE_NOT_FOUND.name else more
+        part = int(error.metadata.get("removed_entries", "0") or 0)
+        gone = f" ({entries + part} entries were removed before)" if entries + part else ""
+        return Hint("" if recursive and "-r" in more else more, gone)
+
+    with (
+        Failing(out, where, lambda _told: "a part may have been removed", hint),
+        connecting.client() as client,
+        progress_bar("", where, shown=True),
+    ):
+        sandbox = shared.sandbox(client, name, by_id=by_id)
+        for path in paths:
+            result = sandbox.remove(path, recursive=recursive, missing_ok=force, timeout=timeout)
+            entries += result.entries
+            removed.append({**bytes_fields("path", path), "entries": result.entries})
+        leaving.settle()
+    out.success(
+        f"removed {entries} {'entry' if entries == 1 else 'entries'}",
+        {"removed": removed, "entries": entries},
+    )
+
+
+def _so_far(done: list[dict[str, object]], paths: Sequence[str], what: str) -> str:
+    return f" ({len(done)} of {len(paths)} were {what} before)" if len(paths) > 1 else ""
+
+
+def _unknown(done: list[dict[str, object]], paths: Sequence[str], what: str) -> str:
+    return f"whether it was {what} is unknown{_so_far(done, paths, what)}"

@@ -1,0 +1,89 @@
+"""The command `ls`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import typer
+
+from openshell_files import DirectoryEntry, LeafLink, SandboxFiles
+from openshell_files.cli import shared
+from openshell_files.cli.command import Failing, with_connection
+from openshell_files.cli.connecting import ById, Connecting, Json, Timeout, reading_options
+from openshell_files.cli.directories.entry_words import entry_fields, entry_of, entry_words
+from openshell_files.cli.directories.remote_words import RemoteWord, remote_word
+from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.cli.output.progress_bar import progress_bar
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.transfer import destinations
+from openshell_files.errors import NotADirectory
+
+#: Lines that are written together.
+_LINES: Final = 200
+
+
+@with_connection
+def ls(
+    connecting: Connecting,
+    name: shared.Name,
+    path: Annotated[
+        RemoteWord,
+        typer.Argument(metavar="[PATH]", help="The path in the sandbox.", parser=remote_word),
+    ] = RemoteWord("."),  # noqa: B008 - an immutable text
+    *,
+    long: Annotated[bool, typer.Option("-l", help="With mode, size, modification time and target.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("-R", "--recursive", help="With the content of all directories below.")
+    ] = False,
+    by_id: ById = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """List a directory, in the order of the names' bytes.
+
+    Links are not followed. Names with control characters are escaped; `--json` has them as they are.
+    """
+    out = Report(as_json=as_json)
+    with reading_options():
+        destinations.remote_path(name, path, "ls")
+    where = connecting.where(name, path, by_id=by_id)
+    unread: list[DirectoryEntry] = []
+    fields: list[dict[str, object]] = []
+    lines: list[str] = []
+    with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=as_json):
+        sandbox = shared.sandbox(client, name, by_id=by_id)
+        for entry in _entries(sandbox, path, recursive=recursive, timeout=timeout):
+            if entry.reason:
+                unread.append(entry)
+            if as_json:
+                fields.append(entry_fields(entry))
+                continue
+            lines.append(entry_words(entry, long=long))
+            if len(lines) == _LINES:
+                out.lines(lines, {})
+                lines.clear()
+    if not unread:
+        out.lines(lines, {"entries": fields})
+        return
+    if lines:
+        out.lines(lines, {})
+    first = unread[0]
+    out.failure(
+        f"{len(unread)} of the listed entries could not be read, the first is {first.name} [{first.reason}]",
+        ExitCode.NOT_PERMITTED,
+        more={"entries": fields},
+    )
+    raise typer.Exit(ExitCode.NOT_PERMITTED)
+
+
+def _entries(
+    sandbox: SandboxFiles, path: str, *, recursive: bool, timeout: float | None
+) -> Iterator[DirectoryEntry]:
+    """Yield the entries of a directory, or the file itself."""
+    try:
+        yield from sandbox.list_directory(path, recursive=recursive, timeout=timeout)
+    except NotADirectory:
+        if path.endswith("/"):
+            raise
+        yield entry_of(path, sandbox.stat(path, leaf_link=LeafLink.NOFOLLOW, timeout=timeout))

@@ -1,0 +1,178 @@
+"""The commands `mv` and `cp`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+from openshell_files_protocol.reasons import Reason
+
+from openshell_files import CopyResult, LeafLink, MoveResult, SandboxFiles
+from openshell_files.cli import shared
+from openshell_files.cli.command import Failing, Hint, with_connection
+from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.directories.entry_words import bytes_fields
+from openshell_files.cli.directories.remote_words import (
+    NoClobber,
+    Parents,
+    Places,
+    placed,
+    sources_and_destination,
+)
+from openshell_files.cli.leaving import leaving
+from openshell_files.cli.output.progress_bar import progress_bar
+from openshell_files.cli.output.report import Report
+from openshell_files.cli.output.results_in_words import size_words
+from openshell_files.cli.transfer import destinations
+from openshell_files.cli.transfer.destinations import Copy
+from openshell_files.errors import FilesError
+
+#: Places one entry.
+_Place = Callable[[SandboxFiles, Copy], MoveResult | CopyResult]
+
+
+@with_connection
+def mv(
+    connecting: Connecting,
+    name: shared.Name,
+    words: Places,
+    *,
+    no_clobber: NoClobber = False,
+    parents: Parents = False,
+    by_id: ById = False,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Move entries inside the sandbox. A file at DEST is replaced."""
+
+    def place(sandbox: SandboxFiles, copy: Copy) -> MoveResult:
+        return sandbox.move(
+            copy.source, copy.destination, replace=not no_clobber, parents=parents, timeout=timeout
+        )
+
+    _carry_out(
+        connecting,
+        name,
+        words,
+        place,
+        "mv",
+        "moved",
+        by_id=by_id,
+        timeout=timeout,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+@with_connection
+def cp(
+    connecting: Connecting,
+    name: shared.Name,
+    words: Places,
+    *,
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "-r", "-R", "--recursive", help="Copy directories with their content, and links as they are."
+        ),
+    ] = False,
+    no_clobber: NoClobber = False,
+    parents: Parents = False,
+    by_id: ById = False,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Copy entries inside the sandbox, with mode and modification time. A file at DEST is replaced."""
+    link = LeafLink.NOFOLLOW if recursive else LeafLink.FOLLOW
+
+    def place(sandbox: SandboxFiles, copy: Copy) -> CopyResult:
+        return sandbox.copy(
+            copy.source,
+            copy.destination,
+            recursive=recursive,
+            replace=not no_clobber,
+            parents=parents,
+            leaf_link=link,
+            timeout=timeout,
+        )
+
+    _carry_out(
+        connecting,
+        name,
+        words,
+        place,
+        "cp",
+        "copied",
+        by_id=by_id,
+        timeout=timeout,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+def _carry_out(
+    connecting: Connecting,
+    name: str,
+    words: Sequence[str],
+    place: _Place,
+    command: str,
+    done: str,
+    *,
+    by_id: bool,
+    timeout: float | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    out = Report(as_json=as_json, quiet=quiet)
+    with reading_options():
+        destinations.remote_path(name, words[0] or "/", command)
+    sources, _ = sources_and_destination(words)
+    where = connecting.where(name, sources[0] if len(sources) == 1 else "", by_id=by_id)
+    placed_fields: list[dict[str, object]] = []
+    lines: list[str] = []
+
+    def so_far() -> str:
+        return f" ({len(lines)} of {len(sources)} were {done} before)" if len(sources) > 1 else ""
+
+    def hint(error: FilesError) -> Hint:
+        return Hint(_FIXES.get(error.reason, ""), so_far())
+
+    with (
+        Failing(out, where, lambda _told: f"whether it was {done} is unknown{so_far()}", hint),
+        connecting.client() as client,
+        progress_bar("", where, shown=True),
+    ):
+        sandbox = shared.sandbox(client, name, by_id=by_id)
+        for copy in placed(sandbox, words, timeout):
+            result = place(sandbox, copy)
+            lines.append(f"{copy.source} -> {copy.destination}{_amount(result)}")
+            placed_fields.append(_fields(copy, result))
+        leaving.settle()
+    out.success(", ".join(lines), {done: placed_fields})
+
+
+_FIXES = {
+    Reason.PARENT_NOT_FOUND.name: "--parents makes the directories above DEST.",
+    Reason.IS_A_DIRECTORY.name: "-r copies a directory.",
+}
+
+
+def _amount(result: MoveResult | CopyResult) -> str:
+    if isinstance(result, MoveResult):
+        return ""
+    entries = f"{result.entries} {'entry' if result.entries == 1 else 'entries'}"
+    return f" ({entries}, {size_words(result.bytes)})"
+
+
+def _fields(copy: Copy, result: MoveResult | CopyResult) -> dict[str, object]:
+    fields: dict[str, object] = {
+        **bytes_fields("source", copy.source),
+        **bytes_fields("destination", copy.destination),
+        "replaced": result.replaced,
+    }
+    if isinstance(result, CopyResult):
+        fields |= {"entries": result.entries, "bytes": result.bytes, "shared_bytes": result.shared_bytes}
+    return fields

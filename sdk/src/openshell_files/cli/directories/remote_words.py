@@ -1,0 +1,118 @@
+"""Words of the command line that name entries in the sandbox, and where `mv` and `cp` put them.
+
+A name in the sandbox may be any bytes, so these words are not checked for UTF-8.
+
+Placement of SRC... DEST, as of mv and cp:
+    DEST is a directory in the sandbox, perhaps over a link: SRC's name in it
+    DEST ends with `/` and is no directory: refused
+    several SRC and DEST is no directory: refused
+    otherwise: DEST is the entry itself
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from openshell_files import FileType, LeafLink, SandboxFiles
+from openshell_files.cli.connecting import UsageMistake
+from openshell_files.cli.transfer.destinations import Copy
+from openshell_files.errors import FileNotFound, InvalidPath, NotADirectory
+
+
+class RemoteWord(str):
+    """A path in the sandbox: UTF-8, and other bytes as surrogates, in every locale."""
+
+    __slots__ = ()
+
+
+def remote_word(word: str) -> RemoteWord:
+    """Return a word of the command line as a path."""
+    return RemoteWord(os.fsencode(word).decode("utf-8", "surrogateescape"))
+
+
+Paths = Annotated[
+    list[RemoteWord],
+    typer.Argument(metavar="PATH...", help="Paths in the sandbox.", parser=remote_word),
+]
+Places = Annotated[
+    list[RemoteWord],
+    typer.Argument(
+        metavar="SRC... DEST",
+        help="Paths in the sandbox. If DEST is a directory, each SRC is put into it under its own name.",
+        parser=remote_word,
+    ),
+]
+Parents = Annotated[bool, typer.Option("--parents", help="Make missing directories above DEST.")]
+NoClobber = Annotated[bool, typer.Option("-n", "--no-clobber", help="Refuse to replace anything at DEST.")]
+
+
+def require_words(words: Sequence[str], what: str) -> None:
+    """Refuse empty words.
+
+    Raises:
+        UsageMistake: one is empty.
+    """
+    if "" in words:
+        raise UsageMistake(f"{what}: must not be empty")
+
+
+def sources_and_destination(words: Sequence[str]) -> tuple[list[str], str]:
+    """Split SRC... DEST.
+
+    Raises:
+        UsageMistake: a word is missing or empty.
+    """
+    require_words(words, "SRC and DEST")
+    if len(words) < 2:
+        raise UsageMistake("DEST: is missing; give the paths SRC... DEST")
+    return list(words[:-1]), words[-1]
+
+
+def placed(sandbox: SandboxFiles, words: Sequence[str], timeout: float | None) -> list[Copy]:
+    """Return the source and the destination of each entry; asks the sandbox whether DEST is a directory.
+
+    Raises:
+        UsageMistake: DEST has to be a directory and is none, or a SRC has no name.
+        FilesError: the sandbox could not be asked.
+    """
+    sources, destination = sources_and_destination(words)
+    if is_directory(sandbox, destination, timeout):
+        return [Copy(source, inside(destination, _name(source))) for source in sources]
+    if len(sources) > 1 or destination.endswith("/"):
+        raise UsageMistake(
+            f"DEST: {destination!r} is no directory in the sandbox; make it with `openshell-files mkdir`"
+        )
+    return [Copy(sources[0], destination)]
+
+
+def is_directory(sandbox: SandboxFiles, path: str, timeout: float | None) -> bool:
+    """Return whether a path names a directory, perhaps over a link."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        try:
+            next(iter(sandbox.list_directory(path, timeout=timeout)), None)
+        except (FileNotFound, NotADirectory):
+            return False
+        return True
+    try:
+        return sandbox.stat(path, leaf_link=LeafLink.FOLLOW, timeout=timeout).type is FileType.DIRECTORY
+    except (FileNotFound, NotADirectory, InvalidPath):
+        # The command itself gets the error of a path that names nothing.
+        return False
+
+
+def inside(directory: str, name: str) -> str:
+    """Return the path of an entry of a directory."""
+    return f"{directory.rstrip('/')}/{name}" if directory.strip("/") else f"/{name}"
+
+
+def _name(path: str) -> str:
+    name = path.rstrip("/").rpartition("/")[2]
+    if name in {"", ".", ".."}:
+        raise UsageMistake(f"SRC: {path!r} has no name of its own")
+    return name
