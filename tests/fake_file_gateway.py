@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 from fake_base import DownloadHook, FakeFile, FakeUpload, UploadHook, serialize
+from fake_directories import FakeDirectories
 from fake_downloads import FakeDownloads
 from fake_failures import EndWithoutWord, PlainStatus, Stall, details_of
 from fake_uploads import FakeUploads
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-class FakeGateway(FakeUploads, FakeDownloads):
+class FakeGateway(FakeUploads, FakeDownloads, FakeDirectories):
     """Serves on a free loopback port from `start` to `stop`."""
 
     # Life
@@ -66,6 +67,7 @@ class FakeGateway(FakeUploads, FakeDownloads):
                 files_pb2.GetTransferCapabilitiesRequest.FromString,
             ),
         }
+        handlers |= self.directory_handlers()
         for name in self.lacks:
             del handlers[name]
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.SERVICE, handlers),))

@@ -37,6 +37,11 @@ METHODS: dict[str, tuple[Callable[[SandboxFiles, Path], object], str]] = {
     "uploads": (lambda files, _: files.uploads(), "ListUploads"),
     "upload_status": (lambda files, _: files.upload_status("upload-1"), "GetUpload"),
     "abort_upload": (lambda files, _: files.abort_upload("upload-1"), "AbortUpload"),
+    "list_directory": (lambda files, _: list(files.list_directory("x")), "ListDirectory"),
+    "make_directory": (lambda files, _: files.make_directory("d"), "MakeDirectory"),
+    "remove": (lambda files, _: files.remove("x"), "RemovePath"),
+    "move": (lambda files, _: files.move("x", "y"), "MovePath"),
+    "copy": (lambda files, _: files.copy("x", "y"), "CopyPath"),
 }
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "upload": (("upload", "demo", "{local}", "x"), "StartUpload"),
@@ -44,6 +49,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "stat": (("stat", "demo", "x"), "StatFile"),
     "uploads": (("uploads", "demo"), "ListUploads"),
     "abort": (("abort", "demo", "upload-1"), "AbortUpload"),
+    "ls": (("ls", "demo"), "ListDirectory"),
+    "mkdir": (("mkdir", "demo", "d"), "MakeDirectory"),
+    "rm": (("rm", "demo", "x"), "RemovePath"),
+    "mv": (("mv", "demo", "x", "y"), "StatFile"),
+    "cp": (("cp", "demo", "x", "y"), "StatFile"),
 }
 
 
