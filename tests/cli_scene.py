@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from fake_file_gateway import FakeGateway, FakeUpload
@@ -36,10 +36,17 @@ class Outcome:
         return json.loads(self.out)
 
 
+class HasAddress(Protocol):
+    """A gateway that listens somewhere."""
+
+    @property
+    def address(self) -> str: ...
+
+
 class Cli:
     """Runs the command against the fake gateway, with a home of its own."""
 
-    def __init__(self, gateway: FakeGateway, home: Path) -> None:
+    def __init__(self, gateway: HasAddress, home: Path) -> None:
         self.home = home
         self.env = {
             "PATH": os.environ["PATH"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -12,7 +13,7 @@ from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Timeout, reading_options
 from openshell_files.cli.directories.entry_words import entry_fields, entry_of, entry_words
-from openshell_files.cli.directories.remote_words import RemoteWord, remote_word
+from openshell_files.cli.directories.remote_words import RemoteWord, is_utf8, remote_word
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
@@ -86,4 +87,13 @@ def _entries(
     except NotADirectory:
         if path.endswith("/"):
             raise
-        yield entry_of(path, sandbox.stat(path, leaf_link=LeafLink.NOFOLLOW, timeout=timeout))
+        if is_utf8(path):
+            yield entry_of(path, sandbox.stat(path, leaf_link=LeafLink.NOFOLLOW, timeout=timeout))
+            return
+        # No other method takes such a path.
+        directory, slash, name = path.rpartition("/")
+        for entry in sandbox.list_directory(f"{directory}{slash}" or ".", timeout=timeout):
+            if entry.name == name:
+                yield replace(entry, name=path)
+                return
+        raise

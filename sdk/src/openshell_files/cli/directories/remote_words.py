@@ -89,11 +89,18 @@ def placed(sandbox: SandboxFiles, words: Sequence[str], timeout: float | None) -
     return [Copy(sources[0], destination)]
 
 
-def is_directory(sandbox: SandboxFiles, path: str, timeout: float | None) -> bool:
-    """Return whether a path names a directory, perhaps over a link."""
+def is_utf8(path: str) -> bool:
+    """Return whether a path is UTF-8, so that the methods for files take it."""
     try:
         path.encode()
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_directory(sandbox: SandboxFiles, path: str, timeout: float | None) -> bool:
+    """Return whether a path names a directory, perhaps over a link."""
+    if not is_utf8(path):
         try:
             next(iter(sandbox.list_directory(path, timeout=timeout)), None)
         except (FileNotFound, NotADirectory):
