@@ -183,7 +183,7 @@ async def test_links_as_the_source(agent: FileAgent, sandbox: Sandbox) -> None:
 
 
 async def test_special_files(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-24: are refused with their path, also inside a tree, and nothing is published."""
+    """DIR-30: are refused with their path, also inside a tree, and nothing is published."""
     (sandbox.root / "d/sub").mkdir(parents=True)
     (sandbox.root / "d/a").touch()
     os.mkfifo(sandbox.root / "d/sub/pipe")
@@ -502,7 +502,7 @@ async def test_each_call_that_fails(sandbox: Sandbox, kind: str) -> None:
 
 @pytest.mark.parametrize("point", [TracePoint.ENTRY_COPIED, TracePoint.COPY_STAGED])
 async def test_a_killed_agent_leaves_nothing(sandbox: Sandbox, point: TracePoint) -> None:
-    """DIR-23: the next start removes what was staged, also a tree of directories that may not be written."""
+    """DIR-29: the next start removes what was staged, also a tree of directories that may not be written."""
     small_tree(sandbox.root / "d")
     before = manifest(sandbox.root)
     agent = sandbox.agent()

@@ -1,4 +1,4 @@
-"""ListDirectory (DIR-3 to DIR-9): order, pages, entries that vanish or cannot be read, hidden places."""
+"""ListDirectory (DIR-3 to DIR-9, DIR-28): order, pages, entries that vanish or cannot be read, hidden places."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_pages_give_each_entry_once(
 
 
 async def test_the_sizes_of_pages(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-4: the default, the limit, and the limit of a message."""
+    """DIR-28: the default, the limit, and the limit of a message."""
     top = sandbox.root / "many"
     top.mkdir()
     for number in range(MAX_PAGE_SIZE + 5):
@@ -351,7 +351,7 @@ async def test_large_directories_are_read_once(agent: FileAgent, sandbox: Sandbo
 
 
 async def test_an_entry_of_the_protocol_fits_a_page() -> None:
-    """DIR-4: the largest entry is smaller than what a page leaves of a message."""
+    """DIR-28: the largest entry is smaller than what a page leaves of a message."""
     entry = directories_pb2.DirectoryEntry(
         name=b"x" * 4095, link_target=b"x" * 4095, version="x" * 32, reason="x" * 40, size_bytes=1 << 63
     )

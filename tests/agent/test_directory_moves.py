@@ -197,7 +197,7 @@ async def test_one_file_under_two_spellings(agent: FileAgent, sandbox: Sandbox) 
 
 
 async def test_another_file_system(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-22: has its own reason, which names the remedy."""
+    """DIR-27: has its own reason, which names the remedy."""
     (sandbox.root / "a").touch()
     for call in ("move_noreplace", "move"):
         sandbox.fs.fail(call, errno.EXDEV)

@@ -1,4 +1,4 @@
-"""RemovePath (DIR-10 to DIR-13): what is removed, what is not, and what never leads out of the tree."""
+"""RemovePath (DIR-10 to DIR-13, DIR-17 to DIR-19): what is removed, what is not, and what never leads out of the tree."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_link_to_a_directory_is_removed_itself(agent: FileAgent, sandbox
 
 
 async def test_paths_that_name_nothing(either: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-13: an error, or with missing_ok a success that removed nothing."""
+    """DIR-19: an error, or with missing_ok a success that removed nothing."""
     (sandbox.root / "file").touch()
     for path, reason in (
         ("/none", Reason.FILE_NOT_FOUND),
@@ -85,7 +85,7 @@ async def test_paths_that_name_nothing(either: FileAgent, sandbox: Sandbox) -> N
 
 
 async def test_versions(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-13: an entry of another version stays."""
+    """DIR-19: an entry of another version stays."""
     (sandbox.root / "d").mkdir()
     (sandbox.root / "d/x").touch()
     for path in ("/d/x", "/d"):
@@ -191,7 +191,7 @@ async def test_staging_files_end_with_their_directory(agent: FileAgent, sandbox:
 
 
 async def test_a_failure_half_way_is_told(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-13: with the path that could not be removed, and the number of entries that were."""
+    """DIR-17: with the path that could not be removed, and the number of entries that were."""
     (sandbox.root / "d/sub").mkdir(parents=True)
     for name in "abc":
         (sandbox.root / "d/sub" / name).touch()
@@ -273,7 +273,7 @@ async def test_a_link_in_a_loop_never_leads_out(agent: FileAgent, sandbox: Sandb
 
 
 async def test_a_directory_that_gets_new_entries_all_the_time(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-13: the removal gives up."""
+    """DIR-17: the removal gives up."""
     (sandbox.root / "d/sub").mkdir(parents=True)
     (sandbox.root / "d/sub/x").touch()
     sandbox.fs.fail("remove_directory", errno.ENOTEMPTY)
@@ -365,7 +365,7 @@ async def test_many_directories_in_one(
 
 
 async def test_a_caller_that_leaves_ends_the_removal(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-13: at the next entry."""
+    """DIR-18: at the next entry."""
     (sandbox.root / "d").mkdir()
     for number in range(200):
         (sandbox.root / f"d/{number}").touch()
@@ -389,7 +389,7 @@ async def test_a_caller_that_leaves_ends_the_removal(agent: FileAgent, sandbox: 
 
 
 async def test_a_long_removal_says_that_it_works(sandbox: Sandbox) -> None:
-    """FRM-7, DIR-13: for as long as entries are removed, and not only for ten idle timeouts."""
+    """FRM-7, DIR-18: for as long as entries are removed, and not only for ten idle timeouts."""
     sandbox.settings = replace(sandbox.settings, idle_timeout=0.02)
     (sandbox.root / "d").mkdir()
     for number in range(60):
@@ -414,7 +414,7 @@ async def test_a_long_removal_says_that_it_works(sandbox: Sandbox) -> None:
 
 
 async def test_other_operations_go_on_meanwhile(sandbox: Sandbox) -> None:
-    """DIR-13: with one disk thread for all, a long removal gives others their turn."""
+    """DIR-18: with one disk thread for all, a long removal gives others their turn."""
     sandbox.settings = replace(sandbox.settings, disk_threads=1)
     (sandbox.root / "d").mkdir()
     for number in range(50):

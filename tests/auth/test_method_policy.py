@@ -31,6 +31,11 @@ FILE_METHODS = [
     methods.STAT_FILE,
     methods.WRITE_FILE,
     methods.GET_TRANSFER_CAPABILITIES,
+    methods.LIST_DIRECTORY,
+    methods.MAKE_DIRECTORY,
+    methods.REMOVE_PATH,
+    methods.MOVE_PATH,
+    methods.COPY_PATH,
 ]
 SANDBOX_METHODS = {
     methods.CREATE_SANDBOX: "sandbox:write",

@@ -137,7 +137,7 @@ def test_the_sdk(files: SandboxFiles, here: Path) -> None:
 
 
 def test_many_pages(files: SandboxFiles, here: Path) -> None:
-    """DIR-4: more entries than a page has."""
+    """DIR-4, DIR-28: more entries than a page has."""
     names = [f"{number:05}" for number in range(10_050)]
     for name in names:
         (here / name).touch()
@@ -190,7 +190,7 @@ def test_mkdir(cli: Command, here: Path) -> None:
 
 
 def test_rm(cli: Command, here: Path) -> None:
-    """DIR-10, DIR-13."""
+    """DIR-10, DIR-13, DIR-19."""
     top = here.name
     for name in ("d/sub", "e"):
         (here / name).mkdir(parents=True)

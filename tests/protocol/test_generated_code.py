@@ -34,6 +34,7 @@ def test_every_proto_file_was_generated() -> None:
     assert [path.relative_to(PACKAGE).as_posix() for path in GENERATED] == [
         "openshell/datamodel/v1/datamodel_pb2.py",
         "openshell/options/v1/options_pb2.py",
+        "openshell/v1/directories_pb2.py",
         "openshell/v1/exec_pb2.py",
         "openshell/v1/exec_relay_pb2.py",
         "openshell/v1/file_options_pb2.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from openshell_files_protocol import error_docs
-from openshell_files_protocol.pb.openshell.v1 import files_pb2
+from openshell_files_protocol.pb.openshell.v1 import directories_pb2, files_pb2
 from openshell_files_protocol.reasons import Blame, Code, Reason, Retry, Row, reason_named
 from vector_cases import Errors, read
 
@@ -108,6 +108,9 @@ def test_the_clauses_name_no_reason_that_the_table_lacks() -> None:
     named = set(re.findall(r"`([A-Z][A-Z]+(?:_[A-Z]+)+)`", (DOCS / "protocol.md").read_text("utf-8")))
     assert len(named) > 20
     enum_values = {
-        value.name for enum in files_pb2.DESCRIPTOR.enum_types_by_name.values() for value in enum.values
+        value.name
+        for file in (files_pb2, directories_pb2)
+        for enum in file.DESCRIPTOR.enum_types_by_name.values()
+        for value in enum.values
     }
     assert named - set(Reason.__members__) - enum_values == set()

@@ -89,12 +89,18 @@ ALLOWED = {
     "+ openshell.v1.OpenShell.StatFile": _FILES,
     "+ openshell.v1.OpenShell.WriteFile": _FILES,
     "+ openshell.v1.OpenShell.GetTransferCapabilities": _FILES,
+    "+ openshell.v1.OpenShell.ListDirectory": _FILES,
+    "+ openshell.v1.OpenShell.MakeDirectory": _FILES,
+    "+ openshell.v1.OpenShell.RemovePath": _FILES,
+    "+ openshell.v1.OpenShell.MovePath": _FILES,
+    "+ openshell.v1.OpenShell.CopyPath": _FILES,
     "+ openshell.v1.RelayOpen.exec": "commands without an SSH server (ADR 0013)",
     "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (EXE-9)",
 }
 
 #: The files whose messages are all ours.
 OUR_FILES = {
+    "openshell/v1/directories.proto",
     "openshell/v1/files.proto",
     "openshell/v1/file_options.proto",
     "openshell/v1/file_relay.proto",

@@ -40,6 +40,20 @@ HUGE = 10**5000
 NO_NUMBER = [True, "1", 1.0, b"1", -1, 1 << 63, -(1 << 70), 1 << 200, HUGE, -HUGE]
 NO_TIME = [True, "1", b"1", 0, -1, -0.5, float("nan"), float("inf"), 1e300, 10**12, HUGE, -HUGE]
 SURROGATE = "\udcff"
+#: As `remote`, but for paths that may have bytes that are not UTF-8.
+NO_PATH = [
+    None,
+    1,
+    b"x",
+    "",
+    "a\0b",
+    "\ud800",
+    "..",
+    "../x",
+    "a/../b",
+    PureWindowsPath("x"),
+    PurePosixPath("a/../b"),
+]
 #: Type bits of a FIFO, a directory, a device, a link, a socket, and of nothing.
 NO_FILE_TYPE = [0o10000, 0o40755, 0o60644, 0o120777, 0o140755, 0o170000, 0o110644]
 
@@ -111,6 +125,13 @@ WRONG: dict[str, list[Any]] = {
     "tail": [*NO_NUMBER, 0],
     "max_bytes": NO_NUMBER,
     "options": [1, True, "x", {"parents": True}, WriteOptions, RetryPolicy()],
+    "path": NO_PATH,
+    "destination": NO_PATH,
+    "recursive": NO_FLAG,
+    "exist_ok": NO_FLAG,
+    "missing_ok": NO_FLAG,
+    "replace": NO_FLAG,
+    "source_version": [*NO_TEXT, SURROGATE],
 }  # fmt: skip
 #: In one method a value may be right that is wrong in others.
 SPECIAL: dict[tuple[str, str], list[Any]] = {
@@ -123,6 +144,10 @@ SPECIAL: dict[tuple[str, str], list[Any]] = {
         (method, "options"): [*WRONG["options"], WriteOptions()]
         for method in ("download", "download_path", "iter_download", "read_bytes")
     },
+    ("make_directory", "mode"): [True, "755", 0.5, -1, 0o200000, HUGE, -HUGE, 0o10000, 0o100644, 0o120777],
+    ("move", "source"): NO_PATH,
+    ("copy", "source"): NO_PATH,
+    ("copy", "leaf_link"): [None, 1, "NOFOLLOW", True, "", LeafLink.REPLACE],
     ("stat", "leaf_link"): [None, 1, "NOFOLLOW", True, "", LeafLink.REPLACE],
     ("upload_status", "upload_id"): [*NO_TEXT, SURROGATE, ""],
     ("abort_upload", "upload_id"): [*NO_TEXT, SURROGATE, ""],
@@ -134,6 +159,7 @@ SPECIAL: dict[tuple[str, str], list[Any]] = {
 #: Right values of the parameters that have to be there.
 RIGHT: dict[str, Any] = {
     "local": "/dev/null", "remote": "x", "source": b"", "data": b"", "sink": io.BytesIO(), "upload_id": "u",
+    "path": "x", "destination": "y",
 }  # fmt: skip
 METHODS = [
     name
@@ -154,7 +180,9 @@ def rows() -> list[Any]:
 def needed(method: str) -> dict[str, Any]:
     """Return right values of the parameters without a default."""
     parameters = list(inspect.signature(getattr(SandboxFiles, method)).parameters.values())[1:]
-    return {each.name: RIGHT[each.name] for each in parameters if each.default is inspect.Parameter.empty}
+    empty = inspect.Parameter.empty
+    right = RIGHT | ({"source": "x"} if "destination" in {each.name for each in parameters} else {})
+    return {each.name: right[each.name] for each in parameters if each.default is empty}
 
 
 @pytest.fixture(scope="module")

@@ -252,7 +252,7 @@ def test_a_lost_answer_leaves_the_outcome_unknown(
 def test_the_agents_answer_is_the_error(
     sandbox: SandboxFiles, gateway: FakeGateway, method: str, reason: Reason, kind: type[Exception]
 ) -> None:
-    """DIR-13, DIR-16: and not repeated, even if a later try might succeed."""
+    """DIR-16, DIR-17: and not repeated, even if a later try might succeed."""
     gateway.failures[method].append(TransferError(reason, "said", {"removed_entries": "7", "path": "/d/x"}))
     with pytest.raises(kind) as caught:
         CHANGES[method](sandbox)

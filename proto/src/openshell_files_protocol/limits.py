@@ -43,11 +43,11 @@ MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 64
 MAX_PATH_BYTES: Final = 4095
 MAX_NAME_BYTES: Final = 255
 
-#: Entries of a page of ListDirectory: without page_size, and at most (DIR-4).
+#: Entries of a page of ListDirectory: without page_size, and at most (DIR-28).
 DEFAULT_PAGE_SIZE: Final = 1000
 MAX_PAGE_SIZE: Final = 10_000
 
-#: Size from which a page of ListDirectory takes no further entry (DIR-4). An entry has at most 16 KiB.
+#: Size from which a page of ListDirectory takes no further entry (DIR-28). An entry has at most 16 KiB.
 PAGE_BYTES: Final = MAX_MESSAGE_BYTES - 64 * KIB
 
 #: Size of a digest of every algorithm (DIG-1).

@@ -328,7 +328,7 @@ class DirectoryNotEmpty(FilesError, OSError):
 
 
 class OtherFileSystem(FilesError, OSError):
-    """Source and destination of a move are on different file systems (DIR-22)."""
+    """Source and destination of a move are on different file systems (DIR-27)."""
 
     error_number = errno.EXDEV
 

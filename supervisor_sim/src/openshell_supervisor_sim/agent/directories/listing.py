@@ -1,4 +1,4 @@
-"""ListDirectory: one page of the entries of a directory, or of all directories below it (DIR-4 to DIR-9)."""
+"""ListDirectory: one page of the entries of a directory, or of all directories below it (DIR-3 to DIR-9, DIR-28)."""
 
 from __future__ import annotations
 

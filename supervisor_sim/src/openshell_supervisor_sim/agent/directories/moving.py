@@ -1,4 +1,4 @@
-"""MovePath: a rename inside one file system (DIR-20 to DIR-22)."""
+"""MovePath: a rename inside one file system (DIR-20 to DIR-22, DIR-27)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RemovePath: an entry, or a directory with its content (DIR-10 to DIR-13)."""
+"""RemovePath: an entry, or a directory with its content (DIR-10 to DIR-13, DIR-17 to DIR-19)."""
 
 from __future__ import annotations
 

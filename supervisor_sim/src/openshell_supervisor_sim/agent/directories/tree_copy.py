@@ -1,4 +1,4 @@
-"""A directory with its content, copied into a staged directory (DIR-24, DIR-26)."""
+"""A directory with its content, copied into a staged directory (DIR-24, DIR-30)."""
 
 from __future__ import annotations
 
