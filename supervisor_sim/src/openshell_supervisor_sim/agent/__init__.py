@@ -5,8 +5,8 @@
 no relay, so it also serves on a plain socket.
 
 Layers: `core` has the rules and does no I/O; `filesystem`, `paths` and `store` adapt it to files;
-`upload` and `download` carry transfers out on the disk; `operations` moves frames between a stream
-and the disk.
+`upload` and `download` carry transfers out on the disk, `directories` changes of names; `operations`
+moves frames between a stream and the disk.
 """
 
 from __future__ import annotations
