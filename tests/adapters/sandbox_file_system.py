@@ -1,5 +1,7 @@
 """A file system of fsspec in a sandbox: thin, by the SDK's methods alone, without a command in the sandbox."""
 
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -26,8 +28,11 @@ class SandboxFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         super().__init__(**options)
         self._sandbox = sandbox
 
+    def _path(self, path: str) -> str:
+        return str(self._strip_protocol(path))
+
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: FBT001 - fsspec's signature
-        path = self._strip_protocol(path)
+        path = self._path(path)
         try:
             found = [
                 _described(f"{path.rstrip('/')}/{entry.name}", entry)
@@ -38,7 +43,7 @@ class SandboxFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return found if detail else [one["name"] for one in found]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        path = self._strip_protocol(path)
+        path = self._path(path)
         return _described(path, self._sandbox.stat(path, leaf_link=LeafLink.FOLLOW))
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
@@ -54,19 +59,19 @@ class SandboxFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         raise NotImplementedError(f"mode {mode!r}: a file is written whole")
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:  # noqa: FBT001 - the same
-        self._sandbox.make_directory(self._strip_protocol(path), parents=create_parents)
+        self._sandbox.make_directory(self._path(path), parents=create_parents)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:  # noqa: FBT001 - the same
-        self._sandbox.make_directory(self._strip_protocol(path), parents=True, exist_ok=exist_ok)
+        self._sandbox.make_directory(self._path(path), parents=True, exist_ok=exist_ok)
 
     def rmdir(self, path: str) -> None:
-        path = self._strip_protocol(path)
+        path = self._path(path)
         if not self.isdir(path):
             raise NotADirectoryError(path)
         self._sandbox.remove(path)
 
     def rm_file(self, path: str) -> None:
-        self._sandbox.remove(self._strip_protocol(path))
+        self._sandbox.remove(self._path(path))
 
     _rm = rm_file
 
@@ -75,17 +80,17 @@ class SandboxFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             super().rm(path, recursive=recursive, maxdepth=maxdepth)
             return
         for one in [path] if isinstance(path, str) else path:
-            self._sandbox.remove(self._strip_protocol(one), recursive=recursive)
+            self._sandbox.remove(self._path(one), recursive=recursive)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
-        source, destination = self._strip_protocol(path1), self._strip_protocol(path2)
+        source, destination = self._path(path1), self._path(path2)
         if self.isdir(source):
             self.makedirs(destination, exist_ok=True)
         else:
             self._sandbox.copy(source, destination, replace=True, parents=True, leaf_link=LeafLink.FOLLOW)
 
     def mv_file(self, path1: str, path2: str, **_: Any) -> None:
-        self._sandbox.move(self._strip_protocol(path1), self._strip_protocol(path2), replace=True)
+        self._sandbox.move(self._path(path1), self._path(path2), replace=True)
 
     def exists(self, path: str, **_: Any) -> bool:
         try:
@@ -98,7 +103,7 @@ class SandboxFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         raise NotImplementedError("the protocol does not carry the time of creation")
 
     def modified(self, path: str) -> Any:
-        return self._sandbox.stat(self._strip_protocol(path)).modified_time
+        return self._sandbox.stat(self._path(path)).modified_time
 
 
 def _described(path: str, entry: DirectoryEntry | FileInfo) -> dict[str, Any]:

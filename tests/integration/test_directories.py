@@ -8,8 +8,8 @@ import json
 import os
 import subprocess
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import grpc
@@ -46,11 +46,18 @@ def here(stack: DevStack, tmp_path: Path) -> Path:
     return made
 
 
+@dataclass
+class Address:
+    """Where the gateway listens."""
+
+    address: str
+
+
 class Command:
     """The command line in this process, against the stack."""
 
     def __init__(self, stack: DevStack, home: Path) -> None:
-        self._cli = Cli(SimpleNamespace(address=stack.endpoint), home)
+        self._cli = Cli(Address(stack.endpoint), home)
         self._cli.env |= {name: value for name, value in stack.environment().items() if "OPENSHELL" in name}
         self._sandbox = stack.sandboxes[0].name
 

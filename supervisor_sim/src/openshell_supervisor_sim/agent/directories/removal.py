@@ -34,7 +34,7 @@ from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint, no_tr
 _MOST_WAITING: Final = 4096
 
 #: How often a directory that was emptied gets new entries before the removal gives up.
-_TRIES: Final = 64
+MOST_TRIES: Final = 64
 
 #: Reasons for a path that names nothing.
 _MISSING: Final = frozenset({Reason.PARENT_NOT_FOUND, Reason.NOT_A_DIRECTORY, Reason.FILE_NOT_FOUND})
@@ -194,7 +194,7 @@ class TreeRemoval:
             TransferError: the metadata has the path that could not be removed.
         """
         name, parent_fd = self._location.name, self._location.parent_fd
-        for _ in range(_TRIES):
+        for _ in range(MOST_TRIES):
             try:
                 self._fs.remove_directory(name, parent_fd)
             except OSError as error:
@@ -251,7 +251,7 @@ class TreeRemoval:
                 continue
             # A program has made an entry in it meanwhile.
             rounds += 1
-            if rounds > _TRIES:
+            if rounds > MOST_TRIES:
                 raise self._growing(walk.shown(self._path, name))
             self._wait_for(walk.depth, name)
 
