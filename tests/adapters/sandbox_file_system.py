@@ -1,6 +1,6 @@
 """A file system of fsspec in a sandbox: thin, by the SDK's methods alone, without a command in the sandbox."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
