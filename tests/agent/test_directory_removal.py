@@ -7,7 +7,10 @@ import errno
 import os
 import resource
 import shutil
+import subprocess
 import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,9 @@ from openshell_files_protocol.pb.openshell.v1 import directories_pb2, file_relay
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent, TracePoint
 from openshell_supervisor_sim.agent.directories import removal
+from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_supervisor_sim.agent.paths.guard import GuardedPlaces
+from openshell_supervisor_sim.agent.paths.location import Location
 
 
 async def test_entries_of_every_kind(either: FileAgent, sandbox: Sandbox) -> None:
@@ -333,21 +339,39 @@ async def _runs(*command: str | Path) -> bool:
     return await process.wait() == 0
 
 
-async def test_a_deep_tree(agent: FileAgent, sandbox: Sandbox) -> None:
-    """DIR-10: deeper than any path, and than the descriptors of a process."""
-    depth = 5000
-    fd = os.open(sandbox.root, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", dir_fd=fd)
-        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+#: Name of each directory of a deep tree.
+LEVEL = "a-directory-of-a-deep-tree"
+
+
+@pytest.fixture
+def deep(sandbox: Sandbox) -> Iterator[Callable[[Path, int], None]]:
+    """Return a function that makes directories below each other; what a failed test left is removed."""
+
+    def make(top: Path, depth: int) -> None:
+        fd = os.open(top, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(LEVEL, dir_fd=fd)
+            below = os.open(LEVEL, os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.close(os.open("file", os.O_CREAT, dir_fd=fd))
         os.close(fd)
-        fd = below
-    os.close(os.open("file", os.O_CREAT, dir_fd=fd))
-    os.close(fd)
+
+    yield make
+    # Python's own removal is recursive, and so is the one of pytest.
+    subprocess.run(["rm", "-rf", sandbox.root / "d"], check=True)
+
+
+async def test_a_deep_tree(agent: FileAgent, sandbox: Sandbox, deep: Callable[[Path, int], None]) -> None:
+    """DIR-10: deeper than any path, and than the descriptors of a process."""
+    depth = 700
+    (sandbox.root / "d").mkdir()
+    deep(sandbox.root / "d", depth)
+    assert depth * len(LEVEL) > 3 * 4096
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
     try:
-        assert await remove(agent, "/d", recursive=True) == depth + 1
+        assert await remove(agent, "/d", recursive=True) == depth + 2
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -434,3 +458,41 @@ def test_the_answer_fits() -> None:
         remove_path=directories_pb2.RemovePathResponse(removed_entries=1 << 40)
     )
     assert frame.WhichOneof("frame") == "remove_path"
+
+
+@pytest.mark.parametrize("shape", ["flat", "wide", "deep"])
+def test_memory_does_not_grow_with_the_entries(
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    deep: Callable[[Path, int], None],
+    shape: str,
+) -> None:
+    """DIR-10: ten times as many entries take no more memory, but some bytes for each level of depth."""
+    monkeypatch.setattr(removal, "_MOST_WAITING", 100)
+    peaks = [_peak_of_removal(sandbox, deep, shape, count) for count in (200, 2000)]
+    assert peaks[1] < peaks[0] + (300_000 if shape == "deep" else 100_000), peaks
+
+
+def _peak_of_removal(sandbox: Sandbox, deep: Callable[[Path, int], None], shape: str, count: int) -> int:
+    top = sandbox.root / "d"
+    top.mkdir()
+    if shape == "flat":
+        for number in range(count):
+            (top / str(number)).touch()
+    elif shape == "wide":
+        for number in range(count // 2):
+            (top / str(number)).mkdir()
+            (top / str(number) / "x").touch()
+    else:
+        deep(top, count)
+    fs = FileSystem()
+    parent = os.open(sandbox.root, os.O_PATH)
+    location = Location(fs, parent, b"/", b"d")
+    tree = removal.TreeRemoval(fs, location, GuardedPlaces({}, {}), top.lstat())
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in tree.steps()) >= count // 2
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        location.close()

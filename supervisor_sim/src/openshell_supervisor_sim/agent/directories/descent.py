@@ -141,14 +141,19 @@ class Descent:
         self._replace(fd, status)
         return name
 
-    def refuse_other_mount(self, path: str) -> None:
+    def refuse_other_mount(self, top: str) -> None:
         """Refuse a current directory that is on another mount than the top of the walk (DIR-12).
+
+        Args:
+            top: path of the top directory, for the error.
 
         Raises:
             TransferError: MOUNT_POINT.
         """
         # Two mounts of one file system have the same device.
         if self.status.st_dev != self._top.st_dev or self._fs.mount_of(self.fd) != self._mount:
+            # Made only here: the path is as long as the walk is deep.
+            path = self.shown(top)
             raise TransferError(Reason.MOUNT_POINT, f"{path} is a mount point", {"path": path})
 
     def names(self) -> list[bytes]:

@@ -267,10 +267,10 @@ class TreeRemoval:
         except (FileNotFoundError, NotADirectoryError):
             return
         self._at = b""
-        path = walk.shown(self._path)
-        walk.refuse_other_mount(path)
+        walk.refuse_other_mount(self._path)
         guarded = self._guarded.at(walk.status)
         if guarded is not None:
+            path = walk.shown(self._path)
             raise with_facts(guarded.refuse(path), path)
 
     def _make_writable(self, name: bytes, dir_fd: int) -> None:
