@@ -126,13 +126,15 @@ class TreeCopy:
         except (FileNotFoundError, NotADirectoryError):
             return False
         self._at = b""
-        path = self._source.shown(self._path)
-        self._source.refuse_other_mount(path)
-        self._root.refuse_forbidden(self._source.fd, path)
+        # No kernel interface is entered either: it is a mount of its own.
+        self._source.refuse_other_mount(self._path)
+        guarded = self._guarded.at(self._source.status)
+        if guarded is not None:
+            raise guarded.refuse(self._shown())
         if len(self._levels) >= MOST_LEVELS:
             raise TransferError(
                 Reason.INVALID_PATH,
-                f"{path} is deeper than {MOST_LEVELS} directories, which are copied at most",
+                f"{self._shown()} is deeper than {MOST_LEVELS} directories, which are copied at most",
             )
         self._fs.mkdir(name, self._staged.fd, 0o700)
         self._staged.enter(name)
