@@ -157,12 +157,14 @@ async def test_guarded_places_stay(both: Sandbox) -> None:
         await agent.aclose()
 
 
-async def test_a_guarded_place_that_comes_into_the_tree(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("content", [["bin", "bin/sh"], []], ids=["with content", "empty"])
+async def test_a_guarded_place_that_comes_into_the_tree(sandbox: Sandbox, content: list[str]) -> None:
     """DIR-11: a directory that a program moves into the tree meanwhile is recognized."""
     (sandbox.root / "d/a").mkdir(parents=True)
     (sandbox.root / "d/a/x").touch()
-    (sandbox.root / "usr/bin").mkdir(parents=True)
-    (sandbox.root / "usr/bin/sh").touch()
+    (sandbox.root / "usr").mkdir()
+    for name in content:
+        (sandbox.root / "usr" / name).mkdir()
     sandbox.settings = replace(sandbox.settings, covered=["usr"])
     moved: list[bool] = []
 
@@ -178,7 +180,8 @@ async def test_a_guarded_place_that_comes_into_the_tree(sandbox: Sandbox) -> Non
         refused = await refusal(remove(agent, "/d", recursive=True))
         assert refused.reason is Reason.PATH_FORBIDDEN
         assert refused.metadata["path"].endswith("/usr")
-        assert (sandbox.root / "d/a/usr/bin/sh").exists()
+        assert [(sandbox.root / "d/a/usr" / name).exists() for name in content] == [True] * len(content)
+        assert (sandbox.root / "d/a/usr").exists()
     finally:
         await agent.aclose()
 
@@ -286,7 +289,7 @@ async def test_a_directory_that_gets_new_entries_all_the_time(agent: FileAgent, 
     refused = await refusal(remove(agent, "/d", recursive=True))
     assert refused.reason is Reason.DIRECTORY_NOT_EMPTY
     assert refused.metadata["path"] == "/d/sub"
-    assert sandbox.fs.calls["remove_directory"] > removal.MOST_TRIES
+    assert removal.MOST_TRIES < sandbox.fs.calls["remove_directory"] < 4 * removal.MOST_TRIES
 
 
 @pytest.mark.parametrize(("mount", "what"), [("d/sub", "the directory"), ("d", "the path itself")])
