@@ -11,7 +11,6 @@ from openshell_files._async.deadline import Deadline
 from openshell_files._async.rpc import Rpc
 from openshell_files._core.directories.outcome import is_verdict, nothing_happened, outcome_unknown
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._error_mapping import say_which_sandbox
 from openshell_files.errors import FilesError
 
 _Answer = TypeVar("_Answer", bound=Message)
@@ -60,7 +59,7 @@ async def change(
                 return await rpc.change(method, request, kind, deadline, lasts=lasts)
             except FilesError as error:
                 error.about(path)
-                say_which_sandbox(error, address.described())
+                address.name_in(error)
                 rpc.refused(address, error)
                 if sent and is_verdict(error):
                     raise
