@@ -30,7 +30,8 @@ class TaskScope:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.end()
+        if self._running:
+            await self.end()
 
     def __len__(self) -> int:
         """Return the number of running tasks."""
@@ -130,12 +131,14 @@ async def first_of(
         CancelledError: the caller was cancelled; all of the coroutines have ended.
         Exception: the error of one of `others`, if it ended first.
     """
-    async with TaskScope() as scope:
-        task = scope.start(work, "first-of-work")
-        racing = [scope.start(other, "first-of-other") for other in others]
+    task = asyncio.create_task(work, name="first-of-work")
+    racing = [asyncio.create_task(other, name="first-of-other") for other in others]
+    try:
         await asyncio.wait({task, *racing}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             for other in racing:
                 if other.done():
                     other.result()
+    finally:
+        await end_tasks(task, *racing)
     return task
