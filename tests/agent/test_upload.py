@@ -318,6 +318,7 @@ async def test_limits_are_announced(sandbox: Sandbox) -> None:
         max_uploads_per_sandbox=3,
         max_uploads_per_principal=2,
         takes_waiting=True,
+        serves_directories=True,
         digests=[algorithm.wire for algorithm in PREFERRED],
     )
 
