@@ -12,7 +12,7 @@ from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.directories.entry_words import bytes_fields
-from openshell_files.cli.directories.remote_words import Paths, require_words
+from openshell_files.cli.directories.remote_words import Paths, TimeLeft, require_words
 from openshell_files.cli.leaving import leaving
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
@@ -46,6 +46,7 @@ def mkdir(
     require_words(paths, "PATH")
     where = connecting.where(name, paths[0] if len(paths) == 1 else "", by_id=by_id)
     made: list[dict[str, object]] = []
+    left = TimeLeft(timeout)
 
     def hint(error: FilesError) -> Hint:
         more = "-p makes it." if error.reason == Reason.PARENT_NOT_FOUND.name else ""
@@ -60,7 +61,7 @@ def mkdir(
         sandbox = shared.sandbox(client, name, by_id=by_id)
         for path in paths:
             result = sandbox.make_directory(
-                path, mode=bits, parents=parents, exist_ok=parents, timeout=timeout
+                path, mode=bits, parents=parents, exist_ok=parents, timeout=left()
             )
             made.append({**bytes_fields("path", path), "created": result.created})
         leaving.settle()
@@ -96,6 +97,7 @@ def rm(
     require_words(paths, "PATH")
     where = connecting.where(name, paths[0] if len(paths) == 1 else "", by_id=by_id)
     removed: list[dict[str, object]] = []
+    left = TimeLeft(timeout)
     entries = 0
 
     def hint(error: FilesError) -> Hint:
@@ -112,7 +114,7 @@ def rm(
     ):
         sandbox = shared.sandbox(client, name, by_id=by_id)
         for path in paths:
-            result = sandbox.remove(path, recursive=recursive, missing_ok=force, timeout=timeout)
+            result = sandbox.remove(path, recursive=recursive, missing_ok=force, timeout=left())
             entries += result.entries
             removed.append({**bytes_fields("path", path), "entries": result.entries})
         leaving.settle()

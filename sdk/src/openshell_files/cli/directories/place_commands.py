@@ -17,6 +17,7 @@ from openshell_files.cli.directories.remote_words import (
     NoClobber,
     Parents,
     Places,
+    TimeLeft,
     placed,
     sources_and_destination,
 )
@@ -28,8 +29,8 @@ from openshell_files.cli.transfer import destinations
 from openshell_files.cli.transfer.destinations import Copy
 from openshell_files.errors import FilesError
 
-#: Places one entry.
-_Place = Callable[[SandboxFiles, Copy], MoveResult | CopyResult]
+#: Places one entry, within a number of seconds.
+_Place = Callable[[SandboxFiles, Copy, float | None], MoveResult | CopyResult]
 
 
 @with_connection
@@ -47,9 +48,9 @@ def mv(
 ) -> None:
     """Move entries inside the sandbox. A file at DEST is replaced."""
 
-    def place(sandbox: SandboxFiles, copy: Copy) -> MoveResult:
+    def place(sandbox: SandboxFiles, copy: Copy, seconds: float | None) -> MoveResult:
         return sandbox.move(
-            copy.source, copy.destination, replace=not no_clobber, parents=parents, timeout=timeout
+            copy.source, copy.destination, replace=not no_clobber, parents=parents, timeout=seconds
         )
 
     _carry_out(
@@ -88,7 +89,7 @@ def cp(
     """Copy entries inside the sandbox, with mode and modification time. A file at DEST is replaced."""
     link = LeafLink.NOFOLLOW if recursive else LeafLink.FOLLOW
 
-    def place(sandbox: SandboxFiles, copy: Copy) -> CopyResult:
+    def place(sandbox: SandboxFiles, copy: Copy, seconds: float | None) -> CopyResult:
         return sandbox.copy(
             copy.source,
             copy.destination,
@@ -96,7 +97,7 @@ def cp(
             replace=not no_clobber,
             parents=parents,
             leaf_link=link,
-            timeout=timeout,
+            timeout=seconds,
         )
 
     _carry_out(
@@ -133,6 +134,7 @@ def _carry_out(
     where = connecting.where(name, sources[0] if len(sources) == 1 else "", by_id=by_id)
     placed_fields: list[dict[str, object]] = []
     lines: list[str] = []
+    left = TimeLeft(timeout)
 
     def so_far() -> str:
         return f" ({len(lines)} of {len(sources)} were {done} before)" if len(sources) > 1 else ""
@@ -146,8 +148,8 @@ def _carry_out(
         progress_bar("", where, shown=True),
     ):
         sandbox = shared.sandbox(client, name, by_id=by_id)
-        for copy in placed(sandbox, words, timeout):
-            result = place(sandbox, copy)
+        for copy in placed(sandbox, words, left):
+            result = place(sandbox, copy, left())
             lines.append(f"{copy.source} -> {copy.destination}{_amount(result)}")
             placed_fields.append(_fields(copy, result))
         leaving.settle()

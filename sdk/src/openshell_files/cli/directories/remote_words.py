@@ -12,6 +12,7 @@ Placement of SRC... DEST, as of mv and cp:
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -50,6 +51,21 @@ Parents = Annotated[bool, typer.Option("--parents", help="Make missing directori
 NoClobber = Annotated[bool, typer.Option("-n", "--no-clobber", help="Refuse to replace anything at DEST.")]
 
 
+class TimeLeft:
+    """The time of a whole command, of which each of its calls gets the rest.
+
+    Args:
+        timeout: seconds for the command; None for no limit.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def __call__(self) -> float | None:
+        """Return the seconds left, at least one millisecond, so that the call itself fails; None for no limit."""
+        return None if self._end is None else max(self._end - time.monotonic(), 0.001)
+
+
 def require_words(words: Sequence[str], what: str) -> None:
     """Refuse empty words.
 
@@ -72,7 +88,7 @@ def sources_and_destination(words: Sequence[str]) -> tuple[list[str], str]:
     return list(words[:-1]), words[-1]
 
 
-def placed(sandbox: SandboxFiles, words: Sequence[str], timeout: float | None) -> list[Copy]:
+def placed(sandbox: SandboxFiles, words: Sequence[str], left: TimeLeft) -> list[Copy]:
     """Return the source and the destination of each entry; asks the sandbox whether DEST is a directory.
 
     Raises:
@@ -80,7 +96,7 @@ def placed(sandbox: SandboxFiles, words: Sequence[str], timeout: float | None) -
         FilesError: the sandbox could not be asked.
     """
     sources, destination = sources_and_destination(words)
-    if is_directory(sandbox, destination, timeout):
+    if is_directory(sandbox, destination, left()):
         return [Copy(source, inside(destination, _name(source))) for source in sources]
     if len(sources) > 1 or destination.endswith("/"):
         raise UsageMistake(
