@@ -32,10 +32,11 @@ async def listed(
     while True:
         answer = await page(agent, path, page_token=token, **fields)
         found += answer.entries
-        token = answer.next_page_token
-        if not token:
+        if not answer.next_page_token:
             return found
         assert answer.entries
+        assert answer.next_page_token != token, "the same page again"
+        token = answer.next_page_token
 
 
 def names(entries: Sequence[directories_pb2.DirectoryEntry]) -> list[str]:
