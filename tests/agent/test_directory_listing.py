@@ -306,6 +306,26 @@ async def test_directories_that_are_moved_all_the_time(agent: FileAgent, sandbox
     assert (await refusal(listed(agent, recursive=True))).reason is Reason.FILE_CHANGED
 
 
+async def test_a_link_behind_the_look(agent: FileAgent, sandbox: Sandbox, tmp_path: Path) -> None:
+    """DIR-9: a directory that becomes a link between its description and the step into it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").touch()
+    victim = sandbox.root / "victim"
+    victim.mkdir()
+    real = FileSystem.lstat
+
+    def lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
+        status = real(sandbox.fs, name, dir_fd)
+        if name == b"victim" and not victim.is_symlink():
+            victim.rmdir()
+            victim.symlink_to(outside)
+        return status
+
+    sandbox.fs.lstat = lstat  # type: ignore[method-assign]
+    assert names(await listed(agent, recursive=True)) == ["victim"]
+
+
 async def test_a_link_in_a_loop_never_leads_out(agent: FileAgent, sandbox: Sandbox, tmp_path: Path) -> None:
     """DIR-9: a directory that is swapped for a link out of the root, all the time."""
     outside = tmp_path / "outside"
