@@ -535,7 +535,10 @@ async def test_a_killed_agent_leaves_nothing(sandbox: Sandbox, point: TracePoint
     successor = sandbox.agent()
     await successor.start()
     try:
-        await until(lambda: not [name for name in os.listdir(sandbox.root) if name.startswith(".")])
+        for _ in range(20):
+            await successor.sweep()
+            if not list(sandbox.root.glob(".openshell-upload-*")):
+                break
         assert manifest(sandbox.root) == before
     finally:
         await successor.aclose()

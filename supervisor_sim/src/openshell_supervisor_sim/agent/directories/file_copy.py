@@ -133,8 +133,6 @@ class FileCopy:
                 return moved
             # Some file systems answer 0 instead of an error.
             self._in_kernel = False
-        data = memoryview(self._fs.pread(self._source, min(size, _READ_BYTES), offset))
-        written = 0
-        while written < len(data):
-            written += self._fs.pwrite(self._destination, data[written:], offset + written)
-        return written
+        data = self._fs.pread(self._source, min(size, _READ_BYTES), offset)
+        # May write less than all: the next piece begins behind that.
+        return self._fs.pwrite(self._destination, data, offset) if data else 0
