@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import stat as modes
 import threading
 from collections.abc import Sequence
@@ -508,8 +509,12 @@ async def test_a_killed_agent_leaves_nothing(sandbox: Sandbox, point: TracePoint
     agent = sandbox.agent()
     await agent.start()
     dead = threading.Event()
+    journal = sandbox.root.parent / "journal-at-the-kill"
 
     def die() -> None:
+        # The successor reads the journal of this moment: what the dying agent writes later is lost.
+        if not dead.is_set():
+            shutil.copytree(sandbox.settings.state_dir, journal)
         # As a kill: from here on no system call of this agent has an effect.
         for name in ("unlink", "remove_file", "remove_directory", "move_noreplace", "move", "mkdir", "open"):
             sandbox.fs.fail(name, errno.EIO)
@@ -532,6 +537,7 @@ async def test_a_killed_agent_leaves_nothing(sandbox: Sandbox, point: TracePoint
         real(name, dir_fd)
 
     sandbox.fs.remove_file = remove_file  # type: ignore[method-assign]
+    sandbox.settings = replace(sandbox.settings, state_dir=journal)
     successor = sandbox.agent()
     await successor.start()
     try:
