@@ -225,6 +225,8 @@ PLACEMENTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "a directory into a directory": (["-r", "d", "e"], ["e/d", "e/d/x"]),
     "a directory to a new name": (["-r", "d/", "new"], ["new", "new/x"]),
     "missing parents": (["--parents", "a", "p/q"], ["p", "p/q"]),
+    "a missing directory": (["--parents", "a", "p/"], ["p", "p/a"]),
+    "several into a missing directory": (["--parents", "a", "b", "p/"], ["p", "p/a", "p/b"]),
 }
 
 
@@ -246,7 +248,8 @@ def test_placement(cli: Command, here: Path, name: str, placement: str) -> None:
 
 REFUSED: dict[str, tuple[Sequence[str], ExitCode]] = {
     "several and no directory": (["a", "b", "new"], ExitCode.USAGE),
-    "a slash and no directory": (["a", "new/"], ExitCode.USAGE),
+    "a slash and no directory": (["a", "new/"], ExitCode.NOT_FOUND),
+    "a slash and a file": (["a", "b/"], ExitCode.PATH_REFUSED),
     "one word": (["a"], ExitCode.USAGE),
     "no name": (["a/..", "e"], ExitCode.USAGE),
     "nothing": (["none", "new"], ExitCode.NOT_FOUND),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def refused(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SUPERVISOR, "run", *options], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def test_an_address_in_use_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s" * 32)
+    (tmp_path / "secret").chmod(0o600)
+    options = ("--root", str(tmp_path), "--secret-file", str(tmp_path / "secret"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [SUPERVISOR, "agent", *options, "--listen", listen],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"--listen {listen}: Address already in use; stop the program that listens there" in done.stderr
 
 
 def status_of(pid: int) -> dict[str, str]:

@@ -272,6 +272,6 @@ def idle_error(seconds: float, doing: str) -> FilesError:
 def timeout_error(seconds: float) -> FilesError:
     """Return the error for a call that exceeds the caller's timeout."""
     return errors.DeadlineExceeded(
-        f"the transfer took longer than its timeout of {seconds:g} seconds",
+        f"the call took longer than its timeout of {seconds:g} seconds",
         ErrorFacts(LocalReason.TIMEOUT, fix="Allow more time, or resume it."),
     )

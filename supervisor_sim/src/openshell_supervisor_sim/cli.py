@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -235,7 +236,12 @@ def agent_behind_a_port(
         # Port 0 cannot be connected to, but a listener may ask for it.
         address, _ = loopback_address(host.strip("[]"), int(port) or 1)
         listener = listen(address, int(port))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        fix = "; stop the program that listens there, or give another port" * (
+            error.errno == errno.EADDRINUSE
+        )
+        _refuse(f"--listen {listen_on}: {error.strerror or error}{fix}")
+    except ValueError as error:
         _refuse(f"--listen {listen_on}: {error}")
     places = Places(
         root=root, workdir=workdir, state_dir=state_dir or root / STATE_IN_ROOT, secrets=[secret_file]

@@ -28,7 +28,7 @@ from openshell_files._core.retry import GatewayHistory, RetryBudget
 from openshell_files._core.upload.cleanup import BACKGROUND_SECONDS
 from openshell_files._core.upload.lane_choice import LaneChoice, lane_messages
 from openshell_files._error_mapping import name_method
-from openshell_files.errors import FilesError
+from openshell_files.errors import DeadlineExceeded, FilesError
 from openshell_files.options import RetryPolicy
 
 _Answer = TypeVar("_Answer", bound=Message)
@@ -348,8 +348,10 @@ class Rpc:
         """Wait until an idempotent call may be retried.
 
         Raises:
-            FilesError: `error`, if it must not be retried.
+            FilesError: `error`, if it must not be retried; if the time is over, its cause.
         """
+        if isinstance(error, DeadlineExceeded) and deadline.over():
+            raise budget.cause(error)
         decision = budget.decide(error)
         if decision.restart:
             raise error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openshell_files_protocol.reasons import Code, Reason, Retry
 
-from openshell_files.errors import CredentialsError, FilesError, Unavailable
+from openshell_files.errors import CredentialsError, FilesError, LocalReason, Unavailable
 from openshell_files.options import RetryPolicy
 
 
@@ -64,6 +64,7 @@ class RetryBudget:
         self._refreshed = False
         self._failures = 0
         self._restarts = 0
+        self._unreachable: FilesError | None = None
 
     def progressed(self) -> None:
         """Reset the count of failures, because the transfer advanced.
@@ -73,7 +74,12 @@ class RetryBudget:
         """
         self._failures = 0
         self._refreshed = False
+        self._unreachable = None
         self._gateway.answered = True
+
+    def cause(self, error: FilesError) -> FilesError:
+        """Return the cause of an error: for the end of the caller's time, the missing connection before it."""
+        return self._unreachable or error
 
     def decide(self, error: FilesError) -> Decision:
         """Return the retry after `error`.
@@ -82,6 +88,10 @@ class RetryBudget:
             FilesError: `error` itself, if it must not be retried or the budget
                 is used up.
         """
+        if error.reason == LocalReason.TIMEOUT:
+            raise self.cause(error)
+        missing = error.code is Code.UNAVAILABLE and error.reason == Code.UNAVAILABLE.name
+        self._unreachable = error if missing else None
         if error.code is Code.UNAUTHENTICATED and not isinstance(error, CredentialsError):
             if self._refreshed or not self._may_refresh:
                 raise error

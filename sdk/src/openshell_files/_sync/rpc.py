@@ -29,7 +29,7 @@ from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.gate import Gate
 from openshell_files._sync.upload.lane_calls import UploadLanes
-from openshell_files.errors import FilesError
+from openshell_files.errors import DeadlineExceeded, FilesError
 from openshell_files.options import RetryPolicy
 
 _Answer = TypeVar("_Answer", bound=Message)
@@ -339,8 +339,10 @@ class Rpc:
         """Wait until an idempotent call may be retried.
 
         Raises:
-            FilesError: `error`, if it must not be retried.
+            FilesError: `error`, if it must not be retried; if the time is over, its cause.
         """
+        if isinstance(error, DeadlineExceeded) and deadline.over():
+            raise budget.cause(error)
         decision = budget.decide(error)
         if decision.restart:
             raise error

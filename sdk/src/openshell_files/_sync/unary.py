@@ -22,7 +22,7 @@ def call_with_retries(
     address: SandboxAddress,
     call: Callable[[_Request, Deadline], _Answer],
     request: _Request,
-    timeout: float | None,
+    timeout: Deadline | float | None,
     path: str = "",
 ) -> _Answer:
     """Call an idempotent method as often as the retry policy allows.
@@ -32,10 +32,11 @@ def call_with_retries(
         address: the sandbox, for messages and for the gate.
         call: the method.
         request: its request.
-        timeout: seconds for all tries; None for no limit.
+        timeout: seconds for all tries, or their deadline; None for no limit.
         path: remote path, for messages.
     """
-    deadline, budget = Deadline(timeout), rpc.budget()
+    deadline = timeout if isinstance(timeout, Deadline) else Deadline(timeout)
+    budget = rpc.budget()
     gate = rpc.gate(address)
     entered = gate.enter(deadline, paced=False)
     try:

@@ -55,7 +55,7 @@ class DirectoryMethods(SandboxMethods):
         request = requests.list_request(self._address, path, recursive=recursive)
         while True:
             page = call_with_retries(
-                self._rpc, self._address, self._rpc.list_directory, request, deadline.left(), str(path)
+                self._rpc, self._address, self._rpc.list_directory, request, deadline, str(path)
             )
             yield from answers.entries(page, request)
             if not page.next_page_token:

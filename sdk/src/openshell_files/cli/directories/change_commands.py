@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
-from openshell_files_protocol.reasons import Reason
 
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.directories.entry_words import bytes_fields
+from openshell_files.cli.directories.remedies import mkdir_fix, rm_fix
 from openshell_files.cli.directories.remote_words import Paths, TimeLeft, require_words
 from openshell_files.cli.leaving import leaving
 from openshell_files.cli.output.progress_bar import progress_bar
@@ -45,13 +46,12 @@ def mkdir(
         destinations.remote_path(name, paths[0] or "/", "mkdir")
     require_words(paths, "PATH")
     where = connecting.where(name, paths[0] if len(paths) == 1 else "", by_id=by_id)
+    where = replace(where, own_fix=mkdir_fix(parents=parents))
     made: list[dict[str, object]] = []
     left = TimeLeft(timeout)
 
-    def hint(error: FilesError) -> Hint:
-        more = "-p makes it." if error.reason == Reason.PARENT_NOT_FOUND.name else ""
-        more = "-p accepts it." if error.reason == Reason.FILE_EXISTS.name and not parents else more
-        return Hint(more, _so_far(made, paths, "made"))
+    def hint(_error: FilesError) -> Hint:
+        return Hint(state=_so_far(made, paths, "made"))
 
     with (
         Failing(out, where, lambda _told: _unknown(made, paths, "made"), hint),
@@ -96,16 +96,15 @@ def rm(
         destinations.remote_path(name, paths[0] or "/", "rm")
     require_words(paths, "PATH")
     where = connecting.where(name, paths[0] if len(paths) == 1 else "", by_id=by_id)
+    where = replace(where, own_fix=rm_fix(recursive=recursive))
     removed: list[dict[str, object]] = []
     left = TimeLeft(timeout)
     entries = 0
 
     def hint(error: FilesError) -> Hint:
-        more = "-r removes it with its content." if error.reason == Reason.DIRECTORY_NOT_EMPTY.name else ""
-        more = "-f accepts that." if error.reason == Reason.FILE_NOT_FOUND.name else more
         part = int(error.metadata.get("removed_entries", "0") or 0)
         gone = f" ({entries + part} entries were removed before)" if entries + part else ""
-        return Hint("" if recursive and "-r" in more else more, gone)
+        return Hint(state=gone)
 
     with (
         Failing(out, where, lambda _told: "a part may have been removed", hint),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Annotated, Final
 
@@ -52,7 +53,8 @@ def ls(
     unread: list[DirectoryEntry] = []
     fields: list[dict[str, object]] = []
     lines: list[str] = []
-    with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=as_json):
+    with Failing(out, where), connecting.client() as client, ExitStack() as waiting:
+        waiting.enter_context(progress_bar("", where, shown=True))
         sandbox = shared.sandbox(client, name, by_id=by_id)
         for entry in _entries(sandbox, path, recursive=recursive, timeout=timeout):
             if entry.reason:
@@ -62,6 +64,8 @@ def ls(
                 continue
             lines.append(entry_words(entry, long=long))
             if len(lines) == _LINES:
+                # The waiting line would be drawn over the entries on a terminal.
+                waiting.close()
                 out.lines(lines, {})
                 lines.clear()
     if not unread:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
-from openshell_files_protocol.reasons import Reason
 
 from openshell_files import CopyResult, LeafLink, MoveResult, SandboxFiles
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.directories.entry_words import bytes_fields
+from openshell_files.cli.directories.remedies import place_fix
 from openshell_files.cli.directories.remote_words import (
     NoClobber,
     Parents,
@@ -60,6 +61,7 @@ def mv(
         place,
         "mv",
         "moved",
+        no_clobber=no_clobber,
         by_id=by_id,
         timeout=timeout,
         quiet=quiet,
@@ -107,6 +109,7 @@ def cp(
         place,
         "cp",
         "copied",
+        no_clobber=no_clobber,
         by_id=by_id,
         timeout=timeout,
         quiet=quiet,
@@ -122,6 +125,7 @@ def _carry_out(
     command: str,
     done: str,
     *,
+    no_clobber: bool,
     by_id: bool,
     timeout: float | None,
     quiet: bool,
@@ -132,6 +136,7 @@ def _carry_out(
         destinations.remote_path(name, words[0] or "/", command)
     sources, _ = sources_and_destination(words)
     where = connecting.where(name, sources[0] if len(sources) == 1 else "", by_id=by_id)
+    where = replace(where, own_fix=place_fix(no_clobber=no_clobber, moves=command == "mv"))
     placed_fields: list[dict[str, object]] = []
     lines: list[str] = []
     left = TimeLeft(timeout)
@@ -139,8 +144,8 @@ def _carry_out(
     def so_far() -> str:
         return f" ({len(lines)} of {len(sources)} were {done} before)" if len(sources) > 1 else ""
 
-    def hint(error: FilesError) -> Hint:
-        return Hint(_FIXES.get(error.reason, ""), so_far())
+    def hint(_error: FilesError) -> Hint:
+        return Hint(state=so_far())
 
     with (
         Failing(out, where, lambda _told: f"whether it was {done} is unknown{so_far()}", hint),
@@ -154,12 +159,6 @@ def _carry_out(
             placed_fields.append(_fields(copy, result))
         leaving.settle()
     out.success(", ".join(lines), {done: placed_fields})
-
-
-_FIXES = {
-    Reason.PARENT_NOT_FOUND.name: "--parents makes the directories above DEST.",
-    Reason.IS_A_DIRECTORY.name: "-r copies a directory.",
-}
 
 
 def _amount(result: MoveResult | CopyResult) -> str:

@@ -4,7 +4,7 @@ A name in the sandbox may be any bytes, so these words are not checked for UTF-8
 
 Placement of SRC... DEST, as of mv and cp:
     DEST is a directory in the sandbox, perhaps over a link: SRC's name in it
-    DEST ends with `/` and is no directory: refused
+    DEST ends with `/`: SRC's name in it; the sandbox refuses a missing directory unless --parents is given
     several SRC and DEST is no directory: refused
     otherwise: DEST is the entry itself
 """
@@ -96,11 +96,11 @@ def placed(sandbox: SandboxFiles, words: Sequence[str], left: TimeLeft) -> list[
         FilesError: the sandbox could not be asked.
     """
     sources, destination = sources_and_destination(words)
-    if is_directory(sandbox, destination, left()):
+    if destination.endswith("/") or is_directory(sandbox, destination, left()):
         return [Copy(source, inside(destination, _name(source))) for source in sources]
-    if len(sources) > 1 or destination.endswith("/"):
+    if len(sources) > 1:
         raise UsageMistake(
-            f"DEST: {destination!r} is no directory in the sandbox; make it with `openshell-files mkdir`"
+            f"DEST: {destination!r} is no directory in the sandbox; make it with `openshell-files mkdir`, or end it with `/` and give --parents"
         )
     return [Copy(sources[0], destination)]
 

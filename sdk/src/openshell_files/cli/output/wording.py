@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -146,6 +146,7 @@ class Where:
         authority: PEM file of the trusted certificates, if one was given.
         target: local file that a download writes; empty for none.
         retries: of the command.
+        own_fix: returns the fix of this command for an error; empty for the usual fix.
     """
 
     sandbox: str
@@ -158,6 +159,7 @@ class Where:
     authority: Path | None = None
     target: str = ""
     retries: Retries = field(default_factory=Retries)
+    own_fix: Callable[[FilesError], str] = lambda _error: ""
 
     def sandbox_words(self) -> str:
         """Return the words that name the sandbox in a message."""
@@ -173,7 +175,7 @@ def failure_words(error: FilesError, where: Where) -> str:
     if error.code is Code.UNAVAILABLE and error.reason == Code.UNAVAILABLE.name:
         return _unreachable_words(error, where)
     subject = _subject(error, where)
-    message = _FIELD.sub("", error.message)
+    message = _FIELD.sub("", _with_violations(error))
     # A missing token concerns neither gateway nor file.
     named = (
         error.reason == LocalReason.CREDENTIALS
@@ -184,6 +186,12 @@ def failure_words(error: FilesError, where: Where) -> str:
     line = f"{what.rstrip('.')} [{error.reason}]"
     fix = fix_of(error, where)
     return f"{line}. {fix}" if fix else line
+
+
+def _with_violations(error: FilesError) -> str:
+    """Return the message with the description of each wrong field that it lacks."""
+    lacking = [v for v in error.field_violations if v.description not in error.message]
+    return "; ".join([error.message.rstrip("."), *(f"{v.field}: {v.description}" for v in lacking)])
 
 
 def _names(message: str, subject: str) -> bool:
@@ -199,6 +207,8 @@ def fix_of(error: FilesError, where: Where) -> str:
         return UPLOAD_EACH_FILE
     if isinstance(error, LocalFileError) and error.errno == errno.ENOENT and error.path == where.target != "":
         return f"Create the directory {os.path.dirname(where.target)}, or give --parents."
+    if own_fix := where.own_fix(error):
+        return own_fix
     own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
     return own.get(error.reason) or _FIXES.get(error.reason) or error.fix
 
