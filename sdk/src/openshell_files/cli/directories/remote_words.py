@@ -62,8 +62,8 @@ class TimeLeft:
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def __call__(self) -> float | None:
-        """Return the seconds left, at least one millisecond, so that the call itself fails; None for no limit."""
-        return None if self._end is None else max(self._end - time.monotonic(), 0.001)
+        """Return the seconds left, in whole milliseconds and at least one, so that the call itself fails; None for no limit."""
+        return None if self._end is None else max(round(self._end - time.monotonic(), 3), 0.001)
 
 
 def require_words(words: Sequence[str], what: str) -> None:
