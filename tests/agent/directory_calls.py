@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.agent_harness import call
+from agent.agent_harness import Peer, call, until
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2
 from openshell_supervisor_sim.agent import FileAgent
 
@@ -110,3 +111,14 @@ def small_tree(top: Path) -> None:
         os.utime(path, ns=(moment, moment), follow_symlinks=False)
     (top / "sub/deeper").chmod(0o555)
     os.utime(top, ns=(1_400_000_000_000_000_001, 1_400_000_000_000_000_001))
+
+
+async def leave(peer: Peer, way: str) -> None:
+    """Let the caller leave, or the relay end; return when the agent has noticed."""
+    if way == "cancelled":
+        await peer.input_end(cancelled=True)
+    else:
+        peer.to_agent.end()
+    await until(lambda: peer.to_agent.size == 0)
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from agent.agent_harness import Refused, Sandbox, opened, peer_of, start_upload, stat, until
-from agent.directory_calls import FILE, copy, listed, manifest, names, remove, small_tree
+from agent.directory_calls import FILE, copy, leave, listed, manifest, names, remove, small_tree
 from agent.failing_calls import FailingFileSystem, Failure
 from agent.refusals import refusal
 from digest_values import digest_of
@@ -422,8 +421,11 @@ async def test_a_mount_point_in_the_source(agent: FileAgent, sandbox: Sandbox) -
     assert not sandbox.leftovers()
 
 
+@pytest.mark.parametrize("leaves", ["cancelled", "relay ends"])
 @pytest.mark.parametrize("point", [TracePoint.ENTRY_COPIED, TracePoint.COPY_STAGED])
-async def test_a_caller_that_leaves(agent: FileAgent, sandbox: Sandbox, point: TracePoint) -> None:
+async def test_a_caller_that_leaves(
+    agent: FileAgent, sandbox: Sandbox, point: TracePoint, leaves: str
+) -> None:
     """DIR-23: ends the copy at the next step, and what was staged is removed."""
     (sandbox.root / "d").mkdir()
     for number in range(50):
@@ -440,9 +442,7 @@ async def test_a_caller_that_leaves(agent: FileAgent, sandbox: Sandbox, point: T
         await peer.send(opened(copy_path=request))
         await until(reached.is_set)
         assert sandbox.leftovers()
-        await peer.input_end(cancelled=True)
-        await until(lambda: peer.to_agent.size == 0)
-        await asyncio.sleep(0)
+        await leave(peer, leaves)
         go_on.set()
         await peer.task
     # Behind the last step nothing looks for the cancellation any more.

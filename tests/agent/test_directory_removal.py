@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from agent.agent_harness import Refused, Sandbox, opened, peer_of, put, start_upload, stat, until
-from agent.directory_calls import listed, remove, small_tree
+from agent.directory_calls import leave, listed, remove, small_tree
 from agent.refusals import refusal
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, file_relay_pb2
 from openshell_files_protocol.reasons import Reason
@@ -391,7 +391,8 @@ async def test_many_directories_in_one(
     assert await remove(agent, "/d", recursive=True) == 1 + 7 + 49 + 49
 
 
-async def test_a_caller_that_leaves_ends_the_removal(agent: FileAgent, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("leaves", ["cancelled", "relay ends"])
+async def test_a_caller_that_leaves_ends_the_removal(agent: FileAgent, sandbox: Sandbox, leaves: str) -> None:
     """DIR-18: at the next entry."""
     (sandbox.root / "d").mkdir()
     for number in range(200):
@@ -407,9 +408,7 @@ async def test_a_caller_that_leaves_ends_the_removal(agent: FileAgent, sandbox: 
         request = directories_pb2.RemovePathRequest(path=b"/d", recursive=True)
         await peer.send(opened(remove_path=request))
         await until(reached.is_set)
-        await peer.input_end(cancelled=True)
-        await until(lambda: peer.to_agent.size == 0)
-        await asyncio.sleep(0)
+        await leave(peer, leaves)
         go_on.set()
         await peer.task
     assert 100 < len(list((sandbox.root / "d").iterdir())) < 200

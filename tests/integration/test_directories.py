@@ -257,6 +257,8 @@ REFUSED: dict[str, tuple[Sequence[str], ExitCode]] = {
     "no clobber": (["-n", "a", "b"], ExitCode.CONDITION),
     "into itself": (["-r", "d", "d/new"], ExitCode.USAGE),
     "onto itself": (["a", "a"], ExitCode.USAGE),
+    "onto each other": (["-r", "d/x", "e/x", "e"], ExitCode.USAGE),
+    "the same twice": (["a", "a", "e"], ExitCode.USAGE),
 }
 
 

@@ -19,8 +19,8 @@ from typing import Annotated
 import typer
 
 from openshell_files import FileType, LeafLink, SandboxFiles
-from openshell_files.cli.connecting import UsageMistake
-from openshell_files.cli.transfer.destinations import Copy
+from openshell_files.cli.connecting import UsageMistake, reading_options
+from openshell_files.cli.transfer.destinations import Copy, check_distinct
 from openshell_files.errors import FileNotFound, InvalidPath, NotADirectory
 
 
@@ -92,12 +92,15 @@ def placed(sandbox: SandboxFiles, words: Sequence[str], left: TimeLeft) -> list[
     """Return the source and the destination of each entry; asks the sandbox whether DEST is a directory.
 
     Raises:
-        UsageMistake: DEST has to be a directory and is none, or a SRC has no name.
+        UsageMistake: DEST has to be a directory and is none, a SRC has no name, or two would replace each other.
         FilesError: the sandbox could not be asked.
     """
     sources, destination = sources_and_destination(words)
     if destination.endswith("/") or is_directory(sandbox, destination, left()):
-        return [Copy(source, inside(destination, _name(source))) for source in sources]
+        copies = [Copy(source, inside(destination, _name(source))) for source in sources]
+        with reading_options():
+            check_distinct(copies)
+        return copies
     if len(sources) > 1:
         raise UsageMistake(
             f"DEST: {destination!r} is no directory in the sandbox; make it with `openshell-files mkdir`, or end it with `/` and give --parents"

@@ -104,7 +104,7 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
             f"{destination}` to upload only {locals_[0]} under that name, or end with `./` to upload both"
         )
     copies = [Copy(local, _in_sandbox(local, destination, directory)) for local in locals_]
-    _check_distinct(copies)
+    check_distinct(copies)
     return copies
 
 
@@ -129,7 +129,7 @@ def downloads(name: str, words: Sequence[str]) -> list[Copy]:
             f"DEST: several sources need a directory, and {destination!r} is none; end it with `/`"
         )
     copies = [Copy(_read_from(source), _here(source, destination)) for source in sources]
-    _check_distinct(copies)
+    check_distinct(copies)
     return copies
 
 
@@ -219,7 +219,12 @@ def _is_standard_input(local: str) -> bool:
     return local == STANDARD_STREAM or (is_descriptor_name(local) and is_file_of(local, sys.stdin))
 
 
-def _check_distinct(copies: Sequence[Copy]) -> None:
+def check_distinct(copies: Sequence[Copy]) -> None:
+    """Refuse sources that would replace each other.
+
+    Raises:
+        ValueError: two of them have one destination.
+    """
     seen = set[str]()
     for copy in copies:
         if copy.destination in seen:

@@ -47,6 +47,9 @@ _IDLE_SECONDS: Final = 60.0
 #: Length of an error's message in the log.
 _LOGGED_CHARACTERS: Final = 1000
 
+#: Long changes that nobody awaits any more when the relay is gone (DIR-18, DIR-23).
+_END_WITH_THE_RELAY: Final = frozenset({"remove_path", "copy_path"})
+
 _ACCEPTED = file_relay_pb2.FileRelayResponse(
     accepted=file_relay_pb2.FileRelayAccepted(protocol_version=PROTOCOL_VERSION)
 )
@@ -299,7 +302,7 @@ class Session:
         """Carry out an operation, and stop it if the peer cancels it or breaks the protocol."""
         async with TaskScope() as scope:
             working = scope.start(operation, "file-agent-operation")
-            watching = scope.start(self._watch(followed=opened.keep_relay), "file-agent-watch")
+            watching = scope.start(self._watch(opened), "file-agent-watch")
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done() and watching.exception() is None:
                 await asyncio.wait({working})
@@ -307,17 +310,23 @@ class Session:
             watching.result()
         working.result()
 
-    async def _watch(self, *, followed: bool) -> None:
-        """Read the frames that a peer may send during an operation; the end of its bytes has no meaning (FRM-14).
+    async def _watch(self, opened: file_relay_pb2.FileRelayOpen) -> None:
+        """Read the frames that a peer may send during an operation.
 
-        Args:
-            followed: the next operation may begin as soon as this one's last frame is sent.
+        The end of its bytes has no meaning (FRM-14), except for a removal and a copy.
+
+        Raises:
+            _CancelledByPeer: the caller left.
+            TransferError: the peer broke the protocol.
         """
         while True:
             frame = await self._inbound.frame(patient=True)
             if frame is None:
+                if opened.WhichOneof("operation") in _END_WITH_THE_RELAY:
+                    raise _CancelledByPeer
                 return
-            if followed and is_open(frame):
+            # The next operation may begin as soon as this one's last frame is sent.
+            if opened.keep_relay and is_open(frame):
                 self._followed_by = frame
                 return
             match parse_input(frame):
