@@ -185,11 +185,11 @@ async def test_what_cannot_be_read_has_a_reason(agent: FileAgent, sandbox: Sandb
 
 async def test_hidden_places(sandbox: Sandbox) -> None:
     """DIR-8: the supervisor's files, covered directories and staging files are not listed, at any depth."""
-    for name in ("state", "usr/bin", "home/keys", "work"):
+    for name in ("state", "usr/bin", "home/keys", "there"):
         (sandbox.root / name).mkdir(parents=True)
     (sandbox.root / "home/keys/token").write_text("secret")
     (sandbox.root / "home/keys/token.0123456789abcdef").touch()
-    os.link(sandbox.root / "home/keys/token", sandbox.root / "work/second")
+    os.link(sandbox.root / "home/keys/token", sandbox.root / "there/second")
     (sandbox.root / "home/keys/shown").touch()
     sandbox.settings = replace(
         sandbox.settings,
@@ -200,10 +200,10 @@ async def test_hidden_places(sandbox: Sandbox) -> None:
     agent = sandbox.agent()
     await agent.start()
     try:
-        await start_upload(agent, "/work/file", 5)
+        await start_upload(agent, "/there/file", 5)
         assert sandbox.leftovers()
-        assert names(await listed(agent)) == ["home", "work"]
-        whole = ["home", "home/keys", "home/keys/shown", "work"]
+        assert names(await listed(agent)) == ["home", "there"]
+        whole = ["home", "home/keys", "home/keys/shown", "there"]
         assert names(await listed(agent, recursive=True)) == whole
         assert names(await listed(agent, recursive=True, page_size=1)) == whole
         assert names(await listed(agent, "/home/keys")) == ["shown"]
