@@ -29,7 +29,10 @@ class DigestAlgorithm(Enum):
     @classmethod
     def known(cls, number: int) -> DigestAlgorithm | None:
         """Return the algorithm with a number; None for an unknown number."""
-        return next((algorithm for algorithm in cls if algorithm.value == number), None)
+        try:
+            return cls(number)
+        except ValueError:
+            return None
 
     @classmethod
     def all_known(cls, numbers: Iterable[int]) -> tuple[DigestAlgorithm, ...]:

@@ -60,11 +60,11 @@ def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
             raise TypeError(f"{method.__qualname__}: {name} has no rule in {__name__}")
         rules[name] = rule
 
-    def bound(args: tuple[object, ...], kwargs: Mapping[str, object]) -> inspect.BoundArguments:
-        given = signature.bind(*args, **kwargs)
-        for name, value in given.arguments.items():
+    def bound(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, Any]:
+        given = signature.bind(*args, **kwargs).arguments
+        for name, value in given.items():
             if name in rules:
-                given.arguments[name] = rules[name](name, value, may_await)
+                given[name] = rules[name](name, value, may_await)
         return given
 
     if may_await:
@@ -72,15 +72,13 @@ def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
 
         @wraps(method)
         async def asynchronous(*args: object, **kwargs: object) -> object:
-            given = bound(args, kwargs)
-            return await awaited(*given.args, **given.kwargs)
+            return await awaited(**bound(args, kwargs))
 
         return _shown(cast("Callable[_P, _T]", asynchronous), signature)
 
     @wraps(method)
     def blocking(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        given = bound(args, kwargs)
-        return method(*given.args, **given.kwargs)
+        return cast("Callable[..., _T]", method)(**bound(args, kwargs))
 
     return _shown(blocking, signature)
 

@@ -119,12 +119,12 @@ def optional(check: Callable[..., _T], **limits: int) -> Callable[[str, object],
 
 def word(name: str, value: object, allowed: Sequence[str]) -> str:
     """Check a choice of words."""
+    if isinstance(value, str) and value in allowed:
+        return value
     wanted = " or ".join(f'"{each}"' for each in allowed)
     if not isinstance(value, str):
         wrong_type(name, wanted, value)
-    if value not in allowed:
-        wrong_value(name, f"give {wanted}, not {value[:100]!a}")
-    return value
+    wrong_value(name, f"give {wanted}, not {value[:100]!a}")
 
 
 def mode(name: str, value: object) -> int | None:
@@ -176,9 +176,9 @@ def time_limit(name: str, value: object) -> float | None:
 
 def choice(name: str, value: object, kind: type[_Choice]) -> _Choice:
     """Check a member of an enumeration, or its text."""
-    allowed = " or ".join(f"{kind.__name__}.{member.name}" for member in kind)
     if isinstance(value, kind):
         return value
+    allowed = " or ".join(f"{kind.__name__}.{member.name}" for member in kind)
     if not isinstance(value, str):
         wrong_type(name, allowed, value)
     try:

@@ -10,8 +10,8 @@ or an unknown upload. Checks that need more than the message are in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -81,7 +81,10 @@ def parsed(kind: type[_Answer], data: bytes, method: str) -> _Answer:
 
 def fault_of(message: Message) -> str:
     """Return the fault of a message; empty if it keeps to the protocol."""
-    if fault := _gap(message) or _own_fault(message) or _name_fault(message):
+    if fault := _gap(message):
+        return fault
+    rule = _OWN_RULES.get(type(message))
+    if rule is not None and (fault := rule(message)):
         return fault
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -120,44 +123,57 @@ def _gap(message: Message) -> str:
 
 
 def _missing(message: Message, names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
     there = {field.name for field, _ in message.ListFields()}
     return next((f"{name} is missing" for name in names if name not in there), "")
 
 
-def _name_fault(message: Message) -> str:
-    """Return the fault of an entry's name, which could lead a caller out of the listed directory (DIR-3)."""
-    if not isinstance(message, directories_pb2.DirectoryEntry):
-        return ""
-    if any(part in {b"", b".", b".."} or b"\0" in part for part in message.name.split(b"/")):
-        return f"the name {message.name[:100]!r} is not that of an entry below the directory"
-    if not message.type and not message.reason:
-        return f"the entry {message.name[:100]!r} has neither a type nor a reason"
+def _time_fault(time: Timestamp) -> str:
+    if not FIRST_SECOND <= time.seconds <= LAST_SECOND or not 0 <= time.nanos < _NANOS:
+        return f"{time.seconds} s and {time.nanos} ns are no time of the years 1 to 9999"
     return ""
 
 
-def _own_fault(message: Message) -> str:
-    """Return the fault by the rules of one type of message."""
-    match message:
-        case Timestamp():
-            if not FIRST_SECOND <= message.seconds <= LAST_SECOND or not 0 <= message.nanos < _NANOS:
-                return f"{message.seconds} s and {message.nanos} ns are no time of the years 1 to 9999"
-        case Duration():
-            if delay_of(message) is None:
-                return f"{message.seconds} s and {message.nanos} ns are no duration"
-        case files_pb2.Digest():
-            if len(message.value) != DIGEST_BYTES:
-                return f"it has {len(message.value)} bytes instead of {DIGEST_BYTES}"
-            if DigestAlgorithm.known(message.algorithm) is None:
-                return f"its algorithm is {message.algorithm}, which was not requested"
-        case files_pb2.GetTransferCapabilitiesResponse():
-            if message.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
-                return (
-                    f"max_chunk_bytes is {message.max_chunk_bytes}, "
-                    f"and every server takes {MIN_CHUNK_LIMIT_BYTES} (CAP-7)"
-                )
-        case files_pb2.DownloadFileHeader():
-            if message.is_archive:
-                return "the content is an archive, which was not requested"
-        case _:
-            pass
+def _duration_fault(duration: Duration) -> str:
+    if delay_of(duration) is None:
+        return f"{duration.seconds} s and {duration.nanos} ns are no duration"
     return ""
+
+
+def _digest_fault(digest: files_pb2.Digest) -> str:
+    if len(digest.value) != DIGEST_BYTES:
+        return f"it has {len(digest.value)} bytes instead of {DIGEST_BYTES}"
+    if DigestAlgorithm.known(digest.algorithm) is None:
+        return f"its algorithm is {digest.algorithm}, which was not requested"
+    return ""
+
+
+def _capabilities_fault(answer: files_pb2.GetTransferCapabilitiesResponse) -> str:
+    if answer.max_chunk_bytes < MIN_CHUNK_LIMIT_BYTES:
+        return f"max_chunk_bytes is {answer.max_chunk_bytes}, and every server takes {MIN_CHUNK_LIMIT_BYTES} (CAP-7)"
+    return ""
+
+
+def _header_fault(header: files_pb2.DownloadFileHeader) -> str:
+    return "the content is an archive, which was not requested" if header.is_archive else ""
+
+
+def _entry_fault(entry: directories_pb2.DirectoryEntry) -> str:
+    # A name could lead a caller out of the listed directory (DIR-3).
+    if any(part in {b"", b".", b".."} or b"\0" in part for part in entry.name.split(b"/")):
+        return f"the name {entry.name[:100]!r} is not that of an entry below the directory"
+    if not entry.type and not entry.reason:
+        return f"the entry {entry.name[:100]!r} has neither a type nor a reason"
+    return ""
+
+
+#: Rules of one type of message each; a rule returns the fault, empty if there is none.
+_OWN_RULES: Final[Mapping[type[Message], Callable[[Any], str]]] = {
+    Timestamp: _time_fault,
+    Duration: _duration_fault,
+    files_pb2.Digest: _digest_fault,
+    files_pb2.GetTransferCapabilitiesResponse: _capabilities_fault,
+    files_pb2.DownloadFileHeader: _header_fault,
+    directories_pb2.DirectoryEntry: _entry_fault,
+}

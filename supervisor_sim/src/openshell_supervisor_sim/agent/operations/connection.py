@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 import structlog
-from openshell_files_process.tasks import TaskScope, first_of
+from openshell_files_process.tasks import TaskScope
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
@@ -73,15 +73,16 @@ class Session:
         self._inbound = Inbound(stream, idle)
         self._outbound = Outbound(stream, idle)
         self._transfer: UploadSession | DownloadSession | None = None
-        self._idle = False
-        self._finishing = asyncio.Event()
+        #: The wait for the next operation, between two operations.
+        self._idle: asyncio.Timeout | None = None
+        self._finishing = False
         #: First frame of the next operation, if it came while the last operation was still watched.
         self._followed_by: memoryview | None = None
 
     @property
     def kind(self) -> str:
         """`upload`, `download`, `other`, or `none` between two operations."""
-        if self._idle:
+        if self._idle is not None:
             return "none"
         match self._transfer:
             case UploadSession():
@@ -104,12 +105,14 @@ class Session:
             CancelledError: no other error is raised.
         """
         keeps = await self._carry_out(self._inbound.frame())
-        while keeps and not self._finishing.is_set():
+        while keeps and not self._finishing:
             keeps = await self._carry_out(self._next_open())
 
     def finish(self) -> None:
         """End after the current operation."""
-        self._finishing.set()
+        self._finishing = True
+        if self._idle is not None and not self._idle.expired():
+            self._idle.reschedule(asyncio.get_running_loop().time())
 
     async def _carry_out(self, first: Coroutine[object, object, memoryview | None]) -> bool:
         """Carry out one operation; return whether the stream may carry another."""
@@ -159,12 +162,13 @@ class Session:
         if self._followed_by is not None:
             followed_by, self._followed_by = self._followed_by, None
             return followed_by
-        self._idle = True
         try:
-            reading = await first_of(self._read_open(), self._finishing.wait(), seconds=_IDLE_SECONDS)
+            async with asyncio.timeout(_IDLE_SECONDS) as self._idle:
+                return await self._read_open()
+        except TimeoutError:
+            return None
         finally:
-            self._idle = False
-        return None if reading.cancelled() else reading.result()
+            self._idle = None
 
     async def _read_open(self) -> memoryview | None:
         while True:
