@@ -86,7 +86,7 @@ async def test_what_moved_is_counted_with_each_operation(agent: FileAgent) -> No
 
 
 async def test_a_stream_at_rest_is_no_operation(agent: FileAgent) -> None:
-    """And the agent lets go of it when the peer does."""
+    """The agent closes it when the peer does."""
     async with peer_of(agent) as peer:
         await upload(peer, "/file", b"content")
         await peer.last_frame()
