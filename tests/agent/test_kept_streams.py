@@ -95,6 +95,8 @@ async def test_a_stream_at_rest_is_no_operation(agent: FileAgent) -> None:
         await peer.vanish()
 
 
+# Less than the minute after which an idle stream ends without a finish.
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize("at_rest", [True, False])
 async def test_an_agent_that_finishes_waits_for_nothing(agent: FileAgent, *, at_rest: bool) -> None:
     """FRM-28: it ends streams at rest, and the others after the operation that runs."""
