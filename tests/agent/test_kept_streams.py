@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from agent.agent_harness import Peer, Request, Sandbox, metadata, opened, peer_of
 from conditions import until
@@ -95,8 +97,6 @@ async def test_a_stream_at_rest_is_no_operation(agent: FileAgent) -> None:
         await peer.vanish()
 
 
-# Less than the minute after which an idle stream ends without a finish.
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("at_rest", [True, False])
 async def test_an_agent_that_finishes_waits_for_nothing(agent: FileAgent, *, at_rest: bool) -> None:
     """FRM-28: it ends streams at rest, and the others after the operation that runs."""
@@ -106,7 +106,9 @@ async def test_an_agent_that_finishes_waits_for_nothing(agent: FileAgent, *, at_
             await peer.last_frame()
             await until(lambda: agent.statistics().active_operations == 0, "it rests")
             agent.finish()
-            await peer.over()
+            # Less than the minute after which an idle stream ends without a finish.
+            async with asyncio.timeout(20):
+                await peer.over()
             return
         await peer.send(opened(upload=metadata("/file", 7), keep_relay=True))
         await peer.accepted()
