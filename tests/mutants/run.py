@@ -83,6 +83,10 @@ class Copy:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._applied = 0
+        # Beside the copy: what its programs leave goes with it.
+        temporary = directory.with_name(f"{directory.name}t")
+        temporary.mkdir()
+        self._environment = _environment() | {"TMPDIR": str(temporary)}
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -98,7 +102,7 @@ class Copy:
         subprocess.run(["git", "init", "--quiet"], cwd=directory, check=True)
         subprocess.run(["git", "add", "--all"], cwd=directory, check=True)
         subprocess.run(
-            ["make", "--silent", "setup"], cwd=directory, check=True, env=_environment(), stdout=sys.stderr
+            ["make", "--silent", "setup"], cwd=directory, check=True, env=self._environment, stdout=sys.stderr
         )
 
     def test(self, tests: Iterable[str]) -> tuple[int, str]:
@@ -108,7 +112,7 @@ class Copy:
             ran = subprocess.run(
                 [*command, *tests],
                 cwd=self._directory,
-                env=_environment(),
+                env=self._environment,
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,
