@@ -361,6 +361,55 @@ async def test_a_source_that_is_moved(agent: FileAgent, sandbox: Sandbox, tmp_pa
     assert [path.name for path in sandbox.root.iterdir()] == ["d"]
 
 
+def _make(path: Path, kind: str) -> None:
+    match kind:
+        case "file":
+            path.write_bytes(b"content")
+        case "link":
+            path.symlink_to("elsewhere")
+        case "directory":
+            path.mkdir()
+        case _:
+            assert kind == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "found"),
+    [
+        (looked_at, found)
+        for looked_at in ("file", "link", "directory")
+        for found in ("file", "link", "directory", "nothing")
+        if looked_at != found
+    ],
+)
+async def test_an_entry_of_another_type(
+    agent: FileAgent, sandbox: Sandbox, looked_at: str, found: str
+) -> None:
+    """DIR-32: an entry that is replaced after it was looked at ends the copy; one that vanishes is left out."""
+    (sandbox.root / "d").mkdir()
+    (sandbox.root / "d/other").touch()
+    entry = sandbox.root / "d/x"
+    _make(entry, looked_at)
+    real = sandbox.fs.lstat
+
+    def lstat(name: bytes, dir_fd: int) -> os.stat_result | None:
+        status = real(name, dir_fd)
+        if name == b"x" and entry.parent.exists():
+            entry.rename(sandbox.root / "away")
+            _make(entry, found)
+            sandbox.fs.lstat = real  # type: ignore[method-assign]
+        return status
+
+    sandbox.fs.lstat = lstat  # type: ignore[method-assign]
+    if found == "nothing":
+        assert (await copy(agent, "/d", "/e", recursive=True)).copied_entries == 2
+        assert names(await listed(agent, "/e", recursive=True)) == ["other"]
+    else:
+        refused = await refusal(copy(agent, "/d", "/e", recursive=True))
+        assert (refused.reason, refused.metadata["path"]) == (Reason.FILE_CHANGED, "/d/x")
+        assert not (sandbox.root / "e").exists()
+
+
 async def test_a_link_in_a_loop_never_leads_out(agent: FileAgent, sandbox: Sandbox, tmp_path: Path) -> None:
     """DIR-24: a directory of the source that is swapped for a link out of the root, all the time."""
     outside = tmp_path / "outside"

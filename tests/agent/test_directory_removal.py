@@ -236,6 +236,33 @@ async def test_a_directory_that_is_moved_while_it_is_removed(
     assert sorted(path.name for path in elsewhere.iterdir()) == ["kept", "sub"]
 
 
+@pytest.mark.parametrize("looked_at", ["file", "directory"])
+async def test_an_entry_of_another_type(agent: FileAgent, sandbox: Sandbox, looked_at: str) -> None:
+    """DIR-31: an entry that is replaced after it was looked at is no mistake of the caller."""
+    entry = sandbox.root / "d/x"
+    entry.parent.mkdir()
+    call = "remove_file" if looked_at == "file" else "remove_directory"
+    if looked_at == "file":
+        entry.touch()
+    else:
+        entry.mkdir()
+    real = getattr(sandbox.fs, call)
+
+    def remove_replaced(name: bytes, dir_fd: int) -> None:
+        if name == b"x":
+            entry.rename(sandbox.root / "away")
+            if looked_at == "file":
+                entry.mkdir()
+            else:
+                entry.symlink_to("elsewhere")
+            setattr(sandbox.fs, call, real)
+        real(name, dir_fd)
+
+    setattr(sandbox.fs, call, remove_replaced)
+    refused = await refusal(remove(agent, "/d", recursive=True))
+    assert (refused.reason, refused.metadata["path"]) == (Reason.FILE_CHANGED, "/d/x")
+
+
 async def test_a_link_in_a_loop_never_leads_out(agent: FileAgent, sandbox: Sandbox, tmp_path: Path) -> None:
     """DIR-10: directories that are swapped for links out of the root, all the time."""
     outside = tmp_path / "outside"
@@ -276,7 +303,6 @@ async def test_a_link_in_a_loop_never_leads_out(agent: FileAgent, sandbox: Sandb
     assert reasons <= {
         Reason.FILE_CHANGED,
         Reason.DIRECTORY_NOT_EMPTY,
-        Reason.NOT_A_DIRECTORY,
         Reason.FILE_NOT_FOUND,
     }
 

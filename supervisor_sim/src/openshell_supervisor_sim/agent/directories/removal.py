@@ -198,7 +198,7 @@ class TreeRemoval:
             try:
                 self._fs.remove_directory(name, parent_fd)
             except OSError as error:
-                refusal = transfer_error(error, f"removing {self._path}")
+                refusal = _refusal(error, self._path)
                 if refusal.reason is not Reason.DIRECTORY_NOT_EMPTY:
                     raise with_facts(refusal, self._path) from error
             else:
@@ -215,7 +215,7 @@ class TreeRemoval:
             yield from self._walk(walk)
         except OSError as error:
             path = walk.shown(self._path, *filter(None, [self._at]))
-            raise with_facts(transfer_error(error, f"removing {path}"), path) from error
+            raise with_facts(_refusal(error, path), path) from error
         except MovedError:
             path = walk.shown(self._path)
             raise with_facts(
@@ -337,3 +337,10 @@ class TreeRemoval:
             f"{path} gets new entries while it is removed: end the program that makes them",
             {"path": path},
         )
+
+
+def _refusal(error: OSError, path: str) -> TransferError:
+    """Return the error of an entry below the caller's path; its type is not the caller's mistake."""
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return TransferError(Reason.FILE_CHANGED, f"{path} was replaced while it was removed")
+    return transfer_error(error, f"removing {path}")

@@ -1,7 +1,8 @@
-"""A directory with its content, copied into a staged directory (DIR-24, DIR-30)."""
+"""A directory with its content, copied into a staged directory (DIR-24, DIR-30, DIR-32)."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Generator
@@ -23,6 +24,9 @@ from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 
 #: Directories below each other that are copied; each takes some memory.
 MOST_LEVELS: Final = 4096
+
+#: Why a file that was looked at cannot be opened if an entry of another type took its name.
+_OTHER_TYPE: Final = frozenset({Reason.LEAF_IS_LINK, Reason.IS_A_DIRECTORY})
 
 _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
@@ -123,8 +127,10 @@ class TreeCopy:
         self._at = name
         try:
             self._source.enter(name)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return False
+        except NotADirectoryError as error:
+            raise self._replaced() from error
         self._at = b""
         # No kernel interface is entered either: it is a mount of its own.
         self._source.refuse_other_mount(self._path)
@@ -170,9 +176,20 @@ class TreeCopy:
         self._levels.append(waiting)
         self._at = b""
 
+    def _replaced(self) -> TransferError:
+        return TransferError(Reason.FILE_CHANGED, f"{self._shown()} was replaced while it was copied")
+
     def _entry(self, name: bytes, status: os.stat_result) -> Generator[None]:
+        """Copy a file or a link, unless it has vanished since it was looked at."""
         if stat.S_ISLNK(status.st_mode):
-            target = self._fs.readlink(name, self._source.fd)
+            try:
+                target = self._fs.readlink(name, self._source.fd)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                raise self._replaced() from error
             self._fs.symlink(target, name, self._staged.fd)
             self._fs.set_link_time(name, self._staged.fd, status.st_mtime_ns)
         elif not stat.S_ISREG(status.st_mode):
@@ -180,12 +197,19 @@ class TreeCopy:
                 Reason.NOT_A_REGULAR_FILE, f"{self._shown()} is a FIFO, socket or device, which is not copied"
             )
         elif not self._linked_again(name, status):
-            yield from self._file(name, status)
+            try:
+                source = self._root.open_regular(Location(self._fs, self._source.fd, b"", name))
+            except TransferError as error:
+                if error.reason is Reason.FILE_NOT_FOUND:
+                    return
+                if error.reason in _OTHER_TYPE:
+                    raise self._replaced() from error
+                raise
+            yield from self._file(name, status, source)
         self.entries += 1
 
-    def _file(self, name: bytes, status: os.stat_result) -> Generator[None]:
-        location = Location(self._fs, self._source.fd, b"", name)
-        source = self._root.open_regular(location)
+    def _file(self, name: bytes, status: os.stat_result, source: int) -> Generator[None]:
+        """Copy an open file; closes it."""
         try:
             opened = self._fs.fstat(source)
             copy = self._fs.open(name, _NEW_FILE, dir_fd=self._staged.fd)
