@@ -340,7 +340,7 @@ class TreeRemoval:
 
 
 def _refusal(error: OSError, path: str) -> TransferError:
-    """Return the error of an entry below the caller's path; its type is not the caller's mistake."""
+    """Return the error of an entry of the tree; a type that changed meanwhile is no mistake of the caller (DIR-31)."""
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return TransferError(Reason.FILE_CHANGED, f"{path} was replaced while it was removed")
     return transfer_error(error, f"removing {path}")
