@@ -40,11 +40,11 @@ from agent.model_values import (
 from agent.mortal_agent import MortalAgent
 from conditions import block_until
 from digest_values import digest_of
+from openshell_files_disk.filesystem.handles import process_umask
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import AgentSettings
 from openshell_supervisor_sim.agent.filesystem.file_info import version
-from openshell_supervisor_sim.agent.filesystem.handles import process_umask
 from openshell_supervisor_sim.agent.upload.staged_content import occupied_bytes
 
 T = TypeVar("T")

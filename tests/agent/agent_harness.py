@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from digest_values import digest_of, finish_of
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.framing import FrameDecoder
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
@@ -20,7 +21,6 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_files_protocol.varint import encode_varint
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 Request = file_relay_pb2.FileRelayRequest
 Response = file_relay_pb2.FileRelayResponse

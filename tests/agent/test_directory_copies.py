@@ -18,12 +18,12 @@ from agent.failing_calls import FailingFileSystem, Failure
 from agent.refusals import refusal
 from digest_values import digest_of
 from google.protobuf.empty_pb2 import Empty
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent, TracePoint
 from openshell_supervisor_sim.agent.directories import tree_copy
 from openshell_supervisor_sim.agent.directories.file_copy import CopiedBytes, FileCopy
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 Condition = files_pb2.UploadCondition
 CREATE = files_pb2.PARENT_POLICY_CREATE

@@ -13,11 +13,11 @@ import pytest
 from agent.agent_harness import Sandbox, start_upload, stat, until
 from agent.directory_calls import listed, names, page
 from agent.refusals import refusal
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.limits import MAX_MESSAGE_BYTES, MAX_PAGE_SIZE, PAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, file_relay_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 
 async def test_entries_of_every_kind(agent: FileAgent, sandbox: Sandbox) -> None:

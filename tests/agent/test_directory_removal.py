@@ -19,11 +19,11 @@ import pytest
 from agent.agent_harness import Refused, Sandbox, opened, peer_of, put, start_upload, stat, until
 from agent.directory_calls import leave, listed, remove, small_tree
 from agent.refusals import refusal
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, file_relay_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent, TracePoint
 from openshell_supervisor_sim.agent.directories import removal
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.guard import GuardedPlaces
 from openshell_supervisor_sim.agent.paths.location import Location
 

@@ -25,12 +25,12 @@ from agent.agent_harness import (
 )
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
 from openshell_supervisor_sim.agent.core import wire_numbers
 from openshell_supervisor_sim.agent.filesystem.file_info import describe, version
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 INT64 = 1 << 63
 SECOND = 10**9

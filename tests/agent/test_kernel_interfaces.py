@@ -17,10 +17,10 @@ from agent.agent_harness import (
 )
 from agent.refusals import refusal
 from digest_values import digest_of
+from openshell_files_disk.filesystem.handles import devtmpfs_devices
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.filesystem.handles import devtmpfs_devices
 
 FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 import pytest
 from agent.agent_harness import Refused, Sandbox, get_upload, put
 from digest_values import digest_of
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 CONTENT: Final = b"what the caller sent"
 OTHER: Final = b"what the sandbox put"

@@ -19,10 +19,10 @@ from agent.agent_harness import (
     put,
 )
 from agent.refusals import refusal
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 

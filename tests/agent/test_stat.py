@@ -23,10 +23,10 @@ from agent.agent_harness import (
 )
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent import FileAgent
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 FOLLOW = files_pb2.LEAF_LINK_POLICY_FOLLOW
 REPLACE = files_pb2.LEAF_LINK_POLICY_REPLACE

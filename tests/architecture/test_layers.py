@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {
     "protocol": ROOT / "proto/src/openshell_files_protocol",
     "process": ROOT / "proto/src/openshell_files_process",
+    "disk": ROOT / "proto/src/openshell_files_disk",
     "gateway": ROOT / "gateway/src/openshell_files_gateway",
     "supervisor": ROOT / "supervisor_sim/src/openshell_supervisor_sim",
     "sdk": ROOT / "sdk/src/openshell_files",
@@ -59,9 +60,10 @@ BESIDE_CORE = {
 ALLOWED = {
     "protocol": set[str](),
     "process": {"openshell_files_protocol"},
+    "disk": {"openshell_files_protocol"},
     "gateway": {"openshell_files_protocol", "openshell_files_process"},
-    "supervisor": {"openshell_files_protocol", "openshell_files_process"},
-    "sdk": {"openshell_files_protocol", "openshell_files_process"},
+    "supervisor": {"openshell_files_protocol", "openshell_files_process", "openshell_files_disk"},
+    "sdk": {"openshell_files_protocol", "openshell_files_process", "openshell_files_disk"},
 }
 OURS = {source.name for source in SOURCES.values()}
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "proto/src/openshell_files_protocol",
     ROOT / "proto/src/openshell_files_process",
+    ROOT / "proto/src/openshell_files_disk",
     ROOT / "gateway/src/openshell_files_gateway",
     ROOT / "supervisor_sim/src/openshell_supervisor_sim",
     ROOT / "sdk/src/openshell_files",
@@ -20,6 +21,11 @@ SOURCES = [
 #: Rooms, and modules that stand beside them, from the innermost outwards. Each imports only those before it. The
 #: longest entry that a module's name begins with is the module's room.
 ORDER = {
+    "openshell_files_disk": [
+        ("filesystem",),
+        ("trees",),
+        ("archives",),
+    ],
     "openshell_files_gateway": [
         ("installed", "concurrency", "server.core", "files.core", "files.options.core", "relay.core"),
         ("config",),

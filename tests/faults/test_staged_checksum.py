@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from bit_flipper import flip_in_file
 from kill_client import content_of
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.limits import MIB
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.upload import staged_digest
 from openshell_supervisor_sim.agent.upload.staged_digest import SEGMENT_BYTES, StagedDigest, checksums_of_file
 

@@ -18,8 +18,7 @@ from dev_command import DevSandbox, DevStack, command
 from far_client import everything_is_far
 from openshell_files import AsyncFilesClient, AsyncSandboxFiles, FilesClient, OidcAuth, Progress, SandboxFiles
 from openshell_files.errors import DeadlineExceeded
-from openshell_files_protocol.limits import KIB
-from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
+from openshell_files_protocol.limits import KIB, STAGING_PREFIX
 
 #: All sorts together end so many uploads.
 CANCELLED = 200

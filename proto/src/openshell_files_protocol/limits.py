@@ -43,6 +43,15 @@ MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES + 64
 MAX_PATH_BYTES: Final = 4095
 MAX_NAME_BYTES: Final = 255
 
+#: Prefix of the names of staging files and directories; no path of a request may name one.
+STAGING_PREFIX: Final = b".openshell-upload-"
+
+#: Entries of a tree that are announced and neither in place nor refused; the sender waits at this limit (TRE-5).
+MAX_OPEN_ENTRIES: Final = 8192
+
+#: Limit on the entries of one manifest (TRE-5).
+MAX_MANIFEST_ENTRIES: Final = 1024
+
 #: Entries of a page of ListDirectory: without page_size, and at most (DIR-28).
 DEFAULT_PAGE_SIZE: Final = 1000
 MAX_PAGE_SIZE: Final = 10_000

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from openshell_files_disk.filesystem.handles import FileSystem, process_umask
 from openshell_files_process.tasks import TaskScope, end_tasks
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
@@ -16,7 +17,6 @@ from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 from openshell_supervisor_sim.agent.concurrency import DiskThreads
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.directories.parts import directory_parts
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, process_umask
 from openshell_supervisor_sim.agent.operations.connection import Session
 from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck

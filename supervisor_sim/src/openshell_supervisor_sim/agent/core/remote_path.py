@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from openshell_files_protocol.errors import TransferError, invalid
-from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES
+from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES, STAGING_PREFIX
 from openshell_files_protocol.reasons import Reason
-
-#: Prefix of the names of staging files; no path may name one.
-STAGING_PREFIX: Final = b".openshell-upload-"
 
 
 def absolute_components(

@@ -11,6 +11,8 @@ from collections.abc import Generator
 from contextlib import ExitStack, suppress
 from typing import Protocol
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -28,9 +30,7 @@ from openshell_supervisor_sim.agent.directories.file_copy import CopiedBytes, Fi
 from openshell_supervisor_sim.agent.directories.publishing import Destinations
 from openshell_supervisor_sim.agent.directories.removal import TreeRemoval
 from openshell_supervisor_sim.agent.directories.tree_copy import TreeCopy
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe, same_inode
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location, require_regular, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.destination_locks import DestinationLocks

@@ -12,10 +12,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
-
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 

@@ -6,9 +6,9 @@ import os
 import stat
 
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import STAGING_PREFIX
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 from openshell_supervisor_sim.agent.filesystem.file_info import version
 from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

@@ -8,12 +8,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.filesystem.file_info import same_file
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 #: Errors of a file system, or of a pair of them, that cannot share or copy content in the kernel.
 _UNSUPPORTED: Final = frozenset(

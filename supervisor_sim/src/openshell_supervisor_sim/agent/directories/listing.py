@@ -7,6 +7,8 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import mapped, transfer_error
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES, PAGE_BYTES
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2
@@ -17,9 +19,7 @@ from openshell_supervisor_sim.agent.core.wire_numbers import set_time, unsigned
 from openshell_supervisor_sim.agent.directories.descent import DIRECTORY, Descent, MovedError, shown_path
 from openshell_supervisor_sim.agent.directories.entries import is_staging
 from openshell_supervisor_sim.agent.directories.sorted_names import NamesCache, SortedNames
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, transfer_error
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe, file_type, version
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 
 #: How often a page goes on behind its last entry because a directory was moved meanwhile.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import stat
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.directory_requests import MakeRequest
 from openshell_supervisor_sim.agent.directories.descent import DIRECTORY
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import describe
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 

@@ -6,6 +6,8 @@ import os
 import stat
 from contextlib import suppress
 
+from openshell_files_disk.filesystem.errno_reasons import mapped, transfer_error
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2
 from openshell_files_protocol.reasons import Reason
@@ -18,9 +20,7 @@ from openshell_supervisor_sim.agent.directories.entries import (
     required,
 )
 from openshell_supervisor_sim.agent.directories.publishing import Destinations
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, transfer_error
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe, same_inode
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.destination_locks import DestinationLocks

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openshell_files_disk.filesystem.handles import FileSystem
+
 from openshell_supervisor_sim.agent.core.directory_requests import RemoveRequest
 from openshell_supervisor_sim.agent.directories.copying import Copier, LeftoverNotes
 from openshell_supervisor_sim.agent.directories.listing import Lister
 from openshell_supervisor_sim.agent.directories.moving import Mover
 from openshell_supervisor_sim.agent.directories.publishing import Destinations
 from openshell_supervisor_sim.agent.directories.removal import Removal
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.destination_locks import DestinationLocks

@@ -8,13 +8,13 @@ import os
 import stat
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.directory_requests import PlaceRequest
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.ancestors import ancestors, identity_of
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
 from openshell_supervisor_sim.agent.paths.location import Location

@@ -8,11 +8,13 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import mapped, transfer_error
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import STAGING_PREFIX
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.directory_requests import RemoveRequest
-from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 from openshell_supervisor_sim.agent.directories.descent import Descent, MovedError, open_top
 from openshell_supervisor_sim.agent.directories.entries import (
     is_staging,
@@ -21,9 +23,7 @@ from openshell_supervisor_sim.agent.directories.entries import (
     require_version,
     with_facts,
 )
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, transfer_error
 from openshell_supervisor_sim.agent.filesystem.file_info import same_inode
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.guard import GuardedPlaces
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Final, overload
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.limits import MIB
-
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 #: A smaller directory is read again for each page.
 _LEAST_NAMES: Final = 1000

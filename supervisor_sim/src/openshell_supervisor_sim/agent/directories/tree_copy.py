@@ -9,15 +9,15 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import transfer_error
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.directories.descent import Descent, MovedError, open_below
 from openshell_supervisor_sim.agent.directories.entries import is_staging, with_facts
 from openshell_supervisor_sim.agent.directories.file_copy import CopiedBytes, FileCopy
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import transfer_error
 from openshell_supervisor_sim.agent.filesystem.file_info import same_inode
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.digests import DigestHasher
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -22,9 +24,7 @@ from openshell_supervisor_sim.agent.core.download import (
 )
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe, same_file, version
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.trace_points import Trace, TracePoint
 

@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Sequence
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -14,10 +16,8 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.digest_choice import accepted_digests, choose
 from openshell_supervisor_sim.agent.core.download import changed_error
 from openshell_supervisor_sim.agent.core.requests import LeafLink, stat_leaf_link
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe, same_file
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location, require_regular
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 

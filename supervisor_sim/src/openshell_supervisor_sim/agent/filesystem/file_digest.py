@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.digests import Digest, DigestAlgorithm, DigestHasher, TakesContent
 
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, read_range
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 
 def digest_of_file(

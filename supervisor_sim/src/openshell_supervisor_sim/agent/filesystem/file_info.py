@@ -8,12 +8,12 @@ import stat
 import threading
 from typing import Final, Protocol
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 
 from openshell_supervisor_sim.agent.core.wire_numbers import set_time, unsigned
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 _READ_BYTES: Final = MIB
 

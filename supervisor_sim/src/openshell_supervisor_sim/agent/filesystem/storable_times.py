@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from typing import Final
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import invalid
 
 from openshell_supervisor_sim.agent.core.wire_numbers import NANOSECONDS
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 #: From 1980 to January 2038: every file system can store these times, so nothing is tried.
 _ALWAYS_KEPT: Final = range(315_532_800, 2_147_483_647)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from openshell_files_disk.filesystem.handles import FileSystem
+
 from openshell_supervisor_sim.agent.concurrency import DiskShare
 from openshell_supervisor_sim.agent.core.limits import Limits
 from openshell_supervisor_sim.agent.directories.parts import DirectoryParts
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.settings import AgentSettings
 from openshell_supervisor_sim.agent.trace_points import Trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_files_disk.filesystem.handles import FileSystem
 
 #: Device and inode.
 Identity = tuple[int, int]

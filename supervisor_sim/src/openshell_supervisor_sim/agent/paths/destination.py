@@ -6,6 +6,8 @@ import os
 import stat
 from typing import Final, Protocol
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem, is_regular
 from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
@@ -18,10 +20,8 @@ from openshell_supervisor_sim.agent.core.requests import (
     LeafLink,
     UploadRequest,
 )
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, version
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
 from openshell_supervisor_sim.agent.filesystem.storable_times import can_store_time
 from openshell_supervisor_sim.agent.paths.location import Location, require_regular
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

@@ -6,8 +6,9 @@ import errno
 import os
 from collections.abc import Sequence
 
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, has_descriptor_paths
-from openshell_supervisor_sim.agent.filesystem.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from openshell_files_disk.filesystem.handles import FileSystem, has_descriptor_paths
+from openshell_files_disk.filesystem.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+
 from openshell_supervisor_sim.agent.paths.location import sync_directory
 from openshell_supervisor_sim.agent.paths.walk import walk
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.ancestors import Identity, ancestors, identity_of
 
 #: Suffix of a file that is about to replace a private one; see `token_file`.

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem, is_regular
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
-
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_files_disk.filesystem.handles import FileSystem
 
 #: Most descriptors. Further directories are found by their path, so that descriptors do not run out.
 _MOST: Final = 512

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import mapped, transfer_error
+from openshell_files_disk.filesystem.handles import (
+    FileSystem,
+    devtmpfs_devices,
+    is_regular,
+)
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import MAX_PATH_BYTES
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.remote_path import absolute_components, refuse_staging_name
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, transfer_error
-from openshell_supervisor_sim.agent.filesystem.handles import (
-    FileSystem,
-    devtmpfs_devices,
-    is_regular,
-)
 from openshell_supervisor_sim.agent.paths.ancestors import ancestors, identity_of
 from openshell_supervisor_sim.agent.paths.directories import Directories
 from openshell_supervisor_sim.agent.paths.guard import Guard, GuardedPlaces

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_files_disk.filesystem.handles import FileSystem
 
 #: Most links on the way, as in the kernel (MAXSYMLINKS).
 MAX_LINKS: Final = 40

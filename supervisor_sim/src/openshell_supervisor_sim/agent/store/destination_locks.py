@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
+
 from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.store.keyed_locks import KeyedLocks
 

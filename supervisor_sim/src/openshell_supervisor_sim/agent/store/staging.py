@@ -13,13 +13,13 @@ import os
 import secrets
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem, is_regular
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import STAGING_PREFIX
 from openshell_files_protocol.reasons import Reason
 
-from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import same_inode, untouched
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
 from openshell_supervisor_sim.agent.filesystem.storable_times import require_storable_time
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.store.journal import Journal

@@ -13,10 +13,8 @@ from typing import Any, Final, TypeGuard
 
 from google.protobuf.message import DecodeError
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
-from openshell_files_protocol.limits import DIGEST_BYTES
+from openshell_files_protocol.limits import DIGEST_BYTES, STAGING_PREFIX
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
-
-from openshell_supervisor_sim.agent.core.remote_path import STAGING_PREFIX
 
 
 class NonsenseError(Exception):

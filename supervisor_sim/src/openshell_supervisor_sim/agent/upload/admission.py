@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -16,7 +17,6 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.digest_choice import choose, unsupported
 from openshell_supervisor_sim.agent.core.requests import HasDigest, LeafLink, UploadKey, UploadRequest
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadKey, UploadRequest
 from openshell_supervisor_sim.agent.core.upload_life import State, superseded
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck
 from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

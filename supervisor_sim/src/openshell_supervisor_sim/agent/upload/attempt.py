@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
@@ -13,9 +15,7 @@ from openshell_files_protocol.reasons import Reason, Retry
 from openshell_supervisor_sim.agent.core.chunk_check import check_chunk
 from openshell_supervisor_sim.agent.core.upload import Publish, Stage, StageAction
 from openshell_supervisor_sim.agent.core.upload_life import Event, State
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.store.journal import JournalError
 from openshell_supervisor_sim.agent.store.staging import Staging

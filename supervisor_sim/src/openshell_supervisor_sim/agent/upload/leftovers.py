@@ -6,11 +6,11 @@ import logging
 import stat
 import threading
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 
 from openshell_supervisor_sim.agent.directories.removal import TreeRemoval
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.store.upload_record import UploadRecord

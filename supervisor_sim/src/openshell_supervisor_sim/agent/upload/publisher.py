@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from openshell_files_disk.filesystem.errno_reasons import mapped, transfer_error
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -17,7 +19,6 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import Absent, HasDigest, UploadRequest
 from openshell_supervisor_sim.agent.core.wire_numbers import signed
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped, transfer_error
 from openshell_supervisor_sim.agent.filesystem.file_info import (
     Interrupt,
     describe,
@@ -25,7 +26,6 @@ from openshell_supervisor_sim.agent.filesystem.file_info import (
     same_inode,
     version,
 )
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.destination import DestinationCheck, publish_mode
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

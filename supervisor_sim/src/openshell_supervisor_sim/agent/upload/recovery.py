@@ -10,6 +10,8 @@ from functools import partial
 from typing import Final
 
 from google.protobuf.message import DecodeError
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem, is_regular
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
@@ -17,10 +19,8 @@ from openshell_files_protocol.reasons import Reason
 from openshell_supervisor_sim.agent.core.requests import UploadRequest, recorded, upload_request
 from openshell_supervisor_sim.agent.core.upload_life import State, restored
 from openshell_supervisor_sim.agent.core.wire_numbers import signed
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_digest import digest_of_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, describe
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem, is_regular
 from openshell_supervisor_sim.agent.paths.location import Location, sync_directory
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.store.journal import Journal, JournalError

@@ -10,15 +10,15 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from openshell_files_disk.filesystem.errno_reasons import mapped
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.requests import UploadKey
 from openshell_supervisor_sim.agent.core.upload_life import UNFINISHED, Event, State
-from openshell_supervisor_sim.agent.filesystem.errno_reasons import mapped
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.paths.location import Location
 from openshell_supervisor_sim.agent.paths.open_directories import OpenDirectories
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot

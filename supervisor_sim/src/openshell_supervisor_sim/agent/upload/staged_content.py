@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
 from openshell_files_protocol.limits import MIB
 
 from openshell_supervisor_sim.agent.filesystem.file_digest import put_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 from openshell_supervisor_sim.agent.upload.staged_budget import StagedBudget
 from openshell_supervisor_sim.agent.upload.staged_digest import StagedDigest, checksums_of_file
 

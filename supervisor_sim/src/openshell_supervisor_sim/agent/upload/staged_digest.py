@@ -19,13 +19,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_protocol.chunks import crc32c
 from openshell_files_protocol.digests import ContentHasher, Digest, DigestAlgorithm, DigestHasher
 from openshell_files_protocol.limits import MIB
 
 from openshell_supervisor_sim.agent.filesystem.file_digest import put_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
-from openshell_supervisor_sim.agent.filesystem.handles import FileSystem
 
 #: Size of a segment: a file of a few hundred MiB has several for every thread.
 SEGMENT_BYTES: Final = 32 * MIB

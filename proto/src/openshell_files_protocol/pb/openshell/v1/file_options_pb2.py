@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenshell/v1/file_options.proto\x12\x0copenshell.v1\x1a\x1egoogle/protobuf/duration.proto\"$\n\x0fLanesCapability\x12\x11\n\tmax_lanes\x18\x01 \x01(\r\"u\n\nUploadLane\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x0f\n\x07sandbox\x18\x02 \x01(\t\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12\x11\n\tupload_id\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\r\"A\n\x11WaitingCapability\x12,\n\tmax_pause\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rUploadWaiting\".\n\x15\x44irectoriesCapability\x12\x15\n\rmax_page_size\x18\x01 \x01(\rBt\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fopenshell/v1/file_options.proto\x12\x0copenshell.v1\x1a\x1egoogle/protobuf/duration.proto\"$\n\x0fLanesCapability\x12\x11\n\tmax_lanes\x18\x01 \x01(\r\"u\n\nUploadLane\x12\x12\n\nsandbox_id\x18\x01 \x01(\t\x12\x0f\n\x07sandbox\x18\x02 \x01(\t\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12\x11\n\tupload_id\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\r\"A\n\x11WaitingCapability\x12,\n\tmax_pause\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rUploadWaiting\".\n\x15\x44irectoriesCapability\x12\x15\n\rmax_page_size\x18\x01 \x01(\r\"&\n\x0fTreesCapability\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x04\"F\n\x12\x41rchivesCapability\x12\x13\n\x0bmax_entries\x18\x01 \x01(\x04\x12\x1b\n\x13max_extracted_bytes\x18\x02 \x01(\x04\x42t\n\x17\x63om.nvidia.openshell.v1P\x01ZAgithub.com/NVIDIA/OpenShell/proto/gen/go/openshell/v1;openshellv1\xaa\x02\x13Nvidia.OpenShell.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,4 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADWAITING']._serialized_end=320
   _globals['_DIRECTORIESCAPABILITY']._serialized_start=322
   _globals['_DIRECTORIESCAPABILITY']._serialized_end=368
+  _globals['_TREESCAPABILITY']._serialized_start=370
+  _globals['_TREESCAPABILITY']._serialized_end=408
+  _globals['_ARCHIVESCAPABILITY']._serialized_start=410
+  _globals['_ARCHIVESCAPABILITY']._serialized_end=480
 # @@protoc_insertion_point(module_scope)

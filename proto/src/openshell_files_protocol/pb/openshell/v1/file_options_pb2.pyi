@@ -161,3 +161,58 @@ class DirectoriesCapability(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DirectoriesCapability: _TypeAlias = DirectoriesCapability  # noqa: Y015
+
+@_typing.final
+class TreesCapability(_message.Message):
+    """Trees: directories with everything below them (TRE-1). The methods and their
+    messages are in trees.proto.
+
+    UploadTree and DownloadTree can be called.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ENTRIES_FIELD_NUMBER: _builtins.int
+    max_entries: _builtins.int
+    """Limit on the entries of one tree; 0: unknown."""
+    def __init__(
+        self,
+        *,
+        max_entries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_entries", b"max_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TreesCapability: _TypeAlias = TreesCapability  # noqa: Y015
+
+@_typing.final
+class ArchivesCapability(_message.Message):
+    """Archives: is_archive of UploadFile and as_archive of DownloadFile (ARC-1).
+
+    Both fields can be used.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ENTRIES_FIELD_NUMBER: _builtins.int
+    MAX_EXTRACTED_BYTES_FIELD_NUMBER: _builtins.int
+    max_entries: _builtins.int
+    """Limit on the entries of one archive; 0: unknown."""
+    max_extracted_bytes: _builtins.int
+    """Limit on the bytes that an archive may become; 0: unknown."""
+    def __init__(
+        self,
+        *,
+        max_entries: _builtins.int = ...,
+        max_extracted_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_entries", b"max_entries", "max_extracted_bytes", b"max_extracted_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchivesCapability: _TypeAlias = ArchivesCapability  # noqa: Y015

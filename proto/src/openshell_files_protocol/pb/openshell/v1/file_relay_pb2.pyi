@@ -16,6 +16,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2 as _directories_pb2
 from openshell_files_protocol.pb.openshell.v1 import files_pb2 as _files_pb2
+from openshell_files_protocol.pb.openshell.v1 import trees_pb2 as _trees_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -66,6 +67,8 @@ class FileTransferCapability(_message.Message):
     MAX_UPLOADS_PER_PRINCIPAL_FIELD_NUMBER: _builtins.int
     TAKES_WAITING_FIELD_NUMBER: _builtins.int
     SERVES_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    SERVES_TREES_FIELD_NUMBER: _builtins.int
+    SERVES_ARCHIVES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Highest supported version of this protocol."""
     max_chunk_bytes: _builtins.int
@@ -82,6 +85,10 @@ class FileTransferCapability(_message.Message):
     """It supports UploadFileRequest.waiting (WAI-1)."""
     serves_directories: _builtins.bool
     """It serves the operations of directories.proto (DIR-1)."""
+    serves_trees: _builtins.bool
+    """It serves UploadTree and DownloadTree (TRE-1)."""
+    serves_archives: _builtins.bool
+    """It serves is_archive and as_archive (ARC-1)."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
         """The supported algorithms, best first (DIG-13)."""
@@ -104,10 +111,12 @@ class FileTransferCapability(_message.Message):
         max_uploads_per_principal: _builtins.int = ...,
         takes_waiting: _builtins.bool = ...,
         serves_directories: _builtins.bool = ...,
+        serves_trees: _builtins.bool = ...,
+        serves_archives: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_directories", b"serves_directories", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_archives", b"serves_archives", "serves_directories", b"serves_directories", "serves_trees", b"serves_trees", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +183,8 @@ class FileRelayOpen(_message.Message):
     REMOVE_PATH_FIELD_NUMBER: _builtins.int
     MOVE_PATH_FIELD_NUMBER: _builtins.int
     COPY_PATH_FIELD_NUMBER: _builtins.int
+    UPLOAD_TREE_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_TREE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     transfer_id: _builtins.str
     principal: _builtins.str
@@ -216,6 +227,10 @@ class FileRelayOpen(_message.Message):
     def move_path(self) -> _directories_pb2.MovePathRequest: ...
     @_builtins.property
     def copy_path(self) -> _directories_pb2.CopyPathRequest: ...
+    @_builtins.property
+    def upload_tree(self) -> _trees_pb2.UploadTreeStart: ...
+    @_builtins.property
+    def download_tree(self) -> _trees_pb2.DownloadTreeStart: ...
     def __init__(
         self,
         *,
@@ -239,12 +254,14 @@ class FileRelayOpen(_message.Message):
         remove_path: _directories_pb2.RemovePathRequest | None = ...,
         move_path: _directories_pb2.MovePathRequest | None = ...,
         copy_path: _directories_pb2.CopyPathRequest | None = ...,
+        upload_tree: _trees_pb2.UploadTreeStart | None = ...,
+        download_tree: _trees_pb2.DownloadTreeStart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "copy_path", b"copy_path", "download", b"download", "get_upload", b"get_upload", "limits", b"limits", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "operation", b"operation", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "copy_path", b"copy_path", "download", b"download", "download_tree", b"download_tree", "get_upload", b"get_upload", "limits", b"limits", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "operation", b"operation", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "upload_tree", b"upload_tree", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "copy_path", b"copy_path", "digests", b"digests", "download", b"download", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "max_chunk_bytes", b"max_chunk_bytes", "move_path", b"move_path", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "copy_path", b"copy_path", "digests", b"digests", "download", b"download", "download_tree", b"download_tree", "get_upload", b"get_upload", "keep_relay", b"keep_relay", "limits", b"limits", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "max_chunk_bytes", b"max_chunk_bytes", "move_path", b"move_path", "operation", b"operation", "principal", b"principal", "protocol_version", b"protocol_version", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "transfer_id", b"transfer_id", "upload", b"upload", "upload_tree", b"upload_tree", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "write_file", "list_directory", "make_directory", "remove_path", "move_path", "copy_path"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["upload", "download", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "write_file", "list_directory", "make_directory", "remove_path", "move_path", "copy_path", "upload_tree", "download_tree"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -360,6 +377,8 @@ class FileRelayRequest(_message.Message):
     INPUT_END_FIELD_NUMBER: _builtins.int
     AUTHENTICATE_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    UPLOAD_TREE_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_TREE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___FileRelayOpen: ...
     @_builtins.property
@@ -374,6 +393,12 @@ class FileRelayRequest(_message.Message):
 
     @_builtins.property
     def proof(self) -> Global___FileRelayProof: ...
+    @_builtins.property
+    def upload_tree(self) -> _trees_pb2.UploadTreeRequest:
+        """Messages of the caller after its first, unchanged, of the tree methods."""
+
+    @_builtins.property
+    def download_tree(self) -> _trees_pb2.DownloadTreeRequest: ...
     def __init__(
         self,
         *,
@@ -382,12 +407,14 @@ class FileRelayRequest(_message.Message):
         input_end: Global___FileRelayInputEnd | None = ...,
         authenticate: Global___FileRelayAuthenticate | None = ...,
         proof: Global___FileRelayProof | None = ...,
+        upload_tree: _trees_pb2.UploadTreeRequest | None = ...,
+        download_tree: _trees_pb2.DownloadTreeRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authenticate", b"authenticate", "frame", b"frame", "input_end", b"input_end", "open", b"open", "proof", b"proof", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authenticate", b"authenticate", "download_tree", b"download_tree", "frame", b"frame", "input_end", b"input_end", "open", b"open", "proof", b"proof", "upload", b"upload", "upload_tree", b"upload_tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticate", b"authenticate", "frame", b"frame", "input_end", b"input_end", "open", b"open", "proof", b"proof", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticate", b"authenticate", "download_tree", b"download_tree", "frame", b"frame", "input_end", b"input_end", "open", b"open", "proof", b"proof", "upload", b"upload", "upload_tree", b"upload_tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "upload", "input_end", "authenticate", "proof"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "upload", "input_end", "authenticate", "proof", "upload_tree", "download_tree"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -524,6 +551,9 @@ class FileRelayResponse(_message.Message):
     REMOVE_PATH_FIELD_NUMBER: _builtins.int
     MOVE_PATH_FIELD_NUMBER: _builtins.int
     COPY_PATH_FIELD_NUMBER: _builtins.int
+    UPLOAD_TREE_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_TREE_FIELD_NUMBER: _builtins.int
+    TREE_END_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___FileRelayAccepted: ...
     @_builtins.property
@@ -568,6 +598,16 @@ class FileRelayResponse(_message.Message):
     def move_path(self) -> _directories_pb2.MovePathResponse: ...
     @_builtins.property
     def copy_path(self) -> _directories_pb2.CopyPathResponse: ...
+    @_builtins.property
+    def upload_tree(self) -> _trees_pb2.UploadTreeResponse:
+        """Messages for the caller, which the gateway forwards unchanged."""
+
+    @_builtins.property
+    def download_tree(self) -> _trees_pb2.DownloadTreeResponse: ...
+    @_builtins.property
+    def tree_end(self) -> Global___FileRelayTreeEnd:
+        """Last frame of a successful tree operation."""
+
     def __init__(
         self,
         *,
@@ -589,12 +629,15 @@ class FileRelayResponse(_message.Message):
         remove_path: _directories_pb2.RemovePathResponse | None = ...,
         move_path: _directories_pb2.MovePathResponse | None = ...,
         copy_path: _directories_pb2.CopyPathResponse | None = ...,
+        upload_tree: _trees_pb2.UploadTreeResponse | None = ...,
+        download_tree: _trees_pb2.DownloadTreeResponse | None = ...,
+        tree_end: Global___FileRelayTreeEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "copy_path", b"copy_path", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "copy_path", b"copy_path", "download", b"download", "download_end", b"download_end", "download_tree", b"download_tree", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "tree_end", b"tree_end", "upload", b"upload", "upload_tree", b"upload_tree", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "copy_path", b"copy_path", "download", b"download", "download_end", b"download_end", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "upload", b"upload", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_upload", b"abort_upload", "accepted", b"accepted", "challenge", b"challenge", "copy_path", b"copy_path", "download", b"download", "download_end", b"download_end", "download_tree", b"download_tree", "error", b"error", "frame", b"frame", "get_upload", b"get_upload", "list_directory", b"list_directory", "list_uploads", b"list_uploads", "make_directory", b"make_directory", "move_path", b"move_path", "remove_path", b"remove_path", "start_upload", b"start_upload", "stat_file", b"stat_file", "tree_end", b"tree_end", "upload", b"upload", "upload_tree", b"upload_tree", "working", b"working", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "write_file", "error", "list_directory", "make_directory", "remove_path", "move_path", "copy_path"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["accepted", "download", "download_end", "upload", "start_upload", "get_upload", "list_uploads", "abort_upload", "stat_file", "working", "challenge", "write_file", "error", "list_directory", "make_directory", "remove_path", "move_path", "copy_path", "upload_tree", "download_tree", "tree_end"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -638,3 +681,18 @@ class FileRelayDownloadEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FileRelayDownloadEnd: _TypeAlias = FileRelayDownloadEnd  # noqa: Y015
+
+@_typing.final
+class FileRelayTreeEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileRelayTreeEnd: _TypeAlias = FileRelayTreeEnd  # noqa: Y015

@@ -287,6 +287,8 @@ class GetTransferCapabilitiesResponse(_message.Message):
     LANES_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     DIRECTORIES_FIELD_NUMBER: _builtins.int
+    TREES_FIELD_NUMBER: _builtins.int
+    ARCHIVES_FIELD_NUMBER: _builtins.int
     max_chunk_bytes: _builtins.int
     """Largest FileChunk.data, and largest `chunk` (UPL-24)."""
     max_file_bytes: _builtins.int
@@ -319,6 +321,10 @@ class GetTransferCapabilitiesResponse(_message.Message):
     def waiting(self) -> _file_options_pb2.WaitingCapability: ...
     @_builtins.property
     def directories(self) -> _file_options_pb2.DirectoriesCapability: ...
+    @_builtins.property
+    def trees(self) -> _file_options_pb2.TreesCapability: ...
+    @_builtins.property
+    def archives(self) -> _file_options_pb2.ArchivesCapability: ...
     def __init__(
         self,
         *,
@@ -334,10 +340,12 @@ class GetTransferCapabilitiesResponse(_message.Message):
         lanes: _file_options_pb2.LanesCapability | None = ...,
         waiting: _file_options_pb2.WaitingCapability | None = ...,
         directories: _file_options_pb2.DirectoriesCapability | None = ...,
+        trees: _file_options_pb2.TreesCapability | None = ...,
+        archives: _file_options_pb2.ArchivesCapability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archives", b"archives", "directories", b"directories", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "trees", b"trees", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "directories", b"directories", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archives", b"archives", "digests", b"digests", "directories", b"directories", "idle_timeout", b"idle_timeout", "lanes", b"lanes", "max_chunk_bytes", b"max_chunk_bytes", "max_concurrent_transfers", b"max_concurrent_transfers", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "max_write_bytes", b"max_write_bytes", "trees", b"trees", "upload_expiry", b"upload_expiry", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

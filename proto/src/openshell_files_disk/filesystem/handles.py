@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from openshell_supervisor_sim.agent.filesystem import syscalls
+from openshell_files_disk.filesystem import syscalls
 
 #: The kernel's clock for file times (CLOCK_REALTIME_COARSE); Python has no name for it.
 _CLOCK_REALTIME_COARSE: Final = 5
