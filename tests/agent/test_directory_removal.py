@@ -90,6 +90,26 @@ async def test_paths_that_name_nothing(either: FileAgent, sandbox: Sandbox) -> N
     assert (sandbox.root / "file").exists()
 
 
+@pytest.mark.parametrize("missing_ok", [True, False])
+async def test_a_directory_that_another_program_removes_meanwhile(
+    agent: FileAgent, sandbox: Sandbox, *, missing_ok: bool
+) -> None:
+    """DIR-19: with missing_ok it is a success, as if it had been gone before."""
+    (sandbox.root / "d/sub").mkdir(parents=True)
+    real = sandbox.fs.remove_directory
+
+    def remove_late(name: bytes, dir_fd: int) -> None:
+        shutil.rmtree(sandbox.root / "d", ignore_errors=True)
+        real(name, dir_fd)
+
+    sandbox.fs.remove_directory = remove_late  # type: ignore[method-assign]
+    if missing_ok:
+        assert await remove(agent, "/d", recursive=True, missing_ok=True) == 0
+    else:
+        refused = await refusal(remove(agent, "/d", recursive=True))
+        assert (refused.reason, refused.metadata["path"]) == (Reason.FILE_NOT_FOUND, "/d")
+
+
 async def test_versions(agent: FileAgent, sandbox: Sandbox) -> None:
     """DIR-19: an entry of another version stays."""
     (sandbox.root / "d").mkdir()

@@ -87,6 +87,15 @@ def stat_request(path: str = "/sandbox/f") -> Request:
     )
 
 
+def upload_request(path: str) -> Request:
+    metadata = files_pb2.UploadFileMetadata(remote_path=path, explicit_finish=True)
+    return Request(
+        open=file_relay_pb2.FileRelayOpen(
+            protocol_version=1, transfer_id="t", principal="alice", upload=metadata
+        )
+    )
+
+
 @pytest.fixture
 async def port(places: SandboxPlaces) -> AsyncIterator[int]:
     (places.root / "sandbox/f").write_bytes(b"content")
@@ -223,10 +232,11 @@ async def _again(_: PortClient) -> file_relay_pb2.FileRelayChallenge:
 async def test_operations_are_bounded(port: int) -> None:
     """More than allowed are told so, with a time to try again."""
     async with client_of(port) as one, client_of(port) as two, client_of(port) as three:
-        for client in (one, two):
-            await client.send(proof(await client.challenge()))
-        # They are known once the agent waits for their first frame.
-        await asyncio.sleep(0.05)
+        for number, client in enumerate((one, two)):
+            await client.send(proof(await client.challenge()), upload_request(f"/sandbox/{number}"))
+            accepted = await client.frame()
+            assert accepted is not None
+            assert accepted.WhichOneof("frame") == "accepted"
         await three.send(proof(await three.challenge()))
         assert await three.error() == "TOO_MANY_TRANSFERS"
 

@@ -103,7 +103,10 @@ class Removal:
                     else:
                         self._entry(location)
             except TransferError as error:
-                raise with_facts(error, location.path, removed_entries=self.removed) from error
+                # Another program may have removed it meanwhile.
+                gone = error.reason is Reason.FILE_NOT_FOUND and location.lstat() is None
+                if not (request.missing_ok and gone):
+                    raise with_facts(error, location.path, removed_entries=self.removed) from error
             sync_directory(self._fs, location.parent_fd)
 
     def _entry(self, location: Location) -> None:
