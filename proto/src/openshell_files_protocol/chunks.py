@@ -9,6 +9,7 @@ another order of fields) are left to protobuf's parser.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, cast
 
 import google_crc32c
@@ -31,9 +32,9 @@ _DATA: Final = tag(2, WIRE_LEN)
 _CRC: Final = tag(3, WIRE_I32)
 _HOLE: Final = tag(4, WIRE_VARINT)
 
-#: Field 2 of a FileRelayRequest (`upload`) and of a FileRelayResponse
-#: (`download`) is the caller's message.
-_EMBEDDED: Final = tag(2, WIRE_LEN)
+#: Field of a FileRelayRequest (`upload`) and of a FileRelayResponse (`download`)
+#: that carries a message of the caller, or for it. Trees have fields of their own.
+FILE_FIELD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +95,33 @@ def encode_plain(data: bytes | memoryview) -> list[bytes | memoryview]:
     return [_PLAIN + encode_varint(len(data)), data]
 
 
-def embed(message: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Encode the relay message that carries a caller's message, as segments."""
-    return [_EMBEDDED + encode_varint(sum(map(len, message))), *message]
+def embed(message: list[bytes | memoryview], field: int = FILE_FIELD) -> list[bytes | memoryview]:
+    """Encode the relay message that carries a caller's message, as segments.
+
+    Args:
+        message: the caller's message, in segments.
+        field: number of the relay message's field.
+    """
+    return [_embedding_tag(field) + encode_varint(sum(map(len, message))), *message]
 
 
-def embedded(frame: memoryview) -> memoryview | None:
+def embedded(frame: memoryview, field: int = FILE_FIELD) -> memoryview | None:
     """Return the caller's message inside a relay message.
+
+    Args:
+        frame: the relay message.
+        field: number of its field.
 
     Returns:
         A view; None if the frame is another one, or has an encoding that only
         protobuf's parser reads.
     """
-    return _only_field(frame, _EMBEDDED)
+    return _only_field(frame, _embedding_tag(field))
+
+
+@cache
+def _embedding_tag(field: int) -> bytes:
+    return tag(field, WIRE_LEN)
 
 
 def decode_chunk(message: bytes | memoryview) -> Chunk | None:
@@ -126,9 +141,9 @@ def decode_chunk(message: bytes | memoryview) -> Chunk | None:
 
 def _only_field(view: memoryview, wanted: bytes) -> memoryview | None:
     """Return the content of the one length-delimited field that a message consists of; None for other messages."""
-    if not view or view[0] != wanted[0]:
+    if not view or view[0] != wanted[0] or view[: len(wanted)] != wanted:
         return None
-    length = decode_length(view, 1)
+    length = decode_length(view, len(wanted))
     if length is None or length[0] + length[1] != len(view):
         return None
     return view[length[1] :]

@@ -69,6 +69,7 @@ class FileTransferCapability(_message.Message):
     SERVES_DIRECTORIES_FIELD_NUMBER: _builtins.int
     SERVES_TREES_FIELD_NUMBER: _builtins.int
     SERVES_ARCHIVES_FIELD_NUMBER: _builtins.int
+    MAX_TREE_ENTRIES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Highest supported version of this protocol."""
     max_chunk_bytes: _builtins.int
@@ -89,6 +90,8 @@ class FileTransferCapability(_message.Message):
     """It serves UploadTree and DownloadTree (TRE-1)."""
     serves_archives: _builtins.bool
     """It serves is_archive and as_archive (ARC-1)."""
+    max_tree_entries: _builtins.int
+    """Limit on the entries of one tree. Zero: not announced."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
         """The supported algorithms, best first (DIG-13)."""
@@ -113,10 +116,11 @@ class FileTransferCapability(_message.Message):
         serves_directories: _builtins.bool = ...,
         serves_trees: _builtins.bool = ...,
         serves_archives: _builtins.bool = ...,
+        max_tree_entries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_archives", b"serves_archives", "serves_directories", b"serves_directories", "serves_trees", b"serves_trees", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_tree_entries", b"max_tree_entries", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_archives", b"serves_archives", "serves_directories", b"serves_directories", "serves_trees", b"serves_trees", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
