@@ -131,6 +131,27 @@ class Reason(Enum):
         "The file is larger than the server's limit.",
         "Split the file or ask the operator to raise the limit.",
     )
+    ARCHIVE_INVALID = Row(
+        Code.INVALID_ARGUMENT,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The content is not a complete tar archive.",
+        "Send a tar archive with its end, plain or compressed by gzip or zstd.",
+    )
+    ARCHIVE_TOO_LARGE = Row(
+        Code.INVALID_ARGUMENT,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The archive has more entries, or becomes larger, than the agent's limits allow.",
+        "Split the archive or ask the operator to raise the limit.",
+    )
+    TREE_TOO_LARGE = Row(
+        Code.INVALID_ARGUMENT,
+        Retry.NEVER,
+        Blame.CALLER,
+        "The tree has more entries than the receiver's limit.",
+        "Send parts of the tree, exclude directories or ask the operator to raise the limit.",
+    )
     # Authentication
     TOKEN_MISSING = Row(
         Code.UNAUTHENTICATED,
@@ -600,6 +621,20 @@ class Reason(Enum):
         Blame.CALLER,
         "A newer attempt has taken over the upload.",
         "Leave the upload to the newer attempt.",
+    )
+    ARCHIVE_INCOMPLETE = Row(
+        Code.DATA_LOSS,
+        Retry.NEVER,
+        Blame.CALLER,
+        "Some entries of the archive or of the directory were left out; all others arrived.",
+        "See the entries in the error's message and metadata.",
+    )
+    TREE_INCOMPLETE = Row(
+        Code.FAILED_PRECONDITION,
+        Retry.NEVER,
+        Blame.CALLER,
+        "An entry of the tree did not arrive, and the tree was to be published as a whole or not at all.",
+        "See the problems of the entries; exclude these entries, or send the tree without `atomic`.",
     )
     FILE_CHANGED = Row(
         Code.ABORTED,
