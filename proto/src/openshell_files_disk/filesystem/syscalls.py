@@ -8,7 +8,10 @@ import os
 import struct
 from typing import Final
 
+RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 RENAME_NOREPLACE: Final = 0x01
 
