@@ -30,6 +30,7 @@ BUILTINS = {
     Reason.DISK_FULL: OSError,
     Reason.INVALID_PATH: ValueError,
     Reason.ARCHIVE_UNSUPPORTED: NotImplementedError,
+    Reason.ARCHIVE_INVALID: ValueError,
     Reason.SANDBOX_NOT_FOUND: LookupError,
 }
 

@@ -39,6 +39,9 @@ _VERDICTS: Final = frozenset(
     reason.name
     for reason in (
         Reason.ACCESS_DENIED,
+        Reason.ARCHIVE_INCOMPLETE,
+        Reason.ARCHIVE_INVALID,
+        Reason.ARCHIVE_TOO_LARGE,
         Reason.ARCHIVE_UNSUPPORTED,
         Reason.CHUNK_CHECKSUM,
         Reason.CHUNK_TOO_LARGE,

@@ -583,7 +583,10 @@ class UploadFileMetadata(_message.Message):
     0666 minus the umask for a new one. 0100000 means no permission at all.
     """
     is_archive: _builtins.bool
-    """The content is a tar archive to unpack. Not supported: ARCHIVE_UNSUPPORTED."""
+    """The content is a tar archive, plain or compressed by gzip or zstd, and
+    remote_path the directory to unpack it in (ARC-1). Only if
+    GetTransferCapabilitiesResponse.archives is set.
+    """
     sandbox: _builtins.str
     """Name of the sandbox, instead of sandbox_id."""
     workspace: _builtins.str
@@ -721,6 +724,7 @@ class UploadFileResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     ALREADY_IDENTICAL_FIELD_NUMBER: _builtins.int
     RESUMED_FROM_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
     bytes_written: _builtins.int
     """Size of the published file."""
     upload_id: _builtins.str
@@ -736,6 +740,10 @@ class UploadFileResponse(_message.Message):
     def file(self) -> Global___FileInfo:
         """The published file with its digest, as computed in the sandbox."""
 
+    @_builtins.property
+    def archive(self) -> Global___ArchiveResult:
+        """Only with is_archive and explicit_finish (ARC-6)."""
+
     def __init__(
         self,
         *,
@@ -746,14 +754,88 @@ class UploadFileResponse(_message.Message):
         replayed: _builtins.bool = ...,
         already_identical: _builtins.bool = ...,
         resumed_from: _builtins.int = ...,
+        archive: Global___ArchiveResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "bytes_written", b"bytes_written", "durability", b"durability", "file", b"file", "replayed", b"replayed", "resumed_from", b"resumed_from", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_identical", b"already_identical", "archive", b"archive", "bytes_written", b"bytes_written", "durability", b"durability", "file", b"file", "replayed", b"replayed", "resumed_from", b"resumed_from", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadFileResponse: _TypeAlias = UploadFileResponse  # noqa: Y015
+
+@_typing.final
+class ArchiveProblem(_message.Message):
+    """An entry of an archive or a directory that was left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    path: _builtins.bytes
+    """As it is in the archive; in a download relative to the directory."""
+    reason: _builtins.str
+    """Reason of the error table."""
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveProblem: _TypeAlias = ArchiveProblem  # noqa: Y015
+
+@_typing.final
+class ArchiveResult(_message.Message):
+    """What became of the entries of an archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    PLACED_ENTRIES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    MORE_PROBLEMS_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Entries, those that were left out included."""
+    placed_entries: _builtins.int
+    """Entries that were unpacked or packed, as they are."""
+    files: _builtins.int
+    """Regular files among them."""
+    content_bytes: _builtins.int
+    """Bytes of their content."""
+    more_problems: _builtins.int
+    """Number of further ones."""
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchiveProblem]:
+        """Entries that were left out; the first 1000."""
+
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        placed_entries: _builtins.int = ...,
+        files: _builtins.int = ...,
+        content_bytes: _builtins.int = ...,
+        problems: _abc.Iterable[Global___ArchiveProblem] | None = ...,
+        more_problems: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_bytes", b"content_bytes", "entries", b"entries", "files", b"files", "more_problems", b"more_problems", "placed_entries", b"placed_entries", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveResult: _TypeAlias = ArchiveResult  # noqa: Y015
 
 @_typing.final
 class WriteFileRequest(_message.Message):
@@ -850,7 +932,9 @@ class DownloadFileRequest(_message.Message):
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     as_archive: _builtins.bool
-    """Send a tar archive of a directory. Not supported: ARCHIVE_UNSUPPORTED."""
+    """Send a tar archive of the directory at remote_path (ARC-9). Only if
+    GetTransferCapabilitiesResponse.archives is set.
+    """
     sandbox: _builtins.str
     workspace: _builtins.str
     checked: _builtins.bool
@@ -955,6 +1039,7 @@ class DownloadTrailer(_message.Message):
     WHOLE_FILE_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
     end_offset: _builtins.int
     """Offset after the last chunk."""
     whole_file: _builtins.bool
@@ -969,6 +1054,10 @@ class DownloadTrailer(_message.Message):
     def file(self) -> Global___FileInfo:
         """The file after its last byte was read."""
 
+    @_builtins.property
+    def archive(self) -> Global___ArchiveResult:
+        """Only with as_archive (ARC-11)."""
+
     def __init__(
         self,
         *,
@@ -977,10 +1066,11 @@ class DownloadTrailer(_message.Message):
         whole_file: _builtins.bool = ...,
         changed: _builtins.bool = ...,
         file: Global___FileInfo | None = ...,
+        archive: Global___ArchiveResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "file", b"file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "digest", b"digest", "file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "digest", b"digest", "end_offset", b"end_offset", "file", b"file", "whole_file", b"whole_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "changed", b"changed", "digest", b"digest", "end_offset", b"end_offset", "file", b"file", "whole_file", b"whole_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
