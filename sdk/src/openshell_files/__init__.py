@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         UploadResult,
         UploadState,
     )
+    from openshell_files.tree_options import Links, TreeOptions
+    from openshell_files.tree_results import TreeLoss, TreeProblem, TreeProgress, TreeResult, tree_so_far
 
 __all__ = [
     "NO_RETRY",
@@ -66,6 +68,7 @@ __all__ = [
     "FilesClient",
     "FilesError",
     "LeafLink",
+    "Links",
     "MakeDirectoryResult",
     "MoveResult",
     "OidcAuth",
@@ -78,10 +81,16 @@ __all__ = [
     "RetryPolicy",
     "SandboxFiles",
     "TlsConfig",
+    "TreeLoss",
+    "TreeOptions",
+    "TreeProblem",
+    "TreeProgress",
+    "TreeResult",
     "UploadInfo",
     "UploadResult",
     "UploadState",
     "WriteOptions",
+    "tree_so_far",
 ]
 
 #: Module of each name.
@@ -119,6 +128,13 @@ _HOMES: Final = {
     "MakeDirectoryResult": "openshell_files.results",
     "MoveResult": "openshell_files.results",
     "RemoveResult": "openshell_files.results",
+    "Links": "openshell_files.tree_options",
+    "TreeOptions": "openshell_files.tree_options",
+    "TreeLoss": "openshell_files.tree_results",
+    "TreeProblem": "openshell_files.tree_results",
+    "TreeProgress": "openshell_files.tree_results",
+    "TreeResult": "openshell_files.tree_results",
+    "tree_so_far": "openshell_files.tree_results",
 }
 
 

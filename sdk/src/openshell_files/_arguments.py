@@ -26,6 +26,7 @@ from openshell_files.options import (
     TlsConfig,
     WriteOptions,
 )
+from openshell_files.tree_options import TreeOptions
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 _Rule = Callable[[str, object, bool], object]
 
 #: Option groups by the name of the parameter that collects their fields, such as `**write`.
-_GROUPS: Final[Mapping[str, type[WriteOptions | ReadOptions]]] = {"write": WriteOptions, "read": ReadOptions}
+_GROUPS: Final[Mapping[str, type]] = {"write": WriteOptions, "read": ReadOptions, "tree": TreeOptions}
 
 
 def checked(method: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -252,6 +253,9 @@ _SPECIAL: Final[Mapping[tuple[str, str], _Rule]] = {
     ("make_directory", "mode"): _plain(values.directory_mode),
     ("move", "source"): _plain(values.any_remote_path),
     ("copy", "source"): _plain(values.any_remote_path),
+    ("upload_tree", "source"): _plain(values.local_path),
+    ("download_tree", "source"): _plain(values.any_remote_path),
+    ("download_tree", "destination"): _plain(values.local_path),
     ("copy", "leaf_link"): _plain(STAT_RULES["leaf_link"]),
     ("stat", "digest"): _plain(STAT_RULES["digest"]),
     ("stat", "leaf_link"): _plain(STAT_RULES["leaf_link"]),

@@ -102,7 +102,7 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.FINISH_CONFLICT: errors.UploadConflict,
     Reason.SUPERSEDED: errors.UploadSuperseded,
     Reason.ARCHIVE_INCOMPLETE: errors.IntegrityError,
-    Reason.TREE_INCOMPLETE: errors.ConditionFailed,
+    Reason.TREE_INCOMPLETE: errors.TreeIncomplete,
     Reason.FILE_CHANGED: errors.FileChanged,
     Reason.VERSION_MISMATCH: errors.FileChanged,
     Reason.SUPERVISOR_FLOODS: errors.ResourceExhausted,

@@ -24,6 +24,7 @@ class LocalReason(StrEnum):
     LOCAL_FILE = "LOCAL_FILE"
     LOCAL_FILE_CHANGED = "LOCAL_FILE_CHANGED"
     LOCAL_IS_A_DIRECTORY = "LOCAL_IS_A_DIRECTORY"
+    NOTHING_MATCHED = "NOTHING_MATCHED"
     SOURCE_NOT_REPLAYABLE = "SOURCE_NOT_REPLAYABLE"
     DOWNLOAD_INCOMPLETE = "DOWNLOAD_INCOMPLETE"
     DOWNLOAD_CORRUPT = "DOWNLOAD_CORRUPT"
@@ -214,6 +215,10 @@ class InvalidPath(InvalidRequest):
     """The path cannot name a file (PTH-2)."""
 
 
+class NothingMatched(InvalidRequest):
+    """The patterns of a tree leave nothing of it."""
+
+
 class RangeInvalid(InvalidRequest):
     """The range begins past the end of the file (DWN-12)."""
 
@@ -319,6 +324,10 @@ class FileExists(FilesError, FileExistsError):
 
 class ConditionFailed(FilesError):
     """The existing file does not meet the condition (CND-2)."""
+
+
+class TreeIncomplete(ConditionFailed):
+    """An entry has a problem, so the tree was not published as a whole (TRE-13); see `tree_so_far`."""
 
 
 class DirectoryNotEmpty(FilesError, OSError):

@@ -22,7 +22,7 @@ _DIGEST: Final = re.compile("(sha256|blake3):[0-9a-f]{64}")
 DigestChoice = Literal["auto", "sha256", "blake3"]
 
 #: Checks the value of a named option and returns it in its proper type.
-_Rule = Callable[[str, object], Any]
+Rule = Callable[[str, object], Any]
 
 #: A path in a sandbox.
 RemotePath = str | PurePosixPath
@@ -121,7 +121,7 @@ def _condition(name: str, value: object) -> object:
     return value
 
 
-def _leaf_link_for(*allowed: LeafLink) -> _Rule:
+def _leaf_link_for(*allowed: LeafLink) -> Rule:
     def rule(name: str, value: object) -> LeafLink:
         link = values.choice(name, value, LeafLink)
         if link not in allowed:
@@ -136,7 +136,7 @@ def _leaf_link_for(*allowed: LeafLink) -> _Rule:
 #: The protocol has the years 1 to 9999, which the request checks.
 _FARTHEST_NS: Final = 1 << 70
 
-WRITE_RULES: Final[Mapping[str, _Rule]] = {
+WRITE_RULES: Final[Mapping[str, Rule]] = {
     "mode": values.mode,
     "modified_ns": values.optional(values.number, least=-_FARTHEST_NS, most=_FARTHEST_NS),
     "parents": values.flag,
@@ -147,7 +147,7 @@ WRITE_RULES: Final[Mapping[str, _Rule]] = {
     "skip_identical": values.flag,
     "digest": _digest_choice,
 }
-READ_RULES: Final[Mapping[str, _Rule]] = {
+READ_RULES: Final[Mapping[str, Rule]] = {
     "offset": values.number,
     "length": values.optional(values.number),
     "tail": values.optional(values.number, least=1),
@@ -157,13 +157,13 @@ READ_RULES: Final[Mapping[str, _Rule]] = {
     "max_bytes": values.optional(values.number),
     "digest": _digest_choice,
 }
-STAT_RULES: Final[Mapping[str, _Rule]] = {
+STAT_RULES: Final[Mapping[str, Rule]] = {
     "leaf_link": _leaf_link_for(LeafLink.REFUSE, LeafLink.FOLLOW, LeafLink.NOFOLLOW),
     "digest": lambda name, value: value if isinstance(value, bool) else _digest_choice(name, value),
 }
 
 
-def _apply(rules: Mapping[str, _Rule], options: object) -> None:
+def apply_rules(rules: Mapping[str, Rule], options: object) -> None:
     """Check every field of a frozen option group."""
     for name, rule in rules.items():
         object.__setattr__(options, name, rule(name, getattr(options, name)))
@@ -204,7 +204,7 @@ class WriteOptions:
     digest: DigestChoice = "auto"
 
     def __post_init__(self) -> None:
-        _apply(WRITE_RULES, self)
+        apply_rules(WRITE_RULES, self)
 
 
 class WriteArguments(TypedDict, total=False):
@@ -250,7 +250,7 @@ class ReadOptions:
     digest: DigestChoice = "auto"
 
     def __post_init__(self) -> None:
-        _apply(READ_RULES, self)
+        apply_rules(READ_RULES, self)
         if self.tail is not None and (self.offset or self.length is not None):
             values.wrong_value("tail", "give neither offset nor length with it")
 

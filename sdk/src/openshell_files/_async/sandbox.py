@@ -15,6 +15,7 @@ from openshell_files._async.directories.methods import DirectoryMethods
 from openshell_files._async.download.methods import DownloadMethods
 from openshell_files._async.download.sinks import MemorySink
 from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
+from openshell_files._async.trees.methods import TreeMethods
 from openshell_files._async.unary import call_with_retries
 from openshell_files._async.upload.methods import UploadMethods
 from openshell_files._core import answers
@@ -32,7 +33,7 @@ from openshell_files.options import (
 from openshell_files.results import FileInfo, FileType
 
 
-class AsyncSandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods):
+class AsyncSandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods, TreeMethods):
     """Moves files in and out of one sandbox. Made by `AsyncFilesClient.sandbox`.
 
     Every method raises a subclass of `FilesError`. A wrong argument raises

@@ -16,6 +16,7 @@ from openshell_files._sync.directories.methods import DirectoryMethods
 from openshell_files._sync.download.methods import DownloadMethods
 from openshell_files._sync.download.sinks import MemorySink
 from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
+from openshell_files._sync.trees.methods import TreeMethods
 from openshell_files._sync.unary import call_with_retries
 from openshell_files._sync.upload.methods import UploadMethods
 from openshell_files._values import wrong_value
@@ -31,7 +32,7 @@ from openshell_files.options import (
 from openshell_files.results import FileInfo, FileType
 
 
-class SandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods):
+class SandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods, TreeMethods):
     """Moves files in and out of one sandbox. Made by `FilesClient.sandbox`.
 
     Every method raises a subclass of `FilesError`. A wrong argument raises

@@ -1,0 +1,1 @@
+"""Transfer of trees: calls, drivers, public methods."""

@@ -1,0 +1,1 @@
+"""Trees without input and output: requests, checks of answers, accounts of entries."""
