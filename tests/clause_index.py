@@ -68,7 +68,7 @@ def holders(tests: Path) -> dict[str, set[Holder]]:
             in_name = [f"{family.upper()}-{number}" for family, number in _IN_A_NAME.findall(name)]
             for clause in [*in_name, *clauses_in(text)]:
                 found.setdefault(clause, set()).add(Holder(relative, name))
-    for path in sorted((tests / "vectors").glob("*.json")):
+    for path in sorted((tests / "vectors").rglob("*.json")):
         for name, clauses in _cases(path) if path.name != "schema.json" else ():
             for clause in clauses:
                 found.setdefault(clause, set()).add(Holder(path.relative_to(tests.parent).as_posix(), name))
