@@ -26,7 +26,7 @@ Mode = Annotated[str, Field(pattern="^[0-7]{4,7}$")]
 I64 = Annotated[str, Field(pattern="^(0|-?[1-9][0-9]{0,18})$")]
 
 #: FileType of each kind; a number outside the enumeration is given as one.
-TYPES: Final[dict[str, files_pb2.FileType]] = {
+TYPES: Final[dict[str, files_pb2.FileType.ValueType]] = {
     "file": files_pb2.FILE_TYPE_REGULAR,
     "directory": files_pb2.FILE_TYPE_DIRECTORY,
     "link": files_pb2.FILE_TYPE_SYMLINK,
@@ -127,10 +127,10 @@ class Outcome(Strict):
     """
 
     reason: str | None = None
-    needed: list[U64] = []
-    changed: list[U64] = []
-    problems: list[Problem] = []
-    deleted: list[Name] = []
+    needed: tuple[U64, ...] = ()
+    changed: tuple[U64, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    deleted: tuple[Name, ...] = ()
     files: list[There] | None = None
 
 
