@@ -121,10 +121,10 @@ class FaultScene:
         self._stack = stack
         self._proxy = proxy
         self._client = client
-        self._local = local
+        self.local = local
         self._token = stack.describe().token
         self._sandbox: StackSandbox = stack.sandboxes[0]
-        self._directory = Path(self._sandbox.root) / "sandbox"
+        self.directory = Path(self._sandbox.root) / "sandbox"
 
     async def upload(self, victim: Victim, point: Point) -> Outcome:
         """Disturb an upload over an older file.
@@ -134,29 +134,29 @@ class FaultScene:
         """
         name = f"up-{victim}-{point.name}.bin".replace(" ", "-")
         new, old = content_of(name, FILE_BYTES), content_of(f"old {name}", 1 << 20)
-        source, destination = self._local / name, self._directory / name
+        source, destination = self.local / name, self.directory / name
         source.write_bytes(new)
         destination.write_bytes(old)
         arguments = ["upload", "demo", str(source), name, "--json"]
-        with RenameWatch(self._directory) as watch:
-            async with self._supervisor(name, point) as supervisor:
-                client = await self._start(*arguments)
+        with RenameWatch(self.directory) as watch:
+            async with self.standing_supervisor(name, point) as supervisor:
+                client = await self.start(*arguments)
                 try:
-                    await self._stands(supervisor, point, name)
+                    await self.stands(supervisor, point, name)
                     assert content_now(destination) == (new if point.renamed else old), "torn at the point"
                     upload_id = await self._upload_id(supervisor, point, name)
-                    await self._kill(victim, supervisor, client)
-                    await self._go_on(victim, supervisor, point)
+                    await self.kill(victim, supervisor, client)
+                    await self.go_on(victim, supervisor, point)
                     carried_out = point.renamed or (point.finished and victim is not Victim.SUPERVISOR)
                     status = await self._truth(destination, upload_id, old, new, published=carried_out)
                     self._check_state(victim, point, status)
                     if victim is Victim.CLIENT:
-                        client = await self._start(*arguments, "--resume")
+                        client = await self.start(*arguments, "--resume")
                     else:
                         client.send_signal(signal.SIGCONT)
-                    result = await self._result(client)
+                    result = await self.result(client)
                 finally:
-                    await _end(client)
+                    await end_client(client)
                 assert content_now(destination) == new, "the file is not in place"
                 assert result["digest"] == words_of(new)
                 times = len(watch.published(name))
@@ -176,26 +176,26 @@ class FaultScene:
         """
         name = f"down-{victim}-{point.name}.bin".replace(" ", "-")
         new, old = content_of(name, FILE_BYTES), content_of(f"old {name}", 1 << 20)
-        remote, target = self._directory / name, self._local / name
+        remote, target = self.directory / name, self.local / name
         remote.write_bytes(new)
         target.write_bytes(old)
         arguments = ["download", "demo", name, str(target), "--json"]
-        with RenameWatch(self._local) as watch:
-            async with self._supervisor(name, point) as supervisor:
-                client = await self._start(*arguments)
+        with RenameWatch(self.local) as watch:
+            async with self.standing_supervisor(name, point) as supervisor:
+                client = await self.start(*arguments)
                 try:
-                    await self._stands(supervisor, point, name)
+                    await self.stands(supervisor, point, name)
                     assert content_now(target) == old, "shown before it was verified"
-                    await self._kill(victim, supervisor, client)
-                    await self._go_on(victim, supervisor, point)
+                    await self.kill(victim, supervisor, client)
+                    await self.go_on(victim, supervisor, point)
                     assert content_now(target) == old, "shown before it was verified"
                     if victim is Victim.CLIENT:
-                        client = await self._start(*arguments)
+                        client = await self.start(*arguments)
                     else:
                         client.send_signal(signal.SIGCONT)
-                    result = await self._result(client)
+                    result = await self.result(client)
                 finally:
-                    await _end(client)
+                    await end_client(client)
             times = len(watch.published(name))
             assert times == 1, f"shown {times} times"
         assert content_now(target) == new, "the file is not in place"
@@ -210,7 +210,7 @@ class FaultScene:
         return Outcome("", result["resumed_from"], sent_again)
 
     @asynccontextmanager
-    async def _supervisor(self, name: str, point: Point) -> AsyncGenerator[OwnSupervisor, None]:
+    async def standing_supervisor(self, name: str, point: Point) -> AsyncGenerator[OwnSupervisor, None]:
         faults = [] if point.fault is None else [f"pause@{point.fault}"]
         async with own_supervisor(self._stack, self._sandbox, name=name, faults=faults) as supervisor:
             if point.fault is None:
@@ -220,19 +220,19 @@ class FaultScene:
             finally:
                 supervisor.signal(signal.SIGCONT)
 
-    async def _start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         environment = os.environ | {
             "OPENSHELL_FILES_ENDPOINT": self._proxy.endpoint,
             "OPENSHELL_FILES_TOKEN": self._token,
             "OPENSHELL_FILES_WORKSPACE": "default",
-            "XDG_STATE_HOME": str(self._local / "state"),
+            "XDG_STATE_HOME": str(self.local / "state"),
         }
         return await asyncio.create_subprocess_exec(
             command("openshell-files"), *arguments,
             env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
-    async def _stands(self, supervisor: OwnSupervisor, point: Point, name: str) -> None:
+    async def stands(self, supervisor: OwnSupervisor, point: Point, name: str) -> None:
         if point.fault is not None:
             await supervisor.wait_for_pause()
             return
@@ -244,7 +244,7 @@ class FaultScene:
         """Return how the upload can be asked for; empty before admission."""
         if point.fault is None:
             return ""
-        kept = self._local / "state" / "openshell-files" / "uploads"
+        kept = self.local / "state" / "openshell-files" / "uploads"
         for entry in kept.glob("*.json"):
             remembered = json.loads(entry.read_bytes())
             if name in remembered["key"]:
@@ -258,7 +258,7 @@ class FaultScene:
         assert len(found) == 1, supervisor.log
         return found[0].upload_id
 
-    async def _kill(
+    async def kill(
         self, victim: Victim, supervisor: OwnSupervisor, client: asyncio.subprocess.Process
     ) -> None:
         if victim is Victim.CLIENT:
@@ -272,7 +272,7 @@ class FaultScene:
         os.kill(killed, signal.SIGKILL)
         await until(lambda: child.pid != killed, f"the {victim} runs again")
 
-    async def _go_on(self, victim: Victim, supervisor: OwnSupervisor, point: Point) -> None:
+    async def go_on(self, victim: Victim, supervisor: OwnSupervisor, point: Point) -> None:
         """Let the sandbox go on, if it is still the one that stands still; wait until it can be reached."""
         if victim is not Victim.SUPERVISOR:
             if point.fault is None:
@@ -331,7 +331,7 @@ class FaultScene:
             least = min(point.staged_chunks * MAX_CHUNK_BYTES, FILE_BYTES)
             assert least <= status.staged_bytes <= FILE_BYTES, status.staged_bytes
 
-    async def _result(self, client: asyncio.subprocess.Process) -> dict[str, Any]:
+    async def result(self, client: asyncio.subprocess.Process) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_SECONDS):
             output, _ = await client.communicate()
         assert client.returncode == 0, output.decode()
@@ -345,7 +345,7 @@ class FaultScene:
         for upload in left:
             assert upload.staged_bytes == 0
             await self._client.abort(self._sandbox.id, upload.upload_id)
-        rest = [entry for entry in os.listdir(self._directory) if entry.startswith(STAGING_PREFIX)]
+        rest = [entry for entry in os.listdir(self.directory) if entry.startswith(STAGING_PREFIX)]
         assert rest == [], "staging files are left"
 
 
@@ -373,7 +373,8 @@ def _upload_outcome(victim: Victim, status: files_pb2.UploadStatus, result: dict
     return Outcome(state, kept, sent_again)
 
 
-async def _end(client: asyncio.subprocess.Process) -> None:
+async def end_client(client: asyncio.subprocess.Process) -> None:
+    """Kill the client unless it has ended."""
     if client.returncode is None:
         client.kill()
         await client.wait()

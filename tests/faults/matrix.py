@@ -1,4 +1,4 @@
-"""The fault matrix: {client, gateway, supervisor} killed at every point of an upload and a download.
+"""The fault matrix: {client, gateway, supervisor} killed at every point of an upload and a download, of a file and of a tree.
 
 Run as a program it tries every cell, prints the matrix, and ends with status 1
 if anything that must hold did not.
@@ -26,28 +26,55 @@ from fault_cells import (
     fault_scene,
 )
 from openshell_files_protocol.limits import MIB
+from tree_fault_cells import (
+    TREE_DOWNLOAD_POINTS,
+    TREE_UPLOAD_POINTS,
+    TreeOutcome,
+    download_tree,
+    upload_tree,
+)
 
 _WIDTH = 34
 
 
-async def _cell(scene: FaultScene, kind: str, victim: Victim, point: Point) -> Outcome | str:
+#: The points of each kind of transfer.
+KINDS: dict[str, Sequence[Point]] = {
+    "upload": UPLOAD_POINTS,
+    "download": DOWNLOAD_POINTS,
+    "tree up": TREE_UPLOAD_POINTS,
+    "tree down": TREE_DOWNLOAD_POINTS,
+}
+
+
+async def _cell(scene: FaultScene, kind: str, victim: Victim, point: Point) -> Outcome | TreeOutcome | str:
     """Return what a cell showed, or what did not hold."""
     try:
-        run = scene.upload if kind == "upload" else scene.download
-        return await run(victim, point)
+        match kind:
+            case "upload":
+                return await scene.upload(victim, point)
+            case "download":
+                return await scene.download(victim, point)
+            case "tree up":
+                return await upload_tree(scene, victim, point)
+            case _:
+                return await download_tree(scene, victim, point)
     except Exception as error:  # noqa: BLE001 - a failed cell is a result, the others are wanted too
         return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
-def _words(outcome: Outcome | str) -> str:
+def _words(outcome: Outcome | TreeOutcome | str) -> str:
     if isinstance(outcome, str):
         return "FAIL"
+    if isinstance(outcome, TreeOutcome):
+        return f"ok {outcome.arrived} there, {outcome.sent} sent"
     again = "" if outcome.sent_again is None else f" again {outcome.sent_again / MIB:.1f}"
     state = f" {outcome.state}" if outcome.state else ""
     return f"ok{state} @{outcome.resumed_from / MIB:.1f}{again}"
 
 
-def _print_matrix(kind: str, points: Sequence[Point], outcomes: dict[tuple[str, str], Outcome | str]) -> None:
+def _print_matrix(
+    kind: str, points: Sequence[Point], outcomes: dict[tuple[str, str], Outcome | TreeOutcome | str]
+) -> None:
     print(f"{kind:18}" + "".join(f"{victim:{_WIDTH}}" for victim in Victim))
     for point in points:
         cells = [_words(outcomes[victim, point.name]) for victim in Victim]
@@ -62,8 +89,8 @@ async def _main() -> int:
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as root:
         async with fault_scene(Path(root)) as scene:
-            for kind, points in (("upload", UPLOAD_POINTS), ("download", DOWNLOAD_POINTS)):
-                outcomes: dict[tuple[str, str], Outcome | str] = {}
+            for kind, points in KINDS.items():
+                outcomes: dict[tuple[str, str], Outcome | TreeOutcome | str] = {}
                 for victim in Victim:
                     for point in points:
                         outcome = outcomes[victim, point.name] = await _cell(scene, kind, victim, point)
@@ -73,11 +100,12 @@ async def _main() -> int:
     print(
         "`@n`: MiB that were there when the transfer went on; `again`: MiB that were sent twice, "
         f"at most {RESENT_LIMIT / MIB:.1f} (two chunk windows).\n"
-        "Each cell: old file or new, whole; GetUpload agrees with the disk; published exactly once."
+        "Each cell of a file: old file or new, whole; GetUpload agrees with the disk; published exactly once.\n"
+        "Each cell of a tree: every file old or new, whole; the trees are equal in the end."
     )
     for failure in failures:
         print(f"FAIL {failure}")
-    cells = len(Victim) * (len(UPLOAD_POINTS) + len(DOWNLOAD_POINTS))
+    cells = len(Victim) * sum(map(len, KINDS.values()))
     print(f"{cells - len(failures)} of {cells} cells hold, {time.monotonic() - began:.0f} s")
     return 1 if failures else 0
 

@@ -14,6 +14,7 @@ from fault_cells import (
     Victim,
     fault_scene,
 )
+from tree_fault_cells import TREE_DOWNLOAD_POINTS, TREE_UPLOAD_POINTS, download_tree, upload_tree
 
 POINTS = {point.name: point for point in UPLOAD_POINTS}
 DOWNLOAD = {point.name: point for point in DOWNLOAD_POINTS}
@@ -54,3 +55,29 @@ async def test_a_download_survives(scene: FaultScene, victim: Victim, point: Poi
     """CRS-11, DWN-2, DWN-6: it goes on behind the last verified byte, and is shown exactly once."""
     outcome = await scene.download(victim, point)
     assert outcome.resumed_from > 0
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("victim", "point"),
+    [
+        (victim, point)
+        for victim in Victim
+        for point in TREE_UPLOAD_POINTS
+        if point.name in {"middle", "ending"}
+    ],
+    ids=lambda value: value.name.replace(" ", "-") if isinstance(value, Point) else str(value),
+)
+async def test_a_tree_arrives(scene: FaultScene, victim: Victim, point: Point) -> None:
+    """TRE-45, TRE-54, TRE-55: every file is old or new, and what had arrived is not sent again."""
+    outcome = await upload_tree(scene, victim, point)
+    assert outcome.arrived > 0
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("victim", Victim)
+async def test_a_tree_comes_back(scene: FaultScene, victim: Victim) -> None:
+    """TRE-45, TRE-54, TRE-55: the same for a download."""
+    (point,) = (point for point in TREE_DOWNLOAD_POINTS if point.name == "middle")
+    outcome = await download_tree(scene, victim, point)
+    assert outcome.sent > 0
