@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Final
 
 _PACKAGE: Final = Path(__file__).parent / "src" / "openshell_files"
-_BY_HAND: Final = frozenset({"_io.py", "_calls.py", "file_objects.py", "upload/waiting.py"})
+_BY_HAND: Final = frozenset(
+    {
+        "_calls.py",
+        "_failures.py",
+        "_io.py",
+        "file_objects.py",
+        "trees/beside.py",
+        "trees/call.py",
+        "upload/waiting.py",
+    }
+)
 
 _NAMES: Final = {
     "AsyncFilesClient": "FilesClient",

@@ -29,6 +29,7 @@ class _Bearer(
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
 ):
     """Adds the token that a function gives at each call."""
 
@@ -53,6 +54,11 @@ class _Bearer(
         return continuation(self._attached(client_call_details), request)
 
     def intercept_stream_unary(
+        self, continuation: Any, client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        return continuation(self._attached(client_call_details), request_iterator)
+
+    def intercept_stream_stream(
         self, continuation: Any, client_call_details: Any, request_iterator: Any
     ) -> Any:
         return continuation(self._attached(client_call_details), request_iterator)

@@ -93,6 +93,20 @@ class BridgedChannel:
 
         return call
 
+    def stream_stream(self, path: str, _serialize: None, _parse: None) -> Callable[..., BridgedStreams]:
+        """Return a function that begins a call in which both sides stream."""
+        method = cast("Any", self._channel.stream_stream(path, None, None))
+
+        def call(*, metadata: _Metadata, timeout: float | None) -> BridgedStreams:
+            messages = _Messages(asyncio.get_running_loop(), Way(self._channel))
+            streams = BridgedStreams(
+                lambda: method(messages, metadata=metadata, timeout=timeout), self._tasks, messages
+            )
+            self._note(streams)
+            return streams
+
+        return call
+
     async def close(self) -> None:
         """Cancel the running calls; the channel stays open."""
         for call in list(self._running):
@@ -236,11 +250,13 @@ class _Messages(Iterator[bytes]):
         return message
 
 
-class BridgedUpload(_BridgedCall[bytes]):
-    """Client-streaming call."""
+class _BridgedWriting(_BridgedCall[_T]):
+    """A call whose caller streams."""
 
-    def __init__(self, begin: Callable[[], Any], tasks: TaskScope, messages: _Messages) -> None:
-        super().__init__(begin, tasks)
+    _messages: _Messages
+
+    def _take_from(self, messages: _Messages) -> None:
+        """Note the iterator from which gRPC takes what is written."""
         self._messages = messages
         self.add_done_callback(lambda _: messages.close())
 
@@ -263,6 +279,14 @@ class BridgedUpload(_BridgedCall[bytes]):
     async def done_writing(self) -> None:
         """Half-close: no message follows."""
         self._messages.end()
+
+
+class BridgedUpload(_BridgedWriting[bytes]):
+    """Client-streaming call."""
+
+    def __init__(self, begin: Callable[[], Any], tasks: TaskScope, messages: _Messages) -> None:
+        super().__init__(begin, tasks)
+        self._take_from(messages)
 
 
 class BridgedDownload(_BridgedCall[None]):
@@ -289,3 +313,11 @@ class BridgedDownload(_BridgedCall[None]):
             return next(self._call, grpc.aio.EOF)
         except Exception as error:  # noqa: BLE001 - gRPC's, or of the channel's owner
             raise self._meaning(error) from None
+
+
+class BridgedStreams(BridgedDownload, _BridgedWriting[None]):
+    """Call in which both sides stream."""
+
+    def __init__(self, begin: Callable[[], Any], tasks: TaskScope, messages: _Messages) -> None:
+        super().__init__(begin, tasks)
+        self._take_from(messages)

@@ -18,11 +18,11 @@ from openshell_files._async._calls import Connection as AsyncConnection
 from openshell_files._async.client import AsyncGatewayClient
 from openshell_files._bridged_channel import BridgedChannel
 from openshell_files._core.borrowed_channel_errors import CLOSED
-from openshell_files._sync._calls import Connection, DownloadCall, Metadata, UploadCall
+from openshell_files._sync._calls import Cancellable, Connection, DownloadCall, Metadata, UploadCall
 from openshell_files._sync.client import GatewayClient
 from openshell_files.options import RetryPolicy
 
-_Call = TypeVar("_Call", UploadCall, DownloadCall)
+_Call = TypeVar("_Call", bound=Cancellable)
 
 
 def _channel_of(client: object) -> grpc.Channel:
@@ -106,7 +106,7 @@ class _BorrowedConnection(Connection):
     def __init__(self, channel: grpc.Channel) -> None:
         super().__init__("", None, ())
         self._channel = channel
-        self._running: WeakSet[UploadCall | DownloadCall] = WeakSet()
+        self._running: WeakSet[Cancellable] = WeakSet()
 
     def upload(
         self, path: str, metadata: Metadata, idle: float, timeout: float | None, lane: int = 0
@@ -121,10 +121,15 @@ class _BorrowedConnection(Connection):
         return self._noted(super().download(path, message, metadata, idle, timeout))
 
     def _noted(self, call: _Call) -> _Call:
+        self.note(call)
+        return call
+
+    def note(self, call: Cancellable) -> None:
+        """Note a running call for the end of this connection; cancel it if that has come."""
         with self._lock:
             if not self._closed:
                 self._running.add(call)
-                return call
+                return
         call.cancel()
         raise RuntimeError(CLOSED)
 

@@ -16,15 +16,16 @@ __all__ = ["TREE_DEFAULTS", "TREE_RULES", "Links", "TreeArguments", "TreeOptions
 
 def _patterns(name: str, value: object) -> tuple[str, ...]:
     """Check patterns: an iterable of texts, but no text itself."""
+    given = value
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        values.wrong_type(name, "a list of patterns, such as ['*.pyc', 'build/']", value)
+        values.wrong_type(name, "a list of patterns, such as ['*.pyc', 'build/']", given)
     checked = list[str]()
     for index, pattern in enumerate(cast("Iterable[object]", value)):
         each = f"{name}[{index}]"
-        given = values.text(each, pattern, empty=False)
-        if "\0" in given or "\n" in given:
-            values.wrong_value(each, f"a pattern is one line without a NUL, not {given[:100]!a}")
-        checked.append(given)
+        line = values.text(each, pattern, empty=False)
+        if "\0" in line or "\n" in line:
+            values.wrong_value(each, f"a pattern is one line without a NUL, not {line[:100]!a}")
+        checked.append(line)
     return tuple(checked)
 
 

@@ -7,21 +7,20 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
 from openshell_files_process.tasks import first_of
 
+from openshell_files._async._failures import closed_or_cancelled, mapped
 from openshell_files._async._io import Ahead
 from openshell_files._connectivity import CONNECTING
 from openshell_files._core.upload.lane_choice import MOST_LANES
-from openshell_files._error_mapping import error_from_status, idle_error
+from openshell_files._error_mapping import idle_error
 from openshell_files.errors import FilesError
 
 Metadata = Sequence[tuple[str, str]]
-
-_CANCELLED: Final = 1
 
 
 class CallEndedError(Exception):
@@ -120,7 +119,7 @@ class Connection:
         try:
             return await method(message, metadata=tuple(metadata), timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
         finally:
             if timer is not None:
                 timer.cancel()
@@ -142,6 +141,12 @@ class Connection:
             "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]", self._opened().unary_stream(path, None, None)
         )
         return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
+
+    def both_ways(self, path: str) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
+        """Return a method in which both sides stream."""
+        return cast(
+            "grpc.aio.StreamStreamMultiCallable[bytes, bytes]", self._opened().stream_stream(path, None, None)
+        )
 
     async def close(self) -> None:
         """Close the channels; running calls are cancelled."""
@@ -285,9 +290,9 @@ class UploadCall:
         except TimeoutError:
             raise idle_error(self._idle, "answered") from None
         except asyncio.CancelledError:
-            raise _closed_or_cancelled() from None
+            raise closed_or_cancelled() from None
         except grpc.aio.AioRpcError as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
 
 class DownloadCall:
@@ -325,9 +330,9 @@ class DownloadCall:
             except TimeoutError:
                 raise idle_error(self._idle, "received") from None
             except asyncio.CancelledError:
-                raise _closed_or_cancelled() from None
+                raise closed_or_cancelled() from None
             except grpc.aio.AioRpcError as error:
-                raise _mapped(error) from error
+                raise mapped(error) from error
             if message is grpc.aio.EOF:
                 return
             yield message
@@ -336,16 +341,3 @@ class DownloadCall:
 def received_ahead(call: DownloadCall) -> Ahead[bytes]:
     """Receive while the previous message is checked and written."""
     return Ahead(call.messages(), unblock=call.cancel)
-
-
-def _closed_or_cancelled() -> BaseException:
-    """Return the meaning of a call's CancelledError: the task was cancelled, or the client closed the call."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return asyncio.CancelledError()
-    return error_from_status(_CANCELLED, "the client was closed", ())
-
-
-def _mapped(error: grpc.aio.AioRpcError) -> FilesError:
-    trailing = [(str(key), value) for key, value in error.trailing_metadata() or ()]
-    return error_from_status(error.code().value[0], error.details() or "", trailing)

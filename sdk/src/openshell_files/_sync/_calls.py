@@ -12,9 +12,10 @@ from typing import Final, Protocol, Self, cast
 import grpc
 
 from openshell_files._connectivity import CONNECTING, Way, state_of
-from openshell_files._core.borrowed_channel_errors import CLOSED, owners_failure
+from openshell_files._core.borrowed_channel_errors import CLOSED
 from openshell_files._core.upload.lane_choice import MOST_LANES
-from openshell_files._error_mapping import error_from_status, idle_error
+from openshell_files._error_mapping import idle_error
+from openshell_files._sync._failures import failures_mapped
 from openshell_files._sync._io import Ahead
 from openshell_files.errors import FilesError
 
@@ -23,7 +24,11 @@ Metadata = Sequence[tuple[str, str]]
 #: Messages between the caller's thread and gRPC's sending thread.
 _OUTBOX: Final = 2
 
-_CANCELLED: Final = 1
+
+class Cancellable(Protocol):
+    """A running call."""
+
+    def cancel(self) -> object: ...
 
 
 class CallEndedError(Exception):
@@ -126,7 +131,7 @@ class Connection:
         method = cast(
             "grpc.UnaryUnaryMultiCallable[bytes, bytes]", self._opened().unary_unary(path, None, None)
         )
-        with self._lanes_opened_after(lanes_after), _failures_mapped():
+        with self._lanes_opened_after(lanes_after), failures_mapped():
             return method(message, metadata=tuple(metadata), timeout=timeout)
 
     @contextmanager
@@ -149,7 +154,7 @@ class Connection:
         method = cast(
             "grpc.StreamUnaryMultiCallable[bytes, bytes]", self._lane(lane).stream_unary(path, None, None)
         )
-        with _failures_mapped():
+        with failures_mapped():
             return UploadCall(method, metadata, idle, timeout, Way(self._lane(lane)))
 
     def download(
@@ -159,8 +164,22 @@ class Connection:
         method = cast(
             "grpc.UnaryStreamMultiCallable[bytes, bytes]", self._opened().unary_stream(path, None, None)
         )
-        with _failures_mapped():
+        with failures_mapped():
             return DownloadCall(method(message, metadata=tuple(metadata), timeout=timeout), idle)
+
+    def both_ways(self, path: str) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
+        """Return a method in which both sides stream."""
+        return cast(
+            "grpc.StreamStreamMultiCallable[bytes, bytes]", self._opened().stream_stream(path, None, None)
+        )
+
+    @property
+    def way(self) -> Way:
+        """The connection of a call that begins now."""
+        return Way(self._opened())
+
+    def note(self, call: Cancellable) -> None:
+        """Note a running call, which a borrowed connection cancels at its end."""
 
     def close(self) -> None:
         """Close the channels; running calls are cancelled."""
@@ -339,7 +358,7 @@ class UploadCall:
         """
         if not self.ends_within(self._idle):
             raise idle_error(self._idle, "answered")
-        with _failures_mapped():
+        with failures_mapped():
             return self._call.result()
 
 
@@ -368,33 +387,14 @@ class DownloadCall:
         Raises:
             FilesError: the call failed.
         """
-        with _failures_mapped():
+        with failures_mapped():
             yield from self._call
 
 
-class _Stream(Protocol):
-    """A running call of gRPC."""
-
+class _Stream(Cancellable, Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
-
-    def cancel(self) -> object: ...
 
 
 def received_ahead(call: DownloadCall) -> Ahead[bytes]:
     """Receive while the previous message is checked and written."""
     return Ahead(call.messages(), unblock=call.cancel, idle=call.idle)
-
-
-@contextmanager
-def _failures_mapped() -> Generator[None]:
-    """Convert exceptions of gRPC, and of interceptors of a borrowed channel, to errors of this SDK."""
-    try:
-        yield
-    except grpc.FutureCancelledError:
-        raise error_from_status(_CANCELLED, "the client was closed", ()) from None
-    except grpc.RpcError as error:
-        trailing = cast("Sequence[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-        raise error_from_status(error.code().value[0], error.details() or "", trailing) from error
-    except Exception as error:
-        # The only foreign code here is the interceptor with which the owner of the channel adds a token.
-        raise owners_failure(error) from error
