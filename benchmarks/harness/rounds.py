@@ -75,6 +75,11 @@ class Pairs:
         """How many times as fast ours is, by pair."""
         return Spread.of([b.seconds / o.seconds for o, b in zip(self.ours, self.baseline, strict=True)])
 
+    @property
+    def time_ratio(self) -> Spread:
+        """How much of the baseline's time ours takes, by pair."""
+        return Spread.of([o.seconds / b.seconds for o, b in zip(self.ours, self.baseline, strict=True)])
+
     def cpu_ratio(self, ours: Sequence[str], baseline: Sequence[str]) -> Spread:
         """CPU seconds of some of our processes against some of the baseline's, by pair."""
         return Spread.of(

@@ -26,6 +26,10 @@ class NoSshError(Exception):
     """OpenSSH is not here; the text says what to install."""
 
 
+class NoRsyncError(Exception):
+    """rsync is not here; the text says what to install."""
+
+
 @dataclass(frozen=True)
 class Ssh:
     """How to reach it.
@@ -55,6 +59,21 @@ class Ssh:
         """`ssh tar c | tar x`, as it downloads."""
         command = f"tar cf - -C {shlex.quote(str(remote.parent))} {shlex.quote(remote.name)}"
         _pipe([*self._command(cipher), command], ["tar", "xf", "-", "-C", str(directory)])
+
+    def rsync_up(self, source: Path, directory: Path) -> None:
+        """`rsync -a`: what is in a directory, into another.
+
+        Raises:
+            NoRsyncError: it is not installed.
+        """
+        if shutil.which("rsync") is None:
+            raise NoRsyncError("rsync is not installed (on Debian: apt install rsync)")
+        shell = shlex.join(["ssh", *self.arguments, "-p", str(self.port)])
+        _run(["rsync", "-a", "-e", shell, f"{source}/", f"{self.host}:{directory}/"])
+
+    def run(self, command: str) -> None:
+        """Run a command of the shell there."""
+        _run([*self._command(None), command])
 
     def scp(self, source: Path, target: Path, *, up: bool, sftp: bool, cipher: str | None = None) -> None:
         """`scp`, by the SFTP protocol as it does today or by its own old one."""

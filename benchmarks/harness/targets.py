@@ -70,6 +70,15 @@ TARGETS: Final[Mapping[str, Target]] = {
     "memory-supervisor": Target(
         "memory above idle per transfer, supervisor", 16, at_least=False, aim=8, unit=" MiB"
     ),
+    "tree-up": Target("2000 x 4 KiB up: time against tar over ssh", 0.4, at_least=False),
+    "tree-down": Target("2000 x 4 KiB down: time against tar over ssh", 0.4, at_least=False),
+    "tree-many-up": Target("10 000 x 1 KiB up: time against tar over ssh", 0.8, at_least=False),
+    "tree-many-down": Target("10 000 x 1 KiB down: time against tar over ssh", 0.8, at_least=False),
+    "tree-unchanged": Target("10 000 unchanged files: time against rsync -a over ssh", 1.0, at_least=False),
+    "tree-mirror": Target(
+        "2000 files up, a command, down, one file changed: time against tar over ssh", 0.5, at_least=False
+    ),
+    "archive-up": Target("256 MiB of tar, unpacked: speed against its plain upload", 0.7),
 }
 
 
