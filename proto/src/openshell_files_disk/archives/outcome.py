@@ -1,17 +1,20 @@
-"""What became of the entries of an archive: counts, and the problems that the answer lists (ARC-6)."""
+"""What became of the entries of an archive: counts, and the problems that the answer lists (ARC-10)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_PATH_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.archives.limits import MAX_LISTED_BYTES, MAX_LISTED_PROBLEMS
 
 #: Problems that the message of an error names; its reader has no list.
-_NAMED_PROBLEMS = 3
+_NAMED_PROBLEMS: Final = 3
+_NAMED_BYTES: Final = 200
 
 
 @dataclass(slots=True)
@@ -34,11 +37,11 @@ class ArchiveOutcome:
     _listed_bytes: int = 0
 
     def problem(self, path: bytes, reason: str, message: str) -> None:
-        """Add the problem of an entry."""
+        """Add the problem of an entry. A path that is longer than a path can be is cut off."""
         self.problems += 1
         if len(self.listed) >= MAX_LISTED_PROBLEMS:
             return
-        problem = files_pb2.ArchiveProblem(path=path, reason=reason, message=message)
+        problem = files_pb2.ArchiveProblem(path=path[:MAX_PATH_BYTES], reason=reason, message=message)
         self._listed_bytes += problem.ByteSize()
         if self._listed_bytes <= MAX_LISTED_BYTES:
             self.listed.append(problem)
@@ -61,7 +64,8 @@ class ArchiveOutcome:
             verb: "unpacked" or "packed".
         """
         named = "; ".join(
-            f"{one.path.decode('utf-8', 'replace')}: {one.message}" for one in self.listed[:_NAMED_PROBLEMS]
+            f"{one.path[:_NAMED_BYTES].decode('utf-8', 'replace')}: {one.message[:_NAMED_BYTES]}"
+            for one in self.listed[:_NAMED_PROBLEMS]
         )
         return TransferError(
             Reason.ARCHIVE_INCOMPLETE,

@@ -1,4 +1,4 @@
-"""Packs a tree as a tar archive, from the entries and the content that a `TreeSender` sends (ARC-10)."""
+"""Packs a tree as a tar archive, from the entries and the content that a `TreeSender` sends (ARC-12)."""
 
 from __future__ import annotations
 

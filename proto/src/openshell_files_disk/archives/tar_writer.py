@@ -1,4 +1,4 @@
-"""Headers of the members of a tar archive (ARC-10): pax where a plain header cannot say it."""
+"""Headers of the members of a tar archive (ARC-12): pax where a plain header cannot say it."""
 
 from __future__ import annotations
 

@@ -584,7 +584,7 @@ class UploadFileMetadata(_message.Message):
     """
     is_archive: _builtins.bool
     """The content is a tar archive, plain or compressed by gzip or zstd, and
-    remote_path the directory to unpack it in (ARC-1). Only if
+    remote_path the directory to unpack it in (ARC-8). Only if
     GetTransferCapabilitiesResponse.archives is set.
     """
     sandbox: _builtins.str
@@ -742,7 +742,7 @@ class UploadFileResponse(_message.Message):
 
     @_builtins.property
     def archive(self) -> Global___ArchiveResult:
-        """Only with is_archive and explicit_finish (ARC-6)."""
+        """Only with is_archive and explicit_finish (ARC-10)."""
 
     def __init__(
         self,
@@ -932,7 +932,7 @@ class DownloadFileRequest(_message.Message):
     sandbox_id: _builtins.str
     remote_path: _builtins.str
     as_archive: _builtins.bool
-    """Send a tar archive of the directory at remote_path (ARC-9). Only if
+    """Send a tar archive of the directory at remote_path (ARC-11). Only if
     GetTransferCapabilitiesResponse.archives is set.
     """
     sandbox: _builtins.str
@@ -1056,7 +1056,7 @@ class DownloadTrailer(_message.Message):
 
     @_builtins.property
     def archive(self) -> Global___ArchiveResult:
-        """Only with as_archive (ARC-11)."""
+        """Only with as_archive (ARC-13)."""
 
     def __init__(
         self,
