@@ -36,6 +36,8 @@ FILE_METHODS = [
     methods.REMOVE_PATH,
     methods.MOVE_PATH,
     methods.COPY_PATH,
+    methods.UPLOAD_TREE,
+    methods.DOWNLOAD_TREE,
 ]
 SANDBOX_METHODS = {
     methods.CREATE_SANDBOX: "sandbox:write",

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from gateway_harness import SANDBOX, FakeRelay, FakeSupervisor, GatewayHarness, running_gateway
 from openshell_files_gateway.config.tables import SandboxSettings
-from openshell_files_gateway.files import methods as file_methods
+from openshell_files_gateway.files import agents
 from openshell_files_process.agent_secret import NONCE_BYTES, agent_proof, gateway_proof
 from openshell_files_protocol import methods
 from openshell_files_protocol.framing import decode_relay_data, frame_segments
@@ -253,7 +253,7 @@ async def test_a_stranger_gets_nothing(harness: GatewayHarness, who: str) -> Non
 @pytest.mark.parametrize("says", [b"", b"\x40half a frame"], ids=["nothing", "half a frame"])
 async def test_silence(harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch, says: bytes) -> None:
     """FRM-21: is waited for not longer than a handshake may take."""
-    monkeypatch.setattr(file_methods, "_HANDSHAKE_SECONDS", 0.05)
+    monkeypatch.setattr(agents, "_HANDSHAKE_SECONDS", 0.05)
     supervisor = await listening(harness)
     uploading = asyncio.create_task(upload(harness))
     relay = await taken(supervisor)
@@ -271,7 +271,7 @@ async def test_who_says_that_it_works_does_not_win_time(
     harness: GatewayHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FRM-21: FRM-7 is for agents that are known."""
-    monkeypatch.setattr(file_methods, "_HANDSHAKE_SECONDS", 0.1)
+    monkeypatch.setattr(agents, "_HANDSHAKE_SECONDS", 0.1)
     supervisor = await listening(harness)
     asking = asyncio.create_task(harness.stat())
     relay = await taken(supervisor)

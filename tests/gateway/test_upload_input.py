@@ -9,10 +9,11 @@ from typing import cast
 import pytest
 from conditions import PATIENCE_SECONDS, until
 from openshell_files_gateway.concurrency.tasks import cancel
-from openshell_files_gateway.files.upload_input import BROKEN, Read, UploadInput
+from openshell_files_gateway.files.caller_input import BROKEN, Read
+from openshell_files_gateway.files.upload_input import UploadInput
 from openshell_files_gateway.relay.activity import Activity
 from openshell_files_gateway.relay.file_relay import FileRelay
-from openshell_files_protocol.chunks import encode_plain
+from openshell_files_protocol.chunks import FILE_FIELD, encode_plain
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES
 from openshell_files_protocol.reasons import Reason
@@ -24,7 +25,8 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
+    async def forward(self, messages: Sequence[bytes], *, ended: bool = False, field: int) -> None:
+        assert field == FILE_FIELD
         self.seen.append(f"forward {b''.join(messages).decode()}{' and end' if ended else ''}")
 
     def touch(self) -> None:

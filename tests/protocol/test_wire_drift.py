@@ -94,6 +94,8 @@ ALLOWED = {
     "+ openshell.v1.OpenShell.RemovePath": _FILES,
     "+ openshell.v1.OpenShell.MovePath": _FILES,
     "+ openshell.v1.OpenShell.CopyPath": _FILES,
+    "+ openshell.v1.OpenShell.UploadTree": _FILES,
+    "+ openshell.v1.OpenShell.DownloadTree": _FILES,
     "+ openshell.v1.RelayOpen.exec": "commands without an SSH server (ADR 0013)",
     "+ openshell.v1.SupervisorHello.exec": "an old supervisor must not be sent RelayOpen.exec (EXE-9)",
 }
@@ -105,6 +107,7 @@ OUR_FILES = {
     "openshell/v1/file_options.proto",
     "openshell/v1/file_relay.proto",
     "openshell/v1/exec_relay.proto",
+    "openshell/v1/trees.proto",
 }
 
 FILE_METHODS = {name.rsplit(".", 1)[1] for name, why in ALLOWED.items() if why == _FILES}

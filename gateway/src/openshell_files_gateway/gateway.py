@@ -21,11 +21,13 @@ from openshell_files_gateway.config.permissive_settings import find_permissive_s
 from openshell_files_gateway.config.settings import GatewaySettings
 from openshell_files_gateway.config.supervisor_name import local_address
 from openshell_files_gateway.config.tables import ComputeSettings, SandboxSettings
+from openshell_files_gateway.files.agents import FileAgents
 from openshell_files_gateway.files.capabilities import CapabilityMethods
 from openshell_files_gateway.files.methods import FileMethods
 from openshell_files_gateway.files.options.core.lane_budget import LaneStatistics
 from openshell_files_gateway.files.options.directories import DirectoryMethods
 from openshell_files_gateway.files.options.lanes import ARRIVAL_SECONDS, LaneTable
+from openshell_files_gateway.files.options.trees import TreeMethods
 from openshell_files_gateway.installed import command
 from openshell_files_gateway.relay.broker import BrokerStatistics, RelayBroker
 from openshell_files_gateway.relay.core.relay_states import RelayState
@@ -143,14 +145,8 @@ class Gateway:
         self._lanes = LaneTable(
             limits.max_upload_lanes, min(ARRIVAL_SECONDS, limits.idle_timeout), limits.principal_share
         )
-        files = FileMethods(
-            directory,
-            self._pool,
-            self._transfers,
-            FirstMessages(self._silent, min(FIRST_MESSAGE_SECONDS, limits.idle_timeout)),
-            self._lanes,
-            limits,
-        )
+        agents = FileAgents(directory, self._pool, self._transfers, limits)
+        first_messages = FirstMessages(self._silent, min(FIRST_MESSAGE_SECONDS, limits.idle_timeout))
         capabilities = CapabilityMethods(
             directory,
             self._broker,
@@ -187,8 +183,9 @@ class Gateway:
             {"Health": health_method(lambda: self._public.serving)}
             | sandboxes.implementations()
             | commands.implementations()
-            | files.implementations()
-            | DirectoryMethods(files).implementations()
+            | FileMethods(agents, first_messages, self._lanes, limits).implementations()
+            | DirectoryMethods(agents).implementations()
+            | TreeMethods(agents, first_messages, limits).implementations()
             | capabilities.implementations()
             | supervisors.implementations(),
         )

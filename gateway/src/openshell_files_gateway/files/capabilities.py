@@ -12,6 +12,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_gateway.config.tables import LimitSettings
 from openshell_files_gateway.files.options.directories import directories_capability
 from openshell_files_gateway.files.options.lanes import LaneTable
+from openshell_files_gateway.files.options.trees import archives_capability, trees_capability
 from openshell_files_gateway.files.options.waiting import waiting_capability
 from openshell_files_gateway.relay.broker import RelayBroker
 from openshell_files_gateway.relay.targets import file_agent_of
@@ -90,6 +91,8 @@ class CapabilityMethods:
             lanes=self._lanes.capability(),
             waiting=waiting_capability(own.max_pause, agent),
             directories=directories_capability(agent),
+            trees=trees_capability(agent),
+            archives=archives_capability(agent),
         )
 
     def _digests(

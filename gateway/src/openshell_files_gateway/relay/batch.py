@@ -81,6 +81,13 @@ class MessageBatch:
         self._ended = True
         self._enough.set()
 
+    def drop(self) -> None:
+        """Mark the end, and drop the messages that wait: nobody needs them."""
+        self._messages.clear()
+        self._size = 0
+        self._room.set()
+        self.end()
+
     async def take(self, max_bytes: int) -> list[bytes]:
         """Wait for a message, and return as many messages as fit into one write.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 from openshell_files_process.agent_secret import NONCE_BYTES, agent_proof, gateway_proof, is_proof, new_nonce
@@ -18,11 +18,16 @@ from openshell_files_gateway.relay.agent_errors import error_of
 from openshell_files_gateway.relay.core.relay_states import RelayEvent, RelayState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from openshell_files_gateway.relay.channel import RelayChannel
     from openshell_files_gateway.relay.core.relay_states import RelayLife
     from openshell_files_gateway.relay.supervisor_session import SupervisorSession
+
+#: Numbers of the fields of an agent's frame.
+_NUMBERS: Final[Mapping[str, int]] = {
+    field.name: field.number for field in file_relay_pb2.FileRelayResponse.DESCRIPTOR.fields
+}
 
 
 class FileRelay:
@@ -133,16 +138,19 @@ class FileRelay:
             )
         await self._send(frame)
 
-    async def forward(self, messages: Sequence[bytes], *, ended: bool = False) -> None:
+    async def forward(
+        self, messages: Sequence[bytes], *, ended: bool = False, field: int = chunks.FILE_FIELD
+    ) -> None:
         """Forward a caller's messages unparsed, in one write (FRM-4).
 
         Args:
             messages: at least one message, or none with `ended`.
             ended: the caller's stream ends after them (FRM-6).
+            field: number of the frame's field that carries a message.
         """
         segments: list[bytes | memoryview] = []
         for message in messages:
-            segments += frame_segments(chunks.embed([message]))
+            segments += frame_segments(chunks.embed([message], field))
         if ended:
             segments += _input_end(cancelled=False)
         await self.channel.send(segments)
@@ -151,8 +159,11 @@ class FileRelay:
         """Tell the agent that the caller cancelled (FRM-16)."""
         await self.channel.send(_input_end(cancelled=True))
 
-    async def next_frame(self) -> memoryview | file_relay_pb2.FileRelayResponse:
+    async def next_frame(self, carrier: str = "download") -> memoryview | file_relay_pb2.FileRelayResponse:
         """Return the next frame of the agent.
+
+        Args:
+            carrier: the frame's field that carries a message for the caller.
 
         Returns:
             A view of the message for the caller if the frame carries one
@@ -162,10 +173,11 @@ class FileRelay:
             TransferError: the agent's error, RELAY_LOST if the relay ended
                 (FRM-14), FILES_UNSUPPORTED (FRM-15) or AGENT_PROTOCOL_ERROR (FRM-5).
         """
+        field = _NUMBERS[carrier]
         while True:
             frame = await self._next_raw()
             await self.channel.keep_pace(len(frame))
-            message = chunks.embedded(frame)
+            message = chunks.embedded(frame, field)
             if message is not None:
                 return message
             try:
@@ -179,8 +191,8 @@ class FileRelay:
                 if refusal.reason not in {Reason.AGENT_PROTOCOL_ERROR, Reason.INTERNAL}:
                     self.life.after(RelayEvent.ANSWER)
                 raise refusal
-            if kind == "download":
-                return memoryview(response.download.SerializeToString())
+            if kind == carrier:
+                return memoryview(getattr(response, carrier).SerializeToString())
             if kind not in {None, "accepted", "working"}:
                 return response
             # One message can hold any number of these frames; other tasks get a turn.

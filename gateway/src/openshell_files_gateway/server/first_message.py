@@ -41,7 +41,7 @@ async def only_message(context: Context) -> Any:  # noqa: ANN401 - as its method
 
 
 class FirstMessages:
-    """Reads the first messages of uploads, and limits how many streams may lack theirs.
+    """Reads the first messages of uploads and trees, and limits how many streams may lack theirs.
 
     Args:
         slots: limit on streams without a first message, in total and per caller.
@@ -52,8 +52,12 @@ class FirstMessages:
         self._slots = slots
         self._seconds = seconds
 
-    async def read(self, call: Call) -> bytes:
+    async def read(self, call: Call, field: str = "metadata") -> bytes:
         """Return the first message.
+
+        Args:
+            call: of the caller.
+            field: that the message has to have, for the errors.
 
         Raises:
             TransferError: TOO_MANY_TRANSFERS if too many streams lack their
@@ -65,7 +69,7 @@ class FirstMessages:
                 async with asyncio.timeout(self._seconds):
                     data = await call.context.read()
             except TimeoutError:
-                raise TransferError(Reason.TRANSFER_IDLE, f"no metadata within {self._seconds:g} s") from None
+                raise TransferError(Reason.TRANSFER_IDLE, f"no {field} within {self._seconds:g} s") from None
         if not isinstance(data, bytes):
-            raise invalid("metadata", "the stream ended before the first message")
+            raise invalid(field, "the stream ended before the first message")
         return data

@@ -23,13 +23,14 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.concurrency.stream_end import Write, was_reset
 from openshell_files_gateway.concurrency.tasks import EventFirst, race
+from openshell_files_gateway.files.caller_input import BROKEN, Read
 from openshell_files_gateway.files.options.core.lane_budget import (
     LaneBudget,
     LaneStatistics,
     check_lane,
     lanes_of,
 )
-from openshell_files_gateway.files.upload_input import BROKEN, Read, SingleStream, UploadStreams
+from openshell_files_gateway.files.upload_input import SingleStream, UploadStreams
 from openshell_files_gateway.server.calls import Call
 
 _T = TypeVar("_T")

@@ -5,20 +5,23 @@ from __future__ import annotations
 from time import monotonic
 
 from openshell_files_protocol.durations import duration_of
-from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2
+from openshell_files_protocol.pb.openshell.v1 import file_options_pb2, file_relay_pb2, files_pb2
 
-from openshell_files_gateway.files.options.core.pauses import Pauses
-from openshell_files_gateway.files.upload_input import Read
+from openshell_files_gateway.files.caller_input import Read
+from openshell_files_gateway.files.options.core.pauses import MayWait, Pauses
 
 
-def with_bounded_pauses(read: Read, max_pause: float) -> Read:
+def with_bounded_pauses(
+    read: Read, max_pause: float, message_type: type[MayWait] = files_pb2.UploadFileRequest
+) -> Read:
     """Return a reader that raises TRANSFER_IDLE when a pause lasts too long.
 
     Args:
-        read: reads the upload's messages.
+        read: reads the caller's messages.
         max_pause: longest pause in seconds; 0 refuses the first `waiting`.
+        message_type: type of the messages.
     """
-    pauses = Pauses(max_pause)
+    pauses = Pauses(max_pause, message_type)
 
     async def read_and_check() -> object:
         message = await read()
