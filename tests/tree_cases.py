@@ -122,13 +122,13 @@ class Problem(Strict):
 class Outcome(Strict):
     """What all replies together have, or why the stream ends.
 
-    `reason` ends the stream at its last message. `files` is everything that is below the top directory afterwards,
-    null if that does not matter.
+    `reason` ends the stream at its last message. `files` is everything that is below the top directory afterwards.
+    What is null does not matter.
     """
 
     reason: str | None = None
-    needed: tuple[U64, ...] = ()
-    changed: tuple[U64, ...] = ()
+    needed: tuple[U64, ...] | None = ()
+    changed: tuple[U64, ...] | None = ()
     problems: tuple[Problem, ...] = ()
     deleted: tuple[Name, ...] = ()
     files: list[There] | None = None
