@@ -28,7 +28,7 @@ SECRET: Final = "../outside/secret"
 
 
 def header(
-    name: str, kind: bytes = tarfile.REGTYPE, *, form: int = tarfile.PAX_FORMAT, **fields: Any
+    name: str, kind: bytes = tarfile.REGTYPE, *, form: Any = tarfile.PAX_FORMAT, **fields: Any
 ) -> bytes:
     """Return a header block, or several; `fields` are those of TarInfo."""
     info = tarfile.TarInfo(name)
