@@ -66,6 +66,7 @@ class TreeResult:
         losses: entries that were sent without one of their properties.
         changed_paths: with `dry_run`, the paths that would be written.
         deleted_paths: with `dry_run`, the paths that would be deleted; a directory stands for its content.
+        excluded_paths: with `dry_run`, the paths that were left out; a directory stands for its content.
     """
 
     path: str
@@ -89,6 +90,7 @@ class TreeResult:
     losses: tuple[TreeLoss, ...] = ()
     changed_paths: tuple[str, ...] = ()
     deleted_paths: tuple[str, ...] = ()
+    excluded_paths: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:

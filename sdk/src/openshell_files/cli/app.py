@@ -51,7 +51,7 @@ app = typer.Typer(
     epilog="Exit status: 0 done, 2 wrong usage, 3 a local file, 4 not found, 5 the path is refused, 6 not "
     "permitted, 7 not authenticated, 8 a condition does not hold, 9 damaged, 10 not available, 11 exhausted, "
     "12 a time limit, 13 the other side failed, 14 unsupported, 15 done but not reported, "
-    "16 sent but perhaps not published, 129, 130 and 143 "
+    "16 sent but perhaps not published, 17 a directory without some of its entries, 129, 130 and 143 "
     "ended by a signal.",
 )
 

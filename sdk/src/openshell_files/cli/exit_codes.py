@@ -19,9 +19,10 @@
 | 14 | gateway or sandbox does not support this | update it |
 | 15 | done, and verified, but the report could not be written | do not send it again |
 | 16 | the file was sent, and whether it was published is unknown | check with `openshell-files stat`, or repeat it with `--resume`, before it is sent again |
-| 129 | hung up (SIGHUP) | `--resume` resumes an upload |
-| 130 | interrupted (SIGINT) | `--resume` resumes an upload |
-| 143 | terminated (SIGTERM) | `--resume` resumes an upload |
+| 17 | a directory arrived, except for the entries that are listed | mend what is listed, and repeat the command |
+| 129 | hung up (SIGHUP) | `--resume` resumes an upload; of a directory the same command does |
+| 130 | interrupted (SIGINT) | `--resume` resumes an upload; of a directory the same command does |
+| 143 | terminated (SIGTERM) | `--resume` resumes an upload; of a directory the same command does |
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 14
     REPORT_LOST = 15
     OUTCOME_UNKNOWN = 16
+    PARTIAL = 17
     HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143

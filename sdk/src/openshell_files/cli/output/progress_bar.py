@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
 from openshell_files.cli.output.report import printable
 from openshell_files.cli.output.results_in_words import seconds_words, size_words
@@ -55,11 +55,15 @@ class Line:
     def update(self, progress: Progress, now: float) -> None:
         """Take the progress."""
         if self._progress is None or progress.transferred != self._progress.transferred:
-            self._moved = now
-            self._where.retries.reset()
+            self.moved(now)
         if self._first is None or progress.transferred < self._first[1]:
             self._first = now, progress.transferred
         self._progress = progress
+
+    def moved(self, now: float) -> None:
+        """Note a movement."""
+        self._moved = now
+        self._where.retries.reset()
 
     def text(self, now: float) -> str:
         """Return the line; empty before there is any progress."""
@@ -74,7 +78,7 @@ class Line:
             error, attempt = retry
             peer = peer_words(error, self._where)
         tries = f"try {attempt}, " if attempt else ""
-        if self._all_sent() and retry is None:
+        if self.all_sent() and retry is None:
             return f"{_VERIFYING} ({tries}{idle:.0f} s)"
         what = f"waiting for {peer} ({tries}{idle:.0f} s)"
         if len(what) > self._width:
@@ -89,15 +93,13 @@ class Line:
         facts = list[str]()
         if progress.total:
             facts.append(f"{min(100, progress.transferred * 100 // progress.total):3d}%")
-            sizes = f"{size_words(progress.transferred)} of {size_words(progress.total)}"
-        else:
-            sizes = size_words(progress.transferred)
+        sizes = self.amounts(progress)
         facts.append(sizes)
         if rate:
             facts.append(f"{size_words(rate)}/s")
             if progress.total and progress.transferred < progress.total:
                 facts.append(f"{_clock((progress.total - progress.transferred) / rate)} left")
-        if self._all_sent():
+        if self.all_sent():
             facts.append(_VERIFYING)
         # Without room, the least important numbers are left out.
         name = sum(map(_columns, self._label))
@@ -113,7 +115,12 @@ class Line:
         room = self._width - len(words) - 2
         return f"{shortened(self._label, room)}  {words}" if name and room >= 4 else words
 
-    def _all_sent(self) -> bool:
+    def amounts(self, progress: Progress) -> str:
+        """Return the bytes so far, with the total if it is known."""
+        moved = size_words(progress.transferred)
+        return f"{moved} of {size_words(progress.total)}" if progress.total else moved
+
+    def all_sent(self) -> bool:
         """Return whether an upload is sent completely and waits for the verdict of the sandbox."""
         progress = self._progress
         if progress is None or not self._where.uploading or not progress.total:
@@ -124,6 +131,9 @@ class Line:
         if self._progress is None or self._first is None or now <= self._first[0]:
             return 0.0
         return (self._progress.transferred - self._first[1]) / (now - self._first[0])
+
+
+_Kind = TypeVar("_Kind", bound=Line)
 
 
 def _clock(seconds: float) -> str:
@@ -156,21 +166,35 @@ def progress_bar(label: str, where: Where, *, shown: bool) -> Generator[Progress
     Args:
         label: name of the file; empty for a call without content.
         where: subject of the command.
+        shown: as in `drawing`.
+    """
+    with drawing(Line, label, where, shown=shown) as line:
+        yield None if line is None else lambda progress: line.update(progress, time.monotonic())
+
+
+@contextmanager
+def drawing(kind: type[_Kind], label: str, where: Where, *, shown: bool) -> Generator[_Kind | None]:
+    """Draw a line on standard error during the context.
+
+    Args:
+        kind: class of the line.
+        label: name of the file; empty for a call without content.
+        where: subject of the command.
         shown: False shows no line, as does a standard error that is no
             terminal or cannot erase a line.
     """
     if not shown or not _can_draw(sys.stderr):
         yield None
         return
-    line = Line(label, where, terminal_width(sys.stderr), time.monotonic())
+    line = kind(label, where, terminal_width(sys.stderr), time.monotonic())
     over = threading.Event()
-    drawing = threading.Thread(target=_draw, args=(line, sys.stderr, over), daemon=True)
-    drawing.start()
+    thread = threading.Thread(target=_draw, args=(line, sys.stderr, over), daemon=True)
+    thread.start()
     try:
-        yield lambda progress: line.update(progress, time.monotonic())
+        yield line
     finally:
         over.set()
-        drawing.join()
+        thread.join()
 
 
 def _draw(line: Line, terminal: TextIO, over: threading.Event) -> None:

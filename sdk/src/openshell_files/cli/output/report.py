@@ -73,6 +73,11 @@ class Report:
         if not self.as_json and not self.quiet:
             say(sys.stderr, printable(f"{_PROGRAM}: note: {words}"))
 
+    def detail(self, words: str) -> None:
+        """Print one of several lines about a failure, before that of the failure itself; JSON has them as fields."""
+        if not self.as_json:
+            say(sys.stderr, printable(f"{_PROGRAM}: {words}"))
+
     def failure(
         self,
         words: str,

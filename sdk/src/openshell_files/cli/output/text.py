@@ -19,3 +19,8 @@ def as_unicode(text: str) -> str | None:
         except UnicodeError:
             return None
     return text
+
+
+def as_bytes_text(text: str) -> str:
+    """Return text of the command line as UTF-8 in any locale, with bytes that are no UTF-8 as surrogates."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")

@@ -53,7 +53,7 @@ _UPLOAD_FIXES: Final[Mapping[str, str]] = {
 _READ_FIXES: Final[Mapping[str, str]] = {
     Reason.PARENT_NOT_FOUND.name: "Check the path in the sandbox.",
     Reason.LEAF_IS_LINK.name: "Give --follow to read the link's target.",
-    Reason.IS_A_DIRECTORY.name: "Only files have content: give the path of each file in it, or of a tar archive.",
+    Reason.IS_A_DIRECTORY.name: "To download a directory leave options out that are for files, and standard output.",
     Reason.FILE_CHANGED.name: "Repeat the command, or give --allow-changes for a log that grows.",
 }
 
@@ -102,12 +102,6 @@ _STREAM_FIXES: Final[Mapping[int | None, str]] = {
     "with --length.",
     errno.EBADF: "It was closed when the command started: leave it open, or redirect it, as in `{sign}`.",
 }
-
-#: Fix for a local directory as the source of an upload.
-UPLOAD_EACH_FILE: Final = (
-    "A directory is uploaded file by file, as in `openshell-files upload NAME DIR/* DEST/ --parents`, or as a tar "
-    "archive."
-)
 
 _STREAMS: Final[Mapping[str, str]] = {"<stdin>": "standard input", "<stdout>": "standard output"}
 
@@ -204,7 +198,7 @@ def fix_of(error: FilesError, where: Where) -> str:
     if isinstance(error, LocalFileError) and error.errno in _STREAM_FIXES:
         return _STREAM_FIXES[error.errno].format(sign="< FILE" if where.uploading else "> FILE")
     if isinstance(error, LocalIsADirectory) and where.uploading:
-        return UPLOAD_EACH_FILE
+        return "Give the directory itself as LOCAL."
     if isinstance(error, LocalFileError) and error.errno == errno.ENOENT and error.path == where.target != "":
         return f"Create the directory {os.path.dirname(where.target)}, or give --parents."
     if own_fix := where.own_fix(error):

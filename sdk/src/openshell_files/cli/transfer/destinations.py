@@ -1,7 +1,7 @@
-"""Resolves the words of `upload` and `download` to pairs of files.
+"""Resolves the words of `upload` and `download` to pairs of paths.
 
 The protocol names files, never directories to put them into (PTH-1), so that
-a server never has to guess. These are the rules:
+a server never has to guess. These are the rules for files; `trees.placement` has those for directories:
 
 Upload LOCAL... [DEST]
     one word: LOCAL's name, in the sandbox's working directory
@@ -27,12 +27,13 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final
 
 from openshell_files._local.open_files import is_descriptor_name, is_file_of
-from openshell_files.cli.output.text import as_unicode
-from openshell_files.cli.output.wording import UPLOAD_EACH_FILE
+from openshell_files.cli.output.text import as_bytes_text, as_unicode
+from openshell_files.cli.trees import placement
 
 STANDARD_STREAM: Final = "-"
 
@@ -40,17 +41,34 @@ STANDARD_STREAM: Final = "-"
 _ELSEWHERE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(.*)", re.DOTALL)
 
 
+class SourceType(Enum):
+    """What a source is, as far as its word tells."""
+
+    FILE = 1
+    TREE = 2
+    #: The sandbox has to be asked.
+    EITHER = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One file to move.
+    """One file or directory to move.
 
     Attributes:
         source: path of the source.
-        destination: path of the file itself at the destination.
+        destination: path of the file itself at the destination, or of the top directory.
+        type: what the source is.
+        tree: path of the top directory at the destination, unless the source can only be a file.
     """
 
     source: str
     destination: str
+    type: SourceType = field(default=SourceType.FILE, compare=False)
+    tree: str = field(default="", compare=False)
+
+    def as_tree(self) -> Copy:
+        """Return the copy of a source that is a directory."""
+        return Copy(placement.read_path(self.source), self.tree, SourceType.TREE, self.tree)
 
 
 def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy]:
@@ -90,6 +108,7 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
             )
         if STANDARD_STREAM in locals_:
             raise ValueError("LOCAL: standard input cannot be one of several sources")
+        _check_named(locals_, "LOCAL")
     elif (
         to is None
         and destination is not None
@@ -103,7 +122,12 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
             f"DEST: {destination!r} is also a file here, so this could mean one file or two; write `--to "
             f"{destination}` to upload only {locals_[0]} under that name, or end with `./` to upload both"
         )
-    copies = [Copy(local, _in_sandbox(local, destination, directory)) for local in locals_]
+    elif to is None and destination is not None and _may_be_two_sources(locals_[0], destination):
+        raise ValueError(
+            f"DEST: {destination!r} is also here, so this could mean one source or two; write `--to {destination}` "
+            f"to upload only {locals_[0]} there, or end with `./` to upload both"
+        )
+    copies = [_upload(local, destination, directory) for local in locals_]
     check_distinct(copies)
     return copies
 
@@ -122,13 +146,16 @@ def downloads(name: str, words: Sequence[str]) -> list[Copy]:
     sources, destination = (list(words), None) if len(words) == 1 else (list(words[:-1]), words[-1])
     if "" in words:
         raise ValueError("SRC and DEST: must not be empty")
-    if len(sources) > 1 and not (
+    several = len(sources) > 1
+    if several and not (
         destination is not None and (destination.endswith(os.sep) or os.path.isdir(destination))
     ):
         raise ValueError(
             f"DEST: several sources need a directory, and {destination!r} is none; end it with `/`"
         )
-    copies = [Copy(_read_from(source), _here(source, destination)) for source in sources]
+    if several:
+        _check_named(sources, "SRC")
+    copies = [_download(source, destination, several=several) for source in sources]
     check_distinct(copies)
     return copies
 
@@ -171,6 +198,51 @@ def _directory_in_sandbox(destination: str | None) -> str | None:
     if destination is None or not destination.endswith("/"):
         return None
     return destination.removeprefix("./") if destination != "./" else ""
+
+
+def _may_be_two_sources(local: str, destination: str) -> bool:
+    """Return whether a pattern of a shell may have expanded to both words, at least one of which is a directory."""
+    return (
+        not destination.endswith("/")
+        and placement.own_name(destination) != ""
+        and local != STANDARD_STREAM
+        and os.path.exists(local)
+        and os.path.exists(destination)
+        and (os.path.isdir(local) or os.path.isdir(destination))
+        and os.path.dirname(local.rstrip("/")) == os.path.dirname(destination)
+        and not os.path.samefile(local, destination)
+    )
+
+
+def _check_named(sources: Sequence[str], argument: str) -> None:
+    for source in sources:
+        if not placement.own_name(source) and (argument == "SRC" or os.path.isdir(source)):
+            raise ValueError(
+                f"{argument}: {source!r} means the content of a directory, which cannot be one of several sources"
+            )
+
+
+def _upload(local: str, destination: str | None, directory: str | None) -> Copy:
+    if local == STANDARD_STREAM or not os.path.isdir(local):
+        return Copy(local, _in_sandbox(local, destination, directory))
+    place = as_bytes_text(placement.upload_place(local, destination))
+    return Copy(local, place, SourceType.TREE, place)
+
+
+def _download(source: str, destination: str | None, *, several: bool) -> Copy:
+    directory = placement.names_directory(source)
+    if directory and destination is not None and is_standard_output(destination):
+        raise ValueError(
+            f"DEST: {source!r} is a directory, and standard output takes the content of one file"
+        )
+    if directory:
+        place = placement.download_place(source, destination, several=several)
+        return Copy(placement.read_path(as_bytes_text(source)), place, SourceType.TREE, place)
+    here = _here(source, destination)
+    if here == STANDARD_STREAM:
+        return Copy(_read_from(source), here)
+    tree = placement.download_place(source, destination, several=several)
+    return Copy(_read_from(source), here, SourceType.EITHER, tree)
 
 
 def _in_sandbox(local: str, destination: str | None, directory: str | None) -> str:
@@ -237,7 +309,5 @@ def check_distinct(copies: Sequence[Copy]) -> None:
 def _name(path: str, argument: str) -> str:
     name = path.rpartition("/")[2]
     if name in {"", ".", ".."}:
-        directory = argument == "LOCAL" and os.path.isdir(path)
-        fault = f"names no file. {UPLOAD_EACH_FILE.rstrip('.')}" if directory else "names no file"
-        raise ValueError(f"{argument}: {path!r} {fault}")
+        raise ValueError(f"{argument}: {path!r} names no file")
     return name

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 from openshell_files_protocol.reasons import Code
 
-from openshell_files import LeafLink, ReadOptions, SandboxFiles
+from openshell_files import Durability, LeafLink, ReadOptions, SandboxFiles
 from openshell_files._local.open_files import share_a_file
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import MOST, ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.directories.remote_words import TimeLeft
 from openshell_files.cli.leaving import leaving
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.results_in_words import download_fields, download_words
 from openshell_files.cli.transfer import destinations
-from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
-from openshell_files.errors import FilesError, LocalFileError, local_file_error
+from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy, SourceType
+from openshell_files.cli.trees import flags as tree_flags
+from openshell_files.cli.trees.flags import TreeFlags
+from openshell_files.cli.trees.running import TreeCommand, Trees
+from openshell_files.cli.trees.sources import is_tree
+from openshell_files.errors import (
+    FilesError,
+    IsADirectory,
+    LocalFileError,
+    LocalIsADirectory,
+    local_file_error,
+)
 from openshell_files.results import DownloadResult, Progress, ProgressCallback
+from openshell_files.tree_options import Links
 
 
 @with_connection
@@ -34,8 +47,10 @@ def download(
         list[str],
         typer.Argument(
             metavar="SRC... [DEST]",
-            help="Files in the sandbox. DEST is the local file, a directory, or `-` for standard output; "
-            "without it the file's name in the current directory. Several files need a directory.",
+            help="Files or directories in the sandbox. DEST is the local file, a directory, or `-` for standard "
+            "output; without it the source's name in the current directory. For a directory DEST is the "
+            "directory itself, or with `/` at its end the one that gets it; DIR/. puts its content into DEST. "
+            "Several sources need a directory.",
         ),
     ],
     *,
@@ -61,12 +76,25 @@ def download(
     ] = None,
     digest: shared.Digest = "auto",
     follow: shared.Follow = False,
+    dry_run: tree_flags.DryRun = False,
+    include: tree_flags.Include = None,
+    exclude: tree_flags.Exclude = None,
+    delete: tree_flags.Delete = False,
+    checksum: tree_flags.Checksum = False,
+    links: tree_flags.LinksOption = Links.KEEP,
+    atomic: tree_flags.Atomic = False,
+    durability: Annotated[
+        Durability, typer.Option(help="Of a directory: what survives a power loss.")
+    ] = Durability.FSYNC,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Download files; the first failure ends the command."""
+    """Download files and directories; the first failure ends the command.
+
+    A directory arrives except for entries that cannot; those are listed, and the exit status is 17.
+    """
     with reading_options():
         copies = destinations.downloads(name, src)
         on_stdout = any(copy.destination == STANDARD_STREAM for copy in copies)
@@ -90,51 +118,134 @@ def download(
             max_bytes=max_bytes,
             digest=digest,
         )
+        flags = TreeFlags(
+            dry_run, include or (), exclude or (), False, delete, checksum, links, atomic, durability
+        )
+        files = _Files(options, bits, preserve_mode, preserve_mtime, parents, timeout)
+        of_files = files.given()
+        tree_flags.check_download(src, copies, flags, of_files)
 
-    def receive(sandbox: SandboxFiles, copy: Copy, progress: ProgressCallback | None) -> DownloadResult:
+    moved = _Moved(copies)
+    several = len(copies) > 1
+    trees = Trees(
+        TreeCommand(
+            connecting,
+            name,
+            by_id,
+            out,
+            flags,
+            parents,
+            uploading=False,
+            several=several,
+            left=TimeLeft(timeout),
+        ),
+        lambda: shared.so_far(moved.done, copies),
+        moved.fields,
+    )
+    first = connecting.where(name, copies[0].source, by_id=by_id)
+    with showing(moved.on_showing), Failing(out, first, moved.on_interrupt, more=moved.fields):
+        for copy in trees.checked_sources(copies, files.options.leaf_link):
+            target = "" if copy.destination == STANDARD_STREAM else copy.destination
+            where = connecting.where(name, copy.source, by_id=by_id, target=target)
+            last = len(moved.done) == len(copies) - 1
+            moved.begin(copy)
+            result = None
+            if copy.type is not SourceType.TREE:
+                with (
+                    Failing(out, where, moved.on_interrupt, moved.on_failure, moved.fields),
+                    connecting.client() as client,
+                    progress_bar(os.path.basename(copy.source), where, shown=not quiet) as bar,
+                ):
+                    sandbox = shared.sandbox(client, name, by_id=by_id)
+                    result = files.receive(sandbox, copy, moved.watching(bar), last=last)
+            if result is None:
+                moved.done.append(trees.transfer(copy.as_tree(), last=last))
+                continue
+            moved.done.append(download_fields(copy.destination, result))
+            if not several or not as_json:
+                out.success(download_words(copy.destination, result), moved.done[-1])
+    trees.end()
+    if several and as_json:
+        out.success("", {"downloaded": moved.done})
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """How the command reads and writes each file."""
+
+    options: ReadOptions
+    mode: int | None
+    preserve_mode: bool
+    preserve_mtime: bool
+    parents: bool
+    timeout: float | None
+
+    def given(self) -> list[str]:
+        """Return the given options that are for files."""
+        options = self.options
+        return tree_flags.options_given(
+            {
+                "--mode": self.mode is not None,
+                "--preserve-mode": self.preserve_mode,
+                "--no-preserve-mtime": not self.preserve_mtime,
+                "--offset": options.offset > 0,
+                "--length": options.length is not None,
+                "--tail": options.tail is not None,
+                "--if-version": options.if_version != "",
+                "--allow-changes": options.allow_changes,
+                "--max-bytes": options.max_bytes is not None,
+                "--digest": options.digest != "auto",
+            }
+        )
+
+    def receive(
+        self, sandbox: SandboxFiles, copy: Copy, progress: ProgressCallback | None, *, last: bool
+    ) -> DownloadResult | None:
+        """Download a file.
+
+        Args:
+            sandbox: the sandbox.
+            copy: source and destination.
+            progress: called while content comes.
+            last: the outcome of the command is known after this file.
+
+        Returns:
+            The result; None if the source is a directory, and nothing was changed.
+        """
+        try:
+            result = self._receive(sandbox, copy, progress)
+        except (IsADirectory, LocalIsADirectory) as error:
+            if self.given() or not is_tree(sandbox, copy, error, self.options.leaf_link, self.timeout):
+                raise
+            return None
+        if last:
+            leaving.settle()
+        return result
+
+    def _receive(
+        self, sandbox: SandboxFiles, copy: Copy, progress: ProgressCallback | None
+    ) -> DownloadResult:
         if copy.destination == STANDARD_STREAM:
             result = sandbox.download(
-                copy.source, sys.stdout.buffer, options=options, timeout=timeout, progress=progress
+                copy.source, sys.stdout.buffer, options=self.options, timeout=self.timeout, progress=progress
             )
             try:
                 sys.stdout.buffer.flush()
             except OSError as error:
                 raise local_file_error(error, "standard output", "cannot write") from error
-        else:
-            if parents:
-                os.makedirs(os.path.dirname(copy.destination) or ".", exist_ok=True)
-            result = sandbox.download_path(
-                copy.source,
-                copy.destination,
-                options=options,
-                mode=bits,
-                preserve_mode=preserve_mode,
-                preserve_mtime=preserve_mtime,
-                timeout=timeout,
-                progress=progress,
-            )
-        if copy is copies[-1]:
-            leaving.settle()
-        return result
-
-    moved = _Moved(copies)
-    first = connecting.where(name, copies[0].source, by_id=by_id)
-    with showing(moved.on_showing), Failing(out, first, moved.on_interrupt, more=moved.fields):
-        for copy in copies:
-            target = "" if copy.destination == STANDARD_STREAM else copy.destination
-            where = connecting.where(name, copy.source, by_id=by_id, target=target)
-            moved.begin(copy)
-            with (
-                Failing(out, where, moved.on_interrupt, moved.on_failure, moved.fields),
-                connecting.client() as client,
-                progress_bar(os.path.basename(copy.source), where, shown=not quiet) as bar,
-            ):
-                result = receive(shared.sandbox(client, name, by_id=by_id), copy, moved.watching(bar))
-            moved.done.append(download_fields(copy.destination, result))
-            if len(copies) == 1 or not as_json:
-                out.success(download_words(copy.destination, result), moved.done[-1])
-    if len(copies) > 1 and as_json:
-        out.success("", {"downloaded": moved.done})
+            return result
+        if self.parents:
+            os.makedirs(os.path.dirname(copy.destination) or ".", exist_ok=True)
+        return sandbox.download_path(
+            copy.source,
+            copy.destination,
+            options=self.options,
+            mode=self.mode,
+            preserve_mode=self.preserve_mode,
+            preserve_mtime=self.preserve_mtime,
+            timeout=self.timeout,
+            progress=progress,
+        )
 
 
 #: State of a local file that a failed download did not touch: its content went to a temporary file.

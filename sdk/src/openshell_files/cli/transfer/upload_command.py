@@ -14,16 +14,21 @@ from openshell_files import Condition, Durability, LeafLink, SandboxFiles, Write
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.directories.remote_words import TimeLeft
 from openshell_files.cli.leaving import leaving
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.results_in_words import upload_fields, upload_words
 from openshell_files.cli.transfer import destinations
-from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
+from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy, SourceType
 from openshell_files.cli.transfer.resume_store import ResumeStore
 from openshell_files.cli.transfer.upload_memory import UploadMemory
+from openshell_files.cli.trees import flags as tree_flags
+from openshell_files.cli.trees.flags import TreeFlags
+from openshell_files.cli.trees.running import TreeCommand, Trees
 from openshell_files.errors import FilesError, UnfinishedUpload
 from openshell_files.results import ProgressCallback, UploadResult
+from openshell_files.tree_options import Links
 
 
 @with_connection
@@ -34,9 +39,9 @@ def upload(
         list[str],
         typer.Argument(
             metavar="LOCAL... [DEST]",
-            help="Files, or `-` for standard input. DEST is the file in the sandbox or, ending with `/`, "
-            "the directory; without it the file's name in the working directory. Several files need a "
-            "directory.",
+            help="Files or directories, or `-` for standard input. DEST is the file in the sandbox or, ending "
+            "with `/`, the directory; without it the file's name in the working directory. A directory is put "
+            "into DEST under its name, and DIR/. puts its content into DEST. Several sources need a directory.",
         ),
     ],
     *,
@@ -65,12 +70,23 @@ def upload(
         bool, typer.Option("--resume", help="Resume the last unfinished upload of this file.")
     ] = False,
     upload_id: Annotated[str | None, typer.Option(help="Resume this unfinished upload.")] = None,
+    dry_run: tree_flags.DryRun = False,
+    include: tree_flags.Include = None,
+    exclude: tree_flags.Exclude = None,
+    gitignore: tree_flags.GitIgnore = False,
+    delete: tree_flags.Delete = False,
+    checksum: tree_flags.Checksum = False,
+    links: tree_flags.LinksOption = Links.KEEP,
+    atomic: tree_flags.Atomic = False,
     by_id: ById = False,
     timeout: Timeout = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Upload files; the first failure ends the command."""
+    """Upload files and directories; the first failure ends the command.
+
+    A directory arrives except for entries that cannot; those are listed, and the exit status is 17.
+    """
     out = Report(as_json=as_json, quiet=quiet)
     with reading_options():
         copies = destinations.uploads(name, local, to)
@@ -91,6 +107,27 @@ def upload(
             raise ValueError("--upload-id: give the id of an upload, or leave the option out")
         if upload_id and len(copies) > 1:
             raise ValueError("--upload-id: give one LOCAL")
+        flags = TreeFlags(
+            dry_run, include or (), exclude or (), gitignore, delete, checksum, links, atomic, durability
+        )
+        of_files = tree_flags.options_given(
+            {
+                "--mode": mode is not None,
+                "--no-preserve-mtime": not preserve_mtime,
+                "--if-absent": if_absent,
+                "--if-present": if_present,
+                "--if-match-version": if_match_version is not None,
+                "--if-match-digest": if_match_digest is not None,
+                "--follow": follow,
+                "--replace-link": replace_link,
+                "--keep-read-only": keep_read_only,
+                "--skip-identical": skip_identical,
+                "--digest": digest != "auto",
+                "--resume": resume,
+                "--upload-id": upload_id is not None,
+            }
+        )
+        tree_flags.check_upload(copies, flags, of_files)
 
     def send(
         sandbox: SandboxFiles, copy: Copy, memory: UploadMemory, progress: ProgressCallback
@@ -120,11 +157,30 @@ def upload(
         return result
 
     words = _Words(copies)
+    several = len(copies) > 1
+    trees = Trees(
+        TreeCommand(
+            connecting,
+            name,
+            by_id,
+            out,
+            flags,
+            parents,
+            uploading=True,
+            several=several,
+            left=TimeLeft(timeout),
+        ),
+        lambda: shared.so_far(words.done, copies),
+        words.fields,
+    )
     first = connecting.where(name, copies[0].destination, by_id=by_id, uploading=True)
     with Failing(out, first, words.on_interrupt, words.on_failure, words.fields, words.left):
         for copy in copies:
             where = connecting.where(name, copy.destination, by_id=by_id, uploading=True)
             words.begin(None)
+            if copy.type is SourceType.TREE:
+                words.done.append(trees.transfer(copy, last=copy is copies[-1]))
+                continue
             store = None
             if copy.source != STANDARD_STREAM:
                 store = ResumeStore(
@@ -143,9 +199,10 @@ def upload(
                 result = send(sandbox, copy, memory, memory.watching(bar))
                 memory.finished(sandbox, result)
             words.done.append(upload_fields(copy.source, result))
-            if len(copies) == 1 or not as_json:
+            if not several or not as_json:
                 out.success(upload_words(copy.source, result), words.done[-1])
-    if len(copies) > 1 and as_json:
+    trees.end()
+    if several and as_json:
         out.success("", {"uploaded": words.done})
 
 

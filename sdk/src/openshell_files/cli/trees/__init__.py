@@ -1,0 +1,1 @@
+"""Directories as sources of `upload` and `download`."""
