@@ -63,7 +63,7 @@ class Entry(Strict):
     times: int = 1
 
 
-class Part(Strict):
+class ContentPart(Strict):
     """TreePart. With `last` and without `digest` it has the SHA-256 of `digest_of`."""
 
     entry: U64
@@ -80,7 +80,7 @@ class Message(Strict):
     """One message of the sender; exactly one field is set. `times` repeats a manifest."""
 
     manifest: list[Entry] | None = None
-    content: list[Part] | None = None
+    content: list[ContentPart] | None = None
     end: U64 | None = None
     times: int = 1
 
@@ -206,7 +206,7 @@ def _entry(entry: Entry, n: int) -> trees_pb2.TreeEntry:
     )
 
 
-def _part(part: Part) -> trees_pb2.TreePart:
+def _part(part: ContentPart) -> trees_pb2.TreePart:
     digest = bytes.fromhex(part.digest or "")
     if part.digest_of is not None:
         digest = hashlib.sha256(content_of(part.digest_of)).digest()
@@ -239,11 +239,13 @@ def read_trees() -> list[TreeCase]:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the files."""
-    made = TypeAdapter[Any](TreeVectors).json_schema()
+    # Read again, since pydantic gives the defaults of tuples as tuples.
+    made = json.loads(json.dumps(TypeAdapter[Any](TreeVectors).json_schema()))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "OpenShell tree vectors",
-    } | made
+        **made,
+    }
 
 
 if __name__ == "__main__":
