@@ -21,13 +21,13 @@ from tree_cases import (
     There,
     TreeCase,
     TreeVectors,
-    content_of,
     files,
     messages_of,
     path_of,
     read_trees,
     schema,
 )
+from vector_cases import content_of
 
 CASES = read_trees()
 SECOND = 1_000_000_000
