@@ -203,6 +203,18 @@ class FileSystem:
         """Copy a part of a file in the kernel; may copy less than requested, and 0 at the end."""
         return os.copy_file_range(source, destination, size, offset, offset)
 
+    def set_times(self, fd: int, accessed_ns: int, modified_ns: int) -> None:
+        """Set both times of a file in nanoseconds since 1970. The kernel cuts off what the file system cannot store."""
+        os.utime(fd, ns=(accessed_ns, modified_ns))
+
+    def lock(self, fd: int) -> bool:
+        """Lock an open file or directory for this process (flock); return False if another one has the lock."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def sync_file_system(self, fd: int) -> None:
         """Flush everything of the file system that a file is on."""
         syscalls.sync_file_system(fd)

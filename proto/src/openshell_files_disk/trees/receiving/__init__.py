@@ -1,0 +1,1 @@
+"""The parts of `TreeReceiver`: decisions, content, directories, staging, deletion."""

@@ -1,0 +1,79 @@
+"""Decides whether what is in place is what an entry announces (TRE-7, TRE-8, TRE-32)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from openshell_files_protocol.digests import HASHERS
+from openshell_files_protocol.limits import MIB
+
+from openshell_files_disk.trees.opening import CONTENT
+from openshell_files_disk.trees.receiving.reception import Reception
+
+_NAMED: Final = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW
+
+
+def has_content(
+    reception: Reception, name: bytes, dir_fd: int, status: os.stat_result, digest: bytes
+) -> bool:
+    """Return whether a file has the content with a digest. It reads the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        TransferError: the transfer was stopped.
+    """
+    fs = reception.fs
+    fd = fs.open(name, CONTENT, dir_fd=dir_fd)
+    try:
+        if not os.path.samestat(fs.fstat(fd), status):
+            return False
+        hasher = HASHERS[reception.algorithm]()
+        offset = 0
+        while data := fs.pread(fd, MIB, offset):
+            reception.options.check()
+            hasher.update(data)
+            offset += len(data)
+            if offset > status.st_size:
+                return False
+        return hasher.digest() == digest
+    finally:
+        fs.close(fd)
+
+
+def adjust(
+    reception: Reception, name: bytes, dir_fd: int, status: os.stat_result, mode: int, modified_ns: int
+) -> None:
+    """Give an unchanged file the permission bits and the time of its entry, without following a link.
+
+    Raises:
+        OSError: it was replaced, or belongs to another user.
+    """
+    if reception.options.dry_run:
+        return
+    fs = reception.fs
+    fd = fs.open(name, _NAMED, dir_fd=dir_fd)
+    try:
+        found = fs.fstat(fd)
+        if not os.path.samestat(found, status):
+            raise FileNotFoundError(2, "another program replaced it")
+        if status.st_mode & 0o777 != mode:
+            fs.chmod_entry(fd, mode)
+        if status.st_mtime_ns != modified_ns:
+            # A descriptor that is open for reading would need the permission to read.
+            fs.set_link_time(name, dir_fd, modified_ns)
+    finally:
+        fs.close(fd)
+
+
+def is_same_link(
+    reception: Reception, name: bytes, dir_fd: int, status: os.stat_result, target: bytes
+) -> bool:
+    """Return whether a link with a target is in place."""
+    if not stat.S_ISLNK(status.st_mode):
+        return False
+    try:
+        return reception.fs.readlink(name, dir_fd) == target
+    except OSError:
+        return False

@@ -1,0 +1,146 @@
+"""Completes directories: what the tree does not have is removed, then mode and time are set, deepest first (TRE-14, TRE-47)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Generator
+from contextlib import suppress
+
+from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import STAGING_PREFIX
+
+from openshell_files_disk.trees.opening import LISTING
+from openshell_files_disk.trees.receiving.content import opened, set_times
+from openshell_files_disk.trees.receiving.directories import Directory
+from openshell_files_disk.trees.receiving.names import folded
+from openshell_files_disk.trees.receiving.reception import Reception
+
+
+class Completion:
+    """Completes the directories of a tree.
+
+    Args:
+        reception: of the tree.
+    """
+
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+
+    def leave(self, directory: Directory) -> Generator[None]:
+        """Take it that all entries of a directory were announced; remove others, by steps.
+
+        Raises:
+            TransferError: see TRE-59, or the transfer was stopped.
+        """
+        if self._reception.options.delete_others and not directory.failed and not directory.fresh:
+            yield from self._delete_others(directory)
+        directory.forget_names()
+        self.release(directory)
+
+    def release(self, directory: Directory) -> None:
+        """Count an entry of a directory as complete; the last one completes the directory.
+
+        The top directory is completed by `complete_top`.
+
+        Raises:
+            TransferError: see TRE-59.
+        """
+        here: Directory | None = directory
+        while here is not None:
+            here.pending -= 1
+            if here.pending or here.above is None:
+                return
+            if not here.failed:
+                self.complete(here)
+            here = here.above
+
+    def complete(self, directory: Directory, *, owner_may: int = 0) -> None:
+        """Give a directory its mode and time.
+
+        Args:
+            directory: of the tree.
+            owner_may: permission bits that it keeps for now.
+
+        Raises:
+            TransferError: see TRE-59.
+        """
+        reception = self._reception
+        placing = reception.placing
+        if placing is None or reception.options.dry_run:
+            return
+        mode = directory.mode if directory.mode is not None else directory.mode_before
+        if mode is None and directory.modified_ns is None:
+            return
+        fs = reception.fs
+        try:
+            fd = opened(placing.open_directory, directory.path)
+            try:
+                status = fs.fstat(fd)
+                if directory.modified_ns is not None and status.st_mtime_ns != directory.modified_ns:
+                    set_times(fs, fd, reception.now_ns, directory.modified_ns)
+                if mode is not None and status.st_mode & 0o777 != mode & 0o777 | owner_may:
+                    special = stat.S_IMODE(status.st_mode) & 0o7000
+                    fs.chmod(fd, special | mode & 0o777 | owner_may)
+                directory.mode_before = None
+            finally:
+                fs.close(fd)
+        except (OSError, TransferError) as error:
+            if directory.entry >= 0:
+                reception.failed(directory.entry, error, "setting mode and time of the directory")
+
+    def restore(self, directory: Directory) -> None:
+        """Give a directory of a failed transfer its permission bits back."""
+        placing = self._reception.placing
+        if directory.mode_before is None or placing is None:
+            return
+        with suppress(OSError):
+            fd = placing.open_directory(directory.path, LISTING)
+            try:
+                self._reception.fs.chmod(fd, directory.mode_before)
+            finally:
+                self._reception.fs.close(fd)
+
+    def _delete_others(self, directory: Directory) -> Generator[None]:
+        """Remove the entries of a directory that were not announced."""
+        reception = self._reception
+        looking = reception.looking
+        if looking is None:
+            return
+        path = directory.path
+        doing, told = "removing what the tree does not have", False
+        try:
+            fd = opened(looking.open_directory, path)
+        except (OSError, TransferError) as error:
+            reception.failed(directory.entry, error, doing)
+            return
+        try:
+            with reception.fs.scan(fd) as entries:
+                for entry in entries:
+                    name = os.fsencode(entry.name)
+                    if _is_of_tree(directory, name):
+                        continue
+                    below = path + b"/" + name if path else name
+                    try:
+                        reception.remove(name, fd, below, directory.private)
+                    except OSError as error:
+                        if not told:
+                            reception.failed(directory.entry, error, f"{doing}: {_shown(name)}")
+                        told = True
+                    yield
+        except OSError as error:
+            reception.failed(directory.entry, error, doing)
+        finally:
+            reception.fs.close(fd)
+
+
+def _is_of_tree(directory: Directory, name: bytes) -> bool:
+    """Return whether a name was announced, or is that of a staging file."""
+    names = directory.names
+    if names is None or name in names or name.startswith(STAGING_PREFIX):
+        return True
+    return directory.folded is not None and folded(name) in directory.folded
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
