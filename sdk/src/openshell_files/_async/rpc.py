@@ -19,6 +19,7 @@ from openshell_files._async.capabilities import KnownCapabilities
 from openshell_files._async.credentials import TokenSource
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.gate import Gate
+from openshell_files._async.trees.call import TreeCall
 from openshell_files._async.upload.lane_calls import UploadLanes
 from openshell_files._core import answers
 from openshell_files._core.answer_check import parsed
@@ -303,6 +304,16 @@ class Rpc:
         metadata = await self._tokens.metadata()
         message = request.SerializeToString()
         return self._connection.download(methods.DOWNLOAD_FILE, message, metadata, self.idle, deadline.left())
+
+    async def tree(self, path: str, deadline: Deadline) -> TreeCall:
+        """Begin UploadTree or DownloadTree.
+
+        Args:
+            path: of the method.
+            deadline: end of the caller's time.
+        """
+        metadata = await self._tokens.metadata()
+        return TreeCall(self._connection, path, metadata, self.idle, deadline.left())
 
     async def pause(self, seconds: float, deadline: Deadline) -> None:
         """Wait before a retry."""

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from openshell_files._sync import _io
-from openshell_files.results import Progress, ProgressCallback
+
+_Progress = TypeVar("_Progress")
 
 
-class Reporter:
+class Reporter(Generic[_Progress]):
     """Hands progress to a callback, and remembers the exception that the callback raised.
 
     Args:
@@ -17,7 +21,7 @@ class Reporter:
         raised: exception of the callback; None if it raised none.
     """
 
-    def __init__(self, callback: ProgressCallback | None) -> None:
+    def __init__(self, callback: Callable[[_Progress], None] | None) -> None:
         self._callback = callback
         self.raised: BaseException | None = None
 
@@ -26,7 +30,7 @@ class Reporter:
         """True if there is a callback."""
         return self._callback is not None
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: _Progress) -> None:
         """Call the callback. A call of the client inside it takes no place in the gate."""
         if self._callback is None:
             return

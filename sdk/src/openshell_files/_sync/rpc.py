@@ -28,6 +28,7 @@ from openshell_files._sync.capabilities import KnownCapabilities
 from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.gate import Gate
+from openshell_files._sync.trees.call import TreeCall
 from openshell_files._sync.upload.lane_calls import UploadLanes
 from openshell_files.errors import DeadlineExceeded, FilesError
 from openshell_files.options import RetryPolicy
@@ -296,6 +297,16 @@ class Rpc:
         metadata = self._tokens.metadata()
         message = request.SerializeToString()
         return self._connection.download(methods.DOWNLOAD_FILE, message, metadata, self.idle, deadline.left())
+
+    def tree(self, path: str, deadline: Deadline) -> TreeCall:
+        """Begin UploadTree or DownloadTree.
+
+        Args:
+            path: of the method.
+            deadline: end of the caller's time.
+        """
+        metadata = self._tokens.metadata()
+        return TreeCall(self._connection, path, metadata, self.idle, deadline.left())
 
     def pause(self, seconds: float, deadline: Deadline) -> None:
         """Wait before a retry."""

@@ -15,7 +15,7 @@ from openshell_files.errors import FilesError
 
 
 class _UploadStream(Protocol):
-    """The stream of an upload, or its lanes; this module writes to it beside the content."""
+    """The stream of an upload or a tree, or lanes; this module writes to it beside the content."""
 
     async def write(self, message: bytes) -> None: ...
 
@@ -29,10 +29,12 @@ class ContentWriter:
         call: receives the messages.
         interval: seconds without content after which `waiting` is due; None
             if the server does not take that message.
+        message: the message `waiting` of the method; None takes that of UploadFile.
     """
 
-    def __init__(self, call: _UploadStream, interval: float | None) -> None:
+    def __init__(self, call: _UploadStream, interval: float | None, message: bytes | None = None) -> None:
         self._call = call
+        self._message = waiting_message() if message is None else message
         self._interval = interval
         self._turn = asyncio.Lock()
         self._clock = asyncio.get_running_loop().time
@@ -67,5 +69,5 @@ class ContentWriter:
                 await asyncio.sleep(max(0.0, self._written_at + interval - self._clock()))
                 async with self._turn:
                     if self._clock() >= self._written_at + interval:
-                        await self._call.write(waiting_message())
+                        await self._call.write(self._message)
                         self._written_at = self._clock()

@@ -15,7 +15,7 @@ from openshell_files.errors import FilesError
 
 
 class _UploadStream(Protocol):
-    """The stream of an upload, or its lanes; this module writes to it beside the content."""
+    """The stream of an upload or a tree, or lanes; this module writes to it beside the content."""
 
     def write(self, message: bytes) -> None: ...
 
@@ -30,10 +30,12 @@ class ContentWriter:
         call: receives the messages.
         interval: seconds without content after which `waiting` is due; None
             if the server does not take that message.
+        message: the message `waiting` of the method; None takes that of UploadFile.
     """
 
-    def __init__(self, call: _UploadStream, interval: float | None) -> None:
+    def __init__(self, call: _UploadStream, interval: float | None, message: bytes | None = None) -> None:
         self._call = call
+        self._message = waiting_message() if message is None else message
         self._interval = interval
         # A mutex and an event made of queues, because a signal can leave a Condition locked. The thread
         # never waits for the mutex: if it is taken, the caller writes or has left.
@@ -78,7 +80,7 @@ class ContentWriter:
                     continue
                 try:
                     if monotonic() >= self._written_at + interval:
-                        self._call.write(waiting_message())
+                        self._call.write(self._message)
                         self._written_at = monotonic()
                 finally:
                     self._turn.put(None)
