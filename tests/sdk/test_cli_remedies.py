@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterator
 
@@ -12,13 +13,12 @@ from openshell_files._core.requests import SandboxAddress
 from openshell_files._error_mapping import error_from_reason
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.output.wording import Where, failure_words
+from openshell_files.errors import local_file_error
 from openshell_files_protocol import methods
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
-
-EACH_FILE = "uploaded file by file, as in `openshell-files upload NAME DIR/* DEST/ --parents`"
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,6 @@ EACH_FILE = "uploaded file by file, as in `openshell-files upload NAME DIR/* DES
     [
         (["download", "demo", "f", "nodir/"], ExitCode.LOCAL_FILE, "directory nodir, or give --parents"),
         (["download", "demo", "f", "no/dir/g"], ExitCode.LOCAL_FILE, "directory no/dir, or give --parents"),
-        (["upload", "demo", "here"], ExitCode.LOCAL_FILE, EACH_FILE),
-        (["upload", "demo", "here", "x/"], ExitCode.LOCAL_FILE, EACH_FILE),
-        (["upload", "demo", "here/"], ExitCode.USAGE, EACH_FILE),
-        (["upload", "demo", "."], ExitCode.USAGE, EACH_FILE),
-        (["upload", "demo", "here/", "x/"], ExitCode.USAGE, EACH_FILE),
         (["upload", "demo", "missing/"], ExitCode.USAGE, "names no file"),
     ],
     ids=str,
@@ -51,11 +46,17 @@ def test_a_missing_directory_is_made_as_the_remedy_promises(cli: Cli, gateway: F
 
 
 @pytest.mark.parametrize(
-    ("uploading", "remedy"), [(True, "End DEST with `/`"), (False, "path of each file in it")]
+    ("uploading", "remedy"), [(True, "End DEST with `/`"), (False, "leave options out that are for files")]
 )
 def test_a_directory_in_the_sandbox(remedy: str, *, uploading: bool) -> None:
     where = Where("demo", by_id=False, workspace="w", endpoint="gw:1", path="data", uploading=uploading)
     assert remedy in failure_words(error_from_reason(Reason.IS_A_DIRECTORY, "data is a directory"), where)
+
+
+def test_a_file_that_became_a_directory() -> None:
+    where = Where("demo", by_id=False, workspace="w", endpoint="gw:1", path="data", uploading=True)
+    error = local_file_error(IsADirectoryError(errno.EISDIR, "Is a directory"), "data", "cannot read")
+    assert "Give the directory itself as LOCAL" in failure_words(error, where)
 
 
 BY_NAME = SandboxAddress(name="demo", workspace="w")

@@ -187,7 +187,7 @@ def test_modes_of_a_download(cli: Cli, gateway: FakeGateway, options: list[str],
 REASONS = {
     Reason.FILE_NOT_FOUND: ExitCode.NOT_FOUND,
     Reason.SANDBOX_NOT_FOUND: ExitCode.NOT_FOUND,
-    Reason.IS_A_DIRECTORY: ExitCode.PATH_REFUSED,
+    Reason.NOT_A_REGULAR_FILE: ExitCode.PATH_REFUSED,
     Reason.ACCESS_DENIED: ExitCode.NOT_PERMITTED,
     Reason.TOKEN_EXPIRED: ExitCode.NOT_AUTHENTICATED,
     Reason.FILE_CHANGED: ExitCode.CONDITION,
@@ -209,7 +209,6 @@ SUBJECTS = {
 FIXES = {
     Reason.SANDBOX_NOT_FOUND: "--workspace",
     Reason.FILE_CHANGED: "--allow-changes",
-    Reason.IS_A_DIRECTORY: "path of each file in it",
 }
 
 
@@ -247,9 +246,6 @@ def test_a_finish_that_nobody_can_speak_for(cli: Cli, gateway: FakeGateway) -> N
 
 def test_local_failures(cli: Cli) -> None:
     failed(cli("upload", "demo", "missing"), ExitCode.LOCAL_FILE, "missing", "No such file")
-    failed(cli("upload", "demo", "."), ExitCode.USAGE, "names no file")
-    (cli.home / "dir").mkdir()
-    failed(cli.process("upload", "demo", "dir"), ExitCode.LOCAL_FILE, "directory")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Line:
 
     def __init__(self, label: str, where: Where, width: int, now: float) -> None:
         self._label = printable(label)
-        self._where = where
+        self.where = where
         self._width = max(1, width - 1)
         self._moved = self._began = now
         self._progress: Progress | None = None
@@ -63,7 +63,7 @@ class Line:
     def moved(self, now: float) -> None:
         """Note a movement."""
         self._moved = now
-        self._where.retries.reset()
+        self.where.retries.reset()
 
     def text(self, now: float) -> str:
         """Return the line; empty before there is any progress."""
@@ -72,11 +72,11 @@ class Line:
         return shortened(words, self._width)
 
     def _waiting(self, idle: float) -> str:
-        attempt, retry = self._progress.attempt if self._progress is not None else 0, self._where.retries.last
-        peer = self._where.sandbox_words()
+        attempt, retry = self._progress.attempt if self._progress is not None else 0, self.where.retries.last
+        peer = self.where.sandbox_words()
         if retry is not None:
             error, attempt = retry
-            peer = peer_words(error, self._where)
+            peer = peer_words(error, self.where)
         tries = f"try {attempt}, " if attempt else ""
         if self.all_sent() and retry is None:
             return f"{_VERIFYING} ({tries}{idle:.0f} s)"
@@ -123,7 +123,7 @@ class Line:
     def all_sent(self) -> bool:
         """Return whether an upload is sent completely and waits for the verdict of the sandbox."""
         progress = self._progress
-        if progress is None or not self._where.uploading or not progress.total:
+        if progress is None or not self.where.uploading or not progress.total:
             return False
         return progress.transferred >= progress.total
 

@@ -38,4 +38,6 @@ class TreeLine(Line):
     def all_sent(self) -> bool:
         """Return whether everything is in place, so that the sandbox only deletes, flushes and publishes."""
         tree = self._tree
-        return tree is not None and tree.entries_total is not None and tree.entries_done >= tree.entries_total
+        if tree is None or tree.entries_total is None or not self.where.uploading:
+            return False
+        return tree.entries_done >= tree.entries_total
