@@ -10,6 +10,7 @@ from fake_base import DownloadHook, FakeFile, FakeUpload, UploadHook, serialize
 from fake_directories import FakeDirectories
 from fake_downloads import FakeDownloads
 from fake_failures import EndWithoutWord, PlainStatus, Stall, details_of
+from fake_trees import FakeTrees
 from fake_uploads import FakeUploads
 from google.protobuf.message import Message
 from openshell_files_protocol import limits, methods
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-class FakeGateway(FakeUploads, FakeDownloads, FakeDirectories):
+class FakeGateway(FakeUploads, FakeDownloads, FakeDirectories, FakeTrees):
     """Serves on a free loopback port from `start` to `stop`."""
 
     # Life
@@ -67,7 +68,7 @@ class FakeGateway(FakeUploads, FakeDownloads, FakeDirectories):
                 files_pb2.GetTransferCapabilitiesRequest.FromString,
             ),
         }
-        handlers |= self.directory_handlers()
+        handlers |= self.directory_handlers() | self.tree_handlers()
         for name in self.lacks:
             del handlers[name]
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.SERVICE, handlers),))
