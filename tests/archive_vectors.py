@@ -302,7 +302,7 @@ def links() -> list[Case]:
             link("d", "../outside") + file("d/secret", b"new") + END,
             {
                 "entries": "2",
-                "problems": [refused("d/secret", "LEAF_IS_LINK")],
+                "problems": [refused("d/secret", "PARENT_NOT_FOUND")],
                 "files": [leads("d", "../outside")],
             },
         ),
@@ -312,7 +312,7 @@ def links() -> list[Case]:
             directory("real") + link("d", "real") + file("d/a", b"new") + END,
             {
                 "entries": "3",
-                "problems": [refused("d/a", "LEAF_IS_LINK")],
+                "problems": [refused("d/a", "PARENT_NOT_FOUND")],
                 "files": [folder("real"), leads("d", "real")],
             },
         ),
@@ -322,7 +322,7 @@ def links() -> list[Case]:
             link("d", "../outside") + directory("d") + file("d/secret", b"new") + END,
             {
                 "entries": "3",
-                "problems": [refused("d", "LEAF_IS_LINK"), refused("d/secret", "LEAF_IS_LINK")],
+                "problems": [refused("d", "LEAF_IS_LINK"), refused("d/secret", "PARENT_NOT_FOUND")],
                 "files": [leads("d", "../outside")],
             },
         ),
@@ -332,7 +332,7 @@ def links() -> list[Case]:
             link("a", "..") + link("b", "a/outside") + file("b/secret", b"new") + END,
             {
                 "entries": "3",
-                "problems": [refused("b/secret", "LEAF_IS_LINK")],
+                "problems": [refused("b/secret", "PARENT_NOT_FOUND")],
                 "files": [leads("a", ".."), leads("b", "a/outside")],
             },
         ),
@@ -342,7 +342,7 @@ def links() -> list[Case]:
             file("d/secret", b"new") + END,
             {
                 "entries": "1",
-                "problems": [refused("d/secret", "LEAF_IS_LINK")],
+                "problems": [refused("d/secret", "PARENT_NOT_FOUND")],
                 "files": [leads("d", "../outside")],
             },
             before=[leads("d", "../outside")],
@@ -392,11 +392,7 @@ def links() -> list[Case]:
             "a hard link to a link that leads out",
             ["ARC-5"],
             link("l", SECRET) + hard("h", "l") + file("h", b"new") + END,
-            {
-                "entries": "3",
-                "problems": [refused("h", "FILE_NOT_FOUND")],
-                "files": [leads("l", SECRET), there("h", b"new")],
-            },
+            {"entries": "3", "files": [leads("l", SECRET), there("h", b"new")]},
         ),
         case(
             "a hard link to a later member",
@@ -483,8 +479,7 @@ def members() -> list[Case]:
             "a sparse file of 1 TiB by pax",
             ["ARC-2"],
             header("s", pax_headers=pax_sparse, size=1024)
-            + b"1\n%d\n3\n" % (TIB - 3)
-            + bytes(491)
+            + (b"1\n%d\n3\n" % (TIB - 3)).ljust(BLOCK, b"\0")
             + b"end"
             + bytes(509)
             + file("after")
@@ -576,7 +571,7 @@ def members() -> list[Case]:
             "a file below a file",
             ["ARC-7"],
             file("f", b"1") + file("f/a") + END,
-            {"entries": "2", "problems": [refused("f/a", "NOT_A_DIRECTORY")], "files": [there("f", b"1")]},
+            {"entries": "2", "problems": [refused("f/a", "PARENT_NOT_FOUND")], "files": [there("f", b"1")]},
         ),
         case(
             "what is there and not in the archive stays",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from openshell_files_protocol.limits import MAX_NAME_BYTES, MAX_PATH_BYTES
 
+from openshell_files_disk.trees.receiving.names import folded
+
 
 class UnusableName(ValueError):  # noqa: N818 - says what is wrong with the name
     """A name that leads out of the directory, or that no file system here can store."""
@@ -32,6 +34,27 @@ def clean_name(name: bytes) -> bytes:
     if len(path) > MAX_PATH_BYTES:
         raise UnusableName(f"the name is longer than {MAX_PATH_BYTES} bytes")
     return path
+
+
+class FoldedNames:
+    """The names of an archive on a file system that takes different names for one (ARC-7).
+
+    It takes memory for each name. Other file systems need none of it.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, bytes] = {}
+
+    def is_twin(self, path: bytes) -> bool:
+        """Note a path; return whether it, or a directory above it, folds to another one that came before."""
+        end = path.find(b"/")
+        while True:
+            one = path if end < 0 else path[:end]
+            if self._first.setdefault(folded(one), one) != one:
+                return True
+            if end < 0:
+                return False
+            end = path.find(b"/", end + 1)
 
 
 def clean_target(target: bytes) -> bytes:

@@ -41,6 +41,8 @@ _SPARSE_RECORD: Final = b"GNU.sparse."
 
 _POSIX_MAGIC: Final = b"ustar\0"
 _NANOS: Final = 1_000_000_000
+#: The kernel has no larger files.
+_MAX_SIZE: Final = 1 << 63
 #: Times beyond this many seconds do not fit on the wire.
 _MAX_SECONDS: Final = 1 << 62
 
@@ -132,8 +134,8 @@ def parse_block(raw: bytes, position: int) -> Block:
     except (tarfile.HeaderError, ValueError) as error:
         what = "it is no tar archive" if position == 0 else "it is damaged"
         raise invalid_archive(f"{what}: the block at byte {position} is no header ({error})") from error
-    if info.size < 0:
-        raise invalid_archive(f"it is damaged: the size of the member at byte {position} is negative")
+    if not 0 <= info.size < _MAX_SIZE:
+        raise invalid_archive(f"it is damaged: the size of the member at byte {position} is {info.size}")
     return Block(info, raw)
 
 
@@ -168,7 +170,7 @@ def member(block: Block, records: dict[bytes, bytes], position: int) -> Member:
     """
     name = records.get(b"path") or block.name
     kind = block.type
-    if kind in REGULAR and name.endswith(b"/"):
+    if kind == tarfile.AREGTYPE and name.endswith(b"/"):
         # Before POSIX, a slash at the end was what made a directory.
         kind = tarfile.DIRTYPE
     not_unpacked = _NOT_UNPACKED.get(kind, "")
@@ -197,7 +199,7 @@ def _decimal(records: dict[bytes, bytes], key: bytes, default: int, position: in
     value = records.get(key)
     if not value:
         return default
-    if not value.isdigit() or len(value) > 19:
+    if not value.isdigit() or len(value) > 19 or int(value) >= _MAX_SIZE:
         raise _bad_record(key, value, position)
     return int(value)
 

@@ -13,8 +13,9 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.archives.decompression import Decompression
+from openshell_files_disk.archives.directory_times import DirectoryTimes
 from openshell_files_disk.archives.limits import ArchiveLimits, too_large
-from openshell_files_disk.archives.names import UnusableName, clean_name, clean_target
+from openshell_files_disk.archives.names import FoldedNames, UnusableName, clean_name, clean_target
 from openshell_files_disk.archives.outcome import ArchiveOutcome
 from openshell_files_disk.archives.tar_headers import REGULAR, Member
 from openshell_files_disk.archives.tar_reader import TarReader
@@ -30,6 +31,11 @@ _NANOS: Final = 1_000_000_000
 
 class TakesTree(Protocol):
     """The receiver of a tree, see `openshell_files_disk.trees.receiver`."""
+
+    @property
+    def folds(self) -> bool:
+        """Whether the file system takes different names for one; known after the first entry."""
+        ...
 
     def take(self, message: trees_pb2.TreeManifest | trees_pb2.TreeContent, /) -> trees_pb2.TreeReply:
         """Take entries or content."""
@@ -59,8 +65,8 @@ class Unpacking:
     """Takes the bytes of one archive. Methods block.
 
     Entries and content are gathered into batches, so that a small file does not cost a call of its
-    own. A name occurs once in a batch: a later member of that name replaces the earlier one, as
-    with tar, only if its content has been put in place.
+    own. The content of a file is in place before a later member of its name, or below it, is
+    announced: what comes later decides, as with tar.
 
     Args:
         tree: receiver of the tree, not ordered (`ReceiveOptions`).
@@ -82,7 +88,9 @@ class Unpacking:
         self._decompression = Decompression(self._reader.feed, limits)
         self._manifest = trees_pb2.TreeManifest()
         self._content = trees_pb2.TreeContent()
+        #: Paths in the batch, and those of regular files among them.
         self._names: set[bytes] = set()
+        self._files: set[bytes] = set()
         self._gathered = 0
         #: Number of entries that the receiver has or will get with this batch.
         self._entries = 0
@@ -91,6 +99,8 @@ class Unpacking:
         self._open: dict[int, tuple[bytes, int]] = {}
         self._needed: set[int] = set()
         self._file: _File | None = None
+        self._twins: FoldedNames | None = None
+        self._directories = DirectoryTimes()
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the archive.
@@ -108,6 +118,8 @@ class Unpacking:
         """
         self._decompression.finish()
         self._reader.finish()
+        for entry in self._directories.disturbed():
+            self._announce(entry)
         self._flush()
         for reply in self._tree.finish(trees_pb2.TreeEnd(entries=self._entries)):
             self._take_reply(reply)
@@ -132,12 +144,32 @@ class Unpacking:
         except UnusableName as error:
             self.outcome.problem(member.name, Reason.INVALID_PATH.name, str(error))
             return
+        if self._is_twin(entry.path):
+            self.outcome.problem(
+                member.name,
+                Reason.FILE_EXISTS.name,
+                "its name, or that of a directory above it, differs only in case or Unicode normalisation from an "
+                "earlier one, and the file system takes both for one",
+            )
+            return
         self._announce(entry)
+        self._directories.note(entry)
+
+    def _is_twin(self, path: bytes) -> bool:
+        if self._entries == 1:
+            # With the first entry the receiver has found out whether names fold.
+            first = self._manifest.entries[0].path
+            self._flush()
+            if self._tree.folds:
+                self._twins = FoldedNames()
+                self._twins.is_twin(first)
+        return self._twins is not None and self._twins.is_twin(path)
 
     def _announce(self, entry: trees_pb2.TreeEntry) -> None:
         if (
-            entry.path in self._names
-            or entry.hard_link
+            entry.hard_link
+            or entry.path in self._names
+            or (self._files and self._is_below_a_file(entry.path))
             or len(self._manifest.entries) >= MAX_MANIFEST_ENTRIES
             or self._gathered >= _BATCH_BYTES
         ):
@@ -148,7 +180,16 @@ class Unpacking:
         number, self._entries = self._entries, self._entries + 1
         self._open[number] = entry.path, entry.size_bytes
         if entry.type == files_pb2.FILE_TYPE_REGULAR and not entry.hard_link:
+            self._files.add(entry.path)
             self._file = _File(number, HASHERS[DIGESTS]())
+
+    def _is_below_a_file(self, path: bytes) -> bool:
+        end = path.rfind(b"/")
+        while end > 0:
+            if path[:end] in self._files:
+                return True
+            end = path.rfind(b"/", 0, end)
+        return False
 
     def content(self, data: memoryview) -> None:
         """Gather content of the last member; see `TakesMembers`."""
@@ -183,6 +224,7 @@ class Unpacking:
         manifest, content = self._manifest, self._content
         self._manifest, self._content = trees_pb2.TreeManifest(), trees_pb2.TreeContent()
         self._names.clear()
+        self._files.clear()
         self._gathered = 0
         if manifest.entries:
             self._take_entries(manifest)

@@ -77,6 +77,11 @@ class TreeReceiver:
         return self._reception.deleted
 
     @property
+    def folds(self) -> bool:
+        """Whether the file system takes different names for one; known after the first entry."""
+        return self._reception.folds
+
+    @property
     def created(self) -> bool:
         """Whether the top directory did not exist."""
         return self._reception.created

@@ -162,8 +162,7 @@ class Links:
         first_parent, _, first_name = first.rpartition(b"/")
         parent, _, name = path.rpartition(b"/")
         there = None if directory.fresh else fs.lstat(name, opened(placing.directory, parent))
-        self._refuse_guarded(first)
-        first_fd = opened(placing.directory, first_parent)
+        first_fd = self._directory_of_named(first, first_parent)
         named = fs.lstat(first_name, first_fd)
         if named is None or not self._may_be_linked(named):
             raise TransferError(Reason.FILE_NOT_FOUND, "the file that it names is not in place")
@@ -180,6 +179,21 @@ class Links:
             fs.unlink(staged, staging.fd)
             raise
         return True
+
+    def _directory_of_named(self, first: bytes, parent: bytes) -> int:
+        placing = self._reception.placing
+        if placing is None:
+            raise AssertionError("nothing is placed in a dry run")
+        try:
+            self._refuse_guarded(first)
+            return opened(placing.directory, parent)
+        except TransferError as error:
+            if error.reason is Reason.FILE_CHANGED and not self._reception.options.ordered:
+                # Nobody announced that directory: an archive may name any path.
+                raise TransferError(
+                    Reason.FILE_NOT_FOUND, "the file that it names is not in place, or behind a link"
+                ) from error
+            raise
 
     def _may_be_linked(self, named: os.stat_result) -> bool:
         guard = self._reception.guard
