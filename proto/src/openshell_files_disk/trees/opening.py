@@ -47,13 +47,18 @@ class Beneath:
         top_fd: descriptor of the top directory, also one of O_PATH; the caller closes it.
         use_openat2: have the kernel resolve paths; without the call, or if False, components are
             opened one after the other.
+        follow: follow links, as long as they stay below the top directory (EXDEV otherwise). Needs openat2 (ENOSYS).
 
     Raises:
         OSError: the top directory cannot be used.
     """
 
-    def __init__(self, fs: FileSystem, top_fd: int, *, use_openat2: bool = True) -> None:
+    def __init__(
+        self, fs: FileSystem, top_fd: int, *, use_openat2: bool = True, follow: bool = False
+    ) -> None:
         self._fs = fs
+        self._follow = follow
+        self._resolve = _RESOLVE & ~RESOLVE_NO_SYMLINKS if follow else _RESOLVE
         self._top_fd = top_fd
         self.uses_openat2 = use_openat2 and self._kernel_has_openat2()
         self._device = fs.fstat(top_fd).st_dev
@@ -89,7 +94,11 @@ class Beneath:
             OSError: see the class.
         """
         if self.uses_openat2:
-            return self._fs.openat2(self._top_fd, path or b".", flags, _RESOLVE)
+            if self._follow:
+                flags &= ~os.O_NOFOLLOW
+            return self._fs.openat2(self._top_fd, path or b".", flags, self._resolve)
+        if self._follow:
+            raise OSError(errno.ENOSYS, "this system cannot follow links inside a tree (openat2)")
         return self._walk(path, flags)
 
     def open_file(self, path: bytes, flags: int = CONTENT) -> int:
@@ -105,6 +114,8 @@ class Beneath:
         Raises:
             OSError: see the class.
         """
+        if self._follow:
+            return self.open_directory(path, flags)
         parent, _, name = path.rpartition(b"/")
         return self._fs.open(name, flags, dir_fd=self.directory(parent))
 

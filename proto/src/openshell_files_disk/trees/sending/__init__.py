@@ -1,0 +1,1 @@
+"""The parts of a `TreeSender`: the walk through the tree, and the content of its files."""
