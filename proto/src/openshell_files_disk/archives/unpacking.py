@@ -99,6 +99,7 @@ class Unpacking:
         self._open: dict[int, tuple[bytes, int]] = {}
         self._needed: set[int] = set()
         self._file: _File | None = None
+        self._first = b""
         self._twins: FoldedNames | None = None
         self._directories = DirectoryTimes()
 
@@ -152,17 +153,18 @@ class Unpacking:
                 "earlier one, and the file system takes both for one",
             )
             return
+        if not self._entries:
+            self._first = entry.path
         self._announce(entry)
         self._directories.note(entry)
 
     def _is_twin(self, path: bytes) -> bool:
         if self._entries == 1:
             # With the first entry the receiver has found out whether names fold.
-            first = self._manifest.entries[0].path
             self._flush()
             if self._tree.folds:
                 self._twins = FoldedNames()
-                self._twins.is_twin(first)
+                self._twins.is_twin(self._first)
         return self._twins is not None and self._twins.is_twin(path)
 
     def _announce(self, entry: trees_pb2.TreeEntry) -> None:
