@@ -102,7 +102,17 @@ def test_nothing_that_matches_is_an_error(scene: Scene) -> None:
         none = scene("upload", "dir", scene.there, "--include", "*.none", "--delete", *dry)
         assert none.status == ExitCode.USAGE, none
         assert "NOTHING_MATCHED" in none.err
-    assert not list(scene.sandbox.iterdir())
+    assert not [path for path in scene.sandbox.rglob("*") if not path.is_dir()]
+
+
+def test_what_include_leaves_out_is_not_deleted(scene: Scene) -> None:
+    """Also where nothing below a directory matches, so that the directory itself is not sent."""
+    assert scene("upload", "dir", scene.there).status == 0
+    (scene.sandbox / "dir/more").write_bytes(b"1")
+    assert scene("upload", "dir", scene.there, "--include", "one", "--delete").status == 0
+    assert (scene.sandbox / "dir/sub/two").exists()
+    assert (scene.sandbox / "dir/empty").exists()
+    assert not (scene.sandbox / "dir/more").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

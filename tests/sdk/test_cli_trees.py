@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -351,9 +352,15 @@ def test_remedies(cli: Cli, tree: Tree, reason: Reason, words: list[str], said: 
     assert reason.name in outcome.err
 
 
-def test_a_directory_of_a_server_without_trees(cli: Cli) -> None:
+def test_a_directory_and_a_server_without_trees(gateway: FakeGateway, tmp_path: Path) -> None:
+    gateway.stop()
+    gateway.lacks = {"UploadTree", "DownloadTree"}
+    gateway.start()
+    cli = Cli(gateway, tmp_path)
     (cli.home / "dir").mkdir()
     failed(cli("upload", "demo", "dir", "--attempts", "1"), ExitCode.UNSUPPORTED)
+    failed(cli("download", "demo", "dir/", "new", "--attempts", "1"), ExitCode.UNSUPPORTED)
+    assert not (cli.home / "new").exists()
 
 
 def test_names_that_are_no_utf8(cli: Cli, tree: Tree) -> None:

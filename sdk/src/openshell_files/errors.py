@@ -450,7 +450,7 @@ class SourceNotReplayable(LocalFileError):
 #: Fixes by the error number of the operating system.
 _LOCAL_FIXES: Final[Mapping[int, str]] = {
     errno.ENOENT: "Check the local path.",
-    errno.EISDIR: "Only files are transferred: give the path of a file, or send a tar archive of the directory.",
+    errno.EISDIR: "Give the path of a file; a directory is sent as a tree.",
     errno.ENOSPC: "Free space on this side.",
     errno.EDQUOT: "Free space on this side.",
 }

@@ -13,7 +13,7 @@ _ALWAYS: Final[Mapping[str, str]] = {
     Reason.LEAF_IS_LINK.name: "Name the directory that the link leads to.",
     Reason.TREE_INCOMPLETE.name: "Mend that, or leave --atomic out to transfer the other entries.",
     Reason.TREE_TOO_LARGE.name: "Transfer directories below it one by one, or leave out what is not needed with --exclude.",
-    LocalReason.NOTHING_MATCHED: "Change --include, --exclude or --gitignore; nothing was changed.",
+    LocalReason.NOTHING_MATCHED: "Change --include, --exclude or --gitignore: patterns are relative to the directory.",
 }
 _UPLOAD: Final[Mapping[str, str]] = {
     Reason.NOT_A_DIRECTORY.name: "Choose another DEST: a file is in the way there.",
