@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Sequence
+from typing import Final, cast
 
 from openshell_files_protocol.errors import invalid
 from pathspec import GitIgnoreSpec
+
+#: Group of a pattern's expression that ends with the directory, if the pattern matched a directory.
+_DIRECTORY: Final = "ps_d"
 
 
 class Selection:
@@ -37,7 +42,7 @@ class Selection:
 
     def enters(self, path: bytes) -> bool:
         """Return whether something below a directory may be sent."""
-        if self._exclude is not None and self._exclude.match_file(os.fsdecode(path) + "/"):
+        if self._exclude is not None and _ignored(self._exclude, os.fsdecode(path) + "/"):
             return False
         return self._only is None or path in self._above or self._is_below_taken(path)
 
@@ -46,7 +51,7 @@ class Selection:
         if self._exclude is None and not self.may_leave_directories_empty:
             return True
         text = os.fsdecode(path)
-        if self._exclude is not None and self._exclude.match_file(text):
+        if self._exclude is not None and _ignored(self._exclude, text):
             return False
         if self._include is not None and not self._include.match_file(text):
             return False
@@ -72,6 +77,23 @@ def _patterns(field: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
                 f"{field}[{number}]", f"{pattern!a} is not a pattern of gitignore: {error}"
             ) from error
     return GitIgnoreSpec.from_lines(patterns) if patterns else None
+
+
+def _ignored(patterns: GitIgnoreSpec, path: str) -> bool:
+    """Return whether git would ignore an entry of a directory that is not ignored; the path of a directory ends with `/`.
+
+    The last pattern that matches decides. `match_file` answers for a path alone, and so lets a pattern of a directory
+    above match, too.
+    """
+    for pattern in reversed(list(patterns.patterns)):
+        regex = cast("re.Pattern[str] | None", pattern.regex)  # pyright: ignore[reportUnknownMemberType]
+        found = regex.match(path) if regex is not None else None
+        if found is None:
+            continue
+        above = found.groupdict().get(_DIRECTORY) is not None and found.end(_DIRECTORY) < len(path)
+        if not above:
+            return bool(pattern.include)
+    return False
 
 
 def _directories_above(paths: Collection[bytes]) -> frozenset[bytes]:
