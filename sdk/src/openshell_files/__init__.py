@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from openshell_files._official import AsyncFilesClient, FilesClient
     from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
     from openshell_files._sync.sandbox import SandboxFiles
+    from openshell_files.archive_results import ArchiveResult
     from openshell_files.auth import ClientCredentials, OidcAuth
     from openshell_files.errors import FilesError
     from openshell_files.options import (
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_RETRY",
+    "ArchiveResult",
     "AsyncFilesClient",
     "AsyncRemoteReader",
     "AsyncRemoteWriter",
@@ -99,6 +101,7 @@ _HOMES: Final = {
     "AsyncRemoteWriter": "openshell_files._async.file_objects",
     "RemoteReader": "openshell_files._sync.file_objects",
     "RemoteWriter": "openshell_files._sync.file_objects",
+    "ArchiveResult": "openshell_files.archive_results",
     "AsyncFilesClient": "openshell_files._official",
     "AsyncSandboxFiles": "openshell_files._async.sandbox",
     "ClientCredentials": "openshell_files.auth",

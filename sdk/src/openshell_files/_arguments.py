@@ -149,6 +149,18 @@ def _sink(name: str, value: object, may_await: bool) -> object:  # noqa: FBT001 
     return value
 
 
+def _path_or_source(name: str, value: object, may_await: bool) -> object:  # noqa: FBT001 - a rule
+    return values.local_path(name, value) if _is_path(value, "read") else _source(name, value, may_await)
+
+
+def _path_or_sink(name: str, value: object, may_await: bool) -> object:  # noqa: FBT001 - a rule
+    return values.local_path(name, value) if _is_path(value, "write") else _sink(name, value, may_await)
+
+
+def _is_path(value: object, method: str) -> bool:
+    return isinstance(value, str) or (hasattr(type(value), "__fspath__") and not hasattr(value, method))
+
+
 def _check_file(name: str, value: object, method: str, able: str) -> None:
     """Refuse a file that is closed, in text mode, or open for the other direction."""
     if not hasattr(value, method):
@@ -253,6 +265,9 @@ _SPECIAL: Final[Mapping[tuple[str, str], _Rule]] = {
     ("make_directory", "mode"): _plain(values.directory_mode),
     ("move", "source"): _plain(values.any_remote_path),
     ("copy", "source"): _plain(values.any_remote_path),
+    ("upload_archive", "source"): _path_or_source,
+    ("download_archive", "source"): _plain(values.any_remote_path),
+    ("download_archive", "sink"): _path_or_sink,
     ("upload_tree", "source"): _plain(values.local_path),
     ("download_tree", "source"): _plain(values.any_remote_path),
     ("download_tree", "destination"): _plain(values.local_path),

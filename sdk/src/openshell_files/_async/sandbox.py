@@ -10,6 +10,7 @@ from typing import Literal, overload
 
 from openshell_files._arguments import checked
 from openshell_files._async import file_objects
+from openshell_files._async.archives.methods import ArchiveMethods
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.directories.methods import DirectoryMethods
 from openshell_files._async.download.methods import DownloadMethods
@@ -33,7 +34,7 @@ from openshell_files.options import (
 from openshell_files.results import FileInfo, FileType
 
 
-class AsyncSandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods, TreeMethods):
+class AsyncSandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods, TreeMethods, ArchiveMethods):
     """Moves files in and out of one sandbox. Made by `AsyncFilesClient.sandbox`.
 
     Every method raises a subclass of `FilesError`. A wrong argument raises

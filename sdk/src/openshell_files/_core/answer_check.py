@@ -155,10 +155,6 @@ def _capabilities_fault(answer: files_pb2.GetTransferCapabilitiesResponse) -> st
     return ""
 
 
-def _header_fault(header: files_pb2.DownloadFileHeader) -> str:
-    return "the content is an archive, which was not requested" if header.is_archive else ""
-
-
 def _entry_fault(entry: directories_pb2.DirectoryEntry) -> str:
     # A name could lead a caller out of the listed directory (DIR-3).
     if any(part in {b"", b".", b".."} or b"\0" in part for part in entry.name.split(b"/")):
@@ -174,6 +170,5 @@ _OWN_RULES: Final[Mapping[type[Message], Callable[[Any], str]]] = {
     Duration: _duration_fault,
     files_pb2.Digest: _digest_fault,
     files_pb2.GetTransferCapabilitiesResponse: _capabilities_fault,
-    files_pb2.DownloadFileHeader: _header_fault,
     directories_pb2.DirectoryEntry: _entry_fault,
 }

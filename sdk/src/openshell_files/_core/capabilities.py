@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.durations import seconds_of
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
@@ -32,12 +33,14 @@ class Capabilities:
         lanes: most streams of an upload (LAN-1).
         waiting: seconds without content after which to send `waiting`
             (WAI-2); None if the server does not take that message.
+        digests: that both gateway and sandbox have, best first (CAP-8); empty if unknown.
     """
 
     chunk_bytes: int = MIN_CHUNK_LIMIT_BYTES
     transfers: int = 0
     lanes: int = 1
     waiting: float | None = None
+    digests: tuple[DigestAlgorithm, ...] = ()
 
 
 #: Limits for a server without GetTransferCapabilities (CAP-5).
@@ -51,6 +54,7 @@ def capabilities(answer: files_pb2.GetTransferCapabilitiesResponse) -> Capabilit
         transfers=answer.max_concurrent_transfers,
         lanes=max(1, answer.lanes.max_lanes),
         waiting=_waiting_interval(answer),
+        digests=DigestAlgorithm.all_known(answer.digests),
     )
 
 

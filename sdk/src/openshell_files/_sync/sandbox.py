@@ -11,6 +11,7 @@ from openshell_files._arguments import checked
 from openshell_files._core import answers
 from openshell_files._core.requests import accepted_digests, stat_request
 from openshell_files._sync import file_objects
+from openshell_files._sync.archives.methods import ArchiveMethods
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.directories.methods import DirectoryMethods
 from openshell_files._sync.download.methods import DownloadMethods
@@ -32,7 +33,7 @@ from openshell_files.options import (
 from openshell_files.results import FileInfo, FileType
 
 
-class SandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods, TreeMethods):
+class SandboxFiles(UploadMethods, DownloadMethods, DirectoryMethods, TreeMethods, ArchiveMethods):
     """Moves files in and out of one sandbox. Made by `FilesClient.sandbox`.
 
     Every method raises a subclass of `FilesError`. A wrong argument raises

@@ -31,17 +31,25 @@ class Download:
         path: the remote path.
         options: part and version of the file.
         deadline: end of the caller's time.
+        check: of the content; None makes the one of a file.
     """
 
     def __init__(
-        self, rpc: Rpc, address: SandboxAddress, path: str, options: ReadOptions, *, deadline: Deadline
+        self,
+        rpc: Rpc,
+        address: SandboxAddress,
+        path: str,
+        options: ReadOptions,
+        *,
+        deadline: Deadline,
+        check: DownloadCheck | None = None,
     ) -> None:
         self._rpc = rpc
         self._address = address
         self._path = path
         self._leaf_link = options.leaf_link
         self._deadline = deadline
-        self._check = DownloadCheck(address, path, options, budget=rpc.budget())
+        self._check = check or DownloadCheck(address, path, options, budget=rpc.budget())
         self._began = _io.monotonic()
 
     async def into(self, sink: Sink, progress: ProgressCallback | None) -> DownloadResult:

@@ -264,6 +264,7 @@ class DownloadCheck:
         if self._header_seen:
             raise self._corrupt("a second header came")
         self._header_seen = True
+        self._check_kind(header)
         self._this_stream = DigestHasher(self._announced_digest(header))
         file = answers.file_info(header.file)
         if self._position and self._start is not None:
@@ -287,6 +288,11 @@ class DownloadCheck:
         self._start, self.file, self.file_size = start, file, header.size_bytes
         self._within_limit(self.total or 0)
         return Opened(file, start, self.total)
+
+    def _check_kind(self, header: files_pb2.DownloadFileHeader) -> None:
+        """Check that the content is of the requested kind."""
+        if header.is_archive:
+            raise self._corrupt("the content is an archive, which was not requested")
 
     def _announced_digest(self, header: files_pb2.DownloadFileHeader) -> DigestAlgorithm:
         """Return the algorithm of the trailer's digest (DIG-4)."""

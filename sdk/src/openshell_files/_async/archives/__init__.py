@@ -1,0 +1,1 @@
+"""Uploads that are unpacked, and directories as archives."""
