@@ -108,7 +108,7 @@ class FakeBase:
         self._numbers = itertools.count(1)
         self._versions = itertools.count(2)
         self._lock = threading.RLock()
-        self._streams = {methods.UPLOAD_FILE: 0, methods.DOWNLOAD_FILE: 0}
+        self._streams: dict[str, int] = {methods.UPLOAD_FILE: 0, methods.DOWNLOAD_FILE: 0}
         self._server: grpc.Server | None = None
         self.address = ""
 

@@ -47,8 +47,8 @@ def _entry(path: bytes, fields: dict[str, Any]) -> trees_pb2.TreeEntry:
 
 def part(entry: int, data: bytes, **fields: Any) -> trees_pb2.TreePart:
     """Return the only part of an entry's content."""
-    digest = hashlib.sha256(data).digest()
-    return trees_pb2.TreePart(entry=entry, data=data, **({"last": True, "digest": digest} | fields))
+    whole: dict[str, Any] = {"last": True, "digest": hashlib.sha256(data).digest()}
+    return trees_pb2.TreePart(entry=entry, data=data, **(whole | fields))
 
 
 STARTED = trees_pb2.TreeStarted(path=b"/tree", digest_algorithm=files_pb2.DIGEST_ALGORITHM_SHA256)

@@ -144,7 +144,7 @@ def test_memory() -> None:
     """What is settled needs no path, but of directories and hard links (TRE-58); a message is cut."""
     made = account()
     made.replied(reply(6))
-    assert len(made._open) == 2
+    assert made.kept == 2
     long = trees_pb2.TreeProblem(entry=1, reason="IO_ERROR", message="x" * 100_000)
     made.replied(reply(6, problems=[long]))
     assert made.problems[0].path == "entry 1"

@@ -296,7 +296,7 @@ END = DownAnswer(end=trees_pb2.TreeEnd(entries=1))
 
 
 def started(**fields: Any) -> DownAnswer:
-    whole = {"path": b"/tree", "digest_algorithm": files_pb2.DIGEST_ALGORITHM_SHA256} | fields
+    whole: dict[str, Any] = {"path": b"/tree", "digest_algorithm": files_pb2.DIGEST_ALGORITHM_SHA256} | fields
     return DownAnswer(started=trees_pb2.TreeStarted(**whole))
 
 
@@ -322,7 +322,7 @@ BROKEN: dict[str, tuple[list[DownAnswer | bytes], str]] = {
 def test_a_broken_stream(
     sandbox: SandboxFiles, gateway: FakeGateway, tmp_path: Path, answers: list[DownAnswer | bytes], fault: str
 ) -> None:
-    gateway.on_download_tree = lambda *_: iter(answers)
+    gateway.on_download_tree = lambda _number, _start, _requests: iter(answers)
     with pytest.raises(errors.InternalError, match="breaks the protocol") as caught:
         sandbox.download_tree("tree", tmp_path / "t")
     assert fault in caught.value.message
@@ -376,25 +376,33 @@ def test_errors_of_the_sandbox(sandbox: SandboxFiles, gateway: FakeGateway, tmp_
     assert caught.value.path == "tree"
 
 
-def test_wrong_options(sandbox: SandboxFiles, gateway: FakeGateway, tmp_path: Path) -> None:
-    """Options that are only for uploads, and values of the wrong kind: nothing is sent."""
-    for options, name in (
-        ({"gitignore": True}, "gitignore"),
-        ({"links": Links.FOLLOW}, "links"),
-        ({"include": [""]}, r"include\[0\]"),
-        ({"exclude": ["a\nb"]}, r"exclude\[0\]"),
-        ({"delete": True, "atomic": True}, "delete"),
-        ({"links": "nothing"}, "links"),
-    ):
-        with pytest.raises(ValueError, match=f"^INVALID_REQUEST: {name}: "):
-            sandbox.download_tree("tree", tmp_path / "t", **options)  # type: ignore[arg-type]
-    for options, name in (
-        ({"include": "*.py"}, "include"),
-        ({"exclude": [1]}, r"exclude\[0\]"),
-        ({"dry_run": 1}, "dry_run"),
-    ):
-        with pytest.raises(TypeError, match=f"^{name}: "):
-            sandbox.download_tree("tree", tmp_path / "t", **options)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"^destination: "):
-        sandbox.download_tree("tree", 5)  # type: ignore[arg-type]
+#: Options that are only for uploads, or of the wrong kind → name in the error, and the kind of error.
+WRONG: list[tuple[dict[str, Any], str, type[Exception]]] = [
+    ({"gitignore": True}, "gitignore", ValueError),
+    ({"links": Links.FOLLOW}, "links", ValueError),
+    ({"include": [""]}, "include[0]", ValueError),
+    ({"exclude": ["a\nb"]}, "exclude[0]", ValueError),
+    ({"delete": True, "atomic": True}, "delete", ValueError),
+    ({"links": "nothing"}, "links", ValueError),
+    ({"include": "*.py"}, "include", TypeError),
+    ({"exclude": [1]}, "exclude[0]", TypeError),
+    ({"dry_run": 1}, "dry_run", TypeError),
+    ({"destination": 5}, "destination", TypeError),
+    ({"timeout": -1}, "timeout", ValueError),
+]
+
+
+@pytest.mark.parametrize(("options", "name", "kind"), WRONG, ids=[name for _, name, _ in WRONG])
+def test_wrong_options(
+    sandbox: SandboxFiles,
+    gateway: FakeGateway,
+    tmp_path: Path,
+    options: dict[str, Any],
+    name: str,
+    kind: type[Exception],
+) -> None:
+    arguments: dict[str, Any] = {"source": "tree", "destination": tmp_path / "t"} | options
+    with pytest.raises(kind) as caught:
+        sandbox.download_tree(**arguments)
+    assert str(caught.value).removeprefix("INVALID_REQUEST: ").startswith(f"{name}: ")
     assert gateway.calls == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_the_source(top: Path) -> None:
 
 def test_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
     directories.check_system()
-    monkeypatch.setattr(directories.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(errors.Unsupported, match="Linux"):
         directories.check_system()
 
@@ -117,10 +118,11 @@ def repository(tmp_path: Path) -> Path:
     (where / os.fsdecode(b"caf\xe9")).write_text("x")
     (where / ".gitignore").write_text("*.o\n")
     git(where, "add", "-f", "tracked", "tracked.o", "sub/tracked", ".gitignore")
-    inner = where / "inner"
-    inner.mkdir()
-    git(inner, "init", "-q")
-    (inner / "file").write_text("x")
+    for inner in (where / "inner", where / "submodule"):
+        inner.mkdir()
+        git(inner, "init", "-q")
+        (inner / "file").write_text("x")
+    git(where, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submodule")
     return where
 
 

@@ -193,7 +193,7 @@ class TreeUpload:
                 self.course.path = self._answers.path
             if reply is not None:
                 try:
-                    await _io.in_thread(sender.reply, reply)
+                    sender.reply(reply)
                     with self._lock:
                         account.replied(reply)
                 except TransferError as error:

@@ -112,6 +112,11 @@ class TreeAccount:
         return self._counts[fate]
 
     @property
+    def kept(self) -> int:
+        """Number of entries whose path is in memory."""
+        return len(self._open)
+
+    @property
     def done(self) -> int:
         """Number of entries of which it is known what became of them."""
         return self.entries - self.unsettled

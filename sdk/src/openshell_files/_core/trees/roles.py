@@ -13,7 +13,7 @@ from openshell_files._core.trees.stream import Incoming
 
 
 class SendingRole(Protocol):
-    """The sender. Methods block, and raise `TransferError`."""
+    """The sender. Methods block, but not `reply`, and raise `TransferError`."""
 
     algorithm: DigestAlgorithm
 

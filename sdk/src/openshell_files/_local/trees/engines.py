@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.receiver import ReceiveOptions, TreePlace, TreeReceiver
+from openshell_files_disk.trees.selection import Selection
+from openshell_files_disk.trees.sender import TreeSender
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
@@ -15,6 +17,7 @@ from openshell_files._core.trees.failures import local_failure
 from openshell_files._core.trees.roles import ReceivingRole, SendingRole
 from openshell_files._local.trees.directories import LocalPlace, open_parent, open_source
 from openshell_files._local.umask import current_umask
+from openshell_files.errors import FilesError, local_file_error
 from openshell_files.options import Durability
 from openshell_files.tree_options import TreeOptions
 
@@ -31,9 +34,6 @@ def make_sender(path: str, options: TreeOptions, only: frozenset[bytes] | None) 
         LocalFileError: it cannot be read.
         InvalidRequest: a pattern is wrong.
     """
-    from openshell_files_disk.trees.selection import Selection
-    from openshell_files_disk.trees.sender import TreeSender
-
     try:
         selection = Selection(exclude=options.exclude, include=options.include, only=only)
         return TreeSender(
@@ -46,6 +46,10 @@ def make_sender(path: str, options: TreeOptions, only: frozenset[bytes] | None) 
         )
     except TransferError as error:
         raise local_failure(error, path, "cannot read") from error
+    except OSError as error:
+        if isinstance(error, FilesError):
+            raise
+        raise local_file_error(error, path, "cannot read the directory") from error
 
 
 class LocalReceiver(TreeReceiver):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from typing import Final
@@ -80,14 +81,22 @@ def git_files(directory: str, seconds: float | None) -> frozenset[bytes]:
         raise _failed(
             directory, words or f"git ended with {done.returncode}", "Use exclude, or make a repository."
         )
-    return frozenset(_names(done.stdout))
+    return frozenset(_names(done.stdout, os.fsencode(directory)))
 
 
-def _names(listed: bytes) -> Iterator[bytes]:
-    """Yield the listed files; another repository in the directory is listed as a name with a slash at its end."""
+def _names(listed: bytes, directory: bytes) -> Iterator[bytes]:
+    """Yield the listed files. Other repositories in the directory are listed, too, and submodules as files."""
     for name in listed.split(b"\0"):
-        if name and not name.endswith(b"/"):
+        if name and not name.endswith(b"/") and not _is_directory(os.path.join(directory, name)):
             yield name
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        # The sender finds out.
+        return False
 
 
 def _failed(directory: str, why: str, fix: str) -> LocalFileError:

@@ -1,0 +1,68 @@
+"""A sender of a tree in memory, for the driver of the SDK: it sends what it is told, and writes down the replies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from digest_values import value_of
+from openshell_files_protocol.digests import DigestAlgorithm
+from openshell_files_protocol.pb.openshell.v1 import trees_pb2
+
+Message = trees_pb2.TreeManifest | trees_pb2.TreeContent | trees_pb2.TreeEnd
+
+
+class ScriptedSender:
+    """Announces entries, one manifest for each sequence, and sends what is needed.
+
+    Args:
+        manifests: entries.
+        content: of the files, by their number.
+    """
+
+    def __init__(
+        self, manifests: Sequence[Sequence[trees_pb2.TreeEntry]], content: Mapping[int, bytes]
+    ) -> None:
+        self.algorithm = DigestAlgorithm.SHA256
+        self.replies: list[trees_pb2.TreeReply] = []
+        self.closed = False
+        self.on_next: Callable[[], None] | None = None
+        self._manifests = list(manifests)
+        self._content = content
+        self._lock = threading.Lock()
+        self._needed: list[int] = []
+        self._announced = 0
+        self._decided = 0
+        self._ended = False
+
+    def next(self) -> Message | None:
+        if self.on_next is not None:
+            self.on_next()
+        with self._lock:
+            if self._needed:
+                number = self._needed.pop(0)
+                data = self._content[number]
+                digest = digest_of(self.algorithm, data)
+                part = trees_pb2.TreePart(entry=number, data=data, last=True, digest=digest)
+                return trees_pb2.TreeContent(parts=[part])
+            if self._manifests:
+                entries = self._manifests.pop(0)
+                self._announced += len(entries)
+                return trees_pb2.TreeManifest(entries=entries)
+            if self._decided < self._announced or self._ended:
+                return None
+            self._ended = True
+            return trees_pb2.TreeEnd(entries=self._announced)
+
+    def reply(self, reply: trees_pb2.TreeReply) -> None:
+        with self._lock:
+            self.replies.append(reply)
+            self._needed.extend(reply.needed)
+            self._decided = reply.decided_entries
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def digest_of(algorithm: DigestAlgorithm, data: bytes) -> bytes:
+    return value_of(data, algorithm.wire)
