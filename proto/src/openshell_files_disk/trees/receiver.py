@@ -160,10 +160,7 @@ class TreeReceiver:
         self._closed = True
         self._contents.close()
         try:
-            directories = self._entries.directories
-            if directories is not None:
-                for directory in directories.all():
-                    self._completion.restore(directory)
+            self._completion.restore()
             self._reception.remove_staging()
         except OSError as error:
             raise transfer_error(error, "removing the staging directory") from error

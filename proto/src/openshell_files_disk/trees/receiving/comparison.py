@@ -8,9 +8,12 @@ from typing import Final
 
 from openshell_files_protocol.digests import HASHERS
 from openshell_files_protocol.limits import MIB
+from openshell_files_protocol.pb.openshell.v1 import trees_pb2
 
 from openshell_files_disk.trees.opening import CONTENT
 from openshell_files_disk.trees.receiving.reception import Reception
+
+_NANOS: Final = 1_000_000_000
 
 _NAMED: Final = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW
 
@@ -77,3 +80,13 @@ def is_same_link(
         return reception.fs.readlink(name, dir_fd) == target
     except OSError:
         return False
+
+
+def modified_of(entry: trees_pb2.TreeEntry) -> int:
+    """Return the modified time of an entry in nanoseconds since 1970."""
+    return entry.modified_seconds * _NANOS + entry.modified_nanos
+
+
+def differs(entry: trees_pb2.TreeEntry, there: os.stat_result) -> bool:
+    """Return whether a directory has another mode or time than its entry (TRE-32)."""
+    return there.st_mode & 0o777 != entry.mode or there.st_mtime_ns != modified_of(entry)

@@ -6,15 +6,21 @@ import os
 import stat
 from collections.abc import Generator
 from contextlib import suppress
+from typing import Final
 
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.limits import STAGING_PREFIX
+from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.trees.opening import LISTING
 from openshell_files_disk.trees.receiving.content import opened, set_times
 from openshell_files_disk.trees.receiving.directories import Directory
+from openshell_files_disk.trees.receiving.errors import EntryError
 from openshell_files_disk.trees.receiving.names import folded
 from openshell_files_disk.trees.receiving.reception import Reception
+
+#: Directories whose entries were all announced, and not all of their content came.
+_MOST_WAITING: Final = 131_072
 
 
 class Completion:
@@ -26,6 +32,7 @@ class Completion:
 
     def __init__(self, reception: Reception) -> None:
         self._reception = reception
+        self._waiting = 0
 
     def leave(self, directory: Directory) -> Generator[None]:
         """Take it that all entries of a directory were announced; remove others, by steps.
@@ -36,7 +43,18 @@ class Completion:
         if self._reception.options.delete_others and not directory.failed and not directory.fresh:
             yield from self._delete_others(directory)
         directory.forget_names()
+        if directory.pending > 1 and directory.above is not None:
+            self._wait(directory)
         self.release(directory)
+
+    def _wait(self, directory: Directory) -> None:
+        """Count a directory that waits for content."""
+        directory.waits = True
+        self._waiting += 1
+        if self._waiting > _MOST_WAITING:
+            raise TransferError(
+                Reason.TREE_TOO_LARGE, f"more than {_MOST_WAITING} directories wait for the content of files"
+            )
 
     def release(self, directory: Directory) -> None:
         """Count an entry of a directory as complete; the last one completes the directory.
@@ -51,6 +69,8 @@ class Completion:
             here.pending -= 1
             if here.pending or here.above is None:
                 return
+            if here.waits:
+                self._waiting -= 1
             if not here.failed:
                 self.complete(here)
             here = here.above
@@ -82,24 +102,26 @@ class Completion:
                 if mode is not None and status.st_mode & 0o777 != mode & 0o777 | owner_may:
                     special = stat.S_IMODE(status.st_mode) & 0o7000
                     fs.chmod(fd, special | mode & 0o777 | owner_may)
-                directory.mode_before = None
+                reception.made_usable.discard(directory)
             finally:
                 fs.close(fd)
-        except (OSError, TransferError) as error:
+        except (OSError, EntryError) as error:
             if directory.entry >= 0:
                 reception.failed(directory.entry, error, "setting mode and time of the directory")
 
-    def restore(self, directory: Directory) -> None:
-        """Give a directory of a failed transfer its permission bits back."""
-        placing = self._reception.placing
-        if directory.mode_before is None or placing is None:
-            return
-        with suppress(OSError):
-            fd = placing.open_directory(directory.path, LISTING)
-            try:
-                self._reception.fs.chmod(fd, directory.mode_before)
-            finally:
-                self._reception.fs.close(fd)
+    def restore(self) -> None:
+        """Give directories of a failed transfer the permission bits back that they had."""
+        reception = self._reception
+        placing = reception.placing
+        while placing is not None and reception.made_usable:
+            directory = reception.made_usable.pop()
+            with suppress(OSError):
+                fd = placing.open_directory(directory.path, LISTING)
+                try:
+                    if directory.mode_before is not None:
+                        reception.fs.chmod(fd, directory.mode_before)
+                finally:
+                    reception.fs.close(fd)
 
     def _delete_others(self, directory: Directory) -> Generator[None]:
         """Remove the entries of a directory that were not announced."""
@@ -111,7 +133,7 @@ class Completion:
         doing, told = "removing what the tree does not have", False
         try:
             fd = opened(looking.open_directory, path)
-        except (OSError, TransferError) as error:
+        except (OSError, EntryError) as error:
             reception.failed(directory.entry, error, doing)
             return
         try:
@@ -123,7 +145,7 @@ class Completion:
                     below = path + b"/" + name if path else name
                     try:
                         reception.remove(name, fd, below, directory.private)
-                    except OSError as error:
+                    except (OSError, EntryError) as error:
                         if not told:
                             reception.failed(directory.entry, error, f"{doing}: {_shown(name)}")
                         told = True

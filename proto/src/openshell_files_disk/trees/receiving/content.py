@@ -16,6 +16,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.receiving.directories import Directory
+from openshell_files_disk.trees.receiving.errors import EntryError
 from openshell_files_disk.trees.receiving.reception import Reception
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -69,7 +70,7 @@ class NeededFile:
         self.fd = -1
         self.offset = 0
         self.hasher: ContentHasher | None = None
-        self.problem: OSError | TransferError | None = None
+        self.problem: OSError | EntryError | None = None
         self.replaced = False
         self.waiting: list[Callable[[], None]] | None = None
 
@@ -169,7 +170,7 @@ class Contents:
                     self._write(file, data, hole)
                     if last:
                         self._finish(file, end, digest)
-                except (OSError, TransferError) as error:
+                except (OSError, EntryError) as error:
                     self._drop(file)
                     file.problem = error
             file.offset = end
@@ -217,9 +218,9 @@ class Contents:
         reception = self._reception
         fs, fd, hasher = reception.fs, file.fd, file.hasher
         if size != file.size:
-            raise TransferError(Reason.SIZE_MISMATCH, f"{size} bytes came, and {file.size} were announced")
+            raise EntryError(Reason.SIZE_MISMATCH, f"{size} bytes came, and {file.size} were announced")
         if hasher is None or hasher.value() != digest:
-            raise TransferError(
+            raise EntryError(
                 Reason.DIGEST_MISMATCH, "the content that came has another digest than the sender's"
             )
         fs.chmod(fd, file.mode)
@@ -282,7 +283,7 @@ def place(reception: Reception, number: int, path: bytes, directory: Directory) 
 
     Raises:
         OSError: it could not get its name.
-        TransferError: a directory is in the way.
+        EntryError: a directory is in the way.
     """
     staging, placing = reception.staging, reception.placing
     if staging is None or placing is None:
@@ -294,9 +295,9 @@ def place(reception: Reception, number: int, path: bytes, directory: Directory) 
         reception.fs.move(staging.fd, staged, dir_fd, name)
     except IsADirectoryError as error:
         if not reception.options.delete_others:
-            raise TransferError(Reason.IS_A_DIRECTORY, "a directory is in its place") from error
+            raise EntryError(Reason.IS_A_DIRECTORY, "a directory is in its place") from error
         if not reception.remove(name, dir_fd, path, directory.private):
-            raise TransferError(
+            raise EntryError(
                 Reason.IS_A_DIRECTORY, "a directory with a mount point or a forbidden place is in its place"
             ) from error
         reception.fs.move(staging.fd, staged, dir_fd, name)
@@ -308,15 +309,15 @@ def opened(open_: Callable[[bytes], int], path: bytes) -> int:
 
     Raises:
         OSError: EACCES, EMFILE and others.
-        TransferError: MOUNT_POINT, or FILE_CHANGED because it is no directory any more.
+        EntryError: MOUNT_POINT, or FILE_CHANGED because it is no directory any more.
     """
     try:
         return open_(path)
     except OSError as error:
         if error.errno == errno.EXDEV:
-            raise TransferError(Reason.MOUNT_POINT, "its directory is a mount point, or below one") from error
+            raise EntryError(Reason.MOUNT_POINT, "its directory is a mount point, or below one") from error
         if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENOENT}:
-            raise TransferError(
+            raise EntryError(
                 Reason.FILE_CHANGED, "another program replaced its directory while the tree was received"
             ) from error
         raise

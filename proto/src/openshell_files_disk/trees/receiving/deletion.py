@@ -15,12 +15,12 @@ from collections.abc import Generator
 from contextlib import suppress
 from typing import Final
 
-from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.guard import TreeGuard
 from openshell_files_disk.trees.opening import LISTING, PLACE
+from openshell_files_disk.trees.receiving.errors import EntryError
 
 #: Names of directories that wait to be emptied, of all levels of a walk.
 _MOST_WAITING: Final = 4096
@@ -70,7 +70,7 @@ class Removal:
 
         Raises:
             OSError: something could not be removed; the rest stays.
-            TransferError: FILE_CHANGED, because programs move or fill directories meanwhile.
+            EntryError: FILE_CHANGED, because programs move or fill directories meanwhile.
         """
         status = self._fs.lstat(name, dir_fd)
         if status is None:
@@ -88,7 +88,7 @@ class Removal:
             if self._removed_directory(name, dir_fd) or self.kept:
                 return
             yield from self._empty(name, dir_fd)
-        raise TransferError(Reason.FILE_CHANGED, "another program fills the directory while it is removed")
+        raise EntryError(Reason.FILE_CHANGED, "another program fills the directory while it is removed")
 
     def _refused(self, name: bytes, status: os.stat_result, private: object) -> bool:
         guard = self._guard
@@ -153,7 +153,7 @@ class Removal:
     def _count_round(self) -> None:
         self._rounds += 1
         if self._rounds > _MOST_TRIES:
-            raise TransferError(Reason.FILE_CHANGED, "another program fills a directory while it is removed")
+            raise EntryError(Reason.FILE_CHANGED, "another program fills a directory while it is removed")
 
     def _open(self, name: bytes, dir_fd: int) -> int:
         if self._own:
@@ -196,7 +196,7 @@ class Removal:
         name, came_from = self._trail.pop()
         if (status.st_dev, status.st_ino) != came_from:
             self._fs.close(above)
-            raise TransferError(Reason.FILE_CHANGED, "another program moved a directory while it was removed")
+            raise EntryError(Reason.FILE_CHANGED, "another program moved a directory while it was removed")
         self._fs.close(fd)
         return above, name
 

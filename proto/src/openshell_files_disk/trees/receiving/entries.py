@@ -10,19 +10,20 @@ from openshell_files_protocol.errors import TransferError, invalid
 from openshell_files_protocol.limits import (
     DIGEST_BYTES,
     MAX_MANIFEST_ENTRIES,
-    MAX_PATH_BYTES,
-    STAGING_PREFIX,
+    MAX_NAME_BYTES,
 )
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.filesystem.handles import is_regular
-from openshell_files_disk.trees.receiving.comparison import adjust, has_content
+from openshell_files_disk.trees.receiving.comparison import adjust, differs, has_content, modified_of
 from openshell_files_disk.trees.receiving.completion import Completion
-from openshell_files_disk.trees.receiving.content import Contents, NeededFile, opened
+from openshell_files_disk.trees.receiving.content import Contents, NeededFile
 from openshell_files_disk.trees.receiving.directories import Directory, OpenDirectories
+from openshell_files_disk.trees.receiving.errors import EntryError
 from openshell_files_disk.trees.receiving.links import Links
-from openshell_files_disk.trees.receiving.names import check_name, check_path, folded, violation
+from openshell_files_disk.trees.receiving.looking import Looking
+from openshell_files_disk.trees.receiving.names import Names, check_name, check_path, folded, violation
 from openshell_files_disk.trees.receiving.reception import Reception
 
 _NANOS: Final = 1_000_000_000
@@ -31,6 +32,12 @@ _DIRECTORY: Final = files_pb2.FILE_TYPE_DIRECTORY
 _SYMLINK: Final = files_pb2.FILE_TYPE_SYMLINK
 
 _MOST_MODE: Final = 0o777
+_DOT: Final = ord(".")
+
+_FOLDED: Final = (
+    "its name differs only in case or Unicode normalisation from another one of its directory, and the file system "
+    "takes both for one (TRE-22)"
+)
 
 
 class Entries:
@@ -50,14 +57,14 @@ class Entries:
         self._completion = completion
         self._contents = contents
         self._links = links
+        self._looking = Looking(reception)
         self._ordered = reception.options.ordered
         self._compares_content = reception.options.compare_content
         #: The open directories; None before the first entry.
         self.directories: OpenDirectories | None = None
         self.top: Directory | None = None
-        #: Directory of which `_dir_fd` is a descriptor; owned by `Reception.looking`.
-        self._looked: Directory | None = None
-        self._dir_fd = -1
+        #: Directories that an archive has an entry of.
+        self._announced = Names()
 
     def take(self, manifest: trees_pb2.TreeManifest) -> None:
         """Decide entries.
@@ -82,45 +89,42 @@ class Entries:
                 )
             reception.announced = number + 1
             path = entry.path
-            if self.directories is None:
-                self._begin(entry, number, path)
-                if not path:
-                    continue
-            elif not path:
+            directories = self.directories
+            if directories is None:
+                directories = self._begin(entry, number, path)
+                if path:
+                    self._entry(entry, number, path, directories)
+            elif path:
+                self._entry(entry, number, path, directories)
+            else:
                 self._top_again(entry, number)
-                continue
-            self._entry(entry, number, path)
 
-    def _begin(self, entry: trees_pb2.TreeEntry, number: int, path: bytes) -> None:
+    def _begin(self, entry: trees_pb2.TreeEntry, number: int, path: bytes) -> OpenDirectories:
         """Take the first entry: make or open the top directory."""
         if self._ordered and (path or entry.type != _DIRECTORY or entry.excluded or entry.reason):
             raise violation(number, "must be the top directory, with an empty path (TRE-4)")
-        _check_attributes(entry, number)
+        if not path:
+            _check_attributes(entry, number)
         reception = self._reception
-        self.top = top = Directory(None, b"", number if not path else -1, fresh=True, folds=False)
-        top.mode_before = reception.start()
-        top.fresh = reception.created
-        if reception.folds:
-            top = self.top = self._made_again(top)
-        self.directories = OpenDirectories(top)
+        before = reception.start()
+        self.top = top = Directory(
+            None, b"", -1 if path else number, fresh=reception.created, folds=reception.folds
+        )
+        self.directories = directories = OpenDirectories(top)
+        if not top.fresh and not reception.options.dry_run:
+            reception.make_usable(top, self._looking.fd_of(top))
+        if before is not None:
+            self._looking.guard_names(top)
         if path:
-            if reception.created:
+            if top.fresh:
                 top.mode = 0o777 & ~reception.options.umask
-            return
-        self._guard(top)
-        top.mode, top.modified_ns = entry.mode, _modified(entry)
-        if reception.created:
+            return directories
+        top.mode, top.modified_ns = entry.mode, modified_of(entry)
+        # A staged one is in place when it is published.
+        is_staged = reception.options.atomic and not reception.options.dry_run
+        if not is_staged and (before is None or differs(entry, before)):
             reception.reply.changed.append(number)
-
-    def _made_again(self, top: Directory) -> Directory:
-        other = Directory(None, b"", top.entry, fresh=top.fresh, folds=True)
-        other.mode_before = top.mode_before
-        return other
-
-    def _guard(self, directory: Directory) -> None:
-        guard = self._reception.guard
-        if guard is not None and not directory.fresh:
-            directory.private = guard.names_in(self._reception.fs.fstat(self._fd_of(directory)))
+        return directories
 
     def _top_again(self, entry: trees_pb2.TreeEntry, number: int) -> None:
         if self._ordered or entry.type != _DIRECTORY:
@@ -128,44 +132,43 @@ class Entries:
         _check_attributes(entry, number)
         top = self.top
         if top is not None:
-            top.entry, top.mode, top.modified_ns = number, entry.mode, _modified(entry)
+            top.entry, top.mode, top.modified_ns = number, entry.mode, modified_of(entry)
             self._reception.reply.changed.append(number)
 
     # Paths
 
-    def _entry(self, entry: trees_pb2.TreeEntry, number: int, path: bytes) -> None:
-        directories = self.directories
-        if directories is None:
-            raise AssertionError("the first entry was taken")
+    def _entry(
+        self, entry: trees_pb2.TreeEntry, number: int, path: bytes, directories: OpenDirectories
+    ) -> None:
+        """Take an entry below the top directory."""
         parent, slash, name = path.rpartition(b"/")
-        if parent != directories.path:
+        if parent != directories.path or (slash and not parent):
             self._go_to(directories, parent, number, path)
-        elif slash and not parent:
-            raise violation(number, "has an absolute path (TRE-21)")
-        if not name or len(path) > MAX_PATH_BYTES or len(name) > 200 or name[0] == 46 or b"\0" in name:  # `.`
+        # Most names need no closer look.
+        if not name or name[0] == _DOT or len(path) > MAX_NAME_BYTES or b"\0" in path:
             check_name(number, path, name)
         directory = directories.current
-        type_ = entry.type
+        refused = None
         if self._ordered:
-            refused = self._add_name(directory, number, name, entry, type_)
+            refused = self._add_name(directory, number, name, entry)
         else:
-            refused = self._replace_earlier(path)
+            self._replace_earlier(path)
         if entry.excluded:
             return
         if entry.reason:
+            # The sender knows the problem.
             self._reception.problems += 1
             return
         _check_attributes(entry, number)
-        if refused is None:
-            refused = self._refusal(directory, name)
+        refused = refused or self._looking.refusal(directory, name)
         if refused is not None:
-            self._refuse(directories, number, path, name, type_, refused)
-        elif type_ == _REGULAR and not entry.hard_link:
-            self._file(entry, number, path, name, directory)
-        elif type_ == _DIRECTORY:
+            self._refuse(directories, number, path, name, entry, refused)
+        elif entry.type == _DIRECTORY:
             self._directory(entry, number, path, name, directories)
-        else:
+        elif entry.type == _SYMLINK or entry.hard_link:
             self._link(entry, number, path, name, directory)
+        else:
+            self._file(entry, number, path, name, directory)
 
     def _go_to(self, directories: OpenDirectories, parent: bytes, number: int, path: bytes) -> None:
         """Leave the directories that are complete, up to the parent of an entry."""
@@ -190,32 +193,39 @@ class Entries:
 
     def _enter_parents(self, directories: OpenDirectories, parent: bytes) -> None:
         """Enter the directories above an entry of an archive; make those that are missing (ARC-5)."""
-        start = len(directories.path) + 1 if directories.path else 0
         here = directories.path
-        for name in parent[start:].split(b"/"):
+        for name in parent[len(here) + 1 if here else 0 :].split(b"/"):
             above = directories.current
             here = here + b"/" + name if here else name
             child = Directory(above, name, -1, fresh=False, folds=False)
-            refused = self._refusal(above, name)
-            if refused is None:
-                try:
-                    self._make_or_open(child, here, self._status(above, name))
-                except (OSError, TransferError) as error:
-                    child.failed = True
-                    self._reception.not_placed.add(here)
-                    if isinstance(error, TransferError) and error.reason is Reason.DISK_FULL:
-                        raise
-            else:
-                child.failed = True
-            if child.fresh:
-                child.mode = 0o777 & ~self._reception.options.umask
+            self._open_parent(child, here, above)
             above.pending += 1
             directories.enter(child, here)
+
+    def _open_parent(self, child: Directory, path: bytes, above: Directory) -> None:
+        reception = self._reception
+        if self._looking.refusal(above, child.name) is not None:
+            child.failed = True
+            return
+        try:
+            there = self._looking.status(above, child.name)
+            self._looking.make_or_open(child, path, there)
+        except (OSError, EntryError) as error:
+            reception.refusal(error, "making a directory")
+            child.failed = True
+            reception.not_placed.add(path)
+            return
+        if there is None:
+            child.mode = 0o777 & ~reception.options.umask
+        elif path in self._announced:
+            # It has mode and time of its entry already.
+            child.mode = there.st_mode & 0o777
+            child.modified_ns = there.st_mtime_ns
 
     # Names
 
     def _add_name(
-        self, directory: Directory, number: int, name: bytes, entry: trees_pb2.TreeEntry, type_: int
+        self, directory: Directory, number: int, name: bytes, entry: trees_pb2.TreeEntry
     ) -> tuple[Reason, str] | None:
         """Note a name; return why the entry is refused.
 
@@ -225,15 +235,12 @@ class Entries:
         names = directory.names
         if names is None or not names.add(name):
             raise violation(number, "has a name that was announced in its directory before (TRE-22)")
+        type_ = entry.type
         if type_ != _REGULAR or entry.hard_link or entry.excluded or entry.reason:
-            sent = not (entry.excluded or entry.reason)
-            directory.add_other(name, directory=type_ == _DIRECTORY and sent)
+            is_sent = not (entry.excluded or entry.reason)
+            directory.add_other(name, directory=is_sent and type_ == _DIRECTORY)
         if directory.folded is not None and not directory.folded.add(folded(name)):
-            return (
-                Reason.FILE_EXISTS,
-                "its name differs only in case or Unicode normalisation from another one of its directory, "
-                "and the file system takes both for one (TRE-22)",
-            )
+            return Reason.FILE_EXISTS, _FOLDED
         return None
 
     def _replace_earlier(self, path: bytes) -> None:
@@ -243,30 +250,17 @@ class Entries:
             file.replaced = True
             self._reception.not_placed.add(path)
 
-    def _refusal(self, directory: Directory, name: bytes) -> tuple[Reason, str] | None:
-        """Return why an entry is refused before anything is looked at."""
-        if directory.failed:
-            return Reason.PARENT_NOT_FOUND, "its directory is not in place (TRE-35)"
-        if name.startswith(STAGING_PREFIX):
-            return Reason.PATH_FORBIDDEN, "names with its prefix are kept for unfinished uploads (TRE-23)"
-        guard = self._reception.guard
-        if guard is not None and directory.private is not None:
-            message = guard.named(directory.private, name)
-            if message is not None:
-                return Reason.PATH_FORBIDDEN, message
-        return None
-
     def _refuse(
         self,
         directories: OpenDirectories,
         number: int,
         path: bytes,
         name: bytes,
-        type_: int,
+        entry: trees_pb2.TreeEntry,
         refused: tuple[Reason, str],
     ) -> None:
         self._reception.problem(number, *refused)
-        if type_ == _DIRECTORY:
+        if entry.type == _DIRECTORY:
             self._enter_failed(directories, number, path, name)
         else:
             self._reception.not_placed.add(path)
@@ -279,140 +273,87 @@ class Entries:
         directories.current.pending += 1
         directories.enter(child, path)
 
-    # What is there
-
-    def _fd_of(self, directory: Directory) -> int:
-        """Return a descriptor of a directory in which entries are looked at."""
-        if self._looked is not directory:
-            looking = self._reception.looking
-            if looking is None:
-                raise AssertionError("a missing directory is not looked at")
-            self._looked = None
-            self._dir_fd = opened(looking.directory, directory.path)
-            self._looked = directory
-        return self._dir_fd
-
-    def _status(self, directory: Directory, name: bytes) -> os.stat_result | None:
-        """Return the status of what has a name; None if there is nothing."""
-        if directory.fresh and self._ordered:
-            return None
-        if self._reception.looking is None:
-            return None
-        return self._reception.fs.lstat(name, self._fd_of(directory))
+    # Files and links
 
     def _file(
         self, entry: trees_pb2.TreeEntry, number: int, path: bytes, name: bytes, directory: Directory
     ) -> None:
         """Decide a regular file."""
         reception = self._reception
+        options = reception.options
         size = entry.size_bytes
-        most = reception.options.max_file_bytes
-        if most and size > most:
-            reception.problem(
-                number, Reason.FILE_TOO_LARGE, f"it has {size} bytes, at most {most} are allowed (TRE-36)"
-            )
+        modified_ns = modified_of(entry)
+        if self._compares_content and len(entry.digest) != DIGEST_BYTES:
+            raise violation(number, "has no digest, and content is compared (TRE-8)")
+        try:
+            if options.max_file_bytes and size > options.max_file_bytes:
+                raise _too_large(size, options.max_file_bytes)
+            there = self._looking.status(directory, name)
+            if there is not None:
+                if self._is_unchanged(entry, name, directory, there, modified_ns):
+                    if there.st_mode & 0o777 != entry.mode or there.st_mtime_ns != modified_ns:
+                        dir_fd = self._looking.fd_of(directory)
+                        adjust(reception, name, dir_fd, there, entry.mode, modified_ns)
+                        reception.reply.changed.append(number)
+                    return
+                if not is_regular(there):
+                    self._looking.clear_way(path, name, directory, there)
+        except (OSError, EntryError) as error:
+            reception.failed(number, error, "comparing the file")
             reception.not_placed.add(path)
             return
-        modified_ns = entry.modified_seconds * _NANOS + entry.modified_nanos
-        if not directory.fresh or not self._ordered:
-            try:
-                there = self._status(directory, name)
-                if there is not None and self._settled(
-                    entry, number, path, name, directory, there, modified_ns
-                ):
-                    return
-            except (OSError, TransferError) as error:
-                reception.failed(number, error, "comparing the file")
-                reception.not_placed.add(path)
-                return
-        if reception.options.dry_run:
+        if options.dry_run:
             reception.reply.changed.append(number)
             reception.not_placed.add(path)
             return
         self._contents.need(NeededFile(number, path, directory, size, entry.mode, modified_ns))
 
-    def _settled(
+    def _is_unchanged(
         self,
         entry: trees_pb2.TreeEntry,
-        number: int,
-        path: bytes,
         name: bytes,
         directory: Directory,
         there: os.stat_result,
         modified_ns: int,
     ) -> bool:
-        """Decide a file by what has its name; return False if its content is needed."""
+        """Return whether what has a file's name is that file (TRE-7, TRE-8)."""
+        if not stat.S_ISREG(there.st_mode):
+            return False
         reception = self._reception
-        if not is_regular(there):
-            return self._in_the_way(number, path, name, directory, there)
         if reception.guard is not None and (message := reception.guard.file(there)) is not None:
-            raise TransferError(Reason.PATH_FORBIDDEN, message)
+            raise EntryError(Reason.PATH_FORBIDDEN, message)
         if there.st_size != entry.size_bytes or not self._ordered:
             return False
         if not self._compares_content:
-            if there.st_mtime_ns != modified_ns:
-                return False
-        else:
-            if len(entry.digest) != DIGEST_BYTES:
-                raise violation(number, "has no digest, and content is compared (TRE-8)")
-            if not self._same_content(entry, name, directory, there):
-                return False
-        mode = entry.mode
-        if there.st_mode & 0o777 != mode or there.st_mtime_ns != modified_ns:
-            adjust(reception, name, self._fd_of(directory), there, mode, modified_ns)
-            reception.reply.changed.append(number)
-        return True
-
-    def _same_content(
-        self, entry: trees_pb2.TreeEntry, name: bytes, directory: Directory, there: os.stat_result
-    ) -> bool:
+            return there.st_mtime_ns == modified_ns
         try:
-            return has_content(self._reception, name, self._fd_of(directory), there, entry.digest)
+            return has_content(reception, name, self._looking.fd_of(directory), there, entry.digest)
         except OSError:
             return False  # It cannot be read, so it is replaced.
-
-    def _in_the_way(
-        self, number: int, path: bytes, name: bytes, directory: Directory, there: os.stat_result
-    ) -> bool:
-        """Decide what is no regular file and has the name of a file or link; return True if it stays."""
-        reception = self._reception
-        if not stat.S_ISDIR(there.st_mode):
-            if reception.guard is not None and (message := reception.guard.file(there)) is not None:
-                raise TransferError(Reason.PATH_FORBIDDEN, message)
-            return False
-        if not reception.options.delete_others:
-            reception.problem(number, Reason.IS_A_DIRECTORY, "a directory is in its place (TRE-46)")
-            reception.not_placed.add(path)
-            return True
-        if reception.options.dry_run:
-            reception.remove(name, self._fd_of(directory), path)
-        return False
 
     def _link(
         self, entry: trees_pb2.TreeEntry, number: int, path: bytes, name: bytes, directory: Directory
     ) -> None:
         """Decide a symbolic link or a hard link."""
-        reception = self._reception
-        if entry.hard_link and self._ordered and self.directories is not None:
-            self._links.check_named(number, entry.hard_link, self.directories)
-        elif entry.hard_link:
-            check_path(number, entry.hard_link)
+        first = entry.hard_link
+        if first and self._ordered and self.directories is not None:
+            self._links.check_named(number, first, self.directories)
+        elif first:
+            check_path(number, first)
+        looking = self._looking
         try:
-            there = self._status(directory, name)
-            if there is not None and not is_regular(there):
-                if self._in_the_way(number, path, name, directory, there):
-                    return
-            elif there is not None and reception.guard is not None:
-                message = reception.guard.file(there)
-                if message is not None:
-                    raise TransferError(Reason.PATH_FORBIDDEN, message)
-            if entry.hard_link:
-                self._links.hard(number, path, directory, entry.hard_link)
+            there = looking.status(directory, name)
+            if there is not None:
+                looking.clear_way(path, name, directory, there)
+            if first:
+                self._links.hard(number, path, directory, first)
                 return
-            dir_fd = -1 if there is None else self._fd_of(directory)
-            self._links.symbolic(number, path, directory, entry.link_target, _modified(entry), there, dir_fd)
-        except (OSError, TransferError) as error:
-            reception.failed(number, error, "making the link")
+            dir_fd = -1 if there is None else looking.fd_of(directory)
+            self._links.symbolic(
+                number, path, directory, entry.link_target, modified_of(entry), there, dir_fd
+            )
+        except (OSError, EntryError) as error:
+            self._reception.failed(number, error, "making the link")
 
     # Directories
 
@@ -429,61 +370,23 @@ class Entries:
         above = directories.current
         child = Directory(above, name, number, fresh=False, folds=reception.folds)
         try:
-            there = self._status(above, name)
-            self._make_or_open(child, path, there)
-        except (OSError, TransferError) as error:
+            there = self._looking.status(above, name)
+            self._looking.make_or_open(child, path, there)
+        except (OSError, EntryError) as error:
             reception.failed(number, error, "making the directory")
             self._enter_failed(directories, number, path, name)
             return
-        if child.fresh:
+        if child.fresh or there is None or differs(entry, there):
             reception.reply.changed.append(number)
-        child.mode, child.modified_ns = entry.mode, _modified(entry)
+        child.mode, child.modified_ns = entry.mode, modified_of(entry)
+        if not self._ordered:
+            self._announced.add(path)
         above.pending += 1
         directories.enter(child, path)
 
-    def _make_or_open(self, child: Directory, path: bytes, there: os.stat_result | None) -> None:
-        """Make a directory, or open it where it is.
 
-        Raises:
-            OSError: it could not be made.
-            TransferError: NOT_A_DIRECTORY, LEAF_IS_LINK, MOUNT_POINT, PATH_FORBIDDEN.
-        """
-        reception, above = self._reception, child.above
-        if above is None:
-            raise AssertionError("the top directory is opened by `Reception`")
-        dry_run = reception.options.dry_run
-        if there is not None and not stat.S_ISDIR(there.st_mode):
-            is_link = stat.S_ISLNK(there.st_mode)
-            if not reception.options.delete_others:
-                reason = Reason.LEAF_IS_LINK if is_link else Reason.NOT_A_DIRECTORY
-                what = "a symbolic link" if is_link else "a file"
-                raise TransferError(reason, f"{what} is in its place (TRE-46)")
-            if not reception.remove(child.name, self._fd_of(above), path, above.private):
-                raise TransferError(Reason.PATH_FORBIDDEN, "a forbidden file is in its place")
-            there = None
-        if there is None:
-            child.fresh = True
-            if not dry_run:
-                reception.fs.mkdir(child.name, self._fd_of(above), 0o700)
-            return
-        looking = reception.looking
-        if looking is None:
-            raise AssertionError("what is there was looked at")
-        self._looked = None
-        dir_fd = opened(looking.directory, path)
-        if reception.guard is not None:
-            status = reception.fs.fstat(dir_fd)
-            message = reception.guard.directory(status)
-            if message is not None:
-                raise TransferError(Reason.PATH_FORBIDDEN, message)
-            child.private = reception.guard.names_in(status)
-        if not dry_run:
-            child.mode_before = reception.made_usable(looking, path)
-        self._looked, self._dir_fd = child, dir_fd
-
-
-def _modified(entry: trees_pb2.TreeEntry) -> int:
-    return entry.modified_seconds * _NANOS + entry.modified_nanos
+def _too_large(size: int, most: int) -> EntryError:
+    return EntryError(Reason.FILE_TOO_LARGE, f"it has {size} bytes, at most {most} are allowed (TRE-36)")
 
 
 def _check_attributes(entry: trees_pb2.TreeEntry, number: int) -> None:

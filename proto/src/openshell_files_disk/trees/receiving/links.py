@@ -16,6 +16,7 @@ from openshell_files_disk.filesystem.handles import is_regular
 from openshell_files_disk.trees.receiving.comparison import is_same_link
 from openshell_files_disk.trees.receiving.content import Contents, opened, place
 from openshell_files_disk.trees.receiving.directories import Directory, OpenDirectories
+from openshell_files_disk.trees.receiving.errors import EntryError
 from openshell_files_disk.trees.receiving.names import check_path, violation
 from openshell_files_disk.trees.receiving.reception import Reception
 
@@ -63,7 +64,7 @@ class Links:
 
         Raises:
             OSError: it could not be made.
-            TransferError: it could not be made.
+            EntryError: it could not be made.
         """
         reception = self._reception
         fs = reception.fs
@@ -84,7 +85,7 @@ class Links:
                 fs.symlink(target, staged, staging.fd)
                 fs.set_link_time(staged, staging.fd, modified_ns)
                 place(reception, number, path, directory)
-            except (OSError, TransferError):
+            except (OSError, EntryError):
                 fs.unlink(staged, staging.fd)
                 raise
         elif there is not None and stat.S_ISDIR(there.st_mode):
@@ -146,7 +147,7 @@ class Links:
         try:
             if self._in_place(number, path, directory, first):
                 reception.reply.changed.append(number)
-        except (OSError, TransferError) as error:
+        except (OSError, EntryError) as error:
             reception.failed(number, error, "making the hard link")
 
     def _in_place(self, number: int, path: bytes, directory: Directory, first: bytes) -> bool:
@@ -165,17 +166,15 @@ class Links:
         first_fd = self._directory_of_named(first, first_parent)
         named = fs.lstat(first_name, first_fd)
         if named is None or not self._may_be_linked(named):
-            raise TransferError(Reason.FILE_NOT_FOUND, "the file that it names is not in place")
+            raise EntryError(Reason.FILE_NOT_FOUND, "the file that it names is not in place")
         if there is not None and os.path.samestat(there, named):
             return False
         staged = b"%d" % number
         fs.link_between(first_fd, first_name, staging.fd, staged)
         try:
-            made = fs.lstat(staged, staging.fd)
-            if made is None or not os.path.samestat(made, named):
-                raise TransferError(Reason.FILE_CHANGED, "another program replaced the file that it names")
+            _refuse_other(fs.lstat(staged, staging.fd), named)
             place(reception, number, path, directory)
-        except (OSError, TransferError):
+        except (OSError, EntryError):
             fs.unlink(staged, staging.fd)
             raise
         return True
@@ -190,7 +189,7 @@ class Links:
         except TransferError as error:
             if error.reason is Reason.FILE_CHANGED and not self._reception.options.ordered:
                 # Nobody announced that directory: an archive may name any path.
-                raise TransferError(
+                raise EntryError(
                     Reason.FILE_NOT_FOUND, "the file that it names is not in place, or behind a link"
                 ) from error
             raise
@@ -198,7 +197,7 @@ class Links:
     def _may_be_linked(self, named: os.stat_result) -> bool:
         guard = self._reception.guard
         if guard is not None and (message := guard.file(named)) is not None:
-            raise TransferError(Reason.PATH_FORBIDDEN, f"the file that it names: {message}")
+            raise EntryError(Reason.PATH_FORBIDDEN, f"the file that it names: {message}")
         # Archives have further names of symbolic links, too.
         return is_regular(named) or (not self._reception.options.ordered and stat.S_ISLNK(named.st_mode))
 
@@ -208,7 +207,7 @@ class Links:
         end = len(first)
         while end > 0:
             if first[:end] in not_placed:
-                raise TransferError(
+                raise EntryError(
                     Reason.FILE_NOT_FOUND, "the file that it names did not get into place (TRE-35)"
                 )
             end = first.rfind(b"/", 0, end)
@@ -227,20 +226,25 @@ class Links:
             if message is None and private is not None:
                 message = guard.named(private, parts[depth])
             if message is not None:
-                raise TransferError(Reason.PATH_FORBIDDEN, f"the file that it names: {message}")
+                raise EntryError(Reason.PATH_FORBIDDEN, f"the file that it names: {message}")
 
     def _would_change(self, path: bytes, first: bytes) -> bool:
         """Return whether a dry run would make a hard link."""
         reception = self._reception
-        looking = reception.looking
-        if looking is None or len(first) > MAX_PATH_BYTES or first in reception.not_placed:
+        placing = reception.placing
+        if placing is None or len(first) > MAX_PATH_BYTES or first in reception.not_placed:
             return True
         found: list[os.stat_result | None] = []
         for one in (path, first):
             parent, _, name = one.rpartition(b"/")
             try:
-                found.append(reception.fs.lstat(name, looking.directory(parent)))
+                found.append(reception.fs.lstat(name, placing.directory(parent)))
             except OSError:
                 return True
         there, named = found
         return there is None or named is None or not os.path.samestat(there, named)
+
+
+def _refuse_other(made: os.stat_result | None, named: os.stat_result) -> None:
+    if made is None or not os.path.samestat(made, named):
+        raise EntryError(Reason.FILE_CHANGED, "another program replaced the file that it names")

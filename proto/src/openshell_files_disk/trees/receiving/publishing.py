@@ -99,6 +99,8 @@ class Publishing:
             raise TransferError(
                 Reason.FILE_EXISTS, f"another program made {place.shown} meanwhile (TRE-12)"
             ) from error
+        if top.entry >= 0:
+            reception.reply.changed.append(top.entry)
         if top.mode is not None and top.mode & 0o700 != 0o700:
             self._completion.complete(top)
         if reception.options.fsync:

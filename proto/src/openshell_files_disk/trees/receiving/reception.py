@@ -18,6 +18,7 @@ from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.guard import TreeGuard
 from openshell_files_disk.trees.opening import PLACE, Beneath
 from openshell_files_disk.trees.receiving.deletion import Removal
+from openshell_files_disk.trees.receiving.directories import Directory
 from openshell_files_disk.trees.receiving.names import Names
 from openshell_files_disk.trees.receiving.options import ReceiveOptions, TreePlace
 from openshell_files_disk.trees.receiving.staging_directory import StagingDirectory
@@ -51,6 +52,7 @@ class Reception:
         problems: number of entries that have a problem or a reason.
         deleted: number of deleted entries.
         created: the top directory was made.
+        made_usable: directories whose permission bits were changed until they are complete.
         staging: None before the start, and in a dry run.
         top_fd: O_PATH descriptor of the top directory; -1 if a dry run would make it.
         looking: opens directories in which entries are looked at.
@@ -89,6 +91,7 @@ class Reception:
         self.problems = 0
         self.deleted = 0
         self.created = False
+        self.made_usable: set[Directory] = set()
         self.staging: StagingDirectory | None = None
         self.top_fd = -1
         self.looking: Beneath | None = None
@@ -99,12 +102,12 @@ class Reception:
         with mapped(f"looking at {place.shown}"):
             self._refuse_top()
 
-    def _refuse_top(self) -> bool:
-        """Refuse what is at the place and no directory; return whether a directory is there."""
+    def _refuse_top(self) -> os.stat_result | None:
+        """Refuse what is at the place and no directory; return the directory's status, None if there is none."""
         status = self.fs.lstat(self.place.name, self.place.parent_fd)
         shown = self.place.shown
         if status is None:
-            return False
+            return None
         if self.options.atomic:
             raise TransferError(
                 Reason.FILE_EXISTS, f"{shown} exists, and an atomic tree replaces nothing (TRE-12)"
@@ -113,40 +116,25 @@ class Reception:
             raise TransferError(Reason.LEAF_IS_LINK, f"{shown} is a symbolic link")
         if not stat.S_ISDIR(status.st_mode):
             raise TransferError(Reason.NOT_A_DIRECTORY, f"{shown} is no directory")
-        return True
+        return status
 
-    def start(self) -> int | None:
+    def start(self) -> os.stat_result | None:
         """Make or open the top directory, and make the staging directory.
 
         Returns:
-            The top directory's permission bits before, if they had to be changed; otherwise None.
+            The status of a top directory that exists, before anything was changed; otherwise None.
 
         Raises:
             TransferError: the place cannot be used.
         """
         place, fs, options = self.place, self.fs, self.options
-        before: int | None = None
         with mapped(f"receiving into {place.shown}"):
-            exists = self._refuse_top()
-            self.created = not exists
-            if options.dry_run and not exists:
+            before = self._refuse_top()
+            self.created = before is None
+            if options.dry_run and before is None:
                 self.folds = bool(options.folds)
                 return None
-            if options.atomic:
-                self.staging = StagingDirectory(fs, place.parent_fd, place.parent_path, options)
-                fs.mkdir(STAGED_TOP, self.staging.fd, 0o700)
-                self.top_fd = fs.open(STAGED_TOP, PLACE, dir_fd=self.staging.fd)
-            else:
-                if not exists:
-                    fs.mkdir(place.name, place.parent_fd, 0o700)
-                self.top_fd = fs.open(place.name, PLACE, dir_fd=place.parent_fd)
-            if self.guard is not None:
-                message = self.guard.directory(fs.fstat(self.top_fd))
-                if message is not None:
-                    raise TransferError(Reason.PATH_FORBIDDEN, message)
-            self.looking, self.placing = Beneath(fs, self.top_fd), Beneath(fs, self.top_fd)
-            if exists and not options.dry_run:
-                before = self.made_usable(self.looking, b"")
+            self._open_top()
             if not options.dry_run and self.staging is None:
                 path = place.parent_path.rstrip(b"/") + b"/" + place.name
                 self.staging = StagingDirectory(fs, self.top_fd, path, options)
@@ -154,27 +142,42 @@ class Reception:
         self.trace("tree.started")
         return before
 
+    def _open_top(self) -> None:
+        """Open the top directory, and make it before if it is missing."""
+        place, fs, options = self.place, self.fs, self.options
+        if options.atomic and not options.dry_run:
+            self.staging = StagingDirectory(fs, place.parent_fd, place.parent_path, options)
+            fs.mkdir(STAGED_TOP, self.staging.fd, 0o700)
+            self.top_fd = fs.open(STAGED_TOP, PLACE, dir_fd=self.staging.fd)
+        else:
+            if self.created:
+                fs.mkdir(place.name, place.parent_fd, 0o700)
+            self.top_fd = fs.open(place.name, PLACE, dir_fd=place.parent_fd)
+        if self.guard is not None and (message := self.guard.directory(fs.fstat(self.top_fd))) is not None:
+            raise TransferError(Reason.PATH_FORBIDDEN, message)
+        self.looking, self.placing = Beneath(fs, self.top_fd), Beneath(fs, self.top_fd)
+
     def _decide_folds(self) -> bool:
         if self.options.folds is not None:
             return self.options.folds
-        return self.options.ordered and self.staging is not None and self.staging.folds()
+        return self.staging is not None and self.staging.folds()
 
-    def made_usable(self, beneath: Beneath, path: bytes) -> int | None:
+    def make_usable(self, directory: Directory, dir_fd: int) -> None:
         """Let this process use an own directory whose mode forbids it, until it is complete (TRE-47).
 
-        Returns:
-            The permission bits before; None if they were not changed.
+        Args:
+            directory: that exists.
+            dir_fd: its descriptor.
 
         Raises:
-            OSError: the directory cannot be opened.
+            OSError: its mode cannot be changed.
         """
-        fd = beneath.directory(path)
-        status = self.fs.fstat(fd)
+        status = self.fs.fstat(dir_fd)
         if status.st_mode & 0o700 == 0o700 or status.st_uid != os.geteuid():
-            return None
-        mode = stat.S_IMODE(status.st_mode)
-        self.fs.chmod_entry(fd, mode | 0o700)
-        return mode
+            return
+        directory.mode_before = stat.S_IMODE(status.st_mode)
+        self.fs.chmod_entry(dir_fd, directory.mode_before | 0o700)
+        self.made_usable.add(directory)
 
     def remove_staging(self) -> None:
         """Remove what is staged; more than once is fine.
@@ -205,8 +208,8 @@ class Reception:
         name = reason if isinstance(reason, str) else reason.name
         self.reply.problems.add(entry=number, reason=name, message=message)
 
-    def failed(self, number: int, error: OSError | TransferError, doing: str) -> None:
-        """Note that something failed for one entry.
+    def refusal(self, error: OSError | TransferError, doing: str) -> TransferError:
+        """Return the reason for a failure that concerns one entry.
 
         Raises:
             TransferError: it prevents every further entry, too (TRE-59).
@@ -214,6 +217,11 @@ class Reception:
         refusal = transfer_error(error, doing) if isinstance(error, OSError) else error
         if refusal.reason in _FATAL:
             raise refusal from error
+        return refusal
+
+    def failed(self, number: int, error: OSError | TransferError, doing: str) -> None:
+        """Note that something failed for one entry; see `refusal`."""
+        refusal = self.refusal(error, doing)
         self.problem(number, refusal.reason, refusal.message)
 
     def remove(self, name: bytes, dir_fd: int, path: bytes, private: object = None) -> bool:
@@ -221,7 +229,8 @@ class Reception:
 
         Raises:
             OSError: it could not be removed.
-            TransferError: it could not be removed, or the transfer was stopped.
+            EntryError: it could not be removed.
+            TransferError: the transfer was stopped.
         """
         if self.options.dry_run:
             self.reply.deleted.append(path)

@@ -22,7 +22,7 @@ from openshell_files_disk.trees.receiving.options import ReceiveOptions
 #: Of trees alone: what else has the prefix is not locked while it is used.
 TREE_PREFIX: Final = STAGING_PREFIX + b"tree-"
 
-_NAME: Final = re.compile(re.escape(TREE_PREFIX) + rb"[0-9a-f]{32}")
+_NAME: Final = re.compile(re.escape(TREE_PREFIX.decode()) + "[0-9a-f]{32}")
 
 #: Attempts to make one: another transfer may take it for a stale one before it is locked.
 _ATTEMPTS: Final = 16
@@ -140,9 +140,6 @@ class StagingDirectory:
 
 
 def _stale_names(fs: FileSystem, fd: int) -> list[bytes]:
-    found: list[bytes] = []
     with fs.scan(fd) as entries:
-        for entry in entries:
-            if entry.name.startswith(".openshell") and _NAME.fullmatch(name := os.fsencode(entry.name)):
-                found.append(name)
+        found = [os.fsencode(entry.name) for entry in entries if _NAME.fullmatch(entry.name)]
     return [name for name in found if (status := fs.lstat(name, fd)) and stat.S_ISDIR(status.st_mode)]
