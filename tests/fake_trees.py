@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from digest_values import SHA256, Algorithm, value_of
 from fake_base import Context, FakeBase, serialize
 from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.receiver import ReceiveOptions, TreePlace, TreeReceiver
@@ -49,6 +50,18 @@ def part(entry: int, data: bytes, **fields: Any) -> trees_pb2.TreePart:
     """Return the only part of an entry's content."""
     whole: dict[str, Any] = {"last": True, "digest": hashlib.sha256(data).digest()}
     return trees_pb2.TreePart(entry=entry, data=data, **(whole | fields))
+
+
+def with_digests(entries: Iterable[trees_pb2.TreeEntry], algorithm: Algorithm) -> list[trees_pb2.TreeEntry]:
+    """Return entries with digests of their content, which is their path (TRE-8)."""
+    made = list[trees_pb2.TreeEntry]()
+    for entry in entries:
+        copy = trees_pb2.TreeEntry()
+        copy.CopyFrom(entry)
+        if entry.type == files_pb2.FILE_TYPE_REGULAR and not entry.excluded:
+            copy.digest = value_of(entry.hard_link or entry.path, algorithm)
+        made.append(copy)
+    return made
 
 
 STARTED = trees_pb2.TreeStarted(path=b"/tree", digest_algorithm=files_pb2.DIGEST_ALGORITHM_SHA256)
@@ -99,7 +112,8 @@ class FakeTrees(FakeBase):
             number = self._begun(methods.DOWNLOAD_TREE, first, context)
             hook = self.on_download_tree
             rest = self._noted(requests)
-            yield from self.send(self.tree, rest) if hook is None else hook(number, first.start, rest)
+            tree = with_digests(self.tree, SHA256) if first.start.compare_content else self.tree
+            yield from self.send(tree, rest) if hook is None else hook(number, first.start, rest)
 
     def _begun(self, method: str, first: Any, context: Context) -> int:
         with self._lock:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from digest_values import value_of
+from fake_trees import with_digests
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.pb.openshell.v1 import trees_pb2
 
@@ -18,11 +19,17 @@ class ScriptedSender:
     Args:
         manifests: entries.
         content: of the files, by their number.
+        compare: content is compared; it is the entries' path (TRE-8).
     """
 
     def __init__(
-        self, manifests: Sequence[Sequence[trees_pb2.TreeEntry]], content: Mapping[int, bytes]
+        self,
+        manifests: Sequence[Sequence[trees_pb2.TreeEntry]],
+        content: Mapping[int, bytes],
+        *,
+        compare: bool = False,
     ) -> None:
+        self._compare = compare
         self.algorithm = DigestAlgorithm.SHA256
         self.replies: list[trees_pb2.TreeReply] = []
         self.closed = False
@@ -47,6 +54,8 @@ class ScriptedSender:
                 return trees_pb2.TreeContent(parts=[part])
             if self._manifests:
                 entries = self._manifests.pop(0)
+                if self._compare:
+                    entries = with_digests(entries, self.algorithm.wire)
                 self._announced += len(entries)
                 return trees_pb2.TreeManifest(entries=entries)
             if self._decided < self._announced or self._ended:

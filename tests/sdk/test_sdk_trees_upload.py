@@ -106,7 +106,7 @@ def test_options_are_sent(
 
     def make(*arguments: Any) -> ScriptedSender:
         made.append(arguments)
-        return ScriptedSender([TREE], CONTENT)
+        return ScriptedSender([TREE], CONTENT, compare=arguments[1].checksum)
 
     use(monkeypatch, make)
     options = TreeOptions(include=["*.txt"], exclude=["b"], links=Links.FOLLOW, checksum=True)
@@ -166,7 +166,7 @@ def test_a_checksum_waits_for_the_algorithm(
         asked.set()
 
     def make(*_: object) -> ScriptedSender:
-        sender = ScriptedSender([TREE], CONTENT)
+        sender = ScriptedSender([TREE], CONTENT, compare=True)
         sender.on_next = note
         return sender
 
@@ -531,7 +531,7 @@ def test_waiting(connect: Connect, gateway: FakeGateway, monkeypatch: pytest.Mon
     """WAI-2: a local disk that takes long is reported, so that the stream is not idle."""
     gateway.max_pause, gateway.idle_timeout = 60.0, 0.15
     seen = threading.Event()
-    sender = ScriptedSender([TREE], CONTENT)
+    sender = ScriptedSender([TREE], CONTENT, compare=True)
     sender.on_next = lambda: None if seen.wait(10) else pytest.fail("no message `waiting`")
     use(monkeypatch, lambda *_: sender)
 
