@@ -49,10 +49,13 @@ BESIDE_CORE = {
     "sdk": {
         "openshell_files._error_mapping",
         "openshell_files._values",
+        "openshell_files.archive_results",
         "openshell_files.auth",
         "openshell_files.errors",
         "openshell_files.options",
         "openshell_files.results",
+        "openshell_files.tree_options",
+        "openshell_files.tree_results",
     },
 }
 

@@ -49,6 +49,14 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("bytes_written", SIZES),
     ("resumed_from", SIZES),
     ("staged_bytes", SIZES),
+    ("archive.entries", SIZES),
+    ("archive.placed_entries", SIZES),
+    ("archive.files", SIZES),
+    ("archive.content_bytes", SIZES),
+    ("archive.more_problems", SIZES),
+    ("trees.max_entries", SIZES),
+    ("archives.max_entries", SIZES),
+    ("archives.max_extracted_bytes", SIZES),
     ("uploads.updated_time", NO_TIMES),
 ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -123,7 +122,7 @@ def _result(
         durability=durability,
         changed=changed,
         problems=tuple(
-            TreeProblem(os.fsdecode(problem.path), problem.reason, problem.message)
+            TreeProblem(problem.path.decode("utf-8", "surrogateescape"), problem.reason, problem.message)
             for problem in result.problems
         ),
         more_problems=result.more_problems,
