@@ -46,11 +46,12 @@ class TreeSender:
         links: treatment of symbolic links. `Links.FOLLOW` sends the target of a link that stays inside the tree.
         guard: refuses places below the top directory.
         shown: path of the top directory, for messages.
+        algorithm: of all digests.
         trace: called with the name of a moment, for fault injection: `tree.manifest_read`, `tree.content_read`,
             `tree.read`.
 
     Attributes:
-        algorithm: of all digests; set it before the first `next`.
+        algorithm: as given; may be set until the first `next`.
 
     Raises:
         OSError: the top directory cannot be used; it is closed.
@@ -66,6 +67,7 @@ class TreeSender:
         links: Links = Links.KEEP,
         guard: TreeGuard | None = None,
         shown: str = "",
+        algorithm: DigestAlgorithm = DigestAlgorithm.BLAKE3,
         trace: Callable[[str], None] = _no_trace,
     ) -> None:
         self._fs = fs
@@ -76,6 +78,7 @@ class TreeSender:
         try:
             self._beneath = Beneath(fs, top_fd, follow=links is Links.FOLLOW)
             self._content = Content(fs, self._beneath, shown)
+            self._content.algorithm = algorithm
             self._walk = Walk(
                 fs,
                 Beneath(fs, top_fd, follow=links is Links.FOLLOW),

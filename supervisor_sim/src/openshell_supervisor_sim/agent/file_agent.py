@@ -27,6 +27,7 @@ from openshell_supervisor_sim.agent.store.destination_locks import DestinationLo
 from openshell_supervisor_sim.agent.store.journal import Journal
 from openshell_supervisor_sim.agent.streams import ByteStream
 from openshell_supervisor_sim.agent.trace_points import Trace, no_trace
+from openshell_supervisor_sim.agent.trees.parts import TreeParts
 from openshell_supervisor_sim.agent.upload.admission import Admission
 from openshell_supervisor_sim.agent.upload.attachment import Attachment
 from openshell_supervisor_sim.agent.upload.expiry import Expiry
@@ -96,6 +97,7 @@ class FileAgent:
             max_uploads_per_principal=settings.max_uploads_per_principal,
             upload_expiry=settings.upload_expiry,
             idle_timeout=settings.idle_timeout,
+            max_tree_entries=settings.max_tree_entries,
         )
         self._trace: Trace = trace or no_trace
         self._fs = filesystem or FileSystem()
@@ -285,6 +287,14 @@ class FileAgent:
                 leftovers=uploads.leftovers,
                 trace=self._trace,
             )
+            trees = TreeParts(
+                root=root,
+                fs=self._fs,
+                journal=journal,
+                leftovers=uploads.leftovers,
+                umask=process_umask(),
+                trace=self._trace,
+            )
             attachment = Attachment(
                 admission=admission,
                 uploads=uploads,
@@ -308,6 +318,7 @@ class FileAgent:
             attachment=attachment,
             expiry=Expiry(uploads, journal, self._clock, settings.tombstone_seconds),
             directories=directories,
+            trees=trees,
             budget=budget,
             disk=disk.of(""),
             fs=self._fs,

@@ -36,6 +36,10 @@ class AgentSettings:
         max_uploads_per_principal: unfinished uploads of one caller. One more makes the idle one
             that changed least recently expire (RSM-27).
         max_staged_bytes: content that all unfinished uploads may occupy.
+        max_tree_entries: entries of one tree that is received (TRE-36).
+        max_archive_entries: entries of one archive that is unpacked (ARC-4).
+        max_extracted_bytes: bytes that such an archive may become, headers included.
+        max_expansion_ratio: those bytes, divided by the received bytes.
         upload_expiry: seconds without a byte after which an unfinished upload ends (RSM-8).
         tombstone_seconds: seconds for which the outcome of a finished upload is stored (RSM-22); at
             least 900. The journal deletes it earlier only to stay within `max_journal_bytes`.
@@ -60,6 +64,10 @@ class AgentSettings:
     max_uploads: int = 256
     max_uploads_per_principal: int = 64
     max_staged_bytes: int = 1 << 36
+    max_tree_entries: int = 10_000_000
+    max_archive_entries: int = 2_000_000
+    max_extracted_bytes: int = 1 << 40
+    max_expansion_ratio: int = 200
     upload_expiry: float = 24 * 3600
     tombstone_seconds: float = MIN_TOMBSTONE_SECONDS
     max_journal_bytes: int = DEFAULT_QUOTA
@@ -85,6 +93,10 @@ class AgentSettings:
             "max_uploads",
             "max_uploads_per_principal",
             "max_staged_bytes",
+            "max_tree_entries",
+            "max_archive_entries",
+            "max_extracted_bytes",
+            "max_expansion_ratio",
             "pipeline_bytes",
             "disk_threads",
         ):

@@ -27,9 +27,9 @@ _GATHER_BYTES: Final = 128 * KIB
 _FRAMES_AT_ONCE: Final = 64
 
 #: How often `working` is sent within an idle timeout, and for how many idle timeouts.
-_WORKING_PER_TIMEOUT: Final = 4
+WORKING_PER_TIMEOUT: Final = 4
 _WORKING_TIMEOUTS: Final = 10
-_WORKING: Final = file_relay_pb2.FileRelayResponse(working=file_relay_pb2.FileRelayWorking())
+WORKING: Final = file_relay_pb2.FileRelayResponse(working=file_relay_pb2.FileRelayWorking())
 
 T = TypeVar("T")
 
@@ -173,7 +173,12 @@ class Outbound:
         if size >= _GATHER_BYTES:
             await self.flush()
 
-    async def while_working(self, work: Coroutine[Any, Any, T], progress: Callable[[], int] = lambda: 0) -> T:
+    async def while_working(
+        self,
+        work: Coroutine[Any, Any, T],
+        progress: Callable[[], int] = lambda: 0,
+        working: file_relay_pb2.FileRelayResponse = WORKING,
+    ) -> T:
         """Carry out long work, and send `working` meanwhile so that the gateway does not time out (FRM-7).
 
         A device that hangs is not hidden for ever: after `_WORKING_TIMEOUTS` idle timeouts without
@@ -182,6 +187,7 @@ class Outbound:
         Args:
             work: to carry out.
             progress: returns another number whenever the work has advanced.
+            working: the frame to send; a message for the caller restarts the caller's timeout, too.
 
         Raises:
             ConnectionError: the peer is gone; the work was cancelled.
@@ -189,13 +195,13 @@ class Outbound:
         async with TaskScope() as scope:
             task = scope.start(work, "file-agent-work")
             rounds, reached = 0, progress()
-            while rounds < _WORKING_TIMEOUTS * _WORKING_PER_TIMEOUT:
-                await asyncio.wait({task}, timeout=self.idle_timeout / _WORKING_PER_TIMEOUT)
+            while rounds < _WORKING_TIMEOUTS * WORKING_PER_TIMEOUT:
+                await asyncio.wait({task}, timeout=self.idle_timeout / WORKING_PER_TIMEOUT)
                 if task.done():
                     break
                 rounds = rounds + 1 if progress() == reached else 0
                 reached = progress()
-                await self.put_message(_WORKING)
+                await self.put_message(working)
                 await self.flush()
             return await task
 
@@ -235,7 +241,7 @@ def parse_open(frame: memoryview) -> file_relay_pb2.FileRelayOpen:
     Raises:
         TransferError: INVALID_REQUEST or AGENT_PROTOCOL_ERROR.
     """
-    message = _parse(frame)
+    message = parse_request(frame)
     if message.WhichOneof("frame") != "open":
         raise invalid("open", "must be the first frame (FRM-2)")
     return message.open
@@ -251,7 +257,7 @@ def parse_input(frame: memoryview) -> Input:
     if carried is not None:
         chunk = decode_chunk(carried)
         return chunk if chunk is not None else _parse_upload(bytes(carried))
-    message = _parse(frame)
+    message = parse_request(frame)
     match message.WhichOneof("frame"):
         case "upload":
             return _upload_input(message.upload)
@@ -263,7 +269,12 @@ def parse_input(frame: memoryview) -> Input:
             return Misplaced("frame", "is unknown to this agent")
 
 
-def _parse(frame: memoryview) -> file_relay_pb2.FileRelayRequest:
+def parse_request(frame: memoryview) -> file_relay_pb2.FileRelayRequest:
+    """Parse a frame of the gateway.
+
+    Raises:
+        TransferError: AGENT_PROTOCOL_ERROR.
+    """
     try:
         return file_relay_pb2.FileRelayRequest.FromString(bytes(frame))
     except DecodeError as error:

@@ -46,6 +46,20 @@ class TracePoint(StrEnum):
     COPY_STAGED = "directories.copy_staged"
     #: The destination is the copy; its directory is not flushed.
     COPY_RENAMED = "directories.copy_renamed"
+    #: A received tree has its staging directory; no entry is in place.
+    TREE_STARTED = "tree.started"
+    #: A file or link of a received tree has its name; others may be missing.
+    TREE_ENTRY_PLACED = "tree.entry_placed"
+    #: The last entry has come; directories have no times, and an atomic tree is not published.
+    TREE_ENDING = "tree.ending"
+    #: The received tree is complete; its result is not sent yet.
+    TREE_PUBLISHED = "tree.published"
+    #: A manifest (any) of a sent tree was made; it is not sent yet.
+    TREE_MANIFEST_READ = "tree.manifest_read"
+    #: A message of content (any) was read; it is not sent yet.
+    TREE_CONTENT_READ = "tree.content_read"
+    #: Everything of a sent tree was read; the end is not sent yet.
+    TREE_READ = "tree.read"
 
 
 Trace = Callable[[str], None]

@@ -25,6 +25,7 @@ class Limits:
         upload_expiry: seconds without a byte after which an unfinished upload ends.
         idle_timeout: seconds to wait for the peer.
         digests: algorithms that the operators allow (DIG-12).
+        max_tree_entries: entries of a tree that is received.
     """
 
     max_chunk_bytes: int = MAX_CHUNK_BYTES
@@ -34,6 +35,7 @@ class Limits:
     upload_expiry: float
     idle_timeout: float
     digests: tuple[DigestAlgorithm, ...] = tuple(DigestAlgorithm)
+    max_tree_entries: int = 10_000_000
 
     def stricter(self, opened: file_relay_pb2.FileRelayOpen) -> Limits:
         """Return the stricter of each of these limits and the gateway's; 0 there means no limit."""
@@ -48,6 +50,7 @@ class Limits:
             upload_expiry=_shortest(self.upload_expiry, theirs.upload_expiry),
             idle_timeout=_shortest(self.idle_timeout, theirs.idle_timeout),
             digests=tuple(one for one in self.digests if not opened.digests or one.wire in opened.digests),
+            max_tree_entries=self.max_tree_entries,
         )
 
     def announced(self) -> file_relay_pb2.FileTransferCapability:
@@ -57,6 +60,8 @@ class Limits:
             keeps_relays=True,
             takes_waiting=True,
             serves_directories=True,
+            serves_trees=True,
+            max_tree_entries=unsigned(self.max_tree_entries),
             digests=[algorithm.wire for algorithm in PREFERRED if algorithm in self.digests],
             max_chunk_bytes=self.max_chunk_bytes,
             max_file_bytes=unsigned(self.max_file_bytes),

@@ -20,9 +20,12 @@ from openshell_supervisor_sim.agent.core.requests import recorded, upload_key, u
 from openshell_supervisor_sim.agent.core.upload import InputEnd, Misplaced
 from openshell_supervisor_sim.agent.download.stat_file import stat_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
+from openshell_supervisor_sim.agent.operations.caller_messages import CancelledByPeer
 from openshell_supervisor_sim.agent.operations.directory_operations import directory_operation
+from openshell_supervisor_sim.agent.operations.receive_tree import TreeUpload
 from openshell_supervisor_sim.agent.operations.receive_upload import UploadSession, settled
 from openshell_supervisor_sim.agent.operations.send_download import DownloadSession
+from openshell_supervisor_sim.agent.operations.send_tree import TreeDownload
 from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.operations.write_file import write_file
 from openshell_supervisor_sim.agent.streams import (
@@ -55,10 +58,6 @@ _ACCEPTED = file_relay_pb2.FileRelayResponse(
 )
 
 
-class _CancelledByPeer(Exception):  # noqa: N818 - not an error: the operation has no caller any more
-    """The caller cancelled, and no answer is sent (FRM-16)."""
-
-
 class Session:
     """Serves one stream.
 
@@ -72,7 +71,7 @@ class Session:
         idle = services.limits.idle_timeout
         self._inbound = Inbound(stream, idle)
         self._outbound = Outbound(stream, idle)
-        self._transfer: UploadSession | DownloadSession | None = None
+        self._transfer: UploadSession | DownloadSession | TreeUpload | TreeDownload | None = None
         #: The wait for the next operation, between two operations.
         self._idle: asyncio.Timeout | None = None
         self._finishing = False
@@ -85,9 +84,9 @@ class Session:
         if self._idle is not None:
             return "none"
         match self._transfer:
-            case UploadSession():
+            case UploadSession() | TreeUpload():
                 return "upload"
-            case DownloadSession():
+            case DownloadSession() | TreeDownload():
                 return "download"
             case None:
                 return "other"
@@ -135,7 +134,7 @@ class Session:
             # The start of the next frame is unknown, so no further operation can be read.
             keeps = keeps and error.reason is not Reason.AGENT_PROTOCOL_ERROR
             return await self._send_error(error) and keeps
-        except (ConnectionError, _CancelledByPeer) as error:
+        except (ConnectionError, CancelledByPeer) as error:
             _log.debug("the peer is gone: %r", error)
             return False
         except Exception:  # noqa: BLE001 - a bug: the log gets the trace, and the peer an answer
@@ -197,13 +196,28 @@ class Session:
         self._services = self._services.for_principal(opened.principal)
         caller = Caller(opened.principal, self._services.limits.stricter(opened))
         self._inbound.idle_timeout = self._outbound.idle_timeout = caller.limits.idle_timeout
-        if opened.WhichOneof("operation") == "upload":
+        kind = opened.WhichOneof("operation")
+        if kind in {"upload_tree", "download_tree"}:
+            await self._tree(opened, caller)
+        elif kind == "upload":
             upload = self._transfer = UploadSession(self._services, caller, self._inbound, self._outbound)
             response = await upload.run(opened.upload, _ACCEPTED)
             self._services.counters.uploads_published += not response.replayed
             await self._answer(file_relay_pb2.FileRelayResponse(upload=response))
         else:
-            await self._watched(self._without_input(opened, caller), opened)
+            await self._watched(self._without_input(opened, caller), self._watch(opened))
+
+    async def _tree(self, opened: file_relay_pb2.FileRelayOpen, caller: Caller) -> None:
+        """Carry out an operation that reads and sends at the same time."""
+        parts = self._services, caller, self._inbound, self._outbound
+        if opened.WhichOneof("operation") == "upload_tree":
+            upload = self._transfer = TreeUpload(*parts, keeps=opened.keep_relay)
+            await self._watched(upload.run(opened.upload_tree, _ACCEPTED), upload.read())
+            self._followed_by = upload.followed_by
+        else:
+            download = self._transfer = TreeDownload(*parts, keeps=opened.keep_relay)
+            await self._watched(download.run(opened.download_tree, _ACCEPTED), download.read())
+            self._followed_by = download.followed_by
 
     async def _without_input(self, opened: file_relay_pb2.FileRelayOpen, caller: Caller) -> None:
         """Carry out an operation whose first frame is its only input."""
@@ -301,12 +315,12 @@ class Session:
         return files_pb2.StatFileResponse(file=info)
 
     async def _watched(
-        self, operation: Coroutine[object, object, None], opened: file_relay_pb2.FileRelayOpen
+        self, operation: Coroutine[object, object, None], reading: Coroutine[object, object, None]
     ) -> None:
-        """Carry out an operation, and stop it if the peer cancels it or breaks the protocol."""
+        """Carry out an operation while its input is read, and stop it if the reader fails."""
         async with TaskScope() as scope:
             working = scope.start(operation, "file-agent-operation")
-            watching = scope.start(self._watch(opened), "file-agent-watch")
+            watching = scope.start(reading, "file-agent-watch")
             await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done() and watching.exception() is None:
                 await asyncio.wait({working})
@@ -320,14 +334,14 @@ class Session:
         The end of its bytes has no meaning (FRM-14), except for a removal and a copy.
 
         Raises:
-            _CancelledByPeer: the caller left.
+            CancelledByPeer: the caller left.
             TransferError: the peer broke the protocol.
         """
         while True:
             frame = await self._inbound.frame(patient=True)
             if frame is None:
                 if opened.WhichOneof("operation") in _END_WITH_THE_RELAY:
-                    raise _CancelledByPeer
+                    raise CancelledByPeer
                 return
             # The next operation may begin as soon as this one's last frame is sent.
             if opened.keep_relay and is_open(frame):
@@ -335,7 +349,7 @@ class Session:
                 return
             match parse_input(frame):
                 case InputEnd(cancelled=True):
-                    raise _CancelledByPeer
+                    raise CancelledByPeer
                 case InputEnd():
                     continue
                 case Misplaced(field=field, description=description):

@@ -12,6 +12,7 @@ from openshell_supervisor_sim.agent.directories.parts import DirectoryParts
 from openshell_supervisor_sim.agent.paths.resolve import SandboxRoot
 from openshell_supervisor_sim.agent.settings import AgentSettings
 from openshell_supervisor_sim.agent.trace_points import Trace
+from openshell_supervisor_sim.agent.trees.parts import TreeParts
 from openshell_supervisor_sim.agent.upload.admission import Admission
 from openshell_supervisor_sim.agent.upload.attachment import Attachment
 from openshell_supervisor_sim.agent.upload.expiry import Expiry
@@ -43,6 +44,7 @@ class Services:
     attachment: Attachment
     expiry: Expiry
     directories: DirectoryParts
+    trees: TreeParts
     budget: StagedBudget
     disk: DiskShare
     fs: FileSystem

@@ -138,22 +138,26 @@ class SandboxRoot:
             field: of the request, for errors.
 
         Returns:
-            An O_PATH descriptor, which the caller closes, and the real path.
+            An O_PATH descriptor, which the caller closes, and the real path for a person.
 
         Raises:
             TransferError: INVALID_PATH, PATH_FORBIDDEN, ACCESS_DENIED and others
                 of the path.
         """
+        found = self.open_directory(path, field)
+        return None if found is None else (found[0], found[1].decode("utf-8", "replace"))
+
+    def open_directory(self, path: str, field: str) -> tuple[int, bytes] | None:
+        """Open a directory as `locate_directory` does, and return its real path as it is."""
         names = absolute_components(path, self._workdir, field, directories=True)
         try:
-            fd, real = self.directories.open(names)
+            return self.directories.open(names)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except MagicLinkError as error:
             raise _magic_link(field) from error
         except OSError as error:
             raise transfer_error(error, f"{field}: resolving {shown(names)}", field=field) from error
-        return fd, real.decode("utf-8", "replace")
 
     def reopen(self, parent_path: bytes, name: bytes) -> Location:
         """Open a location that was resolved before.
