@@ -64,16 +64,14 @@ class Completion:
         Raises:
             TransferError: see TRE-59.
         """
-        here: Directory | None = directory
-        while here is not None:
-            here.pending -= 1
-            if here.pending or here.above is None:
-                return
-            if here.waits:
+        directory.pending -= 1
+        while not directory.pending and directory.above is not None:
+            if directory.waits:
                 self._waiting -= 1
-            if not here.failed:
-                self.complete(here)
-            here = here.above
+            if not directory.failed:
+                self.complete(directory)
+            directory = directory.above
+            directory.pending -= 1
 
     def complete(self, directory: Directory, *, owner_may: int = 0) -> None:
         """Give a directory its mode and time.

@@ -67,10 +67,10 @@ class Directory:
     def path(self) -> bytes:
         """Path below the top directory."""
         names: list[bytes] = []
-        here: Directory | None = self
-        while here is not None and here.above is not None:
+        here, above = self, self.above
+        while above is not None:
             names.append(here.name)
-            here = here.above
+            here, above = above, above.above
         return b"/".join(reversed(names))
 
     def add_other(self, name: bytes, *, directory: bool) -> None:

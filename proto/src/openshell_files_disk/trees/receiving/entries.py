@@ -82,11 +82,8 @@ class Entries:
         for entry in manifest.entries:
             number = reception.announced
             if most and number >= most:
-                raise TransferError(
-                    Reason.TREE_TOO_LARGE,
-                    f"the tree has more than {most} entries",
-                    {"max_entries": str(most)},
-                )
+                message, facts = f"the tree has more than {most} entries", {"max_entries": str(most)}
+                raise TransferError(Reason.TREE_TOO_LARGE, message, facts)
             reception.announced = number + 1
             path = entry.path
             directories = self.directories
@@ -358,12 +355,7 @@ class Entries:
     # Directories
 
     def _directory(
-        self,
-        entry: trees_pb2.TreeEntry,
-        number: int,
-        path: bytes,
-        name: bytes,
-        directories: OpenDirectories,
+        self, entry: trees_pb2.TreeEntry, number: int, path: bytes, name: bytes, directories: OpenDirectories
     ) -> None:
         """Make a directory, or enter one that exists."""
         reception = self._reception
