@@ -88,8 +88,6 @@ class Links:
             except (OSError, EntryError):
                 fs.unlink(staged, staging.fd)
                 raise
-        elif there is not None and stat.S_ISDIR(there.st_mode):
-            reception.remove(name, dir_fd, path)
         reception.reply.changed.append(number)
 
     def check_named(self, number: int, first: bytes, directories: OpenDirectories) -> None:
