@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from digest_values import value_of
 from fake_trees import with_digests
 from openshell_files_protocol.digests import DigestAlgorithm
+from openshell_files_protocol.limits import MAX_OPEN_ENTRIES
 from openshell_files_protocol.pb.openshell.v1 import trees_pb2
 
 Message = trees_pb2.TreeManifest | trees_pb2.TreeContent | trees_pb2.TreeEnd
@@ -20,6 +21,7 @@ class ScriptedSender:
         manifests: entries.
         content: of the files, by their number.
         compare: content is compared; it is the entries' path (TRE-8).
+        window: most entries that are announced and not decided (TRE-5).
     """
 
     def __init__(
@@ -28,7 +30,9 @@ class ScriptedSender:
         content: Mapping[int, bytes],
         *,
         compare: bool = False,
+        window: int = MAX_OPEN_ENTRIES,
     ) -> None:
+        self._window = window
         self._compare = compare
         self.algorithm = DigestAlgorithm.SHA256
         self.replies: list[trees_pb2.TreeReply] = []
@@ -52,13 +56,13 @@ class ScriptedSender:
                 digest = digest_of(self.algorithm, data)
                 part = trees_pb2.TreePart(entry=number, data=data, last=True, digest=digest)
                 return trees_pb2.TreeContent(parts=[part])
-            if self._manifests:
+            if self._manifests and self._announced + len(self._manifests[0]) <= self._decided + self._window:
                 entries = self._manifests.pop(0)
                 if self._compare:
                     entries = with_digests(entries, self.algorithm.wire)
                 self._announced += len(entries)
                 return trees_pb2.TreeManifest(entries=entries)
-            if self._decided < self._announced or self._ended:
+            if self._manifests or self._decided < self._announced or self._ended:
                 return None
             self._ended = True
             return trees_pb2.TreeEnd(entries=self._announced)

@@ -29,6 +29,7 @@ from openshell_files._sync.trees import methods as blocking
 from openshell_files_protocol import methods
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_OPEN_ENTRIES
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_protocol.reasons import Reason
 from scripted_sender import ScriptedSender
@@ -280,14 +281,15 @@ def test_a_dry_run_is_not_repeated(
 
 
 def test_nothing_is_left(
-    sandbox: SandboxFiles, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+    sandbox: SandboxFiles, gateway: FakeGateway, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left_out = [directory(), file(b"a", 1, excluded=True)]
     use(monkeypatch, lambda *_: ScriptedSender([left_out], {}))
     with pytest.raises(errors.NothingMatched) as caught:
         sandbox.upload_tree("local", "t", include=["*.none"])
     assert caught.value.reason == "NOTHING_MATCHED"
-    assert gateway.streams(methods.UPLOAD_TREE) == 1
+    assert list(place.iterdir()) == []
+    assert gateway.streams(methods.UPLOAD_TREE) <= 1
     use(monkeypatch, lambda *_: ScriptedSender([[directory()]], {}))
     assert sandbox.upload_tree("local", "u").complete
 
@@ -563,3 +565,22 @@ def test_without_trees(
         connect().upload_tree("local", "t")
     assert "upload_path" in caught.value.fix
     assert senders[0].closed
+
+
+@pytest.mark.parametrize("last", ["selected", "excluded"])
+def test_more_is_left_out_than_a_sender_may_announce(
+    sandbox: SandboxFiles, place: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Entries that are left out are sent when there are too many to be held back, and what follows is found."""
+    out = [file(b"f%05d" % number, 0, excluded=True) for number in range(MAX_OPEN_ENTRIES)]
+    entries = [directory(), *out]
+    manifests = [entries[number : number + 1024] for number in range(0, len(entries), 1024)]
+    if last == "selected":
+        manifests.append([directory(b"d")])
+    use(monkeypatch, lambda *_: ScriptedSender(manifests, {}, window=MAX_OPEN_ENTRIES))
+    if last == "selected":
+        assert sandbox.upload_tree("local", "t", exclude=["f*"]).excluded == MAX_OPEN_ENTRIES
+        assert (place / "t/d").is_dir()
+        return
+    with pytest.raises(errors.NothingMatched):
+        sandbox.upload_tree("local", "t", exclude=["f*"])

@@ -9,6 +9,7 @@ from functools import partial
 from openshell_files_protocol import methods
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.limits import MAX_OPEN_ENTRIES
 from openshell_files_protocol.pb.openshell.v1 import trees_pb2
 
 from openshell_files._async import _io
@@ -80,7 +81,7 @@ class TreeUpload:
         self._deadline = deadline
         self._reporter = Reporter(progress)
         self.course = TreeCourse(source, str(destination), options.dry_run, _io.monotonic)
-        self._answers = UploadAnswers(digests)
+        self._answers = UploadAnswers(digests, dry_run=options.dry_run)
         # The reader of replies and the writer use the account.
         self._lock = _io.Guard()
         self._bell = Bell()
@@ -98,7 +99,8 @@ class TreeUpload:
         Raises:
             FilesError: it failed.
         """
-        self._answers, self._bell = UploadAnswers(self._digests), Bell()
+        self._answers = UploadAnswers(self._digests, dry_run=self._options.dry_run)
+        self._bell = Bell()
         account = self.course.begin()
         sender = await _io.in_thread(self._make_sender)
         try:
@@ -148,19 +150,28 @@ class TreeUpload:
             if replies.over():
                 return
             await self._bell.wait(call.idle_left())
+        # Held back while patterns have left nothing of the tree: a receiver would make the top directory.
+        held = list[bytes]()
         while True:
             self._deadline.left()
             made = await _io.in_thread(self._make, sender)
+            if made is not None:
+                message, data = made
+                with self._lock:
+                    self._note(account, message)
+                held.append(data)
+                if self._options.selects and account.selects_nothing:
+                    continue
+            elif held and account.entries < MAX_OPEN_ENTRIES:
+                # The sender waits although it may announce more: there is no more.
+                raise nothing_matched(self._source)
+            while held:
+                yield held.pop(0)
             if made is None:
                 if replies.over():
                     return
                 await self._bell.wait(call.idle_left())
-                continue
-            message, data = made
-            with self._lock:
-                self._note(account, message)
-            yield data
-            if isinstance(message, trees_pb2.TreeEnd):
+            elif isinstance(made[0], trees_pb2.TreeEnd):
                 return
 
     def _make(self, sender: SendingRole) -> tuple[requests.Outgoing, bytes] | None:

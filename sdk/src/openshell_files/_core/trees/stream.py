@@ -82,12 +82,17 @@ class _Started:
 class UploadAnswers(_Started):
     """Answers to UploadTree.
 
+    Args:
+        digests: the algorithms that the caller accepts.
+        dry_run: the top directory need not exist.
+
     Attributes:
         result: the last message; None before it.
     """
 
-    def __init__(self, digests: Sequence[DigestAlgorithm]) -> None:
+    def __init__(self, digests: Sequence[DigestAlgorithm], *, dry_run: bool) -> None:
         super().__init__(UPLOAD, digests)
+        self._dry_run = dry_run
         self.result: trees_pb2.UploadTreeResult | None = None
 
     def take(self, data: bytes) -> trees_pb2.TreeReply | None:
@@ -108,14 +113,19 @@ class UploadAnswers(_Started):
             case "reply":
                 return message.reply
             case "result":
-                if not message.result.HasField("directory"):
-                    raise broken(UPLOAD, "result: directory is missing")
-                if fault := fault_of(message.result):
-                    raise broken(UPLOAD, f"result: {fault}")
+                self._check_result(message.result)
                 self.result = message.result
             case _:
                 pass
         return None
+
+    def _check_result(self, result: trees_pb2.UploadTreeResult) -> None:
+        if self._dry_run:
+            return
+        if not result.HasField("directory"):
+            raise broken(UPLOAD, "result: directory is missing")
+        if fault := fault_of(result):
+            raise broken(UPLOAD, f"result: {fault}")
 
     def ended(self) -> trees_pb2.UploadTreeResult:
         """Return the result at the end of a stream with status OK.
