@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 from agent.agent_harness import (
-    Refused,
     Request,
     Sandbox,
     data_message,
     finish_message,
     framed,
-    get,
     get_upload,
     metadata,
     opened,
@@ -294,19 +292,15 @@ async def test_memory_is_bounded(sandbox: Sandbox) -> None:
         await agent.aclose()
 
 
-async def test_archives_are_refused(agent: FileAgent) -> None:
-    with pytest.raises(Refused) as refused:
-        await put(agent, "/file", b"", is_archive=True)
-    assert refused.value.reason is Reason.ARCHIVE_UNSUPPORTED
-    with pytest.raises(Refused) as refused:
-        await get(agent, "/file", as_archive=True)
-    assert refused.value.reason is Reason.ARCHIVE_UNSUPPORTED
-
-
 async def test_limits_are_announced(sandbox: Sandbox) -> None:
     """CAP-2, DIG-13: for the hello, also before the agent is started."""
     settings = replace(
-        sandbox.settings, max_file_bytes=77, max_uploads=3, max_uploads_per_principal=2, idle_timeout=1.5
+        sandbox.settings,
+        max_file_bytes=77,
+        max_uploads=3,
+        max_uploads_per_principal=2,
+        idle_timeout=1.5,
+        max_tree_entries=5,
     )
     assert FileAgent(settings).capability == file_relay_pb2.FileTransferCapability(
         protocol_version=PROTOCOL_VERSION,
@@ -319,6 +313,9 @@ async def test_limits_are_announced(sandbox: Sandbox) -> None:
         max_uploads_per_principal=2,
         takes_waiting=True,
         serves_directories=True,
+        serves_trees=True,
+        serves_archives=True,
+        max_tree_entries=5,
         digests=[algorithm.wire for algorithm in PREFERRED],
     )
 

@@ -44,7 +44,7 @@ ORDER = {
         ("agent.filesystem",),
         ("agent.paths",),
         ("agent.store",),
-        ("agent.upload", "agent.download", "agent.directories", "agent.trees"),
+        ("agent.upload", "agent.download", "agent.directories", "agent.trees", "agent.archives"),
         ("agent.concurrency", "agent.streams", "agent.settings"),
         ("agent.operations",),
         ("agent",),

@@ -61,6 +61,7 @@ class Limits:
             takes_waiting=True,
             serves_directories=True,
             serves_trees=True,
+            serves_archives=True,
             max_tree_entries=unsigned(self.max_tree_entries),
             digests=[algorithm.wire for algorithm in PREFERRED if algorithm in self.digests],
             max_chunk_bytes=self.max_chunk_bytes,

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from openshell_files_protocol.digests import Digest, DigestAlgorithm
-from openshell_files_protocol.errors import TransferError, invalid
+from openshell_files_protocol.errors import invalid
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
-from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.core.digest_choice import (
     accepted_digests,
@@ -182,10 +181,10 @@ def upload_request(metadata: files_pb2.UploadFileMetadata, *, started: bool = Fa
         started: it came in StartUpload, which implies an explicit finish.
 
     Raises:
-        TransferError: INVALID_REQUEST or ARCHIVE_UNSUPPORTED.
+        TransferError: INVALID_REQUEST.
     """
     if metadata.is_archive:
-        raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "metadata.is_archive: archives are not unpacked")
+        raise invalid("metadata.is_archive", "is only for UploadFile, without a start (ARC-8)")
     explicit = metadata.explicit_finish or started or bool(metadata.upload_id)
     check_id("metadata.upload_id", metadata.upload_id)
     check_id("metadata.request_id", metadata.request_id)
@@ -261,10 +260,8 @@ def download_request(request: files_pb2.DownloadFileRequest) -> DownloadRequest:
     """Check a download's request.
 
     Raises:
-        TransferError: INVALID_REQUEST or ARCHIVE_UNSUPPORTED.
+        TransferError: INVALID_REQUEST.
     """
-    if request.as_archive:
-        raise TransferError(Reason.ARCHIVE_UNSUPPORTED, "as_archive: archives are not made")
     if request.tail_bytes and (request.offset or request.HasField("length")):
         raise invalid("tail_bytes", "excludes offset and length (DWN-13)")
     check_enum("on_change", request.on_change, files_pb2.ChangePolicy.values())

@@ -22,6 +22,7 @@ from openshell_supervisor_sim.agent.download.stat_file import stat_file
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
 from openshell_supervisor_sim.agent.operations.caller_messages import CancelledByPeer
 from openshell_supervisor_sim.agent.operations.directory_operations import directory_operation
+from openshell_supervisor_sim.agent.operations.receive_archive import receive_archive
 from openshell_supervisor_sim.agent.operations.receive_tree import TreeUpload
 from openshell_supervisor_sim.agent.operations.receive_upload import UploadSession, settled
 from openshell_supervisor_sim.agent.operations.send_download import DownloadSession
@@ -201,7 +202,12 @@ class Session:
             await self._tree(opened, caller)
         elif kind == "upload":
             upload = self._transfer = UploadSession(self._services, caller, self._inbound, self._outbound)
-            response = await upload.run(opened.upload, _ACCEPTED)
+            if opened.upload.is_archive:
+                response = await receive_archive(
+                    self._services, caller, self._outbound, upload, opened.upload, _ACCEPTED
+                )
+            else:
+                response = await upload.run(opened.upload, _ACCEPTED)
             self._services.counters.uploads_published += not response.replayed
             await self._answer(file_relay_pb2.FileRelayResponse(upload=response))
         else:

@@ -34,6 +34,7 @@ from openshell_supervisor_sim.agent.core.upload import (
     UploadTerms,
 )
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt, Interrupted
+from openshell_supervisor_sim.agent.operations.attempts import Attempt
 from openshell_supervisor_sim.agent.operations.disk_queue import DiskQueue
 from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.streams import Inbound, Outbound, parse_input
@@ -107,6 +108,12 @@ class UploadSession:
             await self._outbound.put_message(accepted)
             await self._outbound.flush()
             return await self._replay(upload_core(request, attached, self._caller.limits), attached)
+        return await self.receive_into(request, attached, accepted)
+
+    async def receive_into(
+        self, request: UploadRequest, attached: Attempt, accepted: file_relay_pb2.FileRelayResponse
+    ) -> files_pb2.UploadFileResponse:
+        """Receive the stream's content into an attempt, which ends with this call; see `run`."""
         try:
             await self._outbound.put_message(accepted)
             small = request.size_bytes is not None and request.size_bytes <= _SMALL_BYTES
@@ -149,7 +156,7 @@ class UploadSession:
                 return replayed(last, published)
 
     async def _receive(
-        self, core: UploadCore, attempt: UploadAttempt, *, small: bool
+        self, core: UploadCore, attempt: Attempt, *, small: bool
     ) -> files_pb2.UploadFileResponse:
         async with TaskScope() as scope:
             reader = scope.start(self._read(core, attempt), "file-agent-upload-reader")
@@ -173,9 +180,7 @@ class UploadSession:
                     await accepting
                 raise
 
-    async def _stage(
-        self, attempt: UploadAttempt, accepting: asyncio.Task[None]
-    ) -> files_pb2.UploadFileResponse:
+    async def _stage(self, attempt: Attempt, accepting: asyncio.Task[None]) -> files_pb2.UploadFileResponse:
         """Have the disk carry out the reader's actions until the upload is published."""
         turn = min(_TURN_SECONDS, self._caller.limits.idle_timeout / _TURNS_PER_TIMEOUT)
         work = partial(_carry_out_queued, attempt, self._queue, self._services.disk, turn)
@@ -189,7 +194,7 @@ class UploadSession:
                 return response
 
     async def _listen_for_cancellation(
-        self, core: UploadCore, reader: asyncio.Task[None], attempt: UploadAttempt
+        self, core: UploadCore, reader: asyncio.Task[None], attempt: Attempt
     ) -> None:
         """Read on after an end that publishes (UPL-2): the caller may still cancel (FRM-17)."""
         await asyncio.wait({reader})
@@ -213,7 +218,7 @@ class UploadSession:
         error = TransferError(Reason.INTERNAL, "the file agent has a bug; see its log")
         self._queue.put_last(Refuse(error, keep=True))
 
-    async def _read(self, core: UploadCore, attempt: UploadAttempt) -> None:
+    async def _read(self, core: UploadCore, attempt: Attempt) -> None:
         """Turn frames into actions until the outcome is decided.
 
         Frames that came together go to the disk together: to wake a thread for every chunk of 64
@@ -243,14 +248,14 @@ class UploadSession:
         return _decided(core, frames)
 
 
-def upload_core(request: UploadRequest, attached: UploadAttempt | Published, limits: Limits) -> UploadCore:
+def upload_core(request: UploadRequest, attached: Attempt | Published, limits: Limits) -> UploadCore:
     """Return the rules of an upload's stream."""
     published, staged = None, 0
     if isinstance(attached, Published):
         published = attached.size_bytes, attached.digest
         algorithm = attached.digest.algorithm if attached.digest is not None else None
     else:
-        staged, algorithm = attached.resumed_from, attached.upload.algorithm
+        staged, algorithm = attached.resumed_from, attached.algorithm
     return UploadCore(
         UploadTerms(
             declared_size=request.size_bytes,
@@ -292,7 +297,7 @@ def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileR
 
 
 def _carry_out_queued(
-    attempt: UploadAttempt, queue: DiskQueue[Action], threads: DiskShare, seconds: float
+    attempt: Attempt, queue: DiskQueue[Action], threads: DiskShare, seconds: float
 ) -> files_pb2.UploadFileResponse | None:
     """Carry out actions in a disk thread while they come; return the answer once the upload is published."""
     turn_ends = time.monotonic() + seconds
@@ -307,7 +312,7 @@ def _linger(threads: DiskShare, turn_ends: float) -> float:
     return 0.0 if threads.crowded else min(_LINGER_SECONDS, turn_ends - time.monotonic())
 
 
-def carry_out(attempt: UploadAttempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
+def carry_out(attempt: Attempt, actions: Sequence[Action]) -> files_pb2.UploadFileResponse | None:
     """Carry out actions of the rules; return the answer if they publish the upload."""
     attempt.stage(list(_joined(actions)))
     for action in actions:

@@ -12,9 +12,12 @@ from openshell_files_protocol.chunks import embed, encode_chunk, encode_hole, en
 from openshell_files_protocol.limits import MIB
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2, files_pb2
 
+from openshell_supervisor_sim.agent.archives.archive_source import ArchiveSource
+from openshell_supervisor_sim.agent.core.archive_requests import archive_download_request
 from openshell_supervisor_sim.agent.core.requests import DownloadRequest, download_request
 from openshell_supervisor_sim.agent.download.source import Content, DownloadSource, Hole
 from openshell_supervisor_sim.agent.filesystem.file_info import Interrupt
+from openshell_supervisor_sim.agent.operations.send_archive import open_archive
 from openshell_supervisor_sim.agent.operations.services import Services
 from openshell_supervisor_sim.agent.streams import Outbound
 from openshell_supervisor_sim.agent.upload.status import Caller
@@ -23,6 +26,7 @@ from openshell_supervisor_sim.agent.upload.status import Caller
 _BATCH_BYTES: Final = MIB
 
 Pieces = Sequence[Content | Hole]
+Source = DownloadSource | ArchiveSource
 
 
 class DownloadSession:
@@ -54,10 +58,10 @@ class DownloadSession:
             TransferError: the download is not complete.
             ConnectionError: the peer is gone.
         """
-        request = download_request(message)
+        request = archive_download_request(message) if message.as_archive else download_request(message)
         interrupt = Interrupt()
         opening = self._services.disk.run(
-            partial(self._open, request, interrupt),
+            partial(self._open, request, interrupt, as_archive=message.as_archive),
             interrupt=interrupt,
             discard=lambda opened: opened[0].close(),
         )
@@ -76,8 +80,12 @@ class DownloadSession:
         await self._outbound.put_message(file_relay_pb2.FileRelayResponse(download_end=end))
         await self._outbound.flush()
 
-    def _open(self, request: DownloadRequest, interrupt: Interrupt) -> tuple[DownloadSource, Pieces]:
+    def _open(
+        self, request: DownloadRequest, interrupt: Interrupt, *, as_archive: bool
+    ) -> tuple[Source, Pieces]:
         services = self._services
+        if as_archive:
+            return open_archive(services, self._caller, request, interrupt, _BATCH_BYTES)
         source = DownloadSource(
             services.root, request, self._caller.limits, services.fs, services.trace, interrupt
         )
@@ -87,7 +95,7 @@ class DownloadSession:
             source.close()
             raise
 
-    async def _content(self, source: DownloadSource, pieces: Pieces, *, checked: bool) -> None:
+    async def _content(self, source: Source, pieces: Pieces, *, checked: bool) -> None:
         async with TaskScope() as scope:
             while not source.exhausted:
                 read = self._services.disk.run(partial(source.read, _BATCH_BYTES), interrupt=source.interrupt)
@@ -118,7 +126,7 @@ class DownloadSession:
         await self._outbound.put(embed([message.SerializeToString()]))
 
 
-def _finish(source: DownloadSource) -> files_pb2.DownloadTrailer:
+def _finish(source: Source) -> files_pb2.DownloadTrailer:
     trailer = source.trailer()
     source.close()
     return trailer

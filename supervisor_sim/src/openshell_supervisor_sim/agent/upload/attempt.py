@@ -8,6 +8,7 @@ from functools import partial
 
 from openshell_files_disk.filesystem.errno_reasons import mapped
 from openshell_files_disk.filesystem.handles import FileSystem
+from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason, Retry
@@ -73,6 +74,11 @@ class UploadAttempt:
     def ended(self) -> bool:
         """True if `end` has closed everything."""
         return self._staging.fd < 0 and self._location.parent_fd < 0
+
+    @property
+    def algorithm(self) -> DigestAlgorithm | None:
+        """Algorithm of the upload's digest; None without one."""
+        return self.upload.algorithm
 
     @property
     def staging_fd(self) -> int:
