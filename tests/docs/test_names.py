@@ -18,7 +18,9 @@ DOCUMENTS = sorted(
     }
 )
 
-_CLAUSE = re.compile(r"\b(?:RFC|AUT|CAP|UPL|RSM|CRS|DIG|CND|DWN|PTH|DIR|TRE|ARC|LAN|WAI|FRM|EXE|RLY|SBX)-\d+\b")
+_CLAUSE = re.compile(
+    r"\b(?:RFC|AUT|CAP|UPL|RSM|CRS|DIG|CND|DWN|PTH|DIR|TRE|ARC|LAN|WAI|FRM|EXE|RLY|SBX)-\d+\b"
+)
 
 #: Documents of the standards' body, which have the form of a clause.
 _STANDARDS = re.compile(r"RFC-\d{3,}")
