@@ -82,7 +82,7 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
     Raises:
         ValueError: a name is missing, or the words are ambiguous.
     """
-    _check_name(name, f"openshell-files upload {_elsewhere(name)[0]} LOCAL {_elsewhere(name)[1]}".rstrip())
+    check_name(name, f"openshell-files upload {_elsewhere(name)[0]} LOCAL {_elsewhere(name)[1]}".rstrip())
     if to is not None:
         locals_, destination = list(words), to
     elif len(words) == 1:
@@ -91,7 +91,7 @@ def uploads(name: str, words: Sequence[str], to: str | None = None) -> list[Copy
         locals_, destination = list(words[:-1]), words[-1]
     if destination == "":
         raise ValueError("DEST: must not be empty")
-    locals_ = [STANDARD_STREAM if _is_standard_input(local) else local for local in locals_]
+    locals_ = [STANDARD_STREAM if is_standard_input(local) else local for local in locals_]
     for local in locals_:
         if not os.path.lexists(local) and _ELSEWHERE.fullmatch(local):
             sandbox, path = _elsewhere(local)
@@ -142,7 +142,7 @@ def downloads(name: str, words: Sequence[str]) -> list[Copy]:
     Raises:
         ValueError: a name is missing, or the words are ambiguous.
     """
-    _check_name(name, f"openshell-files download {' '.join(_elsewhere(name))} {words[0]}")
+    check_name(name, f"openshell-files download {' '.join(_elsewhere(name))} {words[0]}")
     sources, destination = (list(words), None) if len(words) == 1 else (list(words[:-1]), words[-1])
     if "" in words:
         raise ValueError("SRC and DEST: must not be empty")
@@ -166,7 +166,7 @@ def remote_path(name: str, path: str, command: str) -> str:
     Raises:
         ValueError: it is empty, or the sandbox's name has the form NAME:PATH.
     """
-    _check_name(name, f"openshell-files {command} {' '.join(_elsewhere(name))}")
+    check_name(name, f"openshell-files {command} {' '.join(_elsewhere(name))}")
     if not path:
         raise ValueError("PATH: must not be empty")
     return path
@@ -177,7 +177,16 @@ def is_elsewhere(word: str) -> bool:
     return _ELSEWHERE.fullmatch(word) is not None
 
 
-def _check_name(name: str, instead: str) -> None:
+def check_name(name: str, instead: str) -> None:
+    """Refuse a sandbox's name that is empty or has the form NAME:PATH.
+
+    Args:
+        name: the sandbox.
+        instead: the command line to write instead.
+
+    Raises:
+        ValueError: it is wrong.
+    """
     if not name:
         raise ValueError("NAME: must not be empty")
     if ":" in name:
@@ -286,7 +295,7 @@ def is_standard_output(word: str) -> bool:
     return word == STANDARD_STREAM or is_file_of(word, sys.stdout)
 
 
-def _is_standard_input(local: str) -> bool:
+def is_standard_input(local: str) -> bool:
     """Return whether LOCAL is standard input. A file of its own that is also standard input is not: it has a mode."""
     return local == STANDARD_STREAM or (is_descriptor_name(local) and is_file_of(local, sys.stdin))
 

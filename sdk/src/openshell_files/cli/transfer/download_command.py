@@ -15,6 +15,8 @@ from openshell_files._local.open_files import share_a_file
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
 from openshell_files.cli import shared
+from openshell_files.cli.archives import words as archives
+from openshell_files.cli.archives.running import ArchiveCommand
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import MOST, ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.directories.remote_words import TimeLeft
@@ -76,6 +78,7 @@ def download(
     ] = None,
     digest: shared.Digest = "auto",
     follow: shared.Follow = False,
+    archive: archives.Archive = False,
     dry_run: tree_flags.DryRun = False,
     include: tree_flags.Include = None,
     exclude: tree_flags.Exclude = None,
@@ -96,7 +99,7 @@ def download(
     A directory arrives except for entries that cannot; those are listed, and the exit status is 17.
     """
     with reading_options():
-        copies = destinations.downloads(name, src)
+        copies = [archives.to_pack(name, src)] if archive else destinations.downloads(name, src)
         on_stdout = any(copy.destination == STANDARD_STREAM for copy in copies)
         if on_stdout and as_json and share_a_file(sys.stdout, sys.stderr):
             raise ValueError(
@@ -123,7 +126,22 @@ def download(
         )
         files = _Files(options, bits, preserve_mode, preserve_mtime, parents, timeout)
         of_files = files.given()
-        tree_flags.check_download(src, copies, flags, of_files)
+        if archive:
+            fit = {"--allow-changes", "--max-bytes"}
+            archives.check_options(
+                "--archive", [*(each for each in of_files if each not in fit), *flags.given(downloading=True)]
+            )
+        else:
+            tree_flags.check_download(src, copies, flags, of_files)
+    if archive:
+        command = ArchiveCommand(connecting, name, by_id, out, copies[0], timeout)
+        command.pack(
+            parents=parents,
+            allow_changes=allow_changes,
+            max_bytes=max_bytes,
+            state=left_behind(copies[0].destination),
+        )
+        return
 
     moved = _Moved(copies)
     several = len(copies) > 1

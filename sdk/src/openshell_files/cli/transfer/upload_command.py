@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Annotated
@@ -12,6 +13,8 @@ import typer
 
 from openshell_files import Condition, Durability, LeafLink, SandboxFiles, WriteOptions
 from openshell_files.cli import shared
+from openshell_files.cli.archives import words as archives
+from openshell_files.cli.archives.running import ArchiveCommand
 from openshell_files.cli.command import Failing, Hint, with_connection
 from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
 from openshell_files.cli.directories.remote_words import TimeLeft
@@ -70,6 +73,7 @@ def upload(
         bool, typer.Option("--resume", help="Resume the last unfinished upload of this file.")
     ] = False,
     upload_id: Annotated[str | None, typer.Option(help="Resume this unfinished upload.")] = None,
+    extract: archives.Extract = False,
     dry_run: tree_flags.DryRun = False,
     include: tree_flags.Include = None,
     exclude: tree_flags.Exclude = None,
@@ -89,7 +93,8 @@ def upload(
     """
     out = Report(as_json=as_json, quiet=quiet)
     with reading_options():
-        copies = destinations.uploads(name, local, to)
+        copies = [archives.to_unpack(name, local, to)] if extract else destinations.uploads(name, local, to)
+        _check_upload_id(upload_id, copies)
         options = WriteOptions(
             mode=shared.mode_bits(mode),
             parents=parents,
@@ -102,11 +107,6 @@ def upload(
             skip_identical=skip_identical,
             digest=digest,
         )
-        if upload_id == "":
-            # A script whose variable is empty does not mean a new upload.
-            raise ValueError("--upload-id: give the id of an upload, or leave the option out")
-        if upload_id and len(copies) > 1:
-            raise ValueError("--upload-id: give one LOCAL")
         flags = TreeFlags(
             dry_run, include or (), exclude or (), gitignore, delete, checksum, links, atomic, durability
         )
@@ -127,7 +127,14 @@ def upload(
                 "--upload-id": upload_id is not None,
             }
         )
-        tree_flags.check_upload(copies, flags, of_files)
+        if extract:
+            archives.check_options("--extract", [*of_files, *flags.given()])
+        else:
+            tree_flags.check_upload(copies, flags, of_files)
+    if extract:
+        command = ArchiveCommand(connecting, name, by_id, out, copies[0], timeout)
+        command.unpack(parents=parents, durability=durability)
+        return
 
     def send(
         sandbox: SandboxFiles, copy: Copy, memory: UploadMemory, progress: ProgressCallback
@@ -232,6 +239,14 @@ class _Words:
 
     def fields(self) -> dict[str, object]:
         return {"uploaded": self.done} if len(self._copies) > 1 else {}
+
+
+def _check_upload_id(upload_id: str | None, copies: Sequence[Copy]) -> None:
+    if upload_id == "":
+        # A script whose variable is empty does not mean a new upload.
+        raise ValueError("--upload-id: give the id of an upload, or leave the option out")
+    if upload_id and len(copies) > 1:
+        raise ValueError("--upload-id: give one LOCAL")
 
 
 def _leaf_link(*, follow: bool, replace_link: bool) -> LeafLink:

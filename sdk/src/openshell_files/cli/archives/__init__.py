@@ -1,0 +1,1 @@
+"""`upload --extract` and `download --archive`."""
