@@ -9,7 +9,7 @@ import io
 import tempfile
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, cast
 
 import openshell_files
@@ -30,6 +30,7 @@ from openshell_files import (
 )
 from openshell_files.errors import FileTooLarge, InvalidPath, InvalidRequest
 from openshell_files.options import ReadArguments, WriteArguments
+from openshell_files.tree_options import TreeArguments, TreeOptions
 from openshell_files_protocol.limits import MIB
 from sdk_flavours import BlockingView
 
@@ -54,6 +55,8 @@ NO_PATH = [
     PureWindowsPath("x"),
     PurePosixPath("a/../b"),
 ]
+#: One pattern is no list of patterns. Wrong patterns in a list are in the tests of trees.
+NO_PATTERNS = [None, 1, "*.py", b"*.py", {"*.py": 1}, [1], [b"*.py"]]
 #: Type bits of a FIFO, a directory, a device, a link, a socket, and of nothing.
 NO_FILE_TYPE = [0o10000, 0o40755, 0o60644, 0o120777, 0o140755, 0o170000, 0o110644]
 
@@ -132,6 +135,14 @@ WRONG: dict[str, list[Any]] = {
     "missing_ok": NO_FLAG,
     "replace": NO_FLAG,
     "source_version": [*NO_TEXT, SURROGATE],
+    "include": NO_PATTERNS,
+    "exclude": NO_PATTERNS,
+    "gitignore": NO_FLAG,
+    "delete": NO_FLAG,
+    "checksum": NO_FLAG,
+    "links": [None, 1, "nofollow", "KEEP", True, ""],
+    "atomic": NO_FLAG,
+    "dry_run": NO_FLAG,
 }  # fmt: skip
 #: In one method a value may be right that is wrong in others.
 SPECIAL: dict[tuple[str, str], list[Any]] = {
@@ -144,6 +155,19 @@ SPECIAL: dict[tuple[str, str], list[Any]] = {
         (method, "options"): [*WRONG["options"], WriteOptions()]
         for method in ("download", "download_path", "iter_download", "read_bytes")
     },
+    **{
+        (method, "options"): [*WRONG["options"], ReadOptions(), WriteOptions()]
+        for method in ("upload_tree", "download_tree")
+    },
+    # A path is right there.
+    ("upload_archive", "source"): [
+        value for value in WRONG["source"] if not isinstance(value, str | PurePath)
+    ],
+    ("download_archive", "source"): NO_PATH,
+    ("download_archive", "sink"): [value for value in WRONG["sink"] if not isinstance(value, str | PurePath)],
+    ("upload_tree", "source"): WRONG["local"],
+    ("download_tree", "source"): NO_PATH,
+    ("download_tree", "destination"): WRONG["local"],
     ("make_directory", "mode"): [True, "755", 0.5, -1, 0o200000, HUGE, -HUGE, 0o10000, 0o100644, 0o120777],
     ("move", "source"): NO_PATH,
     ("copy", "source"): NO_PATH,
@@ -181,7 +205,8 @@ def needed(method: str) -> dict[str, Any]:
     """Return right values of the parameters without a default."""
     parameters = list(inspect.signature(getattr(SandboxFiles, method)).parameters.values())[1:]
     empty = inspect.Parameter.empty
-    right = RIGHT | ({"source": "x"} if "destination" in {each.name for each in parameters} else {})
+    path = not {"destination", "sink"}.isdisjoint(each.name for each in parameters)
+    right = RIGHT | ({"source": "x"} if path else {})
     return {each.name: right[each.name] for each in parameters if each.default is empty}
 
 
@@ -231,9 +256,11 @@ def test_what_only_one_flavour_can_do(nobody: Callable[[str], Any]) -> None:
 # Option groups
 
 
-@pytest.mark.parametrize("group", [WriteOptions, ReadOptions])
-def test_wrong_fields_of_an_option_group(group: Any) -> None:
-    method = "upload" if group is WriteOptions else "download"
+@pytest.mark.parametrize(
+    ("group", "method"),
+    [(WriteOptions, "upload"), (ReadOptions, "download"), (TreeOptions, "upload_tree")],
+)
+def test_wrong_fields_of_an_option_group(group: Any, method: str) -> None:
     for field in dataclasses.fields(group):
         for value in SPECIAL.get((method, field.name), WRONG[field.name]):
             with pytest.raises((TypeError, ValueError), match=rf"^(\w+: )?{field.name}\b"):
@@ -241,7 +268,8 @@ def test_wrong_fields_of_an_option_group(group: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "keywords"), [(WriteOptions, WriteArguments), (ReadOptions, ReadArguments)]
+    ("group", "keywords"),
+    [(WriteOptions, WriteArguments), (ReadOptions, ReadArguments), (TreeOptions, TreeArguments)],
 )
 def test_keyword_arguments_are_the_fields(group: Any, keywords: Any) -> None:
     fields = {field.name: field.type for field in dataclasses.fields(group)}
