@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Sequence
-from typing import Final, cast
 
-from openshell_files_protocol.errors import invalid
-from pathspec import GitIgnoreSpec
-
-#: Group of a pattern's expression that ends with the directory, if the pattern matched a directory.
-_DIRECTORY: Final = "ps_d"
+from openshell_files_disk.trees.patterns import Patterns
 
 
 class Selection:
@@ -33,8 +27,10 @@ class Selection:
         include: Sequence[str] = (),
         only: Collection[bytes] | None = None,
     ) -> None:
-        self._exclude = _patterns("exclude", exclude)
-        self._include = _patterns("include", include)
+        self._exclude = Patterns("exclude", exclude) if exclude else None
+        self._include = Patterns("include", include) if include else None
+        #: The last directory of which an entry was decided, and whether `include` takes all of it.
+        self._inside: tuple[bytes, bool] = (b"", False)
         self._only = None if only is None else frozenset(path.rstrip(b"/") for path in only)
         self._above = frozenset[bytes]() if self._only is None else _directories_above(self._only)
         #: A directory is announced only once something in it is, since it may have nothing that is sent.
@@ -42,7 +38,7 @@ class Selection:
 
     def enters(self, path: bytes) -> bool:
         """Return whether something below a directory may be sent."""
-        if self._exclude is not None and _ignored(self._exclude, os.fsdecode(path) + "/"):
+        if self._exclude is not None and self._exclude.match(os.fsdecode(path), directory=True):
             return False
         return self._only is None or path in self._above or self._is_below_taken(path)
 
@@ -51,11 +47,24 @@ class Selection:
         if self._exclude is None and not self.may_leave_directories_empty:
             return True
         text = os.fsdecode(path)
-        if self._exclude is not None and _ignored(self._exclude, text):
+        if self._exclude is not None and self._exclude.match(text, directory=False):
             return False
-        if self._include is not None and not self._include.match_file(text):
+        if self._include is not None and not (
+            self._include.match(text, directory=False)
+            or self._is_inside(self._include, path.rpartition(b"/")[0])
+        ):
             return False
         return self._only is None or self._is_below_taken(path)
+
+    def _is_inside(self, include: Patterns, directory: bytes) -> bool:
+        """Return whether a pattern matches a directory or one above it, and so everything in it."""
+        if not directory:
+            return False
+        if self._inside[0] != directory:
+            path = os.fsdecode(directory) + "/"
+            above = (path[:end] for end, char in enumerate(path) if char == "/")
+            self._inside = (directory, any(include.match(one, directory=True) for one in above))
+        return self._inside[1]
 
     def _is_below_taken(self, path: bytes) -> bool:
         only = self._only or frozenset()
@@ -64,36 +73,6 @@ class Selection:
             if not slash:
                 return False
         return True
-
-
-def _patterns(field: str, patterns: Sequence[str]) -> GitIgnoreSpec | None:
-    for number, pattern in enumerate(patterns):
-        if not pattern.strip() or "\0" in pattern or "\n" in pattern:
-            raise invalid(f"{field}[{number}]", "must be one pattern of gitignore, on one line")
-        try:
-            GitIgnoreSpec.from_lines([pattern])
-        except ValueError as error:
-            raise invalid(
-                f"{field}[{number}]", f"{pattern!a} is not a pattern of gitignore: {error}"
-            ) from error
-    return GitIgnoreSpec.from_lines(patterns) if patterns else None
-
-
-def _ignored(patterns: GitIgnoreSpec, path: str) -> bool:
-    """Return whether git would ignore an entry of a directory that is not ignored; the path of a directory ends with `/`.
-
-    The last pattern that matches decides. `match_file` answers for a path alone, and so lets a pattern of a directory
-    above match, too.
-    """
-    for pattern in reversed(list(patterns.patterns)):
-        regex = cast("re.Pattern[str] | None", pattern.regex)  # pyright: ignore[reportUnknownMemberType]
-        found = regex.match(path) if regex is not None else None
-        if found is None:
-            continue
-        above = found.groupdict().get(_DIRECTORY) is not None and found.end(_DIRECTORY) < len(path)
-        if not above:
-            return bool(pattern.include)
-    return False
 
 
 def _directories_above(paths: Collection[bytes]) -> frozenset[bytes]:
