@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
 
 import grpc
 import pytest
@@ -11,59 +10,8 @@ import rfc_messages
 from dev_command import DevStack
 from google.protobuf.message import Message
 from kill_client import content_of
+from rfc_client import RfcClient
 from stack_client import reason_of
-
-
-@dataclass
-class RfcClient:
-    """UploadFile and DownloadFile as generated code offers them."""
-
-    channel: grpc.aio.Channel
-    metadata: tuple[tuple[str, str], ...]
-
-    async def upload(self, metadata: rfc_messages.UploadFileMetadata, content: bytes) -> int:
-        def messages() -> Iterator[rfc_messages.UploadFileRequest]:
-            yield rfc_messages.UploadFileRequest(metadata=metadata)
-            for offset in range(0, len(content), rfc_messages.CHUNK_BYTES):
-                yield rfc_messages.UploadFileRequest(
-                    chunk=content[offset : offset + rfc_messages.CHUNK_BYTES]
-                )
-
-        method: grpc.aio.StreamUnaryMultiCallable[
-            rfc_messages.UploadFileRequest, rfc_messages.UploadFileResponse
-        ] = self.channel.stream_unary(
-            rfc_messages.UPLOAD_FILE,
-            request_serializer=rfc_messages.UploadFileRequest.SerializeToString,
-            response_deserializer=rfc_messages.UploadFileResponse.FromString,
-        )
-        return (await method(messages(), metadata=self.metadata)).bytes_written
-
-    async def download(self, sandbox_id: str, path: str) -> Download:
-        method: grpc.aio.UnaryStreamMultiCallable[rfc_messages.DownloadFileRequest, bytes] = (
-            self.channel.unary_stream(
-                rfc_messages.DOWNLOAD_FILE,
-                request_serializer=rfc_messages.DownloadFileRequest.SerializeToString,
-            )
-        )
-        request = rfc_messages.DownloadFileRequest(sandbox_id=sandbox_id, remote_path=path)
-        got = Download()
-        async for data in method(request, metadata=self.metadata):
-            message = rfc_messages.DownloadFileResponse.FromString(data)
-            kind = message.WhichOneof("payload")
-            got.kinds.append(kind)
-            if kind == "header":
-                got.header = message.header
-            got.content += message.chunk
-        return got
-
-
-@dataclass
-class Download:
-    """What came."""
-
-    header: rfc_messages.DownloadFileHeader | None = None
-    content: bytes = b""
-    kinds: list[str | None] = field(default_factory=list[str | None])
 
 
 @pytest.fixture
@@ -104,17 +52,6 @@ async def test_another_size_than_declared(stack: DevStack, client: RfcClient, de
     assert caught.value.code() is grpc.StatusCode.DATA_LOSS
     assert reason_of(caught.value) == "SIZE_MISMATCH"
     assert (sandbox.directory / "kept").read_bytes() == b"old"
-
-
-async def test_archives(stack: DevStack, client: RfcClient) -> None:
-    """RFC-7: what the RFC asks for and is not there yet is said, not done wrong."""
-    metadata = rfc_messages.UploadFileMetadata(
-        sandbox_id=stack.sandboxes[0].id, remote_path="archive", size_bytes=1, is_archive=True
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.upload(metadata, b"x")
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert not (stack.sandboxes[0].directory / "archive").exists()
 
 
 def test_the_messages_are_not_ours() -> None:
