@@ -338,6 +338,9 @@ class Ahead(Generic[_T]):
         try:
             await self._tasks.end()
         finally:
+            if self._task is not None and self._task.done() and not self._task.cancelled():
+                # The reader left for another reason: this error would be reported as unnoticed.
+                self._task.exception()
             close = getattr(self._source, "aclose", None)
             if close is not None:
                 await close()

@@ -58,7 +58,12 @@ class Beside:
     ) -> None:
         if len(self._tasks):
             self._unblock()
-        await self._tasks.end()
+        try:
+            await self._tasks.end()
+        finally:
+            if self._task is not None and self._task.done() and not self._task.cancelled():
+                # The owner left for another reason: this error would be reported as unnoticed.
+                self._task.exception()
 
     async def _run(self) -> None:
         await self._work()
