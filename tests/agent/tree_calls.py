@@ -29,18 +29,22 @@ class TreePeer:
 
     Attributes:
         peer: the stream.
-        field: `upload_tree` or `download_tree`.
+        method: `upload_tree` or `download_tree`.
         told: the agent's messages so far, without `working`.
+        working: how often the agent said that it works.
     """
 
     peer: Peer
-    field: str
+    method: str
     told: list[Any] = field(default_factory=list[Any])
+    working: int = 0
 
     async def say(self, **payload: Any) -> None:
         """Send one message of the caller."""
-        message = Up(**payload) if self.field == "upload_tree" else Down(**payload)
-        await self.peer.send(Request(**{self.field: message}))
+        if self.method == "upload_tree":
+            await self.peer.send(Request(upload_tree=Up(**payload)))
+        else:
+            await self.peer.send(Request(download_tree=Down(**payload)))
 
     async def next(self) -> Any:
         """Return the agent's next message; an error is raised, and None is the last frame."""
@@ -54,9 +58,10 @@ class TreePeer:
                     continue
                 case "tree_end":
                     return None
-                case self.field:
-                    message = getattr(frame, self.field)
+                case self.method:
+                    message = getattr(frame, self.method)
                     if message.WhichOneof("payload") == "working":
+                        self.working += 1
                         continue
                     self.told.append(message)
                     return message

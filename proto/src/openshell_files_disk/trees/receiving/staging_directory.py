@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -82,8 +83,11 @@ class StagingDirectory:
         """
         if self.fd < 0:
             return
+        removal = Removal(self._fs, None, own=True)
         try:
-            yield from Removal(self._fs, None, own=True).steps(self._name, self._dir_fd)
+            yield from removal.steps(self._name, self._dir_fd)
+            if removal.kept:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         finally:
             fd, self.fd = self.fd, -1
             self._fs.close(fd)
@@ -93,27 +97,28 @@ class StagingDirectory:
         """Make and lock one; return False if another transfer took it for a stale one."""
         name = TREE_PREFIX + secrets.token_hex(16).encode()
         self._options.note(self._dir_path, name)
-        self._fs.mkdir(name, self._dir_fd, 0o700)
-        fd = -1
+        made, fd = False, -1
         try:
+            self._fs.mkdir(name, self._dir_fd, 0o700)
+            made = True
             fd = self._fs.open(name, LISTING, dir_fd=self._dir_fd)
-            locked = self._fs.lock(fd)
-            named = self._fs.lstat(name, self._dir_fd)
-            if locked and named is not None and named.st_ino == self._fs.fstat(fd).st_ino:
+            named = self._fs.lstat(name, self._dir_fd) if self._fs.lock(fd) else None
+            if named is not None and os.path.samestat(named, self._fs.fstat(fd)):
                 self.fd, self._name = fd, name
                 return True
         except FileNotFoundError:
-            pass
+            if not made:
+                raise
         except BaseException:
-            if fd >= 0:
-                self._fs.close(fd)
-            with suppress(OSError):
-                self._fs.remove_directory(name, self._dir_fd)
-            self._options.forget(self._dir_path, name)
+            if made:
+                with suppress(OSError):
+                    self._fs.remove_directory(name, self._dir_fd)
             raise
-        if fd >= 0:
-            self._fs.close(fd)
-        self._options.forget(self._dir_path, name)
+        finally:
+            if self.fd < 0:
+                if fd >= 0:
+                    self._fs.close(fd)
+                self._options.forget(self._dir_path, name)
         return False
 
     def _remove_stale(self) -> None:
