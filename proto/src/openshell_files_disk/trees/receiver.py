@@ -17,7 +17,7 @@ from openshell_files_disk.trees.guard import TreeGuard
 from openshell_files_disk.trees.receiving.completion import Completion
 from openshell_files_disk.trees.receiving.content import Contents
 from openshell_files_disk.trees.receiving.entries import Entries
-from openshell_files_disk.trees.receiving.links import Links
+from openshell_files_disk.trees.receiving.links import PlacedLinks
 from openshell_files_disk.trees.receiving.options import ReceiveOptions, TreePlace
 from openshell_files_disk.trees.receiving.publishing import Publishing
 from openshell_files_disk.trees.receiving.reception import Reception
@@ -55,7 +55,7 @@ class TreeReceiver:
         self._reception = Reception(fs, place, options, guard, trace)
         self._completion = Completion(self._reception)
         self._contents = Contents(self._reception, self._completion.release)
-        links = Links(self._reception, self._contents, self._completion.release)
+        links = PlacedLinks(self._reception, self._contents, self._completion.release)
         self._entries = Entries(self._reception, self._completion, self._contents, links)
         self._ended = False
         self._closed = False

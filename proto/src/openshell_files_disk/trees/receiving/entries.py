@@ -21,7 +21,7 @@ from openshell_files_disk.trees.receiving.completion import Completion
 from openshell_files_disk.trees.receiving.content import Contents, NeededFile
 from openshell_files_disk.trees.receiving.directories import Directory, OpenDirectories
 from openshell_files_disk.trees.receiving.errors import EntryError
-from openshell_files_disk.trees.receiving.links import Links
+from openshell_files_disk.trees.receiving.links import PlacedLinks
 from openshell_files_disk.trees.receiving.looking import Looking
 from openshell_files_disk.trees.receiving.names import Names, check_name, check_path, folded, violation
 from openshell_files_disk.trees.receiving.reception import Reception
@@ -51,7 +51,7 @@ class Entries:
     """
 
     def __init__(
-        self, reception: Reception, completion: Completion, contents: Contents, links: Links
+        self, reception: Reception, completion: Completion, contents: Contents, links: PlacedLinks
     ) -> None:
         self._reception = reception
         self._completion = completion

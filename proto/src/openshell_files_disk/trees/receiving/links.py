@@ -24,7 +24,7 @@ from openshell_files_disk.trees.receiving.reception import Reception
 _MOST_WAITING: Final = 65_536
 
 
-class Links:
+class PlacedLinks:
     """Decides and makes the links of a tree.
 
     Args:
