@@ -20,7 +20,7 @@ SOURCES = [
 
 #: Rooms, and modules that stand beside them, from the innermost outwards. Each imports only those before it. The
 #: longest entry that a module's name begins with is the module's room.
-ORDER = {
+ORDER: dict[str, list[tuple[str, ...]]] = {
     "openshell_files_disk": [
         ("filesystem",),
         ("trees",),

@@ -21,6 +21,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_bytes(name.encode())
 
 
+def copy_of(pair: str) -> Copy:
+    source, destination = pair.split(":")
+    return Copy(source, destination)
+
+
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize(
     ("words", "to", "pairs"),
@@ -44,7 +49,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_uploads(words: list[str], to: str | None, pairs: list[str]) -> None:
-    assert uploads("demo", words, to) == [Copy(*pair.split(":")) for pair in pairs]
+    assert uploads("demo", words, to) == [copy_of(pair) for pair in pairs]
 
 
 @pytest.mark.usefixtures("files")
@@ -86,7 +91,7 @@ def test_uploads_refused(words: list[str], to: str | None, said: str) -> None:
     ],
 )
 def test_downloads(words: list[str], pairs: list[str]) -> None:
-    assert downloads("demo", words) == [Copy(*pair.split(":")) for pair in pairs]
+    assert downloads("demo", words) == [copy_of(pair) for pair in pairs]
 
 
 @pytest.mark.usefixtures("files")
