@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -48,7 +48,7 @@ tops = st.tuples(st.just("directory"), st.dictionaries(names, trees, max_size=6)
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch() -> Generator[Path]:
     """Yield a directory; a fixture would be one for all examples."""
     place = Path(tempfile.mkdtemp(prefix="trees-"))
     try:
@@ -79,7 +79,8 @@ def make(path: bytes, tree: Any, made: list[bytes]) -> None:
         os.symlink(value, path)
         time = rest[0]
     elif made:
-        os.link(made[value % len(made)], path)
+        first = made[cast("int", value) % len(made)]
+        os.link(first, path)
         return
     else:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def stalling(gateway: FakeGateway) -> threading.Event:
 
 
 @asynccontextmanager
-async def sandbox_of(gateway: FakeGateway) -> AsyncIterator[AsyncSandboxFiles]:
+async def sandbox_of(gateway: FakeGateway) -> AsyncGenerator[AsyncSandboxFiles]:
     async with AsyncFilesClient(gateway.address, auth=OidcAuth("token"), retry=QUICK) as client:
         yield client.sandbox("demo")
 

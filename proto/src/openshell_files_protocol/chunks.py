@@ -141,7 +141,7 @@ def decode_chunk(message: bytes | memoryview) -> Chunk | None:
 
 def _only_field(view: memoryview, wanted: bytes) -> memoryview | None:
     """Return the content of the one length-delimited field that a message consists of; None for other messages."""
-    if not view or view[0] != wanted[0] or view[: len(wanted)] != wanted:
+    if not view or view[0] != wanted[0] or bytes(view[: len(wanted)]) != wanted:
         return None
     length = decode_length(view, len(wanted))
     if length is None or length[0] + length[1] != len(view):

@@ -15,7 +15,13 @@ from openshell_files._core.trees.stream import Incoming
 class SendingRole(Protocol):
     """The sender. Methods block, but not `reply`, and raise `TransferError`."""
 
-    algorithm: DigestAlgorithm
+    @property
+    def algorithm(self) -> DigestAlgorithm:
+        """Algorithm of all digests."""
+        ...
+
+    @algorithm.setter
+    def algorithm(self, algorithm: DigestAlgorithm, /) -> None: ...
 
     def next(self) -> Outgoing | None:
         """Return the next message; None if a reply has to come first."""
