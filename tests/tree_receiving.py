@@ -165,9 +165,7 @@ class Transfer:
         return [self.paths[number] for number in self.said.needed]
 
 
-def loop(
-    source: Path, place: Path, *, lag: int = 0, sending: dict[str, Any] | None = None, **arguments: Any
-) -> Transfer:
+def loop(source: Path, place: Path, *, lag: int = 0, sending: Any = None, **arguments: Any) -> Transfer:
     """Send a directory to `top` in another one.
 
     Args:
@@ -179,12 +177,13 @@ def loop(
     """
     transfer = Transfer()
     waiting: list[trees_pb2.TreeReply] = []
+    options: dict[str, Any] = sending or {}
     sender = TreeSender(
         FileSystem(),
         os.open(source, os.O_RDONLY | os.O_DIRECTORY),
         Selection(),
         algorithm=DigestAlgorithm.SHA256,
-        **(sending or {}),
+        **options,
     )
     try:
         with receiving(place, **arguments) as receiver:
