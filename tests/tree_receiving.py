@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +141,7 @@ class Receiving:
 
 
 @contextmanager
-def receiving(place: Path, **arguments: Any) -> Iterator[Receiving]:
+def receiving(place: Path, **arguments: Any) -> Generator[Receiving]:
     """Yield a receiver that is closed after use; see `Receiving`."""
     receiver = Receiving(place, **arguments)
     try:
@@ -165,7 +165,9 @@ class Transfer:
         return [self.paths[number] for number in self.said.needed]
 
 
-def loop(source: Path, place: Path, *, lag: int = 0, sending: Any = None, **arguments: Any) -> Transfer:
+def loop(
+    source: Path, place: Path, *, lag: int = 0, sending: dict[str, Any] | None = None, **arguments: Any
+) -> Transfer:
     """Send a directory to `top` in another one.
 
     Args:

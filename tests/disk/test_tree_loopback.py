@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ tops = st.tuples(st.just("directory"), st.dictionaries(names, trees, max_size=6)
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch() -> Generator[Path]:
     """Yield a directory; a fixture would be one for all examples."""
     place = Path(tempfile.mkdtemp(prefix="trees-"))
     try:
@@ -79,7 +79,8 @@ def make(path: bytes, tree: Any, made: list[bytes]) -> None:
         os.symlink(value, path)
         time = rest[0]
     elif made:
-        os.link(made[value % len(made)], path)
+        first: bytes = made[value % len(made)]
+        os.link(first, path)
         return
     else:
         return
@@ -101,8 +102,8 @@ def test_a_tree_arrives_as_it_is_and_a_second_time_nothing_is_sent(
         assert tree_of(place / "top") == wanted
         assert sorted(first.said.changed) == list(range(len(first.paths)))
         assert os.listdir(place).count("top") == len(os.listdir(place)) - 1
-        for options in ({}, {"delete_others": True}):
-            again = loop(source, place, lag=lag, **options)
+        for delete_others in (False, True):
+            again = loop(source, place, lag=lag, delete_others=delete_others)
             assert (again.content_bytes, again.said.needed, again.said.changed) == (0, [], [])
             assert again.said.problems == {}
             assert tree_of(place / "top") == wanted
