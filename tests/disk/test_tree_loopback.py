@@ -59,7 +59,9 @@ def scratch() -> Generator[Path]:
 
 def make(path: bytes, tree: Any, made: list[bytes]) -> None:
     """Make a generated tree."""
-    kind, value, *rest = tree
+    kind: str = tree[0]
+    value: Any = tree[1]
+    rest: list[Any] = list(tree[2:])
     if kind == "directory":
         os.mkdir(path)
         for name, below in value.items():
@@ -79,7 +81,7 @@ def make(path: bytes, tree: Any, made: list[bytes]) -> None:
         os.symlink(value, path)
         time = rest[0]
     elif made:
-        first: bytes = made[value % len(made)]
+        first: bytes = made[int(value) % len(made)]
         os.link(first, path)
         return
     else:

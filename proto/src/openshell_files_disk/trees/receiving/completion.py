@@ -60,7 +60,7 @@ class Completion:
     def release(self, directory: Directory) -> None:
         """Count an entry of a directory as complete; the last one completes the directory.
 
-        The top directory is completed by `complete_top`.
+        The top directory is completed last, by `Publishing`.
 
         Raises:
             TransferError: see TRE-59.
