@@ -119,7 +119,7 @@ def test_tree_down_against_tar(
     benchmark: Benchmark, trees: Trees, ssh: Ssh, rounds: int, reach: Reach, files: int, size: int, target: str
 ) -> None:  # fmt: skip
     source, here, tar = trees.tree(files, size), trees.scratch / "tree-back", trees.scratch / "tar-back"
-    trees.run(do="up", source=str(source), remote="tree")
+    trees.run(trees.there / "tree", do="up", source=str(source), remote="tree")
     pairs = interleaved(
         benchmark,
         lambda: trees.run(here, do="down", remote="tree", target=str(here)),

@@ -74,6 +74,8 @@ class FakeBase:
         self.unknown_writes: int = 0
         #: Whether it forgets an unfinished WriteFile when the call ends (UPL-59).
         self.forgets_writes = False
+        #: What it says of the entries of an archive, which it does not read.
+        self.archive = files_pb2.ArchiveResult()
         #: How many transfers one caller may run (RLY-24); 0 says nothing.
         self.max_concurrent_transfers = 0
         #: How long a caller may say `waiting`, and how soon standing still ends an upload (WAI-2), in seconds.

@@ -57,8 +57,9 @@ class FakeDownloads(FakeBase):
         algorithm = self._choose(request.accepted_digests)
         yield files_pb2.DownloadFileResponse(
             header=files_pb2.DownloadFileHeader(
-                size_bytes=size,
+                size_bytes=0 if request.as_archive else size,
                 mode=file.mode,
+                is_archive=request.as_archive,
                 file=info_of(request.remote_path, file),
                 start_offset=start,
                 digest_algorithm=algorithm,
@@ -84,5 +85,6 @@ class FakeDownloads(FakeBase):
                 digest=digest_of(file.content[start:end], algorithm),
                 whole_file=start == 0 and end == size,
                 file=info_of(request.remote_path, file),
+                archive=self.archive if request.as_archive else None,
             )
         )

@@ -155,7 +155,7 @@ class FakeUploads(FakeBase):
             self.upload_messages.append(messages)
             self._admit(method, first, context)
             metadata = first.metadata
-            upload = self._find(metadata.upload_id, metadata.request_id)
+            upload = None if metadata.is_archive else self._find(metadata.upload_id, metadata.request_id)
             if upload is None:
                 if metadata.upload_id:
                     raise TransferError(Reason.UPLOAD_UNKNOWN, "no such upload")
@@ -290,6 +290,7 @@ class FakeUploads(FakeBase):
             file=info_of(upload.metadata.remote_path, file, upload.algorithm),
             upload_id=upload.upload_id,
             durability=upload.metadata.durability,
+            archive=self.archive if upload.metadata.is_archive else None,
         )
 
 

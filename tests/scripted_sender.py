@@ -22,6 +22,7 @@ class ScriptedSender:
         content: of the files, by their number.
         compare: content is compared; it is the entries' path (TRE-8).
         window: most entries that are announced and not decided (TRE-5).
+        ends: the tree has an end; otherwise the sender waits for ever.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ScriptedSender:
         *,
         compare: bool = False,
         window: int = MAX_OPEN_ENTRIES,
+        ends: bool = True,
     ) -> None:
         self._window = window
         self._compare = compare
@@ -44,7 +46,7 @@ class ScriptedSender:
         self._needed: list[int] = []
         self._announced = 0
         self._decided = 0
-        self._ended = False
+        self._ended = not ends
 
     def next(self) -> Message | None:
         if self.on_next is not None:

@@ -102,7 +102,7 @@ class Generated:
         }
 
 
-_SIZES: Final = (0, 1, 100, 4095, 4096, 10_000, 70_000)
+_SIZES: Final = (0, 1, 100, 1000, 4095, 4096, 10_000)
 _MODES: Final = (0o644, 0o444, 0o755, 0o600, 0o777, 0o640)
 _TIMES: Final = (0, 1, -1, -5 * SECOND + 7, 1_234_567_890_123_456_789, 4_000_000_000 * SECOND + 999_999_999)
 
@@ -160,7 +160,7 @@ def _name(chance: random.Random, number: int) -> bytes:
 
 def _file(chance: random.Random, place: bytes) -> None:
     with open(place, "wb") as file:
-        size = chance.choice(_SIZES)
+        size = 1_100_000 if chance.random() < 0.002 else chance.choice(_SIZES)
         file.write(chance.randbytes(size))
         if chance.random() < 0.01:
             file.seek(1 << 20, os.SEEK_CUR)

@@ -165,7 +165,9 @@ class Transfer:
         return [self.paths[number] for number in self.said.needed]
 
 
-def loop(source: Path, place: Path, *, lag: int = 0, sending: Any = None, **arguments: Any) -> Transfer:
+def loop(
+    source: Path, place: Path, *, lag: int = 0, sending: dict[str, Any] | None = None, **arguments: Any
+) -> Transfer:
     """Send a directory to `top` in another one.
 
     Args:

@@ -148,7 +148,7 @@ async def test_a_hole(agent: FileAgent, sandbox: Sandbox, checked: bool) -> None
     [("offset", 1), ("length", 0), ("length", 5), ("tail_bytes", 1), ("if_version", "v")],
 )
 async def test_fields_that_do_not_fit(agent: FileAgent, sandbox: Sandbox, field: str, value: Any) -> None:
-    """ARC-11"""
+    """ARC-22"""
     (sandbox.root / "d").mkdir()
     with pytest.raises(Refused) as refused:
         await get(agent, "/d", as_archive=True, **{field: value})

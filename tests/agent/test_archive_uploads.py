@@ -237,7 +237,7 @@ async def test_a_wrong_finish(agent: FileAgent, sandbox: Sandbox, finish: Any, r
 
 
 async def test_an_error_counts_what_is_in_place(agent: FileAgent, sandbox: Sandbox) -> None:
-    """ARC-9"""
+    """ARC-21"""
     archive = tar("a", "b", "c", content=b"x" * MIB)
     with pytest.raises(Refused) as refused:
         await put(agent, "/into", archive[: 2 * MIB + 700 * KIB], is_archive=True)
@@ -249,7 +249,7 @@ async def test_an_error_counts_what_is_in_place(agent: FileAgent, sandbox: Sandb
 
 @pytest.mark.parametrize("end", ["half-close", "cancelled", "lost"])
 async def test_a_stream_that_ends_early(agent: FileAgent, sandbox: Sandbox, end: str) -> None:
-    """ARC-9, TRE-54: members that are in place stay, whole, and nothing else is left."""
+    """ARC-21, TRE-54: members that are in place stay, whole, and nothing else is left."""
     archive = tar("a", "b", content=b"x" * MIB)
     async with peer_of(agent) as peer:
         await peer.send(opened(upload=metadata("/into", is_archive=True)))
@@ -323,7 +323,7 @@ async def test_limits(sandbox: Sandbox, setting: str, value: int, archive: bytes
 
 
 async def test_the_supervisors_files_are_guarded(sandbox: Sandbox) -> None:
-    """ARC-5, TRE-49: an archive replaces none of them."""
+    """ARC-17, TRE-49: an archive replaces none of them."""
     (sandbox.root / "into").mkdir()
     (sandbox.root / "into/token").write_text("secret")
     sandbox.settings = replace(sandbox.settings, private=(sandbox.root / "into/token",))

@@ -114,7 +114,7 @@ def test_every_cut_is_noticed(encoding: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_memory_does_not_grow_with_a_bomb(kind: str) -> None:
-    """ARC-4: what a few bytes become is never there at once."""
+    """ARC-16: what a few bytes become is never there at once."""
     member = tarfile.TarInfo("zeros")
     member.size = 1 << 30
     plain = member.tobuf() + bytes(256 * MIB)

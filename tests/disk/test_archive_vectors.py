@@ -96,7 +96,7 @@ def assert_outcome(expected: Outcome, reason: str | None, outcome: ArchiveOutcom
 @pytest.mark.parametrize("step", [1 << 20, 512, 1], ids=["whole", "blocks", "bytes"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_archive(case: ArchiveCase, step: int, place: Path) -> None:
-    """ARC-2 to ARC-7, TRE-44, TRE-54: and nothing of a staging directory is left, nor anything outside changed."""
+    """ARC-2 to ARC-7, ARC-15 to ARC-20, TRE-44, TRE-54: and nothing of a staging directory is left, nor anything outside changed."""
     if step < 512 and case.name in LARGE:
         pytest.skip("too many bytes")
     make(place / "top", case.before)
@@ -108,7 +108,7 @@ def test_an_archive(case: ArchiveCase, step: int, place: Path) -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.folding], ids=lambda case: case.name)
 def test_an_archive_where_names_fold(case: ArchiveCase, place: Path) -> None:
-    """ARC-7: on a file system that ignores case the second name is told, and does not replace the first file."""
+    """ARC-20: on a file system that ignores case the second name is told, and does not replace the first file."""
     make(place / "top", case.before)
     reason, outcome = unpack(case, place, 1 << 20, folds=True)
     assert case.folding is not None

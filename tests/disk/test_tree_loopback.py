@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -59,7 +59,9 @@ def scratch() -> Generator[Path]:
 
 def make(path: bytes, tree: Any, made: list[bytes]) -> None:
     """Make a generated tree."""
-    kind, value, *rest = tree
+    kind: str = tree[0]
+    value: Any = tree[1]
+    rest: list[Any] = list(tree[2:])
     if kind == "directory":
         os.mkdir(path)
         for name, below in value.items():
@@ -79,7 +81,7 @@ def make(path: bytes, tree: Any, made: list[bytes]) -> None:
         os.symlink(value, path)
         time = rest[0]
     elif made:
-        first = made[cast("int", value) % len(made)]
+        first: bytes = made[int(value) % len(made)]
         os.link(first, path)
         return
     else:
@@ -102,8 +104,8 @@ def test_a_tree_arrives_as_it_is_and_a_second_time_nothing_is_sent(
         assert tree_of(place / "top") == wanted
         assert sorted(first.said.changed) == list(range(len(first.paths)))
         assert os.listdir(place).count("top") == len(os.listdir(place)) - 1
-        for options in ({}, {"delete_others": True}):
-            again = loop(source, place, lag=lag, **options)
+        for delete_others in (False, True):
+            again = loop(source, place, lag=lag, delete_others=delete_others)
             assert (again.content_bytes, again.said.needed, again.said.changed) == (0, [], [])
             assert again.said.problems == {}
             assert tree_of(place / "top") == wanted

@@ -422,7 +422,7 @@ async def test_an_agent_that_does_not_know_the_method(
 
 @BOTH
 async def test_calls_take_slots(method: Method) -> None:
-    """LIM-1: a tree counts as a transfer, from its first message to its end."""
+    """RLY-24: a tree counts as a transfer, from its first message to its end."""
     async with running_gateway() as harness:
         supervisor = harness.supervisor()
         await supervisor.connect(KEEPS)

@@ -135,6 +135,7 @@ def test_a_tree_of_packages(
     assert differences(before, manifest(remote)) == []
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("no_umask")
 @pytest.mark.parametrize("count", [2000, pytest.param(50_000, marks=pytest.mark.long)])
 def test_a_generated_tree(files: SandboxFiles, remote: Path, tmp_path: Path, count: int) -> None:

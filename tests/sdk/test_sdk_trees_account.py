@@ -159,7 +159,7 @@ def test_paths_of_a_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.deleted_paths == ["x\udcff", "y"]
     assert made.excluded_paths == ["e"]
     with pytest.raises(AccountFaultError):
-        made.replied(reply(6, needed=[2]))
+        account(dry_run=True).replied(reply(6, needed=[2]))
     monkeypatch.setattr(module, "MOST_PATHS", 3)
     made.replied(reply(6, deleted=[b"z", b"zz"]))
     assert (made.deleted, made.deleted_paths) == (4, ["x\udcff", "y", "z"])

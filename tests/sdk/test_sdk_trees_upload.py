@@ -493,6 +493,23 @@ def test_a_broken_stream(
     assert senders[0].closed
 
 
+def test_a_result_before_the_end(
+    sandbox: SandboxFiles, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that was announced is decided, but the tree was not announced to its end."""
+    use(monkeypatch, lambda *_: ScriptedSender([[directory()]], {}, ends=False))
+
+    def early(_number: int, _start: Start, requests: Iterator[Up]) -> Iterable[UpAnswer]:
+        yield UpAnswer(started=STARTED)
+        next(requests)
+        yield reply(1)
+        yield RESULT
+
+    gateway.on_upload_tree = early
+    with pytest.raises(errors.InternalError, match="0 of 1 entries are undecided"):
+        sandbox.upload_tree("local", "t")
+
+
 def test_a_reader_that_never_waits_for_the_writer(
     sandbox: SandboxFiles,
     gateway: FakeGateway,

@@ -1,4 +1,4 @@
-"""Decompresses an archive while it arrives, in bounded memory (ARC-3, ARC-4).
+"""Decompresses an archive while it arrives, in bounded memory (ARC-3, ARC-4, ARC-16).
 
 The format is told by its first bytes. Decompressed bytes go on in pieces: a few bytes of zstd can
 become gigabytes, which no caller of this module ever gets at once.

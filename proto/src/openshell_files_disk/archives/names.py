@@ -37,7 +37,7 @@ def clean_name(name: bytes) -> bytes:
 
 
 class FoldedNames:
-    """The names of an archive on a file system that takes different names for one (ARC-7).
+    """The names of an archive on a file system that takes different names for one (ARC-20).
 
     It takes memory for each name. Other file systems need none of it.
     """

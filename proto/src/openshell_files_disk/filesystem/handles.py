@@ -98,6 +98,10 @@ class FileSystem:
         with os.scandir(fd) as entries:
             yield entries
 
+    def entry_status(self, entry: os.DirEntry[str]) -> os.stat_result:
+        """Return the status of an entry of `scan` without following it."""
+        return entry.stat(follow_symlinks=False)
+
     def mount_of(self, fd: int) -> int | None:
         """Return the id of the mount that an open file is on; None where /proc does not tell."""
         try:

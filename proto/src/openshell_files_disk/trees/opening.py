@@ -164,8 +164,9 @@ class Beneath:
             raise
 
     def _refuse_mount_point(self, fd: int) -> None:
-        # Two mounts of one file system have the same device.
-        if self._fs.fstat(fd).st_dev != self._device or self._fs.mount_of(fd) != self._mount:
+        # Two mounts of one file system have the same device, and one mount of btrfs has several.
+        mount = self._fs.mount_of(fd)
+        if mount != self._mount or (mount is None and self._fs.fstat(fd).st_dev != self._device):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     def _kernel_has_openat2(self) -> bool:

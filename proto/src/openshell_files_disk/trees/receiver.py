@@ -160,8 +160,10 @@ class TreeReceiver:
         self._closed = True
         self._contents.close()
         try:
-            self._completion.restore()
-            self._reception.remove_staging()
+            try:
+                self._reception.remove_staging()
+            finally:
+                self._completion.restore()
         except OSError as error:
             raise transfer_error(error, "removing the staging directory") from error
         finally:

@@ -22,11 +22,8 @@ from openshell_files_disk.trees.sending.content import Content
 from openshell_files_disk.trees.sending.described import Source
 from openshell_files_disk.trees.sending.walk import Walk, Walked
 
-#: A manifest takes no further entry from this size on; one entry has at most 16 KiB.
+#: A manifest takes no further entry from this size on; one entry has at most 20 KiB.
 _MANIFEST_BYTES: Final = 512 * KIB
-
-#: Least size that an entry counts for.
-_ENTRY_BYTES: Final = 64
 
 
 def _no_trace(_point: str) -> None:
@@ -112,8 +109,9 @@ class TreeSender:
     def next(self) -> trees_pb2.TreeManifest | trees_pb2.TreeContent | trees_pb2.TreeEnd | None:
         """Return the next message.
 
-        Needed content comes before further entries. The call blocks for about 1000 entries or 1 MiB at most, except
-        that with `compare_content` it reads the files that it announces.
+        Needed content comes before further entries. The call looks at some thousand names at most, and reads 1 MiB, or
+        64 MiB of files that it announces with `compare_content`. A manifest without entries says that it found nothing
+        to announce so far.
 
         Returns:
             The message; None if a reply has to come first, and after the end.
@@ -192,21 +190,25 @@ class TreeSender:
         """Return the next entries; None if there are none."""
         manifest = trees_pb2.TreeManifest()
         files: list[tuple[int, Source]] = []
-        number, size = self._announced, 0
+        number, size, paused = self._announced, 0, False
         most = min(room, MAX_MANIFEST_ENTRIES)
         entries = self._entries
         while entries is not None and len(manifest.entries) < most and size < _MANIFEST_BYTES:
-            walked = next(entries, None)
-            if walked is None:
+            try:
+                walked = next(entries)
+            except StopIteration:
                 self._entries = None
+                break
+            if walked is None:
+                paused = True
                 break
             entry, source = walked
             manifest.entries.append(entry)
-            size += _ENTRY_BYTES + len(entry.path) + len(entry.link_target) + len(entry.hard_link)
+            size += entry.ByteSize() + 4
             if source is not None:
                 files.append((number, source))
             number += 1
-        if not manifest.entries:
+        if not manifest.entries and not paused:
             return None
         with self._lock:
             self._announced = number

@@ -59,7 +59,7 @@ def adjust(
     fd = fs.open(name, _NAMED, dir_fd=dir_fd)
     try:
         found = fs.fstat(fd)
-        if not os.path.samestat(found, status):
+        if not os.path.samestat(found, status) or not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(2, "another program replaced it")
         if status.st_mode & 0o777 != mode:
             fs.chmod_entry(fd, mode)

@@ -33,6 +33,7 @@ class Completion:
     def __init__(self, reception: Reception) -> None:
         self._reception = reception
         self._waiting = 0
+        self._top_is_complete = False
 
     def leave(self, directory: Directory) -> Generator[None]:
         """Take it that all entries of a directory were announced; remove others, by steps.
@@ -59,7 +60,7 @@ class Completion:
     def release(self, directory: Directory) -> None:
         """Count an entry of a directory as complete; the last one completes the directory.
 
-        The top directory is completed by `complete_top`.
+        The top directory is completed last, by `Publishing`.
 
         Raises:
             TransferError: see TRE-59.
@@ -101,25 +102,38 @@ class Completion:
                     special = stat.S_IMODE(status.st_mode) & 0o7000
                     fs.chmod(fd, special | mode & 0o777 | owner_may)
                 reception.made_usable.discard(directory)
+                self._top_is_complete = directory.above is None
             finally:
                 fs.close(fd)
         except (OSError, EntryError) as error:
-            if directory.entry >= 0:
-                reception.failed(directory.entry, error, "setting mode and time of the directory")
+            self._failed(directory, error, "setting mode and time of the directory")
+
+    def _failed(self, directory: Directory, error: OSError | EntryError, doing: str) -> None:
+        """Note the first problem of a directory that is in place."""
+        refusal = self._reception.refusal(error, doing)
+        if directory.entry >= 0 and not directory.told:
+            directory.told = True
+            self._reception.problem(directory.entry, refusal.reason, refusal.message)
 
     def restore(self) -> None:
         """Give directories of a failed transfer the permission bits back that they had."""
         reception = self._reception
-        placing = reception.placing
-        while placing is not None and reception.made_usable:
-            directory = reception.made_usable.pop()
-            with suppress(OSError):
-                fd = placing.open_directory(directory.path, LISTING)
-                try:
-                    if directory.mode_before is not None:
-                        reception.fs.chmod(fd, directory.mode_before)
-                finally:
-                    reception.fs.close(fd)
+        for directory in reception.made_usable:
+            self._restore_one(directory.path, directory.mode_before)
+        reception.made_usable.clear()
+        if not self._top_is_complete:
+            self._restore_one(b"", reception.top_mode_before)
+
+    def _restore_one(self, path: bytes, mode: int | None) -> None:
+        placing = self._reception.placing
+        if placing is None or mode is None:
+            return
+        with suppress(OSError):
+            fd = placing.open_directory(path, LISTING)
+            try:
+                self._reception.fs.chmod(fd, mode)
+            finally:
+                self._reception.fs.close(fd)
 
     def _delete_others(self, directory: Directory) -> Generator[None]:
         """Remove the entries of a directory that were not announced."""
@@ -128,11 +142,11 @@ class Completion:
         if looking is None:
             return
         path = directory.path
-        doing, told = "removing what the tree does not have", False
+        doing = "removing what the tree does not have"
         try:
             fd = opened(looking.open_directory, path)
         except (OSError, EntryError) as error:
-            reception.failed(directory.entry, error, doing)
+            self._failed(directory, error, doing)
             return
         try:
             with reception.fs.scan(fd) as entries:
@@ -144,12 +158,10 @@ class Completion:
                     try:
                         reception.remove(name, fd, below, directory.private)
                     except (OSError, EntryError) as error:
-                        if not told:
-                            reception.failed(directory.entry, error, f"{doing}: {_shown(name)}")
-                        told = True
+                        self._failed(directory, error, f"{doing}: {_shown(name)}")
                     yield
         except OSError as error:
-            reception.failed(directory.entry, error, doing)
+            self._failed(directory, error, doing)
         finally:
             reception.fs.close(fd)
 

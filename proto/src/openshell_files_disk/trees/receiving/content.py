@@ -21,6 +21,10 @@ from openshell_files_disk.trees.receiving.reception import Reception
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
+#: What is repeated of a sender's reason.
+_REASON_CHARACTERS: Final = 64
+_MESSAGE_CHARACTERS: Final = 1024
+
 #: A file system that refuses a time keeps its own; see docs/adr/0032.
 _REFUSED_TIME: Final = frozenset({errno.EINVAL, errno.EOVERFLOW, errno.ERANGE})
 
@@ -151,7 +155,7 @@ class Contents:
             reason = part.reason
             if reason:
                 self._drop(file)
-                self._complete(file, reason, part.message)
+                self._complete(file, reason[:_REASON_CHARACTERS], part.message[:_MESSAGE_CHARACTERS])
                 continue
             data, hole, last = part.data, part.hole_bytes, part.last
             end = file.offset + len(data) + hole

@@ -21,6 +21,7 @@ class Directory:
         modified_ns: modified time that it gets then, in nanoseconds since 1970; None leaves it.
         mode_before: permission bits that it gets back if the transfer fails; None leaves them.
         private: of the guard, see `TreeGuard.names_in`.
+        told: a problem of it was told.
         waits: all of its entries were announced, and it waits for content.
         names: all names that were announced in it.
         others: those of anything but a regular file with content.
@@ -43,6 +44,7 @@ class Directory:
         "others",
         "pending",
         "private",
+        "told",
         "waits",
     )
 
@@ -57,6 +59,7 @@ class Directory:
         self.modified_ns: int | None = None
         self.mode_before: int | None = None
         self.private: object = None
+        self.told = False
         self.waits = False
         self.names: Names | None = Names()
         self.others: Names | None = None

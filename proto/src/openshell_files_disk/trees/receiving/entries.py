@@ -108,8 +108,7 @@ class Entries:
             None, b"", -1 if path else number, fresh=reception.created, folds=reception.folds
         )
         self.directories = directories = OpenDirectories(top)
-        if not top.fresh and not reception.options.dry_run:
-            reception.make_usable(top, self._looking.fd_of(top))
+        top.mode_before = reception.top_mode_before
         if before is not None:
             self._looking.guard_names(top)
         if path:

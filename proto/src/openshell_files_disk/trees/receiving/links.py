@@ -244,5 +244,10 @@ class PlacedLinks:
 
 
 def _refuse_other(made: os.stat_result | None, named: os.stat_result) -> None:
-    if made is None or not os.path.samestat(made, named):
+    """Refuse a second name of what is not the file that was looked at; its inode number may be used again."""
+    if made is None or (_identity(made) != _identity(named)):
         raise EntryError(Reason.FILE_CHANGED, "another program replaced the file that it names")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode), status.st_size, status.st_mtime_ns

@@ -50,7 +50,7 @@ class ReceiveOptions:
         algorithm: of all digests; a number of the wire, too.
         max_entries: of the tree; 0 is no limit (TRE-36).
         max_file_bytes: of one file, holes included; 0 is no limit (TRE-36).
-        ordered: the order of TRE-4 and all of TRE-20 to TRE-27 is required. If False, for archives (ARC-5): entries
+        ordered: the order of TRE-4 and all of TRE-20 to TRE-27 is required. If False, for archives (ARC-7, ARC-20): entries
             come in any order, missing directories are made, a directory may come again, a later entry of a name
             replaces the earlier one, a hard link may name any file below the top directory, and files are never
             taken for unchanged.

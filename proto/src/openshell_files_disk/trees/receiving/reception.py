@@ -52,6 +52,7 @@ class Reception:
         problems: number of entries that have a problem or a reason.
         deleted: number of deleted entries.
         created: the top directory was made.
+        top_mode_before: permission bits of a top directory that exists, if they were changed.
         made_usable: directories whose permission bits were changed until they are complete.
         staging: None before the start, and in a dry run.
         top_fd: O_PATH descriptor of the top directory; -1 if a dry run would make it.
@@ -91,6 +92,7 @@ class Reception:
         self.problems = 0
         self.deleted = 0
         self.created = False
+        self.top_mode_before: int | None = None
         self.made_usable: set[Directory] = set()
         self.staging: StagingDirectory | None = None
         self.top_fd = -1
@@ -156,6 +158,8 @@ class Reception:
         if self.guard is not None and (message := self.guard.directory(fs.fstat(self.top_fd))) is not None:
             raise TransferError(Reason.PATH_FORBIDDEN, message)
         self.looking, self.placing = Beneath(fs, self.top_fd), Beneath(fs, self.top_fd)
+        if not self.created and not options.dry_run:
+            self.top_mode_before = self._opened_up(self.top_fd)
 
     def _decide_folds(self) -> bool:
         if self.options.folds is not None:
@@ -172,12 +176,18 @@ class Reception:
         Raises:
             OSError: its mode cannot be changed.
         """
+        directory.mode_before = self._opened_up(dir_fd)
+        if directory.mode_before is not None:
+            self.made_usable.add(directory)
+
+    def _opened_up(self, dir_fd: int) -> int | None:
+        """Give this process all permissions for an own directory; return its permission bits if they were changed."""
         status = self.fs.fstat(dir_fd)
         if status.st_mode & 0o700 == 0o700 or status.st_uid != os.geteuid():
-            return
-        directory.mode_before = stat.S_IMODE(status.st_mode)
-        self.fs.chmod_entry(dir_fd, directory.mode_before | 0o700)
-        self.made_usable.add(directory)
+            return None
+        mode = stat.S_IMODE(status.st_mode)
+        self.fs.chmod_entry(dir_fd, mode | 0o700)
+        return mode
 
     def remove_staging(self) -> None:
         """Remove what is staged; more than once is fine.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
+from collections.abc import Generator
 from typing import Final
 
 from openshell_files_protocol.digests import HASHERS, ContentHasher, DigestAlgorithm
@@ -15,7 +15,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files_disk.filesystem.errno_reasons import transfer_error
 from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.opening import Beneath
-from openshell_files_disk.trees.sending.described import Source
+from openshell_files_disk.trees.sending.described import Source, shown_path
 
 #: Content of one message. It leaves room for the headers of its parts below the limit of 1 MiB.
 MESSAGE_BYTES: Final = 768 * KIB
@@ -23,8 +23,11 @@ MESSAGE_BYTES: Final = 768 * KIB
 #: Bytes that a part takes besides its content: number, offset, digest.
 _PART_BYTES: Final = 64
 
-#: Longest hole of one part: hashing its zeros takes a tenth of a second.
-_HOLE_BYTES: Final = 256 * MIB
+#: Longest hole of one part, and size of the holes that end a message: hashing such zeros takes a tenth of a second.
+HOLE_BYTES: Final = 256 * MIB
+
+#: Content after which the computation of digests pauses, so that no call takes long.
+DIGESTED_BYTES: Final = 64 * MIB
 
 _BLOCK: Final = 512
 
@@ -59,6 +62,7 @@ class Content:
         self._beneath = beneath
         self._shown = shown
         self._reading: _Reading | None = None
+        self._digested = 0
         self.algorithm = DigestAlgorithm.BLAKE3
         self.sent_bytes = 0
 
@@ -80,7 +84,7 @@ class Content:
             needed: numbers and sources of files; those that are begun are removed.
         """
         content = trees_pb2.TreeContent()
-        room, completed = MESSAGE_BYTES, 0
+        room, completed, zeros = MESSAGE_BYTES, 0, 0
         while room > 0 and (self._reading is not None or needed):
             if self._reading is None:
                 number, source = needed.popleft()
@@ -89,31 +93,54 @@ class Content:
             else:
                 part = content.parts.add(entry=self._reading.number)
                 ended = self._read_on(part, self._reading, room)
-            room -= len(part.data) + _PART_BYTES
             completed += ended
             self.sent_bytes += len(part.data)
-            if part.hole_bytes:
+            room -= len(part.data) + (part.ByteSize() if part.reason else 0) + _PART_BYTES
+            zeros += part.hole_bytes
+            if zeros >= HOLE_BYTES:
                 break
         return content, completed
 
-    def digest(self, source: Source) -> bytes:
-        """Return the digest of a file's content (TRE-8).
+    def digest(self, source: Source) -> Generator[None, None, trees_pb2.TreePart]:
+        """Compute the digest of a file's content (TRE-8). Yields after each 64 MiB, of one or more files.
 
-        Raises:
-            OSError: it cannot be read; EBUSY if it is not the announced file, or changed.
+        Returns:
+            A part with the digest, or with the reason why there is none.
         """
         part = trees_pb2.TreePart()
-        reading = _Reading(0, source, self._beneath.open_file(source.path), self.algorithm)
         try:
-            reading.sparse = self._is_sparse(reading)
-            while not part.last and not part.reason:
-                part.Clear()
-                self._read(part, reading, MIB)
+            reading = _Reading(0, source, self._beneath.open_file(source.path), self.algorithm)
+        except OSError as error:
+            self._fail(part, source, error)
+            return part
+        try:
+            while not self._read_digested(part, reading):
+                if self._digested >= DIGESTED_BYTES:
+                    self._digested = 0
+                    yield
         finally:
             self._fs.close(reading.fd)
-        if part.reason:
-            raise OSError(errno.EBUSY, "the file changed while it was read")
-        return part.digest
+        return part
+
+    def _read_digested(self, part: trees_pb2.TreePart, reading: _Reading) -> bool:
+        """Add the next bytes of a file to its digest; return whether it is complete."""
+        part.Clear()
+        try:
+            if reading.offset or self._is_begun(part, reading):
+                self._read(part, reading, MIB)
+        except OSError as error:
+            self._fail(part, reading.source, error)
+        self._digested += len(part.data) + part.hole_bytes
+        return part.last or bool(part.reason)
+
+    def _is_begun(self, part: trees_pb2.TreePart, reading: _Reading) -> bool:
+        """Compare an opened file with its announcement before its first byte is read (TRE-41)."""
+        status = self._fs.fstat(reading.fd)
+        if not reading.source.is_as_announced(status):
+            self._changed(part, reading.source)
+            return False
+        reading.sparse = status.st_blocks * _BLOCK < status.st_size
+        return True
 
     def _begin(self, part: trees_pb2.TreePart, number: int, source: Source, room: int) -> bool:
         """Open a file and read its first part; return whether that is its last."""
@@ -157,20 +184,11 @@ class Content:
         status = self._fs.fstat(fd)
         return not source.is_as_announced(status) or status.st_blocks * _BLOCK < status.st_size
 
-    def _is_sparse(self, reading: _Reading) -> bool:
-        status = self._fs.fstat(reading.fd)
-        return status.st_blocks * _BLOCK < status.st_size
-
     def _read_on(self, part: trees_pb2.TreePart, reading: _Reading, room: int) -> bool:
         """Read the next part of a file; return whether it is the last."""
         try:
-            if not reading.offset:
-                if not reading.source.is_as_announced(self._fs.fstat(reading.fd)):
-                    self._changed(part, reading.source)
-                    self.close()
-                    return True
-                reading.sparse = self._is_sparse(reading)
-            self._read(part, reading, room)
+            if reading.offset or self._is_begun(part, reading):
+                self._read(part, reading, room)
         except OSError as error:
             self._fail(part, reading.source, error)
         if part.last or part.reason:
@@ -185,7 +203,7 @@ class Content:
         if reading.sparse and reading.offset < size:
             start = self._data_from(reading)
             if start > reading.offset:
-                part.hole_bytes = min(start - reading.offset, _HOLE_BYTES)
+                part.hole_bytes = min(start - reading.offset, HOLE_BYTES)
                 reading.hasher.zeros(part.hole_bytes)
                 reading.offset += part.hole_bytes
                 self._end(part, reading)
@@ -235,7 +253,7 @@ class Content:
         _refuse(part, refused.reason, refused.message)
 
     def _at(self, source: Source) -> str:
-        return os.path.join(self._shown, source.path.decode("utf-8", "replace"))
+        return shown_path(self._shown, source.path)
 
 
 def _refuse(part: trees_pb2.TreePart, reason: Reason, message: str) -> None:

@@ -6,8 +6,12 @@ import os
 import stat
 from typing import Final, NamedTuple
 
+from openshell_files_protocol.limits import KIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_protocol.reasons import Reason
+
+#: Longest path in a message; the end of a longer one is shown.
+_SHOWN_BYTES: Final = KIB
 
 _SECOND: Final = 1_000_000_000
 
@@ -75,6 +79,18 @@ def describe(path: bytes, status: os.stat_result, user: int) -> trees_pb2.TreeEn
     if status.st_uid != user:
         entry.losses.append(trees_pb2.TREE_LOSS_OWNER)
     return entry
+
+
+def shown_path(top: str, path: bytes) -> str:
+    """Return the path of an entry for a message: bytes that are not UTF-8 are replaced.
+
+    Args:
+        top: path of the top directory.
+        path: below it.
+    """
+    if len(path) > _SHOWN_BYTES:
+        return "..." + path[-_SHOWN_BYTES:].decode("utf-8", "replace")
+    return f"{top}/{path.decode('utf-8', 'replace')}".rstrip("/")
 
 
 def excluded(path: bytes, kind: files_pb2.FileType.ValueType) -> trees_pb2.TreeEntry:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,15 +24,29 @@ from openshell_files_disk.trees.guard import TreeGuard
 from openshell_files_disk.trees.links import Links
 from openshell_files_disk.trees.opening import PLACE, Beneath
 from openshell_files_disk.trees.selection import Selection
-from openshell_files_disk.trees.sending.described import Source, describe, excluded, kind_of, refuse
+from openshell_files_disk.trees.sending.described import (
+    Source,
+    describe,
+    excluded,
+    kind_of,
+    refuse,
+    shown_path,
+)
 
 _STAGING: Final = STAGING_PREFIX.decode()
 
 #: Errors of a directory that became something else after its name was read.
 _REPLACED: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
 
-#: An entry, and its content if it is a regular file with content of its own.
-Walked = tuple[trees_pb2.TreeEntry, Source | None]
+#: Excluded entries that wait for the announcement of their directories. With more, the directories are announced,
+#: also if nothing in them is sent.
+MOST_LEFT_OUT: Final = 8192
+
+#: Names after which the walk pauses, also if none of them is announced.
+NAMES: Final = 16384
+
+#: An entry, and its content if it is a regular file with content of its own; None for a pause.
+Walked = tuple[trees_pb2.TreeEntry, Source | None] | None
 
 _Identity = tuple[int, int]
 
@@ -73,7 +88,8 @@ class Walk:
         links: treatment of symbolic links.
         guard: refuses places; None refuses none.
         shown: path of the top directory, for messages.
-        digest: computes the digest of a file for its entry; None for entries without digest.
+        digest: computes the digest of a file for its entry, with pauses; returns a part with the digest or with the
+            reason why there is none. None for entries without digest.
     """
 
     def __init__(
@@ -85,7 +101,7 @@ class Walk:
         links: Links,
         guard: TreeGuard | None,
         shown: str,
-        digest: Callable[[Source], bytes] | None,
+        digest: Callable[[Source], Generator[None, None, trees_pb2.TreePart]] | None,
     ) -> None:
         self._fs = fs
         self._beneath = beneath
@@ -98,10 +114,11 @@ class Walk:
         self._levels: list[_Level] = []
         #: Some directory of the current path is not announced.
         self._waiting = False
+        self._left_out = self._names = 0
         self._named: dict[_Identity, _Named] = {}
 
     def entries(self) -> Iterator[Walked]:
-        """Yield all entries, the top directory first.
+        """Yield all entries, the top directory first. Pauses where it looked at much and found nothing.
 
         Raises:
             OSError: the top directory cannot be read, or reading a directory failed in its middle.
@@ -121,6 +138,7 @@ class Walk:
     def _leave(self, level: _Level) -> Iterator[Walked]:
         """Announce a directory without anything that is sent as excluded, so that it is not deleted (TRE-10)."""
         if level.announcement is not None and self._levels:
+            self._left_out -= len(level.left_out)
             yield from self._leave_out(self._levels[-1], level.path, files_pb2.FILE_TYPE_DIRECTORY)
 
     def _leave_out(self, level: _Level, path: bytes, kind: files_pb2.FileType.ValueType) -> Iterator[Walked]:
@@ -129,10 +147,13 @@ class Walk:
             yield entry, None
         else:
             level.left_out.append(entry)
+            self._left_out += 1
+            if self._left_out > MOST_LEFT_OUT:
+                yield from self._announced()
 
     def _announced(self) -> Iterator[Walked]:
         """Announce the directories of the current path that wait for something that is sent."""
-        self._waiting = False
+        self._waiting, self._left_out = False, 0
         for level in self._levels:
             if level.announcement is not None:
                 yield level.announcement, None
@@ -213,18 +234,24 @@ class Walk:
         prefix = level.path + b"/" if level.path else b""
         with self._fs.scan(fd) as found:
             for one in found:
+                self._names += 1
+                if not self._names % NAMES:
+                    yield None
                 if one.name.startswith(_STAGING):
                     continue
                 name = os.fsencode(one.name)
                 if names is not None and (message := self._guarded(names, name)) is not None:
                     yield from self._forbidden(prefix + name, one, message)
                     continue
-                if one.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                    continue
                 try:
-                    entry_status = one.stat(follow_symlinks=False)
+                    if one.is_dir(follow_symlinks=False):
+                        pending.append(name)
+                        continue
+                    entry_status = self._fs.entry_status(one)
                 except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    yield from self._unknown(level, prefix + name, one, error)
                     continue
                 yield from self._file_or_link(level, prefix + name, entry_status, fd, pending)
 
@@ -232,13 +259,17 @@ class Walk:
         return self._guard.named(names, name) if self._guard is not None else None
 
     def _forbidden(self, path: bytes, one: os.DirEntry[str], message: str) -> Iterator[Walked]:
-        kind = (
-            files_pb2.FILE_TYPE_DIRECTORY
-            if one.is_dir(follow_symlinks=False)
-            else files_pb2.FILE_TYPE_REGULAR
-        )
-        entry = trees_pb2.TreeEntry(path=path, type=kind)
+        entry = trees_pb2.TreeEntry(path=path, type=_kind(one))
         yield from self._entry(refuse(entry, Reason.PATH_FORBIDDEN, message))
+
+    def _unknown(self, level: _Level, path: bytes, one: os.DirEntry[str], error: OSError) -> Iterator[Walked]:
+        """Announce an entry without status: its directory may be listed, but not searched."""
+        if not self._selection.takes(path):
+            yield from self._leave_out(level, path, _kind(one))
+            return
+        refused = transfer_error(error, f"reading {self._at(path)}")
+        entry = trees_pb2.TreeEntry(path=path, type=_kind(one))
+        yield from self._entry(refuse(entry, refused.reason, refused.message))
 
     def _file_or_link(
         self, level: _Level, path: bytes, status: os.stat_result, fd: int, pending: list[bytes]
@@ -260,8 +291,11 @@ class Walk:
                 entry.link_target = self._fs.readlink(path.rpartition(b"/")[2], fd)
             except FileNotFoundError:
                 return
-            except OSError:
-                refuse(entry, Reason.FILE_CHANGED, f"{self._at(path)} was replaced while the tree was read")
+            except OSError as error:
+                # EINVAL: it is no link any more.
+                refused = transfer_error(error, f"reading {self._at(path)}")
+                reason = Reason.FILE_CHANGED if error.errno == errno.EINVAL else refused.reason
+                refuse(entry, reason, refused.message)
             yield from self._entry(entry)
         else:
             yield from self._entry(entry)
@@ -273,11 +307,8 @@ class Walk:
             return
         source = Source.of(path, status)
         if self._digest is not None:
-            try:
-                entry.digest = self._digest(source)
-            except OSError as error:
-                refused = transfer_error(error, f"reading {self._at(path)}")
-                refuse(entry, refused.reason, refused.message)
+            part = yield from self._digest(source)
+            entry.digest, entry.reason, entry.message = part.digest, part.reason, part.message
         if entry.reason:
             self._named.pop((status.st_dev, status.st_ino), None)
             yield from self._entry(entry)
@@ -325,4 +356,16 @@ class Walk:
             yield from self._entry(describe(path, target, self._user))
 
     def _at(self, path: bytes) -> str:
-        return f"{self._shown}/{path.decode('utf-8', 'replace')}".rstrip("/")
+        return shown_path(self._shown, path)
+
+
+def _kind(one: os.DirEntry[str]) -> files_pb2.FileType.ValueType:
+    """Return the type of an entry as far as its directory tells."""
+    with suppress(OSError):
+        if one.is_dir(follow_symlinks=False):
+            return files_pb2.FILE_TYPE_DIRECTORY
+        if one.is_symlink():
+            return files_pb2.FILE_TYPE_SYMLINK
+        if one.is_file(follow_symlinks=False):
+            return files_pb2.FILE_TYPE_REGULAR
+    return files_pb2.FILE_TYPE_SPECIAL

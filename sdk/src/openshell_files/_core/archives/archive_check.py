@@ -39,6 +39,8 @@ class ArchiveCheck(DownloadCheck):
     def on_error(self, error: FilesError) -> Decision:
         """Return the retry after a failed attempt, which drops what came; see `DownloadCheck.on_error`."""
         came = self.received > 0
+        # What came is dropped, so it is no progress that would allow further retries.
+        self._advanced = False
         decision = super().on_error(error)
         if came and not decision.restart:
             if not self.restartable:

@@ -227,7 +227,8 @@ class TreeUpload:
         self._rpc.answered()
         if not account.complete or account.unsettled:
             raise broken(
-                UPLOAD, f"a result, and {account.unsettled} of {account.entries} entries are undecided"
+                UPLOAD,
+                f"a result before the end; {account.unsettled} of {account.entries} entries are undecided",
             )
         self.course.path = result.directory.path or self._answers.path
         self._report()

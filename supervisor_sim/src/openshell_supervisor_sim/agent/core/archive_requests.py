@@ -67,7 +67,7 @@ def archive_download_request(request: files_pb2.DownloadFileRequest) -> Download
     """
     for field, why in _NOT_OF_DOWNLOADS.items():
         if _is_set(request, field):
-            raise invalid(field, f"does not fit as_archive: {why} (ARC-11)")
+            raise invalid(field, f"does not fit as_archive: {why} (ARC-22)")
     plain = files_pb2.DownloadFileRequest()
     plain.CopyFrom(request)
     plain.as_archive = False
