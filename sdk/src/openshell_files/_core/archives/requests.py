@@ -19,9 +19,7 @@ from openshell_files.errors import ErrorFacts, FilesError, LocalReason, OutcomeU
 from openshell_files.options import Durability, RemotePath
 from openshell_files.tree_results import TreeProblem
 
-_WITHOUT_ARCHIVES: Final = (
-    "Use a gateway and a supervisor with archives; upload_tree and download_tree transfer a directory without one."
-)
+_WITHOUT_ARCHIVES: Final = "Use a gateway and a supervisor with archives; upload_tree and download_tree transfer a directory without one."
 
 
 def archive_metadata(
