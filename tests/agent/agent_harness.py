@@ -35,6 +35,8 @@ class Pipe:
         self._limit = limit
         self._over = False
         self._broken = False
+        #: A sender waits for room.
+        self.waiting = False
         self._changed = asyncio.Event()
 
     @property
@@ -44,7 +46,9 @@ class Pipe:
     async def put(self, data: bytes) -> None:
         while self._size and self._size + len(data) > self._limit and not self._broken:
             self._changed.clear()
+            self.waiting = True
             await self._changed.wait()
+        self.waiting = False
         if self._broken:
             raise ConnectionResetError("the peer is gone")
         self._parts.append(data)
@@ -82,7 +86,13 @@ class AgentStream:
         return await self.incoming.get()
 
     async def send(self, *segments: bytes | memoryview) -> None:
-        await self.outgoing.put(b"".join(segments))
+        try:
+            await self.outgoing.put(b"".join(segments))
+        except asyncio.CancelledError:
+            # As with a relay, whose call a cancelled write cancels.
+            self.outgoing.break_()
+            self.incoming.break_()
+            raise
 
 
 #: What `get_upload` gives for an upload that the agent refuses to know. An agent never answers it.

@@ -226,6 +226,23 @@ async def test_nothing_follows_the_end(agent: FileAgent, sandbox: Sandbox) -> No
     assert refused.fields == ["manifest"]
 
 
+@BOTH
+async def test_an_error_in_the_middle_of_a_write(agent: FileAgent, sandbox: Sandbox, method: str) -> None:
+    """FRM-3: the write is finished, since the error that ends the operation is sent on the same stream."""
+    (sandbox.root / "tree").mkdir()
+    async with peer_of(agent, limit=1) as peer:
+        tree = await begun(peer, method, keep=True)
+        if method == "upload_tree":
+            await tree.say(manifest=a_manifest())
+        # `started` fills the stream, and what follows it waits.
+        await until(lambda: peer.to_agent.size == 0 and peer.from_agent.waiting)
+        await peer.send(Request(upload=files_pb2.UploadFileRequest(chunk=b"x")))
+        await until(lambda: peer.to_agent.size == 0)
+        assert (await tree.error()).reason is Reason.INVALID_REQUEST
+        await peer.send(opened(stat_file=files_pb2.StatFileRequest(remote_path="/tree")))
+        assert (await peer.last_frame()).stat_file.file.type == files_pb2.FILE_TYPE_DIRECTORY
+
+
 @pytest.mark.parametrize(
     "violation",
     [

@@ -301,6 +301,8 @@ async def test_limits_are_announced(sandbox: Sandbox) -> None:
         max_uploads_per_principal=2,
         idle_timeout=1.5,
         max_tree_entries=5,
+        max_archive_entries=6,
+        max_extracted_bytes=7,
     )
     assert FileAgent(settings).capability == file_relay_pb2.FileTransferCapability(
         protocol_version=PROTOCOL_VERSION,
@@ -316,6 +318,8 @@ async def test_limits_are_announced(sandbox: Sandbox) -> None:
         serves_trees=True,
         serves_archives=True,
         max_tree_entries=5,
+        max_archive_entries=6,
+        max_extracted_bytes=7,
         digests=[algorithm.wire for algorithm in PREFERRED],
     )
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.agent_harness import Peer, Refused, Request, opened, peer_of
 from openshell_files_disk.filesystem.handles import FileSystem
@@ -105,8 +105,26 @@ async def begun(
     return TreePeer(peer, method)
 
 
+class TreeStream(Protocol):
+    """The messages of one tree operation, at the caller's end."""
+
+    told: list[Any]
+
+    async def say(self, **payload: Any) -> None:
+        """Send one message of the caller."""
+        ...
+
+    async def next(self) -> Any:
+        """Return the other side's next message; None at the end."""
+        ...
+
+    async def started(self) -> trees_pb2.TreeStarted:
+        """Return the first message."""
+        ...
+
+
 async def send_tree(
-    tree: TreePeer, source: Path, *, on_message: Callable[[Any], None] = lambda _: None, **selection: Any
+    tree: TreeStream, source: Path, *, on_message: Callable[[Any], None] = lambda _: None, **selection: Any
 ) -> trees_pb2.UploadTreeResult:
     """Be the sender of an upload."""
     started = await tree.started()
@@ -138,7 +156,7 @@ async def send_tree(
     return result
 
 
-async def receive_tree(tree: TreePeer, destination: Path) -> None:
+async def receive_tree(tree: TreeStream, destination: Path) -> None:
     """Be the receiver of a download."""
     started = await tree.started()
     parent = os.open(destination.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -198,13 +198,15 @@ def as_nobody(place: Path, **options: Any) -> tuple[dict[str, str], list[str]]:
     child = os.fork()
     if not child:
         try:
+            # That user need not be able to reach it by its path.
+            os.chdir(place)
             if is_root():
                 os.setgroups([])
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
                 # Such a process may not open its own descriptors otherwise.
                 ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-            transfer = loop(place / "source", place, **options)
+            transfer = loop(Path("source"), Path(), **options)
             sent = [os.fsdecode(path) for path in transfer.sent]
             os.write(writing, json.dumps([transfer.said.problems, sent]).encode())
         finally:

@@ -439,7 +439,9 @@ async def test_the_option_is_announced_for_agents_that_have_it(
     field: Literal["trees", "archives"], *, serves: bool
 ) -> None:
     """TRE-1, ARC-1, CAP-3."""
-    hello = file_relay_pb2.FileTransferCapability(max_tree_entries=7)
+    hello = file_relay_pb2.FileTransferCapability(
+        max_tree_entries=7, max_archive_entries=8, max_extracted_bytes=9
+    )
     hello.MergeFrom(FILES)
     setattr(hello, f"serves_{field}", serves)
     async with running_gateway() as harness:
@@ -451,4 +453,6 @@ async def test_the_option_is_announced_for_agents_that_have_it(
             await call(request.SerializeToString(), metadata=harness.user())
         )
         assert answer.HasField(field) is serves
-        assert getattr(answer, field).max_entries == (7 if serves else 0)
+        limits = {"trees": 7, "archives": 8} if serves else {"trees": 0, "archives": 0}
+        assert getattr(answer, field).max_entries == limits[field]
+        assert answer.archives.max_extracted_bytes == (9 if answer.HasField("archives") else 0)

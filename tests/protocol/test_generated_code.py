@@ -42,6 +42,7 @@ def test_every_proto_file_was_generated() -> None:
         "openshell/v1/files_pb2.py",
         "openshell/v1/openshell_pb2.py",
         "openshell/v1/sandboxes_pb2.py",
+        "openshell/v1/trees_pb2.py",
     ]
 
 

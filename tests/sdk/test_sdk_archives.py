@@ -151,7 +151,7 @@ def refuse(reason: Reason) -> Callable[[int, FakeUpload, files_pb2.UploadFileReq
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
-        (Reason.ARCHIVE_INVALID, errors.InvalidRequest),
+        (Reason.ARCHIVE_INVALID, errors.InvalidArchive),
         (Reason.ARCHIVE_TOO_LARGE, errors.FileTooLarge),
         (Reason.NOT_A_DIRECTORY, errors.NotADirectory),
         (Reason.ARCHIVE_UNSUPPORTED, errors.Unsupported),

@@ -388,3 +388,19 @@ async def test_without_confinement(places: SandboxPlaces, tmp_path: Path) -> Non
         assert (await gateway.run(session, "cat", "f")).stdout == b"content"
         level = [line["level"] for line in running.log_lines() if line["event"] == "confinement"]
         assert level == ["warning"]
+
+
+async def test_bounds_on_trees_and_archives(tmp_path: Path) -> None:
+    """ARC-4, TRE-36: each option reaches the agent, which announces them to the gateway."""
+    places = lay_out(tmp_path)
+    async with scripted_gateway() as gateway:
+        options = ("--max-tree-entries", "5", "--max-archive-entries", "6", "--max-extracted-bytes", "7")
+        async with supervisor_process(
+            *run_options(places, gateway), *options, log=tmp_path / "log", gateway=gateway
+        ) as (_, session):
+            assert session is not None
+            told = session.hello.file_transfer
+    assert (told.max_tree_entries, told.max_archive_entries, told.max_extracted_bytes) == (5, 6, 7)
+    assert (
+        "--max-expansion-ratio" in refused(*run_options(places, gateway), "--max-expansion-ratio", "0").stderr
+    )

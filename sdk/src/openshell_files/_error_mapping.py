@@ -34,7 +34,7 @@ CLASS_BY_REASON: Final[Mapping[Reason, type[FilesError]]] = {
     Reason.CHUNK_TOO_LARGE: errors.InvalidRequest,
     Reason.FILE_TOO_LARGE: errors.FileTooLarge,
     Reason.TREE_TOO_LARGE: errors.FileTooLarge,
-    Reason.ARCHIVE_INVALID: errors.InvalidRequest,
+    Reason.ARCHIVE_INVALID: errors.InvalidArchive,
     Reason.ARCHIVE_TOO_LARGE: errors.FileTooLarge,
     Reason.TOKEN_MISSING: errors.Unauthenticated,
     Reason.TOKEN_MALFORMED: errors.Unauthenticated,

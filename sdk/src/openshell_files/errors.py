@@ -227,6 +227,10 @@ class UploadConflict(InvalidRequest):
     """The request differs from the one that started or finished the upload (RSM-11, RSM-21)."""
 
 
+class InvalidArchive(InvalidRequest):
+    """The content is no complete tar archive (ARC-2, ARC-6)."""
+
+
 class FileTooLarge(FilesError):
     """The file is larger than a limit: the server's, or this call's `max_bytes`."""
 

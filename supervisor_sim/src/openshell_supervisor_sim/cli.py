@@ -6,6 +6,7 @@ import asyncio
 import errno
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,12 @@ from openshell_files_protocol.limits import MIB
 from typer.core import TyperCommand, TyperGroup
 
 from openshell_supervisor_sim.agent import AgentSettings, FileAgent
+from openshell_supervisor_sim.agent.core.limits import (
+    DEFAULT_ARCHIVE_ENTRIES,
+    DEFAULT_EXTRACTED_BYTES,
+    DEFAULT_TREE_ENTRIES,
+)
+from openshell_supervisor_sim.agent.settings import DEFAULT_EXPANSION_RATIO
 from openshell_supervisor_sim.agent_port import listen
 from openshell_supervisor_sim.commands.environment import parse_variables
 from openshell_supervisor_sim.faults import Fault, release_on_signal, strike
@@ -76,6 +83,14 @@ UserOption = Annotated[
 ]
 MemoryOption = Annotated[
     int | None, typer.Option(min=256, help="Limit of the address space, MiB. Default: none.")
+]
+TreeEntriesOption = Annotated[int, typer.Option(min=1, help="Most entries of a tree that is uploaded.")]
+ArchiveEntriesOption = Annotated[
+    int, typer.Option(min=1, help="Most entries of an archive that is unpacked.")
+]
+ExtractedOption = Annotated[int, typer.Option(min=1, help="Most bytes that such an archive may become.")]
+RatioOption = Annotated[
+    int, typer.Option(min=1, help="Most bytes that it may become for each byte that was sent.")
 ]
 FaultOption = Annotated[
     list[str] | None,
@@ -140,6 +155,10 @@ def run(
     user: UserOption = None,
     confine: ConfineOption = "auto",
     memory_limit: MemoryOption = None,
+    max_tree_entries: TreeEntriesOption = DEFAULT_TREE_ENTRIES,
+    max_archive_entries: ArchiveEntriesOption = DEFAULT_ARCHIVE_ENTRIES,
+    max_extracted_bytes: ExtractedOption = DEFAULT_EXTRACTED_BYTES,
+    max_expansion_ratio: RatioOption = DEFAULT_EXPANSION_RATIO,
     drain_timeout: DrainOption = 10.0,
     fault: FaultOption = None,
     exit_on_stdin_close: StdinOption = False,
@@ -150,6 +169,7 @@ def run(
     log_level: LogLevelOption = "info",
 ) -> None:
     """Connect one sandbox to its gateway and serve it until stopped."""
+    bounds = _Bounds(max_tree_entries, max_archive_entries, max_extracted_bytes, max_expansion_ratio)
     faults = _faults(fault)
     _configure_logs(log_format, log_level)
     try:
@@ -181,7 +201,7 @@ def run(
             environment=variables,
         ),
     )
-    agent = _agent(places, started, faults) if files else None
+    agent = _agent(places, started, faults, bounds) if files else None
     asyncio.run(
         serve_sandbox(
             started,
@@ -216,6 +236,10 @@ def agent_behind_a_port(
     user: UserOption = None,
     confine: ConfineOption = "auto",
     memory_limit: MemoryOption = None,
+    max_tree_entries: TreeEntriesOption = DEFAULT_TREE_ENTRIES,
+    max_archive_entries: ArchiveEntriesOption = DEFAULT_ARCHIVE_ENTRIES,
+    max_extracted_bytes: ExtractedOption = DEFAULT_EXTRACTED_BYTES,
+    max_expansion_ratio: RatioOption = DEFAULT_EXPANSION_RATIO,
     drain_timeout: DrainOption = 10.0,
     fault: FaultOption = None,
     exit_on_stdin_close: StdinOption = False,
@@ -224,6 +248,7 @@ def agent_behind_a_port(
     log_level: LogLevelOption = "info",
 ) -> None:
     """Serve files on a port of the sandbox, for a supervisor without a file target."""
+    bounds = _Bounds(max_tree_entries, max_archive_entries, max_extracted_bytes, max_expansion_ratio)
     faults = _faults(fault)
     _configure_logs(log_format, log_level)
     _check_root(root, workdir)
@@ -253,7 +278,7 @@ def agent_behind_a_port(
     asyncio.run(
         serve_agent(
             started,
-            _agent(places, started, faults),
+            _agent(places, started, faults, bounds),
             AgentRunSettings(
                 listener=listener,
                 secret=secret,
@@ -266,13 +291,27 @@ def agent_behind_a_port(
     )
 
 
-def _agent(places: Places, started: Started, faults: list[Fault]) -> FileAgent:
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Bounds on what a tree or an archive may bring, see `AgentSettings`."""
+
+    tree_entries: int
+    archive_entries: int
+    extracted_bytes: int
+    expansion_ratio: int
+
+
+def _agent(places: Places, started: Started, faults: list[Fault], bounds: _Bounds) -> FileAgent:
     settings = AgentSettings(
         root=places.root,
         workdir=places.workdir,
         state_dir=places.state_dir,
         private=places.secrets,
         covered=started.covered,
+        max_tree_entries=bounds.tree_entries,
+        max_archive_entries=bounds.archive_entries,
+        max_extracted_bytes=bounds.extracted_bytes,
+        max_expansion_ratio=bounds.expansion_ratio,
     )
     if faults:
         release_on_signal(faults)

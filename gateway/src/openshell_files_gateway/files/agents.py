@@ -116,6 +116,8 @@ class FileAgents:
         # An agent behind a port authenticates once for each relay, so its relays are not reused (FRM-8).
         reuse = sandbox.agent is None
         async with self._relays.use(sandbox.id, target, activity.touch, reuse=reuse) as relay:
+            # The wait for the relay has timeouts of its own.
+            activity.touch()
             if sandbox.agent is not None:
                 await self._authenticate(relay, sandbox.agent)
             files = relay.session.files

@@ -84,6 +84,7 @@ _BY_CLASS: Final[tuple[tuple[type[errors.FilesError], ExitCode], ...]] = (
     (errors.UploadConflict, ExitCode.CONDITION),
     (errors.UploadAborted, ExitCode.CONDITION),
     (errors.UploadSuperseded, ExitCode.CONDITION),
+    (errors.InvalidArchive, ExitCode.DAMAGED),
     (errors.InvalidRequest, ExitCode.USAGE),
     (errors.IntegrityError, ExitCode.DAMAGED),
     (errors.Unavailable, ExitCode.UNAVAILABLE),

@@ -98,6 +98,8 @@ class FileAgent:
             upload_expiry=settings.upload_expiry,
             idle_timeout=settings.idle_timeout,
             max_tree_entries=settings.max_tree_entries,
+            max_archive_entries=settings.max_archive_entries,
+            max_extracted_bytes=settings.max_extracted_bytes,
         )
         self._trace: Trace = trace or no_trace
         self._fs = filesystem or FileSystem()

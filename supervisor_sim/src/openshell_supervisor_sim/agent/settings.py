@@ -9,7 +9,15 @@ from typing import Final
 
 from openshell_files_protocol.limits import MAX_CHUNK_BYTES, MIB, MIN_CHUNK_LIMIT_BYTES
 
+from openshell_supervisor_sim.agent.core.limits import (
+    DEFAULT_ARCHIVE_ENTRIES,
+    DEFAULT_EXTRACTED_BYTES,
+    DEFAULT_TREE_ENTRIES,
+)
 from openshell_supervisor_sim.agent.store.journal import DEFAULT_QUOTA
+
+#: More than gzip reaches with ordinary content.
+DEFAULT_EXPANSION_RATIO: Final = 200
 
 #: Shortest time for which the outcome of an upload is stored (RSM-22).
 MIN_TOMBSTONE_SECONDS: Final = 15 * 60
@@ -64,10 +72,10 @@ class AgentSettings:
     max_uploads: int = 256
     max_uploads_per_principal: int = 64
     max_staged_bytes: int = 1 << 36
-    max_tree_entries: int = 10_000_000
-    max_archive_entries: int = 2_000_000
-    max_extracted_bytes: int = 1 << 40
-    max_expansion_ratio: int = 200
+    max_tree_entries: int = DEFAULT_TREE_ENTRIES
+    max_archive_entries: int = DEFAULT_ARCHIVE_ENTRIES
+    max_extracted_bytes: int = DEFAULT_EXTRACTED_BYTES
+    max_expansion_ratio: int = DEFAULT_EXPANSION_RATIO
     upload_expiry: float = 24 * 3600
     tombstone_seconds: float = MIN_TOMBSTONE_SECONDS
     max_journal_bytes: int = DEFAULT_QUOTA

@@ -31,6 +31,9 @@ WORKING_PER_TIMEOUT: Final = 4
 _WORKING_TIMEOUTS: Final = 10
 WORKING: Final = file_relay_pb2.FileRelayResponse(working=file_relay_pb2.FileRelayWorking())
 
+#: How long a write may last when its operation is over.
+_LAST_WRITE_SECONDS: Final = 1.0
+
 T = TypeVar("T")
 
 
@@ -149,6 +152,8 @@ class Outbound:
         #: Two tasks may flush; the stream takes one `send` at a time, in order.
         self._sending = asyncio.Lock()
         self.idle_timeout = idle_timeout
+        #: A write is not cut off by the end of its operation: the error that ends it is sent on the same stream.
+        self.finishes_writes = False
         #: Bytes sent; the session adds them to its counters and resets this.
         self.sent = 0
 
@@ -215,14 +220,26 @@ class Outbound:
         size, self._gathered_bytes = self._gathered_bytes, 0
         if not segments:
             return
+        send = self._finished_send if self.finishes_writes else self._stream.send
         try:
             async with asyncio.timeout(self.idle_timeout), self._sending:
-                await self._stream.send(*segments)
+                await send(*segments)
         except TimeoutError:
             raise TransferError(
                 Reason.TRANSFER_IDLE, f"the peer accepted nothing for {self.idle_timeout:g} seconds"
             ) from None
         self.sent += size
+
+    async def _finished_send(self, *segments: bytes | memoryview) -> None:
+        """Send; a cancellation waits a moment for the end."""
+        async with TaskScope() as scope:
+            sending = scope.start(self._stream.send(*segments), "file-agent-write")
+            try:
+                await asyncio.wait({sending})
+            except asyncio.CancelledError:
+                await asyncio.wait({sending}, timeout=_LAST_WRITE_SECONDS)
+                raise
+        sending.result()
 
 
 def is_open(frame: memoryview) -> bool:

@@ -143,4 +143,6 @@ def archives_capability(
     """
     if not agent.serves_archives:
         return None
-    return file_options_pb2.ArchivesCapability(max_entries=agent.max_tree_entries)
+    return file_options_pb2.ArchivesCapability(
+        max_entries=agent.max_archive_entries, max_extracted_bytes=agent.max_extracted_bytes
+    )

@@ -66,7 +66,7 @@ class ArchiveMethods(SandboxMethods):
             Counts, and each entry that was left out.
 
         Raises:
-            InvalidRequest: the content is no complete archive (`ARCHIVE_INVALID`).
+            InvalidArchive: the content is no complete archive.
             FileTooLarge: it is larger than the sandbox allows (`ARCHIVE_TOO_LARGE`).
             SourceNotReplayable: the connection broke, and the source is a stream.
             OutcomeUnknown: the same after everything was sent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 from openshell_files_protocol.digests import PREFERRED, DigestAlgorithm
@@ -11,6 +12,11 @@ from openshell_files_protocol.limits import MAX_CHUNK_BYTES, PROTOCOL_VERSION
 from openshell_files_protocol.pb.openshell.v1 import file_relay_pb2
 
 from openshell_supervisor_sim.agent.core.wire_numbers import set_duration, unsigned
+
+#: Limits on trees and archives without a setting.
+DEFAULT_TREE_ENTRIES: Final = 10_000_000
+DEFAULT_ARCHIVE_ENTRIES: Final = 2_000_000
+DEFAULT_EXTRACTED_BYTES: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +32,8 @@ class Limits:
         idle_timeout: seconds to wait for the peer.
         digests: algorithms that the operators allow (DIG-12).
         max_tree_entries: entries of a tree that is received.
+        max_archive_entries: entries of an archive that is unpacked.
+        max_extracted_bytes: bytes that such an archive may become.
     """
 
     max_chunk_bytes: int = MAX_CHUNK_BYTES
@@ -35,7 +43,9 @@ class Limits:
     upload_expiry: float
     idle_timeout: float
     digests: tuple[DigestAlgorithm, ...] = tuple(DigestAlgorithm)
-    max_tree_entries: int = 10_000_000
+    max_tree_entries: int = DEFAULT_TREE_ENTRIES
+    max_archive_entries: int = DEFAULT_ARCHIVE_ENTRIES
+    max_extracted_bytes: int = DEFAULT_EXTRACTED_BYTES
 
     def stricter(self, opened: file_relay_pb2.FileRelayOpen) -> Limits:
         """Return the stricter of each of these limits and the gateway's; 0 there means no limit."""
@@ -51,6 +61,8 @@ class Limits:
             idle_timeout=_shortest(self.idle_timeout, theirs.idle_timeout),
             digests=tuple(one for one in self.digests if not opened.digests or one.wire in opened.digests),
             max_tree_entries=self.max_tree_entries,
+            max_archive_entries=self.max_archive_entries,
+            max_extracted_bytes=self.max_extracted_bytes,
         )
 
     def announced(self) -> file_relay_pb2.FileTransferCapability:
@@ -63,6 +75,8 @@ class Limits:
             serves_trees=True,
             serves_archives=True,
             max_tree_entries=unsigned(self.max_tree_entries),
+            max_archive_entries=unsigned(self.max_archive_entries),
+            max_extracted_bytes=unsigned(self.max_extracted_bytes),
             digests=[algorithm.wire for algorithm in PREFERRED if algorithm in self.digests],
             max_chunk_bytes=self.max_chunk_bytes,
             max_file_bytes=unsigned(self.max_file_bytes),

@@ -54,6 +54,9 @@ _LOGGED_CHARACTERS: Final = 1000
 #: Long changes that nobody awaits any more when the relay is gone (DIR-18, DIR-23).
 _END_WITH_THE_RELAY: Final = frozenset({"remove_path", "copy_path"})
 
+#: Operations that read and send at the same time, so that what is read ends them in the middle of a write.
+_TREES: Final = frozenset({"upload_tree", "download_tree"})
+
 _ACCEPTED = file_relay_pb2.FileRelayResponse(
     accepted=file_relay_pb2.FileRelayAccepted(protocol_version=PROTOCOL_VERSION)
 )
@@ -198,7 +201,8 @@ class Session:
         caller = Caller(opened.principal, self._services.limits.stricter(opened))
         self._inbound.idle_timeout = self._outbound.idle_timeout = caller.limits.idle_timeout
         kind = opened.WhichOneof("operation")
-        if kind in {"upload_tree", "download_tree"}:
+        self._outbound.finishes_writes = kind in _TREES
+        if kind in _TREES:
             await self._tree(opened, caller)
         elif kind == "upload":
             upload = self._transfer = UploadSession(self._services, caller, self._inbound, self._outbound)

@@ -55,7 +55,6 @@ def _open(services: Services, caller: Caller, request: UploadRequest) -> Extract
     Raises:
         TransferError: the path cannot receive an archive, or the digests are not supported.
     """
-    settings = services.settings
     algorithm = None
     if request.explicit_finish:
         algorithm = choose("metadata.accepted_digests", request.digests or (), caller.limits.digests)
@@ -70,9 +69,9 @@ def _open(services: Services, caller: Caller, request: UploadRequest) -> Extract
         algorithm=DIGESTS,
     )
     limits = ArchiveLimits(
-        max_entries=settings.max_archive_entries,
-        max_bytes=settings.max_extracted_bytes,
-        max_ratio=settings.max_expansion_ratio,
+        max_entries=caller.limits.max_archive_entries,
+        max_bytes=caller.limits.max_extracted_bytes,
+        max_ratio=services.settings.max_expansion_ratio,
     )
     return Extraction(
         request,

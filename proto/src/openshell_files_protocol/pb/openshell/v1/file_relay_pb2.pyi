@@ -70,6 +70,8 @@ class FileTransferCapability(_message.Message):
     SERVES_TREES_FIELD_NUMBER: _builtins.int
     SERVES_ARCHIVES_FIELD_NUMBER: _builtins.int
     MAX_TREE_ENTRIES_FIELD_NUMBER: _builtins.int
+    MAX_ARCHIVE_ENTRIES_FIELD_NUMBER: _builtins.int
+    MAX_EXTRACTED_BYTES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """Highest supported version of this protocol."""
     max_chunk_bytes: _builtins.int
@@ -92,6 +94,9 @@ class FileTransferCapability(_message.Message):
     """It serves is_archive and as_archive (ARC-1)."""
     max_tree_entries: _builtins.int
     """Limit on the entries of one tree. Zero: not announced."""
+    max_archive_entries: _builtins.int
+    """Limits on an archive that is unpacked (ARC-4). Zero or unset: not announced."""
+    max_extracted_bytes: _builtins.int
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_files_pb2.DigestAlgorithm.ValueType]:
         """The supported algorithms, best first (DIG-13)."""
@@ -117,10 +122,12 @@ class FileTransferCapability(_message.Message):
         serves_trees: _builtins.bool = ...,
         serves_archives: _builtins.bool = ...,
         max_tree_entries: _builtins.int = ...,
+        max_archive_entries: _builtins.int = ...,
+        max_extracted_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_chunk_bytes", b"max_chunk_bytes", "max_file_bytes", b"max_file_bytes", "max_tree_entries", b"max_tree_entries", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_archives", b"serves_archives", "serves_directories", b"serves_directories", "serves_trees", b"serves_trees", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "idle_timeout", b"idle_timeout", "keeps_relays", b"keeps_relays", "max_archive_entries", b"max_archive_entries", "max_chunk_bytes", b"max_chunk_bytes", "max_extracted_bytes", b"max_extracted_bytes", "max_file_bytes", b"max_file_bytes", "max_tree_entries", b"max_tree_entries", "max_uploads_per_principal", b"max_uploads_per_principal", "max_uploads_per_sandbox", b"max_uploads_per_sandbox", "protocol_version", b"protocol_version", "serves_archives", b"serves_archives", "serves_directories", b"serves_directories", "serves_trees", b"serves_trees", "takes_waiting", b"takes_waiting", "upload_expiry", b"upload_expiry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
