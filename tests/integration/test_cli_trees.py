@@ -133,7 +133,7 @@ def test_a_fifo_is_a_problem_of_its_own(scene: Scene) -> None:
 
 
 def test_missing_parents(scene: Scene) -> None:
-    """PLC-15."""
+    """Row 15 of the placement table in docs/trees.md."""
     refused = scene("upload", "dir", f"{scene.there}/new")
     assert (refused.status, "--parents" in refused.err) == (ExitCode.NOT_FOUND, True), refused
     assert scene("upload", "dir", f"{scene.there}/new", "--parents").status == 0
@@ -144,7 +144,7 @@ def test_missing_parents(scene: Scene) -> None:
 
 
 def test_merged_into_a_directory(scene: Scene) -> None:
-    """PLC-16."""
+    """Row 16 of the placement table in docs/trees.md."""
     (scene.sandbox / "dir").mkdir()
     for name in ("one", "other"):
         (scene.sandbox / "dir" / name).write_bytes(b"before")
@@ -156,7 +156,7 @@ def test_merged_into_a_directory(scene: Scene) -> None:
 
 
 def test_something_else_at_the_place(scene: Scene) -> None:
-    """PLC-17."""
+    """Row 17 of the placement table in docs/trees.md."""
     (scene.sandbox / "dir").write_bytes(b"a file")
     assert scene("upload", "dir", scene.there).status == ExitCode.PATH_REFUSED
     assert (scene.sandbox / "dir").read_bytes() == b"a file"
@@ -176,7 +176,7 @@ def test_something_else_at_the_place(scene: Scene) -> None:
 
 
 def test_a_link_to_a_directory_as_source(scene: Scene) -> None:
-    """PLC-18."""
+    """Row 18 of the placement table in docs/trees.md."""
     (scene.home / "l").symlink_to("dir")
     assert scene("upload", "l", scene.there).status == 0
     assert content(scene.sandbox / "l") == content(scene.source)
