@@ -10,6 +10,7 @@ import pytest
 from conditions import block_until
 from openshell_files import FilesClient, OidcAuth
 from openshell_files._core.upload.outgoing import waiting_message
+from openshell_files._sync._calls import UploadCall
 from openshell_files_gateway.dev.stack import DevelopmentStack, StackSettings
 
 #: In one idle timeout three are sent.
@@ -20,11 +21,14 @@ async def test_a_pause_does_not_end_an_upload(tmp_path: Path, monkeypatch: pytes
     """WAI-6: gateway, supervisor and agent wait as long as the caller says that it does."""
     said = list[bytes]()
 
-    def counted() -> bytes:
-        said.append(waiting_message())
-        return said[-1]
+    write = UploadCall.write
 
-    monkeypatch.setattr("openshell_files._sync.upload.waiting.waiting_message", counted)
+    def counted(call: UploadCall, message: bytes, *, last: bool = False) -> None:
+        write(call, message, last=last)
+        if message == waiting_message():
+            said.append(message)
+
+    monkeypatch.setattr(UploadCall, "write", counted)
     content = bytes(range(256)) * 8192
 
     def pausing() -> Iterator[bytes]:
