@@ -64,7 +64,7 @@ async def upload_tree(scene: FaultScene, victim: Victim, point: Point) -> TreeOu
     """
     name = f"tree-up-{victim}-{point.name}".replace(" ", "-")
     source, destination = scene.local / name, scene.directory / name
-    words = ["upload", "demo", f"{source}/", f"{name}/"]
+    words = ["upload", "demo", f"{source}/.", name]
     return await _disturbed(scene, victim, point, name, words, source, destination)
 
 
@@ -76,7 +76,7 @@ async def download_tree(scene: FaultScene, victim: Victim, point: Point) -> Tree
     """
     name = f"tree-down-{victim}-{point.name}".replace(" ", "-")
     source, destination = scene.directory / name, scene.local / name
-    words = ["download", "demo", f"{name}/", f"{destination}/"]
+    words = ["download", "demo", f"{name}/.", str(destination)]
     return await _disturbed(scene, victim, point, name, words, source, destination)
 
 
