@@ -180,4 +180,4 @@ def test_every_row_of_the_table_has_a_case() -> None:
     cases = {case[0] for case in (*UPLOADS, *DOWNLOADS, *REFUSED, *DELETIONS)}
     assert rows == cases | ON_THE_DISK
     tested = (ROOT / "tests/integration/test_cli_trees.py").read_text()
-    assert {row for row in ON_THE_DISK if f"PLC-{row}" in tested} == ON_THE_DISK
+    assert {row for row in ON_THE_DISK if f"Row {row} of the placement table" in tested} == ON_THE_DISK
