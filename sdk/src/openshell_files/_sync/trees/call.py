@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from openshell_files._error_mapping import idle_error
 from openshell_files._sync import _io
-from openshell_files._sync._calls import Connection, Metadata, Outbox
+from openshell_files._sync._calls import CallEndedError, Connection, Metadata, Outbox
 from openshell_files._sync._failures import failures_mapped
 
 
@@ -30,6 +30,7 @@ class TreeCall:
     ) -> None:
         self._idle = idle
         self._moved = _io.monotonic()
+        self._over = False
         self._outbox = Outbox(connection.way)
         with failures_mapped():
             # The type of gRPC's stubs lacks what the call has.
@@ -39,6 +40,7 @@ class TreeCall:
         connection.note(self)
 
     def _on_over(self, _call: object) -> None:
+        self._over = True
         self._outbox.close()
 
     def __enter__(self) -> Self:
@@ -72,6 +74,9 @@ class TreeCall:
             CallEndedError: the call is over; `messages` raises its status.
             DeadlineExceeded: the connection took nothing for the idle timeout.
         """
+        if self._over:
+            # The outbox tells a writer only once that it is closed; a receiver writes further replies.
+            raise CallEndedError
         if not self._outbox.put(message, self._idle):
             raise idle_error(self._idle, "sent")
         self._moved = _io.monotonic()
