@@ -241,6 +241,44 @@ def test_a_directory_has_its_time_after_late_content(top: Path) -> None:
     assert {path.stat().st_mtime_ns for path in (top, top / "d", top / "e")} == {TIME}
 
 
+def test_a_directory_has_its_mode_after_late_content(top: Path) -> None:
+    """TRE-47: a directory without permission to write has none until all of its content is in place."""
+    with receiving(top.parent) as receiver:
+        receiver.entries(
+            directory(), directory(b"d", mode=0o500), file(b"d/f", b"abc"), directory(b"e", mode=0o500)
+        )
+        receiver.entries(link(b"l", b"x"))
+        modes = {name: stat.S_IMODE((top / name).stat().st_mode) for name in ("d", "e")}
+        assert modes == {"d": 0o700, "e": 0o500}
+        receiver.content(part(2, b"abc"))
+        assert stat.S_IMODE((top / "d").stat().st_mode) == 0o500
+
+
+@pytest.mark.parametrize("below", [b"", b"d/"])
+def test_a_hard_link_to_a_file_that_is_still_the_old_one(top: Path, below: bytes) -> None:
+    """TRE-35: its content is not what the sender's file has, whether the link came before or after that was known."""
+    (top / "d").mkdir()
+    (top / os.fsdecode(below + b"f")).write_bytes(b"old")
+    with receiving(top.parent) as receiver:
+        receiver.entries(
+            directory(),
+            directory(b"d"),
+            file(b"d/f", b"abc"),
+            file(b"f", b"abc"),
+            hard_link(b"h", below + b"f"),
+        )
+        receiver.content(part(2, b"abc", digest=bytes(32)), part(3, b"abc", digest=bytes(32)))
+        receiver.entries(hard_link(b"i", below + b"f"))
+        said = receiver.finish()
+    assert said.problems == {
+        2: "DIGEST_MISMATCH",
+        3: "DIGEST_MISMATCH",
+        4: "FILE_NOT_FOUND",
+        5: "FILE_NOT_FOUND",
+    }
+    assert not (top / "h").exists()
+
+
 # Guarded places
 
 
@@ -457,11 +495,11 @@ def test_what_a_killed_transfer_left_is_removed(top: Path) -> None:
         kept = [top / ".openshell-upload-tree-1", top / f".openshell-upload-{'0' * 32}"]
         for path in kept:
             path.mkdir()
-        with receiving(top.parent) as receiver:
+        with receiving(top.parent, delete_others=True) as receiver:
             receiver.entries(directory())
             assert not stale.exists()
-            assert all(path.exists() for path in (used, *kept))
-            receiver.finish()
+            assert receiver.finish().deleted == []
+        assert all(path.exists() for path in (used, *kept))
         other.content(part(1, b"bc", offset=1, digest=part(1, b"abc").digest))
         assert other.finish().problems == {}
     assert (top / "f").read_bytes() == b"abc"

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from fake_file_gateway import FakeGateway, PlainStatus, Stall
-from fake_trees import TREE, Down, DownAnswer, Up, UpAnswer
+from fake_trees import STARTED, TREE, Down, DownAnswer, Up, UpAnswer
 from no_gateway import Refusing
 from official_stand_in import SandboxClient
 from openshell_files import (
@@ -25,6 +25,11 @@ from openshell_files import (
     errors,
     tree_so_far,
 )
+from openshell_files._async import _calls as asynchronous
+from openshell_files._async.trees.call import TreeCall as AsyncCall
+from openshell_files._sync import _calls as blocking
+from openshell_files._sync.trees.call import TreeCall as BlockingCall
+from openshell_files_protocol import methods
 from openshell_files_protocol.pb.openshell.v1 import trees_pb2
 from sdk_flavours import QUICK, BlockingView
 
@@ -196,3 +201,39 @@ def test_a_client_that_is_closed_meanwhile(gateway: FakeGateway, local: Path, di
     assert not thread.is_alive()
     assert "closed" in str(ended[0])
     assert staged(local.parent / "back") == []
+
+
+# Calls that are over
+
+IDLE = 5.0
+
+
+def test_writes_after_the_end(gateway: FakeGateway) -> None:
+    """A receiver has replies left when the sender has ended the call: each write says so, and none waits."""
+    gateway.on_download_tree = lambda _number, _start, _requests: iter([DownAnswer(started=STARTED)])
+    start = Down(start=trees_pb2.DownloadTreeStart(path=b"tree")).SerializeToString()
+    connection = blocking.Connection(gateway.address, None, ())
+    try:
+        with BlockingCall(connection, methods.DOWNLOAD_TREE, (), IDLE, None) as call:
+            call.write(start)
+            assert len(list(call.messages())) == 1
+            for _ in range(8):
+                with pytest.raises(blocking.CallEndedError):
+                    call.write(b"")
+    finally:
+        connection.close()
+
+
+async def test_writes_after_the_end_in_an_event_loop(gateway: FakeGateway) -> None:
+    gateway.on_download_tree = lambda _number, _start, _requests: iter([DownAnswer(started=STARTED)])
+    start = Down(start=trees_pb2.DownloadTreeStart(path=b"tree")).SerializeToString()
+    connection = asynchronous.Connection(gateway.address, None, ())
+    try:
+        async with AsyncCall(connection, methods.DOWNLOAD_TREE, (), IDLE, None) as call:
+            await call.write(start)
+            assert len([message async for message in call.messages()]) == 1
+            for _ in range(8):
+                with pytest.raises(asynchronous.CallEndedError):
+                    await call.write(b"")
+    finally:
+        await connection.close()

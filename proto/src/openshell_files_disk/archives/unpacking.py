@@ -201,9 +201,8 @@ class Unpacking:
         while data:
             piece, data = data[:_BATCH_BYTES], data[_BATCH_BYTES:]
             file.hasher.update(piece)
-            self._content.parts.append(
-                trees_pb2.TreePart(entry=file.entry, offset=file.offset, data=bytes(piece))
-            )
+            # `add` makes the part in place: `append` would copy the content once more.
+            self._content.parts.add(entry=file.entry, offset=file.offset, data=bytes(piece))
             file.offset += len(piece)
             self._gathered += len(piece)
             if self._gathered >= _BATCH_BYTES:

@@ -69,7 +69,7 @@ def folded(name: bytes) -> bytes:
     """Return what is equal for names that a file system takes for one, because it ignores case or normalisation."""
     if name.isascii():
         return name.lower()
-    text = unicodedata.normalize("NFD", name.decode("utf-8", "surrogateescape")).casefold()
+    text = name.decode("utf-8", "surrogateescape").casefold()
     return unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")
 
 
