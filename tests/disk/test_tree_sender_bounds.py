@@ -15,7 +15,7 @@ from openshell_files_disk.trees.sending import walk as sending_walk
 from openshell_files_protocol.digests import HASHERS, DigestAlgorithm
 from openshell_files_protocol.limits import MAX_MESSAGE_BYTES, MIB
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
-from tree_taking import Taker, sender_of, taken
+from tree_taking import Taker, has_content, sender_of, taken
 
 
 @pytest.fixture
@@ -33,8 +33,9 @@ def test_messages_stay_below_the_limit(top: Path) -> None:
     for _ in range(13):
         path += b"/" + name
         os.mkdir(path)
-    for number in range(600):
+    for number in range(250):
         os.mkdir(path + b"/d%03d" % number)
+    for number in range(400):
         with open(path + b"/f%03d" % number, "wb") as file:
             file.write(b"x")
 
@@ -49,9 +50,19 @@ def test_messages_stay_below_the_limit(top: Path) -> None:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return super().open(name, flags, dir_fd=dir_fd, mode=mode)
 
-    seen = taken(top, fs=Refusing())
-    assert len(seen.failed) == 600
-    assert sum(entry.reason == "ACCESS_DENIED" for entry in seen.entries) == 600
+    seen = Taker(sender_of(top, fs=Refusing()))
+    # All is needed at once, so that parts fill their messages.
+    manifests = list[trees_pb2.TreeManifest]()
+    while (message := seen.sender.next()) is not None:
+        assert isinstance(message, trees_pb2.TreeManifest)
+        manifests.append(message)
+        seen.entries += message.entries
+    needed = [number for number, entry in enumerate(seen.entries) if has_content(entry)]
+    seen.sender.reply(trees_pb2.TreeReply(decided_entries=len(seen.entries), needed=needed))
+    seen.run()
+    assert max(manifest.ByteSize() for manifest in manifests) <= MAX_MESSAGE_BYTES - 4096
+    assert len(seen.failed) == 400
+    assert sum(entry.reason == "ACCESS_DENIED" for entry in seen.entries) == 250
     assert seen.largest <= MAX_MESSAGE_BYTES - 4096
 
 
@@ -237,3 +248,52 @@ def test_one_mount_may_have_several_devices(top: Path) -> None:
         os.close(without.open_directory(b"mounted"))
     finally:
         os.close(top_fd)
+
+
+@pytest.mark.parametrize("openat2", [True, False])
+@pytest.mark.parametrize("when", ["listed", "read"])
+def test_a_directory_above_that_becomes_a_link(
+    top: Path,
+    tmp_path: Path,
+    openat2: bool,  # noqa: FBT001 - a parameter of the test
+    when: str,
+) -> None:
+    """TRE-28: a link in the middle of a path is not followed, when a directory is listed and when a file is read."""
+    (top / "d/e").mkdir(parents=True)
+    (top / "d/e/x").write_bytes(b"inside")
+    (tmp_path / "outside/e").mkdir(parents=True)
+    (tmp_path / "outside/e/x").write_bytes(b"secret")
+
+    def swap() -> None:
+        if not (top / "d").is_symlink():
+            (top / "d").rename(tmp_path / "away")
+            (top / "d").symlink_to(tmp_path / "outside")
+
+    class Swapping(FileSystem):
+        def openat2(self, dir_fd: int, path: bytes, flags: int, resolve: int) -> int:
+            if not openat2:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            if when == "listed" and path == b"d/e":
+                swap()
+            return super().openat2(dir_fd, path, flags, resolve)
+
+        def open(self, name: bytes, flags: int, *, dir_fd: int | None = None, mode: int = 0o600) -> int:
+            if name == b"d":
+                self.opened += 1
+                # The first time it is listed itself.
+                if when == "listed" and self.opened > 1:
+                    swap()
+            return super().open(name, flags, dir_fd=dir_fd, mode=mode)
+
+        opened = 0
+
+    seen = Taker(sender_of(top, fs=Swapping()))
+    seen.take(seen.sender.next())
+    if when == "read":
+        swap()
+    seen.run()
+    assert not seen.content
+    if when == "read":
+        assert seen.failed == {b"d/e/x": "FILE_CHANGED"}
+    else:
+        assert {entry.path: entry.reason for entry in seen.entries[2:]} == {b"d/e": "FILE_CHANGED"}

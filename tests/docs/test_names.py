@@ -72,6 +72,7 @@ def test_every_module_of_the_architecture_is_there() -> None:
         ROOT / "sdk/src/openshell_files",
         ROOT / "proto/src/openshell_files_protocol",
         ROOT / "proto/src/openshell_files_process",
+        ROOT / "proto/src/openshell_files_disk",
     ]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     missing = [

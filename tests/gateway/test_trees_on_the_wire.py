@@ -304,7 +304,7 @@ async def test_pauses_are_bounded(method: Method) -> None:
     ],
 )
 async def test_the_first_message(harness: GatewayHarness, method: Method, first: Any, field: str) -> None:
-    """TRE-2: a start, and nothing else."""
+    """TRE-2, RLY-13: a start, and nothing else."""
     call = opened(harness, method)
     if first is None:
         await call.done_writing()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from agent.directory_calls import manifest, small_tree
 from conditions import PATIENCE_SECONDS
 from digest_values import words_of
 from gateway_harness import SANDBOX, GatewayHarness, running_gateway
@@ -107,6 +108,18 @@ async def test_files_by_an_agent_of_its_own(tmp_path: Path) -> None:
         assert await files.read_bytes("/file") == CONTENT
         assert (await files.stat("/file")).size == len(CONTENT)
         assert await files.uploads() == []
+
+
+async def test_trees_by_an_agent_of_its_own(tmp_path: Path) -> None:
+    """TRE-1, FRM-8: nobody announces what such an agent serves, and it serves trees."""
+    places = Places(tmp_path)
+    small_tree(tmp_path / "source")
+    async with scene(places) as (client, _):
+        files = client.sandbox("demo")
+        assert (await files.upload_tree(tmp_path / "source", "/tree")).complete
+        assert manifest(places.root / "tree") == manifest(tmp_path / "source")
+        assert (await files.download_tree("/tree", tmp_path / "down")).complete
+        assert manifest(tmp_path / "down") == manifest(tmp_path / "source")
 
 
 async def test_the_wrong_agent(tmp_path: Path) -> None:
