@@ -88,9 +88,8 @@ class Unpacking:
         self._decompression = Decompression(self._reader.feed, limits)
         self._manifest = trees_pb2.TreeManifest()
         self._content = trees_pb2.TreeContent()
-        #: Paths in the batch, and those of regular files among them.
+        #: Paths in the batch.
         self._names: set[bytes] = set()
-        self._files: set[bytes] = set()
         self._gathered = 0
         #: Number of entries that the receiver has or will get with this batch.
         self._entries = 0
@@ -171,7 +170,6 @@ class Unpacking:
         if (
             entry.hard_link
             or entry.path in self._names
-            or (self._files and self._is_below_a_file(entry.path))
             or len(self._manifest.entries) >= MAX_MANIFEST_ENTRIES
             or self._gathered >= _BATCH_BYTES
         ):
@@ -182,16 +180,7 @@ class Unpacking:
         number, self._entries = self._entries, self._entries + 1
         self._open[number] = entry.path, entry.size_bytes
         if entry.type == files_pb2.FILE_TYPE_REGULAR and not entry.hard_link:
-            self._files.add(entry.path)
             self._file = _File(number, HASHERS[DIGESTS]())
-
-    def _is_below_a_file(self, path: bytes) -> bool:
-        end = path.rfind(b"/")
-        while end > 0:
-            if path[:end] in self._files:
-                return True
-            end = path.rfind(b"/", 0, end)
-        return False
 
     def content(self, data: memoryview) -> None:
         """Gather content of the last member; see `TakesMembers`."""
@@ -225,7 +214,6 @@ class Unpacking:
         manifest, content = self._manifest, self._content
         self._manifest, self._content = trees_pb2.TreeManifest(), trees_pb2.TreeContent()
         self._names.clear()
-        self._files.clear()
         self._gathered = 0
         if manifest.entries:
             self._take_entries(manifest)
