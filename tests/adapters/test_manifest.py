@@ -38,7 +38,8 @@ def test_a_local_directory_arrives(stack: DevStack, source: Path) -> None:
             session = OpenShellSession(client.sandbox(sandbox.name), manifest)
             result = await session.apply_manifest()
             assert len(result.files) == 300
-            return (await session.persist_workspace()).read()
+            packed: bytes = (await session.persist_workspace()).read()
+            return packed
 
     with tarfile.open(fileobj=io.BytesIO(asyncio.run(apply()))) as packed:
         there = {member.name: packed.extractfile(member) for member in packed if member.isfile()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from openshell_files_disk.trees.receiver import ReceiveOptions, TreePlace, TreeR
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Generator[Path]:
+def place(tmp_path: Path) -> Path:
     (tmp_path / "place").mkdir()
-    yield tmp_path / "place"
+    return tmp_path / "place"
 
 
 def unpacked(place: Path, *members: tarfile.TarInfo) -> ArchiveOutcome:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ LIMIT = 64 * MIB
 
 
 @pytest.fixture
-def million(tmp_path: Path) -> Generator[Path]:
+def million(tmp_path: Path) -> Path:
     """Make a tree of 10^6 entries; a file has four bytes."""
     top = tmp_path / "million"
     top.mkdir()
@@ -32,7 +31,7 @@ def million(tmp_path: Path) -> Generator[Path]:
             os.write(fd, b"data")
             os.close(fd)
         os.close(handle)
-    yield top
+    return top
 
 
 @pytest.mark.long
