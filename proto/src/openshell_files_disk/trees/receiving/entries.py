@@ -300,7 +300,7 @@ class Entries:
             return
         if options.dry_run:
             reception.reply.changed.append(number)
-            reception.not_placed.add(path)
+            reception.would_write.add(path)
             return
         self._contents.need(NeededFile(number, path, directory, size, entry.mode, modified_ns))
 
