@@ -287,11 +287,14 @@ class Entries:
             there = self._looking.status(directory, name)
             if there is not None:
                 if self._is_unchanged(entry, name, directory, there, modified_ns):
-                    if there.st_mode & 0o777 != entry.mode or there.st_mtime_ns != modified_ns:
+                    if there.st_mode & 0o777 == entry.mode and there.st_mtime_ns == modified_ns:
+                        return
+                    if there.st_nlink == 1:
                         dir_fd = self._looking.fd_of(directory)
                         adjust(reception, name, dir_fd, there, entry.mode, modified_ns)
                         reception.reply.changed.append(number)
-                    return
+                        return
+                    # Its other names, of which some may be outside, would get mode and time, too (TRE-32).
                 if not is_regular(there):
                     self._looking.clear_way(path, name, directory, there)
         except (OSError, EntryError) as error:
