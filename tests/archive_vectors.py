@@ -544,6 +544,71 @@ def members() -> list[Case]:
             },
         ),
         case(
+            "a directory after its content and another member",
+            ["ARC-7"],
+            file("a") + file("d/a") + file("e") + directory("d", mode=0o750) + file("z") + END,
+            {
+                "entries": "5",
+                "files": [
+                    there("a"),
+                    folder("d", mode="0750", modified_seconds="1000000000"),
+                    there("d/a"),
+                    there("e"),
+                    there("z"),
+                ],
+            },
+        ),
+        case(
+            "a directory to which the archive comes back, below directories without a member",
+            ["ARC-7"],
+            directory("d", mode=0o750) + file("d/a/b/c") + file("e") + file("d/f/g/h") + END,
+            {
+                "entries": "4",
+                "files": [
+                    folder("d", mode="0750", modified_seconds="1000000000"),
+                    folder("d/a"),
+                    folder("d/a/b"),
+                    there("d/a/b/c"),
+                    folder("d/f"),
+                    folder("d/f/g"),
+                    there("d/f/g/h"),
+                    there("e"),
+                ],
+            },
+        ),
+        case(
+            "a directory without write permission to which the archive comes back often",
+            ["ARC-7"],
+            directory("d", mode=0o555)
+            + b"".join(
+                file(f"d/{n}/a") + file(f"e{n}") + directory(f"d/{n}", mode=0o700 + n) for n in range(3)
+            )
+            + END,
+            {
+                "entries": "10",
+                "files": [
+                    folder("d", mode="0555", modified_seconds="1000000000"),
+                    *(
+                        folder(f"d/{n}", mode=f"0{0o700 + n:o}", modified_seconds="1000000000")
+                        for n in range(3)
+                    ),
+                    *(there(f"d/{n}/a") for n in range(3)),
+                    *(there(f"e{n}") for n in range(3)),
+                ],
+            },
+        ),
+        case(
+            "a directory in whose place a file is, and to which the archive comes back",
+            ["ARC-7", "ARC-17"],
+            directory("d") + file("e") + file("d/a") + END,
+            {
+                "entries": "3",
+                "problems": [refused("d", "NOT_A_DIRECTORY"), refused("d/a", "PARENT_NOT_FOUND")],
+                "files": [there("d"), there("e")],
+            },
+            before=[there("d")],
+        ),
+        case(
             "the directory itself",
             ["ARC-7"],
             directory("./") + file("./a") + END,

@@ -88,6 +88,22 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("names", [[], ["fifo|"], ["/absolute", "../out"]])
+async def test_an_archive_of_which_nothing_is_unpacked(
+    agent: FileAgent, sandbox: Sandbox, names: list[str], *, exists: bool
+) -> None:
+    """ARC-8, TRE-18: the directory is made if it is missing, and otherwise keeps its mode."""
+    into = sandbox.root / "into"
+    if exists:
+        into.mkdir(0o750)
+    answer = await put(agent, "/into", tar(*names), is_archive=True)
+    assert (answer.file.path, answer.file.type) == ("/into", files_pb2.FILE_TYPE_DIRECTORY)
+    assert answer.archive.entries == len(answer.archive.problems) == len(names)
+    assert os.listdir(into) == []
+    assert (into.stat().st_mode & 0o777 == 0o750) is exists
+
+
 @pytest.mark.parametrize("option", ["--format=pax", "--format=gnu", "-z"])
 @pytest.mark.parametrize("caller", ["explicit", "rfc"])
 async def test_a_real_archive(

@@ -15,7 +15,25 @@ from openshell_files_disk.trees.selection import Selection
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.reasons import Reason
 
-FILES = ["a", "b", "ab", "a-", "]", "!a", "#b", "a b", "a ", "A1", "x\\y"]
+FILES = [
+    "a",
+    "b",
+    "ab",
+    "a-",
+    "]",
+    "!a",
+    "#b",
+    "a b",
+    "a ",
+    "A1",
+    "x\\y",
+    "é",
+    "aü",
+    "日本",
+    "\udcff",
+    "a\u00a0",
+    "\v",
+]
 DIRECTORIES = ["", "a.d/", "b.d/", "a.d/a.d/", "a.d/b.d/", "b.d/a.d/b.d/", "b.d/c/"]
 
 
@@ -34,9 +52,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def not_ignored(top: Path, patterns: list[str]) -> set[str]:
     """Return the files that git does not ignore."""
-    (top / ".git/info/exclude").write_text("".join(pattern + "\n" for pattern in patterns))
+    (top / ".git/info/exclude").write_bytes(b"".join(os.fsencode(pattern) + b"\n" for pattern in patterns))
     command = ["git", "-C", str(top), "ls-files", "-z", "--others", "--exclude-from=.git/info/exclude"]
-    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")) - {""}
+    listed = subprocess.run(command, check=True, capture_output=True).stdout
+    return set(os.fsdecode(listed).split("\0")) - {""}
 
 
 def selected(top: Path, selection: Selection) -> set[str]:
@@ -49,8 +68,28 @@ def selected(top: Path, selection: Selection) -> set[str]:
     return found
 
 
-PIECES = ["a", "b", "a.d", "b.d", "c", "-", "1", "d", ".", "y", "*", "?", "**", r"\a", r"\!", r"\ ", r"\\"]
-BRACKETS = ["[ab]", "[!a]", "[^]a]", "[a-c]", "[[:digit:]]", "[]-]", r"[\]]"]
+PIECES = [
+    "a",
+    "b",
+    "a.d",
+    "b.d",
+    "c",
+    "-",
+    "1",
+    "d",
+    ".",
+    "y",
+    "*",
+    "?",
+    "??",
+    "**",
+    "é",
+    r"\a",
+    r"\!",
+    r"\ ",
+    r"\\",
+]
+BRACKETS = ["[ab]", "[!a]", "[^]a]", "[a-c]", "[[:digit:]]", "[]-]", r"[\]]", "[é]", "[à-ü]", "[[:space:]]"]
 
 names = st.lists(st.sampled_from([*PIECES, *BRACKETS]), min_size=1, max_size=4).map("".join)
 one_pattern = st.builds(
@@ -139,13 +178,25 @@ def test_no_pattern_takes_long(pattern: str, path: str) -> None:
     """The agent's other callers wait while a name is matched: an expression for the whole pattern takes hours here."""
     patterns = Patterns("exclude", [pattern])
     began = time.process_time()
-    assert not patterns.match(path, directory=False)
+    assert not patterns.match(path.encode(), directory=False)
     assert time.process_time() - began < 1
 
 
 def test_names_that_are_no_lines() -> None:
     """A line feed in a name is a character, also in the middle of a path and at its end."""
     patterns = Patterns("exclude", ["*.log", "d/*/x?"])
-    assert patterns.match("a\nb/c.log", directory=False)
-    assert patterns.match("d/\n/x\n", directory=False)
-    assert not patterns.match("c.log\n", directory=False)
+    assert patterns.match(b"a\nb/c.log", directory=False)
+    assert patterns.match(b"d/\n/x\n", directory=False)
+    assert not patterns.match(b"c.log\n", directory=False)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["?", "??", "a?", "[é]", "[é][é]", "[!a]", "[!a][!a]", "a[^b]c", "[à-ü]*", "[[:space:]]", "é", "日??本"],
+)
+def test_letters_of_several_bytes(repository: Path, pattern: str) -> None:
+    """TRE-9: git compares bytes, of which a letter may have several, and knows the spaces of ASCII only."""
+    expected = not_ignored(repository, [pattern])
+    assert selected(repository, Selection(exclude=[pattern])) == expected
+    everything = not_ignored(repository, [])
+    assert selected(repository, Selection(include=[pattern])) == everything - expected

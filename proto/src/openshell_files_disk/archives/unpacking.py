@@ -118,6 +118,8 @@ class Unpacking:
         """
         self._decompression.finish()
         self._reader.finish()
+        # What is still to come changes directories, too.
+        self._flush()
         for entry in self._directories.disturbed():
             self._announce(entry)
         self._flush()
@@ -237,6 +239,7 @@ class Unpacking:
         self._needed.update(reply.needed)
         for problem in reply.problems:
             path, _ = self._open.pop(problem.entry, (b"", 0))
+            self._directories.forget(path)
             self.outcome.problem(path, problem.reason, problem.message)
 
     def _count(self, number: int) -> None:

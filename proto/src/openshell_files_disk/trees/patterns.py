@@ -3,6 +3,9 @@
 The usual way, one expression for a whole pattern, takes exponential time for some patterns and holds the
 interpreter meanwhile: twelve seconds for `*a*a*a*a*b` and one name of 255 letters. A caller of an agent chooses both.
 Here the text between two stars is looked for once from left to right, and so are the components around `**`.
+
+Git compares bytes: `?` and a bracket stand for one byte, not for a letter of several. So each byte of patterns and
+paths is one character here, as Latin-1 has it.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _CLASSES: Final = {
     "lower": "a-z",
     "print": r"\x20-\x7e",
     "punct": r"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e",
-    "space": r"\s",
+    "space": r" \t\n\r",
     "upper": "A-Z",
     "xdigit": "0-9A-Fa-f",
 }
@@ -55,29 +58,35 @@ class Patterns:
         self._patterns: list[_Pattern] = []
         for number, text in enumerate(patterns):
             try:
-                self._patterns.append(_Pattern(text))
+                self._patterns.append(_Pattern(_byte_by_byte(text.encode("utf-8", "surrogateescape"))))
             except ValueError as error:
                 raise invalid(
                     f"{field}[{number}]", f"{text[:200]!a} is not a pattern of gitignore: {error}"
                 ) from error
         self._patterns.reverse()
 
-    def match(self, path: str, *, directory: bool) -> bool:
+    def match(self, path: bytes, *, directory: bool) -> bool:
         """Return whether git would ignore an entry whose directories it does not ignore.
 
         Args:
             path: of the entry, relative to the top directory.
             directory: the entry is a directory.
         """
-        name = path.rpartition("/")[2]
+        text = _byte_by_byte(path)
+        name = text.rpartition("/")[2]
         for pattern in self._patterns:
-            if (directory or not pattern.directories_only) and pattern.match(path, name):
+            if (directory or not pattern.directories_only) and pattern.match(text, name):
                 return not pattern.negated
         return False
 
 
+def _byte_by_byte(raw: bytes) -> str:
+    """Return a text with a character for each byte."""
+    return raw.decode("latin-1")
+
+
 class _Pattern:
-    """One pattern.
+    """One pattern. Each character stands for a byte.
 
     Args:
         text: of the pattern.

@@ -132,7 +132,7 @@ class TreeReceiver:
         if top is None or directories is None:
             if reception.options.ordered:
                 raise invalid("end.entries", "is 0, and a tree has a top directory (TRE-4)")
-            return
+            top, directories = self._entries.begin_unannounced()
         reception.trace("tree.ending")
         publishing = Publishing(reception, self._completion)
         publishing.refuse_incomplete()

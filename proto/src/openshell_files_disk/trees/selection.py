@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 
 from openshell_files_disk.trees.patterns import Patterns
@@ -38,7 +37,7 @@ class Selection:
 
     def enters(self, path: bytes) -> bool:
         """Return whether something below a directory may be sent."""
-        if self._exclude is not None and self._exclude.match(os.fsdecode(path), directory=True):
+        if self._exclude is not None and self._exclude.match(path, directory=True):
             return False
         return self._only is None or path in self._above or self._is_below_taken(path)
 
@@ -46,11 +45,10 @@ class Selection:
         """Return whether an entry that is no directory is sent."""
         if self._exclude is None and not self.may_leave_directories_empty:
             return True
-        text = os.fsdecode(path)
-        if self._exclude is not None and self._exclude.match(text, directory=False):
+        if self._exclude is not None and self._exclude.match(path, directory=False):
             return False
         if self._include is not None and not (
-            self._include.match(text, directory=False)
+            self._include.match(path, directory=False)
             or self._is_inside(self._include, path.rpartition(b"/")[0])
         ):
             return False
@@ -61,8 +59,8 @@ class Selection:
         if not directory:
             return False
         if self._inside[0] != directory:
-            path = os.fsdecode(directory) + "/"
-            above = (path[:end] for end, char in enumerate(path) if char == "/")
+            path = directory + b"/"
+            above = (path[:end] for end, char in enumerate(path) if char == ord("/"))
             self._inside = (directory, any(include.match(one, directory=True) for one in above))
         return self._inside[1]
 

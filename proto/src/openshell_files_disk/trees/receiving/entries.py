@@ -100,27 +100,35 @@ class Entries:
         """Take the first entry: make or open the top directory."""
         if self._ordered and (path or entry.type != _DIRECTORY or entry.excluded or entry.reason):
             raise violation(number, "must be the top directory, with an empty path (TRE-4)")
-        if not path:
-            _check_attributes(entry, number)
-        reception = self._reception
-        before = reception.start()
-        self.top = top = Directory(
-            None, b"", -1 if path else number, fresh=reception.created, folds=reception.folds
-        )
-        self.directories = directories = OpenDirectories(top)
-        top.mode_before = reception.top_mode_before
-        if before is not None:
-            self._looking.guard_names(top)
         if path:
-            if top.fresh:
-                top.mode = 0o777 & ~reception.options.umask
-            return directories
+            return self.begin_unannounced()[1]
+        _check_attributes(entry, number)
+        reception = self._reception
+        before, top, directories = self._begin_top(number)
         top.mode, top.modified_ns = entry.mode, modified_of(entry)
         # A staged one is in place when it is published.
         is_staged = reception.options.atomic and not reception.options.dry_run
         if not is_staged and (before is None or differs(entry, before)):
             reception.reply.changed.append(number)
         return directories
+
+    def begin_unannounced(self) -> tuple[Directory, OpenDirectories]:
+        """Make or open the top directory of an archive that has not announced it, perhaps because it has no entries."""
+        _, top, directories = self._begin_top(-1)
+        if top.fresh:
+            top.mode = 0o777 & ~self._reception.options.umask
+        return top, directories
+
+    def _begin_top(self, number: int) -> tuple[os.stat_result | None, Directory, OpenDirectories]:
+        """Make or open the top directory; return its status before, itself, and the open directories."""
+        reception = self._reception
+        before = reception.start()
+        self.top = top = Directory(None, b"", number, fresh=reception.created, folds=reception.folds)
+        self.directories = directories = OpenDirectories(top)
+        top.mode_before = reception.top_mode_before
+        if before is not None:
+            self._looking.guard_names(top)
+        return before, top, directories
 
     def _top_again(self, entry: trees_pb2.TreeEntry, number: int) -> None:
         if self._ordered or entry.type != _DIRECTORY:
@@ -287,11 +295,14 @@ class Entries:
             there = self._looking.status(directory, name)
             if there is not None:
                 if self._is_unchanged(entry, name, directory, there, modified_ns):
-                    if there.st_mode & 0o777 != entry.mode or there.st_mtime_ns != modified_ns:
+                    if there.st_mode & 0o777 == entry.mode and there.st_mtime_ns == modified_ns:
+                        return
+                    if there.st_nlink == 1:
                         dir_fd = self._looking.fd_of(directory)
                         adjust(reception, name, dir_fd, there, entry.mode, modified_ns)
                         reception.reply.changed.append(number)
-                    return
+                        return
+                    # Its other names, of which some may be outside, would get mode and time, too (TRE-32).
                 if not is_regular(there):
                     self._looking.clear_way(path, name, directory, there)
         except (OSError, EntryError) as error:
@@ -300,7 +311,7 @@ class Entries:
             return
         if options.dry_run:
             reception.reply.changed.append(number)
-            reception.not_placed.add(path)
+            reception.would_write.add(path)
             return
         self._contents.need(NeededFile(number, path, directory, size, entry.mode, modified_ns))
 

@@ -152,9 +152,9 @@ class PlacedLinks:
         """Put a hard link in place; return False if it is already."""
         reception = self._reception
         fs, placing = reception.fs, reception.placing
+        self._refuse_missing(first)
         if reception.options.dry_run:
             return self._would_change(path, first)
-        self._refuse_missing(first)
         staging = reception.staging
         if staging is None or placing is None:
             raise AssertionError("there is a staging directory")
@@ -230,7 +230,7 @@ class PlacedLinks:
         """Return whether a dry run would make a hard link."""
         reception = self._reception
         placing = reception.placing
-        if placing is None or len(first) > MAX_PATH_BYTES or first in reception.not_placed:
+        if placing is None or len(first) > MAX_PATH_BYTES or first in reception.would_write:
             return True
         found: list[os.stat_result | None] = []
         for one in (path, first):

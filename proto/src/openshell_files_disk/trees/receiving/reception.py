@@ -59,7 +59,8 @@ class Reception:
         looking: opens directories in which entries are looked at.
         placing: opens directories in which entries get their names.
         folds: the file system takes different names for one.
-        not_placed: paths of files and directories that are not in place, or in a dry run would be written.
+        not_placed: paths of files and directories that are not in place.
+        would_write: paths of files that a dry run would write.
         now_ns: time of access of what is written, in nanoseconds since 1970.
 
     Args:
@@ -100,6 +101,7 @@ class Reception:
         self.placing: Beneath | None = None
         self.folds = False
         self.not_placed = Names()
+        self.would_write = Names()
         self.now_ns = time.time_ns()
         with mapped(f"looking at {place.shown}"):
             self._refuse_top()
