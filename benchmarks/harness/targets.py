@@ -78,6 +78,9 @@ TARGETS: Final[Mapping[str, Target]] = {
     "tree-mirror": Target(
         "2000 files up, a command, down, one file changed: time against tar over ssh", 0.5, at_least=False
     ),
+    "manifest": Target(
+        "manifest of OpenAI's Agents SDK, 300 files of 4 KiB, one call each", 1.0, at_least=False, unit=" s"
+    ),
     "archive-up": Target("256 MiB of tar, unpacked: speed against its plain upload", 0.7),
 }
 
