@@ -174,3 +174,20 @@ def test_failures_name_the_remedy(
     done = cli("upload", "demo", "x.tar", "into", "--extract")
     assert done.status == status, done
     assert told in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("y.tar", "--max-bytes", "3"), "[MAX_BYTES_EXCEEDED]. Raise --max-bytes.\n"),
+        (("nodir/y.tar",), "Create the directory nodir, or give --parents.\n"),
+    ],
+)
+def test_remedies_are_options_of_archives(
+    cli: Cli, gateway: FakeGateway, words: tuple[str, ...], told: str
+) -> None:
+    gateway.files["d"] = FakeFile(b"archive")
+    gateway.archive = PROBLEMS
+    done = cli("download", "demo", "d", *words, "--archive")
+    assert done.status
+    assert done.err.endswith(told)

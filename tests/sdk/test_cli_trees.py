@@ -17,11 +17,11 @@ from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.leaving import Told
 from openshell_files.cli.output.wording import Where
 from openshell_files.cli.trees.progress import TreeLine
-from openshell_files.errors import FilesError
+from openshell_files.errors import ErrorFacts, FilesError, LocalFileError, LocalReason
 from openshell_files.tree_options import Links, TreeOptions
 from openshell_files.tree_results import TreeLoss, TreeProblem, TreeProgress, TreeResult, note_tree
 from openshell_files_protocol import methods
-from openshell_files_protocol.errors import TransferError
+from openshell_files_protocol.errors import FieldViolation, TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
@@ -148,7 +148,7 @@ def test_options_reach_the_call(cli: Cli, tree: Tree, words: list[str], options:
             ["upload", "demo", "-", "x", "--delete"],
             "--delete: is for directories, and a standard stream is none",
         ),
-        (["upload", "demo", "dir", "--delete", "--atomic"], "one of --delete and --atomic"),
+        (["upload", "demo", "dir", "--delete", "--atomic"], "--delete: does not fit --atomic"),
         (["upload", "demo", "dir", "--delete", "--resume"], "leave one of them out"),
         (["download", "demo", "d/", "--tail", "5"], "--tail: is for files"),
         (["download", "demo", "d/", "--mode", "600"], "--mode: is for files"),
@@ -198,9 +198,9 @@ def test_a_directory_is_found_without_a_call_of_its_own_for_files(
         cli("download", "demo", "d", "--tail", "3"),
         ExitCode.PATH_REFUSED,
         "d is a directory",
-        "leave options out",
+        "--tail is for files: leave it out",
     )
-    failed(cli("download", "demo", "d", "-"), ExitCode.PATH_REFUSED, "d is a directory", "standard output")
+    failed(cli("download", "demo", "d", "-"), ExitCode.PATH_REFUSED, "d is a directory", "--archive")
     assert not tree.calls
 
 
@@ -300,6 +300,38 @@ def test_files_and_directories_together(cli: Cli, tree: Tree, gateway: FakeGatew
     failed(cli("upload", "demo", "a", "dir", "x/", "-q"), ExitCode.NOT_PERMITTED, "1 of 2")
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            error_from_reason(Reason.PARENT_NOT_FOUND, "start.path: the directory /w/a does not exist"),
+            "[PARENT_NOT_FOUND]. Create it in the sandbox, or give --parents. Nothing was changed\n",
+        ),
+        (
+            error_from_reason(
+                Reason.INVALID_REQUEST,
+                "exclude[0]: must not be empty",
+                field_violations=(FieldViolation("exclude[0]", "must not be empty"),),
+            ),
+            "Correct the pattern of --exclude. Nothing was changed\n",
+        ),
+        (
+            LocalFileError(
+                "gitignore: cannot list the files of dir: none", ErrorFacts(LocalReason.LOCAL_FILE)
+            ),
+            "Leave --gitignore out, or run the command with git and in a repository. Nothing was changed\n",
+        ),
+    ],
+)
+def test_a_refusal_does_not_promise_that_the_same_command_helps(
+    cli: Cli, tree: Tree, error: FilesError, line: str
+) -> None:
+    tree.answers = [noted(error, replace(DONE, sent=0, unchanged=0))]
+    done = cli("upload", "demo", "dir")
+    assert done.err.endswith(line)
+    assert "start.path" not in done.err
+
+
 def noted(error: BaseException, result: TreeResult) -> BaseException:
     note_tree(error, result)
     return error
@@ -388,6 +420,9 @@ def test_the_progress_line_has_entries_and_bytes() -> None:
     down = TreeLine("dir", replace(UP, uploading=False), 100, 0.0)
     down.update_tree(TreeProgress(40, 40, 20_000, 20_000, 1000, 10, 0, 0, 0, 1), 8.0)
     assert "verifying" not in down.text(8.0)
+    one = TreeLine("dir", UP, 100, 0.0)
+    one.update_tree(TreeProgress(1, None, 0, None, 0, 1, 0, 0, 0, 1), 1.0)
+    assert one.text(1.0).startswith("dir  1 entry, ")
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 10, 20, 40, 80])

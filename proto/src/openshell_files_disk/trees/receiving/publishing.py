@@ -44,9 +44,10 @@ class Publishing:
         """
         reception = self._reception
         if reception.options.atomic and reception.problems:
+            entries = "1 entry" if reception.problems == 1 else f"{reception.problems} entries"
             raise TransferError(
                 Reason.TREE_INCOMPLETE,
-                f"{reception.problems} entries did not arrive, so the tree is not published (TRE-13)",
+                f"{entries} did not arrive, so the tree is not published (TRE-13)",
             )
 
     def steps(self, top: Directory) -> Generator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.wording import Where
 from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
-from openshell_files.errors import FilesError, LocalReason, local_file_error
+from openshell_files.errors import FilesError, LocalFileError, LocalReason, local_file_error
 from openshell_files.results import ProgressCallback
 
 _UPLOAD_FIXES: Final[Mapping[str, str]] = {
@@ -34,6 +35,7 @@ _UPLOAD_FIXES: Final[Mapping[str, str]] = {
 _DOWNLOAD_FIXES: Final[Mapping[str, str]] = {
     Reason.NOT_A_DIRECTORY.name: "Leave --archive out to download a file.",
     Reason.FILE_CHANGED.name: "Repeat the command, or give --allow-changes.",
+    LocalReason.MAX_BYTES_EXCEEDED: "Raise --max-bytes.",
 }
 
 _UPLOAD_MEND: Final = "Everything else was unpacked; mend what is listed, or leave it out of the archive."
@@ -96,7 +98,8 @@ class ArchiveCommand:
             state: of DEST if this fails, in words.
         """
         local = self.copy.destination
-        where = self._where(self.copy.source, _DOWNLOAD_FIXES, uploading=False)
+        target = "" if local == STANDARD_STREAM else local
+        where = self._where(self.copy.source, _DOWNLOAD_FIXES, uploading=False, target=target)
 
         def call(sandbox: SandboxFiles, progress: ProgressCallback | None) -> ArchiveResult:
             if parents and local != STANDARD_STREAM:
@@ -120,10 +123,12 @@ class ArchiveCommand:
         words = archive_words(local, result, f"{self.name}:{result.path}", uploading=False)
         self._report(local, result, words, _DOWNLOAD_MEND)
 
-    def _where(self, path: str, fixes: Mapping[str, str], *, uploading: bool) -> Where:
-        where = self.connecting.where(self.name, path, by_id=self.by_id, uploading=uploading)
+    def _where(self, path: str, fixes: Mapping[str, str], *, uploading: bool, target: str = "") -> Where:
+        where = self.connecting.where(self.name, path, by_id=self.by_id, uploading=uploading, target=target)
 
         def own_fix(error: FilesError) -> str:
+            if isinstance(error, LocalFileError) and error.errno == errno.EPIPE:
+                return "The program that reads the pipe closed it early: let that program read to the end."
             return fixes.get(error.reason, "")
 
         return replace(where, own_fix=own_fix)

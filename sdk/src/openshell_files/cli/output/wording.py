@@ -94,7 +94,7 @@ _NO_TLS: Final = ("SSL", "TLS", "Tls", "andshake")
 _REFUSED: Final = "onnection refused"
 
 #: Field of the request at the beginning of a message; the line names the path instead.
-_FIELD: Final = re.compile(r"^((metadata\.)?remote_path|path): ")
+_FIELD: Final = re.compile(r"^((metadata\.)?remote_path|(start\.)?path): ")
 
 #: Fixes for a pipe or a standard stream, by the error number of the operating system.
 _STREAM_FIXES: Final[Mapping[int | None, str]] = {
@@ -195,14 +195,15 @@ def _names(message: str, subject: str) -> bool:
 
 def fix_of(error: FilesError, where: Where) -> str:
     """Return the fix for a person at this command."""
+    own_fix = where.own_fix(error)
+    if own_fix:
+        return own_fix
     if isinstance(error, LocalFileError) and error.errno in _STREAM_FIXES:
         return _STREAM_FIXES[error.errno].format(sign="< FILE" if where.uploading else "> FILE")
     if isinstance(error, LocalIsADirectory) and where.uploading:
         return "Give the directory itself as LOCAL."
     if isinstance(error, LocalFileError) and error.errno == errno.ENOENT and error.path == where.target != "":
         return f"Create the directory {os.path.dirname(where.target)}, or give --parents."
-    if own_fix := where.own_fix(error):
-        return own_fix
     own = _UPLOAD_FIXES if where.uploading else _READ_FIXES
     return own.get(error.reason) or _FIXES.get(error.reason) or error.fix
 

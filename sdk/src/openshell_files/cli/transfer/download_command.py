@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import typer
@@ -84,7 +85,7 @@ def download(
     exclude: tree_flags.Exclude = None,
     delete: tree_flags.Delete = False,
     checksum: tree_flags.Checksum = False,
-    links: tree_flags.LinksOption = Links.KEEP,
+    links: tree_flags.DownloadLinks = Links.KEEP,
     atomic: tree_flags.Atomic = False,
     durability: Annotated[
         Durability, typer.Option(help="Of a directory: what survives a power loss.")
@@ -164,7 +165,9 @@ def download(
     with showing(moved.on_showing), Failing(out, first, moved.on_interrupt, more=moved.fields):
         for copy in trees.checked_sources(copies, files.options.leaf_link):
             target = "" if copy.destination == STANDARD_STREAM else copy.destination
-            where = connecting.where(name, copy.source, by_id=by_id, target=target)
+            where = replace(
+                connecting.where(name, copy.source, by_id=by_id, target=target), own_fix=files.fix_for(copy)
+            )
             last = len(moved.done) == len(copies) - 1
             moved.begin(copy)
             result = None
@@ -215,6 +218,23 @@ class _Files:
                 "--digest": options.digest != "auto",
             }
         )
+
+    def fix_for(self, copy: Copy) -> Callable[[FilesError], str]:
+        """Return the fixes for a directory that was asked for as a file."""
+        given = self.given()
+
+        def fix(error: FilesError) -> str:
+            if not isinstance(error, IsADirectory):
+                return ""
+            if given:
+                return f"{given[0]} is for files: leave it out to download the directory."
+            if copy.destination == STANDARD_STREAM:
+                return (
+                    "`-` is for files: give a local path, or --archive to get the directory as a tar archive."
+                )
+            return ""
+
+        return fix
 
     def receive(
         self, sandbox: SandboxFiles, copy: Copy, progress: ProgressCallback | None, *, last: bool

@@ -80,7 +80,7 @@ def upload(
     gitignore: tree_flags.GitIgnore = False,
     delete: tree_flags.Delete = False,
     checksum: tree_flags.Checksum = False,
-    links: tree_flags.LinksOption = Links.KEEP,
+    links: tree_flags.UploadLinks = Links.KEEP,
     atomic: tree_flags.Atomic = False,
     by_id: ById = False,
     timeout: Timeout = None,

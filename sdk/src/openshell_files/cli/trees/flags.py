@@ -45,17 +45,25 @@ Checksum = Annotated[
         help="Of a directory: find unchanged files by content, not by size and modification time.",
     ),
 ]
-LinksOption = Annotated[
+UploadLinks = Annotated[
     Links,
     typer.Option(
         "--links",
         help="Symbolic links in a directory: keep them, follow them inside the directory, or skip them.",
     ),
 ]
+DownloadLinks = Annotated[
+    Links,
+    typer.Option(
+        "--links",
+        metavar="<keep|skip>",
+        help="Symbolic links in a directory: keep them, or skip them.",
+    ),
+]
 Atomic = Annotated[
     bool,
     typer.Option(
-        "--atomic", help="Of a directory: all or nothing; it appears at once, where nothing may exist."
+        "--atomic", help="Of a directory: all or nothing; it appears at once, and must not exist before."
     ),
 ]
 
@@ -141,7 +149,9 @@ def check_upload(copies: Sequence[Copy], flags: TreeFlags, of_files: Sequence[st
 
 def _check_together(flags: TreeFlags) -> None:
     if flags.delete and flags.atomic:
-        raise ValueError("give one of --delete and --atomic, whose destination must not exist")
+        raise ValueError(
+            "--delete: does not fit --atomic, whose destination must not exist; leave one of them out"
+        )
 
 
 def check_download(

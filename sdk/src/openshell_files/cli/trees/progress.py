@@ -33,7 +33,8 @@ class TreeLine(Line):
             entries += f" of {tree.entries_total}"
         if tree.bytes_total:
             size += f" of {size_words(tree.bytes_total)}"
-        return f"{entries} entries, {size}"
+        noun = "entry" if entries == "1" else "entries"
+        return f"{entries} {noun}, {size}"
 
     def all_sent(self) -> bool:
         """Return whether everything is in place, so that the sandbox only deletes, flushes and publishes."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files.errors import FilesError, LocalReason
+from openshell_files.errors import FilesError, LocalFileError, LocalReason
 
 _ALWAYS: Final[Mapping[str, str]] = {
     Reason.LEAF_IS_LINK.name: "Name the directory that the link leads to.",
@@ -21,6 +22,9 @@ _UPLOAD: Final[Mapping[str, str]] = {
 _DOWNLOAD: Final[Mapping[str, str]] = {
     Reason.NOT_A_DIRECTORY.name: "Give SRC without `/` at its end, and without options for directories.",
 }
+
+#: Field of a pattern in a request.
+_PATTERN_FIELD: Final = re.compile(r"(start\.)?(include|exclude)\b")
 
 
 def tree_fix(*, atomic: bool, uploading: bool) -> Callable[[FilesError], str]:
@@ -37,6 +41,11 @@ def tree_fix(*, atomic: bool, uploading: bool) -> Callable[[FilesError], str]:
         )
 
     def fix(error: FilesError) -> str:
+        if isinstance(error, LocalFileError) and error.message.startswith("gitignore: "):
+            return "Leave --gitignore out, or run the command with git and in a repository."
+        for violation in error.field_violations:
+            if found := _PATTERN_FIELD.match(violation.field):
+                return f"Correct the pattern of --{found[2]}."
         return fixes.get(error.reason, "")
 
     return fix

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import typer
+from openshell_files_protocol.reasons import Retry
 
 from openshell_files import LeafLink, SandboxFiles
 from openshell_files.cli import shared
@@ -186,7 +187,8 @@ class Trees:
 
     def _state(self, told: BaseException) -> str:
         flags = self._command.flags
-        state = arrived_words(tree_so_far(told), dry_run=flags.dry_run, atomic=flags.atomic)
+        again = not isinstance(told, FilesError) or told.retry is not Retry.NEVER
+        state = arrived_words(tree_so_far(told), dry_run=flags.dry_run, atomic=flags.atomic, again=again)
         return f"{state}{self._before()}"
 
     def _hint(self, error: FilesError, copy: Copy) -> Hint:

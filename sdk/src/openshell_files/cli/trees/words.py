@@ -41,20 +41,22 @@ def tree_words(result: TreeResult, place: str, *, uploading: bool) -> str:
     return f"{verb} {', '.join(facts)} to {place} in {seconds_words(result.seconds)}"
 
 
-def arrived_words(so_far: TreeResult | None, *, dry_run: bool, atomic: bool) -> str:
+def arrived_words(so_far: TreeResult | None, *, dry_run: bool, atomic: bool, again: bool = True) -> str:
     """Return the state after a call that failed or was interrupted.
 
     Args:
         so_far: what is known; None if nothing was sent.
         dry_run: the call only compared.
         atomic: the tree is published as a whole.
+        again: the same command may succeed.
     """
     if dry_run:
         return "nothing was changed"
+    begins = "; the same command begins again" if again else ""
     if atomic:
-        return "nothing was published; the same command begins again"
+        return f"nothing was published{begins}"
     if so_far is None or not so_far.sent + so_far.made + so_far.unchanged + so_far.deleted:
-        return "nothing was changed; the same command begins again"
+        return f"nothing was changed{begins}"
     arrived = so_far.sent + so_far.made + so_far.unchanged
     facts = [f"{arrived} {'entry is' if arrived == 1 else 'entries are'} in place"]
     facts.append(f"{size_words(so_far.content_bytes)} were sent")
@@ -96,8 +98,9 @@ def loss_words(result: TreeResult, copy: Copy) -> str:
     first = result.losses[0]
     count = len(result.losses)
     entries = "1 entry" if count == 1 else f"{count} entries"
+    arrived = "would arrive" if result.dry_run else "arrived"
     return (
-        f"{entries} arrived without special mode bits or owner, the first is {_under(copy.source, first.path)} "
+        f"{entries} {arrived} without special mode bits or owner, the first is {_under(copy.source, first.path)} "
         f"({', '.join(first.losses)})"
     )
 
