@@ -16,7 +16,7 @@ help: ## List the targets
 
 setup: $(VENV)/.ready ## Make .venv with every command, from the lock file
 
-$(VENV)/.ready: uv.lock pyproject.toml proto/pyproject.toml gateway/pyproject.toml supervisor_sim/pyproject.toml sdk/pyproject.toml
+$(VENV)/.ready: uv.lock pyproject.toml proto/pyproject.toml gateway/pyproject.toml supervisor_sim/pyproject.toml sdk/pyproject.toml tests/conformance/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or later" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"make: {sys.executable} is Python {sys.version.split()[0]}; 3.11 or later is needed (set PYTHON=...)")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
