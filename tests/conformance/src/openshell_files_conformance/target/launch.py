@@ -13,10 +13,12 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
+
+from openshell_files_conformance.target.messages import decoded, problem
 
 #: Version of the messages on stdin and stdout, of launchers and adapters.
 PROTOCOL: Final = 1
@@ -94,13 +96,13 @@ class Launched:
         """End the launcher's stdin and wait until it is gone; kill it if it stays."""
         if self.process.stdin is not None:
             self.process.stdin.close()
-        await _ended(self.process)
+        await ended(self.process)
 
 
 @contextlib.asynccontextmanager
 async def launched(
     command: Sequence[str], message: Mapping[str, Any], *, log: Path, ready_timeout: float = 30.0
-) -> AsyncIterator[Launched]:
+) -> AsyncGenerator[Launched]:
     """Start a launcher, tell it what to launch, and stop it at the end of the context.
 
     Args:
@@ -119,14 +121,12 @@ async def launched(
         answer = await _answer(process, line, command, log, ready_timeout)
         if answer.get("type") == "unsupported":
             raise UnsupportedLaunchError(str(answer.get("what", "")))
-        if answer.get("type") != "ready":
-            raise TargetNotReadyError(f"the launcher answered {answer} instead of ready or unsupported")
         target = Launched(process, Ready.from_facts(answer))
         yield target
     finally:
         if process.stdin is not None:
             process.stdin.close()
-        await _ended(process)
+        await ended(process)
 
 
 async def started(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
@@ -151,7 +151,7 @@ async def started(command: Sequence[str], log: Path) -> asyncio.subprocess.Proce
 
 async def _answer(
     process: asyncio.subprocess.Process, line: str, command: Sequence[str], log: Path, ready_timeout: float
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
     said = ""
@@ -160,19 +160,21 @@ async def _answer(
         await process.stdin.drain()
         async with asyncio.timeout(ready_timeout):
             said = (await process.stdout.readline()).decode("utf-8", "replace").strip()
-        answer = json.loads(said)
+        answer = decoded(said.encode())
     except TimeoutError:
         raise TargetNotReadyError(
             f"{command[0]} was not ready within {ready_timeout:g} s; log: {log}"
         ) from None
     except (OSError, ValueError) as error:
         raise TargetNotReadyError(f"{command[0]} said {said!r} instead of ready; log: {log}") from error
-    if not isinstance(answer, dict):
-        raise TargetNotReadyError(f"{command[0]} said {said!r} instead of ready; log: {log}")
-    return cast(dict[str, Any], answer)
+    wrong = problem("answer", answer)
+    if wrong:
+        raise TargetNotReadyError(f"{command[0]} said {said!r}: {wrong}; log: {log}")
+    return answer
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """Wait until a program whose stdin was closed is gone, and kill it if it stays."""
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()
