@@ -129,6 +129,10 @@ class CaseEndedError(Exception):
     """A required check failed, so the rest of the case means nothing. The runner catches it."""
 
 
+class CannotGoOnError(Exception):
+    """The target did something after which the case cannot go on. Peers raise it; what was not checked becomes untestable."""
+
+
 class HarnessError(Exception):
     """The suite is wrong: a case names a clause that it did not declare, for example."""
 

@@ -16,12 +16,15 @@ import pkgutil
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, Literal, TypeVar, cast, get_args
 
-from openshell_files_conformance.checks import CaseContext as CaseContext  # noqa: PLC0414 - cases import all from here
+from openshell_files_conformance.checks import CannotGoOnError as CannotGoOnError  # noqa: PLC0414 - cases import all from here
+from openshell_files_conformance.checks import CaseContext as CaseContext  # noqa: PLC0414
 from openshell_files_conformance.checks import CaseEndedError as CaseEndedError  # noqa: PLC0414
 from openshell_files_conformance.checks import Env as Env  # noqa: PLC0414
 from openshell_files_conformance.checks import HarnessError as HarnessError  # noqa: PLC0414
+from openshell_files_conformance.clauses import clauses
 
 RoleName = Literal["gateway", "supervisor", "sdk"]
 ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
@@ -129,7 +132,24 @@ def load_cases(role: RoleName | None = None) -> dict[str, Case]:
         package = importlib.import_module(f"openshell_files_conformance.cases.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    return {key: value for key, value in sorted(_cases.items()) if role in {None, value.role}}
+    found = {key: value for key, value in sorted(_cases.items()) if role in {None, value.role}}
+    _verify(found)
+    return found
+
+
+def _verify(cases: Mapping[str, Case]) -> None:
+    """Raise HarnessError if a case names what does not exist, or depends on itself."""
+    table = clauses()
+    for one in cases.values():
+        unknown = [clause for clause in one.clauses if clause not in table]
+        unknown += [other for other in one.depends_on if other not in cases]
+        if unknown:
+            raise HarnessError(f"{one.id} names {', '.join(unknown)}, which does not exist")
+    try:
+        # Raises CycleError, whatever the order is used for.
+        TopologicalSorter({one.id: one.depends_on for one in cases.values()}).prepare()
+    except CycleError as error:
+        raise HarnessError(f"cases depend on themselves: {' → '.join(error.args[1])}") from error
 
 
 def matching(cases: Iterable[Case], patterns: Sequence[str]) -> list[Case]:

@@ -27,7 +27,8 @@ def _validator(kind: Kind) -> Draft202012Validator:
 
 def problem(kind: Kind, message: Any) -> str:
     """Say what is wrong with a message; nothing if it fits the schema."""
-    errors = sorted(_validator(kind).iter_errors(message), key=lambda error: list(map(str, error.path)))
+    validator: Any = _validator(kind)
+    errors = sorted(validator.iter_errors(message), key=lambda error: list(map(str, error.path)))
     return "; ".join(f"{'.'.join(map(str, error.path)) or kind}: {error.message}" for error in errors[:3])
 
 
