@@ -171,3 +171,18 @@ def test_reports_can_be_made_anew(scene: Scene, capsys: pytest.CaptureFixture[st
     capsys.readouterr()
     assert cli.main(["matrix", results, results]) == 0
     assert "| UPL-5 | fail | fail |" in capsys.readouterr().out
+
+
+def test_everything_an_implementer_needs_is_written(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "kit"]) == 0
+    kit = scene.directory / "kit"
+    for name in (
+        "proto/openshell/v1/files.proto",
+        "vectors/trees/names.json",
+        "schemas/launcher.json",
+        "guides/messages.md",
+    ):
+        assert (kit / name).stat().st_size > 0
+    assert "- **UPL-5** (MUST) `data.offset` MUST be" in (kit / "clauses.md").read_text()
+    assert cli.main(["export", "kit"]) == 2
+    assert "not empty" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command line: run, list, report, matrix, coverage, self-test.
+"""The command line: run, list, report, matrix, coverage, export, self-test.
 
 Exit status: 0 conforms; 1 does not conform; 2 wrong usage or configuration; 3 the target was not ready, or cannot be believed;
 4 the suite is wrong, or no case ran.
@@ -16,6 +16,7 @@ from pathlib import Path
 from openshell_files_conformance import coverage, self_test
 from openshell_files_conformance.clauses import clauses
 from openshell_files_conformance.config import ConfigError, Overrides
+from openshell_files_conformance.export import export
 from openshell_files_conformance.outcome import Exit
 from openshell_files_conformance.registry import PROFILES, ROLES, Case, HarnessError, load_cases
 from openshell_files_conformance.report.files import write_rendered
@@ -97,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="fail if a clause with MUST has neither case nor reason"
     )
     covered.set_defaults(command=_coverage)
+
+    exported = commands.add_parser(
+        "export", help="write messages, vectors, schemas, guides and clauses as files"
+    )
+    exported.add_argument("directory", type=Path)
+    exported.set_defaults(command=_export)
 
     own = commands.add_parser("self-test", help="judge implementations that do nothing: they must fail")
     own.add_argument("--target", choices=ROLES, action="append", help="role; may be repeated")
@@ -191,6 +198,12 @@ def _coverage(parsed: argparse.Namespace) -> int:
     problems = coverage.gaps(cases)
     sys.stderr.write("".join(f"{line}\n" for line in problems))
     return Exit.NONCONFORMITY if problems else Exit.CONFORMS
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    written = export(parsed.directory)
+    sys.stdout.write(f"{len(written)} files in {parsed.directory}\n")
+    return Exit.CONFORMS
 
 
 def _self_test(parsed: argparse.Namespace) -> int:
