@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Launches the simulated supervisor for the conformance suite.
 
-    [supervisor]
-    command = ["python", "adapters/reference_supervisor.py"]
+[supervisor]
+command = ["python", "adapters/reference_supervisor.py"]
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> int:
     """Launch what the first line asks for, until standard input ends or the supervisor does."""
     launch = json.loads(sys.stdin.readline())
     settings: Mapping[str, Any] = launch["settings"]
-    unknown = sorted(settings.keys() - OPTIONS.keys() - {"agent_port", "guarded_inside"})
+    unknown = sorted(settings.keys() - OPTIONS.keys() - {"agent_port", "guarded_inside", "exec"})
     if launch["role"] != "supervisor" or unknown:
         say({"type": "unsupported", "what": ", ".join(unknown) or launch["role"]})
         return 0
@@ -54,11 +54,22 @@ def main() -> int:
             *("--endpoint", launch["endpoint"], "--sandbox-id", launch["sandbox"]["id"]),
             *("--token-file", str(token_file(token, launch["sandbox"]["token"]))),
             *("--state-dir", str(state), "--max-backoff", "0.2", "--drain-timeout", "1"),
-            *(text for name, value in settings.items() if name in OPTIONS for text in (OPTIONS[name], str(value))),
+            *(
+                text
+                for name, value in settings.items()
+                if name in OPTIONS
+                for text in (OPTIONS[name], str(value))
+            ),
+            *(["--no-exec"] if settings.get("exec") is False else []),
             *common,
         )
         started.append(supervisor)
-        facts: dict[str, Any] = {"type": "ready", "pid": supervisor.pid, "capabilities": ["tcp"], "guarded": guarded}
+        facts: dict[str, Any] = {
+            "type": "ready",
+            "pid": supervisor.pid,
+            "capabilities": ["tcp"],
+            "guarded": guarded,
+        }
         if not supervisor.stdout or not supervisor.stdout.readline():
             return 1
         if settings.get("agent_port"):
@@ -79,7 +90,14 @@ def start_agent(home: Path, common: list[str]) -> tuple[subprocess.Popen[bytes],
     """Start an agent behind a port, and return what the suite has to know of it."""
     secret = secrets.token_hex(32)
     file = token_file(home / "agent-secret", secret)
-    options = ("--state-dir", str(home / "agent-state"), "--listen", "127.0.0.1:0", "--secret-file", str(file))
+    options = (
+        "--state-dir",
+        str(home / "agent-state"),
+        "--listen",
+        "127.0.0.1:0",
+        "--secret-file",
+        str(file),
+    )
     agent = start("agent", *options, *common)
     assert agent.stdout is not None
     return agent, {**json.loads(agent.stdout.readline()), "secret": secret}

@@ -384,7 +384,9 @@ class FakeGateway:
         if transcript is not None:
             transcript.sent(f"RelayOpen{{{opened.WhichOneof('target')}}} as {opened.channel_id}")
         await session.send(openshell_pb2.GatewayMessage(relay_open=opened))
-        refused = asyncio.create_task(session.wait_for(lambda heard: _refuses(heard, opened.channel_id), seconds))
+        refused = asyncio.create_task(
+            session.wait_for(lambda heard: _refuses(heard, opened.channel_id), seconds)
+        )
         try:
             await asyncio.wait({claimed, refused}, return_when=asyncio.FIRST_COMPLETED)
             if claimed.done():

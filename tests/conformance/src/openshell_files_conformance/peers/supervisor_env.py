@@ -10,7 +10,12 @@ from typing import Any, Protocol, cast
 
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext, Env
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_files_conformance.peers.gateway import ANSWER_SECONDS, FakeGateway, GatewayRelay, GatewaySession
+from openshell_files_conformance.peers.gateway import (
+    ANSWER_SECONDS,
+    FakeGateway,
+    GatewayRelay,
+    GatewaySession,
+)
 from openshell_files_conformance.peers.operation import (
     SHA256,
     FileRelay,
@@ -296,23 +301,28 @@ class SupervisorEnv(Env):
 
     async def abort_upload(self, upload_id: str, *, principal: str | None = None) -> Outcome:
         """Give an upload up."""
-        return await self.call(principal=principal, abort_upload=files_pb2.AbortUploadRequest(upload_id=upload_id))
+        return await self.call(
+            principal=principal, abort_upload=files_pb2.AbortUploadRequest(upload_id=upload_id)
+        )
 
     async def write_file(
         self, path: str, content: bytes, *, opening: Mapping[str, Any] | None = None, **fields: Any
     ) -> Outcome:
         """Write a small file in one message."""
         request = files_pb2.WriteFileRequest(
-            metadata=self.metadata(path, **fields), content=content, crc32c=crc(content), digest=digest(content)
+            metadata=self.metadata(path, **fields),
+            content=content,
+            crc32c=crc(content),
+            digest=digest(content),
         )
         return await self.call(write_file=request, **(opening or {}))
 
-    async def download(self, path: str, *, opening: Mapping[str, Any] | None = None, **fields: Any) -> Downloaded:
+    async def download(
+        self, path: str, *, opening: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Downloaded:
         """Download a file, checked unless it says otherwise."""
         fields.setdefault("checked", True)
-        request = files_pb2.DownloadFileRequest(
-            sandbox_id=self.target.sandbox_id, remote_path=path, **fields
-        )
+        request = files_pb2.DownloadFileRequest(sandbox_id=self.target.sandbox_id, remote_path=path, **fields)
         return Downloaded.of(await self.call(download=request, **(opening or {})))
 
     async def stat(self, path: str, **fields: Any) -> Outcome:

@@ -1,8 +1,8 @@
 """The role of a supervisor: it is given a gateway, a token and a root, and judged by what it sends and what is in the root.
 
-    → {"type": "launch", "protocol": 1, "role": "supervisor", "run_dir": …, "endpoint": "127.0.0.1:41231",
-       "sandbox": {"id": …, "token": …}, "root": "/tmp/…", "workdir": "/sandbox", "settings": {…}}
-    ← {"type": "ready", "pid": 123, "capabilities": ["tcp"]}
+→ {"type": "launch", "protocol": 1, "role": "supervisor", "run_dir": …, "endpoint": "127.0.0.1:41231",
+   "sandbox": {"id": …, "token": …}, "root": "/tmp/…", "workdir": "/sandbox", "settings": {…}}
+← {"type": "ready", "pid": 123, "capabilities": ["tcp"]}
 """
 
 from __future__ import annotations
@@ -45,12 +45,17 @@ SANDBOX_USER: Final = 54321
 WORKDIR: Final = "/sandbox"
 #: A launch with this setting has its root on a file system of so many bytes; the suite mounts it.
 ROOT_BYTES: Final = "root_bytes"
+#: A launch with this setting has another working directory.
+WORKDIR_SETTING: Final = "workdir"
+_OF_THE_SUITE: Final = frozenset({ROOT_BYTES, WORKDIR_SETTING})
 
 
 class SupervisorTarget:
     """A supervisor that runs, and the gateway and files around it."""
 
-    def __init__(self, gateway: FakeGateway, files: SandboxFiles, sandbox_id: str, token: str, workdir: str) -> None:
+    def __init__(
+        self, gateway: FakeGateway, files: SandboxFiles, sandbox_id: str, token: str, workdir: str
+    ) -> None:
         self.gateway = gateway
         self.files = files
         self.sandbox_id = sandbox_id
@@ -182,27 +187,28 @@ class SupervisorRole:
     async def _launched(
         self, config: TargetConfig, settings: Mapping[str, Any], run_dir: Path
     ) -> AsyncGenerator[SupervisorTarget]:
-        told = {name: value for name, value in settings.items() if name != ROOT_BYTES}
+        told = {name: value for name, value in settings.items() if name not in _OF_THE_SUITE}
+        workdir = str(settings.get(WORKDIR_SETTING, WORKDIR))
         async with AsyncExitStack() as stack:
             # Not in the run's directory: the sandbox's user may not be able to enter that one.
             home = Path(tempfile.mkdtemp(prefix="openshell-conformance-"))
             stack.callback(shutil.rmtree, home, ignore_errors=True)
             home.chmod(0o755)
-            root = _root(stack, home, settings.get(ROOT_BYTES))
+            root = _root(stack, home, settings.get(ROOT_BYTES), workdir)
             state = home / "run"
             state.mkdir()
             token, sandbox_id = sandbox_token(), str(uuid.uuid4())
             gateway = FakeGateway(token)
             await gateway.start()
             stack.push_async_callback(gateway.stop)
-            target = SupervisorTarget(gateway, SandboxFiles(LocalRoot(root)), sandbox_id, token, WORKDIR)
+            target = SupervisorTarget(gateway, SandboxFiles(LocalRoot(root)), sandbox_id, token, workdir)
             message = {
                 "role": "supervisor",
                 "run_dir": str(state),
                 "endpoint": gateway.endpoint,
                 "sandbox": {"id": sandbox_id, "token": token},
                 "root": str(root),
-                "workdir": WORKDIR,
+                "workdir": workdir,
                 "settings": told,
             }
             target.launcher = _Launcher(config, message, run_dir / "target.stderr")
@@ -220,7 +226,9 @@ class SupervisorRole:
         facts = ready.facts
         host, _, port = config.endpoint.rpartition(":")
         if host not in {"127.0.0.1", "localhost"} or not port.isdecimal():
-            raise TargetNotReadyError(f"endpoint is where the suite listens, 127.0.0.1:PORT; not {config.endpoint}")
+            raise TargetNotReadyError(
+                f"endpoint is where the suite listens, 127.0.0.1:PORT; not {config.endpoint}"
+            )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._address)
             probe = facts.get("probe_command")
@@ -253,17 +261,17 @@ def sandbox_token() -> str:
     return jwt.encode(claims, Ed25519PrivateKey.generate(), algorithm="EdDSA")
 
 
-def _root(stack: AsyncExitStack, home: Path, size: int | None) -> Path:
+def _root(stack: AsyncExitStack, home: Path, size: int | None, workdir: str) -> Path:
     """Make the sandbox's root, on a small file system if a size is given."""
     root = home / "root"
     root.mkdir()
     if size is not None:
         _mount(root, size)
         stack.callback(_unmount, root)
-    for name in ("sandbox", "tmp"):
-        (root / name).mkdir()
+    (root / "tmp").mkdir()
+    (root / workdir.lstrip("/")).mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
-        for place in (root, root / "sandbox", root / "tmp"):
+        for place in (root, *root.rglob("*")):
             os.chown(place, SANDBOX_USER, SANDBOX_USER)
     return root
 
@@ -274,7 +282,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _mount(place: Path, size: int) -> None:
     status = _libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, f"size={size},mode=755".encode())
     if status != 0:
-        raise UnsupportedLaunchError(f"{ROOT_BYTES}: {os.strerror(ctypes.get_errno())} (the suite mounts the root)")
+        raise UnsupportedLaunchError(
+            f"{ROOT_BYTES}: {os.strerror(ctypes.get_errno())} (the suite mounts the root)"
+        )
 
 
 def _unmount(place: Path) -> None:
