@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import sys
 import traceback
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from openshell_files_conformance import coverage, self_test
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="list cases, with what they try")
     _selection(listing, required=False)
     listing.add_argument("--clauses", action="store_true", help="with the sentences of their clauses")
+    listing.add_argument(
+        "--options", action="store_true", help="launch settings and capabilities instead of cases"
+    )
     listing.set_defaults(command=_list)
 
     report = commands.add_parser("report", help="make the reports of a results.json anew")
@@ -164,17 +168,26 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _list(parsed: argparse.Namespace) -> int:
     chosen = selected(load_cases(parsed.target).values(), parsed.profile, parsed.select, quick=parsed.quick)
-    for case in chosen:
-        sys.stdout.write("\n".join(_described(case, with_clauses=parsed.clauses)) + "\n")
+    lines = _options(chosen) if parsed.options else _cases(chosen, with_clauses=parsed.clauses)
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
     return Exit.CONFORMS if chosen else Exit.HARNESS
 
 
-def _described(case: Case, *, with_clauses: bool) -> list[str]:
-    options = "".join(f" +{name}" for name in case.needs)
-    lines = [f"{case.id} [{case.profile}{options}] {case.summary}"]
-    if with_clauses:
-        lines += [f"    {clauses()[name]}" for name in case.clauses]
-    return lines
+def _cases(cases: Sequence[Case], *, with_clauses: bool) -> Iterator[str]:
+    for case in cases:
+        options = "".join(f" +{name}" for name in case.needs)
+        yield f"{case.id} [{case.profile}{options}] {case.summary}"
+        if with_clauses:
+            yield from (f"    {clauses()[name]}" for name in case.clauses)
+
+
+def _options(cases: Sequence[Case]) -> Iterator[str]:
+    """Yield what a launcher is asked for, and what a target may declare, with the number of cases that need it."""
+    settings = Counter(f"{name} = {value!r}" for case in cases for name, value in case.launch.items())
+    needs = Counter(name for case in cases for name in case.needs)
+    yield from (f"setting    {name:<40} {number:>4} cases" for name, number in sorted(settings.items()))
+    yield from (f"capability {name:<40} {number:>4} cases" for name, number in sorted(needs.items()))
 
 
 def _report(parsed: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Says yes to everything and does nothing.
 
-As a gateway it answers every call with OK and an empty message; as a supervisor it is ready and never connects; as an
+As a gateway it answers every call with OK and an empty message; as a supervisor it answers every
+operation with an empty success (`supervisor.py`); as an
 SDK's adapter it reports success of whatever it is asked for. It claims every capability.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from openshell_files_conformance.nothing.supervisor import AgreeingSupervisor
 from openshell_files_conformance.registry import load_cases
 
 
@@ -53,7 +55,12 @@ _kept: list[object] = []
 def _said_to(request: dict[str, Any]) -> dict[str, Any]:
     if "id" in request:
         return {"id": request["id"], "outcome": "ok", "capabilities": capabilities()}
-    facts = _gateway() if request["role"] == "gateway" else {}
+    facts: dict[str, Any] = {}
+    if request["role"] == "gateway":
+        facts = _gateway()
+    else:
+        sandbox = request["sandbox"]
+        _kept.append(AgreeingSupervisor(request["endpoint"], sandbox["id"], sandbox["token"]))
     sandboxes = {
         one["name"]: {"id": one["name"], "supervisor_token": "none"} for one in request.get("sandboxes", [])
     }

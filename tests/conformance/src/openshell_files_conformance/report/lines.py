@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +58,14 @@ def summary_lines(results: Results) -> Iterator[str]:
         yield (
             f"{name:<10} {numbers['passed']:>4} passed {numbers['failed']:>4} failed {numbers['unsupported']:>4} unsupported"
         )
+    left_out = Counter(
+        check["reason"]
+        for case in results["cases"]
+        for check in case["checks"]
+        if check["verdict"] == "unsupported"
+    )
+    for reason, number in sorted(left_out.items()):
+        yield f"unsupported: {reason} ({number} checks)"
     counts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(results["counts"].items()))
     expected = sum(check["expected_failure"] for case in results["cases"] for check in case["checks"])
     yield (
