@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from openshell_files_conformance.config import TargetConfig
+from openshell_files_conformance.target import launch
 from openshell_files_conformance.target.adapter import AdapterError, adapter_started
 from openshell_files_conformance.target.attach import attached
 from openshell_files_conformance.target.launch import (
@@ -61,6 +64,33 @@ async def test_the_end_of_stdin_stops_it(tmp_path: Path) -> None:
     async with launched(command, MESSAGE, log=tmp_path / "log") as target:
         assert target.process.returncode is None
     assert target.process.returncode == 0
+
+
+async def test_one_that_stays_is_killed_with_its_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "STOP_SECONDS", 0.2)
+    body = """
+import os, subprocess, time
+target = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+sys.stdin.readline()
+say(type='ready', pid=target.pid)
+time.sleep(600)
+"""
+    async with launched(script(tmp_path, body), MESSAGE, log=tmp_path / "log") as target:
+        os.kill(target.pid, 0)
+    assert target.process.returncode == -signal.SIGKILL
+    async with asyncio.timeout(20):
+        while _lives(target.pid):
+            await asyncio.sleep(0.01)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,8 @@ async def started(command: Sequence[str], log: Path) -> asyncio.subprocess.Proce
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
+                # A group of its own, so that a launcher that has to be killed takes its target along.
+                start_new_session=True,
                 limit=_LINE_LIMIT,
             )
     except (OSError, ValueError) as error:
@@ -174,11 +177,11 @@ async def _answer(
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:
-    """Wait until a program whose stdin was closed is gone, and kill it if it stays."""
+    """Wait until a program whose stdin was closed is gone, and kill it with all that it started if it stays."""
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
