@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conditions import until
 from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.target import launch
 from openshell_files_conformance.target.adapter import AdapterError, adapter_started
@@ -80,9 +81,7 @@ time.sleep(600)
     async with launched(script(tmp_path, body), MESSAGE, log=tmp_path / "log") as target:
         os.kill(target.pid, 0)
     assert target.process.returncode == -signal.SIGKILL
-    async with asyncio.timeout(20):
-        while _lives(target.pid):
-            await asyncio.sleep(0.01)
+    await until(lambda: not _lives(target.pid), "the target is gone")
 
 
 def _lives(pid: int) -> bool:
@@ -168,7 +167,7 @@ async def test_an_adapter_that_agrees_to_everything_is_not_believed(tmp_path: Pa
         "say(id=request['id'], outcome='fine')",
         "say(id=request['id'])",
         "say(id=request['id'], outcome='error')",
-        "say(id=request['id'], outcome='ok', bytes=-1)",
+        "say(id=request['id'], outcome='ok', capabilities='all')",
         "print('no json')",
         "sys.exit(1)",
     ],
