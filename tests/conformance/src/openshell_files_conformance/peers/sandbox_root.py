@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import stat
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from openshell_files_conformance.checks import CannotGoOnError
+from openshell_files_conformance.peers.deep_tree import opened, remove, walk
 
 #: Kinds of entries, as `lstat` tells them apart.
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
@@ -176,52 +176,26 @@ class LocalRoot:
         if os.geteuid() == 0:
             os.lchown(place, *self._owner)
 
-    def _described(self, status: os.stat_result, place: bytes) -> dict[str, Any]:
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "special")
-        return {
-            "kind": kind,
-            "size": status.st_size,
-            "mode": stat.S_IMODE(status.st_mode),
-            "modified_ns": status.st_mtime_ns,
-            "inode": status.st_ino,
-            "links": status.st_nlink,
-            "uid": status.st_uid,
-            "allocated": status.st_blocks * 512,
-            "target": os.readlink(place).hex() if kind == "link" else "",
-        }
-
     def _entry(self, place: bytes, _: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            return {"entry": self._described(os.lstat(place), place)}
+            status = os.lstat(place)
+            target = os.readlink(place) if stat.S_ISLNK(status.st_mode) else b""
+            return {"entry": _described(status, target)}
         except (FileNotFoundError, NotADirectoryError):
             return {"entry": None}
 
-    def _read(self, place: bytes, _: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            if not stat.S_ISREG(os.lstat(place).st_mode):
-                return {"content": None}
-            with open(place, "rb") as file:
-                return {"content": file.read().hex()}
-        except (FileNotFoundError, NotADirectoryError):
-            return {"content": None}
+    def _read(self, place: bytes, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        del request
+        above, _, name = place[len(self._root) :].strip(b"/").rpartition(b"/")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(self._root, above) as directory:
+            if stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                with open(os.open(name, os.O_RDONLY, dir_fd=directory), "rb") as file:
+                    return {"content": file.read().hex()}
+        return {"content": None}
 
     def _tree(self, place: bytes, _: Mapping[str, Any]) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
-        waiting = [b""]
-        while waiting:
-            above = waiting.pop()
-            try:
-                names = os.listdir(os.path.join(place, above))
-            except FileNotFoundError:
-                continue
-            for name in names:
-                path = os.path.join(above, name)
-                # The agent works meanwhile: what vanishes is not there.
-                with contextlib.suppress(FileNotFoundError):
-                    entry = self._described(os.lstat(os.path.join(place, path)), os.path.join(place, path))
-                    found[path.hex()] = entry
-                    if entry["kind"] == "directory":
-                        waiting.append(path)
+        # The agent works meanwhile: what vanishes is not there.
+        found = {path.hex(): _described(status, target) for path, status, target in walk(place)}
         return {"entries": found}
 
     def _write(self, place: bytes, request: Mapping[str, Any]) -> None:
@@ -295,20 +269,23 @@ class LocalRoot:
     def _remove(self, place: bytes, _: Mapping[str, Any]) -> None:
         with contextlib.suppress(FileNotFoundError):
             if os.path.isdir(place) and not os.path.islink(place):
-                _writable(place)
-                shutil.rmtree(place)
+                remove(place)
             else:
                 os.unlink(place)
 
 
-def _writable(top: bytes) -> None:
-    """Give the directories of a tree the permissions that its removal needs."""
-    os.chmod(top, 0o700)
-    for place, names, _ in os.walk(top):
-        for name in names:
-            inner = os.path.join(place, name)
-            if not os.path.islink(inner):
-                os.chmod(inner, 0o700)
+def _described(status: os.stat_result, target: bytes) -> dict[str, Any]:
+    return {
+        "kind": KINDS.get(stat.S_IFMT(status.st_mode), "special"),
+        "size": status.st_size,
+        "mode": stat.S_IMODE(status.st_mode),
+        "modified_ns": status.st_mtime_ns,
+        "inode": status.st_ino,
+        "links": status.st_nlink,
+        "uid": status.st_uid,
+        "allocated": status.st_blocks * 512,
+        "target": target.hex(),
+    }
 
 
 class ProbedRoot:

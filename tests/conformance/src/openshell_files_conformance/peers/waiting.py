@@ -16,7 +16,8 @@ async def holds(condition: Callable[[], Awaitable[bool]], seconds: float = 5.0) 
     """Return whether a condition comes to hold within a time."""
     try:
         async with asyncio.timeout(seconds):
-            while not await condition():
+            # Nothing announces that a file appears or vanishes beside the agent.
+            while not await condition():  # noqa: ASYNC110
                 await asyncio.sleep(_STEP)
     except TimeoutError:
         return False

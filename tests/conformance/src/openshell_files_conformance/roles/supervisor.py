@@ -12,7 +12,6 @@ import ctypes
 import os
 import secrets
 import shlex
-import shutil
 import signal
 import tempfile
 import time
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext
 from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, openshell_pb2
+from openshell_files_conformance.peers.deep_tree import remove
 from openshell_files_conformance.peers.gateway import RECONNECT_SECONDS, FakeGateway, GatewaySession
 from openshell_files_conformance.peers.sandbox_root import LocalRoot, SandboxFiles, probed
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
@@ -192,8 +192,8 @@ class SupervisorRole:
         async with AsyncExitStack() as stack:
             # Not in the run's directory: the sandbox's user may not be able to enter that one.
             home = Path(tempfile.mkdtemp(prefix="openshell-conformance-"))
-            stack.callback(shutil.rmtree, home, ignore_errors=True)
-            home.chmod(0o755)
+            stack.callback(remove, os.fsencode(home))
+            os.chmod(home, 0o755)  # noqa: ASYNC240 - so short that nobody waits for it
             root = _root(stack, home, settings.get(ROOT_BYTES), workdir)
             state = home / "run"
             state.mkdir()

@@ -181,12 +181,12 @@ def _register(given: Mapping[str, Any]) -> None:
         if more:
             env.check("waits-for-more", ended.reason, equals="UPLOAD_INCOMPLETE", clause=clauses[0])
         elif "result" in outcome:
-            await _published(env, vector, ended)
+            await _published(env, ended)
         else:
             await _refused(env, vector, ended)
         every_clause(env, clauses)
 
-    async def _published(env: SupervisorEnv, vector: UploadVector, ended: Outcome) -> None:
+    async def _published(env: SupervisorEnv, ended: Outcome) -> None:
         env.require("reason", ended.reason, equals=OK, clause=clauses[0])
         replayed = outcome["result"] == "replayed"
         env.check("replayed", ended.answer.replayed, equals=replayed, clause=clauses[0])
