@@ -33,6 +33,14 @@ async def test_a_clause_that_is_declared_and_not_checked_is_an_error_of_the_suit
     assert outcome(await run(passes)) == {"holds": Verdict.PASS, "upl-6": Verdict.HARNESS_ERROR}
 
 
+async def test_what_is_left_out_after_a_failed_check_is_dependent() -> None:
+    async def body(env: Env) -> None:
+        if env.check("first", 1, equals=2, clause="UPL-5"):
+            env.check("second", 1, equals=1, clause="UPL-6")
+
+    assert outcome(await run(body)) == {"first": Verdict.FAIL, "upl-6": Verdict.DEPENDENCY_FAILED}
+
+
 async def test_what_follows_a_failed_requirement_is_dependent() -> None:
     async def body(env: Env) -> None:
         env.require("first", 1, equals=2, clause="UPL-5")

@@ -39,6 +39,13 @@ def test_each_kind_of_expectation_holds_or_not() -> None:
     assert one.results[5].message == "expected odd, seen 4"
 
 
+def test_what_cannot_even_be_looked_at_is_not_right() -> None:
+    one = env()
+    assert not one.check("a", [], satisfies=("a small first", lambda seen: seen[0] < 5), clause="UPL-5")
+    assert verdicts(one) == {"a": Verdict.FAIL}
+    assert "IndexError" in one.transcript[0].text
+
+
 def test_none_is_a_value_to_expect() -> None:
     one = env()
     assert one.check("a", None, equals=None, clause="UPL-5")

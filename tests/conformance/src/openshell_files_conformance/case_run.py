@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import grpc
 
@@ -78,18 +79,27 @@ async def run_case(case: Case, target: Target, scale: float) -> CaseResult:
     severities = {one: table[one].binding for one in case.clauses}
     start = time.monotonic()
     env = target.env(CaseContext(case.id, severities, target.capabilities, scale))
-    verdict, reason = await _within_deadline(case, env, scale)
+    end = await _within_deadline(case, env, scale)
     missing = [one for one in case.clauses if all(check.clause != one for check in env.results)]
-    checks = (*env.results, *_for_clauses(case, missing, verdict, reason))
-    if not missing and reason != _NOTHING_LEFT:
-        checks += (CheckResult(case.id, "to-the-end", case.clauses[0], verdict, reason=reason),)
+    checks = (*env.results, *_for_clauses(case, missing, end.verdict, end.reason))
+    if not missing and not end.on_record:
+        checks += (CheckResult(case.id, "to-the-end", case.clauses[0], end.verdict, reason=end.reason),)
     return CaseResult(case, checks, time.monotonic() - start, tuple(env.transcript))
 
 
-_NOTHING_LEFT = "the case declares this clause and checks nothing of it"
+class _End(NamedTuple):
+    """How a case ended, and so what its unchecked clauses come to.
+
+    Attributes:
+        on_record: the checks say already why it ended so, if it did not end well.
+    """
+
+    verdict: Verdict
+    reason: str
+    on_record: bool = False
 
 
-async def _within_deadline(case: Case, env: Env, scale: float) -> tuple[Verdict, str]:
+async def _within_deadline(case: Case, env: Env, scale: float) -> _End:
     """Run the case, close its peers, and return what its unchecked clauses come to."""
     deadline = asyncio.timeout(case.timeout * scale)
     try:
@@ -98,7 +108,7 @@ async def _within_deadline(case: Case, env: Env, scale: float) -> tuple[Verdict,
     except TimeoutError:
         if not deadline.expired():
             raise
-        outcome = Verdict.TIMEOUT, f"the case did not end within {case.timeout * scale:g} s"
+        outcome = _End(Verdict.TIMEOUT, f"the case did not end within {case.timeout * scale:g} s")
     try:
         async with asyncio.timeout(CLOSING_SECONDS * scale):
             await env.resources.aclose()
@@ -107,22 +117,22 @@ async def _within_deadline(case: Case, env: Env, scale: float) -> tuple[Verdict,
     return outcome
 
 
-async def _prepared_and_run(case: Case, env: Env) -> tuple[Verdict, str]:
+async def _prepared_and_run(case: Case, env: Env) -> _End:
     try:
         await env.prepare()
     except _BY_THE_TARGET as error:
-        return Verdict.SETUP_FAILED, f"the peers of the case could not be set up: {said(error)}"
+        return _End(Verdict.SETUP_FAILED, f"the peers of the case could not be set up: {said(error)}")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the suite's
         return _harness_error(env, error)
     try:
         await case.run(env)
     except CaseEndedError as error:
-        return Verdict.DEPENDENCY_FAILED, f"the case ended with its check {error}"
+        return _End(Verdict.DEPENDENCY_FAILED, f"the case ended with its check {error}", on_record=True)
     except TimeoutError as error:
         # Not the case's deadline: an answer that a peer waited for did not come.
-        return Verdict.UNTESTABLE, f"the case could not go on: waited in vain {error}".rstrip()
+        return _End(Verdict.UNTESTABLE, f"the case could not go on: waited in vain {error}".rstrip())
     except _BY_THE_TARGET as error:
-        return Verdict.UNTESTABLE, f"the case could not go on: {said(error)}"
+        return _End(Verdict.UNTESTABLE, f"the case could not go on: {said(error)}")
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -131,12 +141,18 @@ async def _prepared_and_run(case: Case, env: Env) -> tuple[Verdict, str]:
         return _harness_error(env, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the suite's
         return _harness_error(env, error)
-    return Verdict.HARNESS_ERROR, _NOTHING_LEFT
+    failed = [check.name for check in env.results if not check.verdict.conforms]
+    if failed:
+        # Such as `if env.check(...):`, with further checks below it.
+        return _End(Verdict.DEPENDENCY_FAILED, f"not checked after {failed[0]} failed", on_record=True)
+    return _End(
+        Verdict.HARNESS_ERROR, "the case declares this clause and checks nothing of it", on_record=True
+    )
 
 
-def _harness_error(env: Env, error: BaseException) -> tuple[Verdict, str]:
+def _harness_error(env: Env, error: BaseException) -> _End:
     env.note("".join(traceback.format_exception(error)))
-    return Verdict.HARNESS_ERROR, f"error in the suite: {type(error).__name__}: {error}"
+    return _End(Verdict.HARNESS_ERROR, f"error in the suite: {type(error).__name__}: {error}")
 
 
 def said(error: BaseException) -> str:

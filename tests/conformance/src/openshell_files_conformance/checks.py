@@ -235,7 +235,7 @@ class Env:
             raise HarnessError(message)
         if not isinstance(satisfies, _Missing):
             expected, predicate = satisfies
-            passed = bool(predicate(seen))
+            passed = self._holds(name, predicate, seen)
         elif not isinstance(one_of, _Missing):
             expected, passed = f"one of {', '.join(map(shown, one_of))}", seen in one_of
         else:
@@ -277,6 +277,14 @@ class Env:
             raise HarnessError(message)
         reason = f"the target does not declare {capability}"
         self._record(CheckResult(self.case_id, name, clause, Verdict.UNSUPPORTED, reason=reason))
+
+    def _holds(self, name: str, predicate: Callable[[Any], object], seen: Any) -> bool:
+        """Whether a value is right; one that the function cannot even look at is not."""
+        try:
+            return bool(predicate(seen))
+        except Exception as error:  # noqa: BLE001 - an empty list where the target should have sent something, for example
+            self.note(f"{name}: what was seen cannot be looked at: {error!r}")
+            return False
 
     def _failure(self, clause: str) -> Verdict:
         return Verdict.FAIL if self.context.clauses.get(clause, True) else Verdict.WARN
