@@ -95,9 +95,13 @@ def _timeout(options: Request) -> float | None:
 
 
 def _writing(options: Request) -> Fields:
-    made: Fields = {name: options[name] for name in ("mode", "modified_ns", "parents", "digest") if name in options}
+    made: Fields = {
+        name: options[name] for name in ("mode", "modified_ns", "parents", "digest") if name in options
+    }
     if "condition" in options:
-        made["condition"] = {"absent": Condition.absent(), "present": Condition.present()}[options["condition"]]
+        made["condition"] = {"absent": Condition.absent(), "present": Condition.present()}[
+            options["condition"]
+        ]
     if "durability" in options:
         made["durability"] = Durability(options["durability"])
     return made
@@ -112,7 +116,12 @@ async def _upload(files: AsyncSandboxFiles, request: Request) -> Fields:
         timeout=_timeout(options),
         **_writing(options),
     )
-    return {"size": result.size, "digest": result.digest, "version": result.version, "upload_id": result.upload_id}
+    return {
+        "size": result.size,
+        "digest": result.digest,
+        "version": result.version,
+        "upload_id": result.upload_id,
+    }
 
 
 async def _download(files: AsyncSandboxFiles, request: Request) -> Fields:

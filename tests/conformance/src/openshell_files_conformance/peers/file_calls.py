@@ -96,6 +96,7 @@ class Fault:
         after_bytes: of content, for `content`.
         status: what the call ends with at that moment. Without it the call goes on.
         then: is called at that moment with the upload of the call, if it has one, before the status is sent.
+        answers: makes an answer from the upload of the call; the call ends with it, and with the status OK.
         hang: say nothing more until the caller leaves.
         disconnect: close the connection, and take new ones at once.
         change: of each message that the gateway sends in this call.
@@ -107,6 +108,7 @@ class Fault:
     after_bytes: int = 0
     status: Status | None = None
     then: Callable[[Any], object] | None = None
+    answers: Callable[[Any], Message] | None = None
     hang: bool = False
     disconnect: bool = False
     change: Change | None = None
@@ -116,7 +118,15 @@ class Fault:
     @property
     def strikes(self) -> bool:
         """Whether something happens at its moment."""
-        return bool(self.status or self.then or self.hang or self.disconnect)
+        return bool(self.status or self.then or self.answers or self.hang or self.disconnect)
+
+
+class Answered(Exception):  # noqa: N818 - it ends a call well
+    """Raised by a fault: the call ends with this answer."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__()
+        self.message = message
 
 
 HONEST: Final = Fault()

@@ -7,14 +7,14 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from openshell_files_conformance.checks import Transcript, shown
-from openshell_files_conformance.peers.file_calls import Book, Call, Fault, FaultPlan, Violation
+from openshell_files_conformance.peers.file_calls import Answered, Book, Call, Fault, FaultPlan, Violation
 from openshell_files_conformance.peers.file_sandbox import BLAKE3, KIB, SHA256, Algorithm, Sandbox
 from openshell_files_conformance.peers.file_status import Status, refusal
 
@@ -181,6 +181,8 @@ class Live:
         if fault.hang or fault.disconnect:
             # Until the caller leaves or the connection is closed: both cancel this task.
             await asyncio.Event().wait()
+        if fault.answers is not None:
+            raise Answered(fault.answers(upload))
         if fault.status is not None:
             raise fault.status
 
@@ -211,7 +213,6 @@ def _value(value: Any) -> str:
     return shown(" ".join(str(value).split()), 120)
 
 
-_Handler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]
 Single = Callable[[Live], Awaitable["Message | bytes"]]
 Streamed = Callable[[Live], AsyncIterator["Message | bytes"]]
 
@@ -229,14 +230,15 @@ class Served:
             live = self._live(method, requests, context)
             async with self._ending(live):
                 await self._open(live)
-                message = await body(live)
-                await live.strike("answer")
+                message = await self._answer(live, body)
                 answers = [message] if isinstance(message, bytes) else list(live.changed(message))
                 self._sent(live, answers[0])
                 return serialized(answers[0])
             raise AssertionError
 
-        return cast(_Handler, cast(Any, grpc).stream_unary_rpc_method_handler(handler))
+        return cast(
+            "grpc.RpcMethodHandler[bytes, bytes]", cast(Any, grpc).stream_unary_rpc_method_handler(handler)
+        )
 
     def streamed(self, method: str, body: Streamed) -> grpc.RpcMethodHandler[bytes, bytes]:
         """Return the handler of a method with a stream of answers; the caller may stream."""
@@ -255,7 +257,18 @@ class Served:
                         sent += _content(message)
                 await live.strike("answer")
 
-        return cast(_Handler, cast(Any, grpc).stream_stream_rpc_method_handler(handler))
+        return cast(
+            "grpc.RpcMethodHandler[bytes, bytes]", cast(Any, grpc).stream_stream_rpc_method_handler(handler)
+        )
+
+    @staticmethod
+    async def _answer(live: Live, body: Single) -> Message | bytes:
+        try:
+            message = await body(live)
+            await live.strike("answer")
+        except Answered as early:
+            return early.message
+        return message
 
     def _live(self, method: str, requests: AsyncIterator[bytes], context: Context) -> Live:
         call = self._core.begin(method, cast(Any, context).invocation_metadata() or ())

@@ -40,6 +40,7 @@ class Status(Exception):  # noqa: N818 - not every status is an error of the sui
         metadata: of the reason.
         retry_after: pause that RetryInfo asks for, in seconds.
         trailing: further trailing metadata.
+        raw_details: sent in place of the details.
     """
 
     code: grpc.StatusCode
@@ -48,6 +49,7 @@ class Status(Exception):  # noqa: N818 - not every status is an error of the sui
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retry_after: float | None = None
     trailing: tuple[tuple[str, str], ...] = ()
+    raw_details: bytes = b""
 
     @property
     def name(self) -> str:
@@ -56,6 +58,8 @@ class Status(Exception):  # noqa: N818 - not every status is an error of the sui
 
     def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """Return the trailing metadata: the details, if there are any, and what else was given."""
+        if self.raw_details:
+            return (*self.trailing, (DETAILS_KEY, self.raw_details))
         details: list[Message] = []
         if self.reason:
             details.append(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext, Env, shown
 from openshell_files_conformance.peers.file_calls import Book, FaultPlan
 from openshell_files_conformance.peers.file_gateway import FileGateway
-from openshell_files_conformance.peers.file_sandbox import RemoteFile
+from openshell_files_conformance.peers.file_sandbox import BLAKE3, SHA256, RemoteFile, digest_of, digest_text
 from openshell_files_conformance.peers.token_endpoint import TokenEndpoint
 from openshell_files_conformance.target.adapter import Adapter
 
@@ -121,6 +121,11 @@ class SdkEnv(Env):
             whole += f"{len(whole):>15}\n".encode() + block
         return bytes(whole[:size])
 
+    @staticmethod
+    def digests_of(content: bytes) -> tuple[str, ...]:
+        """Return the digests of content as adapters write them, one for each algorithm."""
+        return tuple(digest_text(digest_of(content, algorithm)) for algorithm in (SHA256, BLAKE3))
+
     def serve(self, content: bytes, path: str = "remote", **fields: Any) -> str:
         """Put a file into the sandbox and return its path."""
         self.gateway.sandbox.files[path] = RemoteFile(content, **fields)
@@ -193,7 +198,9 @@ class SdkEnv(Env):
             clause=clauses[0],
         )
 
-    def refused(self, answer: Answer, *, clause: str, reasons: Sequence[str] = (), name: str = "refused") -> None:
+    def refused(
+        self, answer: Answer, *, clause: str, reasons: Sequence[str] = (), name: str = "refused"
+    ) -> None:
         """Check that the SDK reported an error, with one of some reasons if any are given."""
         self.check(name, answer.outcome, equals="error", clause=clause)
         if reasons:
