@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from openshell_files_conformance.clauses import Clause, clauses, excluded
 from openshell_files_conformance.registry import Case
+
+#: How many cases of an area are listed one by one.
+MANY: Final = 4
 
 
 def by_clause(cases: Iterable[Case]) -> dict[str, list[str]]:
@@ -58,10 +62,22 @@ def _lines(cases: Sequence[Case]) -> Iterator[str]:
 
 def _cell(clause: Clause, found: Mapping[str, Sequence[str]], reasons: Mapping[str, str]) -> str:
     if clause.id in found:
-        return "<br>".join(f"`{name}`" for name in found[clause.id])
+        return "<br>".join(_summarised(found[clause.id]))
     if clause.id in reasons:
         return f"excluded: {reasons[clause.id]}"
     return "**none**" if clause.level == "MUST" else "none"
+
+
+def _summarised(names: Sequence[str]) -> Iterator[str]:
+    """Yield the cases; many of one area by their number."""
+    areas = defaultdict[str, list[str]](list)
+    for name in names:
+        areas[name.rpartition("/")[0]].append(name)
+    for area, members in areas.items():
+        if len(members) > MANY:
+            yield f"`{area}/`: {len(members)} cases"
+        else:
+            yield from (f"`{name}`" for name in members)
 
 
 def quick(cases: Sequence[Case]) -> list[Case]:
