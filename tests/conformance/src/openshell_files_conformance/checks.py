@@ -16,6 +16,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from google.protobuf.message import Message
+
+from openshell_files_conformance.message_text import message_text
+
 
 class Verdict(enum.StrEnum):
     """What came of a check."""
@@ -306,5 +310,8 @@ def shown(value: Any, limit: int = 300) -> str:
         return f"{value[:32]!r}… ({len(value)} bytes)"
     if isinstance(value, enum.Enum):
         return value.name
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    if isinstance(value, Message):
+        text = message_text(value)
+    else:
+        text = f'"{value}"' if isinstance(value, str) else repr(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
