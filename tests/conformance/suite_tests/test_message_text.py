@@ -8,7 +8,6 @@ from openshell_files_conformance.checks import shown
 from openshell_files_conformance.message_text import message_text
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2
 
-
 SHA256 = files_pb2.DIGEST_ALGORITHM_SHA256
 
 
