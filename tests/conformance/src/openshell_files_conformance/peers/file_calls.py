@@ -122,7 +122,7 @@ class Fault:
 
 
 class Answered(Exception):  # noqa: N818 - it ends a call well
-    """Raised by a fault: the call ends with this answer."""
+    """Raised by a fault, or by a change: the call ends with this answer."""
 
     def __init__(self, message: Message) -> None:
         super().__init__()

@@ -248,14 +248,18 @@ class Served:
             async with self._ending(live):
                 await self._open(live)
                 sent = 0
-                async with contextlib.aclosing(cast(AsyncGenerator[Any], body(live))) as honest:
-                    async for message in honest:
-                        await live.strike("content", content=sent)
-                        for one in (message,) if isinstance(message, bytes) else live.changed(message):
-                            self._sent(live, one)
-                            yield serialized(one)
-                        sent += _content(message)
-                await live.strike("answer")
+                try:
+                    async with contextlib.aclosing(cast(AsyncGenerator[Any], body(live))) as honest:
+                        async for message in honest:
+                            await live.strike("content", content=sent)
+                            for one in (message,) if isinstance(message, bytes) else live.changed(message):
+                                self._sent(live, one)
+                                yield serialized(one)
+                            sent += _content(message)
+                    await live.strike("answer")
+                except Answered as early:
+                    self._sent(live, early.message)
+                    yield serialized(early.message)
 
         return cast(
             "grpc.RpcMethodHandler[bytes, bytes]", cast(Any, grpc).stream_stream_rpc_method_handler(handler)

@@ -172,6 +172,7 @@ def _garbage(response: _Response) -> _Changed:
 
 
 def _nothing(response: _Response) -> _Changed:
+    del response
     return ()
 
 
