@@ -45,7 +45,7 @@ cancel-check: setup ## Cancel uploads of RFC-only callers on a busy machine, and
 	PYTHONPATH=tests $(BIN)/python tests/cancellation/check.py
 
 # The reference is judged as a foreign implementation would be. JOBS, SEED and SELECT change what is run.
-CONFORMANCE = $(BIN)/openshell-files-conformance
+CONFORMANCE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/openshell-files-conformance
 CONFORMANCE_RUN = for role in gateway supervisor sdk; do $(CONFORMANCE) run --target $$role --config tests/conformance/adapters/reference.toml \
 	  --jobs $(or $(JOBS),4) --out conformance-results/$$role $(if $(SEED),--shuffle $(SEED)) $(if $(SELECT),--select '$(SELECT)')
 
