@@ -28,6 +28,8 @@ BLAKE3: Final = files_pb2.DIGEST_ALGORITHM_BLAKE3
 
 #: Frames after which the operation goes on.
 _NOT_LAST: Final = frozenset({"accepted", "download", "working", "challenge", "upload_tree", "download_tree"})
+#: Messages of more bytes are not written out.
+_LARGE: Final = 4096
 #: What stands for a reason where there is none.
 OK: Final = "OK"
 RELAY_ENDED: Final = "the relay ended without a last frame"
@@ -64,7 +66,14 @@ def finish(content: bytes, algorithm: files_pb2.DigestAlgorithm = SHA256) -> fil
 
 
 def brief(message: Message) -> str:
-    """A message in one line, as transcripts show it."""
+    """A message in one line, as transcripts show it; of a large one the names of its parts and its size."""
+    if message.ByteSize() > _LARGE:
+        names, inner = list[str](), message
+        while kinds := [field for field, _ in inner.ListFields() if field.message_type and not field.is_repeated]:
+            names.append(kinds[0].name)
+            inner = getattr(inner, kinds[0].name)
+        offset = f" at {inner.offset}" if isinstance(inner, files_pb2.FileChunk) else ""
+        return f"{'.'.join(names)}{offset} ({message.ByteSize()} bytes)"
     return shown(text_format.MessageToString(message, as_one_line=True), 240).strip('"')
 
 

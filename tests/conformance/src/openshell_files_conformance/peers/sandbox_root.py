@@ -18,15 +18,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.peers.deep_tree import opened, remove, walk
 
 #: Kinds of entries, as `lstat` tells them apart.
-KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 #: Beginning of the names of staging files (PTH-20).
-STAGING_PREFIX = b".openshell-upload-"
+STAGING_PREFIX: Final = b".openshell-upload-"
+
+#: The owner of what the agent's user may not touch; no user of the machine.
+OTHER_USER: Final = 54322
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +261,7 @@ class LocalRoot:
 
     def _deny(self, place: bytes, _: Mapping[str, Any]) -> None:
         if os.geteuid() == 0:
-            os.lchown(place, 0, 0)
+            os.lchown(place, OTHER_USER, OTHER_USER)
             os.chmod(place, 0o700 if os.path.isdir(place) else 0o600)
         else:
             os.chmod(place, 0)

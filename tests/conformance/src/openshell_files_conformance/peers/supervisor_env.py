@@ -51,6 +51,11 @@ class RunningSupervisor(Protocol):
         ...
 
     @property
+    def uid(self) -> int | None:
+        """The user that it runs as, if the suite can see its process."""
+        ...
+
+    @property
     def sandbox_id(self) -> str:
         """The sandbox that it was told to serve."""
         ...
@@ -328,6 +333,13 @@ class SupervisorEnv(Env):
     async def stat(self, path: str, **fields: Any) -> Outcome:
         """Describe a path."""
         return await self.call(stat_file=files_pb2.StatFileRequest(remote_path=path, **fields))
+
+    async def agent_uid(self) -> int | None:
+        """Return the user that the agent runs as: of its process, or else of its working directory."""
+        if self.target.uid is not None:
+            return self.target.uid
+        entry = await self.files.entry(self.target.workdir)
+        return entry.uid if entry else None
 
     async def left(self, path: str | None = None) -> list[bytes]:
         """Return staging files that are left in the case's directory."""

@@ -71,11 +71,23 @@ class SupervisorTarget:
         return self.ready.facts
 
     @property
+    def uid(self) -> int | None:
+        """The user that the target runs as, if its process can be seen."""
+        if self.launcher is None or self.ready.pid is None:
+            return None
+        with suppress(OSError):
+            return os.stat(f"/proc/{self.ready.pid}").st_uid
+        return None
+
+    @property
     def capabilities(self) -> frozenset[str]:
         """What the target declared, what its hello announces, and what the way of its start allows."""
         found = set(self.ready.capabilities) | announced(self._hello)
         if self.launcher is not None:
             found.add("relaunch")
+        if self.uid not in {None, 0}:
+            # Nothing is denied to root, so nothing can be said about what is.
+            found.add("unprivileged")
         return frozenset(found)
 
     def env(self, context: CaseContext) -> SupervisorEnv:
