@@ -193,7 +193,7 @@ async def killed_while_copying(env: SupervisorEnv) -> None:
 @case(
     "supervisor/crashes/gateway-restarts",
     profile="resume",
-    clauses=("RSM-3", "RSM-10", "UPL-1", "CRS-2"),
+    clauses=("RSM-3", "RSM-10", "UPL-1", "CRS-2", "RLY-6"),
     alone=True,
     timeout=60,
 )
@@ -210,7 +210,9 @@ async def gateway_restarts(env: SupervisorEnv) -> None:
     session = await env.gateway.session(after=sessions, seconds=env.scaled(31))
     await env.new_session()
     hello = session.hello
-    env.check("same-instance", hello.instance_id, equals=first.instance_id, clause="RSM-3")
+    env.check("same-instance", hello.instance_id, equals=first.instance_id, clause="RLY-6")
+    raised = hello.connection_epoch > first.connection_epoch
+    env.check("next-connection", raised, equals=True, clause="RLY-6")
     again = await env.start_upload(env.path(), upload_id=status.upload_id)
     env.check("known", again.reason, equals=OK, clause="RSM-3")
     env.check("staged", again.ok and again.answer.upload.staged_bytes, equals=_HALF, clause="RSM-10")
