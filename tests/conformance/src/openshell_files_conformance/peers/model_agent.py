@@ -185,9 +185,9 @@ class ModelAgent:
         return files_pb2.StatFileResponse(file=file.info(path, algorithm))
 
     async def _download(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> None:
-        path, file = self.files.file(request.remote_path)
         if request.as_archive:
             raise Refused("ARCHIVE_UNSUPPORTED", "archives are not transferred")
+        path, file = self.files.file(request.remote_path)
         if request.tail_bytes and (request.offset or request.HasField("length")):
             raise invalid("tail_bytes")
         if request.if_version and request.if_version != file.version:

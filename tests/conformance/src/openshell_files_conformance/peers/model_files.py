@@ -165,7 +165,7 @@ class ModelFiles:
 
     # Names
 
-    def resolved(self, path: str, *, field_name: str, parents: int = 0) -> str:
+    def resolved(self, path: str, *, field_name: str, parents: int = 0, absent: bool = False) -> str:
         """Return the absolute path of a file that may be missing.
 
         Raises:
@@ -191,7 +191,7 @@ class ModelFiles:
             if above not in self.directories and parents != files_pb2.PARENT_POLICY_CREATE:
                 raise Refused("PARENT_NOT_FOUND", f"there is no directory {above}")
         found = f"{above}/{parts[-1]}" if parts else "/"
-        if found in self.directories:
+        if found in self.directories and not absent:
             raise Refused("IS_A_DIRECTORY", f"{found} is a directory")
         return found
 
@@ -215,22 +215,24 @@ class ModelFiles:
         there = self.files.get(path)
         match condition.WhichOneof("condition"):
             case "absent":
-                if there is not None:
+                if there is not None or path in self.directories:
                     raise Refused("FILE_EXISTS", "the destination exists")
             case "present":
                 if there is None:
                     raise Refused("CONDITION_FAILED", "there is nothing at the destination")
             case "version":
-                if not condition.version:
-                    raise invalid("metadata.condition")
+                if not 0 < len(condition.version) <= 128:
+                    raise invalid("metadata.condition.version")
                 if there is None or there.version != condition.version:
                     raise Refused("CONDITION_FAILED", "the destination has another version")
             case "digest":
                 wanted = condition.digest
+                if not wanted.algorithm:
+                    raise invalid("metadata.condition.digest.algorithm")
+                if len(wanted.value) != 32:
+                    raise invalid("metadata.condition.digest.value")
                 if wanted.algorithm not in (list(allowed) or [SHA256, BLAKE3]):
                     raise Refused("DIGEST_UNSUPPORTED", "that digest is not computed here")
-                if len(wanted.value) != 32:
-                    raise invalid("metadata.condition")
                 if there is None or digest_value(there.content, wanted.algorithm) != wanted.value:
                     raise Refused("CONDITION_FAILED", "the destination has another digest")
             case _:

@@ -35,7 +35,12 @@ def _checked(files: ModelFiles, opened: Opened, metadata: files_pb2.UploadFileMe
         raise invalid("metadata.accepted_digests")
     if metadata.HasField("modified_time") and not -62135596800 <= metadata.modified_time.seconds <= 253402300799:
         raise invalid("metadata.modified_time")
-    path = files.resolved(metadata.remote_path, field_name="metadata.remote_path", parents=metadata.parents)
+    path = files.resolved(
+        metadata.remote_path,
+        field_name="metadata.remote_path",
+        parents=metadata.parents,
+        absent=metadata.condition.HasField("absent"),
+    )
     limit = opened.limits.max_file_bytes
     if limit and metadata.size_bytes > limit:
         raise Refused("FILE_TOO_LARGE", "the declared size is too large", max_file_bytes=limit)

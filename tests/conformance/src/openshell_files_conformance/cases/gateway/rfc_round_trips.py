@@ -168,7 +168,7 @@ async def unknown_sandbox(env: GatewayEnv) -> None:
 @case("gateway/rfc/archives-refused", profile="rfc", clauses=("RFC-7",))
 async def archives_refused(env: GatewayEnv) -> None:
     """A server without archives says so: UNIMPLEMENTED, and nothing is written."""
-    if env.has("archives"):
+    if env.has("archives") and env.has("own-sandbox"):
         # It has them: then the fields mean what they say, which the profile `archives` judges.
         up = await env.caller.rfc_upload(env.path(), b"no archive", is_archive=True)
         env.check("taken-as-an-archive", up.reason, equals="ARCHIVE_INVALID", clause="RFC-7")
