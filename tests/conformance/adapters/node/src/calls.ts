@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { TransferError, transferError } from './errors.ts';
 import { methodCodecs, type Fields } from './wire.ts';
 
-export interface Connection {
+export interface Access {
   /** `host:port`, or a URL with the scheme http. */
   endpoint: string;
   token?: string | undefined;
@@ -12,34 +12,62 @@ export interface Connection {
   tokenFile?: string | undefined;
   /** Metadata of every call. */
   metadata?: Record<string, string>;
-  /** Time for the whole transfer. */
-  deadlineMs?: number | undefined;
-  signal?: AbortSignal;
 }
 
-/** A query or another short call may take this long. */
-const shortCall = 30_000;
+export interface Limits {
+  signal?: AbortSignal | undefined;
+  /** Time for the whole operation. */
+  timeoutMs?: number | undefined;
+  /** Tries without progress. */
+  attempts?: number | undefined;
+}
 
-export class Calls {
-  readonly connection: Connection;
-  #client: Client;
-  #deadline: number;
+export interface UploadCall {
+  answer: Promise<Fields>;
+  /** Waits while the server does not read. Throws what the server answered if it refused already. */
+  send(message: Fields): Promise<void>;
+  end(): void;
+  cancel(): void;
+}
 
-  constructor(connection: Connection) {
-    this.connection = connection;
-    this.#deadline = Date.now() + (connection.deadlineMs ?? Infinity);
-    this.#client = new Client(connection.endpoint.replace(/^http:\/\//, ''), credentials.createInsecure(), {
+/** What the server can do; undefined: a server of the RFC alone. */
+export interface Capabilities {
+  maxChunkBytes: number;
+  maxWriteBytes: number;
+}
+
+/** A connection, and what its server is known to have. Several operations may share it. */
+export class Connection {
+  readonly access: Access;
+  readonly client: Client;
+  capabilities: Promise<Capabilities | undefined> | undefined;
+  hasWriteFile = true;
+
+  constructor(access: Access) {
+    this.access = access;
+    this.client = new Client(access.endpoint.replace(/^http:\/\//, ''), credentials.createInsecure(), {
       'grpc.max_receive_message_length': 2 * 1024 * 1024,
       'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.min_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 1000,
       'grpc.enable_retries': 0,
       'grpc.use_local_subchannel_pool': 1,
     });
   }
+}
 
-  close(): void {
-    this.#client.close();
+const shortCall = 30_000;
+const lastCall = 2_000;
+
+/** The calls of one operation. */
+export class Calls {
+  readonly connection: Connection;
+  readonly limits: Limits;
+  #deadline: number;
+
+  constructor(connection: Connection, limits: Limits) {
+    this.connection = connection;
+    this.limits = limits;
+    this.#deadline = Date.now() + (limits.timeoutMs ?? Infinity);
   }
 
   get remainingMs(): number {
@@ -48,26 +76,26 @@ export class Calls {
 
   /** Throws once the caller has cancelled, or the time is over. */
   check(): void {
-    if (this.connection.signal?.aborted) throw cancelled();
-    if (this.remainingMs <= 0) throw new TransferError(status.DEADLINE_EXCEEDED, 'the time for the transfer is over', { retry: 'never' });
+    if (this.limits.signal?.aborted) throw cancelled();
+    if (this.remainingMs <= 0) throw new TransferError(status.DEADLINE_EXCEEDED, 'the time for the operation is over', { retry: 'never' });
   }
 
   unary(method: string, request: Fields): Promise<Fields> {
     this.check();
-    return this.#unary(method, request, Math.min(this.#deadline, Date.now() + shortCall), true);
+    return this.#unary(method, request, Math.min(this.#deadline, Date.now() + shortCall), this.limits.signal);
   }
 
   /** A last call, also for a caller that has cancelled or is out of time. */
   detached(method: string, request: Fields): Promise<Fields> {
-    return this.#unary(method, request, Date.now() + 2000, false);
+    return this.#unary(method, request, Date.now() + lastCall, undefined);
   }
 
-  #unary(method: string, request: Fields, deadline: number, cancellable: boolean): Promise<Fields> {
+  #unary(method: string, request: Fields, deadline: number, signal: AbortSignal | undefined): Promise<Fields> {
     const { request: outgoing, response } = methodCodecs(method);
     return new Promise((resolve, reject) => {
-      const call = this.#client.makeUnaryRequest(path(method), outgoing.encode, response.decode, request, this.#metadata(), { deadline },
-        (error, answer) => (error === null ? resolve(answer!) : reject(this.#explain(error))));
-      if (cancellable) this.#cancelWith(call);
+      const call = this.connection.client.makeUnaryRequest(path(method), outgoing.encode, response.decode, request, this.#metadata(), { deadline },
+        (error, answer) => (error === null ? resolve(answer!) : reject(explain(error, signal))));
+      cancelWith(call, signal);
     });
   }
 
@@ -76,23 +104,21 @@ export class Calls {
     const { request, response } = methodCodecs('UploadFile');
     const answer = Promise.withResolvers<Fields>();
     answer.promise.catch(() => {});
-    let failed: TransferError | undefined;
     let over = false;
-    const call = this.#client.makeClientStreamRequest(path('UploadFile'), request.encode, response.decode, this.#metadata(), this.#options(),
+    const call = this.connection.client.makeClientStreamRequest(path('UploadFile'), request.encode, response.decode, this.#metadata(), this.#options(),
       (error, fields) => {
         over = true;
         if (error === null) answer.resolve(fields!);
-        else answer.reject((failed = this.#explain(error)));
+        else answer.reject(explain(error, this.limits.signal));
       });
     call.on('error', () => {});
-    this.#cancelWith(call);
+    cancelWith(call, this.limits.signal);
     return {
       answer: answer.promise,
       send: async (message) => {
-        if (failed !== undefined) throw failed;
-        if (over || call.write(message)) return;
         // An early answer or refusal ends the wait as well (UPL-13).
-        await Promise.race([new Promise((resolve) => call.once('drain', resolve)), answer.promise]);
+        if (over) await answer.promise;
+        else if (!call.write(message)) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), answer.promise]);
       },
       end: () => void call.end(),
       cancel: () => call.cancel(),
@@ -102,8 +128,8 @@ export class Calls {
   async *download(request: Fields): AsyncGenerator<Fields> {
     this.check();
     const { request: outgoing, response } = methodCodecs('DownloadFile');
-    const call = this.#client.makeServerStreamRequest(path('DownloadFile'), outgoing.encode, response.decode, request, this.#metadata(), this.#options());
-    this.#cancelWith(call);
+    const call = this.connection.client.makeServerStreamRequest(path('DownloadFile'), outgoing.encode, response.decode, request, this.#metadata(), this.#options());
+    cancelWith(call, this.limits.signal);
     const ended = new Promise<void>((resolve) => call.once('status', () => resolve()));
     let failure: unknown;
     call.on('error', (error) => (failure ??= error));
@@ -112,7 +138,7 @@ export class Calls {
       await ended;
       if (failure !== undefined) throw failure;
     } catch (error) {
-      throw this.#explain(error);
+      throw explain(error, this.limits.signal);
     } finally {
       call.cancel();
     }
@@ -123,32 +149,23 @@ export class Calls {
   }
 
   #metadata(): Metadata {
+    const { token, tokenFile, metadata: own } = this.connection.access;
     const metadata = new Metadata();
-    for (const [name, value] of Object.entries(this.connection.metadata ?? {})) metadata.set(name, value);
-    const { token, tokenFile } = this.connection;
+    for (const [name, value] of Object.entries(own ?? {})) metadata.set(name, value);
     const current = tokenFile === undefined ? token : readFileSync(tokenFile, 'utf8').trim();
     if (current !== undefined) metadata.set('authorization', `Bearer ${current}`);
     return metadata;
   }
-
-  #cancelWith(call: { cancel(): void; once(event: 'status', listener: () => void): unknown }): void {
-    const { signal } = this.connection;
-    const cancel = (): void => call.cancel();
-    signal?.addEventListener('abort', cancel, { once: true });
-    call.once('status', () => signal?.removeEventListener('abort', cancel));
-  }
-
-  #explain(error: unknown): TransferError {
-    return this.connection.signal?.aborted ? cancelled() : transferError(error);
-  }
 }
 
-export interface UploadCall {
-  answer: Promise<Fields>;
-  /** Waits while the server does not read. Throws what the server answered if it refused already. */
-  send(message: Fields): Promise<void>;
-  end(): void;
-  cancel(): void;
+function cancelWith(call: { cancel(): void; once(event: 'status', listener: () => void): unknown }, signal: AbortSignal | undefined): void {
+  const cancel = (): void => call.cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  call.once('status', () => signal?.removeEventListener('abort', cancel));
+}
+
+function explain(error: unknown, signal: AbortSignal | undefined): TransferError {
+  return signal?.aborted ? cancelled() : transferError(error);
 }
 
 const path = (method: string): string => `/openshell.v1.OpenShell/${method}`;

@@ -1,77 +1,48 @@
 // A client of the file methods: what a program calls. Transfers are checked, and repeated where docs/errors.md allows it.
 import { status } from '@grpc/grpc-js';
-import { createHash, randomUUID } from 'node:crypto';
-import { Calls, type Connection } from './calls.ts';
+import { randomUUID } from 'node:crypto';
+import { Calls, type Capabilities, type Connection, type Limits } from './calls.ts';
 import { downloadTo, type DownloadOptions, type DownloadResult } from './download.ts';
 import { TransferError, transferError } from './errors.ts';
-import { bytesSource, digestOf, fileSource, type Source } from './sources.ts';
-import { Upload, type UploadOptions, type UploadResult } from './upload.ts';
+import { digestOf, fileSource, type Source } from './sources.ts';
+import { isRefusal, Upload, uploadFields, uploadResult, type UploadOptions, type UploadResult } from './upload.ts';
 import { crc32c, type Fields } from './wire.ts';
-
-export interface SandboxName {
-  id?: string | undefined;
-  name?: string | undefined;
-  workspace?: string | undefined;
-}
-
-/** What the server can do; undefined: a server of the RFC alone. */
-export interface Capabilities {
-  maxChunkBytes: number;
-  maxWriteBytes: number;
-}
 
 export const sha256 = 1;
 export const leastChunk = 256 * 1024;
 /** Room for the other fields of a message of at most 1 MiB. */
 const largestChunk = 1024 * 1024 - 4096;
+const longestPause = 30;
 
+/** The files of one sandbox, for one operation. */
 export class SandboxFiles {
   readonly calls: Calls;
-  readonly sandbox: SandboxName;
-  attempts = 0;
-  /** Counts content as it moves. */
-  onBytes: (bytes: number) => void = () => {};
-  #capabilities: Promise<Capabilities | undefined> | undefined;
-  #hasWriteFile = true;
+  readonly sandboxId: string;
 
-  constructor(connection: Connection, sandbox: SandboxName) {
-    this.calls = new Calls(connection);
-    this.sandbox = sandbox;
-  }
-
-  close(): void {
-    this.calls.close();
+  constructor(connection: Connection, sandboxId: string, limits: Limits = {}) {
+    this.calls = new Calls(connection, limits);
+    this.sandboxId = sandboxId;
   }
 
   get ref(): Fields {
-    return this.sandbox.id === undefined ? { name: this.sandbox.name, workspace: this.sandbox.workspace ?? '' } : { id: this.sandbox.id };
-  }
-
-  /** The sandbox as the first fields of a transfer name it. */
-  get naming(): Fields {
-    const { id, name, workspace } = this.sandbox;
-    return id === undefined ? { sandbox: name, workspace: workspace ?? '' } : { sandboxId: id };
+    return { id: this.sandboxId };
   }
 
   /** A server that lacks the method gets nothing but the RFC's messages (RFC-8, CAP-5). */
   capabilities(): Promise<Capabilities | undefined> {
-    this.#capabilities ??= this.#ask().catch((error) => {
-      this.#capabilities = undefined;
+    const { connection } = this.calls;
+    connection.capabilities ??= this.retrying(() => this.#ask()).catch((error) => {
+      connection.capabilities = undefined;
       throw error;
     });
-    return this.#capabilities;
-  }
-
-  /** Limits may have changed (CAP-6). */
-  forgetCapabilities(): void {
-    this.#capabilities = undefined;
+    return connection.capabilities;
   }
 
   async #ask(): Promise<Capabilities | undefined> {
     try {
       const answer = await this.calls.unary('GetTransferCapabilities', { sandbox: this.ref });
       const announced: number = answer['maxChunkBytes'] ?? 0;
-      if (announced < leastChunk) throw new TransferError(status.INTERNAL, `the server announces chunks of ${announced} bytes, which breaks the protocol`);
+      if (announced < leastChunk) throw new TransferError(status.INTERNAL, `the server breaks the protocol: it announces chunks of ${announced} bytes`);
       return { maxChunkBytes: Math.min(announced, largestChunk), maxWriteBytes: answer['maxWriteBytes'] ?? 0 };
     } catch (error) {
       if (error instanceof TransferError && error.isMissingMethod) return undefined;
@@ -79,123 +50,81 @@ export class SandboxFiles {
     }
   }
 
-  async uploadFile(local: string, remote: string, options: UploadOptions = {}): Promise<UploadResult> {
+  /** Uploads a file: a small one by one call if the server has it, another by a stream that can be resumed. */
+  async upload(local: string, remote: string, options: UploadOptions = {}): Promise<UploadResult> {
     const source = await fileSource(local);
     try {
-      return await this.#upload(source, remote, options);
+      const capabilities = await this.capabilities();
+      const small = source.size <= (capabilities?.maxWriteBytes ?? 0) && options.uploadId === undefined;
+      return (small ? await this.#write(source, remote, options) : undefined) ?? (await new Upload(this, source, remote, options, capabilities).run());
     } finally {
       await source.close();
     }
   }
 
-  #upload(source: Source, remote: string, options: UploadOptions): Promise<UploadResult> {
-    return new Upload(this, source, remote, options).run();
-  }
-
-  /** Writes a small file by one call if the server can, else by a stream (UPL-16, UPL-58). */
-  async write(remote: string, content: Buffer, options: UploadOptions = {}): Promise<UploadResult> {
-    const capabilities = await this.retrying(() => this.capabilities());
-    const source = bytesSource(content);
-    if (capabilities === undefined || content.length > capabilities.maxWriteBytes || !this.#hasWriteFile) return this.#upload(source, remote, options);
+  /** WriteFile; undefined if the server does not have it, which is remembered (UPL-58). */
+  async #write(source: Source, remote: string, options: UploadOptions): Promise<UploadResult | undefined> {
+    const { connection } = this.calls;
+    if (!connection.hasWriteFile) return undefined;
+    const content = await source.read(0, source.size);
     const digest = { algorithm: sha256, value: await digestOf(source) };
-    const metadata = { ...this.naming, ...uploadFields(options), remotePath: remote, sizeBytes: content.length };
-    const request = { metadata: { ...metadata, requestId: options.requestId ?? randomUUID() }, content, crc32c: crc32c(content), digest };
+    const metadata = { ...uploadFields(options), sandboxId: this.sandboxId, remotePath: remote, sizeBytes: content.length, requestId: randomUUID() };
+    let lost = false;
     try {
       // Repeating the request with its request_id gives the same answer (RSM-6).
-      const answer = await this.retrying(() => this.calls.unary('WriteFile', request));
+      const answer = await this.retrying(async () => {
+        try {
+          return await this.calls.unary('WriteFile', { metadata, content, crc32c: crc32c(content), digest });
+        } catch (error) {
+          lost ||= !isRefusal(transferError(error));
+          throw error;
+        }
+      });
       return uploadResult({ ...answer, bytesWritten: answer['file']?.sizeBytes ?? 0 }, content.length, digest.value);
     } catch (error) {
-      if (!(error instanceof TransferError && error.isMissingMethod)) throw error;
-      this.#hasWriteFile = false;
-      return this.#upload(source, remote, options);
+      if (!(error instanceof TransferError) || !error.isMissingMethod) throw error instanceof TransferError && lost ? error.withUnknownOutcome() : error;
+      connection.hasWriteFile = false;
+      return undefined;
     }
   }
 
-  async download(remote: string, local: string, options: DownloadOptions = {}): Promise<DownloadResult> {
+  download(remote: string, local: string, options: DownloadOptions = {}): Promise<DownloadResult> {
     return downloadTo(this, remote, local, options);
   }
 
-  async stat(remote: string, options: { digest?: boolean; leafLink?: number } = {}): Promise<Fields> {
-    const request = { sandbox: this.ref, remotePath: remote, includeDigest: options.digest ?? false, leafLink: options.leafLink ?? 0, acceptedDigests: [sha256] };
+  async stat(remote: string): Promise<Fields> {
+    const request = { sandbox: this.ref, remotePath: remote, includeDigest: true, acceptedDigests: [sha256] };
     return (await this.retrying(() => this.calls.unary('StatFile', request)))['file'] ?? {};
   }
 
-  async listUploads(): Promise<Fields[]> {
-    return (await this.retrying(() => this.calls.unary('ListUploads', { sandbox: this.ref })))['uploads'] ?? [];
-  }
-
-  async getUpload(by: { uploadId?: string; requestId?: string }, digest = false): Promise<Fields> {
-    return (await this.retrying(() => this.calls.unary('GetUpload', { sandbox: this.ref, ...by, includeDigest: digest })))['upload'] ?? {};
-  }
-
-  async abortUpload(uploadId: string): Promise<Fields> {
-    return (await this.retrying(() => this.calls.unary('AbortUpload', { sandbox: this.ref, uploadId })))['upload'] ?? {};
-  }
-
-  /** Repeats `attempt` as its errors allow. `progress` returns a number that grows while the attempts are of use. */
-  async retrying<T>(attempt: () => Promise<T>, limits: { attempts?: number; restart?: boolean; progress?: () => number } = {}): Promise<T> {
-    let left = limits.attempts ?? 5;
-    let best = limits.progress?.() ?? 0;
+  /** Repeats `attempt` as its errors allow (ERR-1 to ERR-6). `progress` grows while the attempts are of use. */
+  async retrying<T>(attempt: () => Promise<T>, { restart = false, progress = () => 0 } = {}): Promise<T> {
+    const attempts = this.calls.limits.attempts ?? 5;
+    let best = progress();
+    let failures = 0;
     let tokenReplaced = false;
-    for (let failures = 0; ; failures++) {
+    for (;;) {
       try {
         this.calls.check();
         return await attempt();
       } catch (thrown) {
         const error = transferError(thrown);
-        const progress = limits.progress?.() ?? 0;
-        if (progress > best) [best, left, failures] = [progress, limits.attempts ?? 5, 0];
-        left -= 1;
-        const freshToken: boolean = error.code === status.UNAUTHENTICATED && this.calls.connection.tokenFile !== undefined && !tokenReplaced;
-        const repeat = freshToken || error.retry === 'again' || error.retry === 'later' || (error.retry === 'restart' && limits.restart === true);
-        const pause = error.retryAfter ?? (error.retry === 'later' ? Math.min(2, 0.1 * 2 ** failures) : 0.02 * failures);
-        if (!repeat || left <= 0 || pause * 1000 > Math.min(this.calls.remainingMs, 30_000)) throw Object.assign(error, { attempts: this.attempts });
+        if (progress() > best) [best, failures, tokenReplaced] = [progress(), 0, false];
+        failures += 1;
+        const freshToken: boolean = error.code === status.UNAUTHENTICATED && this.calls.connection.access.tokenFile !== undefined && !tokenReplaced;
+        const repeat = freshToken || error.retry === 'again' || error.retry === 'later' || (error.retry === 'restart' && restart);
+        const pause = error.retryAfter ?? (error.retry === 'later' ? Math.min(2, 0.05 * 2 ** failures) : 0.02 * (failures - 1));
+        if (!repeat || failures >= attempts || pause > longestPause || pause * 1000 > this.calls.remainingMs) throw error;
         tokenReplaced ||= freshToken;
         await this.#pause(pause);
       }
     }
   }
 
-  async #pause(seconds: number): Promise<void> {
-    const { signal } = this.calls.connection;
-    await new Promise<void>((resolve) => {
+  #pause(seconds: number): Promise<void> {
+    return new Promise((resolve) => {
       const timer = setTimeout(resolve, seconds * 1000);
-      signal?.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
+      this.calls.limits.signal?.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
     });
   }
 }
-
-/** Attributes of an upload in its metadata. */
-export function uploadFields(options: UploadOptions): Fields {
-  const { mode, parents, leafLink, durability, condition, modifiedTime, keepReadOnly } = options;
-  return {
-    mode: mode ?? 0,
-    parents: parents === true ? 2 : 0,
-    leafLink: leafLink ?? 0,
-    durability: durability ?? 0,
-    keepReadOnly: keepReadOnly ?? false,
-    acceptedDigests: [sha256],
-    ...(condition === undefined ? {} : { condition }),
-    ...(modifiedTime === undefined ? {} : { modifiedTime }),
-  };
-}
-
-/** The answer, if it reports the content that was sent (UPL-12, UPL-44). */
-export function uploadResult(answer: Fields, size: number, digest: Buffer | undefined): UploadResult {
-  const reported: Fields | undefined = answer['file']?.digest;
-  if (Number(answer['bytesWritten'] ?? 0) !== size) throw new TransferError(status.DATA_LOSS, 'the server published another size than was sent', { reason: 'SIZE_MISMATCH', retry: 'never' });
-  if (digest !== undefined && !(reported?.['algorithm'] === sha256 && digest.equals(reported['value'] ?? Buffer.alloc(0)))) {
-    throw new TransferError(status.DATA_LOSS, 'the published file is not known to have the content that was sent', { reason: 'DIGEST_MISMATCH', retry: 'never' });
-  }
-  return {
-    bytes: size,
-    path: answer['file']?.path,
-    digest: digest?.toString('hex'),
-    durability: answer['durability'],
-    replayed: answer['replayed'] ?? false,
-    alreadyIdentical: answer['alreadyIdentical'] ?? false,
-    resumedFrom: Number(answer['resumedFrom'] ?? 0),
-  };
-}
-
-export const newHash = () => createHash('sha256');

@@ -1,9 +1,9 @@
 // A download: every chunk, the trailer and the digest are compared before the file gets its name (DWN-10).
 import { status } from '@grpc/grpc-js';
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { open, rename, rm, utimes, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { newHash, sha256, type SandboxFiles } from './client.ts';
+import { sha256, type SandboxFiles } from './client.ts';
 import { brokenProtocol, TransferError } from './errors.ts';
 import { crc32c, type Fields } from './wire.ts';
 
@@ -12,9 +12,6 @@ export interface DownloadOptions {
   length?: number | undefined;
   tailBytes?: number | undefined;
   ifVersion?: string | undefined;
-  leafLink?: number | undefined;
-  onChange?: number | undefined;
-  chunkBytes?: number | undefined;
 }
 
 export interface DownloadResult {
@@ -22,12 +19,11 @@ export interface DownloadResult {
   digest: string | undefined;
   mode: number;
   version: string | undefined;
-  changed: boolean;
 }
 
 /** Downloads beside `local`, and renames the file once it is whole. */
 export async function downloadTo(files: SandboxFiles, remote: string, local: string, options: DownloadOptions): Promise<DownloadResult> {
-  const capabilities = await files.retrying(() => files.capabilities());
+  const capabilities = await files.capabilities();
   const part = join(dirname(local), `.${basename(local)}.${randomUUID()}.part`);
   const file = await open(part, 'wx', 0o600);
   try {
@@ -71,7 +67,6 @@ class Download {
   }
 
   async #attempt(): Promise<Received> {
-    this.#files.attempts += 1;
     try {
       return await this.#receive();
     } catch (error) {
@@ -113,23 +108,19 @@ class Download {
       digest: this.#hash.digest('hex'),
       mode: header['mode'] ?? 0,
       version: this.#version,
-      changed: trailer['changed'] ?? false,
       modified: header['file']?.modifiedTime,
     };
   }
 
   async #open(): Promise<{ header: Fields; messages: AsyncGenerator<Fields> }> {
-    const { offset, length, tailBytes, ifVersion, leafLink, onChange, chunkBytes } = this.#options;
+    const { offset, length, tailBytes, ifVersion } = this.#options;
     const done = this.#start === undefined ? 0 : this.#position - this.#start;
     const resumed = this.#start !== undefined && done > 0;
     const messages = this.#files.calls.download({
-      ...this.#files.naming,
+      sandboxId: this.#files.sandboxId,
       remotePath: this.#remote,
       checked: true,
       acceptedDigests: [sha256],
-      leafLink: leafLink ?? 0,
-      onChange: onChange ?? 0,
-      maxChunkBytes: chunkBytes ?? 0,
       ifVersion: ifVersion ?? (resumed ? this.#version : '') ?? '',
       ...(resumed ? { offset: this.#position } : tailBytes === undefined ? { offset: offset ?? 0 } : { tailBytes }),
       ...(length === undefined ? {} : { length: length - done }),
@@ -160,7 +151,6 @@ class Download {
       for (let left = hole; left > 0; left -= zeros.length) hash.update(zeros.subarray(0, Math.min(left, zeros.length)));
     }
     this.#position += data.length + hole;
-    this.#files.onBytes(data.length + hole);
     this.#files.calls.check();
   }
 
@@ -173,26 +163,25 @@ class Download {
   }
 }
 
+const newHash = () => createHash('sha256');
 const zeros = Buffer.alloc(1024 * 1024);
 
 /** From a server of the RFC alone: the size in the header is all there is to compare. */
 async function rfcDownload(files: SandboxFiles, remote: string, file: FileHandle): Promise<Received> {
   const receive = async (): Promise<Received> => {
-    files.attempts += 1;
     let header: Fields | undefined;
     let bytes = 0;
     await file.truncate(0);
-    for await (const message of files.calls.download({ sandboxId: files.sandbox.id ?? files.sandbox.name, remotePath: remote })) {
+    for await (const message of files.calls.download({ sandboxId: files.sandboxId, remotePath: remote })) {
       if (header === undefined && message['header'] === undefined) throw brokenProtocol('a download begins with its header');
       header ??= message['header'] as Fields;
       const chunk: Buffer = message['chunk'] ?? Buffer.alloc(0);
       await file.write(chunk, 0, chunk.length, bytes);
       bytes += chunk.length;
-      files.onBytes(chunk.length);
       files.calls.check();
     }
     if (bytes !== Number(header?.['sizeBytes'] ?? -1)) throw brokenProtocol(`${bytes} bytes came of ${header?.['sizeBytes'] ?? 0}`, 'again');
-    return { bytes, digest: undefined, mode: header?.['mode'] ?? 0, version: undefined, changed: false, modified: undefined };
+    return { bytes, digest: undefined, mode: header?.['mode'] ?? 0, version: undefined, modified: undefined };
   };
-  return files.retrying(receive, { restart: true, attempts: 3 });
+  return files.retrying(receive, { restart: true });
 }

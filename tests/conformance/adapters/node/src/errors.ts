@@ -40,7 +40,10 @@ export class TransferError extends Error {
   readonly metadata: Record<string, string>;
   readonly retryAfter: number | undefined;
   readonly retry: Retry;
-  attempts = 1;
+  /** The file may have been published all the same. */
+  unknownOutcome = false;
+  /** Of the upload that another run can resume. */
+  uploadId: string | undefined;
 
   constructor(code: status, text: string, facts: Facts = {}) {
     super(text);
@@ -49,6 +52,11 @@ export class TransferError extends Error {
     this.metadata = facts.metadata ?? {};
     this.retryAfter = facts.retryAfter;
     this.retry = facts.retry ?? retries.get(facts.reason ?? '') ?? (facts.reason === undefined ? retryOfCode(code, text) : 'never');
+  }
+
+  withUnknownOutcome(): this {
+    this.unknownOutcome = true;
+    return this;
   }
 
   /** The server does not have the method: one of the RFC alone, or one without the option. */

@@ -1,4 +1,4 @@
-// What an upload reads: a file, or bytes in memory.
+// What an upload reads.
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 
@@ -6,10 +6,6 @@ export interface Source {
   size: number;
   read(offset: number, length: number): Promise<Buffer>;
   close(): Promise<void>;
-}
-
-export function bytesSource(bytes: Buffer): Source {
-  return { size: bytes.length, read: async (offset, length) => bytes.subarray(offset, offset + length), close: async () => {} };
 }
 
 export async function fileSource(path: string): Promise<Source> {

@@ -1,6 +1,8 @@
 // An upload: named by StartUpload, sent in checked chunks, resumed after a loss, and published by an explicit finish.
+import { status } from '@grpc/grpc-js';
 import { randomUUID } from 'node:crypto';
-import { leastChunk, sha256, uploadFields, uploadResult, type Capabilities, type SandboxFiles } from './client.ts';
+import type { Capabilities } from './calls.ts';
+import { leastChunk, sha256, type SandboxFiles } from './client.ts';
 import { TransferError, transferError } from './errors.ts';
 import { digestOf, type Source } from './sources.ts';
 import { crc32c, type Fields } from './wire.ts';
@@ -8,93 +10,92 @@ import { crc32c, type Fields } from './wire.ts';
 export interface UploadOptions {
   mode?: number | undefined;
   parents?: boolean | undefined;
-  leafLink?: number | undefined;
   durability?: number | undefined;
   condition?: Fields | undefined;
   modifiedTime?: Fields | undefined;
-  keepReadOnly?: boolean | undefined;
-  /** Names the upload, so that another run can resume it. Without one, an upload that is given up is aborted. */
-  requestId?: string | undefined;
-  chunkBytes?: number | undefined;
+  /** Of an earlier upload, to go on with. */
+  uploadId?: string | undefined;
 }
 
 export interface UploadResult {
   bytes: number;
-  path: string | undefined;
   digest: string | undefined;
-  durability: number | undefined;
-  replayed: boolean;
-  alreadyIdentical: boolean;
-  resumedFrom: number;
+  version: string | undefined;
 }
 
 /** UploadState. */
-const state = { published: 3, aborted: 4, expired: 5 };
+const state = { receiving: 1, verifying: 2, published: 3, aborted: 4, expired: 5 };
 
 export class Upload {
   #files: SandboxFiles;
   #source: Source;
   #remote: string;
   #options: UploadOptions;
+  #capabilities: Capabilities | undefined;
   #digest: Buffer = Buffer.alloc(0);
-  #requestId: string;
+  #requestId: string | undefined;
   #uploadId: string | undefined;
   #staged = 0;
-  #finishSent = false;
+  /** A finish was sent, and its outcome is not known yet. */
+  #finishLost = false;
 
-  constructor(files: SandboxFiles, source: Source, remote: string, options: UploadOptions) {
+  constructor(files: SandboxFiles, source: Source, remote: string, options: UploadOptions, capabilities: Capabilities | undefined) {
     this.#files = files;
     this.#source = source;
     this.#remote = remote;
     this.#options = options;
-    this.#requestId = options.requestId ?? randomUUID();
+    this.#capabilities = capabilities;
+    this.#uploadId = options.uploadId;
+    if (options.uploadId === undefined) this.#requestId = randomUUID();
   }
 
   async run(): Promise<UploadResult> {
-    const capabilities = await this.#files.retrying(() => this.#files.capabilities());
-    if (capabilities === undefined) return this.#rfcUpload();
+    if (this.#capabilities === undefined) return this.#rfcUpload();
     this.#digest = await digestOf(this.#source);
+    let answer: Fields;
     try {
-      const answer = await this.#files.retrying(() => this.#attempt(capabilities), { progress: () => this.#staged, restart: true });
-      return uploadResult(answer, this.#source.size, this.#digest);
+      answer = await this.#files.retrying(() => this.#attempt(), { progress: () => this.#staged, restart: this.#options.uploadId === undefined });
     } catch (error) {
-      await this.#giveUp();
+      answer = await this.#giveUp(error);
+    }
+    return uploadResult(answer, this.#source.size, this.#digest);
+  }
+
+  async #attempt(): Promise<Fields> {
+    try {
+      const published = this.#finishLost ? await this.#outcome() : undefined;
+      if (published !== undefined) return published;
+      const upload = await this.#start();
+      if (upload['state'] === state.published) return upload['result'] ?? {};
+      return await this.#stream(upload);
+    } catch (thrown) {
+      const error = thrown instanceof Error && !('code' in thrown) ? thrown : transferError(thrown);
+      if (!(error instanceof TransferError)) throw error;
+      if (error.reason === 'CHUNK_TOO_LARGE') return this.#smallerChunks(error);
+      if (error.retry === 'restart' && !this.#finishLost) this.#renew();
       throw error;
     }
   }
 
-  async #attempt(capabilities: Capabilities): Promise<Fields> {
-    this.#files.attempts += 1;
-    try {
-      if (this.#finishSent) {
-        const published = await this.#outcome();
-        if (published !== undefined) return published;
-      }
-      const upload = await this.#start();
-      if (upload['state'] === state.published) return upload['result'] ?? {};
-      return await this.#stream(upload, capabilities);
-    } catch (thrown) {
-      const error = transferError(thrown);
-      if (error.reason === 'CHUNK_TOO_LARGE') this.#files.forgetCapabilities();
-      const fresh = error.retry === 'restart' && (!this.#finishSent || isRefusal(error));
-      if (fresh) this.#renew();
-      throw error;
-    }
+  /** The limit may have changed (CAP-6); every server takes the least (UPL-6). */
+  async #smallerChunks(error: TransferError): Promise<Fields> {
+    if (this.#capabilities!.maxChunkBytes <= leastChunk) throw error;
+    this.#capabilities = { ...this.#capabilities!, maxChunkBytes: leastChunk };
+    this.#files.calls.connection.capabilities = undefined;
+    return this.#attempt();
   }
 
   /** StartUpload, until the staged bytes are a prefix of the source (RSM-4, RSM-15, RSM-16). */
   async #start(): Promise<Fields> {
     const { upload = {} } = await this.#files.calls.unary('StartUpload', {
-      metadata: { ...this.#metadata(), ...(this.#uploadId === undefined ? {} : { uploadId: this.#uploadId }) },
+      metadata: { ...this.#metadata(), uploadId: this.#uploadId ?? '' },
       digest: { algorithm: sha256, value: this.#digest },
     });
     this.#uploadId = upload['uploadId'];
-    if (upload['state'] === state.aborted || upload['state'] === state.expired) {
-      this.#renew();
-      throw new TransferError(10, `the upload ended in the sandbox: ${upload['failureReason'] ?? ''}`, { reason: upload['failureReason'] || 'UPLOAD_ABORTED' });
-    }
+    if (upload['state'] === state.published) return upload;
+    if (upload['state'] !== state.receiving && upload['state'] !== state.verifying) throw endedInSandbox(upload);
     const staged = Number(upload['stagedBytes'] ?? 0);
-    if (upload['state'] === state.published || staged === 0) return upload;
+    if (staged === 0) return upload;
     const prefix = staged <= this.#source.size ? await digestOf(this.#source, staged) : undefined;
     if (prefix?.equals(upload['stagedDigest']?.value ?? Buffer.alloc(0))) return upload;
     await this.#abort();
@@ -102,94 +103,132 @@ export class Upload {
     return this.#start();
   }
 
-  async #stream(upload: Fields, capabilities: Capabilities): Promise<Fields> {
+  async #stream(upload: Fields): Promise<Fields> {
     const size = this.#source.size;
     const staged = Number(upload['stagedBytes'] ?? 0);
-    const chunk = Math.min(capabilities.maxChunkBytes, this.#options.chunkBytes ?? Infinity);
+    const chunk = this.#capabilities!.maxChunkBytes;
     const call = this.#files.calls.upload();
     try {
-      await call.send({ metadata: { ...this.#metadata(), uploadId: this.#uploadId, epoch: upload['epoch'] } });
+      await call.send({ metadata: { ...this.#metadata(), uploadId: this.#uploadId, epoch: upload['epoch'] ?? 0 } });
       this.#staged = Math.max(this.#staged, staged);
       for (let offset = staged; offset < size; offset += chunk) {
         const data = await this.#source.read(offset, Math.min(chunk, size - offset));
         await call.send({ data: { offset, data, crc32c: crc32c(data) } });
-        this.#files.onBytes(data.length);
         this.#files.calls.check();
       }
-      this.#finishSent = true;
+      this.#finishLost = true;
       await call.send({ finish: { sizeBytes: size, digest: { algorithm: sha256, value: this.#digest } } });
       call.end();
-      return await call.answer;
+      const answer = await call.answer;
+      this.#finishLost = false;
+      return answer;
     } catch (error) {
       call.cancel();
       // A refused finish is no loss: the outcome is known (RSM-25).
-      if (error instanceof TransferError && isRefusal(error)) this.#finishSent = false;
+      if (error instanceof TransferError && isRefusal(error)) this.#finishLost = false;
       throw error;
     }
   }
 
-  /** The answer to a finish that was lost; undefined if it did not arrive (RSM-25, RSM-38). */
+  /** The answer to a finish that was lost; undefined if it has not been carried out (RSM-25, RSM-38). */
   async #outcome(): Promise<Fields | undefined> {
-    const { upload = {} } = await this.#files.calls.unary('GetUpload', { sandbox: this.#files.ref, uploadId: this.#uploadId }).catch((thrown) => {
-      const error = transferError(thrown);
-      if (error.reason !== 'UPLOAD_UNKNOWN') throw error;
-      throw new TransferError(error.code, 'the outcome of the upload is unknown: the sandbox does not know it', { reason: error.reason, retry: 'never' });
-    });
-    if (upload['state'] === state.published) return { ...upload['result'], replayed: true };
-    if (upload['state'] !== state.aborted && upload['state'] !== state.expired) return undefined;
-    const reason = upload['failureReason'] || 'UPLOAD_ABORTED';
-    throw new TransferError(10, `not published: ${reason}`, { reason, retry: 'never' });
+    const { upload = {} } = await this.#files.calls.unary('GetUpload', { sandbox: this.#files.ref, uploadId: this.#uploadId });
+    if (upload['state'] === state.receiving) return undefined;
+    if (upload['state'] === state.verifying) throw new TransferError(status.UNAVAILABLE, 'the sandbox still verifies the upload', { retry: 'later' });
+    return this.#final(upload);
+  }
+
+  /** The answer of a published upload. Throws if it was not published, or nobody can tell. */
+  #final(upload: Fields): Fields {
+    if (upload['state'] === state.published) {
+      this.#finishLost = false;
+      return upload['result'] ?? {};
+    }
+    if (upload['state'] === state.aborted || upload['state'] === state.expired) this.#finishLost = false;
+    throw endedInSandbox(upload);
   }
 
   /** The next attempt is a new upload. */
   #renew(): void {
     this.#uploadId = undefined;
-    this.#finishSent = false;
     this.#requestId = randomUUID();
   }
 
-  /** Frees what is staged, unless another run may resume it (RSM-37). */
-  async #giveUp(): Promise<void> {
-    if (this.#options.requestId === undefined) await this.#abort();
+  /** After the last try: what a later run can resume is named, and the rest is freed (RSM-37). */
+  async #giveUp(error: unknown): Promise<Fields> {
+    const failure = error instanceof TransferError ? error : undefined;
+    const resumable = failure !== undefined && failure.code !== status.CANCELLED && (failure.retry === 'again' || failure.retry === 'later');
+    if (!resumable && this.#uploadId !== undefined && failure?.reason !== 'SUPERSEDED') {
+      const upload = await this.#abort();
+      if (upload !== undefined && this.#finishLost && upload['state'] === state.published) return this.#final(upload);
+      if (upload?.['state'] === state.aborted || upload?.['state'] === state.expired) this.#finishLost = false;
+    }
+    if (failure === undefined) throw error;
+    throw Object.assign(this.#finishLost ? failure.withUnknownOutcome() : failure, resumable ? { uploadId: this.#uploadId } : {});
   }
 
-  async #abort(): Promise<void> {
-    if (this.#uploadId === undefined) return;
-    await this.#files.calls.detached('AbortUpload', { sandbox: this.#files.ref, uploadId: this.#uploadId }).catch(() => {});
+  /** The upload's state after AbortUpload, which is final; undefined if there was no answer. */
+  async #abort(): Promise<Fields | undefined> {
+    if (this.#uploadId === undefined) return undefined;
+    return this.#files.calls.detached('AbortUpload', { sandbox: this.#files.ref, uploadId: this.#uploadId }).then((answer) => answer['upload'], () => undefined);
   }
 
   #metadata(): Fields {
-    const { size } = this.#source;
-    return { ...this.#files.naming, ...uploadFields(this.#options), remotePath: this.#remote, sizeBytes: size, explicitFinish: true, requestId: this.#requestId };
+    const named = { sandboxId: this.#files.sandboxId, remotePath: this.#remote, sizeBytes: this.#source.size };
+    return { ...uploadFields(this.#options), ...named, explicitFinish: true, requestId: this.#requestId ?? '' };
   }
 
   /** To a server of the RFC alone: fields 1 to 5, and the half-close is the finish (RFC-2). */
   async #rfcUpload(): Promise<UploadResult> {
-    const { id, name } = this.#files.sandbox;
-    this.#files.attempts += 1;
     const call = this.#files.calls.upload();
     try {
       const size = this.#source.size;
-      await call.send({ metadata: { sandboxId: id ?? name, remotePath: this.#remote, sizeBytes: size, mode: this.#options.mode ?? 0 } });
-      const length = Math.min(leastChunk, this.#options.chunkBytes ?? leastChunk);
-      for (let offset = 0; offset < size; offset += length) {
-        const chunk = await this.#source.read(offset, Math.min(length, size - offset));
-        await call.send({ chunk });
-        this.#files.onBytes(chunk.length);
+      await call.send({ metadata: { sandboxId: this.#files.sandboxId, remotePath: this.#remote, sizeBytes: size, mode: this.#options.mode ?? 0 } });
+      for (let offset = 0; offset < size; offset += leastChunk) {
+        await call.send({ chunk: await this.#source.read(offset, Math.min(leastChunk, size - offset)) });
         this.#files.calls.check();
       }
       call.end();
       return uploadResult(await call.answer, size, undefined);
     } catch (error) {
       call.cancel();
-      throw Object.assign(transferError(error), { attempts: this.#files.attempts });
+      throw error;
     }
   }
 }
 
-/** An answer of the sandbox to the finish itself, and not the loss of one. */
-function isRefusal(error: TransferError): boolean {
+/** Attributes of an upload in its metadata. */
+export function uploadFields({ mode, parents, durability, condition, modifiedTime }: UploadOptions): Fields {
+  return {
+    mode: mode ?? 0,
+    parents: parents === true ? 2 : 0,
+    durability: durability ?? 0,
+    acceptedDigests: [sha256],
+    ...(condition === undefined ? {} : { condition }),
+    ...(modifiedTime === undefined ? {} : { modifiedTime }),
+  };
+}
+
+/** The answer, if it reports the content that was sent (UPL-44, UPL-62). */
+export function uploadResult(answer: Fields, size: number, digest: Buffer | undefined): UploadResult {
+  const reported: Fields | undefined = answer['file']?.digest;
+  const same = digest === undefined || (reported?.['algorithm'] === sha256 && digest.equals(reported['value'] ?? Buffer.alloc(0)));
+  if (Number(answer['bytesWritten'] ?? 0) !== size || !same) {
+    throw new TransferError(status.DATA_LOSS, 'the answer is about another content than was sent', { retry: 'never' }).withUnknownOutcome();
+  }
+  return { bytes: size, digest: digest?.toString('hex'), version: answer['file']?.version };
+}
+
+/** An answer of the sandbox to the finish itself, and not the loss of one (RSM-25). */
+export function isRefusal(error: TransferError): boolean {
   return error.reason !== undefined && (error.retry === 'restart' || error.retry === 'never') && !unclear.has(error.reason);
 }
 
 const unclear = new Set(['INTERNAL', 'AGENT_PROTOCOL_ERROR', 'SUPERSEDED', 'UPLOAD_UNKNOWN', 'FINISH_CONFLICT', 'UPLOAD_CONFLICT']);
+
+function endedInSandbox(upload: Fields): TransferError {
+  const reason: string = upload['failureReason'] || (upload['state'] === state.expired ? 'UPLOAD_EXPIRED' : 'UPLOAD_ABORTED');
+  const known = upload['state'] === state.aborted || upload['state'] === state.expired;
+  if (!known) return new TransferError(status.INTERNAL, `the upload is in the state ${upload['state'] ?? 0}, which is not known here`);
+  return new TransferError(status.ABORTED, `the upload ended in the sandbox without being published: ${reason}`, { reason, retry: 'never' });
+}
