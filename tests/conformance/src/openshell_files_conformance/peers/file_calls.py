@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from google.protobuf.message import Message
 
+from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.peers.file_status import Status
 
 #: Methods of the RFC. All others, and what carries fields above 5, are extensions.
@@ -60,7 +61,14 @@ class Call:
 
     @property
     def request(self) -> Any:
-        """The first message."""
+        """The first message.
+
+        Raises:
+            CannotGoOnError: the call ended before it came.
+        """
+        if not self.messages:
+            message = f"{self.name} has no message"
+            raise CannotGoOnError(message)
         return self.messages[0]
 
     def payloads(self, kind: str) -> list[Any]:
@@ -75,14 +83,15 @@ class Call:
     def content_bytes(self) -> int:
         """Bytes of content that came, holes not counted."""
         streamed = sum(len(chunk.data) for chunk in self.payloads("data"))
-        return (
-            streamed + sum(map(len, self.payloads("chunk"))) + len(getattr(self.messages[0], "content", b""))
+        written = sum(
+            len(getattr(message, "content", b"")) for message in self.messages if self.method == "WriteFile"
         )
+        return streamed + sum(map(len, self.payloads("chunk"))) + written
 
 
-#: Where in a call a fault strikes: before anything is done; when so much content was taken or sent; when the finish came and before it is
-#: carried out; after the work, instead of the answer.
-Moment = Literal["begin", "content", "finish", "answer"]
+#: Where in a call a fault strikes: before anything is done; when the metadata of an upload came (a lane has none); when so much content
+#: was taken or sent; when the finish came and before it is carried out; after the work, instead of the answer.
+Moment = Literal["begin", "metadata", "content", "finish", "answer"]
 #: Turns one honest message of the gateway into those that are sent.
 Change = Callable[[Any], Iterable["Message | bytes"]]
 
@@ -174,9 +183,9 @@ class Book:
         """Return the calls of some methods, in their order."""
         return [call for call in self.calls if call.method in methods]
 
-    def names(self) -> list[str]:
-        """Return the methods of all calls, in their order."""
-        return [call.method for call in self.calls]
+    def begun(self, *methods: str) -> list[Call]:
+        """Return the calls of some methods of which a message came, in their order."""
+        return [call for call in self.of(*methods) if call.messages]
 
     def broken(self, *clauses: str) -> list[str]:
         """Return the violations of some clauses."""

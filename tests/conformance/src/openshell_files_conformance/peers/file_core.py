@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -210,7 +210,17 @@ def described(message: Message) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes" if len(value) > 40 else repr(value)
-    return shown(" ".join(str(value).split()), 120)
+    if isinstance(value, Message):
+        small = value.ByteSize() <= _SHOWN_BYTES
+        return shown(" ".join(str(value).split()), 120) if small else f"{value.ByteSize()} bytes"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        items = cast("Sequence[Any]", value)
+        return f"[{', '.join(_value(item) for item in items[:4])}{', …' if len(items) > 4 else ''}] ({len(items)})"
+    return shown(value, 120)
+
+
+#: Larger messages are not written out in transcripts.
+_SHOWN_BYTES = 1000
 
 
 Single = Callable[[Live], Awaitable["Message | bytes"]]

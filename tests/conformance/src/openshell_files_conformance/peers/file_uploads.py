@@ -68,6 +68,7 @@ class UploadCalls:
             return await self._rfc_upload(live, first.metadata, messages)
         metadata = first.metadata
         check_metadata(self._core, live.call, metadata)
+        await live.strike("metadata")
         upload = self._named(metadata)
         with self._lanes.joined(live, metadata, messages) as merged:
             return await self._receive(live, metadata, upload, merged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,9 @@ from openshell_files_conformance.target.adapter import Adapter
 
 #: Tries that cases allow where a call fails again and again, so that they end soon.
 FEW_ATTEMPTS: Final = 2
+
+#: What is right, in words, and whether a value is.
+Expectation = tuple[str, Callable[[Any], object]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from openshell_files_conformance.peers.file_calls import Fault
 from openshell_files_conformance.peers.file_sandbox import KIB, MIB
 from openshell_files_conformance.peers.file_status import refusal
-from openshell_files_conformance.peers.sdk_env import SdkEnv
+from openshell_files_conformance.peers.sdk_env import Expectation, SdkEnv
 from openshell_files_conformance.registry import case
 
 
@@ -136,7 +136,7 @@ async def always_refused(env: SdkEnv) -> None:
         )
         shown = [one for one in (*issuer.issued, "kept between us") if one in answered.message]
         env.check(f"not-shown-{name}", shown, equals=[], clause="ERR-8")
-    few = ("1 or 2 for each of the two transfers", lambda issued: 2 <= issued <= 4)
+    few: Expectation = ("1 or 2 for each of the two transfers", lambda issued: 2 <= issued <= 4)
     env.check("issued", len(issuer.issued), satisfies=few, clause="ERR-4")
     calls = len(env.book.of("DownloadFile"))
     env.check("downloads", calls, one_of=(1, 2), clause="ERR-4")

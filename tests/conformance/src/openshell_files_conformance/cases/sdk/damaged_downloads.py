@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
 from openshell_files_conformance.peers.file_calls import Fault
-from openshell_files_conformance.peers.file_sandbox import KIB, crc32c, digest_of
+from openshell_files_conformance.peers.file_sandbox import KIB, SHA256, crc32c, digest_of
 from openshell_files_conformance.peers.sdk_env import FEW_ATTEMPTS, SdkEnv
 from openshell_files_conformance.registry import case
 
@@ -137,7 +137,7 @@ def _after_trailer(response: _Response) -> _Changed:
 def _early_trailer(response: _Response) -> _Changed:
     """End after the first chunk, with a digest that is right for another stretch."""
     if _at(response, CHUNK):
-        trailer = files_pb2.DownloadTrailer(end_offset=SIZE, digest=digest_of(b"", 1), whole_file=True)
+        trailer = files_pb2.DownloadTrailer(end_offset=SIZE, digest=digest_of(b"", SHA256), whole_file=True)
         return (_Response(trailer=trailer),)
     if _kind(response) == "header" or _at(response, 0):
         return (response,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from openshell_files_conformance.peers.file_sandbox import BLAKE3, KIB, SHA256
 from openshell_files_conformance.peers.sdk_env import SdkEnv
 from openshell_files_conformance.registry import case
@@ -63,14 +65,15 @@ async def ranges(env: SdkEnv) -> None:
     """Offset, length and tail select what they say."""
     content = env.content(200 * KIB)
     env.serve(content)
-    for name, options, wanted in (
+    asked: tuple[tuple[str, dict[str, Any], bytes], ...] = (
         ("offset", {"offset": 70_001}, content[70_001:]),
         ("offset-and-length", {"offset": 70_001, "length": 80_000}, content[70_001:150_001]),
         ("length", {"length": 10}, content[:10]),
         ("at-the-end", {"offset": len(content)}, b""),
         ("tail", {"tail": 70_000}, content[-70_000:]),
         ("long-tail", {"tail": 1 << 30}, content),
-    ):
+    )
+    for name, options, wanted in asked:
         target = env.target()
         await env.download(target, **options)
         clause = "DWN-11" if "tail" in name else "DWN-4"

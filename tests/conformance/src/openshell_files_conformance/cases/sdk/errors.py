@@ -7,7 +7,7 @@ import grpc
 from openshell_files_conformance.peers.file_calls import Call, Fault
 from openshell_files_conformance.peers.file_sandbox import KIB
 from openshell_files_conformance.peers.file_status import LOST, Status, plain, refusal
-from openshell_files_conformance.peers.sdk_env import SdkEnv
+from openshell_files_conformance.peers.sdk_env import Expectation, SdkEnv
 from openshell_files_conformance.registry import case
 
 CONTENT_METHODS = ("UploadFile", "WriteFile")
@@ -50,7 +50,10 @@ async def retry_info_upload(env: SdkEnv) -> None:
     answered = await env.upload(content)
     env.check("ok", answered.outcome, equals="ok", clause="ERR-6")
     gap = _gap(env.book.of(*CONTENT_METHODS))
-    long_enough = ("0.7 s or no second call", lambda gap: gap is None or gap >= 0.7 - EARLY_SECONDS)
+    long_enough: Expectation = (
+        "0.7 s or no second call",
+        lambda gap: gap is None or gap >= 0.7 - EARLY_SECONDS,
+    )
     first = [call.ended for call in env.book.of(*CONTENT_METHODS)][:1]
     env.check("refused-once", first, equals=["TOO_MANY_TRANSFERS"], clause="ERR-2")
     env.check("pause", gap, satisfies=long_enough, clause="ERR-2")
@@ -71,7 +74,10 @@ async def retry_info_download(env: SdkEnv) -> None:
         equals=["SUPERVISOR_NOT_CONNECTED"],
         clause="ERR-2",
     )
-    long_enough = ("0.7 s or no second call", lambda gap: gap is None or gap >= 0.7 - EARLY_SECONDS)
+    long_enough: Expectation = (
+        "0.7 s or no second call",
+        lambda gap: gap is None or gap >= 0.7 - EARLY_SECONDS,
+    )
     env.check("pause", _gap(calls), satisfies=long_enough, clause="ERR-2")
 
 
@@ -116,7 +122,7 @@ async def bounded(env: SdkEnv) -> None:
     for method in (*CONTENT_METHODS, "StartUpload", "DownloadFile", "GetTransferCapabilities"):
         env.faults.always(method, Fault(status=LOST))
     up = await env.upload(env.content(KIB), attempts=3)
-    few = ("1 to 12", lambda calls: 1 <= calls <= 12)
+    few: Expectation = ("1 to 12", lambda calls: 1 <= calls <= 12)
     env.check("upload", up.outcome, equals="error", clause="ERR-3")
     env.check("upload-calls", len(env.book.calls), satisfies=few, clause="ERR-3")
     before = len(env.book.calls)

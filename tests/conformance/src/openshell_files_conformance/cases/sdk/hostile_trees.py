@@ -67,7 +67,7 @@ _hostile(
     "A path is absolute.",
     file(b"/tmp/openshell-conformance-outside", b"theirs"),
     clause="TRE-21",
-)  # noqa: S108 - must not be made
+)
 _hostile("dot", "A path has the component `.`.", file(b"./file"), clause="TRE-21")
 _hostile(
     "empty-component", "A path has an empty component.", directory(b"d"), file(b"d//file"), clause="TRE-21"

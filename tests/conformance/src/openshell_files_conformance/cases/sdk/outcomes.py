@@ -9,20 +9,22 @@ from openshell_files_conformance.peers.file_calls import Call, Fault
 from openshell_files_conformance.peers.file_sandbox import MIB, Upload
 from openshell_files_conformance.peers.file_status import LOST, refusal
 from openshell_files_conformance.peers.sdk_env import SdkEnv
-from openshell_files_conformance.registry import case
+from openshell_files_conformance.registry import CannotGoOnError, case
 
 SIZE = 2 * MIB + 7
 QUERIES = ("GetUpload", "StartUpload")
 
 
 def _after_finish(env: SdkEnv) -> list[Call]:
-    """Return the calls that came after the first stream that had a finish."""
-    first = next(
-        index
-        for index, call in enumerate(env.book.calls)
-        if call.method == "UploadFile" and call.payloads("finish")
-    )
-    return env.book.calls[first + 1 :]
+    """Return the calls that came after the first stream that had a finish.
+
+    Raises:
+        CannotGoOnError: there is none.
+    """
+    for index, call in enumerate(env.book.calls):
+        if call.method == "UploadFile" and call.payloads("finish"):
+            return env.book.calls[index + 1 :]
+    raise CannotGoOnError("no stream had a finish")
 
 
 def _only_asks(env: SdkEnv) -> None:
@@ -30,7 +32,7 @@ def _only_asks(env: SdkEnv) -> None:
     admitting = [
         call.name
         for call in _after_finish(env)
-        if call.method == "StartUpload" and not call.request.metadata.upload_id
+        if call.method == "StartUpload" and call.messages and not call.request.metadata.upload_id
     ]
     env.check("only-asks", admitting, equals=[], clause="RSM-38")
 

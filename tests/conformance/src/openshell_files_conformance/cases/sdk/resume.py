@@ -8,7 +8,7 @@ from typing import Any
 from openshell_files_conformance.peers.file_calls import Call, Fault, answer
 from openshell_files_conformance.peers.file_sandbox import KIB, MIB, Upload
 from openshell_files_conformance.peers.file_status import LOST, refusal
-from openshell_files_conformance.peers.sdk_env import SdkEnv
+from openshell_files_conformance.peers.sdk_env import Expectation, SdkEnv
 from openshell_files_conformance.registry import case
 
 #: Content of the uploads, and how much of it arrives before the stream is lost.
@@ -43,7 +43,10 @@ async def lost_stream(env: SdkEnv) -> None:
     await _uploaded(env, "CRS-3")
     streams = env.book.of("UploadFile")
     offsets = [began_at(call) for call in streams]
-    on = ("0, then the staged bytes", lambda seen: len(seen) == 2 and seen[0] == 0 and seen[1] >= LOST_AFTER)
+    on: Expectation = (
+        "0, then the staged bytes",
+        lambda seen: len(seen) == 2 and seen[0] == 0 and seen[1] >= LOST_AFTER,
+    )
     env.check("offsets", offsets, satisfies=on, clause="RSM-4")
     env.well_formed("RSM-4", "RSM-11", "RSM-20", "DIG-7", "UPL-5")
 
@@ -159,7 +162,7 @@ async def lost_start(env: SdkEnv) -> None:
     await _uploaded(env, "CRS-1")
     starts = [call.request.metadata.request_id for call in env.book.of("StartUpload")]
     env.check("started-again", len(starts), satisfies=("at least 2", lambda n: n >= 2), clause="CRS-1")
-    same = ("one request_id", lambda ids: len(set(ids)) == 1 and bool(ids[0]))
+    same: Expectation = ("one request_id", lambda ids: len(set(ids)) == 1 and bool(ids[0]))
     env.check("request-id", starts, satisfies=same, clause="RSM-1")
     env.check("uploads", len(env.gateway.sandbox.uploads), equals=1, clause="RSM-1")
 
@@ -229,7 +232,10 @@ async def by_id(env: SdkEnv) -> None:
     env.check("ok", answered.outcome, equals="ok", clause="RSM-4")
     env.check("published", env.published("remote"), equals=content, clause="RSM-4")
     offsets = [began_at(call) for call in env.book.of("UploadFile")[before:]]
-    on = ("one stream behind the staged bytes", lambda seen: len(seen) == 1 and (seen[0] or 0) >= LOST_AFTER)
+    on: Expectation = (
+        "one stream behind the staged bytes",
+        lambda seen: len(seen) == 1 and (seen[0] or 0) >= LOST_AFTER,
+    )
     env.check("offsets", offsets, satisfies=on, clause="RSM-4")
     env.well_formed("RSM-11", "RSM-15")
 

@@ -179,16 +179,12 @@ async def attributes(env: SdkEnv) -> None:
         file = env.gateway.sandbox.files.get(name)
         env.check(f"mode-{name}", file and oct(file.mode), equals="0o604", clause="UPL-10")
         env.check(f"modified-{name}", file and file.modified_ns, equals=when, clause="UPL-48")
-    metadata = [_metadata(call.request) for call in env.book.of(*CONTENT_METHODS)]
+    metadata = [call.request.metadata for call in env.book.of(*CONTENT_METHODS)]
     parents = {one.parents for one in metadata}
     env.check("parents", parents, equals={files_pb2.PARENT_POLICY_CREATE}, clause="PTH-18")
     durability = {one.durability for one in metadata}
     env.check("durability", durability, equals={files_pb2.DURABILITY_RENAME}, clause="UPL-41")
     env.well_formed("RSM-11")
-
-
-def _metadata(request: Any) -> files_pb2.UploadFileMetadata:
-    return request.metadata
 
 
 @case("sdk/upload/sparse", profile="core", clauses=("UPL-18", "UPL-26", "DIG-10"))
