@@ -70,8 +70,11 @@ def main() -> int:
             "capabilities": ["tcp"],
             "guarded": guarded,
         }
-        if not supervisor.stdout or not supervisor.stdout.readline():
+        line = supervisor.stdout.readline() if supervisor.stdout else b""
+        if not line:
             return 1
+        if json.loads(line)["confinement"].get("exec", {}).get("view") == "sandbox":
+            facts["capabilities"].append("exec-view")
         if settings.get("agent_port"):
             agent, facts["agent"] = start_agent(home, common)
             started.append(agent)

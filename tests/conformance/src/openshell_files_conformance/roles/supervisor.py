@@ -213,7 +213,8 @@ class SupervisorRole:
             gateway = FakeGateway(token)
             await gateway.start()
             stack.push_async_callback(gateway.stop)
-            target = SupervisorTarget(gateway, SandboxFiles(LocalRoot(root)), sandbox_id, token, workdir)
+            local = LocalRoot(root)
+            target = SupervisorTarget(gateway, SandboxFiles(local), sandbox_id, token, workdir)
             message = {
                 "role": "supervisor",
                 "run_dir": str(state),
@@ -226,6 +227,8 @@ class SupervisorRole:
             target.launcher = _Launcher(config, message, run_dir / "target.stderr")
             stack.push_async_callback(target.launcher.stop)
             target.ready = (await target.launcher.start()).ready
+            if target.uid is not None:
+                local.give_to(target.uid)
             yield target
 
     @asynccontextmanager
