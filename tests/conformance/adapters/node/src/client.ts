@@ -12,6 +12,7 @@ export const sha256 = 1;
 export const leastChunk = 256 * 1024;
 /** Room for the other fields of a message of at most 1 MiB. */
 const largestChunk = 1024 * 1024 - 4096;
+const smallFile = 256 * 1024;
 const longestPause = 30;
 
 /** The files of one sandbox, for one operation. */
@@ -55,7 +56,7 @@ export class SandboxFiles {
     const source = await fileSource(local);
     try {
       const capabilities = await this.capabilities();
-      const small = source.size <= (capabilities?.maxWriteBytes ?? 0) && options.uploadId === undefined;
+      const small = source.size <= Math.min(smallFile, capabilities?.maxWriteBytes ?? 0) && options.uploadId === undefined;
       return (small ? await this.#write(source, remote, options) : undefined) ?? (await new Upload(this, source, remote, options, capabilities).run());
     } finally {
       await source.close();
@@ -98,7 +99,7 @@ export class SandboxFiles {
   }
 
   /** Repeats `attempt` as its errors allow (ERR-1 to ERR-6). `progress` grows while the attempts are of use. */
-  async retrying<T>(attempt: () => Promise<T>, { restart = false, progress = () => 0 } = {}): Promise<T> {
+  async retrying<T>(attempt: () => Promise<T>, { restart = false, progress = (): number => 0 } = {}): Promise<T> {
     const attempts = this.calls.limits.attempts ?? 5;
     let best = progress();
     let failures = 0;
@@ -116,12 +117,12 @@ export class SandboxFiles {
         const pause = error.retryAfter ?? (error.retry === 'later' ? Math.min(2, 0.05 * 2 ** failures) : 0.02 * (failures - 1));
         if (!repeat || failures >= attempts || pause > longestPause || pause * 1000 > this.calls.remainingMs) throw error;
         tokenReplaced ||= freshToken;
-        await this.#pause(pause);
+        await this.pause(pause);
       }
     }
   }
 
-  #pause(seconds: number): Promise<void> {
+  pause(seconds: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, seconds * 1000);
       this.calls.limits.signal?.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });

@@ -1,7 +1,7 @@
 // A failed transfer: its gRPC code, its reason of docs/errors.md, and whether to repeat it.
 import { status, type ServiceError } from '@grpc/grpc-js';
 import protobuf from 'protobufjs';
-import { codec, type Fields } from './wire.ts';
+import { codec, mutant, type Fields } from './wire.ts';
 
 const rpc = protobuf.parse(`
   syntax = "proto3";
@@ -98,7 +98,7 @@ function factsOf(code: status, details: string | Buffer | undefined): Facts {
         facts.metadata = info['metadata'] ?? {};
       } else if (String(typeUrl).endsWith('google.rpc.RetryInfo')) {
         const { seconds = 0, nanos = 0 } = type('RetryInfo').decode(value)['retryDelay'] ?? {};
-        facts.retryAfter = Number(seconds) + Number(nanos) / 1e9;
+        facts.retryAfter = mutant === 'impatient' ? 0 : Number(seconds) + Number(nanos) / 1e9;
       }
     }
     return facts;

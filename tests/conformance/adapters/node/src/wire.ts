@@ -51,6 +51,9 @@ export function methodCodecs(name: string): { request: Codec; response: Codec } 
   return { request: codec(method.resolvedRequestType!), response: codec(method.resolvedResponseType!) };
 }
 
+/** Breaks the client on purpose, for the suite's kill matrix (README.md). */
+export const mutant = process.env['NODE_MUTANT'];
+
 const table = new Uint32Array(256).map((_zero, index) => {
   let value = index;
   for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0x82f63b78 : value >>> 1;
