@@ -56,9 +56,9 @@ def _found(files: ModelFiles, opened: Opened, metadata: files_pb2.UploadFileMeta
         return None
     other = differences(upload.first, metadata)
     if other:
-        raise Refused(
-            "UPLOAD_CONFLICT", "the request differs from the first one", fields=other, **{"fields": ",".join(other)}
-        )
+        refused = Refused("UPLOAD_CONFLICT", "the request differs from the first one")
+        refused.frame.metadata["fields"] = ",".join(other)
+        raise refused
     if upload.algorithm not in (list(metadata.accepted_digests) or [SHA256]):
         raise Refused("UPLOAD_CONFLICT", "the upload has another digest", fields=["metadata.accepted_digests"])
     return upload

@@ -340,23 +340,27 @@ async def kept_when_cancelled(env: GatewayEnv) -> None:
 @case(
     "gateway/resume/expiry",
     profile="resume",
-    needs=_RESUME,
+    needs=("resume", "suite-supervisor"),
     clauses=("RSM-8", "RSM-7", "CAP-2"),
     launch={"upload_expiry_s": 1},
 )
 async def expiry(env: GatewayEnv) -> None:
-    """An unfinished upload of which no byte comes expires, and says so."""
-    path = env.path()
-    status = status_of(await env.caller.start(path))
-    told = await env.caller.capabilities()
+    """The agent is told after which time an unfinished upload expires, and its answer is passed on."""
+    sandbox = await env.sandbox(agent=True)
+    caller, path = sandbox.caller, env.path()
+    status = status_of(await caller.start(path))
+    told = await caller.capabilities()
     env.check("announced", told.ok and told.answer.upload_expiry.ToSeconds(), equals=1, clause="CAP-2")
+    assert sandbox.agent is not None
+    limits = sandbox.agent.opened[-1].limits
+    env.check("agent-is-told", limits.upload_expiry.ToSeconds(), equals=1, clause="RSM-8")
 
     async def expired() -> bool:
-        asked = await env.caller.get(upload_id=status.upload_id)
+        asked = await caller.get(upload_id=status.upload_id)
         return asked.ok and asked.answer.upload.state == EXPIRED
 
     env.check("expired", await env.eventually(expired, 8), equals=True, clause="RSM-8")
-    late = await begin_named(env.caller, path, status, data(0, b"x"))
+    late = await begin_named(caller, path, status, data(0, b"x"))
     env.check("no-more-content", (await late.end()).reason, equals="UPLOAD_EXPIRED", clause="RSM-7")
 
 
