@@ -9,14 +9,14 @@ UV_VERSION := 0.13.9
 export PYTHONDONTWRITEBYTECODE :=
 SOURCES := proto/src gateway/src supervisor_sim/src sdk/src sdk/unasync.py tests benchmarks
 
-.PHONY: setup demo test test-long cancel-check fault-matrix flood-check mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar lint format proto proto-check docs docs-check sync-check clean help
+.PHONY: setup demo test test-long cancel-check fault-matrix flood-check mutants bench bench-quick bench-targets bench-report bench-compare bench-resume bench-sparse bench-liar conformance conformance-quick lint format proto proto-check docs docs-check sync-check clean help
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.ready ## Make .venv with every command, from the lock file
 
-$(VENV)/.ready: uv.lock pyproject.toml proto/pyproject.toml gateway/pyproject.toml supervisor_sim/pyproject.toml sdk/pyproject.toml
+$(VENV)/.ready: uv.lock pyproject.toml proto/pyproject.toml gateway/pyproject.toml supervisor_sim/pyproject.toml sdk/pyproject.toml tests/conformance/pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or later" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"make: {sys.executable} is Python {sys.version.split()[0]}; 3.11 or later is needed (set PYTHON=...)")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,18 @@ test-long: setup ## The tests that take minutes
 
 cancel-check: setup ## Cancel uploads of RFC-only callers on a busy machine, and count the published files
 	PYTHONPATH=tests $(BIN)/python tests/cancellation/check.py
+
+# The reference is judged as a foreign implementation would be. JOBS, SEED and SELECT change what is run.
+CONFORMANCE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/openshell-files-conformance
+CONFORMANCE_RUN = for role in gateway supervisor sdk; do $(CONFORMANCE) run --target $$role --config tests/conformance/adapters/reference.toml \
+	  --jobs $(or $(JOBS),4) --out conformance-results/$$role $(if $(SEED),--shuffle $(SEED)) $(if $(SELECT),--select '$(SELECT)')
+
+conformance: setup ## Judge gateway, supervisor and SDK by every case of the conformance suite
+	@$(CONFORMANCE) coverage --check
+	@$(CONFORMANCE_RUN) || exit; done
+
+conformance-quick: setup ## The same, by few cases that still name every clause
+	@$(CONFORMANCE_RUN) --quick || exit; done
 
 fault-matrix: setup ## Kill each process at every point of a transfer, and print the outcomes
 	PYTHONPATH=tests $(BIN)/python tests/faults/matrix.py
@@ -112,10 +124,14 @@ docs: setup ## Write the generated documents
 	$(BIN)/python -m openshell_files_protocol.error_docs > docs/errors.md
 	$(BIN)/python -m openshell_files_gateway.config.docs > docs/settings.md
 	$(BIN)/python tests/clause_index.py > docs/clauses.md
+	$(BIN)/python -m openshell_files_conformance.clauses docs/protocol.md
+	$(BIN)/openshell-files-conformance coverage > tests/conformance/COVERAGE.md
 
 docs-check: setup
 	@$(BIN)/python -m openshell_files_gateway.config.docs | diff -u docs/settings.md - || { echo "run \`make docs\`" >&2; exit 1; }
 	@$(BIN)/python -m openshell_files_protocol.error_docs | diff -u docs/errors.md - || { echo "run \`make docs\`" >&2; exit 1; }
+	@$(BIN)/python -m openshell_files_conformance.clauses docs/protocol.md --check
+	@$(BIN)/openshell-files-conformance coverage | diff -u tests/conformance/COVERAGE.md - || { echo "run \`make docs\`" >&2; exit 1; }
 
 sync-check: setup
 	$(BIN)/python sdk/unasync.py --check

@@ -32,8 +32,11 @@ from pathlib import Path
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
-PACKAGE = "openshell_files_protocol.pb"
-TARGET = HERE / "src" / PACKAGE.replace(".", "/")
+TARGETS = {
+    "openshell_files_protocol.pb": HERE / "src",
+    # The conformance suite imports nothing of what it judges, so it has messages of its own.
+    "openshell_files_conformance.pb": HERE.parent / "tests" / "conformance" / "src",
+}
 SOURCES = sorted(path.relative_to(HERE).as_posix() for path in (HERE / "openshell").rglob("*.proto"))
 
 # protoc imports by the .proto's path; `openshell` is the official SDK's
@@ -41,8 +44,8 @@ SOURCES = sorted(path.relative_to(HERE).as_posix() for path in (HERE / "openshel
 IMPORT = re.compile(r"^(from|import) openshell\.", re.MULTILINE)
 
 
-def generate(out: Path) -> dict[str, str]:
-    """Run protoc into `out` and return the files it should give, by path."""
+def compiled(out: Path) -> dict[str, str]:
+    """Run protoc into `out` and return what it wrote, by path."""
     well_known = files("grpc_tools").joinpath("_proto")
     status = protoc.main(
         [
@@ -56,23 +59,34 @@ def generate(out: Path) -> dict[str, str]:
     )
     if status != 0:
         sys.exit(f"protoc ended with status {status}")
-    result: dict[str, str] = {}
-    for path in sorted(out.rglob("*.py*")):
-        text = IMPORT.sub(rf"\1 {PACKAGE}.openshell.", path.read_text("utf-8"))
-        result[path.relative_to(out).as_posix()] = text
+    return {path.relative_to(out).as_posix(): path.read_text("utf-8") for path in sorted(out.rglob("*.py*"))}
+
+
+def moved(texts: dict[str, str], package: str) -> dict[str, str]:
+    """Return the files that a package should have below it, by path."""
+    result = {name: IMPORT.sub(rf"\1 {package}.openshell.", text) for name, text in texts.items()}
     directories = {Path(name).parent for name in result}
     for directory in {parent for d in directories for parent in (d, *d.parents)}:
         result[(directory / "__init__.py").as_posix()] = ""
     return result
 
 
-def committed() -> dict[str, str]:
+def committed(target: Path) -> dict[str, str]:
     """Return the files in the source tree, by path."""
     return {
-        path.relative_to(TARGET).as_posix(): path.read_text("utf-8")
-        for path in sorted(TARGET.rglob("*.py*"))
+        path.relative_to(target).as_posix(): path.read_text("utf-8")
+        for path in sorted(target.rglob("*.py*"))
         if "__pycache__" not in path.parts
     }
+
+
+def write(target: Path, wanted: dict[str, str]) -> None:
+    """Make the files below `target` those that are wanted, and no others."""
+    for name in committed(target).keys() - wanted.keys():
+        (target / name).unlink()
+    for name, text in wanted.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text(text, "utf-8")
 
 
 def main() -> None:
@@ -80,22 +94,20 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        wanted = generate(Path(directory))
-    present = committed()
-    if arguments.check:
+        texts = compiled(Path(directory))
+    for package, source in TARGETS.items():
+        target, wanted = source / package.replace(".", "/"), moved(texts, package)
+        if not arguments.check:
+            write(target, wanted)
+            print(f"{package}: {len(wanted)} files written")
+            continue
+        present = committed(target)
         differing = sorted(
             name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
         )
         if differing:
-            sys.exit("generated code differs, run `make proto`: " + ", ".join(differing))
-        print(f"{len(wanted)} generated files are up to date")
-        return
-    for name in present.keys() - wanted.keys():
-        (TARGET / name).unlink()
-    for name, text in wanted.items():
-        (TARGET / name).parent.mkdir(parents=True, exist_ok=True)
-        (TARGET / name).write_text(text, "utf-8")
-    print(f"{len(wanted)} files written")
+            sys.exit(f"{package}: generated code differs, run `make proto`: " + ", ".join(differing))
+        print(f"{package}: {len(wanted)} generated files are up to date")
 
 
 if __name__ == "__main__":

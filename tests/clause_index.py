@@ -2,7 +2,7 @@
 
 A case of `tests/vectors` names clauses, too. A test names a clause in its name (`test_upl_3_...`), in its docstring, or in that of a rule or an invariant
 of its module's state machine. The docstring of a module names nothing: it says what the tests are about, not
-what one of them would notice.
+what one of them would notice. A case of the conformance suite declares its clauses.
 
     python tests/clause_index.py > docs/clauses.md
 """
@@ -18,10 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from openshell_files_conformance.registry import load_cases
+
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PROTOCOL: Final = REPOSITORY / "docs" / "protocol.md"
 INDEX: Final = REPOSITORY / "docs" / "clauses.md"
 TESTS: Final = REPOSITORY / "tests"
+#: Which case of the conformance suite checks which clause.
+COVERAGE: Final = "tests/conformance/COVERAGE.md"
 
 #: Clauses that no test here can hold, and why.
 UNTESTED: Final[dict[str, str]] = {}
@@ -72,6 +76,10 @@ def holders(tests: Path) -> dict[str, set[Holder]]:
         for name, clauses in _cases(path) if path.name != "schema.json" else ():
             for clause in clauses:
                 found.setdefault(clause, set()).add(Holder(path.relative_to(tests.parent).as_posix(), name))
+    if tests == TESTS:
+        for case in load_cases().values():
+            for clause in case.clauses:
+                found.setdefault(clause, set()).add(Holder(COVERAGE, case.id))
     return found
 
 
@@ -138,7 +146,7 @@ def _cell(clause: str, where: set[Holder]) -> str:
 
 
 def _names(path: str, names: list[str]) -> str:
-    if path.endswith(".json"):
+    if path.endswith((".json", ".md")):
         return f"{len(names)} case{'s' * (len(names) > 1)}"
     return ", ".join(f"`{name}`" for name in names)
 

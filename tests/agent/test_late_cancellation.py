@@ -82,6 +82,20 @@ async def test_the_old_file_stays(
     await until(lambda: os.listdir(sandbox.root) == ["file"])
 
 
+async def test_a_cancellation_in_one_piece_with_the_end(agent: FileAgent, sandbox: Sandbox) -> None:
+    """UPL-34: it arrived before the rename, and before anything else could happen."""
+    messages = [
+        opened(upload=metadata("/file", 3, explicit=False)),
+        Request(upload=files_pb2.UploadFileRequest(chunk=b"new")),
+        Request(input_end=file_relay_pb2.FileRelayInputEnd()),
+        Request(input_end=file_relay_pb2.FileRelayInputEnd(cancelled=True)),
+    ]
+    async with peer_of(agent) as peer:
+        await peer.send_bytes(b"".join(map(framed, messages)))
+        assert (await peer.error()).reason is Reason.UPLOAD_INCOMPLETE
+    assert os.listdir(sandbox.root) == []
+
+
 async def test_what_can_be_resumed_stays_staged(
     agent: FileAgent, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

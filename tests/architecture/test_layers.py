@@ -16,6 +16,7 @@ SOURCES = {
     "gateway": ROOT / "gateway/src/openshell_files_gateway",
     "supervisor": ROOT / "supervisor_sim/src/openshell_supervisor_sim",
     "sdk": ROOT / "sdk/src/openshell_files",
+    "conformance": ROOT / "tests/conformance/src/openshell_files_conformance",
 }
 
 #: What a core must not know.
@@ -67,6 +68,8 @@ ALLOWED = {
     "gateway": {"openshell_files_protocol", "openshell_files_process"},
     "supervisor": {"openshell_files_protocol", "openshell_files_process", "openshell_files_disk"},
     "sdk": {"openshell_files_protocol", "openshell_files_process", "openshell_files_disk"},
+    # It would judge what it brought along.
+    "conformance": set[str](),
 }
 OURS = {source.name for source in SOURCES.values()}
 

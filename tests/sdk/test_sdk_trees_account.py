@@ -201,3 +201,13 @@ def test_a_course_of_several_attempts() -> None:
     assert (course.result().entries, course.attempts) == (0, 2)
     course.resume(first)
     assert (course.result().entries, course.result().content_bytes) == (6, 23)
+
+
+def test_directories_that_each_attempt_changes_again_are_no_progress() -> None:
+    """ERR-3: an attempt with as many entries in place as one before it has not advanced, whatever it changed."""
+    course = TreeCourse("s", "d", dry_run=False, clock=lambda: 1.0)
+    for attempt in range(3):
+        account = course.begin()
+        account.announced(trees_pb2.TreeManifest(entries=ENTRIES))
+        account.replied(reply(6, changed=[0]))
+        assert course.advanced is (attempt == 0)

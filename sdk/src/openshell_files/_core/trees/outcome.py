@@ -30,6 +30,8 @@ class TreeCourse:
     account: TreeAccount = field(init=False)
     attempts: int = 0
     _moved_before: int = 0
+    #: Most entries that were in place after an earlier attempt.
+    _most_placed: int = 0
     _began: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,6 +41,7 @@ class TreeCourse:
     def begin(self) -> TreeAccount:
         """Begin an attempt and return its account."""
         self._moved_before += self.account.content_bytes
+        self._most_placed = max(self._most_placed, self._placed)
         self.account = TreeAccount(self.dry_run)
         self.attempts += 1
         return self.account
@@ -51,8 +54,19 @@ class TreeCourse:
 
     @property
     def advanced(self) -> bool:
-        """True if the newest attempt got entries into place, which the next one need not send."""
-        return bool(self.account.count(Fate.SENT) + self.account.count(Fate.MADE))
+        """True if the newest attempt got entries into place, and more are there than after any attempt before it.
+
+        Directories get their modified time at the end of a stream only, so every attempt that does not get that far
+        changes them again: that alone is no progress, and must not be repeated for ever (ERR-3).
+        """
+        changed = self.account.count(Fate.SENT) + self.account.count(Fate.MADE)
+        return bool(changed) and self._placed > self._most_placed
+
+    @property
+    def _placed(self) -> int:
+        """Entries that are in place, as far as the newest attempt tells."""
+        account = self.account
+        return account.count(Fate.SENT) + account.count(Fate.MADE) + account.count(Fate.UNCHANGED)
 
     def progress(self) -> TreeProgress:
         """Return the progress so far."""

@@ -151,7 +151,7 @@ class UploadSession:
     async def _replay(self, core: UploadCore, published: Published) -> files_pb2.UploadFileResponse:
         """Wait for the finish of an upload that was published before (RSM-6)."""
         while True:
-            _, _, last = await self._next(core)
+            _, _, last, _ = await self._next(core)
             if last is not None:
                 return replayed(last, published)
 
@@ -225,10 +225,13 @@ class UploadSession:
         KiB would cost more than the write.
         """
         while True:
-            actions, size, last = await self._next(core)
+            actions, size, last, behind = await self._next(core)
             if actions:
                 await self._queue.put(actions, size)
             if last is not None:
+                if not core.explicit_finish and _cancelled(behind):
+                    # It arrived together with the end, so it is known before anything is published (UPL-34).
+                    attempt.withdraw()
                 self._queue.put_last(last)
                 if isinstance(last, Refuse):
                     # Earlier content is still staged, unless the disk hashes a hole for minutes.
@@ -237,14 +240,14 @@ class UploadSession:
                     attempt.interrupt.set()
                 return
 
-    async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None]:
-        """Return the actions that stage content, their bytes, and the last action if the outcome is decided."""
+    async def _next(self, core: UploadCore) -> tuple[list[Action], int, Action | None, Sequence[memoryview]]:
+        """Return the actions that stage content, their bytes, and what decides the outcome with the frames behind it."""
         try:
             frames = await self._inbound.frames()
         except TransferError as error:
-            return [], 0, Refuse(error, keep=True)
+            return [], 0, Refuse(error, keep=True), ()
         if not frames:
-            return [], 0, core.receive(StreamLost())
+            return [], 0, core.receive(StreamLost()), ()
         return _decided(core, frames)
 
 
@@ -270,22 +273,31 @@ def upload_core(request: UploadRequest, attached: Attempt | Published, limits: L
     )
 
 
-def _decided(core: UploadCore, frames: Sequence[memoryview]) -> tuple[list[Action], int, Action | None]:
-    """Return the actions of frames that stage content, their bytes, and the last action if the outcome is decided."""
+def _decided(
+    core: UploadCore, frames: Sequence[memoryview]
+) -> tuple[list[Action], int, Action | None, Sequence[memoryview]]:
+    """Return the actions of frames that stage content, their bytes, and what decides the outcome with the frames behind it."""
     actions, size = list[Action](), 0
     try:
-        for frame in frames:
+        for position, frame in enumerate(frames):
             match action := core.receive(parse_input(frame)):
                 case Stage() | StageHole():
                     actions.append(action)
                     size += len(frame)
                 case Publish() | Replay() | Refuse():
-                    return actions, size, action
+                    return actions, size, action, frames[position + 1 :]
                 case Skip():
                     pass
     except TransferError as error:
-        return actions, size, Refuse(error, keep=True)
-    return actions, size, None
+        return actions, size, Refuse(error, keep=True), ()
+    return actions, size, None, ()
+
+
+def _cancelled(frames: Sequence[memoryview]) -> bool:
+    """Return whether the caller's cancellation is among frames behind the end of its stream (FRM-17)."""
+    with suppress(TransferError):
+        return any(parse_input(frame) == InputEnd(cancelled=True) for frame in frames)
+    return False
 
 
 def replayed(last: Action | None, published: Published) -> files_pb2.UploadFileResponse:

@@ -1,0 +1,1 @@
+"""Cases of every role; each module registers its own by `registry.case`."""

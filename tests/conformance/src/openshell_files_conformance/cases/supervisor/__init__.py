@@ -1,0 +1,1 @@
+"""Cases for a supervisor and its file agent."""

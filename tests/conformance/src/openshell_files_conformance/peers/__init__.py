@@ -1,0 +1,1 @@
+"""The other ends: what surrounds the implementation under test, well-behaved or not."""

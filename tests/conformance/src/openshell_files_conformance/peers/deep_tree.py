@@ -1,0 +1,68 @@
+"""Walking and removing directories that are deeper than a path, a stack or the open files of a process allow."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+#: Components that are opened at once; 255 bytes each stay below the 4096 of a path.
+_AT_ONCE = 15
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+@contextmanager
+def opened(top: bytes, path: bytes) -> Iterator[int]:
+    """Open a directory below `top`, however long its path is."""
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        names = path.split(b"/") if path else []
+        for start in range(0, len(names), _AT_ONCE):
+            step = os.open(b"/".join(names[start : start + _AT_ONCE]), _FLAGS, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = step
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def walk(top: bytes) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
+    """Yield every entry below a directory: path, status, and the target of a link.
+
+    What vanishes meanwhile is left out.
+    """
+    waiting = [b""]
+    while waiting:
+        above = waiting.pop()
+        with suppress(FileNotFoundError, NotADirectoryError), opened(top, above) as descriptor:
+            for name in map(os.fsencode, os.listdir(descriptor)):
+                with suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    link = stat.S_ISLNK(status.st_mode)
+                    target = os.readlink(name, dir_fd=descriptor) if link else b""
+                    path = above + b"/" + name if above else name
+                    yield path, status, target
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(path)
+
+
+def remove(top: bytes) -> None:
+    """Remove a directory with everything below it; nothing there is fine."""
+    with suppress(FileNotFoundError):
+        os.chmod(top, 0o700)
+        directories = [b""]
+        for path in directories:
+            with opened(top, path) as descriptor:
+                for name in map(os.fsencode, os.listdir(descriptor)):
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        os.chmod(name, 0o700, dir_fd=descriptor)
+                        directories.append(path + b"/" + name if path else name)
+                    else:
+                        os.unlink(name, dir_fd=descriptor)
+        for path in reversed(directories[1:]):
+            above, _, name = path.rpartition(b"/")
+            with opened(top, above) as descriptor:
+                os.rmdir(name, dir_fd=descriptor)
+        os.rmdir(top)

@@ -1,0 +1,1 @@
+"""Results as JSON, JUnit, Markdown and one HTML page."""

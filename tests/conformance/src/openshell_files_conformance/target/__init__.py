@@ -1,0 +1,1 @@
+"""How an implementation is started, found and spoken to."""
