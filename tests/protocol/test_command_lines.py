@@ -57,7 +57,12 @@ def typed(parameter: Any) -> set[str]:
     """Return the words of an option that a user types."""
     variable: str | None = parameter.envvar
     choices: tuple[Any, ...] = parameter.type_descriptor.choices or ()
-    values = {f"<{'|'.join(str(getattr(c, 'value', c)) for c in choices)}>"} if choices else set[str]()
+    # A command that takes only some of the choices names those.
+    values = (
+        {parameter.metavar or f"<{'|'.join(str(getattr(c, 'value', c)) for c in choices)}>"}
+        if choices
+        else set[str]()
+    )
     return {*parameter.opts, *parameter.secondary_opts, *([variable] if variable else []), *values}
 
 

@@ -1,4 +1,4 @@
-"""Decides whether what is in place is what an entry announces (TRE-7, TRE-8, TRE-32)."""
+"""The attributes of an entry: which it may have, and whether what is in place has them (TRE-7, TRE-8, TRE-24, TRE-32)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Final
 
 from openshell_files_protocol.digests import HASHERS
 from openshell_files_protocol.limits import MIB
-from openshell_files_protocol.pb.openshell.v1 import trees_pb2
+from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
 
 from openshell_files_disk.trees.opening import CONTENT
+from openshell_files_disk.trees.receiving.names import violation
 from openshell_files_disk.trees.receiving.reception import Reception
 
 _NANOS: Final = 1_000_000_000
+_MAX_MODE: Final = 0o777
 
 _NAMED: Final = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW
 
@@ -90,3 +92,21 @@ def modified_of(entry: trees_pb2.TreeEntry) -> int:
 def differs(entry: trees_pb2.TreeEntry, there: os.stat_result) -> bool:
     """Return whether a directory has another mode or time than its entry (TRE-32)."""
     return there.st_mode & 0o777 != entry.mode or there.st_mtime_ns != modified_of(entry)
+
+
+def check_attributes(entry: trees_pb2.TreeEntry, number: int) -> None:
+    """Refuse values that no entry has (TRE-24)."""
+    type_ = entry.type
+    if entry.mode > _MAX_MODE:
+        raise violation(number, f"has mode {entry.mode:o}, and permission bits are at most 777 (TRE-24)")
+    if entry.modified_nanos >= _NANOS:
+        raise violation(number, "has modified_nanos of a second or more (TRE-24)")
+    if type_ == files_pb2.FILE_TYPE_REGULAR:
+        return
+    if type_ == files_pb2.FILE_TYPE_SYMLINK:
+        if not entry.link_target or b"\0" in entry.link_target:
+            raise violation(number, "is a link whose target is empty or has NUL (TRE-24)")
+    elif type_ != files_pb2.FILE_TYPE_DIRECTORY:
+        raise violation(number, f"has type {type_}, and no reason why it cannot be sent (TRE-24)")
+    if entry.hard_link:
+        raise violation(number, "is a hard link, and no regular file (TRE-27)")

@@ -16,7 +16,13 @@ from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files_disk.filesystem.handles import is_regular
-from openshell_files_disk.trees.receiving.comparison import adjust, differs, has_content, modified_of
+from openshell_files_disk.trees.receiving.comparison import (
+    adjust,
+    check_attributes,
+    differs,
+    has_content,
+    modified_of,
+)
 from openshell_files_disk.trees.receiving.completion import Completion
 from openshell_files_disk.trees.receiving.content import Contents, NeededFile
 from openshell_files_disk.trees.receiving.directories import Directory, OpenDirectories
@@ -26,12 +32,10 @@ from openshell_files_disk.trees.receiving.looking import Looking
 from openshell_files_disk.trees.receiving.names import Names, check_name, check_path, folded, violation
 from openshell_files_disk.trees.receiving.reception import Reception
 
-_NANOS: Final = 1_000_000_000
 _REGULAR: Final = files_pb2.FILE_TYPE_REGULAR
 _DIRECTORY: Final = files_pb2.FILE_TYPE_DIRECTORY
 _SYMLINK: Final = files_pb2.FILE_TYPE_SYMLINK
 
-_MOST_MODE: Final = 0o777
 _DOT: Final = ord(".")
 
 _FOLDED: Final = (
@@ -102,7 +106,7 @@ class Entries:
             raise violation(number, "must be the top directory, with an empty path (TRE-4)")
         if path:
             return self.begin_unannounced()[1]
-        _check_attributes(entry, number)
+        check_attributes(entry, number)
         reception = self._reception
         before, top, directories = self._begin_top(number)
         top.mode, top.modified_ns = entry.mode, modified_of(entry)
@@ -133,7 +137,7 @@ class Entries:
     def _top_again(self, entry: trees_pb2.TreeEntry, number: int) -> None:
         if self._ordered or entry.type != _DIRECTORY:
             raise violation(number, "has an empty path, as entry 0 had (TRE-4)")
-        _check_attributes(entry, number)
+        check_attributes(entry, number)
         top = self.top
         if top is not None:
             top.entry, top.mode, top.modified_ns = number, entry.mode, modified_of(entry)
@@ -163,7 +167,7 @@ class Entries:
             # The sender knows the problem.
             self._reception.problems += 1
             return
-        _check_attributes(entry, number)
+        check_attributes(entry, number)
         refused = refused or self._looking.refusal(directory, name)
         if refused is not None:
             self._refuse(directories, number, path, name, entry, refused)
@@ -295,7 +299,7 @@ class Entries:
             there = self._looking.status(directory, name)
             if there is not None:
                 if self._is_unchanged(entry, name, directory, there, modified_ns):
-                    if there.st_mode & 0o777 == entry.mode and there.st_mtime_ns == modified_ns:
+                    if not differs(entry, there):
                         return
                     if there.st_nlink == 1:
                         dir_fd = self._looking.fd_of(directory)
@@ -389,21 +393,3 @@ class Entries:
 
 def _too_large(size: int, most: int) -> EntryError:
     return EntryError(Reason.FILE_TOO_LARGE, f"it has {size} bytes, at most {most} are allowed (TRE-36)")
-
-
-def _check_attributes(entry: trees_pb2.TreeEntry, number: int) -> None:
-    """Refuse values that no entry has (TRE-24)."""
-    type_ = entry.type
-    if entry.mode > _MOST_MODE:
-        raise violation(number, f"has mode {entry.mode:o}, and permission bits are at most 777 (TRE-24)")
-    if entry.modified_nanos >= _NANOS:
-        raise violation(number, "has modified_nanos of a second or more (TRE-24)")
-    if type_ == _REGULAR:
-        return
-    if type_ == _SYMLINK:
-        if not entry.link_target or b"\0" in entry.link_target:
-            raise violation(number, "is a link whose target is empty or has NUL (TRE-24)")
-    elif type_ != _DIRECTORY:
-        raise violation(number, f"has type {type_}, and no reason why it cannot be sent (TRE-24)")
-    if entry.hard_link:
-        raise violation(number, "is a hard link, and no regular file (TRE-27)")
