@@ -65,7 +65,9 @@ def _sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:  # no
         record: tuple[str, str] | None = parameter.get_help_record(ctx)
         if record is not None:
             kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            panel: str | None = getattr(parameter, "section", "") or getattr(parameter, "rich_help_panel", None)
+            panel: str | None = getattr(parameter, "section", "") or getattr(
+                parameter, "rich_help_panel", None
+            )
             sections.setdefault(panel or kind, []).append(record)
     # Subcommands that are not imported yet have their summaries in the group.
     summaries: dict[str, str] = getattr(command, "summaries", None) or {

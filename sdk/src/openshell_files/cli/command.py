@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import signal
 from collections.abc import Callable
@@ -46,6 +47,10 @@ def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Cal
             **given, variables=frozenset(name for name in given if _is_variable(context, name))
         )
         connecting.import_client()
+        if not gc.isenabled():
+            # See `process.main`.
+            gc.freeze()
+            gc.enable()
         leaving.work()
         # The values of click fit the parameters of the command, which no type checker can follow.
         cast("Callable[..., None]", command)(connecting, **values)

@@ -134,7 +134,7 @@ def _shell(option: str) -> str:
 
     known = ", ".join(_SHELLS)
     try:
-        name, _ = shellingham.detect_shell()
+        name: str = shellingham.detect_shell()[0]  # pyright: ignore[reportUnknownMemberType]
     except shellingham.ShellDetectionFailure:
         raise UsageMistake(f"{option}: run it in a shell; completion is for {known}") from None
     shell = "powershell" if name == "pwsh" else name

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,11 +79,10 @@ class Connecting:
     retries: Retries = field(default_factory=Retries)
 
     def import_client(self) -> None:
-        """Import what `client` needs: gRPC, which help and wrong command lines do not wait for."""
-        import openshell_files._official.blocking  # noqa: PLC0415 - see above
-
+        """Import what `client` needs: gRPC, and httpx for an issuer. Help and wrong command lines do not wait for it."""
+        import_module("openshell_files._official.blocking")
         if self.issuer is not None:
-            import openshell_files._sync.tokens.requests  # noqa: F401, PLC0415 - httpx, for an issuer alone
+            import_module("openshell_files._sync.tokens.requests")
 
     def client(self) -> FilesClient:
         """Make the client.

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 from openshell_files_process.command_help import CommandHelp
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _T = TypeVar("_T")
 
@@ -73,6 +76,15 @@ def flag(*names: str, **attributes: Any) -> Callable[[_Decorated], _Decorated]: 
 def argument(name: str, metavar: str, **attributes: Any) -> Callable[[_Decorated], _Decorated]:  # noqa: ANN401 - those of click
     """Declare a word, or all further words, of a command; see `Argument`."""
     return click.argument(name, cls=Argument, metavar=metavar, **attributes)
+
+
+def local_files(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete a word by the names of local files."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - no command needs it
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 class Whole(click.IntRange):

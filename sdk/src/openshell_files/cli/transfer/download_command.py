@@ -31,7 +31,7 @@ from openshell_files.cli.trees import flags as tree_flags
 from openshell_files.cli.trees.flags import TreeFlags
 from openshell_files.cli.trees.running import TreeCommand, Trees
 from openshell_files.cli.trees.sources import is_tree
-from openshell_files.cli.usage import Command, Whole, argument, flag, option
+from openshell_files.cli.usage import Command, Whole, argument, flag, local_files, option
 from openshell_files.errors import (
     FilesError,
     IsADirectory,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     "SRC... [DEST]",
     nargs=-1,
     required=True,
+    shell_complete=local_files,
     help="Files or directories in the sandbox. DEST is the local file, a directory, or `-` for standard "
     "output; without it the source's name in the current directory. For a directory DEST is the "
     "directory itself, or with `/` at its end the one that gets it; DIR/. puts its content into DEST. "

@@ -29,7 +29,7 @@ from openshell_files.cli.transfer.upload_memory import UploadMemory
 from openshell_files.cli.trees import flags as tree_flags
 from openshell_files.cli.trees.flags import TreeFlags
 from openshell_files.cli.trees.running import TreeCommand, Trees
-from openshell_files.cli.usage import Command, argument, flag, option
+from openshell_files.cli.usage import Command, argument, flag, local_files, option
 from openshell_files.errors import FilesError, UnfinishedUpload
 from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, WriteOptions
 from openshell_files.results import ProgressCallback, UploadResult
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     "LOCAL... [DEST]",
     nargs=-1,
     required=True,
+    shell_complete=local_files,
     help="Files or directories, or `-` for standard input. DEST is the file in the sandbox or, ending "
     "with `/`, the directory; without it the file's name in the working directory. A directory is put "
     "into DEST under its name, and DIR/. puts its content into DEST. Several sources need a directory.",

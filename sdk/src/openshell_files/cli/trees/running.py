@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -159,9 +160,8 @@ class Trees:
     def _call(self, sandbox: SandboxFiles, copy: Copy, line: TreeLine | None) -> TreeResult:
         command = self._command
         with leaving.importing():
-            # The call imports it, too.
-            import openshell_files._sync.trees.transfers  # noqa: F401, PLC0415 - not for files
-
+            # The call would import it.
+            import_module("openshell_files._sync.trees.transfers")
         call = sandbox.upload_tree if command.uploading else sandbox.download_tree
         return call(
             copy.source,
