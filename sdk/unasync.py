@@ -34,6 +34,7 @@ _BY_HAND: Final = frozenset(
 )
 
 _NAMES: Final = {
+    "AsyncClient": "Client",
     "AsyncFilesClient": "FilesClient",
     "AsyncGatewayClient": "GatewayClient",
     "AsyncRemoteReader": "RemoteReader",

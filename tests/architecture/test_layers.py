@@ -49,6 +49,7 @@ BESIDE_CORE = {
     },
     "sdk": {
         "openshell_files._error_mapping",
+        "openshell_files._known_errors",
         "openshell_files._values",
         "openshell_files.archive_results",
         "openshell_files.auth",

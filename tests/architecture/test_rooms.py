@@ -56,6 +56,7 @@ ORDER: dict[str, list[tuple[str, ...]]] = {
     ],
     "openshell_files": [
         ("errors",),
+        ("_known_errors",),
         ("_error_mapping",),
         ("_values",),
         ("auth", "options"),
@@ -63,7 +64,7 @@ ORDER: dict[str, list[tuple[str, ...]]] = {
         ("tree_results",),
         ("archive_results",),
         ("_core", "_connectivity"),
-        ("_arguments", "_local", "_bridged_channel"),
+        ("_arguments", "_local"),
         ("_async", "_sync"),
         ("_official",),
         ("cli",),

@@ -8,32 +8,35 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import pytest
 import typer
 from dev_command import command
+from openshell_files.cli.app import HOMES, SUMMARIES
 from openshell_files.cli.app import app as files
 from openshell_files_gateway.cli import app as gateway
 from openshell_files_process.command_help import help_text
 from openshell_supervisor_sim.cli import app as supervisor
 
-PROGRAMS = {
+#: The objects of click, and of typer, which has click's interface.
+PROGRAMS: dict[str, Any] = {
     "openshell-files": files,
-    "openshell-files-gateway": gateway,
-    "openshell-supervisor-sim": supervisor,
+    "openshell-files-gateway": typer.main.get_command(gateway),
+    "openshell-supervisor-sim": typer.main.get_command(supervisor),
 }
 
 
 def commands() -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """Return program, words and typer's object of every command."""
-    for program, app in PROGRAMS.items():
-        group: Any = typer.main.get_command(app)
+    """Return program, words and object of every command."""
+    for program, group in PROGRAMS.items():
         yield program, (), group
-        for name, subcommand in group.commands.items():
-            yield program, (name,), subcommand
+        with group.make_context(program, [], resilient_parsing=True) as context:
+            for name in group.list_commands(context):
+                yield program, (name,), group.get_command(context, name)
 
 
 def options() -> Iterator[tuple[str, str, Any]]:
-    """Return program, command and typer's object of every option."""
+    """Return program, command and object of every option."""
     for program, words, subcommand in commands():
         for parameter in subcommand.params:
             if words and parameter.param_type_name == "option" and not parameter.is_flag:
@@ -53,10 +56,16 @@ def run(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
     )
 
 
+def choices_of(parameter: Any) -> tuple[Any, ...]:
+    """Return the values of an option that accepts only some."""
+    kind = getattr(parameter, "type_descriptor", None) or parameter.type
+    return getattr(kind, "choices", None) or ()
+
+
 def typed(parameter: Any) -> set[str]:
     """Return the words of an option that a user types."""
     variable: str | None = parameter.envvar
-    choices: tuple[Any, ...] = parameter.type_descriptor.choices or ()
+    choices = choices_of(parameter)
     # A command that takes only some of the choices names those.
     values = (
         {parameter.metavar or f"<{'|'.join(str(getattr(c, 'value', c)) for c in choices)}>"}
@@ -126,6 +135,12 @@ BAD = ["zz", "-1", "0x1", "nan", "9" * 40, ""]
 
 def refused(parameter: Any, value: str) -> bool:
     """Return whether an option must refuse a value; a server's configuration checks numbers without bounds."""
+    if isinstance(parameter, click.Option):
+        # Each number has a least value, a whole one also a largest.
+        bounds = parameter.type
+        return isinstance(bounds, click.Choice | click.IntRange) or (
+            isinstance(bounds, click.FloatRange) and value != BAD[4]
+        )
     kind = parameter.type_descriptor
     whole = "int" in str(kind.annotation)
     if not kind.choices and not whole and "float" not in str(kind.annotation):
@@ -171,8 +186,19 @@ def test_a_refusal_names_option_value_and_accepted_values(
     assert ascii(value) in message, message
     assert "must be" in message
     assert not FOREIGN.search(message), message
-    for choice in parameter.type_descriptor.choices or ():
+    for choice in choices_of(parameter):
         assert str(getattr(choice, "value", choice)) in message
+
+
+@pytest.mark.parametrize(("program", "words", "subcommand"), list(commands())[1:11], ids=str)
+def test_the_summary_of_a_command_is_its_help(program: str, words: tuple[str, ...], subcommand: Any) -> None:
+    """`openshell-files --help` does not import the commands, and has a copy of their help."""
+    assert program == "openshell-files"
+    assert SUMMARIES[words[0]] == " ".join(subcommand.help.split())
+
+
+def test_every_command_has_a_summary() -> None:
+    assert list(SUMMARIES) == list(HOMES)
 
 
 def refusal(

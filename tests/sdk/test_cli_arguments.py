@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,19 +138,19 @@ def test_odd_environments_of_a_process(stocked: Cli, words: list[str], environme
     _holds(stocked.process(*words), words)
 
 
-#: Values of variables that typer and protobuf read, by the words of the command line.
+#: Values of variables that the completion and protobuf read, by the words of the command line.
 SURROUNDINGS: list[tuple[dict[str, str], list[str], str]] = [
     *(
         ({"_OPENSHELL_FILES_COMPLETE": value}, ["upload", *COMMANDS["upload"]], "would only complete words")
-        for value in ("foo", "complete_bash", "complete_zsh", "complete_fish", "source_bash", "complete_tcsh")
+        for value in ("foo", "bash_complete", "zsh_complete", "fish_complete", "bash_source", "tcsh_complete")
     ),
     ({"_OPENSHELL_FILES_COMPLETE": "foo"}, [], "is no instruction"),
-    ({"_OPENSHELL_FILES_COMPLETE": "complete_tcsh"}, [], "is no instruction"),
-    ({"_OPENSHELL_FILES_COMPLETE": "explain_bash"}, [], "is no instruction"),
-    ({"_OPENSHELL_FILES_COMPLETE": "complete_bash"}, [], "but not COMP_WORDS and COMP_CWORD"),
-    ({"_OPENSHELL_FILES_COMPLETE": "complete_zsh"}, [], "but not _TYPER_COMPLETE_ARGS"),
+    ({"_OPENSHELL_FILES_COMPLETE": "tcsh_complete"}, [], "is no instruction"),
+    ({"_OPENSHELL_FILES_COMPLETE": "bash_explain"}, [], "is no instruction"),
+    ({"_OPENSHELL_FILES_COMPLETE": "bash_complete"}, [], "but not COMP_WORDS and COMP_CWORD"),
+    ({"_OPENSHELL_FILES_COMPLETE": "zsh_complete", "COMP_WORDS": "x"}, [], "but not COMP_CWORD"),
     (
-        {"_OPENSHELL_FILES_COMPLETE": "complete_bash", "COMP_WORDS": "x", "COMP_CWORD": "-"},
+        {"_OPENSHELL_FILES_COMPLETE": "bash_complete", "COMP_WORDS": "x", "COMP_CWORD": "-"},
         [],
         "is no number",
     ),
@@ -177,31 +179,94 @@ def test_surroundings_that_prevent_a_command(
 
 
 @pytest.mark.parametrize(
-    ("environment", "status", "out"),
+    ("shell", "words", "current", "out"),
     [
-        ({"_OPENSHELL_FILES_COMPLETE": "complete_bash", "COMP_WORDS": "openshell-files upl", "COMP_CWORD": "1"}, 0, "upload"),
-        ({"_OPENSHELL_FILES_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "openshell-files upl"}, 0, "upload"),
-        ({"_OPENSHELL_FILES_COMPLETE": "source_bash"}, 0, "COMPREPLY"),
-        *(
-            (
-                {
-                    "_OPENSHELL_FILES_COMPLETE": "complete_fish",
-                    "_TYPER_COMPLETE_ARGS": f"openshell-files {word}",
-                    "_TYPER_COMPLETE_FISH_ACTION": "is-args",
-                },
-                status,
-                "",
-            )
-            for word, status in (("upl", 0), ("nonsense", 1))
-        ),
+        ("bash", "openshell-files upl", "1", "plain,upload"),
+        ("bash", "openshell-files upload --dig", "2", "plain,--digest"),
+        ("bash", "openshell-files upload --durability f", "3", "plain,fsync"),
+        ("bash", "openshell-files upload demo a", "3", "file,a"),
+        ("zsh", "openshell-files upl", "1", "upload"),
+        ("powershell", "openshell-files upl", "1", "upload"),
+        ("fish", "openshell-files upl", "upl", "plain,upload"),
     ],
-    ids=lambda value: ascii(value)[:60],
-)  # fmt: skip
-def test_a_shell_that_completes(stocked: Cli, environment: dict[str, str], status: int, out: str) -> None:
-    stocked.env |= environment
+)
+def test_a_shell_that_completes(stocked: Cli, shell: str, words: str, current: str, out: str) -> None:
+    stocked.env |= {
+        "_OPENSHELL_FILES_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": current,
+    }
     outcome = stocked.process()
-    assert (outcome.status, outcome.err) == (status, "")
-    assert out in outcome.out
+    assert (outcome.status, outcome.err) == (0, "")
+    assert any(line.startswith(out) for line in outcome.out.splitlines()), outcome.out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_the_script_of_a_shell(stocked: Cli, shell: str) -> None:
+    stocked.env["_OPENSHELL_FILES_COMPLETE"] = f"{shell}_source"
+    outcome = stocked.process()
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"{shell}_complete" in outcome.out
+
+
+def test_bash_completes_by_the_script_that_is_installed(stocked: Cli) -> None:
+    """In a real shell, with the command on its path."""
+    own = stocked.home / "bin/openshell-files"
+    own.parent.mkdir()
+    own.write_text(f"#!{sys.executable}\nfrom openshell_files.cli import main\nmain()\n")
+    own.chmod(0o755)
+    stocked.env["PATH"] = f"{own.parent}:{stocked.env['PATH']}"
+
+    def bash(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "--norc", "-c", script],
+            env=stocked.env, cwd=stocked.home, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    for _ in range(2):
+        # `:` keeps the shell there as the parent that is looked for.
+        assert "bash completion installed" in bash("openshell-files --install-completion; :")
+    start_up = (stocked.home / ".bashrc").read_text()
+    assert start_up.count("source ") == 1
+    completed = bash(
+        f"{start_up}\nCOMP_WORDS=(openshell-files upl) COMP_CWORD=1\n"
+        "_openshell_files_completion openshell-files\necho ${COMPREPLY[*]}"
+    )
+    assert completed.split() == ["upload", "uploads"]
+    assert (
+        bash("openshell-files --show-completion; :").strip()
+        in (stocked.home / ".bash_completions/openshell-files.sh").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "said"),
+    [
+        ("zsh", 0, ".zfunc/_openshell-files"),
+        ("fish", 0, ".config/fish/completions/openshell-files.fish"),
+        ("pwsh", ExitCode.USAGE, "--show-completion to $PROFILE"),
+        ("tcsh", ExitCode.USAGE, "and not for tcsh"),
+        ("", ExitCode.USAGE, "run it in a shell"),
+    ],
+)
+def test_where_completion_is_installed(stocked: Cli, shell: str, status: int, said: str) -> None:
+    program = f"""
+import shellingham
+def detect_shell():
+    if not {shell!r}:
+        raise shellingham.ShellDetectionFailure
+    return {shell!r}, "/bin/{shell}"
+shellingham.detect_shell = detect_shell
+from openshell_files.cli import main
+main()
+"""
+    outcome = stocked.programmed(program, "--install-completion")
+    assert outcome.status == status, outcome
+    assert said in (outcome.err if status else outcome.out)
+    if not status:
+        assert "_OPENSHELL_FILES_COMPLETE" in (stocked.home / said).read_text()
 
 
 @pytest.mark.parametrize("when", ["import openshell_files.cli.app", "pass"], ids=["working", "importing"])
@@ -359,10 +424,10 @@ def test_a_missing_source_is_no_lack_of_space(stocked: Cli) -> None:
 
 def test_a_bug_is_one_line(stocked: Cli) -> None:
     program = """
-from openshell_files.cli import app
+from openshell_files.cli import state_commands
 def broken(*args):
     raise KeyError("surprise")
-app.file_words = broken
+state_commands.file_words = broken
 from openshell_files.cli import main
 main()
 """

@@ -10,7 +10,7 @@ import pytest
 from cli_scene import Cli, break_uploads, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files._core.requests import SandboxAddress
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.output.wording import Where, failure_words
 from openshell_files.errors import local_file_error

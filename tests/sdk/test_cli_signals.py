@@ -54,7 +54,7 @@ main()
     ("module", "number"),
     [
         ("openshell_files.cli.app", signal.SIGINT),
-        ("typer", signal.SIGTERM),
+        ("click", signal.SIGTERM),
         ("grpc", signal.SIGINT),
         ("google.protobuf.descriptor_pool", signal.SIGHUP),
         ("httpx", signal.SIGINT),
@@ -64,11 +64,31 @@ main()
 )
 def test_while_modules_are_imported(cli: Cli, module: str, number: signal.Signals) -> None:
     (cli.home / "a").write_bytes(b"1")
+    if module == "httpx":
+        # Only an issuer needs it.
+        del cli.env["OPENSHELL_FILES_TOKEN"]
+        cli.env["OPENSHELL_FILES_OIDC_ISSUER"] = "https://issuer.invalid"
     ended = cli.programmed(AT_IMPORT, module, str(int(number)), "upload", "demo", "a")
     assert ended.status == SIGNALS[number], ended
     assert ended.err.count("\n") == 1
     assert ended.err.endswith("; nothing was changed\n")
     assert ended.out == ""
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+def test_while_modules_for_a_directory_are_imported(
+    cli: Cli, gateway: FakeGateway, number: signal.Signals
+) -> None:
+    """They are imported after a file may have been sent, so the command says what is done."""
+    (cli.home / "a").write_bytes(b"1")
+    (cli.home / "d").mkdir()
+    module = "openshell_files._sync.trees.transfers"
+    ended = cli.programmed(AT_IMPORT, module, str(int(number)), "upload", "demo", "a", "d", "./")
+    assert ended.status == SIGNALS[number], ended
+    assert ended.err.count("\n") == 1, ended
+    assert "nothing was changed" in ended.err
+    assert "(1 of 2 files were moved before)" in ended.err
+    assert gateway.files["a"].content == b"1"
 
 
 def test_while_modules_are_imported_for_a_script(cli: Cli) -> None:
@@ -386,7 +406,7 @@ def test_the_package_imports_a_name_when_it_is_used() -> None:
     assert sorted(homes) == sorted(openshell_files.__all__)
     for name in openshell_files.__all__:
         assert getattr(openshell_files, name) is not None
-    program = "import sys, openshell_files.cli; sys.exit('grpc' in sys.modules or 'typer' in sys.modules)"
+    program = "import sys, openshell_files.cli; sys.exit('grpc' in sys.modules or 'click' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

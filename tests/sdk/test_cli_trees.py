@@ -12,7 +12,7 @@ import pytest
 from cli_scene import Cli, failed
 from fake_file_gateway import FakeFile, FakeGateway
 from openshell_files import Durability, SandboxFiles
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.leaving import Told
 from openshell_files.cli.output.wording import Where

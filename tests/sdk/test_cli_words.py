@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from cli_scene import Cli, break_uploads, failed
 from fake_file_gateway import FakeFile, FakeGateway
-from openshell_files._error_mapping import error_from_reason, error_from_status
+from openshell_files._error_mapping import error_from_status
+from openshell_files._known_errors import error_from_reason
 from openshell_files.cli.exit_codes import ExitCode
 from openshell_files.cli.output.progress_bar import Line, shortened
 from openshell_files.cli.output.results_in_words import seconds_words, size_words

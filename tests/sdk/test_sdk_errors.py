@@ -8,7 +8,8 @@ import pytest
 from fake_file_gateway import details_of
 from openshell_files import errors
 from openshell_files._core.borrowed_channel_errors import owners_failure
-from openshell_files._error_mapping import CLASS_BY_CODE, CLASS_BY_REASON, error_from_status
+from openshell_files._error_mapping import CLASS_BY_CODE, error_from_status
+from openshell_files._known_errors import CLASS_BY_REASON
 from openshell_files.cli import exit_codes
 from openshell_files.cli.exit_codes import ExitCode, exit_code
 from openshell_files.errors import CredentialsError, ErrorFacts, FilesError

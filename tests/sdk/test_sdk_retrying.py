@@ -12,7 +12,8 @@ from fake_file_gateway import FakeFile, FakeGateway, PlainStatus
 from openshell_files import NO_RETRY, RetryPolicy
 from openshell_files._core.retry import GatewayHistory, RetryBudget
 from openshell_files._core.token_exchange import credentials_error
-from openshell_files._error_mapping import error_from_reason, error_from_status
+from openshell_files._error_mapping import error_from_status
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import FilesError, Unavailable
 from openshell_files_protocol import methods
 from openshell_files_protocol.reasons import Reason, Retry

@@ -24,8 +24,8 @@ from openshell_files import (
     errors,
     tree_so_far,
 )
-from openshell_files._async.trees import methods as asynchronous
-from openshell_files._sync.trees import methods as blocking
+from openshell_files._async.trees import transfers as asynchronous
+from openshell_files._sync.trees import transfers as blocking
 from openshell_files_protocol import methods
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError

@@ -2,7 +2,7 @@
 
 Tables in boxes give each column a share of the terminal and cut what does not fit. This text has one
 paragraph per option, and moves its description to the next line if the name is long. The objects are
-typer's, which this distribution does not import.
+those of click or of typer, which has click's interface; this distribution imports neither.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _WIDEST: Final = 100
 
 
 class CommandHelp:
-    """Mixin for typer's commands and groups: prints this module's text for `--help`."""
+    """Mixin for commands and groups: prints this module's text for `--help`."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's types, see above
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - of click or typer, see above
         """Write the help of this command.
 
         Args:
-            ctx: typer's context.
-            formatter: typer's formatter; takes the text as it is.
+            ctx: the context.
+            formatter: takes the text as it is.
         """
         formatter.write(help_text(self, ctx, shutil.get_terminal_size().columns))
 
 
-def help_text(command: Any, ctx: Any, columns: int) -> str:  # noqa: ANN401 - typer's types, see above
+def help_text(command: Any, ctx: Any, columns: int) -> str:  # noqa: ANN401 - of click or typer, see above
     """Return the help of a command or group.
 
     Args:
-        command: typer's command.
-        ctx: typer's context.
+        command: the command.
+        ctx: its context.
         columns: width of the terminal.
     """
     width = max(1, min(columns, _WIDEST))
@@ -58,18 +58,25 @@ def help_text(command: Any, ctx: Any, columns: int) -> str:  # noqa: ANN401 - ty
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:  # noqa: ANN401 - typer's types, see above
+def _sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:  # noqa: ANN401 - of click or typer, see above
     """Return names and descriptions by section."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         record: tuple[str, str] | None = parameter.get_help_record(ctx)
         if record is not None:
             kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            panel: str | None = getattr(parameter, "rich_help_panel", None)
+            panel: str | None = getattr(parameter, "section", "") or getattr(
+                parameter, "rich_help_panel", None
+            )
             sections.setdefault(panel or kind, []).append(record)
-    for name, subcommand in getattr(command, "commands", {}).items():
-        if not subcommand.hidden:
-            sections.setdefault("Commands", []).append((name, " ".join((subcommand.help or "").split())))
+    # Subcommands that are not imported yet have their summaries in the group.
+    summaries: dict[str, str] = getattr(command, "summaries", None) or {
+        name: subcommand.help or ""
+        for name, subcommand in getattr(command, "commands", {}).items()
+        if not subcommand.hidden
+    }
+    if summaries:
+        sections["Commands"] = [(name, " ".join(words.split())) for name, words in summaries.items()]
     return sections
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from openshell_files._async.file_objects import AsyncRemoteReader, AsyncRemoteWriter
     from openshell_files._async.sandbox import AsyncSandboxFiles
-    from openshell_files._official import AsyncFilesClient, FilesClient
+    from openshell_files._official.asynchronous import AsyncFilesClient
+    from openshell_files._official.blocking import FilesClient
     from openshell_files._sync.file_objects import RemoteReader, RemoteWriter
     from openshell_files._sync.sandbox import SandboxFiles
     from openshell_files.archive_results import ArchiveResult
@@ -102,7 +103,7 @@ _HOMES: Final = {
     "RemoteReader": "openshell_files._sync.file_objects",
     "RemoteWriter": "openshell_files._sync.file_objects",
     "ArchiveResult": "openshell_files.archive_results",
-    "AsyncFilesClient": "openshell_files._official",
+    "AsyncFilesClient": "openshell_files._official.asynchronous",
     "AsyncSandboxFiles": "openshell_files._async.sandbox",
     "ClientCredentials": "openshell_files.auth",
     "Condition": "openshell_files.options",
@@ -111,7 +112,7 @@ _HOMES: Final = {
     "Durability": "openshell_files.options",
     "FileInfo": "openshell_files.results",
     "FileType": "openshell_files.results",
-    "FilesClient": "openshell_files._official",
+    "FilesClient": "openshell_files._official.blocking",
     "FilesError": "openshell_files.errors",
     "LeafLink": "openshell_files.options",
     "NO_RETRY": "openshell_files.options",
@@ -144,8 +145,8 @@ _HOMES: Final = {
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562; the types are those of the imports above
     """Import a name when it is first used.
 
-    The import of gRPC takes half a second. The command line, which is part of
-    this package, handles signals before it.
+    Each flavour and gRPC take a good part of a second. The command line, which is
+    part of this package, imports them when it connects.
     """
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ from typing import Final, NoReturn, TypeVar, cast
 from openshell_files_protocol.errors import FieldViolation
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 
 _Choice = TypeVar("_Choice", bound=Enum)
 _T = TypeVar("_T")

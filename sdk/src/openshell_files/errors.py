@@ -1,7 +1,7 @@
 # ruff: noqa: N818 - the names are those of the error table and of the RPCs' statuses
 """Exceptions of the SDK, one class per kind of failure.
 
-`_error_mapping.py` chooses the class by the reason of the error table. A class
+`_known_errors.py` chooses the class by the reason of the error table. A class
 inherits the builtin that a caller expects (`FileNotFoundError`,
 `PermissionError`, ...), so that code for local files handles it, too.
 """

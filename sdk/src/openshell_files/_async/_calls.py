@@ -17,7 +17,7 @@ from openshell_files._async._failures import closed_or_cancelled, mapped
 from openshell_files._async._io import Ahead
 from openshell_files._connectivity import CONNECTING
 from openshell_files._core.upload.lane_choice import MOST_LANES
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 from openshell_files.errors import FilesError
 
 Metadata = Sequence[tuple[str, str]]

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
 import aiofiles
-import httpx
 from openshell_files_process.tasks import TaskScope, to_the_end
 
 from openshell_files._local.byte_streams import Reading, Writing, as_bytes
@@ -28,7 +27,6 @@ _T = TypeVar("_T")
 READ_AHEAD: Final = 2
 
 Lock = asyncio.Lock
-HttpClient = httpx.AsyncClient
 monotonic = time.monotonic
 
 #: Most pieces of an iterable that one thread takes.

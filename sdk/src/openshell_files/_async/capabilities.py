@@ -9,7 +9,7 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files._async import _io
 from openshell_files._async.deadline import Deadline
 from openshell_files._core.capabilities import DEFAULTS, Capabilities, fault_in, if_refused
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import FilesError
 
 

@@ -11,9 +11,9 @@ from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
 from openshell_files._arguments import checked
 from openshell_files._async._calls import Connection
-from openshell_files._async.credentials import TokenSource
 from openshell_files._async.rpc import Rpc
 from openshell_files._async.sandbox import AsyncSandboxFiles
+from openshell_files._async.tokens.source import TokenSource
 from openshell_files._core.endpoints import CHANNEL_OPTIONS, check_token_may_be_sent
 from openshell_files._core.malloc_tuning import keep_buffers
 from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_address

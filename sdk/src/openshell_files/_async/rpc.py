@@ -16,9 +16,9 @@ from openshell_files_protocol.reasons import Reason
 from openshell_files._async import _io
 from openshell_files._async._calls import Connection, DownloadCall, UploadCall
 from openshell_files._async.capabilities import KnownCapabilities
-from openshell_files._async.credentials import TokenSource
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.gate import Gate
+from openshell_files._async.tokens.source import TokenSource
 from openshell_files._async.trees.call import TreeCall
 from openshell_files._async.upload.lane_calls import UploadLanes
 from openshell_files._core import answers

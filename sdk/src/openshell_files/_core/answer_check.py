@@ -22,7 +22,8 @@ from openshell_files_protocol.limits import DIGEST_BYTES, MIN_CHUNK_LIMIT_BYTES
 from openshell_files_protocol.pb.openshell.v1 import directories_pb2, files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._error_mapping import delay_of, error_from_reason
+from openshell_files._error_mapping import delay_of
+from openshell_files._known_errors import error_from_reason
 
 _Answer = TypeVar("_Answer", bound=Message)
 

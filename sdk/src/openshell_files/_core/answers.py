@@ -10,7 +10,7 @@ from openshell_files_protocol.digests import Digest
 from openshell_files_protocol.pb.openshell.v1 import files_pb2
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.options import Durability
 from openshell_files.results import FileInfo, FileType, UploadInfo, UploadState
 

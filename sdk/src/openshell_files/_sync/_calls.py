@@ -14,7 +14,7 @@ import grpc
 from openshell_files._connectivity import CONNECTING, Way, state_of
 from openshell_files._core.borrowed_channel_errors import CLOSED
 from openshell_files._core.upload.lane_choice import MOST_LANES
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 from openshell_files._sync._failures import failures_mapped
 from openshell_files._sync._io import Ahead
 from openshell_files.errors import FilesError

@@ -11,9 +11,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, Generic, ParamSpec, Protocol, Self, TypeVar, cast
 
-import httpx
-
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 from openshell_files._local.byte_streams import Reading, Writing, as_bytes
 from openshell_files._local.source_file import open_for_reading
 from openshell_files.auth import TokenProvider
@@ -26,7 +24,6 @@ _T = TypeVar("_T")
 READ_AHEAD: Final = 2
 
 Lock = threading.Lock
-HttpClient = httpx.Client
 monotonic = time.monotonic
 sleep = time.sleep
 

@@ -17,9 +17,9 @@ from openshell_files._core.requests import NamedSandbox, SandboxHolder, sandbox_
 from openshell_files._local.environment import read_environment
 from openshell_files._local.tls import channel_credentials
 from openshell_files._sync._calls import Connection
-from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.rpc import Rpc
 from openshell_files._sync.sandbox import SandboxFiles
+from openshell_files._sync.tokens.source import TokenSource
 from openshell_files.auth import Auth
 from openshell_files.options import RetryPolicy, TlsConfig
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from openshell_files._error_mapping import timeout_error
+from openshell_files._known_errors import timeout_error
 from openshell_files._sync import _io
 
 

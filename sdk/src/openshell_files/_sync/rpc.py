@@ -25,9 +25,9 @@ from openshell_files._error_mapping import name_method
 from openshell_files._sync import _io
 from openshell_files._sync._calls import Connection, DownloadCall, UploadCall
 from openshell_files._sync.capabilities import KnownCapabilities
-from openshell_files._sync.credentials import TokenSource
 from openshell_files._sync.deadline import Deadline
 from openshell_files._sync.gate import Gate
+from openshell_files._sync.tokens.source import TokenSource
 from openshell_files._sync.trees.call import TreeCall
 from openshell_files._sync.upload.lane_calls import UploadLanes
 from openshell_files.errors import DeadlineExceeded, FilesError

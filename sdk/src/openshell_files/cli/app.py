@@ -1,52 +1,69 @@
-"""The commands, and the exit status of a command line."""
+"""The command line with its commands, and its exit status.
+
+What a command needs is imported when it is used: `--help`, a completion and a wrong command line do not wait
+for gRPC.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-import traceback
-from importlib.metadata import version
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 from openshell_files_process.standard_streams import say
 
-from openshell_files import DigestChoice
-from openshell_files.cli import shared
-from openshell_files.cli.command import Failing, with_connection
-from openshell_files.cli.completing import check_completion, is_completion
-from openshell_files.cli.connecting import (
-    ById,
-    Connecting,
-    Json,
-    Timeout,
-    UsageMistake,
-    reading_options,
-)
-from openshell_files.cli.directories.change_commands import mkdir, rm
-from openshell_files.cli.directories.list_command import ls
-from openshell_files.cli.directories.place_commands import cp, mv
+from openshell_files.cli import completing
 from openshell_files.cli.exit_codes import ExitCode
-from openshell_files.cli.leaving import Told, leaving
-from openshell_files.cli.output.progress_bar import progress_bar
-from openshell_files.cli.output.report import Report, ReportLostError
-from openshell_files.cli.output.results_in_words import (
-    file_fields,
-    file_words,
-    listing_words,
-    upload_info_fields,
-)
-from openshell_files.cli.transfer import destinations
-from openshell_files.cli.transfer.destinations import is_standard_output
-from openshell_files.cli.transfer.download_command import download
-from openshell_files.cli.transfer.upload_command import upload
-from openshell_files.cli.usage import PlainCommand, PlainGroup, usage_words
+from openshell_files.cli.leaving import Told
+from openshell_files.cli.mistakes import ReportLostError, UsageMistake
+from openshell_files.cli.usage import Group, flag, usage_words
 
-app = typer.Typer(
-    name="openshell-files",
-    cls=PlainGroup,
+if TYPE_CHECKING:
+    from openshell_files.cli.output.report import Report
+
+_PROGRAM: Final = "openshell-files"
+_CLI: Final = "openshell_files.cli"
+
+#: Module of each command.
+HOMES: Final = {
+    "upload": f"{_CLI}.transfer.upload_command",
+    "download": f"{_CLI}.transfer.download_command",
+    "ls": f"{_CLI}.directories.list_command",
+    "mkdir": f"{_CLI}.directories.change_commands",
+    "rm": f"{_CLI}.directories.change_commands",
+    "mv": f"{_CLI}.directories.place_commands",
+    "cp": f"{_CLI}.directories.place_commands",
+    "stat": f"{_CLI}.state_commands",
+    "uploads": f"{_CLI}.state_commands",
+    "abort": f"{_CLI}.state_commands",
+}
+
+#: Help of each command. It is that of its module, which `--help` does not import; a test compares them.
+SUMMARIES: Final = {
+    "upload": "Upload files and directories; the first failure ends the command. A directory arrives except for "
+    "entries that cannot; those are listed, and the exit status is 17.",
+    "download": "Download files and directories; the first failure ends the command. A directory arrives except "
+    "for entries that cannot; those are listed, and the exit status is 17.",
+    "ls": "List a directory, in the order of the names' bytes. Links are not followed. Names with control "
+    "characters are escaped; `--json` has them as they are.",
+    "mkdir": "Make directories.",
+    "rm": "Remove files, links themselves, and directories. Without -r only an empty directory is removed.",
+    "mv": "Move entries inside the sandbox. A file at DEST is replaced.",
+    "cp": "Copy entries inside the sandbox, with mode and modification time. A file at DEST is replaced.",
+    "stat": "Describe a file, directory or link.",
+    "uploads": "List your unfinished uploads.",
+    "abort": "Abort an unfinished upload and free its bytes.",
+}
+
+
+@click.command(
+    cls=Group,
+    name=_PROGRAM,
+    homes=HOMES,
+    summaries=SUMMARIES,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done, 2 wrong usage, 3 a local file, 4 not found, 5 the path is refused, 6 not "
     "permitted, 7 not authenticated, 8 a condition does not hold, 9 damaged, 10 not available, 11 exhausted, "
@@ -54,110 +71,23 @@ app = typer.Typer(
     "16 sent but perhaps not published, 17 a directory without some of its entries, 129, 130 and 143 "
     "ended by a signal.",
 )
-
-
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callbacks take the value
-    if wanted:
-        typer.echo(f"openshell-files {version('openshell-files')}")
-        raise typer.Exit
-
-
-@app.callback()
-def openshell_files(
-    *,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, metavar="", help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
+@click.version_option(package_name=_PROGRAM, message="%(prog)s %(version)s")
+@flag(
+    "--install-completion",
+    callback=completing.install,
+    is_eager=True,
+    expose_value=False,
+    help="Install completion for the current shell.",
+)
+@flag(
+    "--show-completion",
+    callback=completing.show,
+    is_eager=True,
+    expose_value=False,
+    help="Show completion for the current shell, to copy it or customize the installation.",
+)
+def app() -> None:
     """Move files in and out of OpenShell sandboxes."""
-
-
-app.command(cls=PlainCommand)(upload)
-app.command(cls=PlainCommand)(download)
-for command in (ls, mkdir, rm, mv, cp):
-    app.command(cls=PlainCommand)(command)
-
-
-@app.command(cls=PlainCommand)
-@with_connection
-def stat(
-    connecting: Connecting,
-    name: shared.Name,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The path in the sandbox.")],
-    *,
-    digest: Annotated[DigestChoice | None, typer.Option(help="Compute a digest with this algorithm.")] = None,
-    follow: shared.Follow = False,
-    no_dereference: shared.NoDereference = False,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """Describe a file, directory or link."""
-    out = Report(as_json=as_json)
-    with reading_options():
-        path = destinations.remote_path(name, path, "stat")
-        link = shared.described_link(follow=follow, no_dereference=no_dereference)
-        if digest and no_dereference:
-            raise ValueError("--digest: a link itself has no digest; leave --no-dereference out")
-    where = connecting.where(name, path, by_id=by_id)
-    with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
-        sandbox = shared.sandbox(client, name, by_id=by_id)
-        found = sandbox.stat(path, digest=digest or False, leaf_link=link, timeout=timeout)
-    out.lines(file_words(found), file_fields(found))
-
-
-@app.command(cls=PlainCommand)
-@with_connection
-def uploads(
-    connecting: Connecting,
-    name: shared.Name,
-    *,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """List your unfinished uploads."""
-    out = Report(as_json=as_json)
-    with reading_options():
-        destinations.remote_path(name, "/", "uploads")
-    where = connecting.where(name, by_id=by_id)
-    with Failing(out, where), connecting.client() as client, progress_bar("", where, shown=True):
-        found = shared.sandbox(client, name, by_id=by_id).uploads(timeout=timeout)
-    if not found:
-        out.note(f"you have no unfinished uploads in {where.sandbox_words()}")
-    out.lines([listing_words(u) for u in found], {"uploads": [upload_info_fields(u) for u in found]})
-
-
-@app.command(cls=PlainCommand)
-@with_connection
-def abort(
-    connecting: Connecting,
-    name: shared.Name,
-    upload_id: Annotated[str, typer.Argument(metavar="UPLOAD", help="Id from `openshell-files uploads`.")],
-    *,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
-) -> None:
-    """Abort an unfinished upload and free its bytes."""
-    out = Report(as_json=as_json)
-    with reading_options():
-        destinations.remote_path(name, "/", "abort")
-        if not upload_id:
-            raise ValueError("UPLOAD: must not be empty")
-    where = connecting.where(name, f"upload {upload_id}", by_id=by_id)
-    unknown = "whether it was aborted is unknown; `openshell-files uploads` lists it if it was not"
-    with (
-        Failing(out, where, lambda _told: unknown),
-        connecting.client() as client,
-        progress_bar("", where, shown=True),
-    ):
-        state = shared.sandbox(client, name, by_id=by_id).abort_upload(upload_id, timeout=timeout)
-        leaving.settle()
-    out.success(f"{upload_id} is {state.state}", upload_info_fields(state))
 
 
 def run(traceback_variable: str) -> int:
@@ -169,54 +99,61 @@ def run(traceback_variable: str) -> int:
     Returns:
         The exit status, one of `exit_codes`.
     """
-    leaving.work()
     words = sys.argv[1:]
-    on_stdout = "download" in words and any(map(is_standard_output, words))
-    out = Report(as_json="--json" in words, content_on_stdout=on_stdout)
     try:
-        check_completion(os.environ, words)
-        status: Any = app(prog_name="openshell-files", standalone_mode=False)
+        completing.check_completion(os.environ, words)
+        if completing.is_completion(os.environ):
+            return completing.answer(app, _PROGRAM, os.environ)
+        with app.make_context(_PROGRAM, words) as context:
+            app.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except UsageMistake as mistake:
-        out.failure(str(mistake), ExitCode.USAGE, fix="Change the command line.")
+        _out(words).failure(str(mistake), ExitCode.USAGE, fix="Change the command line.")
         return ExitCode.USAGE
-    except typer.TyperException as mistake:
-        if not words:
-            # The exception's text is the help.
-            say(sys.stderr, str(mistake))
-            return ExitCode.USAGE
+    except click.exceptions.NoArgsIsHelpError as mistake:
+        # The exception's text is the help.
+        say(sys.stderr, mistake.message)
+        return ExitCode.USAGE
+    except click.ClickException as mistake:
         message, fix = usage_words(mistake, words)
-        out.failure(f"{message.rstrip('.')}. {fix}", ExitCode.USAGE, fix=fix)
+        _out(words).failure(f"{message.rstrip('.')}. {fix}", ExitCode.USAGE, fix=fix)
         return ExitCode.USAGE
     except ReportLostError as lost:
-        Report(as_json=False).failure(
+        _out([]).failure(
             f"done, but the report could not be written: {lost}; do not repeat the command",
             ExitCode.REPORT_LOST,
         )
         return ExitCode.REPORT_LOST
     except (Told, KeyboardInterrupt) as told:
         told = told if isinstance(told, Told) else Told(2)
-        out.failure(f"{told.words}; nothing was changed", told.status)
+        _out(words).failure(f"{told.words}; nothing was changed", told.status)
         return told.status
-    except SystemExit as end:
-        if is_completion(os.environ):
-            # The status is an answer to fish.
-            return end.code if isinstance(end.code, int) else ExitCode.OK
-        # typer's end where who reads the help has left; that one has read enough.
-        return ExitCode.OK
     except OSError as error:
-        # Output of typer itself: help, version, completion.
-        out.failure(f"the text could not be written: {error.strerror or error}", ExitCode.REPORT_LOST)
+        # Output of click itself: help, version, completion.
+        if error.errno == errno.EPIPE:
+            # Who reads the text has left, and has read enough.
+            return ExitCode.OK
+        _out(words).failure(f"the text could not be written: {error.strerror or error}", ExitCode.REPORT_LOST)
         return ExitCode.REPORT_LOST
     except Exception as error:  # noqa: BLE001 - a bug is reported in one line
         if traceback_variable in os.environ:
+            import traceback  # noqa: PLC0415 - for this case alone
+
             traceback.print_exc()
-        out.failure(
+        _out(words).failure(
             f"a bug in openshell-files ({type(error).__name__}: {error}); report it with the output of "
             f"{traceback_variable}=1",
             ExitCode.BUG,
         )
         return ExitCode.BUG
-    if status == ExitCode.BUG:
-        # Only typer returns this status, for a shell without completion.
-        return ExitCode.USAGE
-    return status if isinstance(status, int) else ExitCode.OK
+    return ExitCode.OK
+
+
+def _out(words: list[str]) -> Report:
+    """Return the report of a command line that could not be carried out."""
+    from openshell_files.cli.output.report import Report  # noqa: PLC0415 - not for `--help`
+    from openshell_files.cli.transfer.destinations import is_standard_output  # noqa: PLC0415 - as above
+
+    on_stdout = "download" in words and any(map(is_standard_output, words))
+    return Report(as_json="--json" in words, content_on_stdout=on_stdout)

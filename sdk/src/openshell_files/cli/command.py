@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
+import gc
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Concatenate, Final, NamedTuple, NoReturn, ParamSpec, cast
 
-import typer
-from openshell_files_protocol.methods import DEFAULT_WORKSPACE
+import click
 
 from openshell_files._core.resources import lacks_resources
 from openshell_files._values import LONGEST_SECONDS
-from openshell_files.cli import connecting as options
-from openshell_files.cli.connecting import Connecting, UsageMistake
+from openshell_files.cli.connecting import Connecting
 from openshell_files.cli.exit_codes import ExitCode, exit_code
-from openshell_files.cli.leaving import Told, no_resources_words
+from openshell_files.cli.leaving import Told, leaving, no_resources_words
+from openshell_files.cli.mistakes import UsageMistake
+from openshell_files.cli.options import CONNECTION
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.text import as_unicode
 from openshell_files.cli.output.wording import Where, failure_words, fix_of
@@ -29,79 +31,37 @@ _P = ParamSpec("_P")
 ARGUMENTS: Final = frozenset({"name", "path"})
 
 
-def connecting(
-    *,
-    endpoint: options.Endpoint,
-    token: options.Token = None,
-    token_file: options.TokenFile = None,
-    issuer: options.Issuer = None,
-    client_id: options.ClientId = None,
-    client_secret: options.ClientSecret = None,
-    audience: options.Audience = "",
-    scope: options.Scope = "",
-    workspace: options.Workspace = DEFAULT_WORKSPACE,
-    tls_ca: options.TlsCa = None,
-    tls_cert: options.TlsCert = None,
-    tls_key: options.TlsKey = None,
-    allow_insecure_token: options.InsecureToken = False,
-    call_timeout: options.CallTimeout = 30.0,
-    idle_timeout: options.IdleTimeout = 120.0,
-    attempts: options.Attempts = 6,
-    variables: frozenset[str] = frozenset(),
-) -> Connecting:
-    """Collect the connection options."""
-    return Connecting(
-        endpoint,
-        token,
-        token_file,
-        issuer,
-        client_id,
-        client_secret,
-        audience,
-        scope,
-        workspace,
-        tls_ca,
-        tls_cert,
-        tls_key,
-        allow_insecure_token,
-        call_timeout,
-        idle_timeout,
-        attempts,
-        variables,
-    )
-
-
 def with_connection(command: Callable[Concatenate[Connecting, _P], None]) -> Callable[..., None]:
-    """Add the connection options to those of a command.
+    """Add the connection options to a command.
 
-    typer reads the options from the signature, and cannot share options
-    between commands.
+    What the client needs is imported before the command begins to work: a signal would raise its exception
+    inside an import, where libraries swallow it.
     """
-    *shared, _ = inspect.signature(connecting, eval_str=True).parameters.values()
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
-    # The values of typer fit the signature below, which no type checker can follow.
-    bound = cast("Callable[..., None]", command)
-
-    def run(context: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer has checked the values against the signature
+    @functools.wraps(command)
+    @click.pass_context
+    def run(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - click has checked the values
         values = {name: checked(name, value) for name, value in values.items()}
-        given = {parameter.name: values.pop(parameter.name) for parameter in shared}
-        variables = frozenset(name for name in given if _is_variable(context, name))
-        bound(connecting(**given, variables=variables), **values)
+        given = {field.name: values.pop(field.name) for field in fields(Connecting) if field.name in values}
+        connecting = Connecting(
+            **given, variables=frozenset(name for name in given if _is_variable(context, name))
+        )
+        connecting.import_client()
+        if not gc.isenabled():
+            # See `process.main`.
+            gc.freeze()
+            gc.enable()
+        leaving.work()
+        # The values of click fit the parameters of the command, which no type checker can follow.
+        cast("Callable[..., None]", command)(connecting, **values)
 
-    run.__name__ = command.__name__
-    run.__doc__ = command.__doc__
-    signature = inspect.Signature(
-        [
-            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)),
-        ]
-    )
-    run.__signature__ = signature  # type: ignore[attr-defined]  # documented for inspect.signature
-    return run
+    decorated: Callable[..., None] = run
+    for option in reversed(CONNECTION):
+        decorated = option(decorated)
+    return decorated
 
 
-def _is_variable(context: typer.Context, name: str) -> bool:
+def _is_variable(context: click.Context, name: str) -> bool:
     """Return whether an option's value comes from the environment."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "ENVIRONMENT"
@@ -112,7 +72,7 @@ def checked(name: str, value: object) -> object:
 
     Args:
         name: the parameter's name.
-        value: from typer. A local path may have any bytes, so the paths of an
+        value: from click. A local path may have any bytes, so the paths of an
             upload are checked later.
 
     Raises:
@@ -210,13 +170,13 @@ class Failing:
             left=left,
             fix="" if left is None else "Repeat the command with --resume.",
         )
-        raise typer.Exit(told.status) from None
+        raise click.exceptions.Exit(told.status) from None
 
     def _exhausted(self, error: Exception) -> NoReturn:
         fix = "Raise its limits (`ulimit -v`, `ulimit -u`)."
         words = f"{no_resources_words(error)}; {self._on_interrupt(error)}. {fix}"
         self._out.failure(words, ExitCode.EXHAUSTED, more=self._more(), fix=fix, left=self._left(error))
-        raise typer.Exit(ExitCode.EXHAUSTED) from None
+        raise click.exceptions.Exit(ExitCode.EXHAUSTED) from None
 
     def _fail(self, error: FilesError) -> None:
         hint = Hint() if self._on_failure is None else self._on_failure(error)
@@ -225,4 +185,4 @@ class Failing:
         fix = " ".join(filter(None, (fix_of(error, self._where), hint.fix)))
         line = " ".join(filter(None, (words, hint.fix, hint.state)))
         self._out.failure(line, code, error, self._more(), fix)
-        raise typer.Exit(code) from None
+        raise click.exceptions.Exit(code) from None

@@ -1,4 +1,4 @@
-"""Connection options of every command: gateway, token, certificates, timeouts."""
+"""The client of a command, by its connection options: gateway, token, certificates, timeouts."""
 
 from __future__ import annotations
 
@@ -6,109 +6,21 @@ import functools
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
 from openshell_files_protocol.endpoints import parse_endpoint
 
-from openshell_files import ClientCredentials, FilesClient, OidcAuth, RetryPolicy, TlsConfig
-from openshell_files._local.tls import FIELD, KeysApartError
 from openshell_files._local.token_file import FileToken
-from openshell_files.auth import Auth
+from openshell_files.auth import Auth, ClientCredentials, OidcAuth
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.output.wording import Retries, Where
 from openshell_files.errors import LocalFileError
+from openshell_files.options import RetryPolicy, TlsConfig
 
-_GROUP = "Connection"
-
-#: Largest number in a message of the protocol.
-MOST: Final = 2**63 - 1
-
-Endpoint = Annotated[
-    str,
-    typer.Option(
-        envvar="OPENSHELL_FILES_ENDPOINT", help="Gateway: host:port or a URL.", rich_help_panel=_GROUP
-    ),
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        envvar="OPENSHELL_FILES_TOKEN",
-        help="Bearer token. Other users can see command lines: prefer the variable or a file.",
-        rich_help_panel=_GROUP,
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="OPENSHELL_FILES_TOKEN_FILE",
-        help="File with the bearer token; read for every call, a pipe once.",
-        rich_help_panel=_GROUP,
-    ),
-]
-Issuer = Annotated[
-    str | None,
-    typer.Option(
-        envvar="OPENSHELL_FILES_OIDC_ISSUER",
-        help="Get tokens by client credentials from this issuer. The secret comes from "
-        "OPENSHELL_FILES_OIDC_CLIENT_SECRET.",
-        rich_help_panel=_GROUP,
-    ),
-]
-ClientId = Annotated[
-    str | None, typer.Option(envvar="OPENSHELL_FILES_OIDC_CLIENT_ID", rich_help_panel=_GROUP)
-]
-ClientSecret = Annotated[str | None, typer.Option(envvar="OPENSHELL_FILES_OIDC_CLIENT_SECRET", hidden=True)]
-Audience = Annotated[str, typer.Option(envvar="OPENSHELL_FILES_OIDC_AUDIENCE", rich_help_panel=_GROUP)]
-Scope = Annotated[str, typer.Option(envvar="OPENSHELL_FILES_OIDC_SCOPE", rich_help_panel=_GROUP)]
-Workspace = Annotated[
-    str,
-    typer.Option(envvar="OPENSHELL_FILES_WORKSPACE", help="Workspace of NAME.", rich_help_panel=_GROUP),
-]
-ById = Annotated[bool, typer.Option("--by-id", help="NAME is the sandbox's id.")]
-TlsCa = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="OPENSHELL_FILES_TLS_CA", help="File of PEM certificates to trust.", rich_help_panel=_GROUP
-    ),
-]
-TlsCert = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="OPENSHELL_FILES_TLS_CERT", help="File of this client's certificate.", rich_help_panel=_GROUP
-    ),
-]
-TlsKey = Annotated[
-    Path | None,
-    typer.Option(envvar="OPENSHELL_FILES_TLS_KEY", help="File of its key.", rich_help_panel=_GROUP),
-]
-InsecureToken = Annotated[
-    bool,
-    typer.Option("--allow-insecure-token", help="Send the token without TLS.", rich_help_panel=_GROUP),
-]
-CallTimeout = Annotated[
-    float,
-    typer.Option(help="Seconds for each call without content.", rich_help_panel=_GROUP, min=0.001),
-]
-IdleTimeout = Annotated[
-    float,
-    typer.Option(
-        help="Seconds without movement after which an attempt fails.", rich_help_panel=_GROUP, min=0.001
-    ),
-]
-Attempts = Annotated[
-    int,
-    typer.Option(
-        help="Attempts without progress before the command fails; more during an outage of the gateway.",
-        rich_help_panel=_GROUP,
-        min=1,
-        max=MOST,
-    ),
-]
-Timeout = Annotated[float | None, typer.Option(help="Seconds for the whole command.", min=0.001)]
-Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON, even about a failure.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither progress nor success.")]
-
+if TYPE_CHECKING:
+    from openshell_files import FilesClient
 
 #: Options that provide a token; at most one is used.
 _WAYS: Final = ("token", "token_file", "issuer")
@@ -130,19 +42,6 @@ _TLS_FIELDS: Final[Mapping[str, str]] = {
     "cert_path": "tls_cert",
     "key_path": "tls_key",
 }
-
-
-class UsageMistake(Exception):  # noqa: N818 - not an error of the program
-    """The command line is wrong."""
-
-
-@contextmanager
-def reading_options() -> Generator[None]:
-    """Convert a `ValueError` of the block to a `UsageMistake`."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageMistake(str(error)) from None
 
 
 @functools.cache
@@ -179,6 +78,12 @@ class Connecting:
     variables: frozenset[str] = frozenset()
     retries: Retries = field(default_factory=Retries)
 
+    def import_client(self) -> None:
+        """Import what `client` needs: gRPC, and httpx for an issuer. Help and wrong command lines do not wait for it."""
+        import_module("openshell_files._official.blocking")
+        if self.issuer is not None:
+            import_module("openshell_files._sync.tokens.requests")
+
     def client(self) -> FilesClient:
         """Make the client.
 
@@ -186,6 +91,9 @@ class Connecting:
             UsageMistake: the options contradict each other.
             LocalFileError: a PEM file cannot be read.
         """
+        # See `import_client`.
+        from openshell_files import FilesClient  # noqa: PLC0415 - see above
+
         with reading_options(), self._naming_files():
             tls = self._tls()
             auth = self._auth()
@@ -203,6 +111,8 @@ class Connecting:
     @contextmanager
     def _naming_files(self) -> Generator[None]:
         """Add the option to the error of a PEM file."""
+        from openshell_files._local.tls import FIELD, KeysApartError  # noqa: PLC0415 - it imports gRPC
+
         try:
             yield
         except KeysApartError:

@@ -2,9 +2,9 @@
 
 A command has three phases:
 
-* starting: modules are imported. A signal ends the process at once, with one
-  line. An exception would be raised inside an import, where libraries swallow
-  it or print a traceback.
+* starting: modules are imported, and the command line is read. A signal ends
+  the process at once, with one line. An exception would be raised inside an
+  import, where libraries swallow it or print a traceback.
 * working: the first signal raises an exception, so that the command cleans up
   and reports its state.
 * settled: the outcome is known. A signal cannot change it, so the command
@@ -18,7 +18,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -82,6 +83,8 @@ class Leaving:
         self._working = False
         self._settled = False
         self._since: float | None = None
+        self._importing = False
+        self._told: Told | None = None
 
     def install(self) -> None:
         """Handle the signals, except those that the parent process ignores."""
@@ -91,11 +94,22 @@ class Leaving:
 
     def work(self) -> None:
         """Enter the phase in which a signal raises an exception."""
-        self._working, self._settled, self._since = True, False, None
+        self._working, self._settled, self._since, self._told = True, False, None, None
 
     def settle(self) -> None:
         """Enter the phase in which the outcome is known and signals are ignored."""
         self._settled = True
+
+    @contextmanager
+    def importing(self) -> Generator[None]:
+        """Raise the exception of a signal only after the imports of the block."""
+        self._importing = True
+        try:
+            yield
+        finally:
+            self._importing = False
+        if self._told is not None:
+            raise self._told
 
     def again(self, number: int) -> None:
         """Deliver a signal again whose exception was lost in a place that cannot raise."""
@@ -120,6 +134,9 @@ class Leaving:
         )
         last.daemon = True
         last.start()
+        if self._importing:
+            self._told = Told(number)
+            return
         raise Told(number)
 
     @staticmethod

@@ -1,34 +1,21 @@
-"""Options and helpers of several commands."""
+"""Helpers of several commands."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files import DigestChoice, FilesClient, LeafLink, SandboxFiles
-from openshell_files.cli.connecting import reading_options
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.transfer import destinations
 from openshell_files.cli.transfer.destinations import Copy
 from openshell_files.errors import FilesError
+from openshell_files.options import LeafLink
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the sandbox.")]
-Mode = Annotated[str | None, typer.Option(help="Permission bits, octal. Default: those of the source.")]
-Follow = Annotated[bool, typer.Option("--follow", help="Follow a symbolic link at the remote path.")]
-NoDereference = Annotated[
-    bool,
-    typer.Option("-P", "--no-dereference", help="Describe a symbolic link itself, not its target."),
-]
-Digest = Annotated[
-    DigestChoice,
-    typer.Option(help="Digest of the content; `auto` is blake3 if the server computes it, else sha256."),
-]
-MTime = Annotated[
-    bool, typer.Option("--preserve-mtime/--no-preserve-mtime", help="Keep the modification time.")
-]
+if TYPE_CHECKING:
+    from openshell_files import FilesClient, SandboxFiles
 
 _OCTAL: Final = re.compile(r"(0o)?[0-7]{1,16}")
 

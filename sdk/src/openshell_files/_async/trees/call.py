@@ -14,7 +14,7 @@ from openshell_files_process.tasks import first_of
 from openshell_files._async import _io
 from openshell_files._async._calls import CallEndedError, Connection, Metadata
 from openshell_files._async._failures import closed_or_cancelled, mapped
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 
 
 class TreeCall:

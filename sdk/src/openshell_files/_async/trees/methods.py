@@ -4,22 +4,11 @@
 from __future__ import annotations
 
 import os
-from functools import partial
-from subprocess import TimeoutExpired
 from typing import Unpack
 
-from openshell_files_protocol.digests import PREFERRED
-
 from openshell_files._arguments import checked
-from openshell_files._async import _io
 from openshell_files._async.deadline import Deadline
 from openshell_files._async.sandbox_methods import SandboxMethods
-from openshell_files._async.trees.attempts import transfer_tree
-from openshell_files._async.trees.download import TreeDownload
-from openshell_files._async.trees.upload import TreeUpload
-from openshell_files._local.trees.directories import check_system, find_place, open_source
-from openshell_files._local.trees.engines import make_receiver, make_sender
-from openshell_files._local.trees.git_files import git_files
 from openshell_files._values import wrong_value
 from openshell_files.options import RemotePath
 from openshell_files.tree_options import Links, TreeArguments, TreeOptions, tree_options
@@ -72,37 +61,13 @@ class TreeMethods(SandboxMethods):
             Unsupported: gateway or sandbox have no trees.
             FilesError: anything else, by the error table.
         """
+        # A program that moves files alone does not wait for the import of what trees need.
+        from openshell_files._async.trees import transfers  # noqa: PLC0415 - see above
+
         deadline, chosen = Deadline(timeout), tree_options(options, tree)
-        path = os.fsdecode(source)
-        check_system()
-        only = await self._git_files(path, deadline) if chosen.gitignore else None
-        transfer = TreeUpload(
-            self._rpc,
-            self._address,
-            path,
-            destination,
-            chosen,
-            partial(make_sender, path, chosen, only),
-            digests=self._rpc.promising(PREFERRED),
-            deadline=deadline,
-            progress=progress,
+        return await transfers.upload(
+            self._rpc, self._address, os.fsdecode(source), destination, chosen, deadline, progress
         )
-        return await transfer_tree(self._rpc, self._address, transfer, chosen, str(destination), deadline)
-
-    async def _git_files(self, path: str, deadline: Deadline) -> frozenset[bytes]:
-        """Return the files of a local directory that git would take.
-
-        Raises:
-            LocalFileError: git cannot tell them.
-            DeadlineExceeded: it took too long.
-        """
-        # The error for a missing directory is that of the sender.
-        os.close(await _io.in_thread(open_source, path))
-        try:
-            return await _io.in_thread(git_files, path, deadline.left())
-        except TimeoutExpired:
-            deadline.left()
-            raise
 
     @checked
     async def download_tree(
@@ -141,24 +106,14 @@ class TreeMethods(SandboxMethods):
             Unsupported: gateway or sandbox have no trees.
             FilesError: anything else, by the error table.
         """
+        # A program that moves files alone does not wait for the import of what trees need.
+        from openshell_files._async.trees import transfers  # noqa: PLC0415 - see above
+
         deadline, chosen = Deadline(timeout), tree_options(options, tree)
         if chosen.gitignore:
             wrong_value("gitignore", "is for uploads: give a download include or exclude")
         if chosen.links is Links.FOLLOW:
             wrong_value("links", "FOLLOW is only for uploads: give Links.KEEP or Links.SKIP")
-        check_system()
-        place = await _io.in_thread(
-            find_place, os.fsdecode(destination), parents=chosen.parents, absent=chosen.atomic
+        return await transfers.download(
+            self._rpc, self._address, source, os.fsdecode(destination), chosen, deadline, progress
         )
-        transfer = TreeDownload(
-            self._rpc,
-            self._address,
-            source,
-            place,
-            chosen,
-            partial(make_receiver, place, chosen, deadline.left),
-            digests=self._rpc.promising(PREFERRED),
-            deadline=deadline,
-            progress=progress,
-        )
-        return await transfer_tree(self._rpc, self._address, transfer, chosen, str(source), deadline)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from openshell_files._async._calls import UploadCall
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 from openshell_files.errors import FilesError
 
 #: After a lane failed, the gateway ends the upload. The first stream gets its

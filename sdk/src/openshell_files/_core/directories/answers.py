@@ -8,7 +8,7 @@ from openshell_files_protocol.pb.openshell.v1 import directories_pb2
 from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core.answers import durability, file_info, file_type, mode_bits, nanoseconds
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import FilesError
 from openshell_files.results import (
     CopyResult,

@@ -23,7 +23,7 @@ from openshell_files._core.answer_check import fault_of
 from openshell_files._core.download.events import Closed, Event, Opened, Piece
 from openshell_files._core.requests import SandboxAddress, accepted_digests, download_request
 from openshell_files._core.retry import Decision, RetryBudget
-from openshell_files._error_mapping import EXTENSIONS_FIX, error_from_reason
+from openshell_files._known_errors import EXTENSIONS_FIX, error_from_reason
 from openshell_files.errors import (
     ErrorFacts,
     FileChanged,

@@ -13,7 +13,7 @@ from openshell_files_protocol.reasons import Code, Reason
 from openshell_files._core.directories.outcome import is_verdict
 from openshell_files._core.trees.stream import broken
 from openshell_files._core.upload.finish_outcome import method_missing, refused_before_the_sandbox
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import (
     ErrorFacts,
     FilesError,

@@ -16,7 +16,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files._core.answer_check import fault_of
 from openshell_files._core.trees.account import shown
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import FilesError
 
 UPLOAD: Final = "UploadTree"

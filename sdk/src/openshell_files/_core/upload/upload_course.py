@@ -16,7 +16,7 @@ from openshell_files._core.upload.send_limits import SendLimits
 from openshell_files._core.upload.upload_digest import UploadDigest
 from openshell_files._core.upload.upload_error import UploadFacts, callers_error
 from openshell_files._core.upload.upload_requests import UploadRequests
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import FilesError
 
 

@@ -37,7 +37,7 @@ from openshell_files._core.upload.remedy import Remedy, remedy
 from openshell_files._core.upload.upload_course import UploadCourse
 from openshell_files._core.upload.upload_digest import Agreement
 from openshell_files._core.upload.upload_error import outcome_unknown
-from openshell_files._error_mapping import error_from_reason
+from openshell_files._known_errors import error_from_reason
 from openshell_files.errors import ErrorFacts, FilesError, IntegrityError, LocalReason, OutcomeUnknown
 from openshell_files.results import UploadState
 

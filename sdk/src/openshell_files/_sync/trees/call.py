@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self, cast
 
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 from openshell_files._sync import _io
 from openshell_files._sync._calls import CallEndedError, Connection, Metadata, Outbox
 from openshell_files._sync._failures import failures_mapped

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from openshell_files._error_mapping import idle_error
+from openshell_files._known_errors import idle_error
 from openshell_files._sync._calls import UploadCall
 from openshell_files.errors import FilesError
 

@@ -7,12 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 from openshell_files_protocol.reasons import Reason
 
-from openshell_files import Durability, SandboxFiles
 from openshell_files.archive_results import ArchiveResult
 from openshell_files.cli import shared
 from openshell_files.cli.archives.words import archive_fields, archive_words, problem_lines
@@ -25,7 +24,11 @@ from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.wording import Where
 from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy
 from openshell_files.errors import FilesError, LocalFileError, LocalReason, local_file_error
+from openshell_files.options import Durability
 from openshell_files.results import ProgressCallback
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 _UPLOAD_FIXES: Final[Mapping[str, str]] = {
     Reason.LEAF_IS_LINK.name: "Name the directory that the link leads to.",
@@ -154,7 +157,7 @@ class ArchiveCommand:
         """Report the result.
 
         Raises:
-            typer.Exit: an entry was left out.
+            click.exceptions.Exit: an entry was left out.
         """
         fields = archive_fields(local, result)
         if not result.failed:
@@ -165,4 +168,4 @@ class ArchiveCommand:
         self.out.failure(
             f"{words} [{ExitCode.PARTIAL.name}]. {mend}", ExitCode.PARTIAL, more=fields, fix=mend
         )
-        raise typer.Exit(ExitCode.PARTIAL)
+        raise click.exceptions.Exit(ExitCode.PARTIAL)

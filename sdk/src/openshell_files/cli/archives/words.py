@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Annotated
-
-import typer
+from typing import Final
 
 from openshell_files.archive_results import ArchiveResult
 from openshell_files.cli.directories.entry_words import bytes_fields
@@ -19,20 +17,15 @@ from openshell_files.cli.transfer.destinations import (
     is_standard_output,
 )
 from openshell_files.cli.trees.words import MOST_LISTED, problem_fields
+from openshell_files.cli.usage import flag
 
-Extract = Annotated[
-    bool,
-    typer.Option(
-        "--extract",
-        help="LOCAL is a tar archive, plain or compressed by gzip or zstd: unpack it into the directory DEST.",
-    ),
-]
-Archive = Annotated[
-    bool,
-    typer.Option(
-        "--archive", help="SRC is a directory: download it as a tar archive to DEST, a file or `-`."
-    ),
-]
+extract: Final = flag(
+    "--extract",
+    help="LOCAL is a tar archive, plain or compressed by gzip or zstd: unpack it into the directory DEST.",
+)
+archive: Final = flag(
+    "--archive", help="SRC is a directory: download it as a tar archive to DEST, a file or `-`."
+)
 
 
 def to_unpack(name: str, words: Sequence[str], to: str | None) -> Copy:

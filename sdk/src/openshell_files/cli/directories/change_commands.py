@@ -4,40 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
 
-import typer
+import click
 
-from openshell_files.cli import shared
+from openshell_files.cli import options, shared
 from openshell_files.cli.command import Failing, Hint, with_connection
-from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.connecting import Connecting
 from openshell_files.cli.directories.entry_words import bytes_fields
 from openshell_files.cli.directories.remedies import mkdir_fix, rm_fix
-from openshell_files.cli.directories.remote_words import Paths, TimeLeft, require_words
+from openshell_files.cli.directories.remote_words import RemoteWord, TimeLeft, remote_paths, require_words
 from openshell_files.cli.leaving import leaving
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.transfer import destinations
+from openshell_files.cli.usage import Command, flag, option
 from openshell_files.errors import FilesError
 
 
+@click.command(cls=Command)
+@options.name
+@remote_paths
+@flag("-p", "--parents", help="Make missing directories above, and accept a directory that exists.")
+@option("-m", "--mode", help="Permission bits, octal.")
+@options.by_id
+@options.timeout
+@options.quiet
+@options.as_json
 @with_connection
 def mkdir(
     connecting: Connecting,
-    name: shared.Name,
-    paths: Paths,
+    name: str,
+    paths: Sequence[RemoteWord],
     *,
-    parents: Annotated[
-        bool,
-        typer.Option(
-            "-p", "--parents", help="Make missing directories above, and accept a directory that exists."
-        ),
-    ] = False,
-    mode: Annotated[str | None, typer.Option("-m", "--mode", help="Permission bits, octal.")] = None,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    parents: bool,
+    mode: str | None,
+    by_id: bool,
+    timeout: float | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Make directories."""
     out = Report(as_json=as_json, quiet=quiet)
@@ -72,20 +77,27 @@ def mkdir(
     out.success("\n".join(words) if len(words) == 1 else ", ".join(words), {"directories": made})
 
 
+@click.command(cls=Command)
+@options.name
+@remote_paths
+@flag("-r", "-R", "--recursive", help="Remove directories with their content.")
+@flag("-f", "--force", help="Accept paths that do not exist.")
+@options.by_id
+@options.timeout
+@options.quiet
+@options.as_json
 @with_connection
 def rm(
     connecting: Connecting,
-    name: shared.Name,
-    paths: Paths,
+    name: str,
+    paths: Sequence[RemoteWord],
     *,
-    recursive: Annotated[
-        bool, typer.Option("-r", "-R", "--recursive", help="Remove directories with their content.")
-    ] = False,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Accept paths that do not exist.")] = False,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    recursive: bool,
+    force: bool,
+    by_id: bool,
+    timeout: float | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Remove files, links themselves, and directories.
 

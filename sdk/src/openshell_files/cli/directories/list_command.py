@@ -5,42 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
-from openshell_files import DirectoryEntry, LeafLink, SandboxFiles
-from openshell_files.cli import shared
+from openshell_files.cli import options, shared
 from openshell_files.cli.command import Failing, with_connection
-from openshell_files.cli.connecting import ById, Connecting, Json, Timeout, reading_options
+from openshell_files.cli.connecting import Connecting
 from openshell_files.cli.directories.entry_words import entry_fields, entry_of, entry_words
 from openshell_files.cli.directories.remote_words import RemoteWord, is_utf8, remote_word
 from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.transfer import destinations
+from openshell_files.cli.usage import Command, argument, flag
 from openshell_files.errors import NotADirectory
+from openshell_files.options import LeafLink
+from openshell_files.results import DirectoryEntry
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 #: Lines that are written together.
 _LINES: Final = 200
 
 
+@click.command(cls=Command)
+@options.name
+@argument("path", "[PATH]", default=".", type=remote_word, help="The path in the sandbox.")
+@flag("-l", "long", help="With mode, size, modification time and target.")
+@flag("-R", "--recursive", help="With the content of all directories below.")
+@options.by_id
+@options.timeout
+@options.as_json
 @with_connection
 def ls(
     connecting: Connecting,
-    name: shared.Name,
-    path: Annotated[
-        RemoteWord,
-        typer.Argument(metavar="[PATH]", help="The path in the sandbox.", parser=remote_word),
-    ] = RemoteWord("."),  # noqa: B008 - an immutable text
+    name: str,
+    path: RemoteWord,
     *,
-    long: Annotated[bool, typer.Option("-l", help="With mode, size, modification time and target.")] = False,
-    recursive: Annotated[
-        bool, typer.Option("-R", "--recursive", help="With the content of all directories below.")
-    ] = False,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
+    long: bool,
+    recursive: bool,
+    by_id: bool,
+    timeout: float | None,
+    as_json: bool,
 ) -> None:
     """List a directory, in the order of the names' bytes.
 
@@ -79,7 +88,7 @@ def ls(
         ExitCode.NOT_PERMITTED,
         more={"entries": fields},
     )
-    raise typer.Exit(ExitCode.NOT_PERMITTED)
+    raise click.exceptions.Exit(ExitCode.NOT_PERMITTED)
 
 
 def _entries(

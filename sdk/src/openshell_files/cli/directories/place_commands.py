@@ -4,48 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from openshell_files import CopyResult, LeafLink, MoveResult, SandboxFiles
-from openshell_files.cli import shared
+from openshell_files.cli import options, shared
 from openshell_files.cli.command import Failing, Hint, with_connection
-from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.connecting import Connecting
+from openshell_files.cli.directories import remote_words
 from openshell_files.cli.directories.entry_words import bytes_fields
 from openshell_files.cli.directories.remedies import place_fix
-from openshell_files.cli.directories.remote_words import (
-    NoClobber,
-    Parents,
-    Places,
-    TimeLeft,
-    placed,
-    sources_and_destination,
-)
+from openshell_files.cli.directories.remote_words import RemoteWord, TimeLeft, placed, sources_and_destination
 from openshell_files.cli.leaving import leaving
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.results_in_words import size_words
 from openshell_files.cli.transfer import destinations
 from openshell_files.cli.transfer.destinations import Copy
+from openshell_files.cli.usage import Command, flag
 from openshell_files.errors import FilesError
+from openshell_files.options import LeafLink
+from openshell_files.results import CopyResult, MoveResult
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 #: Places one entry, within a number of seconds.
-_Place = Callable[[SandboxFiles, Copy, float | None], MoveResult | CopyResult]
+_Place = Callable[["SandboxFiles", Copy, float | None], MoveResult | CopyResult]
 
 
+@click.command(cls=Command)
+@options.name
+@remote_words.places
+@remote_words.no_clobber
+@remote_words.parents
+@options.by_id
+@options.timeout
+@options.quiet
+@options.as_json
 @with_connection
 def mv(
     connecting: Connecting,
-    name: shared.Name,
-    words: Places,
+    name: str,
+    words: Sequence[RemoteWord],
     *,
-    no_clobber: NoClobber = False,
-    parents: Parents = False,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    no_clobber: bool,
+    parents: bool,
+    by_id: bool,
+    timeout: float | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Move entries inside the sandbox. A file at DEST is replaced."""
 
@@ -69,24 +78,29 @@ def mv(
     )
 
 
+@click.command(cls=Command)
+@options.name
+@remote_words.places
+@flag("-r", "-R", "--recursive", help="Copy directories with their content, and links as they are.")
+@remote_words.no_clobber
+@remote_words.parents
+@options.by_id
+@options.timeout
+@options.quiet
+@options.as_json
 @with_connection
 def cp(
     connecting: Connecting,
-    name: shared.Name,
-    words: Places,
+    name: str,
+    words: Sequence[RemoteWord],
     *,
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "-r", "-R", "--recursive", help="Copy directories with their content, and links as they are."
-        ),
-    ] = False,
-    no_clobber: NoClobber = False,
-    parents: Parents = False,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    recursive: bool,
+    no_clobber: bool,
+    parents: bool,
+    by_id: bool,
+    timeout: float | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Copy entries inside the sandbox, with mode and modification time. A file at DEST is replaced."""
     link = LeafLink.NOFOLLOW if recursive else LeafLink.FOLLOW

@@ -14,14 +14,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Final
 
-import typer
-
-from openshell_files import FileType, LeafLink, SandboxFiles
-from openshell_files.cli.connecting import UsageMistake, reading_options
+from openshell_files.cli.mistakes import UsageMistake, reading_options
 from openshell_files.cli.transfer.destinations import Copy, check_distinct
+from openshell_files.cli.usage import argument, flag
 from openshell_files.errors import FileNotFound, InvalidPath, NotADirectory
+from openshell_files.options import LeafLink
+from openshell_files.results import FileType
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 
 class RemoteWord(str):
@@ -35,20 +38,19 @@ def remote_word(word: str) -> RemoteWord:
     return RemoteWord(os.fsencode(word).decode("utf-8", "surrogateescape"))
 
 
-Paths = Annotated[
-    list[RemoteWord],
-    typer.Argument(metavar="PATH...", help="Paths in the sandbox.", parser=remote_word),
-]
-Places = Annotated[
-    list[RemoteWord],
-    typer.Argument(
-        metavar="SRC... DEST",
-        help="Paths in the sandbox. If DEST is a directory, each SRC is put into it under its own name.",
-        parser=remote_word,
-    ),
-]
-Parents = Annotated[bool, typer.Option("--parents", help="Make missing directories above DEST.")]
-NoClobber = Annotated[bool, typer.Option("-n", "--no-clobber", help="Refuse to replace anything at DEST.")]
+remote_paths: Final = argument(
+    "paths", "PATH...", nargs=-1, required=True, type=remote_word, help="Paths in the sandbox."
+)
+places: Final = argument(
+    "words",
+    "SRC... DEST",
+    nargs=-1,
+    required=True,
+    type=remote_word,
+    help="Paths in the sandbox. If DEST is a directory, each SRC is put into it under its own name.",
+)
+parents: Final = flag("--parents", help="Make missing directories above DEST.")
+no_clobber: Final = flag("-n", "--no-clobber", help="Refuse to replace anything at DEST.")
 
 
 class TimeLeft:

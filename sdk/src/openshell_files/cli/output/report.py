@@ -16,13 +16,10 @@ from openshell_files_protocol.reasons import Retry
 
 from openshell_files._local.open_files import share_a_file
 from openshell_files.cli.exit_codes import ExitCode
+from openshell_files.cli.mistakes import ReportLostError
 from openshell_files.errors import FilesError, UnfinishedUpload
 
 _PROGRAM = "openshell-files"
-
-
-class ReportLostError(Exception):
-    """The command succeeded and could not report it; the text is the reason."""
 
 
 class Report:

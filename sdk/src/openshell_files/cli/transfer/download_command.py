@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 from openshell_files_protocol.reasons import Code
 
-from openshell_files import Durability, LeafLink, ReadOptions, SandboxFiles
 from openshell_files._local.open_files import share_a_file
 from openshell_files._local.special_file import is_written_into
 from openshell_files._local.target_file import Shown, showing
-from openshell_files.cli import shared
+from openshell_files.cli import options, shared
 from openshell_files.cli.archives import words as archives
 from openshell_files.cli.archives.running import ArchiveCommand
 from openshell_files.cli.command import Failing, Hint, with_connection
-from openshell_files.cli.connecting import MOST, ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.connecting import Connecting
 from openshell_files.cli.directories.remote_words import TimeLeft
 from openshell_files.cli.leaving import leaving
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.results_in_words import download_fields, download_words
@@ -31,6 +31,7 @@ from openshell_files.cli.trees import flags as tree_flags
 from openshell_files.cli.trees.flags import TreeFlags
 from openshell_files.cli.trees.running import TreeCommand, Trees
 from openshell_files.cli.trees.sources import is_tree
+from openshell_files.cli.usage import Command, Whole, argument, flag, local_files, option
 from openshell_files.errors import (
     FilesError,
     IsADirectory,
@@ -38,62 +39,88 @@ from openshell_files.errors import (
     LocalIsADirectory,
     local_file_error,
 )
+from openshell_files.options import DigestChoice, Durability, LeafLink, ReadOptions
 from openshell_files.results import DownloadResult, Progress, ProgressCallback
 from openshell_files.tree_options import Links
 
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
+
+@click.command(cls=Command)
+@options.name
+@argument(
+    "src",
+    "SRC... [DEST]",
+    nargs=-1,
+    required=True,
+    shell_complete=local_files,
+    help="Files or directories in the sandbox. DEST is the local file, a directory, or `-` for standard "
+    "output; without it the source's name in the current directory. For a directory DEST is the "
+    "directory itself, or with `/` at its end the one that gets it; DIR/. puts its content into DEST. "
+    "Several sources need a directory.",
+)
+@flag("--parents", help="Create missing local directories.")
+@option("--mode", help="Permission bits, octal. Default: those of the file, less the umask.")
+@flag("--preserve-mode", help="Keep the permission bits without regard to the umask.")
+@options.preserve_mtime
+@option("--offset", type=Whole(0, options.MOST), default=0, help="First byte.")
+@option("--length", type=Whole(0, options.MOST), help="Most bytes to read.")
+@option("--tail", type=Whole(1, options.MOST), help="Number of bytes at the end of the file.")
+@option("--if-version", default="", help="Only this version of the file.")
+@flag("--allow-changes", help="Read on if the file changes meanwhile; for logs.")
+@option("--max-bytes", type=Whole(0, options.MOST), help="Fail if the file is larger.")
+@options.digest
+@options.follow
+@archives.archive
+@tree_flags.dry_run
+@tree_flags.include
+@tree_flags.exclude
+@tree_flags.delete
+@tree_flags.checksum
+@tree_flags.download_links
+@tree_flags.atomic
+@option(
+    "--durability",
+    type=options.durability_type,
+    default=Durability.FSYNC.value,
+    help="Of a directory: what survives a power loss.",
+)
+@options.by_id
+@options.timeout
+@options.as_json
+@options.quiet
 @with_connection
 def download(
     connecting: Connecting,
-    name: shared.Name,
-    src: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SRC... [DEST]",
-            help="Files or directories in the sandbox. DEST is the local file, a directory, or `-` for standard "
-            "output; without it the source's name in the current directory. For a directory DEST is the "
-            "directory itself, or with `/` at its end the one that gets it; DIR/. puts its content into DEST. "
-            "Several sources need a directory.",
-        ),
-    ],
+    name: str,
+    src: Sequence[str],
     *,
-    parents: Annotated[bool, typer.Option("--parents", help="Create missing local directories.")] = False,
-    mode: Annotated[
-        str | None, typer.Option(help="Permission bits, octal. Default: those of the file, less the umask.")
-    ] = None,
-    preserve_mode: Annotated[
-        bool, typer.Option("--preserve-mode", help="Keep the permission bits without regard to the umask.")
-    ] = False,
-    preserve_mtime: shared.MTime = True,
-    offset: Annotated[int, typer.Option(min=0, max=MOST, help="First byte.")] = 0,
-    length: Annotated[int | None, typer.Option(min=0, max=MOST, help="Most bytes to read.")] = None,
-    tail: Annotated[
-        int | None, typer.Option(min=1, max=MOST, help="Number of bytes at the end of the file.")
-    ] = None,
-    if_version: Annotated[str, typer.Option(help="Only this version of the file.")] = "",
-    allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Read on if the file changes meanwhile; for logs.")
-    ] = False,
-    max_bytes: Annotated[
-        int | None, typer.Option(min=0, max=MOST, help="Fail if the file is larger.")
-    ] = None,
-    digest: shared.Digest = "auto",
-    follow: shared.Follow = False,
-    archive: archives.Archive = False,
-    dry_run: tree_flags.DryRun = False,
-    include: tree_flags.Include = None,
-    exclude: tree_flags.Exclude = None,
-    delete: tree_flags.Delete = False,
-    checksum: tree_flags.Checksum = False,
-    links: tree_flags.DownloadLinks = Links.KEEP,
-    atomic: tree_flags.Atomic = False,
-    durability: Annotated[
-        Durability, typer.Option(help="Of a directory: what survives a power loss.")
-    ] = Durability.FSYNC,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    parents: bool,
+    mode: str | None,
+    preserve_mode: bool,
+    preserve_mtime: bool,
+    offset: int,
+    length: int | None,
+    tail: int | None,
+    if_version: str,
+    allow_changes: bool,
+    max_bytes: int | None,
+    digest: DigestChoice,
+    follow: bool,
+    archive: bool,
+    dry_run: bool,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    delete: bool,
+    checksum: bool,
+    links: Links,
+    atomic: bool,
+    durability: Durability,
+    by_id: bool,
+    timeout: float | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Download files and directories; the first failure ends the command.
 
@@ -112,7 +139,7 @@ def download(
             raise ValueError("give one of --mode and --preserve-mode")
         if tail is not None and (offset or length is not None):
             raise ValueError("--tail: give neither --offset nor --length with it")
-        options = ReadOptions(
+        reading = ReadOptions(
             offset=offset,
             length=length,
             tail=tail,
@@ -122,10 +149,8 @@ def download(
             max_bytes=max_bytes,
             digest=digest,
         )
-        flags = TreeFlags(
-            dry_run, include or (), exclude or (), False, delete, checksum, links, atomic, durability
-        )
-        files = _Files(options, bits, preserve_mode, preserve_mtime, parents, timeout)
+        flags = TreeFlags(dry_run, include, exclude, False, delete, checksum, links, atomic, durability)
+        files = _Files(reading, bits, preserve_mode, preserve_mtime, parents, timeout)
         of_files = files.given()
         if archive:
             fit = {"--allow-changes", "--max-bytes"}

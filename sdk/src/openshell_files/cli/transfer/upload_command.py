@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from openshell_files import Condition, Durability, LeafLink, SandboxFiles, WriteOptions
-from openshell_files.cli import shared
+from openshell_files.cli import options, shared
 from openshell_files.cli.archives import words as archives
 from openshell_files.cli.archives.running import ArchiveCommand
 from openshell_files.cli.command import Failing, Hint, with_connection
-from openshell_files.cli.connecting import ById, Connecting, Json, Quiet, Timeout, reading_options
+from openshell_files.cli.connecting import Connecting
 from openshell_files.cli.directories.remote_words import TimeLeft
 from openshell_files.cli.leaving import leaving
+from openshell_files.cli.mistakes import reading_options
 from openshell_files.cli.output.progress_bar import progress_bar
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.output.results_in_words import upload_fields, upload_words
@@ -29,63 +29,97 @@ from openshell_files.cli.transfer.upload_memory import UploadMemory
 from openshell_files.cli.trees import flags as tree_flags
 from openshell_files.cli.trees.flags import TreeFlags
 from openshell_files.cli.trees.running import TreeCommand, Trees
+from openshell_files.cli.usage import Command, argument, flag, local_files, option
 from openshell_files.errors import FilesError, UnfinishedUpload
+from openshell_files.options import Condition, DigestChoice, Durability, LeafLink, WriteOptions
 from openshell_files.results import ProgressCallback, UploadResult
 from openshell_files.tree_options import Links
 
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
+
+@click.command(cls=Command)
+@options.name
+@argument(
+    "local",
+    "LOCAL... [DEST]",
+    nargs=-1,
+    required=True,
+    shell_complete=local_files,
+    help="Files or directories, or `-` for standard input. DEST is the file in the sandbox or, ending "
+    "with `/`, the directory; without it the file's name in the working directory. A directory is put "
+    "into DEST under its name, and DIR/. puts its content into DEST. Several sources need a directory.",
+)
+@option("--to", metavar="DEST", help="DEST as an option; every word is then a LOCAL.")
+@flag("--parents", help="Create missing directories.")
+@options.mode
+@options.preserve_mtime
+@flag("--if-absent", help="Only if DEST does not exist.")
+@flag("--if-present", help="Only if DEST exists.")
+@option("--if-match-version", help="Only if DEST has this version.")
+@option("--if-match-digest", help="Only if DEST has this digest.")
+@options.follow
+@flag("--replace-link", help="Replace a symbolic link.")
+@flag("--keep-read-only", help="Refuse to replace a read-only file.")
+@option(
+    "--durability",
+    type=options.durability_type,
+    default=Durability.FSYNC.value,
+    help="What survives a power loss.",
+)
+@flag("--skip-identical", help="Send nothing if DEST has the same content.")
+@options.digest
+@flag("--resume", help="Resume the last unfinished upload of this file.")
+@option("--upload-id", help="Resume this unfinished upload.")
+@archives.extract
+@tree_flags.dry_run
+@tree_flags.include
+@tree_flags.exclude
+@tree_flags.gitignore
+@tree_flags.delete
+@tree_flags.checksum
+@tree_flags.upload_links
+@tree_flags.atomic
+@options.by_id
+@options.timeout
+@options.as_json
+@options.quiet
 @with_connection
 def upload(
     connecting: Connecting,
-    name: shared.Name,
-    local: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="LOCAL... [DEST]",
-            help="Files or directories, or `-` for standard input. DEST is the file in the sandbox or, ending "
-            "with `/`, the directory; without it the file's name in the working directory. A directory is put "
-            "into DEST under its name, and DIR/. puts its content into DEST. Several sources need a directory.",
-        ),
-    ],
+    name: str,
+    local: Sequence[str],
     *,
-    to: Annotated[
-        str | None,
-        typer.Option(metavar="DEST", help="DEST as an option; every word is then a LOCAL."),
-    ] = None,
-    parents: Annotated[bool, typer.Option("--parents", help="Create missing directories.")] = False,
-    mode: shared.Mode = None,
-    preserve_mtime: shared.MTime = True,
-    if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if DEST does not exist.")] = False,
-    if_present: Annotated[bool, typer.Option("--if-present", help="Only if DEST exists.")] = False,
-    if_match_version: Annotated[str | None, typer.Option(help="Only if DEST has this version.")] = None,
-    if_match_digest: Annotated[str | None, typer.Option(help="Only if DEST has this digest.")] = None,
-    follow: shared.Follow = False,
-    replace_link: Annotated[bool, typer.Option("--replace-link", help="Replace a symbolic link.")] = False,
-    keep_read_only: Annotated[
-        bool, typer.Option("--keep-read-only", help="Refuse to replace a read-only file.")
-    ] = False,
-    durability: Annotated[Durability, typer.Option(help="What survives a power loss.")] = Durability.FSYNC,
-    skip_identical: Annotated[
-        bool, typer.Option("--skip-identical", help="Send nothing if DEST has the same content.")
-    ] = False,
-    digest: shared.Digest = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the last unfinished upload of this file.")
-    ] = False,
-    upload_id: Annotated[str | None, typer.Option(help="Resume this unfinished upload.")] = None,
-    extract: archives.Extract = False,
-    dry_run: tree_flags.DryRun = False,
-    include: tree_flags.Include = None,
-    exclude: tree_flags.Exclude = None,
-    gitignore: tree_flags.GitIgnore = False,
-    delete: tree_flags.Delete = False,
-    checksum: tree_flags.Checksum = False,
-    links: tree_flags.UploadLinks = Links.KEEP,
-    atomic: tree_flags.Atomic = False,
-    by_id: ById = False,
-    timeout: Timeout = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    to: str | None,
+    parents: bool,
+    mode: str | None,
+    preserve_mtime: bool,
+    if_absent: bool,
+    if_present: bool,
+    if_match_version: str | None,
+    if_match_digest: str | None,
+    follow: bool,
+    replace_link: bool,
+    keep_read_only: bool,
+    durability: Durability,
+    skip_identical: bool,
+    digest: DigestChoice,
+    resume: bool,
+    upload_id: str | None,
+    extract: bool,
+    dry_run: bool,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    gitignore: bool,
+    delete: bool,
+    checksum: bool,
+    links: Links,
+    atomic: bool,
+    by_id: bool,
+    timeout: float | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Upload files and directories; the first failure ends the command.
 
@@ -95,7 +129,7 @@ def upload(
     with reading_options():
         copies = [archives.to_unpack(name, local, to)] if extract else destinations.uploads(name, local, to)
         _check_upload_id(upload_id, copies)
-        options = WriteOptions(
+        writing = WriteOptions(
             mode=shared.mode_bits(mode),
             parents=parents,
             leaf_link=_leaf_link(follow=follow, replace_link=replace_link),
@@ -107,9 +141,7 @@ def upload(
             skip_identical=skip_identical,
             digest=digest,
         )
-        flags = TreeFlags(
-            dry_run, include or (), exclude or (), gitignore, delete, checksum, links, atomic, durability
-        )
+        flags = TreeFlags(dry_run, include, exclude, gitignore, delete, checksum, links, atomic, durability)
         of_files = tree_flags.options_given(
             {
                 "--mode": mode is not None,
@@ -143,7 +175,7 @@ def upload(
             result = sandbox.upload(
                 sys.stdin.buffer,
                 copy.destination,
-                options=replace(options, skip_identical=False),
+                options=replace(writing, skip_identical=False),
                 upload_id=memory.upload_id,
                 timeout=timeout,
                 progress=progress,
@@ -152,7 +184,7 @@ def upload(
             result = sandbox.upload_path(
                 copy.source,
                 copy.destination,
-                options=options,
+                options=writing,
                 preserve_mtime=preserve_mtime,
                 upload_id=memory.upload_id,
                 timeout=timeout,

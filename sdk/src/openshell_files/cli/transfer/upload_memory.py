@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from openshell_files_protocol.limits import MIN_CHUNK_LIMIT_BYTES
 
-from openshell_files._sync.sandbox import SandboxFiles
 from openshell_files.cli.command import Hint
 from openshell_files.cli.output.report import Report
 from openshell_files.cli.transfer.resume_store import ResumeStore
 from openshell_files.errors import FilesError, UnfinishedUpload, UploadUnknown, unfinished_upload
 from openshell_files.results import Progress, ProgressCallback, UploadInfo, UploadResult, UploadState
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 _UNFINISHED = frozenset({UploadState.RECEIVING, UploadState.VERIFYING})
 

@@ -4,68 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-import typer
+from typing import Final
 
 from openshell_files.cli.transfer.destinations import STANDARD_STREAM, Copy, SourceType
 from openshell_files.cli.trees import placement
+from openshell_files.cli.usage import OneOf, flag, option
 from openshell_files.options import Durability
 from openshell_files.tree_options import Links, TreeOptions
 
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Of a directory: print what would be done, and change nothing.")
-]
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN",
-        help="Of a directory: only files that the pattern matches, in the syntax of .gitignore. Repeatable.",
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN",
-        help="Of a directory: leave out what the pattern matches; prevails over --include. Repeatable.",
-    ),
-]
-GitIgnore = Annotated[
-    bool,
-    typer.Option("--gitignore", help="Of a directory: only files that git tracks or does not ignore."),
-]
-Delete = Annotated[
-    bool,
-    typer.Option("--delete", help="Of a directory: delete what the destination has and the source has not."),
-]
-Checksum = Annotated[
-    bool,
-    typer.Option(
-        "--checksum",
-        help="Of a directory: find unchanged files by content, not by size and modification time.",
-    ),
-]
-UploadLinks = Annotated[
-    Links,
-    typer.Option(
-        "--links",
-        help="Symbolic links in a directory: keep them, follow them inside the directory, or skip them.",
-    ),
-]
-DownloadLinks = Annotated[
-    Links,
-    typer.Option(
-        "--links",
-        metavar="<keep|skip>",
-        help="Symbolic links in a directory: keep them, or skip them.",
-    ),
-]
-Atomic = Annotated[
-    bool,
-    typer.Option(
-        "--atomic", help="Of a directory: all or nothing; it appears at once, and must not exist before."
-    ),
-]
+dry_run: Final = flag("--dry-run", help="Of a directory: print what would be done, and change nothing.")
+include: Final = option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Of a directory: only files that the pattern matches, in the syntax of .gitignore. Repeatable.",
+)
+exclude: Final = option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Of a directory: leave out what the pattern matches; prevails over --include. Repeatable.",
+)
+gitignore: Final = flag("--gitignore", help="Of a directory: only files that git tracks or does not ignore.")
+delete: Final = flag(
+    "--delete", help="Of a directory: delete what the destination has and the source has not."
+)
+checksum: Final = flag(
+    "--checksum", help="Of a directory: find unchanged files by content, not by size and modification time."
+)
+upload_links: Final = option(
+    "--links",
+    type=OneOf(Links),
+    default=Links.KEEP.value,
+    help="Symbolic links in a directory: keep them, follow them inside the directory, or skip them.",
+)
+download_links: Final = option(
+    "--links",
+    type=OneOf(Links),
+    default=Links.KEEP.value,
+    metavar="<keep|skip>",
+    help="Symbolic links in a directory: keep them, or skip them.",
+)
+atomic: Final = flag(
+    "--atomic", help="Of a directory: all or nothing; it appears at once, and must not exist before."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 from openshell_files_protocol.reasons import Retry
 
-from openshell_files import LeafLink, SandboxFiles
 from openshell_files.cli import shared
 from openshell_files.cli.command import Failing, Hint
 from openshell_files.cli.connecting import Connecting
@@ -34,7 +34,11 @@ from openshell_files.cli.trees.words import (
     tree_words,
 )
 from openshell_files.errors import FilesError
+from openshell_files.options import LeafLink
 from openshell_files.tree_results import TreeProgress, TreeProgressCallback, TreeResult, tree_so_far
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 #: Fix of a tree of which some entries failed.
 _MEND: Final = "Mend what is listed and repeat the command, which transfers only what is missing."
@@ -133,7 +137,7 @@ class Trees:
         """End the command with `ExitCode.PARTIAL` if an entry of a directory is not in place.
 
         Raises:
-            typer.Exit: one is not.
+            click.exceptions.Exit: one is not.
         """
         if not self._incomplete:
             return
@@ -144,7 +148,7 @@ class Trees:
         self._command.out.failure(
             f"{words} [{ExitCode.PARTIAL.name}]. {_MEND}", ExitCode.PARTIAL, more=fields, fix=_MEND
         )
-        raise typer.Exit(ExitCode.PARTIAL)
+        raise click.exceptions.Exit(ExitCode.PARTIAL)
 
     def _where(self, copy: Copy) -> Where:
         command = self._command
@@ -156,6 +160,9 @@ class Trees:
 
     def _call(self, sandbox: SandboxFiles, copy: Copy, line: TreeLine | None) -> TreeResult:
         command = self._command
+        with leaving.importing():
+            # The call would import it.
+            import_module("openshell_files._sync.trees.transfers")
         call = sandbox.upload_tree if command.uploading else sandbox.download_tree
         return call(
             copy.source,

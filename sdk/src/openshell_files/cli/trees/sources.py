@@ -6,10 +6,16 @@ needs another one, and a server without `StatFile` still serves files.
 
 from __future__ import annotations
 
-from openshell_files import FileType, LeafLink, SandboxFiles
-from openshell_files.cli.connecting import UsageMistake
+from typing import TYPE_CHECKING
+
+from openshell_files.cli.mistakes import UsageMistake
 from openshell_files.cli.transfer.destinations import Copy, SourceType
 from openshell_files.errors import FilesError, LocalIsADirectory
+from openshell_files.options import LeafLink
+from openshell_files.results import FileType
+
+if TYPE_CHECKING:
+    from openshell_files import SandboxFiles
 
 
 def as_tree(sandbox: SandboxFiles, copy: Copy, link: LeafLink, timeout: float | None, option: str) -> Copy:

@@ -1,43 +1,20 @@
-"""The public clients, and their variants on the connection of the official SDK's `SandboxClient`.
-
-The official SDK is blocking only, so the two flavours use its channel in
-different ways, and this module is written by hand for both. It does not
-import the official SDK, which need not be installed.
-"""
+"""The public client of the blocking flavour, and its variant on the official SDK's channel."""
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 from weakref import WeakSet
 
 import grpc
-import grpc.aio
 from openshell_files_protocol.methods import DEFAULT_WORKSPACE
 
-from openshell_files._async._calls import Connection as AsyncConnection
-from openshell_files._async.client import AsyncGatewayClient
-from openshell_files._bridged_channel import BridgedChannel
 from openshell_files._core.borrowed_channel_errors import CLOSED
+from openshell_files._official.channel import channel_of
 from openshell_files._sync._calls import Cancellable, Connection, DownloadCall, Metadata, UploadCall
 from openshell_files._sync.client import GatewayClient
 from openshell_files.options import RetryPolicy
 
 _Call = TypeVar("_Call", bound=Cancellable)
-
-
-def _channel_of(client: object) -> grpc.Channel:
-    """Return the channel of an official client.
-
-    Raises:
-        TypeError: the client has none.
-    """
-    channel: object = getattr(client, "_channel", None)
-    if isinstance(channel, grpc.Channel):
-        return channel
-    raise TypeError(
-        "client: an openshell.SandboxClient is expected, with its gRPC channel as `_channel`; "
-        f"{type(client).__name__} has none"
-    )
 
 
 class FilesClient(GatewayClient):
@@ -81,7 +58,7 @@ class FilesClient(GatewayClient):
             TypeError: `client` has no gRPC channel.
             ValueError: a time limit is not positive.
         """
-        return _Guest(_channel_of(client), workspace, timeout, idle_timeout, retry)
+        return _Guest(channel_of(client), workspace, timeout, idle_timeout, retry)
 
 
 class _Guest(FilesClient):
@@ -141,71 +118,3 @@ class _BorrowedConnection(Connection):
             running = list(self._running)
         for call in running:
             call.cancel()
-
-
-class AsyncFilesClient(AsyncGatewayClient):
-    """Connects to a gateway. Use it as a context manager, or call `aclose`.
-
-    Nothing is sent before the first call. The client belongs to the event
-    loop of its first call. For the arguments see `AsyncGatewayClient`.
-    """
-
-    @classmethod
-    def from_sandbox_client(
-        cls,
-        client: object,
-        *,
-        workspace: str = DEFAULT_WORKSPACE,
-        timeout: float = 30.0,
-        idle_timeout: float = 120.0,
-        retry: RetryPolicy | None = None,
-    ) -> AsyncFilesClient:
-        """Return a client on the connection and with the identity of an `openshell.SandboxClient`.
-
-        See `FilesClient.from_sandbox_client`. The official client is blocking:
-        threads use its channel and its token function, one for each call that
-        begins and one for each running download. The event loop is never
-        blocked. For many concurrent transfers a client with its own connection
-        is faster.
-
-        Args:
-            client: an `openshell.SandboxClient`; keep it open as long as this one.
-            workspace: of the sandbox names.
-            timeout: of each call without content, in seconds.
-            idle_timeout: seconds without movement after which an attempt of a
-                transfer fails.
-            retry: retries of each call.
-
-        Raises:
-            TypeError: `client` has no gRPC channel.
-            ValueError: a time limit is not positive.
-        """
-        return _AsyncGuest(_channel_of(client), workspace, timeout, idle_timeout, retry)
-
-
-class _AsyncGuest(AsyncFilesClient):
-    """An asynchronous client on the connection of another owner."""
-
-    def __init__(
-        self,
-        channel: grpc.Channel,
-        workspace: str,
-        timeout: float,
-        idle_timeout: float,
-        retry: RetryPolicy | None,
-    ) -> None:
-        self._use(_BridgedConnection(channel), None, workspace, timeout, idle_timeout, retry)
-
-
-class _BridgedConnection(AsyncConnection):
-    """A channel of another owner, who closes it. It is one connection, so there are no lanes."""
-
-    most_lanes = 1
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        super().__init__("", None, ())
-        self._borrowed = channel
-
-    def _new_channel(self) -> grpc.aio.Channel:
-        # At the first call, because grpc.aio binds the channel to the running event loop.
-        return cast("grpc.aio.Channel", BridgedChannel(self._borrowed))

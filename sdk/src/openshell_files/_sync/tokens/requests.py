@@ -1,5 +1,5 @@
-# Written by sdk/unasync.py from _async/credentials.py. Change that file instead.
-"""Source of the bearer token of each call."""
+# Written by sdk/unasync.py from _async/tokens/requests.py. Change that file instead.
+"""Tokens by the client credentials grant. Imported when credentials are given: httpx takes as long as gRPC."""
 
 from __future__ import annotations
 
@@ -11,70 +11,15 @@ import httpx
 from openshell_files._core import token_exchange
 from openshell_files._core.token_exchange import SecretMethod, TokenEndpoint, credentials_error
 from openshell_files._sync import _io
-from openshell_files.auth import Auth, ClientCredentials, OidcAuth, TokenProvider
-from openshell_files.errors import CredentialsError
+from openshell_files.auth import ClientCredentials
 
 
-class TokenSource:
-    """Returns the authorization metadata of each call.
+class TokenExchange:
+    """Client credentials grant with a cache; concurrent calls share one request.
 
     Args:
-        auth: source of tokens; None calls without a token.
+        credentials: of this client.
     """
-
-    def __init__(self, auth: Auth | None) -> None:
-        self._auth = auth
-        self._exchange = _TokenExchange(auth) if isinstance(auth, ClientCredentials) else None
-
-    @property
-    def refreshable(self) -> bool:
-        """True if a refused token can be replaced."""
-        return self._exchange is not None or (
-            isinstance(self._auth, OidcAuth) and not isinstance(self._auth.token, str)
-        )
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of one call.
-
-        Raises:
-            CredentialsError: there is no token.
-        """
-        if self._auth is None:
-            return ()
-        if self._exchange is not None:
-            token = self._exchange.token()
-        elif isinstance(self._auth, OidcAuth):
-            given = self._auth.token
-            token = given if isinstance(given, str) else _provided(given)
-        else:
-            raise TypeError("auth must be OidcAuth or ClientCredentials")
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            # gRPC would abort the call without a reason. The message does not repeat the token.
-            raise credentials_error(
-                "the token is empty or has characters that no token has", "Check the source of the token."
-            )
-        return (("authorization", f"Bearer {token}"),)
-
-    def refuse(self) -> None:
-        """Note that the gateway refused the token: the next call requests a new one."""
-        if self._exchange is not None:
-            self._exchange.forget()
-
-
-def _provided(provider: TokenProvider) -> str:
-    """Call the caller's function; any exception means that there is no token."""
-    try:
-        return _io.call_token(provider)
-    except CredentialsError:
-        raise
-    except Exception as error:
-        raise credentials_error(
-            f"the token provider failed: {type(error).__name__}: {error}", "Check the source of its tokens."
-        ) from error
-
-
-class _TokenExchange:
-    """Client credentials grant with a cache; concurrent calls share one request."""
 
     def __init__(self, credentials: ClientCredentials) -> None:
         self._credentials = credentials
@@ -84,9 +29,15 @@ class _TokenExchange:
         self._use_until = 0.0
 
     def forget(self) -> None:
+        """Request a new token for the next call."""
         self._token = ""
 
     def token(self) -> str:
+        """Return a token that has not expired.
+
+        Raises:
+            CredentialsError: the issuer gives none.
+        """
         with self._lock:
             if not self._token or _io.monotonic() >= self._use_until:
                 self._token, lifetime = self._request()
@@ -123,7 +74,7 @@ def _fetch(
     """Send a request and return status and body, within limits of size and time."""
     ends = _io.monotonic() + timeout
     try:
-        with _io.HttpClient(
+        with httpx.Client(
             timeout=timeout, follow_redirects=False, trust_env=token_exchange.proxy_allowed(url)
         ) as client:
             *first, last = [
@@ -149,7 +100,7 @@ def _fetch(
         ) from error
 
 
-def _answer(client: _io.HttpClient, request: httpx.Request, ends: float) -> tuple[int, bytes]:
+def _answer(client: httpx.Client, request: httpx.Request, ends: float) -> tuple[int, bytes]:
     response = client.send(request, stream=True)
     try:
         body = b""
