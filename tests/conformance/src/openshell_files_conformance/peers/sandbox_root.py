@@ -106,6 +106,10 @@ class SandboxFiles:
         """Make a file, or replace its content in place."""
         await self._do("write", path, content=content.hex(), mode=mode, modified_ns=modified_ns)
 
+    async def many(self, path: bytes | str, count: int) -> None:
+        """Make a directory with so many empty files, named by five digits."""
+        await self._do("many", path, count=count)
+
     async def mkdir(self, path: bytes | str, mode: int = 0o755) -> None:
         """Make a directory and those above it."""
         await self._do("mkdir", path, mode=mode)
@@ -215,6 +219,16 @@ class LocalRoot:
         self._own(place)
         if request["modified_ns"] is not None:
             os.utime(place, ns=(request["modified_ns"], request["modified_ns"]))
+
+    def _many(self, place: bytes, request: Mapping[str, Any]) -> None:
+        os.mkdir(place)
+        with opened(place, b"") as directory:
+            for number in range(request["count"]):
+                name = f"{number:05}"
+                os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=directory))
+                if os.geteuid() == 0:
+                    os.chown(name, *self._owner, dir_fd=directory)
+        self._own(place)
 
     def _mkdir(self, place: bytes, request: Mapping[str, Any]) -> None:
         missing: list[bytes] = []
