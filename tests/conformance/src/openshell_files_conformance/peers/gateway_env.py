@@ -78,6 +78,11 @@ class SuiteSandbox:
             raise CannotGoOnError("the sandbox has no session")
         return self._session
 
+    async def reconnect(self, **hello: Any) -> SupervisorSession:
+        """Begin a newer session, which announces other things; it becomes `session`."""
+        self._session = await self.supervisor.connected(**hello)
+        return self._session
+
 
 class GatewayEnv(Env):
     """What a case of the gateway's role has.

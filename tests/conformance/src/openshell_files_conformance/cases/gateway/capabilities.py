@@ -82,8 +82,8 @@ async def options(env: GatewayEnv) -> None:
         env.check(f"{name}-of-both", every.HasField(name), equals=env.has(name), clause="CAP-3")
     for name, flag in _OPTIONS.items():
         others = {one: True for one in _OPTIONS.values() if one != flag}
-        without = await env.sandbox(file_transfer=file_transfer(**others))
-        answer = (await without.caller.capabilities()).answer
+        await sandbox.reconnect(file_transfer=file_transfer(**others))
+        answer = (await sandbox.caller.capabilities()).answer
         env.check(f"no-{name}", answer.HasField(name), equals=False, clause=clauses[name])
     if env.has("trees"):
         env.check("tree-entries", every.trees.max_entries, equals=123, clause="CAP-2")
@@ -94,10 +94,10 @@ async def options(env: GatewayEnv) -> None:
 @case("gateway/capabilities/limits-out-of-range", profile="core", needs=_SUITE, clauses=("CAP-14", "CAP-9", "CAP-7", "CAP-1"))
 async def limits_out_of_range(env: GatewayEnv) -> None:
     """A limit in the hello that is out of range, or missing, is the gateway's own."""
-    _, own = await _asked(env, max_chunk_bytes=None)
+    sandbox, own = await _asked(env, max_chunk_bytes=None)
     env.check("own-chunks", own.max_chunk_bytes >= 1 << 18, equals=True, clause="CAP-9")
     env.check("own-idle-timeout", own.idle_timeout.ToNanoseconds() > 0, equals=True, clause="CAP-9")
-    sandbox = await env.sandbox(
+    await sandbox.reconnect(
         file_transfer=file_transfer(
             max_chunk_bytes=(1 << 18) - 1, idle_timeout=Duration(nanos=999_999_999), upload_expiry=Duration(seconds=-5)
         )
@@ -113,14 +113,14 @@ async def limits_out_of_range(env: GatewayEnv) -> None:
 async def digests(env: GatewayEnv) -> None:
     """The digests are those of the hello that the gateway allows, in its order, without unknown and repeated ones."""
     allowed = [BLAKE3, SHA256] if env.has("blake3") else [SHA256]
-    _, told = await _asked(env, digests=[99, SHA256, SHA256, BLAKE3, SHA256])
+    sandbox, told = await _asked(env, digests=[99, SHA256, SHA256, BLAKE3, SHA256])
     env.check("order", list(told.digests), equals=[one for one in (SHA256, BLAKE3) if one in allowed], clause="CAP-15")
     for name, listed, wanted, clause in (
         ("other-order", [BLAKE3, SHA256], allowed, "CAP-8"),
         ("none", [], [SHA256], "CAP-13"),
         ("behind-the-first-16", [SHA256, *([99] * 15), BLAKE3], [SHA256], "CAP-15"),
     ):
-        sandbox = await env.sandbox(file_transfer=file_transfer(digests=listed))
+        await sandbox.reconnect(file_transfer=file_transfer(digests=listed))
         ended = await sandbox.caller.capabilities()
         env.check(name, list(ended.answer.digests) if ended.ok else ended.reason, equals=wanted, clause=clause)
 
@@ -132,8 +132,8 @@ async def refused(env: GatewayEnv) -> None:
     ended = await alone.caller.capabilities(seconds=env.scaled(3.0))
     env.check("no-supervisor", (ended.code.name, ended.reason), equals=("UNAVAILABLE", "SUPERVISOR_NOT_CONNECTED"), clause="CAP-4")
     env.check("retry-info", ended.retry_after is not None, equals=True, clause="CAP-4")
-    plain = await env.sandbox(file_transfer=None)
-    ended = await plain.caller.capabilities()
+    await alone.reconnect(file_transfer=None)
+    ended = await alone.caller.capabilities()
     env.check("no-files", (ended.code.name, ended.reason), equals=("FAILED_PRECONDITION", "FILES_UNSUPPORTED"), clause="RLY-1")
     user = env.user("conformance-one", alone.facts, roles=[])
     ended = await user.capabilities()
