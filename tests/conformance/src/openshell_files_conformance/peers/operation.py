@@ -69,7 +69,9 @@ def brief(message: Message) -> str:
     """A message in one line, as transcripts show it; of a large one the names of its parts and its size."""
     if message.ByteSize() > _LARGE:
         names, inner = list[str](), message
-        while kinds := [field for field, _ in inner.ListFields() if field.message_type and not field.is_repeated]:
+        while kinds := [
+            field for field, _ in inner.ListFields() if field.message_type and not field.is_repeated
+        ]:
             names.append(kinds[0].name)
             inner = getattr(inner, kinds[0].name)
         offset = f" at {inner.offset}" if isinstance(inner, files_pb2.FileChunk) else ""

@@ -168,7 +168,9 @@ class LocalRoot:
         if os.geteuid() == 0 and uid != self._owner[0]:
             self._owner = (uid, uid)
             for place in (self._root, *(self._root + b"/" + path for path, _, _ in walk(self._root))):
-                os.lchown(place, uid, uid)
+                # Mounted procfs has owners of its own.
+                with contextlib.suppress(PermissionError, FileNotFoundError):
+                    os.lchown(place, uid, uid)
 
     async def __call__(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Perform a request."""
@@ -201,7 +203,10 @@ class LocalRoot:
     def _read(self, place: bytes, request: Mapping[str, Any]) -> Mapping[str, Any]:
         del request
         above, _, name = place[len(self._root) :].strip(b"/").rpartition(b"/")
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(self._root, above) as directory:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            opened(self._root, above) as directory,
+        ):
             if stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
                 with open(os.open(name, os.O_RDONLY, dir_fd=directory), "rb") as file:
                     return {"content": file.read().hex()}

@@ -47,7 +47,9 @@ WORKDIR: Final = "/sandbox"
 ROOT_BYTES: Final = "root_bytes"
 #: A launch with this setting has another working directory.
 WORKDIR_SETTING: Final = "workdir"
-_OF_THE_SUITE: Final = frozenset({ROOT_BYTES, WORKDIR_SETTING})
+#: A launch with this setting has procfs at `/kernel`, and another file system at `/mounts/inner`; the suite mounts them.
+MOUNTS: Final = "mounts"
+_OF_THE_SUITE: Final = frozenset({ROOT_BYTES, WORKDIR_SETTING, MOUNTS})
 
 
 class SupervisorTarget:
@@ -207,6 +209,8 @@ class SupervisorRole:
             stack.callback(remove, os.fsencode(home))
             os.chmod(home, 0o755)  # noqa: ASYNC240 - so short that nobody waits for it
             root = _root(stack, home, settings.get(ROOT_BYTES), workdir)
+            if settings.get(MOUNTS):
+                _mount_others(stack, root)
             state = home / "run"
             state.mkdir()
             token, sandbox_id = sandbox_token(), str(uuid.uuid4())
@@ -281,8 +285,7 @@ def _root(stack: AsyncExitStack, home: Path, size: int | None, workdir: str) -> 
     root = home / "root"
     root.mkdir()
     if size is not None:
-        _mount(root, size)
-        stack.callback(_unmount, root)
+        _mount(stack, root, b"tmpfs", f"size={size},mode=755")
     (root / "tmp").mkdir()
     (root / workdir.lstrip("/")).mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
@@ -294,12 +297,22 @@ def _root(stack: AsyncExitStack, home: Path, size: int | None, workdir: str) -> 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _mount(place: Path, size: int) -> None:
-    status = _libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, f"size={size},mode=755".encode())
+def _mount_others(stack: AsyncExitStack, root: Path) -> None:
+    for name in ("kernel", "mounts/inner"):
+        (root / name).mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(root / "mounts", SANDBOX_USER, SANDBOX_USER)
+    _mount(stack, root / "kernel", b"proc", "")
+    _mount(stack, root / "mounts" / "inner", b"tmpfs", "size=1048576,mode=777")
+
+
+def _mount(stack: AsyncExitStack, place: Path, kind: bytes, options: str) -> None:
+    status = _libc.mount(b"none", os.fsencode(place), kind, 0, options.encode())
     if status != 0:
         raise UnsupportedLaunchError(
-            f"{ROOT_BYTES}: {os.strerror(ctypes.get_errno())} (the suite mounts the root)"
+            f"{kind.decode()} at {place.name}, which the suite may not mount: {os.strerror(ctypes.get_errno())}"
         )
+    stack.callback(_unmount, place)
 
 
 def _unmount(place: Path) -> None:

@@ -7,7 +7,14 @@ from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.pb.openshell.v1 import directories_pb2, files_pb2, trees_pb2
 from openshell_files_conformance.peers.operation import OK, data, digest, finish
 from openshell_files_conformance.peers.supervisor_env import CHUNK_BYTES, SupervisorEnv
-from openshell_files_conformance.peers.tree_stream import TreeUpload, content, directory, manifest, part, regular
+from openshell_files_conformance.peers.tree_stream import (
+    TreeUpload,
+    content,
+    directory,
+    manifest,
+    part,
+    regular,
+)
 from openshell_files_conformance.peers.waiting import until
 from openshell_files_conformance.registry import case
 
@@ -47,7 +54,12 @@ async def killed_while_receiving(env: SupervisorEnv) -> None:
     await env.new_session()
     found = await env.get_upload(request_id=name)
     seen = found.ok and (found.answer.upload.upload_id, found.answer.upload.state)
-    env.check("by-request-id", seen, equals=(empty.answer.upload.upload_id, files_pb2.UPLOAD_STATE_RECEIVING), clause="CRS-1")
+    env.check(
+        "by-request-id",
+        seen,
+        equals=(empty.answer.upload.upload_id, files_pb2.UPLOAD_STATE_RECEIVING),
+        clause="CRS-1",
+    )
     again = await env.start_upload(env.path(), upload_id=status.upload_id)
     env.require("survives", again.reason, equals=OK, clause="RSM-3")
     told = again.answer.upload
@@ -123,7 +135,9 @@ async def killed_after_the_answer(env: SupervisorEnv) -> None:
     env.check("state", asked.answer.upload.state, equals=files_pb2.UPLOAD_STATE_PUBLISHED, clause="CRS-8")
     env.check("result", asked.answer.upload.result.file, equals=first.answer.file, clause="CRS-8")
     again = await env.upload(env.path(), b"content", request_id=name)
-    env.check("replayed", (again.reason, again.ok and again.answer.replayed), equals=(OK, True), clause="RSM-3")
+    env.check(
+        "replayed", (again.reason, again.ok and again.answer.replayed), equals=(OK, True), clause="RSM-3"
+    )
 
 
 @case(
@@ -154,8 +168,12 @@ async def leftovers(env: SupervisorEnv) -> None:
     await env.target.relaunch()
     await env.new_session()
     env.check("trees", await nothing_staged(env, seconds=10), equals=True, clause="TRE-57")
-    env.check("atomic-not-published", await env.files.exists(env.path("atomic")), equals=False, clause="TRE-57")
-    env.check("upload-not-published", await env.files.exists(env.path("upload")), equals=False, clause="RSM-36")
+    env.check(
+        "atomic-not-published", await env.files.exists(env.path("atomic")), equals=False, clause="TRE-57"
+    )
+    env.check(
+        "upload-not-published", await env.files.exists(env.path("upload")), equals=False, clause="RSM-36"
+    )
 
 
 @case(

@@ -41,13 +41,17 @@ async def remove(env: SupervisorEnv, path: str | bytes, **fields: Any) -> Outcom
 
 async def move(env: SupervisorEnv, source: str, destination: str, **fields: Any) -> Outcome:
     """Move an entry."""
-    request = directories_pb2.MovePathRequest(source=_bytes(source), destination=_bytes(destination), **fields)
+    request = directories_pb2.MovePathRequest(
+        source=_bytes(source), destination=_bytes(destination), **fields
+    )
     return await env.call(move_path=request)
 
 
 async def copy(env: SupervisorEnv, source: str, destination: str, **fields: Any) -> Outcome:
     """Copy an entry."""
-    request = directories_pb2.CopyPathRequest(source=_bytes(source), destination=_bytes(destination), **fields)
+    request = directories_pb2.CopyPathRequest(
+        source=_bytes(source), destination=_bytes(destination), **fields
+    )
     return await env.call(copy_path=request)
 
 
@@ -98,15 +102,30 @@ async def listed(env: SupervisorEnv) -> None:
     env.check("directory", done.answer.directory.path, equals=top, clause="DIR-3")
 
 
-@case("supervisor/directories/listed-recursively", profile="core", clauses=("DIR-4", "DIR-9", "DIR-8"), needs=_NEEDS)
+@case(
+    "supervisor/directories/listed-recursively",
+    profile="core",
+    clauses=("DIR-4", "DIR-9", "DIR-8"),
+    needs=_NEEDS,
+)
 async def listed_recursively(env: SupervisorEnv) -> None:
     """A recursive listing has a directory before its content, follows no link, and has no staging files."""
     top = await _tree(env)
     await env.files.write(f"{top}/d/.openshell-upload-zq", b"")
     done = await listing(env, top, recursive=True)
     env.check("order", names(done), equals=[b"a", b"d", b"d/e", b"d/f", b"d/g", b"l"], clause="DIR-4")
-    env.check("no-link-followed", [name for name in names(done) if name.startswith(b"l/")], equals=[], clause="DIR-9")
-    env.check("no-staging-files", [name for name in names(done) if b"openshell-upload" in name], equals=[], clause="DIR-8")
+    env.check(
+        "no-link-followed",
+        [name for name in names(done) if name.startswith(b"l/")],
+        equals=[],
+        clause="DIR-9",
+    )
+    env.check(
+        "no-staging-files",
+        [name for name in names(done) if b"openshell-upload" in name],
+        equals=[],
+        clause="DIR-8",
+    )
 
 
 @case("supervisor/directories/pages", profile="core", clauses=("DIR-4", "DIR-28"), needs=_NEEDS)
@@ -139,14 +158,34 @@ async def large_pages(env: SupervisorEnv) -> None:
         await env.files.write(env.path(f"many/{long}{number:04}"), b"")
     done = await listing(env, env.path("many"))
     env.require("reason", done.reason, equals=OK, clause="DIR-28")
-    env.check("default", len(done.answer.entries), satisfies=("at most 1000", lambda count: 0 < count <= 1000), clause="DIR-28")
+    env.check(
+        "default",
+        len(done.answer.entries),
+        satisfies=("at most 1000", lambda count: 0 < count <= 1000),
+        clause="DIR-28",
+    )
     more = await listing(env, env.path("many"), page_size=100_000)
     env.require("more", more.reason, equals=OK, clause="DIR-28")
-    env.check("fits", more.answer.ByteSize(), satisfies=("at most 1 MiB", lambda size: size <= 1 << 20), clause="DIR-28")
-    env.check("at-most", len(more.answer.entries), satisfies=("at most 10000", lambda count: count <= 10_000), clause="DIR-28")
+    env.check(
+        "fits",
+        more.answer.ByteSize(),
+        satisfies=("at most 1 MiB", lambda size: size <= 1 << 20),
+        clause="DIR-28",
+    )
+    env.check(
+        "at-most",
+        len(more.answer.entries),
+        satisfies=("at most 10000", lambda count: count <= 10_000),
+        clause="DIR-28",
+    )
 
 
-@case("supervisor/directories/unreadable", profile="core", clauses=("DIR-7",), needs=("directories", "unprivileged"))
+@case(
+    "supervisor/directories/unreadable",
+    profile="core",
+    clauses=("DIR-7",),
+    needs=("directories", "unprivileged"),
+)
 async def unreadable(env: SupervisorEnv) -> None:
     """A directory that cannot be listed is an entry with a reason, never one that seems empty."""
     await env.files.mkdir(env.path("top/closed"))
@@ -166,7 +205,12 @@ async def paths(env: SupervisorEnv) -> None:
     await env.files.write(env.path(), b"x")
     slash = await listing(env, env.path() + "/")
     env.check("slash-at-a-file", slash.reason, equals="NOT_A_DIRECTORY", clause="PTH-24")
-    for name, path in (("dots", env.path("../x")), ("nul", env.path("a\0b")), ("long", env.path("n" * 256)), ("empty", "")):
+    for name, path in (
+        ("dots", env.path("../x")),
+        ("nul", env.path("a\0b")),
+        ("long", env.path("n" * 256)),
+        ("empty", ""),
+    ):
         done = await make(env, path)
         env.check(name, done.reason, equals="INVALID_PATH", clause="DIR-2")
     moved = await move(env, env.path(), env.path("other") + "/")
@@ -174,7 +218,12 @@ async def paths(env: SupervisorEnv) -> None:
     env.check("not-moved", await env.files.read(env.path()), equals=b"x", clause="DIR-2")
 
 
-@case("supervisor/directories/made", profile="core", clauses=("DIR-14", "DIR-15", "PTH-16", "PTH-18"), needs=_NEEDS)
+@case(
+    "supervisor/directories/made",
+    profile="core",
+    clauses=("DIR-14", "DIR-15", "PTH-16", "PTH-18"),
+    needs=_NEEDS,
+)
 async def made(env: SupervisorEnv) -> None:
     """A directory is made with its mode; one that is there is FILE_EXISTS, or a success with exist_ok, and stays as it is."""
     done = await make(env, env.path("made"), mode=0o4750)
@@ -210,20 +259,28 @@ async def removed(env: SupervisorEnv) -> None:
     env.check("not-empty", refused.reason, equals="DIRECTORY_NOT_EMPTY", clause="DIR-13")
     link = await remove(env, f"{top}/l")
     env.check("link", (link.reason, link.ok and link.answer.removed_entries), equals=(OK, 1), clause="DIR-10")
-    env.check("target-stays", await env.files.read(env.path("outside/secret")), equals=b"secret", clause="DIR-10")
+    env.check(
+        "target-stays", await env.files.read(env.path("outside/secret")), equals=b"secret", clause="DIR-10"
+    )
     await env.files.link(f"{top}/d/out", "../../outside")
     await env.files.write(f"{top}/.openshell-upload-zq", b"")
     other = await remove(env, top, recursive=True, if_version="other")
     env.check("version", other.reason, equals="CONDITION_FAILED", clause="DIR-19")
     done = await remove(env, top, recursive=True)
     # The top, a, d, d/e, d/f, d/g and d/out; staging files do not count.
-    env.check("recursive", (done.reason, done.ok and done.answer.removed_entries), equals=(OK, 7), clause="DIR-13")
+    env.check(
+        "recursive", (done.reason, done.ok and done.answer.removed_entries), equals=(OK, 7), clause="DIR-13"
+    )
     env.check("gone", await env.files.exists(top), equals=False, clause="DIR-10")
-    env.check("outside-stays", await env.files.read(env.path("outside/secret")), equals=b"secret", clause="DIR-10")
+    env.check(
+        "outside-stays", await env.files.read(env.path("outside/secret")), equals=b"secret", clause="DIR-10"
+    )
     missing = await remove(env, top)
     env.check("missing", missing.reason, equals="FILE_NOT_FOUND", clause="DIR-19")
     fine = await remove(env, top, missing_ok=True)
-    env.check("missing-ok", (fine.reason, fine.ok and fine.answer.removed_entries), equals=(OK, 0), clause="DIR-19")
+    env.check(
+        "missing-ok", (fine.reason, fine.ok and fine.answer.removed_entries), equals=(OK, 0), clause="DIR-19"
+    )
 
 
 @case("supervisor/directories/only-staging-files", profile="core", clauses=("DIR-13",), needs=_NEEDS)
@@ -235,7 +292,12 @@ async def only_staging_files(env: SupervisorEnv) -> None:
     env.check("reason", done.reason, equals="DIRECTORY_NOT_EMPTY", clause="DIR-13")
 
 
-@case("supervisor/directories/removal-fails", profile="core", clauses=("DIR-17",), needs=("directories", "unprivileged"))
+@case(
+    "supervisor/directories/removal-fails",
+    profile="core",
+    clauses=("DIR-17",),
+    needs=("directories", "unprivileged"),
+)
 async def removal_fails(env: SupervisorEnv) -> None:
     """A removal that fails says how much is gone, and what could not be removed."""
     await env.files.write(env.path("a"), b"")
@@ -244,7 +306,12 @@ async def removal_fails(env: SupervisorEnv) -> None:
     await env.files.deny(env.path("top/closed"))
     done = await remove(env, env.path("top"), recursive=True)
     env.check("reason", done.reason, equals="ACCESS_DENIED", clause="DIR-17")
-    env.check("path", done.metadata.get("path", ""), satisfies=("the closed directory", lambda path: "closed" in path), clause="DIR-17")
+    env.check(
+        "path",
+        done.metadata.get("path", ""),
+        satisfies=("the closed directory", lambda path: "closed" in path),
+        clause="DIR-17",
+    )
     env.check("count", done.metadata.get("removed_entries"), equals="0", clause="DIR-17")
 
 
@@ -283,10 +350,17 @@ async def moved(env: SupervisorEnv) -> None:
     done = await move(env, top, env.path("moved"))
     env.require("reason", done.reason, equals=OK, clause="DIR-20")
     env.check("content", await env.files.tree(env.path("moved")), equals=before, clause="DIR-20")
-    env.check("path", (done.answer.file.path, done.answer.replaced), equals=(env.path("moved"), False), clause="DIR-20")
+    env.check(
+        "path",
+        (done.answer.file.path, done.answer.replaced),
+        equals=(env.path("moved"), False),
+        clause="DIR-20",
+    )
     link = await move(env, env.path("moved/l"), env.path("link"))
     entry = await env.files.entry(env.path("link"))
-    env.check("link", (link.reason, entry.target if entry else None), equals=(OK, b"../outside"), clause="DIR-20")
+    env.check(
+        "link", (link.reason, entry.target if entry else None), equals=(OK, b"../outside"), clause="DIR-20"
+    )
     await env.files.write(env.path("one"), b"one")
     await env.files.write(env.path("two"), b"two")
     kept = await move(env, env.path("one"), env.path("two"))
@@ -299,12 +373,27 @@ async def moved(env: SupervisorEnv) -> None:
     failed = await move(env, env.path("one"), env.path("two"), condition=other, replace=_REPLACE)
     env.check("condition", failed.reason, equals="CONDITION_FAILED", clause="DIR-21")
     replaced = await move(env, env.path("one"), env.path("two"), replace=_REPLACE)
-    env.check("replaced", (replaced.reason, replaced.ok and replaced.answer.replaced), equals=(OK, True), clause="DIR-21")
+    env.check(
+        "replaced",
+        (replaced.reason, replaced.ok and replaced.answer.replaced),
+        equals=(OK, True),
+        clause="DIR-21",
+    )
     env.check("new", await env.files.read(env.path("two")), equals=b"one", clause="DIR-21")
     inside = await move(env, env.path("moved"), env.path("moved/d/inner"))
-    env.check("inside-itself", (inside.reason, inside.fields), equals=("INVALID_REQUEST", ["destination"]), clause="DIR-22")
+    env.check(
+        "inside-itself",
+        (inside.reason, inside.fields),
+        equals=("INVALID_REQUEST", ["destination"]),
+        clause="DIR-22",
+    )
     itself = await move(env, env.path("two"), env.path("two"), replace=_REPLACE)
-    env.check("onto-itself", (itself.reason, itself.fields), equals=("INVALID_REQUEST", ["destination"]), clause="DIR-22")
+    env.check(
+        "onto-itself",
+        (itself.reason, itself.fields),
+        equals=("INVALID_REQUEST", ["destination"]),
+        clause="DIR-22",
+    )
 
 
 @case("supervisor/directories/moved-over-directories", profile="core", clauses=("DIR-21",), needs=_NEEDS)
@@ -340,7 +429,12 @@ async def copied(env: SupervisorEnv) -> None:
         name
         for name, entry in found.items()
         if (entry.kind, entry.mode, entry.target, entry.size if entry.kind == "file" else 0)
-        != (source[name].kind, source[name].mode, source[name].target, source[name].size if entry.kind == "file" else 0)
+        != (
+            source[name].kind,
+            source[name].mode,
+            source[name].target,
+            source[name].size if entry.kind == "file" else 0,
+        )
         or (entry.kind != "link" and entry.modified_ns != source[name].modified_ns)
     ]
     env.check("attributes", unlike, equals=[], clause="DIR-24")
@@ -354,7 +448,12 @@ async def copied(env: SupervisorEnv) -> None:
     env.check("nothing-left", await env.files.staging(env.path("copy")), equals=[], clause="DIR-23")
 
 
-@case("supervisor/directories/copied-file", profile="core", clauses=("DIR-25", "DIR-26", "DIR-21", "DIR-22"), needs=_NEEDS)
+@case(
+    "supervisor/directories/copied-file",
+    profile="core",
+    clauses=("DIR-25", "DIR-26", "DIR-21", "DIR-22"),
+    needs=_NEEDS,
+)
 async def copied_file(env: SupervisorEnv) -> None:
     """The copy of a file keeps bits, time and holes; a link as the source is refused, followed, or copied itself."""
     await env.files.write(env.path("a"), b"content", mode=0o640, modified_ns=1_000_000_001)
@@ -369,19 +468,39 @@ async def copied_file(env: SupervisorEnv) -> None:
     refused = await copy(env, env.path("l"), env.path("c"))
     env.check("link", refused.reason, equals="LEAF_IS_LINK", clause="DIR-26")
     followed = await copy(env, env.path("l"), env.path("c"), leaf_link=files_pb2.LEAF_LINK_POLICY_FOLLOW)
-    env.check("followed", (followed.reason, await env.files.read(env.path("c"))), equals=(OK, b"content"), clause="DIR-26")
+    env.check(
+        "followed",
+        (followed.reason, await env.files.read(env.path("c"))),
+        equals=(OK, b"content"),
+        clause="DIR-26",
+    )
     itself = await copy(env, env.path("l"), env.path("m"), leaf_link=files_pb2.LEAF_LINK_POLICY_NOFOLLOW)
     entry = await env.files.entry(env.path("m"))
     env.check("itself", (itself.reason, entry.target if entry else None), equals=(OK, b"a"), clause="DIR-26")
     kept = await copy(env, env.path("a"), env.path("b"))
     env.check("not-replaced", kept.reason, equals="FILE_EXISTS", clause="DIR-21")
     replaced = await copy(env, env.path("a"), env.path("m"), replace=_REPLACE)
-    env.check("replaced", (replaced.reason, replaced.ok and replaced.answer.replaced), equals=(OK, True), clause="DIR-21")
+    env.check(
+        "replaced",
+        (replaced.reason, replaced.ok and replaced.answer.replaced),
+        equals=(OK, True),
+        clause="DIR-21",
+    )
     onto = await copy(env, env.path("a"), env.path("a"), replace=_REPLACE)
-    env.check("onto-itself", (onto.reason, onto.fields), equals=("INVALID_REQUEST", ["destination"]), clause="DIR-22")
+    env.check(
+        "onto-itself",
+        (onto.reason, onto.fields),
+        equals=("INVALID_REQUEST", ["destination"]),
+        clause="DIR-22",
+    )
 
 
-@case("supervisor/directories/special-files-are-not-copied", profile="core", clauses=("DIR-30", "DIR-23"), needs=_NEEDS)
+@case(
+    "supervisor/directories/special-files-are-not-copied",
+    profile="core",
+    clauses=("DIR-30", "DIR-23"),
+    needs=_NEEDS,
+)
 async def special_files_are_not_copied(env: SupervisorEnv) -> None:
     """A FIFO is not copied, and neither is the directory that has one; what was staged is removed."""
     await env.files.mkdir(env.path("top/d"))

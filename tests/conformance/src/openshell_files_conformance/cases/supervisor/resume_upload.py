@@ -32,7 +32,12 @@ async def started(env: SupervisorEnv, path: str = "file", **fields: Any) -> file
 
 
 async def send(
-    env: SupervisorEnv, status: files_pb2.UploadStatus, *, until: int | None = None, path: str = "file", **fields: Any
+    env: SupervisorEnv,
+    status: files_pb2.UploadStatus,
+    *,
+    until: int | None = None,
+    path: str = "file",
+    **fields: Any,
 ) -> Outcome:
     """Send the content of an upload from its staged offset; with `until` only to there, and no finish."""
     relay = await env.begin_upload(env.path(path), upload_id=status.upload_id, epoch=status.epoch, **fields)
@@ -58,9 +63,17 @@ async def start(env: SupervisorEnv) -> None:
     env.check("same-id", again.upload_id, equals=first.upload_id, clause="RSM-1")
     env.check("request-id", again.request_id, equals=name, clause="RSM-1")
     other = await env.start_upload(
-        env.path(), request_id=name, size_bytes=len(_CONTENT), opening={"principal": "https://issuer.example#other"}
+        env.path(),
+        request_id=name,
+        size_bytes=len(_CONTENT),
+        opening={"principal": "https://issuer.example#other"},
     )
-    env.check("of-another-caller", other.ok and other.answer.upload.upload_id != first.upload_id, equals=True, clause="RSM-1")
+    env.check(
+        "of-another-caller",
+        other.ok and other.answer.upload.upload_id != first.upload_id,
+        equals=True,
+        clause="RSM-1",
+    )
 
 
 @case(
@@ -76,7 +89,9 @@ async def resumed(env: SupervisorEnv) -> None:
     again = await started(env, upload_id=first.upload_id)
     env.check("staged", again.staged_bytes, equals=_HALF, clause="CRS-3")
     env.check("digest", again.staged_digest, equals=digest(_CONTENT[:_HALF]), clause="RSM-15")
-    env.check("epoch", again.epoch, satisfies=("a higher one", lambda epoch: epoch > first.epoch), clause="RSM-5")
+    env.check(
+        "epoch", again.epoch, satisfies=("a higher one", lambda epoch: epoch > first.epoch), clause="RSM-5"
+    )
     done = await send(env, again)
     env.require("published", done.reason, equals=OK, clause="RSM-4")
     env.check("resumed-from", done.answer.resumed_from, equals=_HALF, clause="RSM-4")
@@ -165,13 +180,19 @@ async def refused_at_the_start(env: SupervisorEnv) -> None:
         "parent": (env.path("no/file"), {}, "PARENT_NOT_FOUND"),
         "path": (env.path("../file"), {}, "INVALID_PATH"),
         "condition": (env.path("there"), {"condition": missing}, "CONDITION_FAILED"),
-        "size": (env.path(), {"size_bytes": 1001, "opening": {"limits": {"max_file_bytes": 1000}}}, "FILE_TOO_LARGE"),
+        "size": (
+            env.path(),
+            {"size_bytes": 1001, "opening": {"limits": {"max_file_bytes": 1000}}},
+            "FILE_TOO_LARGE",
+        ),
         "digest": (env.path(), {"accepted_digests": [99]}, "DIGEST_UNSUPPORTED"),
     }
     for name, (path, fields, wanted) in tries.items():
         done = await env.start_upload(path, **fields)
         env.check(name, done.reason, equals=wanted, clause="RSM-12")
-    other = await env.start_upload(env.path(), source=digest(b"x", BLAKE3), accepted_digests=[SHA256], size_bytes=1)
+    other = await env.start_upload(
+        env.path(), source=digest(b"x", BLAKE3), accepted_digests=[SHA256], size_bytes=1
+    )
     seen = (other.reason, other.fields)
     env.check("source-algorithm", seen, equals=("INVALID_REQUEST", ["digest.algorithm"]), clause="DIG-6")
     env.check("nothing-staged", await env.left(), equals=[], clause="RSM-12")
@@ -190,7 +211,9 @@ async def of_another_caller(env: SupervisorEnv) -> None:
     opening = {"principal": stranger}
     taken = await env.start_upload(env.path(), upload_id=status.upload_id, opening=opening)
     env.check("start", taken.reason, equals="UPLOAD_UNKNOWN", clause="RSM-2")
-    relay = await env.begin_upload(env.path(), upload_id=status.upload_id, epoch=status.epoch, opening=opening)
+    relay = await env.begin_upload(
+        env.path(), upload_id=status.upload_id, epoch=status.epoch, opening=opening
+    )
     env.check("upload", (await relay.outcome()).reason, equals="UPLOAD_UNKNOWN", clause="RSM-2")
     listed = await env.call(principal=stranger, list_uploads=files_pb2.ListUploadsRequest())
     env.check("list", [one.upload_id for one in listed.answer.uploads], equals=[], clause="RSM-31")
@@ -234,7 +257,12 @@ async def taken_over(env: SupervisorEnv) -> None:
         relay = await env.begin_upload(env.path(), upload_id=first.upload_id, epoch=epoch)
         done = await relay.outcome()
         seen = (done.reason, done.fields)
-        env.check(f"epoch-{epoch}" if epoch < 99 else "epoch-far", seen, equals=("INVALID_REQUEST", ["metadata.epoch"]), clause="RSM-20")
+        env.check(
+            f"epoch-{epoch}" if epoch < 99 else "epoch-far",
+            seen,
+            equals=("INVALID_REQUEST", ["metadata.epoch"]),
+            clause="RSM-20",
+        )
     done = await send(env, second)
     env.check("newest-goes-on", done.reason, equals=OK, clause="RSM-5")
     env.check("content", await env.files.read(env.path()) == _CONTENT, equals=True, clause="RSM-5")
@@ -347,7 +375,11 @@ async def identical_already(env: SupervisorEnv) -> None:
     await env.files.write(env.path(), _CONTENT, mode=0o644)
     before = await env.files.entry(env.path())
     done = await env.start_upload(
-        env.path(), source=digest(_CONTENT), size_bytes=len(_CONTENT), mode=0o600, modified_time=Timestamp(seconds=12345, nanos=6)
+        env.path(),
+        source=digest(_CONTENT),
+        size_bytes=len(_CONTENT),
+        mode=0o600,
+        modified_time=Timestamp(seconds=12345, nanos=6),
     )
     env.require("reason", done.reason, equals=OK, clause="RSM-9")
     told = done.answer.upload
@@ -369,7 +401,10 @@ async def source_of_an_unknown_algorithm(env: SupervisorEnv) -> None:
     await env.files.write(env.path(), b"abc")
     unknown: Any = 99
     done = await env.start_upload(
-        env.path(), source=files_pb2.Digest(algorithm=unknown, value=bytes(32)), size_bytes=3, accepted_digests=[unknown, SHA256]
+        env.path(),
+        source=files_pb2.Digest(algorithm=unknown, value=bytes(32)),
+        size_bytes=3,
+        accepted_digests=[unknown, SHA256],
     )
     env.require("reason", done.reason, equals=OK, clause="DIG-18")
     env.check("receiving", done.answer.upload.state, equals=files_pb2.UPLOAD_STATE_RECEIVING, clause="DIG-18")
@@ -421,7 +456,9 @@ async def expires(env: SupervisorEnv) -> None:
     env.check("freed", await holds(freed, env.scaled(5)), equals=True, clause="RSM-34")
 
 
-@case("supervisor/resume/limits", profile="resume", clauses=("RSM-26", "RSM-27", "RSM-28", "RSM-29", "RSM-30"))
+@case(
+    "supervisor/resume/limits", profile="resume", clauses=("RSM-26", "RSM-27", "RSM-28", "RSM-29", "RSM-30")
+)
 async def limits(env: SupervisorEnv) -> None:
     """One upload too many ends the caller's own idle upload that moved least recently, and never another caller's."""
     opening = {"limits": {"max_uploads_per_principal": 2}}
@@ -448,5 +485,7 @@ async def limits(env: SupervisorEnv) -> None:
     await third.until("accepted")
     refused = await env.start_upload(env.path("four"), opening=opening)
     env.check("both-have-streams", refused.reason, equals="TOO_MANY_UPLOADS", clause="RSM-29")
-    written = await env.write_file(env.path("small"), b"x", opening=opening, request_id=env.fresh_name("request"))
+    written = await env.write_file(
+        env.path("small"), b"x", opening=opening, request_id=env.fresh_name("request")
+    )
     env.check("write-file-does-not-count", written.reason, equals=OK, clause="RSM-30")

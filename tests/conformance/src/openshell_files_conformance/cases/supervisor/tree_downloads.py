@@ -105,7 +105,10 @@ class TreeDownload:
 
 
 async def begin(
-    env: SupervisorEnv, path: str, wants: Callable[[trees_pb2.TreeEntry], bool] = lambda _: True, **fields: Any
+    env: SupervisorEnv,
+    path: str,
+    wants: Callable[[trees_pb2.TreeEntry], bool] = lambda _: True,
+    **fields: Any,
 ) -> TreeDownload:
     """Open the stream of a tree."""
     start = trees_pb2.DownloadTreeStart(path=path.encode(), **fields)
@@ -145,7 +148,9 @@ async def sent(env: SupervisorEnv) -> None:
     env.check("end-last", (tree.kinds[-1], tree.end), equals=("end", len(tree.entries)), clause="TRE-53")
     env.check("tree-end", done.kinds[-1:], equals=["tree_end"], clause="FRM-35")
     first = tree.entries[0]
-    env.check("top-first", (first.path, first.type), equals=(b"", files_pb2.FILE_TYPE_DIRECTORY), clause="TRE-4")
+    env.check(
+        "top-first", (first.path, first.type), equals=(b"", files_pb2.FILE_TYPE_DIRECTORY), clause="TRE-4"
+    )
     paths = [entry.path for entry in tree.entries]
     wanted = [b"", b"a", b"d", b"d/e", b"d/empty", b"d/f", b"d/g", b"l"]
     env.check("entries", sorted(paths), equals=wanted, clause="TRE-4")
@@ -173,7 +178,12 @@ def _out_of_order(paths: list[bytes]) -> list[bytes]:
     return wrong
 
 
-@case("supervisor/tree-downloads/attributes", profile="trees", clauses=("TRE-26", "TRE-24", "TRE-7"), needs=_NEEDS)
+@case(
+    "supervisor/tree-downloads/attributes",
+    profile="trees",
+    clauses=("TRE-26", "TRE-24", "TRE-7"),
+    needs=_NEEDS,
+)
 async def attributes(env: SupervisorEnv) -> None:
     """Modes, times, sizes and link targets are announced, and what is not carried is named in `losses`."""
     top = await _tree(env)
@@ -186,7 +196,12 @@ async def attributes(env: SupervisorEnv) -> None:
     seen = (a.mode, a.modified_seconds, a.modified_nanos, a.size_bytes, list(a.losses))
     env.check("file", seen, equals=(0o640, 1_000_000_000, 7, 2, []), clause="TRE-7")
     link = found[b"l"]
-    env.check("link", (link.type, link.link_target), equals=(files_pb2.FILE_TYPE_SYMLINK, b"../outside"), clause="TRE-24")
+    env.check(
+        "link",
+        (link.type, link.link_target),
+        equals=(files_pb2.FILE_TYPE_SYMLINK, b"../outside"),
+        clause="TRE-24",
+    )
     special = found[b"set-id"]
     lost = (special.mode, list(special.losses))
     env.check("special-bits", lost, equals=(0o755, [trees_pb2.TREE_LOSS_SPECIAL_BITS]), clause="TRE-26")
@@ -205,7 +220,12 @@ async def unneeded(env: SupervisorEnv) -> None:
     env.check("only", names, equals=[b"d/empty"], clause="TRE-31")
 
 
-@case("supervisor/tree-downloads/what-cannot-be-sent", profile="trees", clauses=("TRE-25", "TRE-23"), needs=_NEEDS)
+@case(
+    "supervisor/tree-downloads/what-cannot-be-sent",
+    profile="trees",
+    clauses=("TRE-25", "TRE-23"),
+    needs=_NEEDS,
+)
 async def what_cannot_be_sent(env: SupervisorEnv) -> None:
     """Special files are announced with a reason, staging files are left out, and the others go on."""
     top = await _tree(env)
@@ -223,7 +243,12 @@ async def what_cannot_be_sent(env: SupervisorEnv) -> None:
     env.check("no-staging-files", b".openshell-upload-zq" in found, equals=False, clause="TRE-23")
 
 
-@case("supervisor/tree-downloads/unreadable", profile="trees", clauses=("TRE-25",), needs=("trees", "unprivileged"))
+@case(
+    "supervisor/tree-downloads/unreadable",
+    profile="trees",
+    clauses=("TRE-25",),
+    needs=("trees", "unprivileged"),
+)
 async def unreadable(env: SupervisorEnv) -> None:
     """What may not be read is announced with a reason, and never as empty."""
     top = await _tree(env)
@@ -242,7 +267,15 @@ async def unreadable(env: SupervisorEnv) -> None:
 async def patterns(env: SupervisorEnv) -> None:
     """`exclude` leaves out, `include` chooses files, `exclude` prevails; nothing below an excluded entry is announced."""
     top = env.path("top")
-    for path in ("src/a.py", "src/a.pyc", "src/deep/b.py", "node_modules/x/y.py", "doc/readme", "keep.log", "drop.log"):
+    for path in (
+        "src/a.py",
+        "src/a.pyc",
+        "src/deep/b.py",
+        "node_modules/x/y.py",
+        "doc/readme",
+        "keep.log",
+        "drop.log",
+    ):
         await env.files.mkdir(f"{top}/{path.rpartition('/')[0]}")
         await env.files.write(f"{top}/{path}", b"x")
 
@@ -250,7 +283,11 @@ async def patterns(env: SupervisorEnv) -> None:
         tree = await begin(env, top, wants=lambda _: False, **fields)
         done = await tree.run()
         env.note(str(done))
-        sent = [entry for entry in tree.entries if not entry.excluded and entry.type == files_pb2.FILE_TYPE_REGULAR]
+        sent = [
+            entry
+            for entry in tree.entries
+            if not entry.excluded and entry.type == files_pb2.FILE_TYPE_REGULAR
+        ]
         below = [entry.path for entry in tree.entries if entry.path.startswith(b"node_modules/")]
         if "exclude" in fields and fields["exclude"][0] == "node_modules/":
             env.check("nothing-below", below, equals=[], clause="TRE-10")
@@ -260,18 +297,31 @@ async def patterns(env: SupervisorEnv) -> None:
     wanted = {"src/a.py", "src/deep/b.py", "doc/readme", "keep.log"}
     env.check("exclude", excluded, equals=wanted, clause="TRE-9")
     included = await announced(include=["*.py"])
-    env.check("include", included, equals={"src/a.py", "src/deep/b.py", "node_modules/x/y.py"}, clause="TRE-9")
+    env.check(
+        "include", included, equals={"src/a.py", "src/deep/b.py", "node_modules/x/y.py"}, clause="TRE-9"
+    )
     both = await announced(include=["*.py"], exclude=["/src/deep"])
     env.check("both", both, equals={"src/a.py", "node_modules/x/y.py"}, clause="TRE-9")
     anchored = await announced(exclude=["/src/*.py", "**/x"])
-    env.check("anchored", anchored, equals={"src/a.pyc", "src/deep/b.py", "doc/readme", "keep.log", "drop.log"}, clause="TRE-9")
+    env.check(
+        "anchored",
+        anchored,
+        equals={"src/a.pyc", "src/deep/b.py", "doc/readme", "keep.log", "drop.log"},
+        clause="TRE-9",
+    )
 
 
 @case("supervisor/tree-downloads/impossible-patterns", profile="trees", clauses=("TRE-29",), needs=_NEEDS)
 async def impossible_patterns(env: SupervisorEnv) -> None:
     """A pattern that can match nothing, and more than 1000 of them, are refused; a slow one ends in time."""
     top = await _tree(env)
-    for name, given in (("comment", ["# a"]), ("empty", [""]), ("dot", ["."]), ("dots", [".."]), ("many", ["a"] * 1001)):
+    for name, given in (
+        ("comment", ["# a"]),
+        ("empty", [""]),
+        ("dot", ["."]),
+        ("dots", [".."]),
+        ("many", ["a"] * 1001),
+    ):
         for field in ("exclude", "include"):
             tree = await begin(env, top, **{field: given})
             done = await tree.run()
@@ -283,7 +333,9 @@ async def impossible_patterns(env: SupervisorEnv) -> None:
     env.check("slow", done.reason, equals=OK, clause="TRE-29")
 
 
-@case("supervisor/tree-downloads/links", profile="trees", clauses=("TRE-17", "TRE-28", "TRE-10"), needs=_NEEDS)
+@case(
+    "supervisor/tree-downloads/links", profile="trees", clauses=("TRE-17", "TRE-28", "TRE-10"), needs=_NEEDS
+)
 async def links(env: SupervisorEnv) -> None:
     """A link at the end of the path is followed, none below it is; with skip_links they are announced as excluded."""
     top = await _tree(env)
@@ -305,7 +357,9 @@ async def links(env: SupervisorEnv) -> None:
     env.check("missing", missing.reason, equals="FILE_NOT_FOUND", clause="TRE-17")
 
 
-@case("supervisor/tree-downloads/changed-meanwhile", profile="trees", clauses=("TRE-41", "TRE-28"), needs=_NEEDS)
+@case(
+    "supervisor/tree-downloads/changed-meanwhile", profile="trees", clauses=("TRE-41", "TRE-28"), needs=_NEEDS
+)
 async def changed_meanwhile(env: SupervisorEnv) -> None:
     """A file that changed after its announcement, and one behind a directory that was swapped for a link, are parts with a reason."""
     top = env.path("top")
@@ -338,7 +392,13 @@ async def changed_meanwhile(env: SupervisorEnv) -> None:
     env.check("nothing-of-outside", seen, one_of=(None, b"before"), clause="TRE-28")
 
 
-@case("supervisor/tree-downloads/many-entries", profile="trees", clauses=("TRE-5", "TRE-58"), needs=_NEEDS, timeout=30)
+@case(
+    "supervisor/tree-downloads/many-entries",
+    profile="trees",
+    clauses=("TRE-5", "TRE-58"),
+    needs=_NEEDS,
+    timeout=30,
+)
 async def many_entries(env: SupervisorEnv) -> None:
     """Not more than 8192 entries are open, and not more than 1024 in a manifest, however long the caller waits."""
     await env.files.many(env.path("top"), 10_000)
@@ -352,7 +412,9 @@ async def many_entries(env: SupervisorEnv) -> None:
             counts.append(len(frame.download_tree.manifest.entries))
         elif not frame.download_tree.HasField("started"):
             break
-    env.check("manifests", max(counts), satisfies=("at most 1024", lambda count: count <= 1024), clause="TRE-5")
+    env.check(
+        "manifests", max(counts), satisfies=("at most 1024", lambda count: count <= 1024), clause="TRE-5"
+    )
     reply = trees_pb2.TreeReply(decided_entries=sum(counts))
     env.check("open", sum(counts), satisfies=("at most 8192", lambda count: count <= 8192), clause="TRE-5")
     await relay.download_tree(trees_pb2.DownloadTreeRequest(reply=reply))
@@ -363,7 +425,12 @@ async def many_entries(env: SupervisorEnv) -> None:
     env.check("all", (len(tree.entries), tree.end), equals=(10_001, 10_001), clause="TRE-58")
 
 
-@case("supervisor/tree-downloads/violations", profile="trees", clauses=("TRE-6", "TRE-30", "FRM-36", "TRE-2"), needs=_NEEDS)
+@case(
+    "supervisor/tree-downloads/violations",
+    profile="trees",
+    clauses=("TRE-6", "TRE-30", "FRM-36", "TRE-2"),
+    needs=_NEEDS,
+)
 async def violations(env: SupervisorEnv) -> None:
     """Replies that count what was not announced, or fall, and an input that is over too early, end the stream."""
     top = await _tree(env)
@@ -382,8 +449,15 @@ async def violations(env: SupervisorEnv) -> None:
         return trees_pb2.DownloadTreeRequest(reply=trees_pb2.TreeReply(**fields))
 
     wanted = "INVALID_REQUEST"
-    env.check("counts-too-many", await after_manifest(reply(decided_entries=10**6)), equals=wanted, clause="TRE-6")
-    env.check("needs-unannounced", await after_manifest(reply(decided_entries=1, needed=[10**6])), equals=wanted, clause="TRE-6")
+    env.check(
+        "counts-too-many", await after_manifest(reply(decided_entries=10**6)), equals=wanted, clause="TRE-6"
+    )
+    env.check(
+        "needs-unannounced",
+        await after_manifest(reply(decided_entries=1, needed=[10**6])),
+        equals=wanted,
+        clause="TRE-6",
+    )
     falls = await after_manifest(reply(decided_entries=3), reply(decided_entries=2))
     env.check("falls", falls, equals=wanted, clause="TRE-30")
     env.check("over", await after_manifest(over=True), equals=wanted, clause="FRM-36")
@@ -391,7 +465,12 @@ async def violations(env: SupervisorEnv) -> None:
     env.check("second-start", await after_manifest(second), equals=wanted, clause="TRE-2")
 
 
-@case("supervisor/tree-downloads/compare-content", profile="trees", clauses=("TRE-8", "TRE-3"), needs=("trees", "blake3"))
+@case(
+    "supervisor/tree-downloads/compare-content",
+    profile="trees",
+    clauses=("TRE-8", "TRE-3"),
+    needs=("trees", "blake3"),
+)
 async def compare_content(env: SupervisorEnv) -> None:
     """With compare_content every regular file has the digest of its content in its entry."""
     top = await _tree(env)
@@ -413,7 +492,9 @@ async def cancelled(env: SupervisorEnv) -> None:
     await env.files.many(env.path("top"), 9_000)
     for way in ("cancelled", "ended"):
         relay = await env.relay()
-        await relay.begin(env.opening(download_tree=trees_pb2.DownloadTreeStart(path=env.path("top").encode())))
+        await relay.begin(
+            env.opening(download_tree=trees_pb2.DownloadTreeStart(path=env.path("top").encode()))
+        )
         await relay.until("download_tree")
         if way == "cancelled":
             await relay.input_end(cancelled=True)

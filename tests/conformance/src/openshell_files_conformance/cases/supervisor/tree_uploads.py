@@ -23,7 +23,9 @@ from openshell_files_conformance.registry import case
 _NEEDS = ("trees",)
 
 
-async def begin(env: SupervisorEnv, path: str | bytes, *, opening: dict[str, Any] | None = None, **fields: Any) -> TreeUpload:
+async def begin(
+    env: SupervisorEnv, path: str | bytes, *, opening: dict[str, Any] | None = None, **fields: Any
+) -> TreeUpload:
     """Open the stream of a tree."""
     start = trees_pb2.UploadTreeStart(path=path if isinstance(path, bytes) else path.encode(), **fields)
     relay = await env.relay()
@@ -38,21 +40,35 @@ async def _send(env: SupervisorEnv, path: str, **fields: Any) -> TreeUpload:
     return tree
 
 
-@case("supervisor/trees/stream", profile="trees", clauses=("TRE-3", "TRE-53", "FRM-35", "TRE-18", "TRE-30", "TRE-33"), needs=_NEEDS)
+@case(
+    "supervisor/trees/stream",
+    profile="trees",
+    clauses=("TRE-3", "TRE-53", "FRM-35", "TRE-18", "TRE-30", "TRE-33"),
+    needs=_NEEDS,
+)
 async def stream(env: SupervisorEnv) -> None:
     """`started` comes first, with the path and the algorithm; `result` is the last message, and `tree_end` the last frame."""
     tree = await _send(env, env.path("top"))
     done = await tree.outcome()
     env.require("reason", done.reason, equals=OK, clause="TRE-53")
-    messages = [frame.upload_tree.WhichOneof("payload") for frame in done.frames if frame.HasField("upload_tree")]
+    messages = [
+        frame.upload_tree.WhichOneof("payload") for frame in done.frames if frame.HasField("upload_tree")
+    ]
     env.check("started-first", messages[:1], equals=["started"], clause="TRE-3")
     started = tree.started or trees_pb2.TreeStarted()
     seen = (started.path, started.digest_algorithm)
     env.check("started", seen, equals=(env.path("top").encode(), SHA256), clause="TRE-3")
-    env.check("result-last", [kind for kind in messages if kind != "working"][-1:], equals=["result"], clause="TRE-53")
+    env.check(
+        "result-last",
+        [kind for kind in messages if kind != "working"][-1:],
+        equals=["result"],
+        clause="TRE-53",
+    )
     env.check("tree-end", done.kinds[-1:], equals=["tree_end"], clause="FRM-35")
     result = tree.result or trees_pb2.UploadTreeResult()
-    env.check("created", (result.created, result.directory.path), equals=(True, env.path("top")), clause="TRE-18")
+    env.check(
+        "created", (result.created, result.directory.path), equals=(True, env.path("top")), clause="TRE-18"
+    )
     env.check("decided", (tree.decided, tree.fell), equals=(2, False), clause="TRE-30")
     env.check("changed", sorted(tree.changed), equals=[0, 1], clause="TRE-33")
     env.check("content", await env.files.read(env.path("top/a")), equals=b"abc", clause="TRE-33")
@@ -96,7 +112,12 @@ async def paths(env: SupervisorEnv) -> None:
     env.check("bytes", (await tree.outcome()).reason, equals=OK, clause="TRE-17")
 
 
-@case("supervisor/trees/digests", profile="trees", clauses=("TRE-3", "DIG-2", "DIG-11", "TRE-8"), needs=("trees", "blake3"))
+@case(
+    "supervisor/trees/digests",
+    profile="trees",
+    clauses=("TRE-3", "DIG-2", "DIG-11", "TRE-8"),
+    needs=("trees", "blake3"),
+)
 async def digests(env: SupervisorEnv) -> None:
     """The algorithm is that of `started`; with compare_content a file with another time and the same digest is unchanged."""
     await env.files.write(env.path("top"), b"")
@@ -120,7 +141,12 @@ async def digests(env: SupervisorEnv) -> None:
     env.check("default", started.digest_algorithm, equals=SHA256, clause="TRE-3")
 
 
-@case("supervisor/trees/staged-and-put-in-place", profile="trees", clauses=("TRE-45", "TRE-39", "TRE-47"), needs=_NEEDS)
+@case(
+    "supervisor/trees/staged-and-put-in-place",
+    profile="trees",
+    clauses=("TRE-45", "TRE-39", "TRE-47"),
+    needs=_NEEDS,
+)
 async def staged_and_put_in_place(env: SupervisorEnv) -> None:
     """Content is staged where its user alone may look, and the old file stays, whole, until all of the new one is there."""
     await env.files.mkdir(env.path("top"))
@@ -132,7 +158,9 @@ async def staged_and_put_in_place(env: SupervisorEnv) -> None:
     staged = await nothing_staged(env, wanted=False)
     found = await env.files.tree(env.home)
     open_to_others = [
-        name for name, entry in found.items() if b".openshell-upload-" in name and entry.kind == "directory" and entry.mode & 0o077
+        name
+        for name, entry in found.items()
+        if b".openshell-upload-" in name and entry.kind == "directory" and entry.mode & 0o077
     ]
     env.check("staged", staged, equals=True, clause="TRE-45")
     env.check("for-its-user-alone", open_to_others, equals=[], clause="TRE-45")
@@ -219,26 +247,47 @@ async def swapped_for_a_link(env: SupervisorEnv) -> None:
     await tree.outcome()
     env.check("outside-is-empty", await env.files.tree(env.path("outside")), equals={}, clause="TRE-44")
     entry = await env.files.entry(env.path("outside"))
-    env.check("outside-keeps-its-time", entry.modified_ns != 10**18 if entry else None, equals=True, clause="TRE-48")
+    env.check(
+        "outside-keeps-its-time", entry.modified_ns != 10**18 if entry else None, equals=True, clause="TRE-48"
+    )
 
 
-@case("supervisor/trees/planted-links", profile="trees", clauses=("TRE-44", "TRE-46", "TRE-48", "TRE-35"), needs=_NEEDS)
+@case(
+    "supervisor/trees/planted-links",
+    profile="trees",
+    clauses=("TRE-44", "TRE-46", "TRE-48", "TRE-35"),
+    needs=_NEEDS,
+)
 async def planted_links(env: SupervisorEnv) -> None:
     """A link in the place of a directory is a problem, and so is all below it; a link that the tree itself brings leads nowhere."""
     await env.files.mkdir(env.path("outside"))
     await env.files.mkdir(env.path("top"))
     await env.files.link(env.path("top/d"), "../outside")
     tree = await begin(env, env.path("top"))
-    await tree.send_all([manifest(directory(), directory(b"d"), regular(b"d/a", 3), symlink(b"l", b"../outside")), end(4)])
+    await tree.send_all(
+        [manifest(directory(), directory(b"d"), regular(b"d/a", 3), symlink(b"l", b"../outside")), end(4)]
+    )
     done = await tree.outcome()
     env.check("reason", done.reason, equals=OK, clause="TRE-46")
-    env.check("problems", sorted(tree.problems), equals=[(1, "LEAF_IS_LINK"), (2, "PARENT_NOT_FOUND")], clause="TRE-35")
+    env.check(
+        "problems",
+        sorted(tree.problems),
+        equals=[(1, "LEAF_IS_LINK"), (2, "PARENT_NOT_FOUND")],
+        clause="TRE-35",
+    )
     env.check("outside-is-empty", await env.files.tree(env.path("outside")), equals={}, clause="TRE-44")
     entry = await env.files.entry(env.path("top/l"))
-    env.check("link", (entry.kind, entry.target) if entry else None, equals=("link", b"../outside"), clause="TRE-48")
+    env.check(
+        "link", (entry.kind, entry.target) if entry else None, equals=("link", b"../outside"), clause="TRE-48"
+    )
 
 
-@case("supervisor/trees/deletes-no-staging-of-others", profile="trees", clauses=("TRE-50", "TRE-57", "TRE-14"), needs=_NEEDS)
+@case(
+    "supervisor/trees/deletes-no-staging-of-others",
+    profile="trees",
+    clauses=("TRE-50", "TRE-57", "TRE-14"),
+    needs=_NEEDS,
+)
 async def deletes_no_staging_of_others(env: SupervisorEnv) -> None:
     """`delete_others` removes what the tree does not have, and nothing that another transfer stages there."""
     await env.files.mkdir(env.path("top"))
@@ -277,12 +326,19 @@ async def durability(env: SupervisorEnv) -> None:
         env.check(name, reached, one_of=allowed, clause="UPL-9" if name == "rename" else "TRE-52")
 
 
-@case("supervisor/trees/waiting", profile="trees", clauses=("WAI-3", "WAI-6", "WAI-7"), needs=("trees", "waiting"))
+@case(
+    "supervisor/trees/waiting",
+    profile="trees",
+    clauses=("WAI-3", "WAI-6", "WAI-7"),
+    needs=("trees", "waiting"),
+)
 async def waiting(env: SupervisorEnv) -> None:
     """`waiting` may come anywhere before the end, and changes nothing."""
     pause = trees_pb2.UploadTreeRequest(waiting={})
     tree = await begin(env, env.path("top"))
-    await tree.send_all([pause, manifest(directory(), regular(b"a", 3)), pause, content(part(1, b"abc")), pause, end(2)])
+    await tree.send_all(
+        [pause, manifest(directory(), regular(b"a", 3)), pause, content(part(1, b"abc")), pause, end(2)]
+    )
     env.check("reason", (await tree.outcome()).reason, equals=OK, clause="WAI-3")
     env.check("content", await env.files.read(env.path("top/a")), equals=b"abc", clause="WAI-6")
     late = await begin(env, env.path("late"))
@@ -291,7 +347,9 @@ async def waiting(env: SupervisorEnv) -> None:
     env.check("behind-the-end", (await late.outcome()).reason, one_of=("INVALID_REQUEST", OK), clause="WAI-7")
 
 
-@case("supervisor/trees/violation-mid-way", profile="trees", clauses=("TRE-6", "TRE-31", "FRM-36"), needs=_NEEDS)
+@case(
+    "supervisor/trees/violation-mid-way", profile="trees", clauses=("TRE-6", "TRE-31", "FRM-36"), needs=_NEEDS
+)
 async def violation_mid_way(env: SupervisorEnv) -> None:
     """Content of an entry that was not announced, or is not needed, ends the stream; what is in place stays."""
     for name, number, clause in (("unannounced", 9, "TRE-6"), ("directory", 0, "TRE-31")):
@@ -300,5 +358,7 @@ async def violation_mid_way(env: SupervisorEnv) -> None:
         await tree.wait(lambda tree=tree: 1 in tree.changed, env.scaled(2))
         await tree.send(content(part(number, b"x")))
         env.check(name, (await tree.outcome()).reason, equals="INVALID_REQUEST", clause=clause)
-        env.check(f"{name}-stays", await env.files.read(env.path(f"{name}/a")), equals=b"abc", clause="FRM-36")
+        env.check(
+            f"{name}-stays", await env.files.read(env.path(f"{name}/a")), equals=b"abc", clause="FRM-36"
+        )
     env.check("nothing-left", await nothing_staged(env), equals=True, clause="FRM-36")

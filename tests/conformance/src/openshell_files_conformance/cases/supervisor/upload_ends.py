@@ -120,6 +120,8 @@ async def silence(env: SupervisorEnv) -> None:
     )
     await relay.upload(files_pb2.UploadFileRequest(chunk=_CONTENT))
     done = await relay.outcome(env.scaled(10))
-    env.check("reason", done.reason, one_of=("TRANSFER_IDLE", "UPLOAD_INCOMPLETE", RELAY_ENDED), clause="UPL-1")
+    env.check(
+        "reason", done.reason, one_of=("TRANSFER_IDLE", "UPLOAD_INCOMPLETE", RELAY_ENDED), clause="UPL-1"
+    )
     env.check("nothing-left", await nothing_staged(env), equals=True, clause="RSM-36")
     env.check("nothing-published", await env.files.exists(env.path()), equals=False, clause="UPL-1")
