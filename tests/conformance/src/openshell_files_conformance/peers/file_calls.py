@@ -111,6 +111,7 @@ class Fault:
         change: of each message that the gateway sends in this call.
         metadata: initial metadata that the gateway sends.
         delay: seconds before the call is answered.
+        of_received: `content` counts what comes, where content goes both ways.
     """
 
     at: Moment = "begin"
@@ -123,6 +124,7 @@ class Fault:
     change: Change | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0
+    of_received: bool = False
 
     @property
     def strikes(self) -> bool:

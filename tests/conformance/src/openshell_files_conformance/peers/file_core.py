@@ -261,7 +261,8 @@ class Served:
                 try:
                     async with contextlib.aclosing(cast(AsyncGenerator[Any], body(live))) as honest:
                         async for message in honest:
-                            await live.strike("content", content=sent)
+                            if not live.fault.of_received:
+                                await live.strike("content", content=sent)
                             for one in (message,) if isinstance(message, bytes) else live.changed(message):
                                 self._sent(live, one)
                                 yield serialized(one)

@@ -51,6 +51,7 @@ class IncomingTree:
         entries: announced so far.
         nodes: what is in place, by path.
         needed: numbers of the entries whose content was asked for and has not come.
+        given_up: entries whose content the caller could not send, and why.
         may_have_digests: the caller has `started`.
     """
 
@@ -62,6 +63,7 @@ class IncomingTree:
         self.entries = list[trees_pb2.TreeEntry]()
         self.nodes = dict[bytes, TreeNode]()
         self.needed = set[int]()
+        self.given_up = dict[int, str]()
         self.may_have_digests = False
         self._directories = set[bytes]()
         self._paths = set[bytes]()
@@ -157,6 +159,7 @@ class IncomingTree:
             self._content += part.data + bytes(part.hole_bytes)
             if part.reason:
                 self.needed.discard(part.entry)
+                self.given_up[part.entry] = part.reason
             elif part.last:
                 self._last(part)
                 complete.append(part.entry)

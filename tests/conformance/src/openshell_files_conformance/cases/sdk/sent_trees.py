@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_conformance.peers.file_calls import Answered, Fault
-from openshell_files_conformance.peers.file_sandbox import KIB, TreeNode
+from openshell_files_conformance.peers.file_sandbox import KIB, MIB, TreeNode
 from openshell_files_conformance.peers.file_status import LOST, refusal
 from openshell_files_conformance.peers.sdk_env import FEW_ATTEMPTS, Answer, SdkEnv
 from openshell_files_conformance.registry import case
@@ -214,6 +214,36 @@ async def dry_run(env: SdkEnv) -> None:
 
 
 @case(
+    "sdk/sent-tree/changing-file",
+    profile="trees",
+    needs=("trees",),
+    clauses=("TRE-41", "TRE-42"),
+    depends_on=("sdk/sent-tree/everything",),
+)
+async def changing_file(env: SdkEnv) -> None:
+    """A file that becomes shorter while it is sent ends with a reason, and is reported; its rest is not made up."""
+    top = env.directory / "changing"
+    top.mkdir()
+    (top / "file").write_bytes(env.content(32 * MIB))
+    (top / "small").write_bytes(b"small")
+
+    def shrink(_: object) -> None:
+        os.truncate(top / "file", MIB)
+
+    env.faults.add("UploadTree", Fault(at="content", after_bytes=100, then=shrink, of_received=True))
+    answered = await sent(env, top)
+    parts = [
+        part
+        for call in env.book.of("UploadTree")
+        for content in call.payloads("content")
+        for part in content.parts
+        if part.reason or part.last
+    ]
+    env.check("reasons", {part.reason for part in parts}, equals={"", "FILE_CHANGED"}, clause="TRE-41")
+    env.check("reported", answered.problems, equals={"file": "FILE_CHANGED"}, clause="TRE-42")
+
+
+@case(
     "sdk/sent-tree/lost-stream",
     profile="trees",
     needs=("trees",),
@@ -288,6 +318,12 @@ def _needed_directory(answer: _Answer) -> Any:
     return (answer,)
 
 
+def _repeated_change(answer: _Answer) -> Any:
+    if answer.HasField("reply") and answer.reply.changed:
+        answer.reply.changed.append(answer.reply.changed[0])
+    return (answer,)
+
+
 def _without_started(answer: _Answer) -> Any:
     return () if answer.HasField("started") else (answer,)
 
@@ -316,6 +352,7 @@ for _name, _summary, _change, _clause in (
     ("unknown-entry", "The sandbox needs an entry that was not announced.", _unknown_entry, "TRE-6"),
     ("too-many-decided", "The sandbox decides more entries than were announced.", _too_many_decided, "TRE-6"),
     ("falling-number", "The number of decided entries falls.", _falling, "TRE-30"),
+    ("repeated-change", "The sandbox says twice that an entry is in place.", _repeated_change, "TRE-30"),
     ("needed-directory", "The sandbox needs the content of a directory.", _needed_directory, "TRE-31"),
     ("without-started", "The first message is not `started`.", _without_started, "TRE-3"),
     ("early-result", "The result comes before the end of the tree.", _early_result, "TRE-53"),
