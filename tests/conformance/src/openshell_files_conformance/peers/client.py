@@ -6,6 +6,7 @@ Every call is a stream both ways on the wire, whatever the method is, so that a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -198,6 +199,11 @@ class Call(Generic[M]):
     def over(self) -> bool:
         """Whether the call has ended."""
         return bool(self._call.done())
+
+    async def connected(self) -> None:
+        """Wait until the call's headers were sent, or it is over."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self._call.wait_for_connection()
 
     async def headers(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Wait for the initial metadata."""

@@ -12,6 +12,8 @@ from openshell_files_conformance.peers.supervisor import Response, accepted
 from openshell_files_conformance.registry import case
 
 NEEDS: Final = ("suite-supervisor",)
+#: A target whose times are short; one launch for all cases that wait for one of them.
+SHORT: Final = {"idle_timeout_s": 1, "claim_timeout_s": 1, "session_wait_s": 1}
 
 
 async def asked(sandbox: SuiteSandbox, path: str = "file") -> Call[Any]:
@@ -120,7 +122,7 @@ async def refused_by_the_supervisor(env: GatewayEnv) -> None:
     env.check("next-call", (await call.end()).reason, equals=OK, clause="RLY-17")
 
 
-@case("gateway/relay/not-claimed", profile="relay", needs=NEEDS, clauses=("RLY-14",), launch={"claim_timeout_s": 1})
+@case("gateway/relay/not-claimed", profile="relay", needs=NEEDS, clauses=("RLY-14",), launch=SHORT)
 async def not_claimed(env: GatewayEnv) -> None:
     """A channel that is not claimed in time cannot be claimed any more, and its caller gets RELAY_TIMEOUT."""
     sandbox = await env.sandbox()
@@ -170,7 +172,7 @@ async def waits_for_the_supervisor(env: GatewayEnv) -> None:
     env.check("sent-again", (await call.end()).reason, equals=OK, clause="RLY-16")
 
 
-@case("gateway/relay/no-supervisor", profile="relay", needs=NEEDS, clauses=("CAP-4",), launch={"session_wait_s": 1})
+@case("gateway/relay/no-supervisor", profile="relay", needs=NEEDS, clauses=("CAP-4",), launch=SHORT)
 async def no_supervisor(env: GatewayEnv) -> None:
     """A call to a sandbox whose supervisor does not come ends, with a time to wait."""
     sandbox = await env.sandbox(session=False)

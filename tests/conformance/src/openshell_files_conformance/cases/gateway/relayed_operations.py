@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from openshell_files_conformance.cases.gateway.relay_opening import NEEDS, asked, described
+from openshell_files_conformance.cases.gateway.relay_opening import NEEDS, SHORT, asked, described
 from openshell_files_conformance.cases.gateway.rfc_round_trips import content_of
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2
 from openshell_files_conformance.peers.caller import OK, SHA256, Up, chunks, crc32c, data, finish, hole
@@ -302,7 +302,7 @@ async def refusal_while_sending(env: GatewayEnv) -> None:
     env.check("relay-ends", await relay.wait_over(env.scaled(5.0)), equals=True, clause="FRM-31")
 
 
-@case("gateway/frames/idle", profile="relay", needs=NEEDS, clauses=("FRM-7", "WAI-6", "FRM-31", "RLY-13"), launch={"idle_timeout_s": 1}, timeout=40)
+@case("gateway/frames/idle", profile="relay", needs=NEEDS, clauses=("FRM-7", "WAI-6", "FRM-31", "RLY-13"), launch=SHORT, timeout=40)
 async def idle(env: GatewayEnv) -> None:
     """A transfer in which neither side moves ends with TRANSFER_IDLE; `working` counts as movement."""
     sandbox = await env.sandbox()

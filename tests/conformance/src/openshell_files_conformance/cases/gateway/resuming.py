@@ -342,7 +342,7 @@ async def kept_when_cancelled(env: GatewayEnv) -> None:
     profile="resume",
     needs=("resume", "suite-supervisor"),
     clauses=("RSM-8", "RSM-7", "CAP-2"),
-    launch={"upload_expiry_s": 1},
+    launch={"max_chunk_bytes": 262144, "upload_expiry_s": 1},
 )
 async def expiry(env: GatewayEnv) -> None:
     """The agent is told after which time an unfinished upload expires, and its answer is passed on."""
