@@ -50,7 +50,8 @@ async def called(gateway: FileGateway, method: str, requests: Sequence[Any], kin
     """Call any method with messages and return its answers."""
     async with grpc.aio.insecure_channel(gateway.endpoint) as channel:
         name = f"/openshell.v1.OpenShell/{method}"
-        call: Any = channel.stream_stream(name)(iter([one.SerializeToString() for one in requests]))
+        method_of: Any = channel.stream_stream(name)
+        call = method_of(iter([one.SerializeToString() for one in requests]))
         answers = [kind.FromString(message) async for message in call]
     await gateway.gone(5)
     return answers
@@ -275,10 +276,10 @@ async def test_lanes_are_read_in_turn(gateway: FileGateway) -> None:
     lane = files_pb2.UploadFileRequest()
     lane.lane.sandbox, lane.lane.upload_id, lane.lane.epoch, lane.lane.index = "conformance", name, 1, 1
     halves = data(CONTENT[:5]), data(CONTENT[5:], offset=5)
-    ended = await asyncio.gather(
+    await asyncio.gather(
         uploaded(gateway, [first, halves[0], finish()]), uploaded(gateway, [lane, halves[1]])
     )
-    assert ended == ["OK", "OK"]
+    assert [call.ended for call in gateway.book.of("UploadFile")] == ["OK", "OK"]
     assert gateway.sandbox.files["path"].content == CONTENT
     assert gateway.book.violations == []
     lane.lane.index = 7

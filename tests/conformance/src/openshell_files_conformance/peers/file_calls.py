@@ -38,6 +38,7 @@ class Call:
         metadata: what the caller sent.
         began: when it came, by the monotonic clock.
         messages: what came on it, parsed.
+        peer: address of the connection.
         ended: OK, the reason or code of the gateway's refusal, or `left` if the caller ended it; empty while it runs.
     """
 
@@ -47,6 +48,7 @@ class Call:
     began: float = field(default_factory=time.monotonic)
     messages: list[Message] = field(default_factory=list[Message])
     ended: str = ""
+    peer: str = ""
 
     @property
     def name(self) -> str:

@@ -287,6 +287,7 @@ class Served:
 
     def _live(self, method: str, requests: AsyncIterator[bytes], context: Context) -> Live:
         call = self._core.begin(method, cast(Any, context).invocation_metadata() or ())
+        call.peer = str(cast(Any, context).peer())
         return Live(self._core, call, self._core.faults.take(method), context, requests)
 
     async def _open(self, live: Live) -> None:

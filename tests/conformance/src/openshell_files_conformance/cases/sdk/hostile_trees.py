@@ -111,6 +111,20 @@ _hostile(
 
 
 _hostile(
+    "below-an-excluded-one",
+    "The parent of an entry was left out.",
+    directory(b"d", excluded=True),
+    file(b"d/file"),
+    clause="TRE-20",
+)
+_hostile(
+    "below-an-unread-one",
+    "The parent of an entry could not be read.",
+    directory(b"d", reason="ACCESS_DENIED"),
+    file(b"d/file"),
+    clause="TRE-20",
+)
+_hostile(
     "announced-parent",
     "`..` is announced as a directory, and the way out goes through it.",
     directory(b".."),

@@ -42,6 +42,10 @@ def source(env: SdkEnv) -> Path:
     os.link(top / "a.txt", top / "sub" / "other-name")
     (top / "link").symlink_to("a.txt")
     (top / "dangling").symlink_to("../nowhere")
+    outside = env.directory / env.fresh_name("outside")
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"not of this tree")
+    (top / "out").symlink_to(outside)
     (top / "sub" / "run").write_bytes(b"#!/bin/sh\n")
     (top / "sub" / "run").chmod(0o755)
     os.utime(top / "none", ns=(5, 1_234_567_890_123_456_789))
@@ -59,7 +63,10 @@ def received(env: SdkEnv) -> dict[str, TreeNode]:
 
 
 @case(
-    "sdk/sent-tree/everything", profile="trees", needs=("trees",), clauses=(*TREE_RULES, "TRE-26", "TRE-33")
+    "sdk/sent-tree/everything",
+    profile="trees",
+    needs=("trees",),
+    clauses=(*TREE_RULES, "TRE-26", "TRE-28", "TRE-33"),
 )
 async def everything(env: SdkEnv) -> None:
     """Files, directories, links and hard links arrive as they are, by the rules of a stream."""
@@ -77,6 +84,8 @@ async def everything(env: SdkEnv) -> None:
     env.check("content", content == right, equals=True, clause="TRE-37")
     targets = [_entry(there, name).link_target for name in ("link", "dangling")]
     env.check("links", targets, equals=[b"a.txt", b"../nowhere"], clause="TRE-24")
+    leaked = [path for path, node in there.items() if "secret" in path or b"not of" in node.content]
+    env.check("nothing-from-outside", leaked, equals=[], clause="TRE-28")
     env.check("mode", oct(_entry(there, "sub/run").mode), equals="0o755", clause="TRE-24")
     none = _entry(there, "none")
     when = none.modified_seconds, none.modified_nanos
