@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -50,8 +50,7 @@ async def called(gateway: FileGateway, method: str, requests: Sequence[Any], kin
     """Call any method with messages and return its answers."""
     async with grpc.aio.insecure_channel(gateway.endpoint) as channel:
         name = f"/openshell.v1.OpenShell/{method}"
-        method_of: Any = channel.stream_stream(name)
-        call = method_of(iter([one.SerializeToString() for one in requests]))
+        call = cast(Any, channel).stream_stream(name)(iter([one.SerializeToString() for one in requests]))
         answers = [kind.FromString(message) async for message in call]
     await gateway.gone(5)
     return answers
