@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
 #: Components that are opened at once; 255 bytes each stay below the 4096 of a path.
@@ -13,7 +13,7 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @contextmanager
-def opened(top: bytes, path: bytes) -> Iterator[int]:
+def opened(top: bytes, path: bytes) -> Generator[int]:
     """Open a directory below `top`, however long its path is."""
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -112,7 +112,7 @@ class GatewaySession:
         """Hear the supervisor until one side ends the stream."""
         hearing = asyncio.create_task(self._hear())
         try:
-            await asyncio.wait({hearing, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            await _either(hearing, self._end)
             return self._end.result() if self._end.done() else grpc.StatusCode.OK
         finally:
             self.over.set()
@@ -388,7 +388,7 @@ class FakeGateway:
             session.wait_for(lambda heard: _refuses(heard, opened.channel_id), seconds)
         )
         try:
-            await asyncio.wait({claimed, refused}, return_when=asyncio.FIRST_COMPLETED)
+            await _either(claimed, refused)
             if claimed.done():
                 return claimed.result()
             raise RelayRefusedError(refused.result().relay_open_result.error)
@@ -452,13 +452,18 @@ class FakeGateway:
         return given
 
 
+async def _either(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:
+    """Wait until one of two futures is done."""
+    await asyncio.wait((one, other), return_when=asyncio.FIRST_COMPLETED)
+
+
 def _refuses(message: openshell_pb2.SupervisorMessage, channel_id: str) -> bool:
     result = message.relay_open_result
     return message.HasField("relay_open_result") and result.channel_id == channel_id and not result.success
 
 
 @asynccontextmanager
-async def fake_gateway(token: str = "", port: int = 0) -> AsyncIterator[FakeGateway]:
+async def fake_gateway(token: str = "", port: int = 0) -> AsyncGenerator[FakeGateway]:
     """Run a gateway for the length of the context."""
     gateway = FakeGateway(token)
     await gateway.start(port)

@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -110,6 +110,10 @@ class SandboxFiles:
         """Make a directory with so many empty files, named by five digits."""
         await self._do("many", path, count=count)
 
+    async def count(self, path: bytes | str) -> int:
+        """Count the names in a directory; 0 if it is not there."""
+        return int((await self._do("count", path))["count"])
+
     async def mkdir(self, path: bytes | str, mode: int = 0o755) -> None:
         """Make a directory and those above it."""
         await self._do("mkdir", path, mode=mode)
@@ -148,7 +152,8 @@ class SandboxFiles:
 
 
 def _entry(found: Mapping[str, Any]) -> Entry:
-    return Entry(**{**found, "target": bytes.fromhex(found["target"])})
+    fields = {name: value for name, value in found.items() if name != "target"}
+    return Entry(**fields, target=bytes.fromhex(found["target"]))
 
 
 class LocalRoot:
@@ -234,6 +239,12 @@ class LocalRoot:
                 if os.geteuid() == 0:
                     os.chown(name, *self._owner, dir_fd=directory)
         self._own(place)
+
+    def _count(self, place: bytes, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return {"count": len(os.listdir(place))}
+        except FileNotFoundError:
+            return {"count": 0}
 
     def _mkdir(self, place: bytes, request: Mapping[str, Any]) -> None:
         missing: list[bytes] = []
@@ -344,7 +355,7 @@ class ProbedRoot:
 
 
 @contextlib.asynccontextmanager
-async def probed(command: Sequence[str]) -> Any:
+async def probed(command: Sequence[str]) -> AsyncGenerator[ProbedRoot]:
     """Run the program of `probe_command` for the length of the context."""
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -29,7 +29,7 @@ from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, openshell_pb2
 from openshell_files_conformance.peers.deep_tree import remove
 from openshell_files_conformance.peers.gateway import RECONNECT_SECONDS, FakeGateway, GatewaySession
-from openshell_files_conformance.peers.sandbox_root import LocalRoot, SandboxFiles, probed
+from openshell_files_conformance.peers.sandbox_root import LocalRoot, Performs, SandboxFiles, probed
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.target.attach import attached
 from openshell_files_conformance.target.launch import (
@@ -207,7 +207,7 @@ class SupervisorRole:
             # Not in the run's directory: the sandbox's user may not be able to enter that one.
             home = Path(tempfile.mkdtemp(prefix="openshell-conformance-"))
             stack.callback(remove, os.fsencode(home))
-            os.chmod(home, 0o755)  # noqa: ASYNC240 - so short that nobody waits for it
+            os.chmod(home, 0o755)
             root = _root(stack, home, settings.get(ROOT_BYTES), workdir)
             if settings.get(MOUNTS):
                 _mount_others(stack, root)
@@ -251,6 +251,7 @@ class SupervisorRole:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._address)
             probe = facts.get("probe_command")
+            performs: Performs
             if probe:
                 command = shlex.split(probe) if isinstance(probe, str) else list(map(str, probe))
                 performs = await stack.enter_async_context(probed(command))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -19,10 +20,11 @@ from openshell_files_conformance.registry import case
 _NEEDS = ("archives",)
 
 
-def archive(members: dict[str, bytes | None], compression: str = "") -> bytes:
+def archive(members: Mapping[str, bytes | None], compression: str = "") -> bytes:
     """Make a tar archive of files, and of directories where there is no content."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=f"w:{compression}", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+    opened: Any = tarfile.open
+    with opened(fileobj=out, mode=f"w:{compression}", format=tarfile.PAX_FORMAT) as tar:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.mtime, member.mode = 1_000_000_000, 0o640
@@ -59,8 +61,8 @@ async def unpacked(env: SupervisorEnv) -> None:
             f"{name}-content", await env.files.read(env.path(f"{name}/d/a")), equals=b"content", clause=clause
         )
         entry = await env.files.entry(env.path(f"{name}/d/a"))
-        seen = (entry.mode, entry.modified_ns) if entry else None
-        env.check(f"{name}-attributes", seen, equals=(0o640, 10**18), clause="ARC-8")
+        attributes = (entry.mode, entry.modified_ns) if entry else None
+        env.check(f"{name}-attributes", attributes, equals=(0o640, 10**18), clause="ARC-8")
 
 
 @case(
@@ -115,8 +117,10 @@ async def fields(env: SupervisorEnv) -> None:
     env.check("write-file", seen, equals=("INVALID_REQUEST", ["metadata.is_archive"]), clause="ARC-8")
     env.check("nothing-made", await env.files.exists(env.path("top")), equals=False, clause="ARC-8")
     await env.files.mkdir(env.path("there"))
-    for field, value in (("offset", 1), ("length", 1), ("tail_bytes", 1), ("if_version", "v")):
-        found = await env.download(env.path("there"), as_archive=True, **{field: value})
+    ranges: dict[str, Any] = {"offset": 1, "length": 1, "tail_bytes": 1, "if_version": "v"}
+    for field, value in ranges.items():
+        chosen = {field: value}
+        found = await env.download(env.path("there"), as_archive=True, **chosen)
         seen = (found.reason, found.outcome.fields)
         env.check(
             f"download-{field.replace('_', '-')}", seen, equals=("INVALID_REQUEST", [field]), clause="ARC-22"

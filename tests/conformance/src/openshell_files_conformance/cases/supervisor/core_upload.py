@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.checks import CannotGoOnError
@@ -239,9 +240,7 @@ async def changed_while_staged(env: SupervisorEnv) -> None:
             continue
         # The staging file is complete once the agent took a message behind the content.
         staged = f"{directory}/{(await env.files.staging(directory))[0].decode()}"
-        await until(
-            lambda staged=staged: _has(env, staged, len(content)), "the content is in the staging file"
-        )
+        await until(partial(_has, env, staged, len(content)), "the content is in the staging file")
         await env.files.write(staged, other)
         await relay.upload(data(len(content), content), finish(content * 2))
         await relay.input_end()

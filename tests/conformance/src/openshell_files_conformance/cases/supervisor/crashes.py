@@ -156,7 +156,7 @@ async def leftovers(env: SupervisorEnv) -> None:
         await relay.begin(env.opening(upload_tree=start))
         tree = TreeUpload(relay)
         await tree.send(manifest(directory(), regular(b"a", 10), regular(b"b", 10)))
-        await tree.wait(lambda tree=tree: len(tree.needed) == 2)
+        await tree.needs(2)
         await tree.send(content(part(1, b"0123456789"), part(2, b"01234", last=False, digest=b"")))
     upload = await env.begin_upload(env.path("upload"))
     await upload.until("accepted")
@@ -186,7 +186,7 @@ async def leftovers(env: SupervisorEnv) -> None:
 )
 async def killed_while_copying(env: SupervisorEnv) -> None:
     """The next agent removes what a copy had staged when the agent was killed, and publishes nothing of it."""
-    await env.files.many(env.path("source"), 20_000)
+    await env.files.many(env.path("source"), 12_000)
     relay = await env.relay()
     request = directories_pb2.CopyPathRequest(
         source=env.path("source").encode(), destination=env.path("copy").encode(), recursive=True

@@ -45,8 +45,8 @@ async def checked(env: SupervisorEnv) -> None:
     )
     env.check("algorithm", header.digest_algorithm, equals=files_pb2.DIGEST_ALGORITHM_SHA256, clause="DIG-4")
     env.check("digest", trailer.digest, equals=digest(_CONTENT), clause="DIG-15")
-    seen = (trailer.end_offset, trailer.whole_file, trailer.changed)
-    env.check("trailer", seen, equals=(len(_CONTENT), True, False), clause="DWN-9")
+    end = (trailer.end_offset, trailer.whole_file, trailer.changed)
+    env.check("trailer", end, equals=(len(_CONTENT), True, False), clause="DWN-9")
 
 
 @case("supervisor/download/part-is-not-the-whole", profile="core", clauses=("DWN-9", "DWN-4"))

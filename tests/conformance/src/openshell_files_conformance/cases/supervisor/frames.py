@@ -7,7 +7,7 @@ from contextlib import suppress
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.cases.supervisor.vector_names import every_clause, slug
 from openshell_files_conformance.checks import CannotGoOnError
-from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
+from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2, trees_pb2
 from openshell_files_conformance.peers.operation import OK, RELAY_ENDED, Request, data, finish
 from openshell_files_conformance.peers.relay_frames import encode_varint
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
@@ -142,7 +142,7 @@ async def unknown_frame(env: SupervisorEnv) -> None:
     """A frame of a type that the agent does not know, and a tree's message in an upload, do not publish it."""
     for name, frame, clause in (
         ("unknown", Request.FromString(bytes.fromhex("c23e00")), "FRM-2"),
-        ("tree", Request(upload_tree={}), "FRM-34"),
+        ("tree", Request(upload_tree=trees_pb2.UploadTreeRequest()), "FRM-34"),
     ):
         relay = await env.begin_upload(env.path(name))
         with suppress(CannotGoOnError):

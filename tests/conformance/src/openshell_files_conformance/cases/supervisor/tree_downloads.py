@@ -323,7 +323,8 @@ async def impossible_patterns(env: SupervisorEnv) -> None:
         ("many", ["a"] * 1001),
     ):
         for field in ("exclude", "include"):
-            tree = await begin(env, top, **{field: given})
+            patterns: dict[str, Any] = {field: given}
+            tree = await begin(env, top, **patterns)
             done = await tree.run()
             seen = (done.reason, [one.partition("[")[0] for one in done.fields], tree.entries)
             env.check(f"{field}-{name}", seen, equals=("INVALID_REQUEST", [field], []), clause="TRE-29")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
-from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
+from openshell_files_conformance.pb.openshell.v1 import file_options_pb2, files_pb2, trees_pb2
 from openshell_files_conformance.peers.operation import BLAKE3, OK, SHA256, digest
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.peers.tree_stream import (
@@ -184,9 +184,9 @@ async def lost(env: SupervisorEnv) -> None:
         tree = await begin(env, top)
         entries = manifest(directory(), regular(b"a", 3), regular(b"b", 3))
         await tree.send(entries)
-        await tree.wait(lambda tree=tree: len(tree.needed) == 2)
+        await tree.needs(2)
         await tree.send(content(part(1, b"abc"), part(2, b"d", last=False, digest=b"")))
-        await tree.wait(lambda tree=tree: 1 in tree.changed, env.scaled(2))
+        await tree.changes(1, env.scaled(2))
         match way:
             case "cancelled":
                 await tree.relay.input_end(cancelled=True)
@@ -334,7 +334,7 @@ async def durability(env: SupervisorEnv) -> None:
 )
 async def waiting(env: SupervisorEnv) -> None:
     """`waiting` may come anywhere before the end, and changes nothing."""
-    pause = trees_pb2.UploadTreeRequest(waiting={})
+    pause = trees_pb2.UploadTreeRequest(waiting=file_options_pb2.UploadWaiting())
     tree = await begin(env, env.path("top"))
     await tree.send_all(
         [pause, manifest(directory(), regular(b"a", 3)), pause, content(part(1, b"abc")), pause, end(2)]
@@ -355,7 +355,7 @@ async def violation_mid_way(env: SupervisorEnv) -> None:
     for name, number, clause in (("unannounced", 9, "TRE-6"), ("directory", 0, "TRE-31")):
         tree = await begin(env, env.path(name))
         await tree.send_all([manifest(directory(), regular(b"a", 3)), content(part(1, b"abc"))])
-        await tree.wait(lambda tree=tree: 1 in tree.changed, env.scaled(2))
+        await tree.changes(1, env.scaled(2))
         await tree.send(content(part(number, b"x")))
         env.check(name, (await tree.outcome()).reason, equals="INVALID_REQUEST", clause=clause)
         env.check(

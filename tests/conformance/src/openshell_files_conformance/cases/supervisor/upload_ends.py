@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
@@ -72,7 +73,7 @@ WAYS: dict[str, tuple[Callable[[FileRelay], Awaitable[None]], tuple[str, ...]]] 
 
 def _register(step: str, way: str, *, explicit: bool) -> None:
     reach, (leave, clauses) = STEPS[step], WAYS[way]
-    known = {} if explicit else {"explicit_finish": False, "size_bytes": len(_CONTENT)}
+    known: dict[str, Any] = {} if explicit else {"explicit_finish": False, "size_bytes": len(_CONTENT)}
     silent = way.startswith("relay") or step == "within a frame"
 
     async def run(env: SupervisorEnv) -> None:

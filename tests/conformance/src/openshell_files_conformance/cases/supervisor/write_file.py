@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
-from openshell_files_conformance.peers.operation import BLAKE3, OK, Outcome, crc, data, digest, finish
+from openshell_files_conformance.peers.operation import BLAKE3, OK, SHA256, Outcome, crc, data, digest, finish
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.registry import case
 
@@ -61,7 +61,9 @@ async def refused(env: SupervisorEnv) -> None:
     env.check("crc", wrong_crc.reason, equals="CHUNK_CHECKSUM", clause="UPL-7")
     wrong_digest = await _write(env, content, metadata=whole, digest=digest(b"other"))
     env.check("digest", wrong_digest.reason, equals="DIGEST_MISMATCH", clause="UPL-16")
-    short = await _write(env, content, metadata=whole, digest=files_pb2.Digest(algorithm=1, value=b"short"))
+    short = await _write(
+        env, content, metadata=whole, digest=files_pb2.Digest(algorithm=SHA256, value=b"short")
+    )
     env.check("short-digest", short.reason, equals="INVALID_REQUEST", clause="UPL-30")
     for size in (6, 8):
         sized = await _write(env, content, metadata=env.metadata(env.path(), size_bytes=size))
