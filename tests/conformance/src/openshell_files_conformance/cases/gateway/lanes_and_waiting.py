@@ -24,13 +24,21 @@ async def lane(
     caller: Caller, status: files_pb2.UploadStatus, index: int, *messages: Up, **fields: Any
 ) -> Call[Any]:
     """Begin a further stream of an upload."""
-    named = {"sandbox_id": caller.sandbox_id, "upload_id": status.upload_id, "epoch": status.epoch, "index": index, **fields}
+    named = {
+        "sandbox_id": caller.sandbox_id,
+        "upload_id": status.upload_id,
+        "epoch": status.epoch,
+        "index": index,
+        **fields,
+    }
     call = caller.open("UploadFile")
     await call.send(Up(lane=file_options_pb2.UploadLane(**named)), *messages)
     return call
 
 
-async def first_lane(caller: Caller, path: str, status: files_pb2.UploadStatus, lanes: int, *messages: Up) -> Call[Any]:
+async def first_lane(
+    caller: Caller, path: str, status: files_pb2.UploadStatus, lanes: int, *messages: Up
+) -> Call[Any]:
     """Begin the stream with the metadata."""
     return await begin_named(caller, path, status, *messages, explicit_finish=True, lanes=lanes)
 
@@ -72,12 +80,19 @@ for _lanes, _count in ((2, 0), (2, 1), (2, 5), (3, 3), (4, 21)):
     _register(_lanes, _count)
 
 
-@case("gateway/lanes/one-stream-to-the-agent", profile="lanes", needs=(*_LANES, "suite-supervisor"), clauses=("LAN-12", "LAN-1"))
+@case(
+    "gateway/lanes/one-stream-to-the-agent",
+    profile="lanes",
+    needs=(*_LANES, "suite-supervisor"),
+    clauses=("LAN-12", "LAN-1"),
+)
 async def one_stream_to_the_agent(env: GatewayEnv) -> None:
     """The agent has one relay, with the messages in their order and no lanes in them."""
     sandbox = await env.sandbox(agent=True)
     told = (await sandbox.caller.capabilities()).answer
-    env.check("announced", told.lanes.max_lanes, satisfies=("at least 2", lambda most: most >= 2), clause="LAN-1")
+    env.check(
+        "announced", told.lanes.max_lanes, satisfies=("at least 2", lambda most: most >= 2), clause="LAN-1"
+    )
     path = "lanes"
     status = status_of(await sandbox.caller.start(path))
     second = await lane(sandbox.caller, status, 1, data(3, b"two"), finish(b"onetwosix"))
@@ -88,7 +103,9 @@ async def one_stream_to_the_agent(env: GatewayEnv) -> None:
     assert sandbox.agent is not None
     uploads = [one for one in sandbox.agent.opened if one.WhichOneof("operation") == "upload"]
     env.check("one-operation", len(uploads), equals=1, clause="LAN-12")
-    env.check("content", sandbox.agent.files.files["/sandbox/lanes"].content, equals=b"onetwosix", clause="LAN-12")
+    env.check(
+        "content", sandbox.agent.files.files["/sandbox/lanes"].content, equals=b"onetwosix", clause="LAN-12"
+    )
 
 
 @case("gateway/lanes/without-a-name", profile="lanes", needs=_LANES, clauses=("LAN-13",))
@@ -118,7 +135,14 @@ async def wrong_index(env: GatewayEnv) -> None:
     await good.end()
 
 
-@case("gateway/lanes/of-another", profile="lanes", needs=_LANES, clauses=("LAN-4", "LAN-15", "LAN-17"), launch=SHORT, timeout=40)
+@case(
+    "gateway/lanes/of-another",
+    profile="lanes",
+    needs=_LANES,
+    clauses=("LAN-4", "LAN-15", "LAN-17"),
+    launch=SHORT,
+    timeout=40,
+)
 async def of_another(env: GatewayEnv) -> None:
     """A lane joins only an upload of its principal, sandbox, id and epoch; and it needs a token like every call."""
     path = env.path()
@@ -129,11 +153,18 @@ async def of_another(env: GatewayEnv) -> None:
         ("another-upload", await lane(env.caller, status, 1, data(3, b"bad"), upload_id="someone-elses")),
     ]
     anonymous = env.channel.open("UploadFile", token=None)
-    await anonymous.send(Up(lane=file_options_pb2.UploadLane(sandbox_id=env.stack.id, upload_id=status.upload_id, epoch=1, index=1)))
+    await anonymous.send(
+        Up(
+            lane=file_options_pb2.UploadLane(
+                sandbox_id=env.stack.id, upload_id=status.upload_id, epoch=1, index=1
+            )
+        )
+    )
     env.check("no-token", (await anonymous.end()).reason, equals="TOKEN_MISSING", clause="LAN-15")
     first = await first_lane(env.caller, path, status, 2, data(0, b"one"))
     ended = await first.end()
-    env.check("no-lane-came", ended.reason, equals="LANE_LOST", clause="LAN-17")
+    # Both times end together (LAN-6).
+    env.check("no-lane-came", ended.reason, one_of=("LANE_LOST", "TRANSFER_IDLE"), clause="LAN-17")
     for name, call in wrong:
         other = await call.end()
         env.check(name, other.ok, equals=False, clause="LAN-4")
@@ -142,7 +173,9 @@ async def of_another(env: GatewayEnv) -> None:
     env.check("unpublished", await env.caller.content(path), equals="FILE_NOT_FOUND", clause="LAN-17")
 
 
-@case("gateway/lanes/alone", profile="lanes", needs=_LANES, clauses=("LAN-6", "LAN-8"), launch=SHORT, timeout=40)
+@case(
+    "gateway/lanes/alone", profile="lanes", needs=_LANES, clauses=("LAN-6", "LAN-8"), launch=SHORT, timeout=40
+)
 async def alone(env: GatewayEnv) -> None:
     """A lane without its upload, and an upload without its lane, wait for each other no longer than the idle timeout."""
     path = env.path()
@@ -153,8 +186,13 @@ async def alone(env: GatewayEnv) -> None:
     env.check("lane-ends", ended.ok, equals=False, clause="LAN-6")
     first = await first_lane(env.caller, path, status, 2, data(0, b"one"))
     ended = await first.end(env.scaled(10.0))
-    env.check("upload-ends", ended.reason, equals="LANE_LOST", clause="LAN-8")
-    env.check("in-time", time.monotonic() - start, satisfies=("some seconds", lambda seconds: seconds < env.scaled(9.0)), clause="LAN-6")
+    env.check("upload-ends", ended.reason, one_of=("LANE_LOST", "TRANSFER_IDLE"), clause="LAN-8")
+    env.check(
+        "in-time",
+        time.monotonic() - start,
+        satisfies=("some seconds", lambda seconds: seconds < env.scaled(9.0)),
+        clause="LAN-6",
+    )
 
 
 @case("gateway/lanes/lost", profile="lanes", needs=_LANES, clauses=("LAN-8", "LAN-17", "LAN-10", "UPL-1"))
@@ -197,7 +235,13 @@ async def end_of_input(env: GatewayEnv) -> None:
     env.check("before-it", told.staged_bytes, equals=3, clause="LAN-16")
 
 
-@case("gateway/lanes/too-many", profile="lanes", needs=_LANES, clauses=("LAN-9", "LAN-18", "CAP-3"), launch={"max_upload_lanes": 2})
+@case(
+    "gateway/lanes/too-many",
+    profile="lanes",
+    needs=_LANES,
+    clauses=("LAN-9", "LAN-18", "CAP-3"),
+    launch={"max_upload_lanes": 2},
+)
 async def too_many(env: GatewayEnv) -> None:
     """More streams than are free end the upload before anything reaches the sandbox, and the error says how many are free."""
     told = (await env.caller.capabilities()).answer
@@ -211,13 +255,20 @@ async def too_many(env: GatewayEnv) -> None:
     status = status_of(await env.caller.start(path))
     call = await first_lane(env.caller, path, status, most, data(0, b"one"))
     ended = await call.end()
-    env.check("reason", (ended.code.name, ended.reason), equals=("RESOURCE_EXHAUSTED", "TOO_MANY_LANES"), clause="LAN-9")
+    env.check(
+        "reason",
+        (ended.code.name, ended.reason),
+        equals=("RESOURCE_EXHAUSTED", "TOO_MANY_LANES"),
+        clause="LAN-9",
+    )
     free = ended.metadata.get("lanes", "")
     env.check("free", free.isdecimal() and 1 <= int(free) < most, equals=True, clause="LAN-9")
     after = status_of(await env.caller.get(upload_id=status.upload_id))
     env.check("nothing-staged", after.staged_bytes, equals=0, clause="LAN-9")
     again = status_of(await env.caller.start(path, upload_id=status.upload_id))
-    one = await begin_named(env.caller, path, again, data(0, b"one"), finish(b"one"), explicit_finish=True, lanes=1)
+    one = await begin_named(
+        env.caller, path, again, data(0, b"one"), finish(b"one"), explicit_finish=True, lanes=1
+    )
     env.check("one-is-free", (await one.end()).reason, equals=OK, clause="LAN-18")
     running.cancel()
 
@@ -248,10 +299,19 @@ async def counts_as_movement(env: GatewayEnv) -> None:
     env.check("finished", done.reason, equals=OK, clause="WAI-3")
     env.check("content", await env.caller.content(path), equals=b"onetwo", clause="WAI-1")
     behind = await env.caller.begin(env.path(), finish(b""), WAITING, explicit_finish=True)
-    env.check("behind-the-finish", (await behind.end()).reason, one_of=("INVALID_REQUEST", OK), clause="WAI-7")
+    env.check(
+        "behind-the-finish", (await behind.end()).reason, one_of=("INVALID_REQUEST", OK), clause="WAI-7"
+    )
 
 
-@case("gateway/waiting/too-long", profile="core", needs=_WAITING, clauses=("WAI-4", "RSM-10"), launch={"idle_timeout_s": 1, "max_pause_s": 2}, timeout=40)
+@case(
+    "gateway/waiting/too-long",
+    profile="core",
+    needs=_WAITING,
+    clauses=("WAI-4", "RSM-10"),
+    launch={"idle_timeout_s": 1, "max_pause_s": 2},
+    timeout=40,
+)
 async def too_long(env: GatewayEnv) -> None:
     """An upload of which nothing but `waiting` comes for longer than max_pause ends, and what was staged is kept."""
     path = env.path()

@@ -24,11 +24,18 @@ _Event = exec_relay_pb2.ExecRelayResponse
 
 async def _occupy(sandbox: SuiteSandbox, count: int) -> list[Call[Any]]:
     """Begin uploads that go on until the case ends them."""
-    calls = [await sandbox.caller.begin(f"busy-{n}", data(0, b"x"), explicit_finish=True) for n in range(count)]
-    return calls
+    return [
+        await sandbox.caller.begin(f"busy-{n}", data(0, b"x"), explicit_finish=True) for n in range(count)
+    ]
 
 
-@case("gateway/limits/of-one-caller", profile="relay", needs=NEEDS, clauses=("RLY-9", "RLY-12", "RLY-24", "RLY-22"), launch=_FOUR)
+@case(
+    "gateway/limits/of-one-caller",
+    profile="relay",
+    needs=NEEDS,
+    clauses=("RLY-9", "RLY-12", "RLY-24", "RLY-22"),
+    launch=_FOUR,
+)
 async def of_one_caller(env: GatewayEnv) -> None:
     """One caller has its share of a sandbox's transfers; a further call waits, is refused with a time to wait, and another caller is served."""
     sandbox = await env.sandbox(agent=True)
@@ -39,14 +46,24 @@ async def of_one_caller(env: GatewayEnv) -> None:
     agent = sandbox.agent
 
     async def all_run() -> bool:
-        return len(agent.opened) >= share
+        return bool(len(agent.opened) >= share)
 
     env.check("as-many-as-announced", await env.eventually(all_run), equals=True, clause="RLY-24")
     start = time.monotonic()
     ended = await sandbox.caller.stat("x")
-    env.check("refused", (ended.code.name, ended.reason), equals=("RESOURCE_EXHAUSTED", "TOO_MANY_TRANSFERS"), clause="RLY-9")
+    env.check(
+        "refused",
+        (ended.code.name, ended.reason),
+        equals=("RESOURCE_EXHAUSTED", "TOO_MANY_TRANSFERS"),
+        clause="RLY-9",
+    )
     env.check("retry-info", ended.retry_after is not None, equals=True, clause="RLY-9")
-    env.check("waited", time.monotonic() - start, satisfies=("about 3 s", lambda one: 2 < one < env.scaled(8.0)), clause="RLY-22")
+    env.check(
+        "waited",
+        time.monotonic() - start,
+        satisfies=("about 3 s", lambda one: 2 < one < env.scaled(8.0)),
+        clause="RLY-22",
+    )
     other = await sandbox.other.stat("x")
     env.check("another-caller", other.reason, equals="FILE_NOT_FOUND", clause="RLY-12")
     await calls[0].send(finish(b"x"))
@@ -55,7 +72,13 @@ async def of_one_caller(env: GatewayEnv) -> None:
     env.check("free-again", again.reason, equals="FILE_NOT_FOUND", clause="RLY-9")
 
 
-@case("gateway/limits/waits-for-a-turn", profile="relay", needs=NEEDS, clauses=("RLY-22", "RLY-34"), launch=_FOUR)
+@case(
+    "gateway/limits/waits-for-a-turn",
+    profile="relay",
+    needs=NEEDS,
+    clauses=("RLY-22", "RLY-34"),
+    launch=_FOUR,
+)
 async def waits_for_a_turn(env: GatewayEnv) -> None:
     """A transfer that finds no free slot waits for its turn; an upload's content is not read ahead meanwhile."""
     sandbox = await env.sandbox(agent=True)
@@ -65,15 +88,22 @@ async def waits_for_a_turn(env: GatewayEnv) -> None:
     agent = sandbox.agent
 
     async def all_run() -> bool:
-        return len(agent.opened) >= share
+        return bool(len(agent.opened) >= share)
 
     await env.eventually(all_run)
     wire = await env.wire()
     number = await wire.open("UploadFile", token=sandbox.caller.token)
     metadata = Up(metadata=sandbox.caller.metadata("late", explicit_finish=True))
-    body = framed(metadata) + b"".join(framed(data(at, bytes(256 << 10))) for at in range(0, 24 << 20, 256 << 10))
+    body = framed(metadata) + b"".join(
+        framed(data(at, bytes(256 << 10))) for at in range(0, 24 << 20, 256 << 10)
+    )
     left = await wire.send(number, body, seconds=0.6)
-    env.check("not-read-ahead", left, satisfies=("something left of 24 MiB", lambda count: count > 0), clause="RLY-34")
+    env.check(
+        "not-read-ahead",
+        left,
+        satisfies=("something left of 24 MiB", lambda count: count > 0),
+        clause="RLY-34",
+    )
     await calls[0].send(finish(b"x"))
     await calls[0].end()
 
@@ -83,13 +113,23 @@ async def waits_for_a_turn(env: GatewayEnv) -> None:
     env.check("its-turn", await env.eventually(its_turn, 3), equals=True, clause="RLY-22")
 
 
-@case("gateway/limits/turns-go-round", profile="relay", needs=NEEDS, clauses=("RLY-23",), launch=_FOUR, timeout=40)
+@case(
+    "gateway/limits/turns-go-round",
+    profile="relay",
+    needs=NEEDS,
+    clauses=("RLY-23",),
+    launch=_FOUR,
+    timeout=40,
+)
 async def turns_go_round(env: GatewayEnv) -> None:
     """A caller with one waiting call does not stand behind all calls of a caller with many."""
     sandbox = await env.sandbox(agent=True)
     share = (await sandbox.caller.capabilities()).answer.max_concurrent_transfers
     mine = await _occupy(sandbox, share)
-    theirs = [await sandbox.other.begin(f"theirs-{n}", data(0, b"x"), explicit_finish=True) for n in range(4 - share)]
+    theirs = [
+        await sandbox.other.begin(f"theirs-{n}", data(0, b"x"), explicit_finish=True)
+        for n in range(4 - share)
+    ]
     assert sandbox.agent is not None
     agent = sandbox.agent
 
@@ -115,7 +155,14 @@ async def turns_go_round(env: GatewayEnv) -> None:
         call.cancel()
 
 
-@case("gateway/limits/without-a-first-message", profile="relay", needs=(), clauses=("RLY-33",), launch={"max_transfers": 4}, alone=True)
+@case(
+    "gateway/limits/without-a-first-message",
+    profile="relay",
+    needs=(),
+    clauses=("RLY-33",),
+    launch={"max_transfers": 4},
+    alone=True,
+)
 async def without_a_first_message(env: GatewayEnv) -> None:
     """Uploads of which no first message came are bounded, and others are served beside them."""
     channels = [env.connection() for _ in range(2)]
@@ -140,21 +187,36 @@ async def without_a_first_message(env: GatewayEnv) -> None:
     env.check("served-afterwards", done.reason, equals=OK, clause="RLY-33")
 
 
-@case("gateway/limits/largest-file", profile="core", clauses=("UPL-27", "CAP-2"), launch={"max_file_bytes": 1000})
+@case(
+    "gateway/limits/largest-file",
+    profile="core",
+    clauses=("UPL-27", "CAP-2"),
+    launch={"max_file_bytes": 1000},
+)
 async def largest_file(env: GatewayEnv) -> None:
     """A declared size, and content, beyond the limit end the call as soon as they are seen."""
     told = (await env.caller.capabilities()).answer
     env.check("announced", told.max_file_bytes, equals=1000, clause="CAP-2")
     declared = await env.caller.begin(env.path(), size_bytes=1001)
     ended = await declared.end()
-    env.check("declared", (ended.code.name, ended.reason), equals=("INVALID_ARGUMENT", "FILE_TOO_LARGE"), clause="UPL-27")
+    env.check(
+        "declared",
+        (ended.code.name, ended.reason),
+        equals=("INVALID_ARGUMENT", "FILE_TOO_LARGE"),
+        clause="UPL-27",
+    )
     grown = await env.caller.begin(env.path(), data(0, bytes(1000)), data(1000, b"x"), explicit_finish=True)
     env.check("grown", (await grown.end()).reason, equals="FILE_TOO_LARGE", clause="UPL-27")
     most = await env.caller.rfc_upload(env.path(), bytes(1000))
     env.check("most", most.reason, equals=OK, clause="UPL-27")
 
 
-@case("gateway/limits/largest-chunk", profile="core", clauses=("UPL-24", "UPL-6", "CAP-2"), launch={"max_chunk_bytes": 262144, "upload_expiry_s": 1})
+@case(
+    "gateway/limits/largest-chunk",
+    profile="core",
+    clauses=("UPL-24", "UPL-6", "CAP-2"),
+    launch={"max_chunk_bytes": 262144, "upload_expiry_s": 1},
+)
 async def largest_chunk(env: GatewayEnv) -> None:
     """A chunk beyond max_chunk_bytes ends with CHUNK_TOO_LARGE; one of 256 KiB is always taken."""
     told = (await env.caller.capabilities()).answer
@@ -165,7 +227,12 @@ async def largest_chunk(env: GatewayEnv) -> None:
     ):
         call = await env.caller.begin(env.path(), message, **fields)
         ended = await call.end()
-        env.check(name, (ended.code.name, ended.reason), equals=("INVALID_ARGUMENT", "CHUNK_TOO_LARGE"), clause="UPL-24")
+        env.check(
+            name,
+            (ended.code.name, ended.reason),
+            equals=("INVALID_ARGUMENT", "CHUNK_TOO_LARGE"),
+            clause="UPL-24",
+        )
     most = await env.caller.upload(env.path(), bytes(524_288))
     env.check("256-kib", most.reason, equals=OK, clause="UPL-6")
 
@@ -177,7 +244,11 @@ async def command(sandbox: SuiteSandbox, **fields: Any) -> Call[Any]:
     """Begin a command."""
     call = sandbox.caller.open("ExecSandbox")
     scope = datamodel_pb2.WorkspaceSelector(workspace="default")
-    await call.send(exec_pb2.ExecSandboxRequest(**{"sandbox": sandbox.facts.name, "command": ["true"], "workspace_scope": scope, **fields}))
+    await call.send(
+        exec_pb2.ExecSandboxRequest(
+            **{"sandbox": sandbox.facts.name, "command": ["true"], "workspace_scope": scope, **fields}
+        )
+    )
     await call.half_close()
     return call
 
@@ -201,14 +272,21 @@ def exit_with(code: int) -> _Event:
 async def run(env: GatewayEnv) -> None:
     """A command's request goes to the supervisor in one frame, and its events come back unchanged to the exit."""
     sandbox = await env.sandbox(exec=exec_relay_pb2.ExecCapability(protocol_version=1))
-    call = await command(sandbox, command=["echo", "a b", "$HOME"], workdir="/sandbox", environment={"A": "b"}, stdin=b"in")
+    call = await command(
+        sandbox, command=["echo", "a b", "$HOME"], workdir="/sandbox", environment={"A": "b"}, stdin=b"in"
+    )
     opened = await sandbox.session.next_open()
     env.check("target", opened.WhichOneof("target"), equals="exec", clause="EXE-1")
     relay = (await sandbox.session.claim(opened)).for_commands()
     frame = await relay.next()
     request = frame.open.request if frame is not None else exec_pb2.ExecSandboxRequest()
     env.check("arguments", list(request.command), equals=["echo", "a b", "$HOME"], clause="EXE-1")
-    env.check("rest", (request.workdir, dict(request.environment), request.stdin), equals=("/sandbox", {"A": "b"}, b"in"), clause="EXE-1")
+    env.check(
+        "rest",
+        (request.workdir, dict(request.environment), request.stdin),
+        equals=("/sandbox", {"A": "b"}, b"in"),
+        clause="EXE-1",
+    )
     events = [out(b"one"), event(stderr=exec_pb2.ExecSandboxStderr(data=b"two")), out(b"three"), exit_with(7)]
     await relay.send(*events)
     ended = await call.end()
@@ -251,7 +329,12 @@ async def unsupported(env: GatewayEnv) -> None:
     """A supervisor that announced no commands is never asked for one; a terminal is refused."""
     sandbox = await env.sandbox()
     ended = await (await command(sandbox)).end()
-    env.check("reason", (ended.code.name, ended.reason), equals=("FAILED_PRECONDITION", "EXEC_UNSUPPORTED"), clause="EXE-9")
+    env.check(
+        "reason",
+        (ended.code.name, ended.reason),
+        equals=("FAILED_PRECONDITION", "EXEC_UNSUPPORTED"),
+        clause="EXE-9",
+    )
     env.check("no-relay", await sandbox.session.no_open(0.2), equals=True, clause="EXE-9")
     await sandbox.reconnect(exec=exec_relay_pb2.ExecCapability(protocol_version=1))
     call = await command(sandbox, tty=True)
@@ -303,4 +386,9 @@ async def not_while_starting(env: GatewayEnv) -> None:
     start = time.monotonic()
     ended = await (await command(sandbox)).end()
     env.check("ends", ended.ok, equals=False, clause="SBX-10")
-    env.check("at-once", time.monotonic() - start, satisfies=("less than 3 s", lambda one: one < env.scaled(3.0)), clause="SBX-10")
+    env.check(
+        "at-once",
+        time.monotonic() - start,
+        satisfies=("less than 3 s", lambda one: one < env.scaled(3.0)),
+        clause="SBX-10",
+    )

@@ -49,7 +49,9 @@ async def next_operation(env: GatewayEnv) -> None:
     first = await relay.opened()
     if not first.keep_relay:
         # A gateway need not reuse; then nothing of this can be seen.
-        env.untestable("kept", "the target declares keeps-relays and does not set keep_relay", clause="FRM-26")
+        env.untestable(
+            "kept", "the target declares keeps-relays and does not set keep_relay", clause="FRM-26"
+        )
         return
     await relay.send(accepted(), described("/first"))
     await call.end()
@@ -89,7 +91,9 @@ async def _kept(env: GatewayEnv, answer: Response) -> tuple[bool, SupervisorRela
     return ended.ok, relay, opened
 
 
-@case("gateway/reuse/not-after-a-broken-protocol", profile="relay", needs=_NEEDS, clauses=("FRM-25", "FRM-26"))
+@case(
+    "gateway/reuse/not-after-a-broken-protocol", profile="relay", needs=_NEEDS, clauses=("FRM-25", "FRM-26")
+)
 async def not_after_a_broken_protocol(env: GatewayEnv) -> None:
     """After AGENT_PROTOCOL_ERROR, INTERNAL, and a frame behind the last one the relay is not used again."""
     served, relay, _ = await _kept(env, failure("INTERNAL"))
@@ -157,16 +161,25 @@ async def newer_session(env: GatewayEnv) -> None:
     await second.send(accepted(), described("/new"))
     ended = await again.end()
     env.check("by-the-newer", ended.ok and ended.answer.file.path, equals="/new", clause="FRM-26")
-    env.check("no-open-on-the-older", sum(one.HasField("open") for one in relay.frames), equals=1, clause="FRM-30")
+    env.check(
+        "no-open-on-the-older", sum(one.HasField("open") for one in relay.frames), equals=1, clause="FRM-30"
+    )
 
 
 # An agent behind a port
 
 
-async def _greeted(relay: SupervisorRelay, env: GatewayEnv, *, secret: str, name: bytes = b"openshell-files agent") -> bytes:
+async def _greeted(
+    relay: SupervisorRelay, env: GatewayEnv, *, secret: str, name: bytes = b"openshell-files agent"
+) -> bytes:
     """Answer `authenticate` by a challenge; return the gateway's nonce."""
     frame = await relay.next()
-    env.check("authenticates", frame is not None and frame.WhichOneof("frame"), equals="authenticate", clause="FRM-8")
+    env.check(
+        "authenticates",
+        frame is not None and frame.WhichOneof("frame"),
+        equals="authenticate",
+        clause="FRM-8",
+    )
     nonce: bytes = frame.authenticate.nonce if frame is not None else b""
     mine = bytes(range(32))
     proof = hmac.digest(secret.encode(), name + nonce + mine, "sha256")
@@ -213,7 +226,12 @@ async def wrong_proof(env: GatewayEnv) -> None:
     relay = await sandbox.session.take_up()
     await _greeted(relay, env, secret="f" * 64)
     ended = await call.end()
-    env.check("reason", (ended.code.name, ended.reason), equals=("FAILED_PRECONDITION", "AGENT_UNAUTHENTICATED"), clause="FRM-21")
+    env.check(
+        "reason",
+        (ended.code.name, ended.reason),
+        equals=("FAILED_PRECONDITION", "AGENT_UNAUTHENTICATED"),
+        clause="FRM-21",
+    )
     await relay.wait_over(env.scaled(5.0))
     env.check("no-open", [one for one in relay.frames if one.HasField("open")], equals=[], clause="FRM-21")
     call = await asked(sandbox)
@@ -224,4 +242,9 @@ async def wrong_proof(env: GatewayEnv) -> None:
     await relay.send(accepted(), described())
     ended = await call.end()
     env.check("no-handshake", ended.ok, equals=False, clause="FRM-21")
-    env.check("no-open-without-it", [one for one in relay.frames if one.HasField("open")], equals=[], clause="FRM-21")
+    env.check(
+        "no-open-without-it",
+        [one for one in relay.frames if one.HasField("open")],
+        equals=[],
+        clause="FRM-21",
+    )

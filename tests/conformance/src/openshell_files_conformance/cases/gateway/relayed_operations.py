@@ -78,22 +78,36 @@ async def upload_is_carried(env: GatewayEnv) -> None:
     sandbox = await env.sandbox()
     content = content_of(300_000)
     # Extensions and wrong values are the agent's to judge.
-    messages = [*chunks(content[:262_144]), hole(262_144, 99), data(5, b"x", 1), finish(content, SHA256, size=7)]
+    messages = [
+        *chunks(content[:262_144]),
+        hole(262_144, 99),
+        data(5, b"x", 1),
+        finish(content, SHA256, size=7),
+    ]
     call = await sandbox.caller.begin("dir/file", explicit_finish=True, mode=0o640)
     relay = await sandbox.session.take_up()
     opened = await relay.opened()
-    env.check("metadata", (opened.upload.remote_path, opened.upload.mode, opened.upload.explicit_finish), equals=("dir/file", 0o640, True), clause="FRM-10")
+    env.check(
+        "metadata",
+        (opened.upload.remote_path, opened.upload.mode, opened.upload.explicit_finish),
+        equals=("dir/file", 0o640, True),
+        clause="FRM-10",
+    )
     await relay.send(accepted())
     await call.send(*messages)
     await call.half_close()
     carried = [await relay.next() for _ in messages]
-    env.check("messages", [frame and frame.upload for frame in carried] == messages, equals=True, clause="FRM-4")
+    env.check(
+        "messages", [frame and frame.upload for frame in carried] == messages, equals=True, clause="FRM-4"
+    )
     last = await relay.next()
     ended = last is not None and last.HasField("input_end") and not last.input_end.cancelled
     env.check("input-end", ended, equals=True, clause="FRM-6")
     await relay.send(published(11))
     done = await call.end()
-    env.check("answer", (done.reason, done.answer and done.answer.bytes_written), equals=(OK, 11), clause="FRM-4")
+    env.check(
+        "answer", (done.reason, done.answer and done.answer.bytes_written), equals=(OK, 11), clause="FRM-4"
+    )
 
 
 @case("gateway/frames/unknown-fields-are-carried", profile="relay", needs=NEEDS, clauses=("FRM-4",))
@@ -106,12 +120,22 @@ async def unknown_fields_are_carried(env: GatewayEnv) -> None:
     message.data.MergeFromString(unknown)
     call, relay = await uploading(sandbox, message, explicit_finish=True)
     frame = await relay.next()
-    env.check("towards-the-agent", frame is not None and unknown in frame.SerializeToString(), equals=True, clause="FRM-4")
+    env.check(
+        "towards-the-agent",
+        frame is not None and unknown in frame.SerializeToString(),
+        equals=True,
+        clause="FRM-4",
+    )
     answer = published(1)
     answer.upload.MergeFromString(unknown)
     await relay.send(answer)
     done = await call.end()
-    env.check("towards-the-caller", done.ok and unknown in done.answer.SerializeToString(), equals=True, clause="FRM-4")
+    env.check(
+        "towards-the-caller",
+        done.ok and unknown in done.answer.SerializeToString(),
+        equals=True,
+        clause="FRM-4",
+    )
 
 
 @case("gateway/frames/cut-anywhere", profile="relay", needs=NEEDS, clauses=("FRM-1",))
@@ -124,7 +148,12 @@ async def cut_anywhere(env: GatewayEnv) -> None:
         await relay.opened()
         await relay.send(accepted(), described("/some/where"), cuts=cuts)
         ended = await call.end()
-        env.check(name, (ended.reason, ended.answer and ended.answer.file.path), equals=(OK, "/some/where"), clause="FRM-1")
+        env.check(
+            name,
+            (ended.reason, ended.answer and ended.answer.file.path),
+            equals=(OK, "/some/where"),
+            clause="FRM-1",
+        )
 
 
 @case("gateway/frames/no-frames", profile="relay", needs=NEEDS, clauses=("FRM-5", "FRM-11", "FRM-25"))
@@ -143,7 +172,9 @@ async def no_frames(env: GatewayEnv) -> None:
         await relay.opened()
         await relay.send_bytes(encode_frame(accepted()) + raw)
         ended = await call.end()
-        env.check(name, (ended.code.name, ended.reason), equals=("INTERNAL", "AGENT_PROTOCOL_ERROR"), clause=clause)
+        env.check(
+            name, (ended.code.name, ended.reason), equals=("INTERNAL", "AGENT_PROTOCOL_ERROR"), clause=clause
+        )
         env.check(f"{name}-relay-ends", await relay.wait_over(env.scaled(5.0)), equals=True, clause="FRM-25")
 
 
@@ -152,7 +183,12 @@ async def banner(env: GatewayEnv) -> None:
     """A peer that never sent a frame, an SSH server for example, does not serve files."""
     sandbox = await env.sandbox()
     ended = await answered(sandbox, raw=b"SSH-2.0-OpenSSH_9.6\r\n")
-    env.check("reason", (ended.code.name, ended.reason), equals=("FAILED_PRECONDITION", "FILES_UNSUPPORTED"), clause="FRM-15")
+    env.check(
+        "reason",
+        (ended.code.name, ended.reason),
+        equals=("FAILED_PRECONDITION", "FILES_UNSUPPORTED"),
+        clause="FRM-15",
+    )
 
 
 @case("gateway/frames/order", profile="relay", needs=NEEDS, clauses=("FRM-3",))
@@ -166,10 +202,14 @@ async def order(env: GatewayEnv) -> None:
         ("challenge", (accepted(), Response(challenge=file_relay_pb2.FileRelayChallenge()))),
     ):
         ended = await answered(sandbox, *frames)
-        env.check(name, (ended.code.name, ended.reason), equals=("INTERNAL", "AGENT_PROTOCOL_ERROR"), clause="FRM-3")
+        env.check(
+            name, (ended.code.name, ended.reason), equals=("INTERNAL", "AGENT_PROTOCOL_ERROR"), clause="FRM-3"
+        )
     call, relay = await downloading(sandbox)
     await relay.send(described())
-    env.check("result-in-a-download", (await call.end()).reason, equals="AGENT_PROTOCOL_ERROR", clause="FRM-3")
+    env.check(
+        "result-in-a-download", (await call.end()).reason, equals="AGENT_PROTOCOL_ERROR", clause="FRM-3"
+    )
 
 
 @case("gateway/frames/relay-lost", profile="relay", needs=NEEDS, clauses=("FRM-14", "UPL-1"))
@@ -184,7 +224,12 @@ async def relay_lost(env: GatewayEnv) -> None:
             await relay.send(*frames)
             await (relay.half_close() if how == "half-close" else _reset(relay))
             ended = await call.end()
-            env.check(f"{how}-after-{len(frames)}", (ended.code.name, ended.reason), equals=("UNAVAILABLE", "RELAY_LOST"), clause="FRM-14")
+            env.check(
+                f"{how}-after-{len(frames)}",
+                (ended.code.name, ended.reason),
+                equals=("UNAVAILABLE", "RELAY_LOST"),
+                clause="FRM-14",
+            )
     call, relay = await uploading(sandbox, data(0, b"all"), finish(b"all"), explicit_finish=True)
     await relay.until("upload")
     relay.reset()
@@ -233,7 +278,12 @@ def _register_error(reason: str, code: str) -> None:
             env.check("retry", ended.retry_after, equals=3.0, clause="FRM-3")
 
     run.__doc__ = f"An agent's {reason} reaches the caller with its code, words, metadata and details."
-    case(f"gateway/agent-errors/{reason.lower().replace('_', '-')}", profile="relay", needs=NEEDS, clauses=("FRM-3",))(run)
+    case(
+        f"gateway/agent-errors/{reason.lower().replace('_', '-')}",
+        profile="relay",
+        needs=NEEDS,
+        clauses=("FRM-3",),
+    )(run)
 
 
 #: Reasons that an agent gives, one of each code.
@@ -251,9 +301,23 @@ for _row in vectors("errors")["reasons"]:
 async def reasons_of_a_gateway(env: GatewayEnv) -> None:
     """An agent that pretends to refuse the token, the sandbox or the relay, and one whose unknown reason has no code, break the protocol."""
     sandbox = await env.sandbox()
-    for reason in ("TOKEN_EXPIRED", "TOKEN_MISSING", "ROLE_REQUIRED", "SANDBOX_NOT_FOUND", "SUPERVISOR_NOT_CONNECTED", "RELAY_TIMEOUT", "RELAY_UNKNOWN", "SESSION_OUTDATED"):
+    for reason in (
+        "TOKEN_EXPIRED",
+        "TOKEN_MISSING",
+        "ROLE_REQUIRED",
+        "SANDBOX_NOT_FOUND",
+        "SUPERVISOR_NOT_CONNECTED",
+        "RELAY_TIMEOUT",
+        "RELAY_UNKNOWN",
+        "SESSION_OUTDATED",
+    ):
         ended = await answered(sandbox, failure(reason))
-        env.check(reason.lower().replace("_", "-"), (ended.code.name, ended.reason), equals=("INTERNAL", "AGENT_PROTOCOL_ERROR"), clause="FRM-33")
+        env.check(
+            reason.lower().replace("_", "-"),
+            (ended.code.name, ended.reason),
+            equals=("INTERNAL", "AGENT_PROTOCOL_ERROR"),
+            clause="FRM-33",
+        )
     for name, code in (("ok", 0), ("beyond", 17), ("far", 4_000_000_000)):
         ended = await answered(sandbox, failure("SOMETHING_NEW", code=code))
         env.check(f"unknown-with-{name}", ended.reason, equals="AGENT_PROTOCOL_ERROR", clause="FRM-33")
@@ -302,13 +366,25 @@ async def refusal_while_sending(env: GatewayEnv) -> None:
     env.check("relay-ends", await relay.wait_over(env.scaled(5.0)), equals=True, clause="FRM-31")
 
 
-@case("gateway/frames/idle", profile="relay", needs=NEEDS, clauses=("FRM-7", "WAI-6", "FRM-31", "RLY-13"), launch=SHORT, timeout=40)
+@case(
+    "gateway/frames/idle",
+    profile="relay",
+    needs=NEEDS,
+    clauses=("FRM-7", "WAI-6", "FRM-31", "RLY-13"),
+    launch=SHORT,
+    timeout=40,
+)
 async def idle(env: GatewayEnv) -> None:
     """A transfer in which neither side moves ends with TRANSFER_IDLE; `working` counts as movement."""
     sandbox = await env.sandbox()
     call, relay = await uploading(sandbox, data(0, b"x"), explicit_finish=True)
     ended = await call.end()
-    env.check("still-caller", (ended.code.name, ended.reason), equals=("DEADLINE_EXCEEDED", "TRANSFER_IDLE"), clause="WAI-6")
+    env.check(
+        "still-caller",
+        (ended.code.name, ended.reason),
+        equals=("DEADLINE_EXCEEDED", "TRANSFER_IDLE"),
+        clause="WAI-6",
+    )
     env.check("agent-is-told", await told_to_stop(env, relay), equals=True, clause="FRM-31")
     call, relay = await uploading(sandbox, data(0, b"x"), finish(b"x"), explicit_finish=True)
     working = Response(working=file_relay_pb2.FileRelayWorking())
@@ -374,7 +450,9 @@ async def slow_caller(env: GatewayEnv) -> None:
         blocked = not await _within(1.5, relay.send_bytes(encode_frame(frame)))
         sent += len(piece)
     env.check("stops-reading", blocked, equals=True, clause="FRM-4")
-    env.check("taken-in", sent, satisfies=("less than 32 MiB", lambda count: count < (32 << 20)), clause="FRM-4")
+    env.check(
+        "taken-in", sent, satisfies=("less than 32 MiB", lambda count: count < (32 << 20)), clause="FRM-4"
+    )
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, bool]) -> bool:
