@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from openshell_files_conformance.checks import CannotGoOnError, Transcript, shown
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, trees_pb2
-from openshell_files_conformance.peers.gateway import ANSWER_SECONDS, GatewayRelay
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS, GatewayRelay
 from openshell_files_conformance.peers.relay_frames import FramingError, encode_frame, responses
 
 Request = file_relay_pb2.FileRelayRequest

@@ -10,12 +10,8 @@ from typing import Any, Protocol, cast
 
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext, Env
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_files_conformance.peers.gateway import (
-    ANSWER_SECONDS,
-    FakeGateway,
-    GatewayRelay,
-    GatewaySession,
-)
+from openshell_files_conformance.peers.gateway import FakeGateway
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS, GatewayRelay, GatewaySession
 from openshell_files_conformance.peers.operation import (
     SHA256,
     FileRelay,

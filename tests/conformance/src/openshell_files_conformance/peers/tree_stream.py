@@ -8,7 +8,7 @@ from functools import partial
 
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
-from openshell_files_conformance.peers.gateway import ANSWER_SECONDS
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS
 from openshell_files_conformance.peers.operation import FileRelay, Outcome, Response, digest
 
 DIRECTORY = files_pb2.FILE_TYPE_DIRECTORY

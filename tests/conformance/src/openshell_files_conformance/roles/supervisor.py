@@ -28,7 +28,8 @@ from openshell_files_conformance.checks import CannotGoOnError, CaseContext
 from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, openshell_pb2
 from openshell_files_conformance.peers.deep_tree import remove
-from openshell_files_conformance.peers.gateway import RECONNECT_SECONDS, FakeGateway, GatewaySession
+from openshell_files_conformance.peers.gateway import RECONNECT_SECONDS, FakeGateway
+from openshell_files_conformance.peers.gateway_streams import GatewaySession
 from openshell_files_conformance.peers.sandbox_root import LocalRoot, Performs, SandboxFiles, probed
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.target.attach import attached

@@ -9,7 +9,8 @@ import grpc
 
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, openshell_pb2
-from openshell_files_conformance.peers.gateway import GatewaySession, RelayRefusedError
+from openshell_files_conformance.peers.gateway import RelayRefusedError
+from openshell_files_conformance.peers.gateway_streams import GatewaySession
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.registry import case
 
