@@ -112,9 +112,10 @@ async def test_peers_are_closed_however_the_case_ends() -> None:
     assert closed == ["peer"]
 
 
-async def test_a_peer_that_cannot_be_closed_does_not_hide_what_was_found() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("peer"), asyncio.CancelledError()])
+async def test_a_peer_that_cannot_be_closed_does_not_hide_what_was_found(error: BaseException) -> None:
     def broken() -> None:
-        raise RuntimeError("peer")
+        raise error
 
     async def body(env: Env) -> None:
         env.resources.callback(broken)

@@ -112,6 +112,10 @@ async def _within_deadline(case: Case, env: Env, scale: float) -> _End:
     try:
         async with asyncio.timeout(CLOSING_SECONDS * scale):
             await env.resources.aclose()
+    except asyncio.CancelledError:
+        if _cancelled_from_outside():
+            raise
+        env.note("closing the peers: a peer waited for a call that it had cancelled")
     except Exception as error:  # noqa: BLE001 - a peer's end must not hide what the case found out
         env.note(f"closing the peers: {error!r}")
     return outcome
@@ -134,10 +138,9 @@ async def _prepared_and_run(case: Case, env: Env) -> _End:
     except _BY_THE_TARGET as error:
         return _End(Verdict.UNTESTABLE, f"the case could not go on: {said(error)}")
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if _cancelled_from_outside():
             raise
-        # Nobody cancelled the case: it waited for a call that it had cancelled itself.
+        # It waited for a call that it had cancelled itself.
         return _unexpected(env, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the suite's
         return _unexpected(env, error)
@@ -148,6 +151,11 @@ async def _prepared_and_run(case: Case, env: Env) -> _End:
     return _End(
         Verdict.HARNESS_ERROR, "the case declares this clause and checks nothing of it", on_record=True
     )
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _unexpected(env: Env, error: BaseException) -> _End:
