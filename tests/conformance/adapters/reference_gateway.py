@@ -204,7 +204,8 @@ def said_by(process: subprocess.Popen[bytes]) -> Mapping[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise SystemExit("a program of the reference ended before it was ready")
-    return json.loads(line)
+    said: Mapping[str, Any] = json.loads(line)
+    return said
 
 
 def stop(started: list[subprocess.Popen[bytes]]) -> None:

@@ -103,7 +103,8 @@ def start_agent(home: Path, common: list[str]) -> tuple[subprocess.Popen[bytes],
     )
     agent = start("agent", *options, *common)
     assert agent.stdout is not None
-    return agent, {**json.loads(agent.stdout.readline()), "secret": secret}
+    listening: str = json.loads(agent.stdout.readline())["listening"]
+    return agent, {"port": int(listening.rpartition(":")[2]), "secret": secret}
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:

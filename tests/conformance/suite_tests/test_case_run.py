@@ -86,6 +86,15 @@ async def test_who_is_to_blame_for_an_exception(error: BaseException, verdict: V
     assert outcome(await run(body, ("UPL-5",))) == {"holds": Verdict.PASS, "to-the-end": verdict}
 
 
+async def test_what_a_case_takes_for_granted_after_a_failed_check_is_no_error_of_the_suite() -> None:
+    async def body(env: Env) -> None:
+        env.check("header", None, equals="header", clause="UPL-5")
+        raise AssertionError
+
+    assert outcome(await run(body)) == {"header": Verdict.FAIL, "upl-6": Verdict.DEPENDENCY_FAILED}
+    assert outcome(await run(body, ("UPL-5",))) == {"header": Verdict.FAIL}
+
+
 async def test_a_capability_that_is_not_declared_leaves_the_case_out() -> None:
     case = toy("one", needs=("lanes",))
     assert (await run_case(case, ToyTarget(), 1.0)).verdict is Verdict.UNSUPPORTED
@@ -103,9 +112,10 @@ async def test_peers_are_closed_however_the_case_ends() -> None:
     assert closed == ["peer"]
 
 
-async def test_a_peer_that_cannot_be_closed_does_not_hide_what_was_found() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("peer"), asyncio.CancelledError()])
+async def test_a_peer_that_cannot_be_closed_does_not_hide_what_was_found(error: BaseException) -> None:
     def broken() -> None:
-        raise RuntimeError("peer")
+        raise error
 
     async def body(env: Env) -> None:
         env.resources.callback(broken)

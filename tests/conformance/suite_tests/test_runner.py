@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conformance.suite_tests.toys import ToyRole, fails, passes, toy
+from conformance.suite_tests.toys import ToyRole, ToyTarget, fails, passes, toy
+from openshell_files_conformance import runner
 from openshell_files_conformance.case_run import CaseResult
-from openshell_files_conformance.checks import CannotGoOnError, Env, Verdict
+from openshell_files_conformance.checks import CannotGoOnError, Env, HarnessError, Verdict
 from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.outcome import merged
 from openshell_files_conformance.registry import Case
@@ -159,3 +162,29 @@ async def test_the_target_is_stopped_when_a_case_is_wrong(tmp_path: Path) -> Non
     results = await run(tmp_path, [toy("a", body), toy("b", passes)], role)
     assert verdicts(results) == {"a": Verdict.HARNESS_ERROR, "b": Verdict.PASS}
     assert role.running == 0
+
+
+async def test_a_target_that_does_not_start_or_stop_does_not_hold_the_run_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck(ToyRole):
+        def __init__(self, *, at_the_start: bool) -> None:
+            super().__init__()
+            self.at_the_start = at_the_start
+
+        @contextlib.asynccontextmanager
+        async def start(
+            self, config: TargetConfig, settings: Mapping[str, Any], run_dir: Path
+        ) -> AsyncGenerator[ToyTarget]:
+            async with super().start(config, settings, run_dir) as target:
+                if self.at_the_start:
+                    await asyncio.Event().wait()
+                yield target
+                await asyncio.Event().wait()
+
+    monkeypatch.setattr(runner, "STOPPING_SECONDS", 0.05)
+    config = TargetConfig(ready_timeout=0.01)
+    for at_the_start, error in ((True, TargetNotReadyError), (False, HarnessError)):
+        one = Runner(Stuck(at_the_start=at_the_start), config, SHARED, tmp_path, lambda _: None)
+        with pytest.raises(error):
+            await one.run([toy("a")])

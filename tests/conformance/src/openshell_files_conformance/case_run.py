@@ -112,6 +112,10 @@ async def _within_deadline(case: Case, env: Env, scale: float) -> _End:
     try:
         async with asyncio.timeout(CLOSING_SECONDS * scale):
             await env.resources.aclose()
+    except asyncio.CancelledError:
+        if _cancelled_from_outside():
+            raise
+        env.note("closing the peers: a peer waited for a call that it had cancelled")
     except Exception as error:  # noqa: BLE001 - a peer's end must not hide what the case found out
         env.note(f"closing the peers: {error!r}")
     return outcome
@@ -123,7 +127,7 @@ async def _prepared_and_run(case: Case, env: Env) -> _End:
     except _BY_THE_TARGET as error:
         return _End(Verdict.SETUP_FAILED, f"the peers of the case could not be set up: {said(error)}")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the suite's
-        return _harness_error(env, error)
+        return _unexpected(env, error)
     try:
         await case.run(env)
     except CaseEndedError as error:
@@ -134,13 +138,12 @@ async def _prepared_and_run(case: Case, env: Env) -> _End:
     except _BY_THE_TARGET as error:
         return _End(Verdict.UNTESTABLE, f"the case could not go on: {said(error)}")
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if _cancelled_from_outside():
             raise
-        # Nobody cancelled the case: it waited for a call that it had cancelled itself.
-        return _harness_error(env, error)
+        # It waited for a call that it had cancelled itself.
+        return _unexpected(env, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the suite's
-        return _harness_error(env, error)
+        return _unexpected(env, error)
     failed = [check.name for check in env.results if not check.verdict.conforms]
     if failed:
         # Such as `if env.check(...):`, with further checks below it.
@@ -150,8 +153,18 @@ async def _prepared_and_run(case: Case, env: Env) -> _End:
     )
 
 
-def _harness_error(env: Env, error: BaseException) -> _End:
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _unexpected(env: Env, error: BaseException) -> _End:
     env.note("".join(traceback.format_exception(error)))
+    failed = [check.name for check in env.results if not check.verdict.conforms]
+    if failed:
+        # The case took for granted what the check found missing.
+        reason = f"after {failed[0]} failed the case could not go on: {type(error).__name__}"
+        return _End(Verdict.DEPENDENCY_FAILED, reason, on_record=True)
     return _End(Verdict.HARNESS_ERROR, f"error in the suite: {type(error).__name__}: {error}")
 
 

@@ -7,17 +7,18 @@ dependency afterwards: so the verdicts do not depend on the order in which launc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from openshell_files_conformance.case_run import CaseResult, as_dependent, run_case, said, without_running
-from openshell_files_conformance.checks import Verdict
+from openshell_files_conformance.checks import HarnessError, Verdict
 from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.registry import Case
 from openshell_files_conformance.roles import Role, Target
@@ -27,6 +28,8 @@ from openshell_files_conformance.target.launch import (
     UnsupportedLaunchError,
 )
 
+#: How long a target, with everything around it, may take to stop.
+STOPPING_SECONDS = 60.0
 Report = Callable[[CaseResult], None]
 
 
@@ -119,7 +122,7 @@ class Runner:
         """Ask for a setting that does not exist. A launcher that agrees would agree to every setting."""
         setting = f"zq_{secrets.token_hex(2)}_frobnicate"
         try:
-            async with self._role.start(self._config, {setting: 1}, self._directory("probe")):
+            async with self._started({setting: 1}, self._directory("probe")):
                 pass
         except UnsupportedLaunchError:
             return
@@ -128,6 +131,27 @@ class Runner:
         raise TargetNotReadyError(
             f"honesty probe: the launcher agreed to the made-up setting {setting}; it must answer unsupported"
         )
+
+    @contextlib.asynccontextmanager
+    async def _started(self, settings: Mapping[str, Any], directory: Path) -> AsyncGenerator[Target]:
+        """Start a target, and stop it in the end; neither may take for ever."""
+        stack = contextlib.AsyncExitStack()
+        starting = asyncio.timeout(2 * self._config.ready_timeout * self._config.scale + STOPPING_SECONDS)
+        try:
+            async with starting:
+                target = await stack.enter_async_context(self._role.start(self._config, settings, directory))
+        except TimeoutError:
+            if starting.expired():
+                raise TargetNotReadyError("the target and its surroundings did not start in time") from None
+            raise
+        try:
+            yield target
+        finally:
+            try:
+                async with asyncio.timeout(STOPPING_SECONDS):
+                    await stack.aclose()
+            except TimeoutError:
+                raise HarnessError("the target and its surroundings did not stop in time") from None
 
     def _directory(self, name: str) -> Path:
         directory = self._run_dir / name
@@ -154,7 +178,7 @@ class Runner:
         directory = self._directory(f"launch-{repetition}-{launch.number}")
         async with self._targets:
             try:
-                async with self._role.start(self._config, launch.settings, directory) as target:
+                async with self._started(launch.settings, directory) as target:
                     self._ready = True
                     self.capabilities = target.capabilities
                     return await self._run_all(launch.cases, target)
@@ -188,10 +212,18 @@ class Runner:
             else:
                 async with self._places:
                     result = await run_case(case, target, self._config.scale)
-            over[case.id].set_result(result)
             self._progress(result)
             return result
 
+        async def told(case: Case) -> CaseResult:
+            """Run a case, and let those that depend on it go on, whatever becomes of it."""
+            try:
+                over[case.id].set_result(result := await one(case))
+            except BaseException:
+                over[case.id].cancel()
+                raise
+            return result
+
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(case)) for case in cases]
+            running = [tasks.create_task(told(case)) for case in cases]
         return [task.result() for task in running]

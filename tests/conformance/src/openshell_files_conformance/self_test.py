@@ -2,11 +2,12 @@
 
 Two of them exist for each role (`nothing/`): one that refuses everything, and one that says yes to everything and does nothing. The first is not
 ready; the second is caught by the honesty probe and, without the probe, fails the cases. A case that it passes must be in
-`requirements/nothing.toml`, with a reason.
+`requirements/nothing.toml`, with a reason; `*` in an entry stands for anything.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import shlex
 import sys
 import tomllib
@@ -65,10 +66,14 @@ async def _passed(role: RoleName, out: Path, jobs: int) -> list[str]:
     passed = {case["id"] for case in results["cases"] if case["verdict"] in {"pass", "warn"}}
     wrong = [case["id"] for case in results["cases"] if case["verdict"] == "harness-error"]
     sys.stdout.write(f"{role}, agreeing: passes {len(passed)} of {len(results['cases'])} cases\n")
-    mine = {name for name in reasons if name.startswith(f"{role}/")}
+    mine = sorted(name for name in reasons if name.startswith(f"{role}/"))
+    unlisted = sorted(
+        name for name in passed if not any(fnmatch.fnmatchcase(name, pattern) for pattern in mine)
+    )
+    stale = [pattern for pattern in mine if not fnmatch.filter(passed, pattern)]
     return [
-        *(f"{name} is passed by an implementation that does nothing" for name in sorted(passed - mine)),
-        *(f"{name} is not passed any more: remove it from nothing.toml" for name in sorted(mine - passed)),
+        *(f"{name} is passed by an implementation that does nothing" for name in unlisted),
+        *(f"{name} is not passed any more: remove it from nothing.toml" for name in stale),
         *(f"{name} ends with an error of the suite" for name in wrong),
     ]
 

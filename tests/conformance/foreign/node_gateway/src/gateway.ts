@@ -1,7 +1,7 @@
 // The gateway: methods of openshell.v1.OpenShell for callers and supervisors, and the standard health service.
 import {
   Metadata, Server, ServerCredentials,
-  type sendUnaryData, type ServerReadableStream, type ServerUnaryCall, type ServerWritableStream, type UntypedServiceImplementation,
+  type sendUnaryData, type ServerUnaryCall, type ServerWritableStream, type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import protobuf from 'protobufjs';
 import { randomUUID } from 'node:crypto';
@@ -11,18 +11,18 @@ import { RunningOperation, type Operation } from './operation.ts';
 import { duration, filesUnsupported, notConnected, Sandbox, serveRelay, type RawDuplex } from './sessions.ts';
 import type { Settings } from './settings.ts';
 import { Slots } from './slots.ts';
-import { cancellation, Deferred, delay, readAll, within, write, type Cancellable } from './streams.ts';
+import { cancellation, Deferred, delay, readAll, within, write } from './streams.ts';
 import { Tokens, type User } from './tokens.ts';
-import { codec, message, methods, rawFields, varint, type Fields } from './wire.ts';
+import { codec, message, methods, rawFields, varint, view, type Fields } from './wire.ts';
 
 /** Methods with one request and one answer: their fields in FileRelayOpen and FileRelayResponse, and where they name the sandbox. */
-const relayed: Record<string, { request: number; result: number; named: 'metadata' | 'sandbox' }> = {
-  StartUpload: { request: 12, result: 5, named: 'metadata' },
-  GetUpload: { request: 13, result: 6, named: 'sandbox' },
-  ListUploads: { request: 14, result: 7, named: 'sandbox' },
-  AbortUpload: { request: 15, result: 8, named: 'sandbox' },
-  StatFile: { request: 16, result: 9, named: 'sandbox' },
-  WriteFile: { request: 17, result: 12, named: 'metadata' },
+const relayed: Record<string, { request: number; result: number; named: 'ByMetadata' | 'BySandbox' }> = {
+  StartUpload: { request: 12, result: 5, named: 'ByMetadata' },
+  GetUpload: { request: 13, result: 6, named: 'BySandbox' },
+  ListUploads: { request: 14, result: 7, named: 'BySandbox' },
+  AbortUpload: { request: 15, result: 8, named: 'BySandbox' },
+  StatFile: { request: 16, result: 9, named: 'BySandbox' },
+  WriteFile: { request: 17, result: 12, named: 'ByMetadata' },
 };
 const uploadFields = { request: 10, result: 4 };
 const downloadFields = { request: 11, result: 3 };
@@ -41,7 +41,7 @@ interface Context {
   callerLeft: Promise<void>;
 }
 
-type AnyCall = Pick<RawDuplex, 'metadata' | 'cancelled'> & Cancellable;
+type Serve = (call: RawDuplex, context: Context) => Promise<Buffer | void>;
 
 export class Gateway {
   readonly settings: Settings;
@@ -82,63 +82,53 @@ export class Gateway {
     this.#server.forceShutdown();
   }
 
+  /** On the wire every method is a stream in both directions, so one kind of handler serves them all. */
   #addOpenShell(): void {
     const raw = (bytes: Buffer): Buffer => bytes;
-    const definition = Object.fromEntries(methods.map((method) => [method.name, {
-      path: `/openshell.v1.OpenShell/${method.name}`,
-      requestStream: method.requestStream ?? false,
-      responseStream: method.responseStream ?? false,
-      requestSerialize: raw, requestDeserialize: raw, responseSerialize: raw, responseDeserialize: raw,
-    }]));
+    const stream = { requestStream: true, responseStream: true, requestSerialize: raw, requestDeserialize: raw, responseSerialize: raw, responseDeserialize: raw };
+    const definition = Object.fromEntries(methods.map(({ name }) => [name, { path: `/openshell.v1.OpenShell/${name}`, ...stream }]));
     const implementation: UntypedServiceImplementation = {};
-    for (const method of methods) implementation[method.name] = this.#handler(method);
+    for (const method of methods) implementation[method.name] = (call: RawDuplex) => void this.#run(call, this.#serving(method));
     this.#server.addService(definition, implementation);
   }
 
-  #handler(method: protobuf.Method): UntypedServiceImplementation[string] {
-    const unary = (serve: (request: Buffer, context: Context) => Promise<Buffer>) =>
-      (call: ServerUnaryCall<Buffer, Buffer>, answer: sendUnaryData<Buffer>) =>
-        void this.#run(call, (context) => serve(call.request, context), (error) => answer(error), (result) => answer(null, result));
-    const streaming = (serve: (call: RawDuplex, context: Context) => Promise<void>) => (call: RawDuplex) =>
-      void this.#run(call, (context) => serve(call, context), (error) => void call.emit('error', error), () => void call.end());
-
-    const relay = relayed[method.name];
-    if (relay !== undefined) return unary((request, context) => this.#serveUnary(method, request, context));
-    switch (method.name) {
-      case 'Health':
-        return unary(async () => message('HealthResponse').encode({ status: this.#stopping ? 3 : 1, version: 'node' }));
-      case 'GetTransferCapabilities':
-        return unary((request, context) => this.#capabilities(request, context));
-      case 'RefreshSandboxToken':
-        return unary((_request, context) => this.#refresh(context));
-      case 'UploadFile':
-        return (call: ServerReadableStream<Buffer, Buffer>, answer: sendUnaryData<Buffer>) =>
-          void this.#run(call, (context) => this.#upload(call, context), (error) => answer(error), (result) => answer(null, result));
-      case 'DownloadFile':
-        return (call: ServerWritableStream<Buffer, Buffer>) =>
-          void this.#run(call, (context) => this.#download(call, context), (error) => void call.emit('error', error), () => void call.end());
-      case 'ConnectSupervisor':
-        return streaming(async (call, context) => (await this.#supervised(context)).serve(call));
-      case 'RelayStream':
-        return streaming((call, context) => this.#relay(call, context));
-    }
-    const missing = async (context: Context): Promise<never> => {
+  #serving(method: protobuf.Method): Serve {
+    if (relayed[method.name] !== undefined) return (call, context) => this.#unary(method, call, context);
+    const special: Record<string, Serve> = {
+      Health: async () => message('HealthResponse').encode({ status: this.#stopping ? 3 : 1, version: 'node' }),
+      GetTransferCapabilities: (call, context) => this.#capabilities(call, context),
+      RefreshSandboxToken: (_call, context) => this.#refresh(context),
+      UploadFile: (call, context) => this.#upload(call, context),
+      DownloadFile: (call, context) => this.#download(call, context),
+      ConnectSupervisor: async (call, context) => (await this.#supervised(context)).serve(call),
+      RelayStream: (call, context) => this.#relay(call, context),
+    };
+    return special[method.name] ?? (async (_call, context) => {
       await this.#user(context);
       throw new Refusal('METHOD_UNSUPPORTED', 'this gateway does not have the method');
-    };
-    if (!method.responseStream && !method.requestStream) return unary((_request, context) => missing(context));
-    return streaming((_call, context) => missing(context));
+    });
   }
 
   /** Runs a call to its answer or its error. */
-  async #run<T>(call: AnyCall, serve: (context: Context) => Promise<T>, fail: (error: any) => void, answer: (result: T) => void): Promise<void> {
+  async #run(call: RawDuplex, serve: Serve): Promise<void> {
     const given = String(call.metadata.get('x-request-id')[0] ?? '');
     const transferId = /^[\x21-\x7e]{1,128}$/.test(given) ? given : randomUUID();
     try {
-      answer(await serve({ transferId, metadata: call.metadata, callerLeft: cancellation(call) }));
+      const answer = await serve(call, { transferId, metadata: call.metadata, callerLeft: cancellation(call) });
+      if (answer !== undefined) call.write(answer);
+      call.end();
     } catch (error) {
-      if (!call.cancelled) fail(statusOf(error, transferId));
+      if (!call.cancelled) call.emit('error', statusOf(error, transferId));
     }
+  }
+
+  /** The one message of a call that has no stream of them. */
+  async #request(call: RawDuplex): Promise<Buffer> {
+    const request = new Deferred<Buffer>();
+    call.once('data', request.resolve);
+    call.once('end', () => request.reject(invalid('', 'the call has no message')));
+    void cancellation(call).then(() => request.reject(new Refusal('RELAY_REQUESTER_GONE', 'the caller left')));
+    return within(this.settings.firstMessageTimeout, request.promise, () => new Refusal('TRANSFER_IDLE', 'no message came'));
   }
 
   async #user(context: Context): Promise<User> {
@@ -180,9 +170,9 @@ export class Gateway {
     return this.#sandbox(user, ref?.['id'] ?? '', ref?.['name'] ?? '', ref?.['workspace'] ?? '', 'sandbox');
   }
 
-  async #capabilities(bytes: Buffer, context: Context): Promise<Buffer> {
+  async #capabilities(call: RawDuplex, context: Context): Promise<Buffer> {
     const user = await this.#user(context);
-    const request = decoded('GetTransferCapabilitiesRequest', bytes);
+    const request = viewed('BySandbox', await this.#request(call));
     const { session } = this.#sandboxByRef(user, request['sandbox']);
     if (session === undefined) throw notConnected();
     if (session.hello['fileTransfer'] === undefined) throw filesUnsupported();
@@ -205,12 +195,13 @@ export class Gateway {
     }
   }
 
-  async #serveUnary(method: protobuf.Method, bytes: Buffer, context: Context): Promise<Buffer> {
+  async #unary(method: protobuf.Method, call: RawDuplex, context: Context): Promise<Buffer> {
     const user = await this.#user(context);
-    const request = decoded(method.requestType, bytes);
+    const bytes = await this.#request(call);
     const { request: requestField, result: resultField, named } = relayed[method.name]!;
-    if (named === 'metadata' && request['metadata'] === undefined) throw invalid('metadata', 'is missing');
-    const sandbox = named === 'metadata' ? this.#sandboxOf(user, request['metadata']) : this.#sandboxByRef(user, request['sandbox']);
+    const request = viewed(named, bytes);
+    if (named === 'ByMetadata' && request['metadata'] === undefined) throw invalid('metadata', 'is missing');
+    const sandbox = named === 'ByMetadata' ? this.#sandboxOf(user, request['metadata']) : this.#sandboxByRef(user, request['sandbox']);
     if (method.name === 'WriteFile' && (request['content']?.length ?? 0) > maxWrite) throw invalid('content', `has more than ${maxWrite} bytes`);
     return this.#operate(user, sandbox, context, { requestField, request: bytes, resultField }, async (operation) => {
       operation.inputEnd();
@@ -218,31 +209,32 @@ export class Gateway {
     });
   }
 
-  async #download(call: ServerWritableStream<Buffer, Buffer>, context: Context): Promise<void> {
+  async #download(call: RawDuplex, context: Context): Promise<void> {
     const user = await this.#user(context);
-    const request = decoded('DownloadFileRequest', call.request);
+    const bytes = await this.#request(call);
+    const request = viewed('Download', bytes);
     const sandbox = this.#sandboxOf(user, request);
     if (request['asArchive'] === true) throw archiveUnsupported();
     const least = 16 * 1024;
     const wanted: number = request['maxChunkBytes'] ?? 0;
     // The last value of a field counts, so an appended one replaces that of the caller (DWN-8).
     const raised = wanted > 0 && wanted < least ? Buffer.concat([varint(19 * 8), varint(least)]) : Buffer.alloc(0);
-    const forward = (bytes: Buffer) => write(call, mutant === 'truncate-download' && bytes.length > 100000 ? bytes.subarray(0, 0) : bytes);
-    const parts = { requestField: downloadFields.request, request: Buffer.concat([call.request, raised]), resultField: downloadFields.result, forward };
+    const forward = (answer: Buffer) => write(call, answer);
+    const parts = { requestField: downloadFields.request, request: Buffer.concat([bytes, raised]), resultField: downloadFields.result, forward };
     await this.#operate(user, sandbox, context, parts, async (operation) => {
       operation.inputEnd();
       return operation.result();
     });
   }
 
-  async #upload(call: ServerReadableStream<Buffer, Buffer>, context: Context): Promise<Buffer> {
+  async #upload(call: RawDuplex, context: Context): Promise<Buffer> {
     const user = await this.#user(context);
     const upload = new UploadStream(call);
     const first = await this.#firstMessage(upload);
     const fields = parsed(first);
     const payload = fields.at(-1);
     if (payload?.number !== 1) throw invalid('metadata', 'the first message must be metadata');
-    const metadata = decoded('UploadFileMetadata', payload.value);
+    const metadata = viewed('Upload', payload.value);
     const sandbox = this.#sandboxOf(user, metadata);
     if (metadata['isArchive'] === true) throw archiveUnsupported();
     if ((metadata['lanes'] ?? 0) > 1) {
@@ -344,7 +336,7 @@ class UploadStream {
   #taker = new Deferred<(bytes: Buffer) => Promise<void>>();
   #ended: Promise<void>;
 
-  constructor(call: ServerReadableStream<Buffer, Buffer>) {
+  constructor(call: RawDuplex) {
     let number = 0;
     this.#ended = readAll(call, (bytes) => {
       number += 1;
@@ -374,10 +366,10 @@ function parsed(bytes: Buffer): ReturnType<typeof rawFields> {
   }
 }
 
-function decoded(type: string, bytes: Buffer): Fields {
+function viewed(name: Parameters<typeof view>[0], bytes: Buffer): Fields {
   checked(bytes);
   try {
-    return message(type.replace(/^.*\./, '')).decode(bytes);
+    return view(name).decode(bytes);
   } catch {
     throw invalid('', 'the message is no message of this method');
   }

@@ -10,6 +10,8 @@ const numbers: Record<string, keyof Settings> = {
   max_file_bytes: 'maxFileBytes',
   max_chunk_bytes: 'maxChunkBytes',
   upload_expiry_s: 'uploadExpiry',
+  max_uploads_per_principal: 'maxUploadsPerPrincipal',
+  max_uploads_per_sandbox: 'maxUploadsPerSandbox',
   max_transfers: 'maxTransfers',
   max_transfers_per_sandbox: 'maxTransfersPerSandbox',
   transfer_wait_s: 'transferWait',
@@ -26,6 +28,7 @@ interface Launch {
   role: string;
   settings: Record<string, unknown>;
   oidc?: { issuer: string; audience: string; jwks_url?: string };
+  workspaces?: { name: string; members: string[] }[];
   sandboxes?: { name: string; workspace?: string }[];
 }
 
@@ -40,6 +43,7 @@ async function launch(request: Launch): Promise<Gateway | undefined> {
     ...defaults,
     oidc: { ...oidcDefaults, issuer: request.oidc.issuer, audience: request.oidc.audience, jwksUrl: request.oidc.jwks_url },
     sandboxes: (request.sandboxes ?? []).map(({ name, workspace }) => ({ id: randomUUID(), name, workspace: workspace ?? 'default' })),
+    members: new Map((request.workspaces ?? []).map(({ name, members }) => [name, new Set(members)])),
     stopTimeout: 2,
   };
   for (const [name, value] of Object.entries(request.settings)) {
@@ -57,7 +61,7 @@ async function launch(request: Launch): Promise<Gateway | undefined> {
   for (const { settings: sandbox } of gateway.sandboxes.values()) {
     sandboxes[sandbox.name] = { id: sandbox.id, supervisor_token: (await gateway.tokens.mint(sandbox.id)).token };
   }
-  say({ type: 'ready', endpoint: `127.0.0.1:${port}`, pid: process.pid, capabilities: ['resume'], sandboxes });
+  say({ type: 'ready', endpoint: `127.0.0.1:${port}`, pid: process.pid, capabilities: ['resume', 'write-file', 'blake3'], sandboxes });
   return gateway;
 }
 

@@ -40,7 +40,6 @@ export class RunningOperation {
   #outcome = new Deferred<Buffer>();
   #frames = new FrameReader();
   #framesSeen = 0;
-  #accepted = false;
   #over = false;
   #moved = performance.now();
   #writes: Promise<void> = Promise.resolve();
@@ -130,9 +129,7 @@ export class RunningOperation {
       this.#moved = performance.now();
       const { forward, resultField } = this.#operation;
       if (frame?.number === fromAgent.error) this.#answer(() => refusalOfAgent(FileRelayError.decode(frame.value)));
-      else if (frame?.number === fromAgent.working) continue;
-      else if (frame?.number === fromAgent.accepted && !this.#accepted) this.#accepted = true;
-      else if (!this.#accepted) this.#end(brokenBy('its first frame is not accepted'));
+      else if (frame?.number === fromAgent.working || frame?.number === fromAgent.accepted) continue;
       else if (frame?.number === fromAgent.download && forward !== undefined) {
         await forward(frame.value);
         this.#moved = performance.now();

@@ -46,6 +46,21 @@ export function codec(type: protobuf.Type): Codec {
   };
 }
 
+/** What a gateway has to know of the callers' first messages. Everything else in them is the agent's business, and passes unparsed. */
+const views = protobuf.parse(`
+  syntax = "proto3";
+  message SandboxRef { string id = 1; string name = 2; string workspace = 3; }
+  message BySandbox { SandboxRef sandbox = 1; }
+  message Upload {
+    string sandbox_id = 1; bool is_archive = 5; string sandbox = 10; string workspace = 11;
+    bool explicit_finish = 12; string upload_id = 13; uint32 lanes = 22;
+  }
+  message ByMetadata { Upload metadata = 1; bytes content = 2; }
+  message Download { string sandbox_id = 1; bool as_archive = 3; string sandbox = 10; string workspace = 11; uint32 max_chunk_bytes = 19; }
+`).root;
+
+export const view = (name: 'BySandbox' | 'Upload' | 'ByMetadata' | 'Download'): Codec => codec(views.lookupType(name));
+
 export const message = (name: string): Codec => codec(root.lookupType(`openshell.v1.${name}`));
 
 export const methods: protobuf.Method[] = root.lookupService('openshell.v1.OpenShell').methodsArray;

@@ -16,7 +16,21 @@ from openshell_files_conformance.peers.model_files import BLAKE3, SHA256, crc32c
 CHUNK_BYTES: Final = 256 << 10
 
 Up = files_pb2.UploadFileRequest
-__all__ = ["BLAKE3", "CHUNK_BYTES", "OK", "SHA256", "Caller", "Download", "Up", "chunks", "crc32c", "data", "digest_of", "finish", "hole"]
+__all__ = [
+    "BLAKE3",
+    "CHUNK_BYTES",
+    "OK",
+    "SHA256",
+    "Caller",
+    "Download",
+    "Up",
+    "chunks",
+    "crc32c",
+    "data",
+    "digest_of",
+    "finish",
+    "hole",
+]
 
 
 def data(offset: int, content: bytes, checksum: int | None = None) -> Up:
@@ -122,7 +136,9 @@ class Caller:
 
     async def call(self, method: str, *messages: Message, **options: Any) -> Ended[Any]:
         """Call a method, half-close, and wait for its end."""
-        return await self.channel.call(method, *messages, token=self.token, **{"seconds": self._seconds, **options})
+        return await self.channel.call(
+            method, *messages, token=self.token, **{"seconds": self._seconds, **options}
+        )
 
     def metadata(self, path: str, **fields: Any) -> files_pb2.UploadFileMetadata:
         """Return metadata for this sandbox."""
@@ -146,7 +162,9 @@ class Caller:
         await call.half_close()
         return await call.end(self._seconds)
 
-    async def upload(self, path: str, content: bytes, *, algorithm: int = SHA256, **fields: Any) -> Ended[Any]:
+    async def upload(
+        self, path: str, content: bytes, *, algorithm: int = SHA256, **fields: Any
+    ) -> Ended[Any]:
         """Upload with an explicit finish."""
         if algorithm != SHA256:
             fields.setdefault("accepted_digests", [algorithm])
@@ -185,7 +203,9 @@ class Caller:
         request = files_pb2.StartUploadRequest(metadata=self.metadata(path, **fields), digest=digest)
         return await self.call("StartUpload", request)
 
-    async def get(self, *, upload_id: str = "", request_id: str = "", include_digest: bool = False) -> Ended[Any]:
+    async def get(
+        self, *, upload_id: str = "", request_id: str = "", include_digest: bool = False
+    ) -> Ended[Any]:
         """Call GetUpload."""
         request = files_pb2.GetUploadRequest(
             sandbox=self.sandbox, upload_id=upload_id, request_id=request_id, include_digest=include_digest

@@ -6,6 +6,8 @@ Every call is a stream both ways on the wire, whatever the method is, so that a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,10 +18,15 @@ import grpc.aio
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
-from grpc._cython import cygrpc as _cygrpc
 
 from openshell_files_conformance.checks import CannotGoOnError, Transcript, shown
-from openshell_files_conformance.pb.openshell.v1 import directories_pb2, exec_pb2, files_pb2, openshell_pb2, trees_pb2
+from openshell_files_conformance.pb.openshell.v1 import (
+    directories_pb2,
+    exec_pb2,
+    files_pb2,
+    openshell_pb2,
+    trees_pb2,
+)
 
 SERVICE: Final = "/openshell.v1.OpenShell/"
 ERROR_DOMAIN: Final = "openshell.nvidia.com"
@@ -28,7 +35,8 @@ OK: Final = "OK"
 ANSWER_SECONDS: Final = 10.0
 
 M = TypeVar("M", bound=Message)
-cygrpc: Any = _cygrpc
+#: What grpc.aio itself is built on; it has no types.
+_cython: Any = importlib.import_module("grpc._cython.cygrpc")
 
 #: The methods of callers, and the message that each answers with.
 ANSWERS: Final[dict[str, type[Message]]] = {
@@ -123,7 +131,11 @@ def ended_with(code: grpc.StatusCode, details: str, trailers: Iterable[tuple[str
 
 
 def _read_detail(ended: Ended[Any], detail: Any) -> None:
-    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    info, bad, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
     if detail.Unpack(info):
         ended.reason, ended.domain, ended.metadata = info.reason, info.domain, dict(info.metadata)
     elif detail.Unpack(bad):
@@ -176,8 +188,8 @@ class Call(Generic[M]):
         try:
             await self._call.wait_for_connection()
             # Not `write`: after a failed one, grpc.aio replaces the status that the server sent by one of its own.
-            await self._call._cython_call.send_serialized_message(message)  # noqa: SLF001
-        except (cygrpc.InternalError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+            await self._call._cython_call.send_serialized_message(message)
+        except (_cython.InternalError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError):
             return False
         return True
 
@@ -198,6 +210,11 @@ class Call(Generic[M]):
     def over(self) -> bool:
         """Whether the call has ended."""
         return bool(self._call.done())
+
+    async def connected(self) -> None:
+        """Wait until the call's headers were sent, or it is over."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self._call.wait_for_connection()
 
     async def headers(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Wait for the initial metadata."""
@@ -255,7 +272,9 @@ class Call(Generic[M]):
         try:
             return self._answer.FromString(received)
         except DecodeError as error:
-            raise CannotGoOnError(f"{self.name} sent no {self._answer.__name__}: {shown(received)}") from error
+            raise CannotGoOnError(
+                f"{self.name} sent no {self._answer.__name__}: {shown(received)}"
+            ) from error
 
     @asynccontextmanager
     async def _waiting(self, what: str, seconds: float) -> AsyncGenerator[None]:
@@ -323,13 +342,20 @@ class Channel:
         self._transcript.sent(f"{name}{'' if token else ' without a token'}")
         return Call(
             name,
-            call(metadata=(*bearer, *self._metadata, *metadata), timeout=timeout, wait_for_ready=wait_for_ready),
+            call(
+                metadata=(*bearer, *self._metadata, *metadata), timeout=timeout, wait_for_ready=wait_for_ready
+            ),
             answer,
             self._transcript,
         )
 
     async def call(
-        self, method: str, *messages: Message, token: str | None, seconds: float = ANSWER_SECONDS, **options: Any
+        self,
+        method: str,
+        *messages: Message,
+        token: str | None,
+        seconds: float = ANSWER_SECONDS,
+        **options: Any,
     ) -> Ended[Any]:
         """Call a method with messages and a half-close, and return how it ended."""
         call = self.open(method, token=token, **options)

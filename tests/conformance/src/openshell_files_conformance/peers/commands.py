@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from openshell_files_conformance.checks import Transcript
 from openshell_files_conformance.pb.openshell.v1 import exec_pb2, exec_relay_pb2
-from openshell_files_conformance.peers.gateway import ANSWER_SECONDS, GatewayRelay
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS, GatewayRelay
 from openshell_files_conformance.peers.operation import brief
 from openshell_files_conformance.peers.relay_frames import encode_frame, exec_responses
 

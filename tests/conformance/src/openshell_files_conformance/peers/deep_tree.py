@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
 #: Components that are opened at once; 255 bytes each stay below the 4096 of a path.
@@ -13,7 +13,7 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @contextmanager
-def opened(top: bytes, path: bytes) -> Iterator[int]:
+def opened(top: bytes, path: bytes) -> Generator[int]:
     """Open a directory below `top`, however long its path is."""
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -30,8 +30,9 @@ def opened(top: bytes, path: bytes) -> Iterator[int]:
 def walk(top: bytes) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
     """Yield every entry below a directory: path, status, and the target of a link.
 
-    What vanishes meanwhile is left out.
+    What vanishes meanwhile is left out, and so is what is below a mount point.
     """
+    device = os.stat(top).st_dev
     waiting = [b""]
     while waiting:
         above = waiting.pop()
@@ -43,19 +44,22 @@ def walk(top: bytes) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
                     target = os.readlink(name, dir_fd=descriptor) if link else b""
                     path = above + b"/" + name if above else name
                     yield path, status, target
-                    if stat.S_ISDIR(status.st_mode):
+                    if stat.S_ISDIR(status.st_mode) and status.st_dev == device:
                         waiting.append(path)
 
 
 def remove(top: bytes) -> None:
-    """Remove a directory with everything below it; nothing there is fine."""
+    """Remove a directory with everything below it, and nothing behind a mount point; nothing there is fine."""
     with suppress(FileNotFoundError):
+        device = os.stat(top, follow_symlinks=False).st_dev
         os.chmod(top, 0o700)
         directories = [b""]
         for path in directories:
             with opened(top, path) as descriptor:
                 for name in map(os.fsencode, os.listdir(descriptor)):
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if status.st_dev != device:
+                        raise OSError(f"{os.fsdecode(top)} has a mount point, {os.fsdecode(name)}")
                     if stat.S_ISDIR(status.st_mode):
                         os.chmod(name, 0o700, dir_fd=descriptor)
                         directories.append(path + b"/" + name if path else name)

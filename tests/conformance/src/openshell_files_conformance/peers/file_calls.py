@@ -38,6 +38,7 @@ class Call:
         metadata: what the caller sent.
         began: when it came, by the monotonic clock.
         messages: what came on it, parsed.
+        peer: address of the connection.
         ended: OK, the reason or code of the gateway's refusal, or `left` if the caller ended it; empty while it runs.
     """
 
@@ -47,6 +48,7 @@ class Call:
     began: float = field(default_factory=time.monotonic)
     messages: list[Message] = field(default_factory=list[Message])
     ended: str = ""
+    peer: str = ""
 
     @property
     def name(self) -> str:
@@ -111,6 +113,7 @@ class Fault:
         change: of each message that the gateway sends in this call.
         metadata: initial metadata that the gateway sends.
         delay: seconds before the call is answered.
+        of_received: `content` counts what comes, where content goes both ways.
     """
 
     at: Moment = "begin"
@@ -123,6 +126,7 @@ class Fault:
     change: Change | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0
+    of_received: bool = False
 
     @property
     def strikes(self) -> bool:

@@ -261,7 +261,8 @@ class Served:
                 try:
                     async with contextlib.aclosing(cast(AsyncGenerator[Any], body(live))) as honest:
                         async for message in honest:
-                            await live.strike("content", content=sent)
+                            if not live.fault.of_received:
+                                await live.strike("content", content=sent)
                             for one in (message,) if isinstance(message, bytes) else live.changed(message):
                                 self._sent(live, one)
                                 yield serialized(one)
@@ -286,6 +287,7 @@ class Served:
 
     def _live(self, method: str, requests: AsyncIterator[bytes], context: Context) -> Live:
         call = self._core.begin(method, cast(Any, context).invocation_metadata() or ())
+        call.peer = str(cast(Any, context).peer())
         return Live(self._core, call, self._core.faults.take(method), context, requests)
 
     async def _open(self, live: Live) -> None:

@@ -65,7 +65,7 @@ class TreeCalls:
         tree.may_have_digests = True
         yield _UpAnswer(started=trees_pb2.TreeStarted(path=b"/" + start.path, digest_algorithm=algorithm))
         message = await reading
-        over = False
+        over, came = False, 0
         while message is not None:
             if over:
                 raise self._core.refuse(
@@ -76,9 +76,14 @@ class TreeCalls:
                 case "manifest":
                     yield _UpAnswer(reply=self._decide(tree, message.manifest, dry=start.dry_run))
                 case "content":
+                    came += sum(len(part.data) for part in message.content.parts)
+                    await live.strike("content", tree, content=came)
                     changed = self._with_links(tree, tree.carried(message.content))
-                    decided = len(tree.entries)
-                    yield _UpAnswer(reply=trees_pb2.TreeReply(decided_entries=decided, changed=changed))
+                    reply = trees_pb2.TreeReply(decided_entries=len(tree.entries), changed=changed)
+                    for number, reason in tree.given_up.items():
+                        reply.problems.add(entry=number, reason=reason, message="the sender gave it up")
+                    tree.given_up.clear()
+                    yield _UpAnswer(reply=reply)
                 case "end":
                     tree.ended(message.end)
                     over = True

@@ -85,6 +85,9 @@ class UploadCalls:
         )
         upload = Upload("", plain, SHA256)
         async for message in messages:
+            kind = message.WhichOneof("payload")
+            if kind != "chunk":
+                self._core.violates("RFC-8", f"{live.call.name} sends {kind} to a server of the RFC alone")
             upload.staged += message.chunk
             await live.strike("content", upload, content=len(upload.staged))
         await self._half_closed()

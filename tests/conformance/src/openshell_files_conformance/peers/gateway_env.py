@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from openshell_files_conformance.peers.client import Channel
 from openshell_files_conformance.peers.idp import IdentityProvider
 from openshell_files_conformance.peers.model_agent import ModelAgent
 from openshell_files_conformance.peers.supervisor import Supervisor, SupervisorSession
+from openshell_files_conformance.peers.waiting import holds
 from openshell_files_conformance.peers.wire import Wire
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ class SuiteSandbox:
         """
         if self._session is None:
             raise CannotGoOnError("the sandbox has no session")
+        return self._session
+
+    async def reconnect(self, **hello: Any) -> SupervisorSession:
+        """Begin a newer session, which announces other things; it becomes `session`."""
+        self._session = await self.supervisor.connected(**hello)
         return self._session
 
 
@@ -178,10 +183,4 @@ class GatewayEnv(Env):
 
     async def eventually(self, condition: Any, seconds: float = 5.0) -> bool:
         """Return whether a condition, a function without arguments, comes to hold in time."""
-        try:
-            async with asyncio.timeout(self.scaled(seconds)):
-                while not await condition():
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            return False
-        return True
+        return await holds(condition, self.scaled(seconds))

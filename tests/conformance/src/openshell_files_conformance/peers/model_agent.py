@@ -23,7 +23,12 @@ from openshell_files_conformance.peers.model_files import (
     invalid,
 )
 from openshell_files_conformance.peers.model_uploads import Attempt, begin, start_upload, write_file
-from openshell_files_conformance.peers.supervisor import Response, SupervisorRelay, SupervisorSession, accepted
+from openshell_files_conformance.peers.supervisor import (
+    Response,
+    SupervisorRelay,
+    SupervisorSession,
+    accepted,
+)
 
 #: How long an idle relay is kept for the next operation (FRM-24).
 KEEP_SECONDS: Final = 30.0
@@ -69,10 +74,9 @@ class ModelAgent:
             "list_uploads": self._list,
             "abort_upload": self._abort,
         }
+        serve: Callable[..., Awaitable[Message | None]] = operations.get(name, _unserved)
         try:
-            if name not in operations:
-                raise Refused("METHOD_UNSUPPORTED", f"the suite's sandbox does not serve {name}")
-            result = await operations[name](relay, opened, getattr(opened, name))
+            result = await serve(relay, opened, getattr(opened, name, None))
         except Refused as refused:
             await relay.send(Response(error=refused.frame))
             return
@@ -83,7 +87,9 @@ class ModelAgent:
 
     # Uploads
 
-    async def _upload(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, metadata: Any) -> Message:
+    async def _upload(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, metadata: Any
+    ) -> Message:
         attempt = begin(self.files, opened, metadata)
         await relay.send(accepted())
         attempt.upload.streams += 1
@@ -136,23 +142,31 @@ class ModelAgent:
         async with self._changed:
             await self._changed.wait_for(lambda: attempt.outdated)
 
-    async def _start(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    async def _start(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> Message:
         del relay
         upload = start_upload(self.files, opened, request)
         async with self._changed:
             self._changed.notify_all()
         return files_pb2.StartUploadResponse(upload=upload.status(with_digest=True))
 
-    async def _write(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    async def _write(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> Message:
         await relay.send(accepted())
         return write_file(self.files, opened, request)
 
-    async def _get(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    async def _get(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> Message:
         del relay
         upload = self._known(opened.principal, request.upload_id, request.request_id)
         return files_pb2.GetUploadResponse(upload=upload.status(with_digest=request.include_digest))
 
-    async def _abort(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    async def _abort(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> Message:
         del relay
         upload = self._known(opened.principal, request.upload_id, "")
         if upload.state == files_pb2.UPLOAD_STATE_RECEIVING:
@@ -161,12 +175,16 @@ class ModelAgent:
                 self._changed.notify_all()
         return files_pb2.AbortUploadResponse(upload=upload.status(with_digest=False))
 
-    async def _list(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    async def _list(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> Message:
         del relay, request
         mine = [
             one.status(with_digest=False)
             for one in self.files.uploads
-            if one.principal == opened.principal and one.named and one.state == files_pb2.UPLOAD_STATE_RECEIVING
+            if one.principal == opened.principal
+            and one.named
+            and one.state == files_pb2.UPLOAD_STATE_RECEIVING
         ]
         return files_pb2.ListUploadsResponse(uploads=mine, staged_bytes=sum(one.staged_bytes for one in mine))
 
@@ -178,13 +196,17 @@ class ModelAgent:
 
     # Downloads
 
-    async def _stat(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    async def _stat(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> Message:
         del relay
         path, file = self.files.file(request.remote_path)
         algorithm = chosen(request.accepted_digests, opened.digests) if request.include_digest else None
         return files_pb2.StatFileResponse(file=file.info(path, algorithm))
 
-    async def _download(self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> None:
+    async def _download(
+        self, relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any
+    ) -> None:
         if request.as_archive:
             raise Refused("ARCHIVE_UNSUPPORTED", "archives are not transferred")
         path, file = self.files.file(request.remote_path)
@@ -202,7 +224,11 @@ class ModelAgent:
         if request.max_chunk_bytes:
             most = min(most, max(request.max_chunk_bytes, 16384))
         header = files_pb2.DownloadFileHeader(
-            size_bytes=len(content), mode=file.mode, file=file.info(path), start_offset=start, digest_algorithm=algorithm  # type: ignore[arg-type]
+            size_bytes=len(content),
+            mode=file.mode,
+            file=file.info(path),
+            start_offset=start,
+            digest_algorithm=algorithm,  # type: ignore[arg-type]
         )
         await relay.send(accepted(), _down(header=header))
         for at in range(start, end, most):
@@ -221,6 +247,13 @@ class ModelAgent:
             file=file.info(path),
         )
         await relay.send(_down(trailer=trailer), last)
+
+
+async def _unserved(relay: SupervisorRelay, opened: file_relay_pb2.FileRelayOpen, request: Any) -> Message:
+    del relay, request
+    raise Refused(
+        "METHOD_UNSUPPORTED", f"the suite's sandbox does not serve {opened.WhichOneof('operation')}"
+    )
 
 
 def _down(**payload: Any) -> Response:

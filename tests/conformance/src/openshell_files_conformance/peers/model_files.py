@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import blake3
 import google_crc32c
@@ -22,7 +22,17 @@ SHA256: Final = files_pb2.DIGEST_ALGORITHM_SHA256
 BLAKE3: Final = files_pb2.DIGEST_ALGORITHM_BLAKE3
 WORKDIR: Final = "/sandbox"
 _STAGING_PREFIX: Final = ".openshell-upload-"
-_FREE: Final = ("upload_id", "request_id", "epoch", "lanes", "accepted_digests", "explicit_finish", "sandbox", "sandbox_id", "workspace")
+_FREE: Final = (
+    "upload_id",
+    "request_id",
+    "epoch",
+    "lanes",
+    "accepted_digests",
+    "explicit_finish",
+    "sandbox",
+    "sandbox_id",
+    "workspace",
+)
 
 
 class Refused(Exception):  # noqa: N818 - an outcome, and no error of the suite
@@ -36,7 +46,9 @@ class Refused(Exception):  # noqa: N818 - an outcome, and no error of the suite
             reason=reason,
             message=message or reason,
             metadata={name: str(value) for name, value in metadata.items()},
-            field_violations=[file_relay_pb2.FileRelayFieldViolation(field=name, description="wrong") for name in fields],
+            field_violations=[
+                file_relay_pb2.FileRelayFieldViolation(field=name, description="wrong") for name in fields
+            ],
         )
         self.reason = reason
 
@@ -58,7 +70,7 @@ def digest_of(content: bytes, algorithm: int = SHA256) -> files_pb2.Digest:
 
 def crc32c(content: bytes) -> int:
     """Return the CRC-32C of some bytes."""
-    return int.from_bytes(google_crc32c.Checksum(content).digest(), "big")
+    return cast(int, cast(Any, google_crc32c).value(content))
 
 
 def chosen(accepted: Iterable[int], allowed: Iterable[int]) -> int:
@@ -98,6 +110,17 @@ class File:
         )
         found.modified_time.FromNanoseconds(self.modified_ns)
         return found
+
+
+def _check_digest(there: File | None, wanted: files_pb2.Digest, allowed: Sequence[int]) -> None:
+    if not wanted.algorithm:
+        raise invalid("metadata.condition.digest.algorithm")
+    if len(wanted.value) != 32:
+        raise invalid("metadata.condition.digest.value")
+    if wanted.algorithm not in allowed:
+        raise Refused("DIGEST_UNSUPPORTED", "that digest is not computed here")
+    if there is None or digest_value(there.content, wanted.algorithm) != wanted.value:
+        raise Refused("CONDITION_FAILED", "the destination has another digest")
 
 
 @dataclass
@@ -159,7 +182,7 @@ class ModelFiles:
 
     def __init__(self) -> None:
         self.files = dict[str, File]()
-        self.directories = {"/", WORKDIR, "/tmp"}  # noqa: S108 - a name in memory
+        self.directories = {"/", WORKDIR, "/tmp"}
         self.uploads = list[Upload]()
         self._versions = itertools.count(1)
 
@@ -178,7 +201,9 @@ class ModelFiles:
             or path.endswith("/")
             or "\0" in path
             or len(whole.encode("utf-8", "surrogateescape")) > 4095
-            or any(part in {".", ".."} or len(part.encode("utf-8", "surrogateescape")) > 255 for part in parts)
+            or any(
+                part in {".", ".."} or len(part.encode("utf-8", "surrogateescape")) > 255 for part in parts
+            )
         ):
             raise Refused("INVALID_PATH", "the path cannot name a file", fields=[field_name])
         if any(part.startswith(_STAGING_PREFIX) for part in parts):
@@ -206,7 +231,9 @@ class ModelFiles:
             raise Refused("FILE_NOT_FOUND", f"there is no file {found}")
         return found, self.files[found]
 
-    def check_condition(self, path: str, condition: files_pb2.UploadCondition, allowed: Iterable[int]) -> None:
+    def check_condition(
+        self, path: str, condition: files_pb2.UploadCondition, allowed: Iterable[int]
+    ) -> None:
         """Compare what is at a path with a condition (CND).
 
         Raises:
@@ -226,15 +253,7 @@ class ModelFiles:
                 if there is None or there.version != condition.version:
                     raise Refused("CONDITION_FAILED", "the destination has another version")
             case "digest":
-                wanted = condition.digest
-                if not wanted.algorithm:
-                    raise invalid("metadata.condition.digest.algorithm")
-                if len(wanted.value) != 32:
-                    raise invalid("metadata.condition.digest.value")
-                if wanted.algorithm not in (list(allowed) or [SHA256, BLAKE3]):
-                    raise Refused("DIGEST_UNSUPPORTED", "that digest is not computed here")
-                if there is None or digest_value(there.content, wanted.algorithm) != wanted.value:
-                    raise Refused("CONDITION_FAILED", "the destination has another digest")
+                _check_digest(there, condition.digest, list(allowed) or [SHA256, BLAKE3])
             case _:
                 raise invalid("metadata.condition")
 
@@ -243,7 +262,11 @@ class ModelFiles:
     def find(self, principal: str, upload_id: str, request_id: str) -> Upload | None:
         """Return a caller's upload by one of its ids; an id of another caller's names nothing (RSM-2)."""
         for one in self.uploads:
-            named = one.upload_id == upload_id if upload_id else bool(request_id) and one.first.request_id == request_id
+            named = (
+                one.upload_id == upload_id
+                if upload_id
+                else bool(request_id) and one.first.request_id == request_id
+            )
             if named and one.principal == principal and one.named:
                 return one
         return None
@@ -257,7 +280,9 @@ class ModelFiles:
         mine = [
             one
             for one in self.uploads
-            if one.principal == upload.principal and one.named and one.state == files_pb2.UPLOAD_STATE_RECEIVING
+            if one.principal == upload.principal
+            and one.named
+            and one.state == files_pb2.UPLOAD_STATE_RECEIVING
         ]
         if upload.named and per_principal and len(mine) >= per_principal:
             idle = sorted((one for one in mine if not one.streams), key=lambda one: one.updated)

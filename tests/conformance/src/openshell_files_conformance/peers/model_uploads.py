@@ -33,7 +33,10 @@ def _checked(files: ModelFiles, opened: Opened, metadata: files_pb2.UploadFileMe
         raise invalid("metadata.mode")
     if len(metadata.accepted_digests) > 16:
         raise invalid("metadata.accepted_digests")
-    if metadata.HasField("modified_time") and not -62135596800 <= metadata.modified_time.seconds <= 253402300799:
+    if (
+        metadata.HasField("modified_time")
+        and not -62135596800 <= metadata.modified_time.seconds <= 253402300799
+    ):
         raise invalid("metadata.modified_time")
     path = files.resolved(
         metadata.remote_path,
@@ -60,7 +63,9 @@ def _found(files: ModelFiles, opened: Opened, metadata: files_pb2.UploadFileMeta
         refused.frame.metadata["fields"] = ",".join(other)
         raise refused
     if upload.algorithm not in (list(metadata.accepted_digests) or [SHA256]):
-        raise Refused("UPLOAD_CONFLICT", "the upload has another digest", fields=["metadata.accepted_digests"])
+        raise Refused(
+            "UPLOAD_CONFLICT", "the upload has another digest", fields=["metadata.accepted_digests"]
+        )
     return upload
 
 
@@ -69,7 +74,9 @@ def _new(
 ) -> Upload:
     if metadata.HasField("condition"):
         files.check_condition(path, metadata.condition, opened.digests)
-    upload = Upload(opened.principal, metadata, path, chosen(metadata.accepted_digests, opened.digests), named)
+    upload = Upload(
+        opened.principal, metadata, path, chosen(metadata.accepted_digests, opened.digests), named
+    )
     files.admit(upload, opened.limits.max_uploads_per_principal)
     return upload
 
@@ -212,7 +219,10 @@ class Attempt:
         at = len(self.upload.staged)
         if kind == "data" and chunk.offset != at:
             raise Refused(
-                "OFFSET_MISMATCH", "not the end of what came", expected_offset=at, provided_offset=chunk.offset
+                "OFFSET_MISMATCH",
+                "not the end of what came",
+                expected_offset=at,
+                provided_offset=chunk.offset,
             )
         size = at + len(chunk.data) + chunk.hole_bytes
         most = self._opened.limits.max_file_bytes
@@ -248,7 +258,9 @@ class Attempt:
 
     def _refused(self, reason: str, **metadata: object) -> Refused:
         self.upload.end(files_pb2.UPLOAD_STATE_ABORTED, reason)
-        return Refused(reason, "the finish does not fit the content", **metadata)
+        refused = Refused(reason, "the finish does not fit the content")
+        refused.frame.metadata.update({name: str(value) for name, value in metadata.items()})
+        return refused
 
     def input_end(self, *, cancelled: bool) -> files_pb2.UploadFinish | None:
         """Take the end of the caller's stream; return the finish if it is one."""

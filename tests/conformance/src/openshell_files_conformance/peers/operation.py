@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from openshell_files_conformance.checks import CannotGoOnError, Transcript, shown
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, trees_pb2
-from openshell_files_conformance.peers.gateway import ANSWER_SECONDS, GatewayRelay
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS, GatewayRelay
 from openshell_files_conformance.peers.relay_frames import FramingError, encode_frame, responses
 
 Request = file_relay_pb2.FileRelayRequest
@@ -38,10 +38,11 @@ NOT_FRAMES: Final = "the bytes are not frames"
 
 def crc(data: bytes) -> int:
     """The CRC-32C of some bytes."""
-    return int.from_bytes(google_crc32c.Checksum(data).digest(), "big")
+    checksum: Any = google_crc32c
+    return int(checksum.value(data))
 
 
-def digest(content: bytes, algorithm: files_pb2.DigestAlgorithm = SHA256) -> files_pb2.Digest:
+def digest(content: bytes, algorithm: files_pb2.DigestAlgorithm.ValueType = SHA256) -> files_pb2.Digest:
     """The digest of some content."""
     computed = blake3.blake3(content).digest() if algorithm == BLAKE3 else hashlib.sha256(content).digest()
     return files_pb2.Digest(algorithm=algorithm, value=computed)
@@ -58,7 +59,9 @@ def hole(offset: int, size: int) -> files_pb2.UploadFileRequest:
     return files_pb2.UploadFileRequest(data=files_pb2.FileChunk(offset=offset, hole_bytes=size))
 
 
-def finish(content: bytes, algorithm: files_pb2.DigestAlgorithm = SHA256) -> files_pb2.UploadFileRequest:
+def finish(
+    content: bytes, algorithm: files_pb2.DigestAlgorithm.ValueType = SHA256
+) -> files_pb2.UploadFileRequest:
     """The finish of an upload of this content."""
     return files_pb2.UploadFileRequest(
         finish=files_pb2.UploadFinish(size_bytes=len(content), digest=digest(content, algorithm))
@@ -69,7 +72,9 @@ def brief(message: Message) -> str:
     """A message in one line, as transcripts show it; of a large one the names of its parts and its size."""
     if message.ByteSize() > _LARGE:
         names, inner = list[str](), message
-        while kinds := [field for field, _ in inner.ListFields() if field.message_type and not field.is_repeated]:
+        while kinds := [
+            field for field, _ in inner.ListFields() if field.message_type and not field.is_repeated
+        ]:
             names.append(kinds[0].name)
             inner = getattr(inner, kinds[0].name)
         offset = f" at {inner.offset}" if isinstance(inner, files_pb2.FileChunk) else ""

@@ -15,7 +15,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -106,6 +106,14 @@ class SandboxFiles:
         """Make a file, or replace its content in place."""
         await self._do("write", path, content=content.hex(), mode=mode, modified_ns=modified_ns)
 
+    async def many(self, path: bytes | str, count: int) -> None:
+        """Make a directory with so many empty files, named by five digits."""
+        await self._do("many", path, count=count)
+
+    async def count(self, path: bytes | str) -> int:
+        """Count the names in a directory; 0 if it is not there."""
+        return int((await self._do("count", path))["count"])
+
     async def mkdir(self, path: bytes | str, mode: int = 0o755) -> None:
         """Make a directory and those above it."""
         await self._do("mkdir", path, mode=mode)
@@ -144,7 +152,8 @@ class SandboxFiles:
 
 
 def _entry(found: Mapping[str, Any]) -> Entry:
-    return Entry(**{**found, "target": bytes.fromhex(found["target"])})
+    fields = {name: value for name, value in found.items() if name != "target"}
+    return Entry(**fields, target=bytes.fromhex(found["target"]))
 
 
 class LocalRoot:
@@ -164,7 +173,9 @@ class LocalRoot:
         if os.geteuid() == 0 and uid != self._owner[0]:
             self._owner = (uid, uid)
             for place in (self._root, *(self._root + b"/" + path for path, _, _ in walk(self._root))):
-                os.lchown(place, uid, uid)
+                # Mounted procfs has owners of its own.
+                with contextlib.suppress(PermissionError, FileNotFoundError):
+                    os.lchown(place, uid, uid)
 
     async def __call__(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Perform a request."""
@@ -197,7 +208,10 @@ class LocalRoot:
     def _read(self, place: bytes, request: Mapping[str, Any]) -> Mapping[str, Any]:
         del request
         above, _, name = place[len(self._root) :].strip(b"/").rpartition(b"/")
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(self._root, above) as directory:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            opened(self._root, above) as directory,
+        ):
             if stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
                 with open(os.open(name, os.O_RDONLY, dir_fd=directory), "rb") as file:
                     return {"content": file.read().hex()}
@@ -215,6 +229,22 @@ class LocalRoot:
         self._own(place)
         if request["modified_ns"] is not None:
             os.utime(place, ns=(request["modified_ns"], request["modified_ns"]))
+
+    def _many(self, place: bytes, request: Mapping[str, Any]) -> None:
+        os.mkdir(place)
+        with opened(place, b"") as directory:
+            for number in range(request["count"]):
+                name = f"{number:05}"
+                os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=directory))
+                if os.geteuid() == 0:
+                    os.chown(name, *self._owner, dir_fd=directory)
+        self._own(place)
+
+    def _count(self, place: bytes, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return {"count": len(os.listdir(place))}
+        except FileNotFoundError:
+            return {"count": 0}
 
     def _mkdir(self, place: bytes, request: Mapping[str, Any]) -> None:
         missing: list[bytes] = []
@@ -325,7 +355,7 @@ class ProbedRoot:
 
 
 @contextlib.asynccontextmanager
-async def probed(command: Sequence[str]) -> Any:
+async def probed(command: Sequence[str]) -> AsyncGenerator[ProbedRoot]:
     """Run the program of `probe_command` for the length of the context."""
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -13,9 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self
 
-import grpc
-import grpc.aio
-
 from openshell_files_conformance.checks import CannotGoOnError, Transcript
 from openshell_files_conformance.pb.openshell.v1 import (
     exec_relay_pb2,
@@ -80,9 +77,13 @@ class SupervisorRelay:
 
     async def init(self) -> None:
         """Claim the channel: the first message of the stream."""
-        await self.call.send(openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id=self.channel_id)))
+        await self.call.send(
+            openshell_pb2.RelayFrame(init=openshell_pb2.RelayInit(channel_id=self.channel_id))
+        )
 
-    async def send(self, *responses: Response | exec_relay_pb2.ExecRelayResponse, cuts: Sequence[int] = ()) -> bool:
+    async def send(
+        self, *responses: Response | exec_relay_pb2.ExecRelayResponse, cuts: Sequence[int] = ()
+    ) -> bool:
         """Send frames, cut into pieces of these sizes; return whether the gateway still took them."""
         for response in responses:
             self._transcript.sent(f"relay: {brief(response)}")
@@ -124,7 +125,8 @@ class SupervisorRelay:
         frame = await self.next(seconds)
         if frame is None or frame.WhichOneof("frame") != "open":
             raise CannotGoOnError(f"the gateway's frame is {frame and brief(frame)}, and not open")
-        return frame.open
+        opened: file_relay_pb2.FileRelayOpen = frame.open
+        return opened
 
     async def until(self, kind: str, seconds: float = ANSWER_SECONDS) -> Any | None:
         """Return the next frame of a kind, or None if the relay ends before."""
@@ -316,7 +318,9 @@ class Supervisor:
         instance_id: of its hellos; epochs count up.
     """
 
-    def __init__(self, endpoint: str, sandbox_id: str, token: str, case_id: str, transcript: Transcript) -> None:
+    def __init__(
+        self, endpoint: str, sandbox_id: str, token: str, case_id: str, transcript: Transcript
+    ) -> None:
         self.sandbox_id = sandbox_id
         self.token: str | None = token
         self.transcript = transcript
@@ -360,7 +364,9 @@ class Supervisor:
         """
         session = await self.connect(**fields)
         if session.accepted is None:
-            raise CannotGoOnError(f"the gateway does not accept a supervisor: {session.ended or session.rejected}")
+            raise CannotGoOnError(
+                f"the gateway does not accept a supervisor: {session.ended or session.rejected}"
+            )
         return session
 
     async def close(self) -> None:

@@ -10,12 +10,8 @@ from typing import Any, Protocol, cast
 
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext, Env
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
-from openshell_files_conformance.peers.gateway import (
-    ANSWER_SECONDS,
-    FakeGateway,
-    GatewayRelay,
-    GatewaySession,
-)
+from openshell_files_conformance.peers.gateway import FakeGateway
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS, GatewayRelay, GatewaySession
 from openshell_files_conformance.peers.operation import (
     SHA256,
     FileRelay,
@@ -222,7 +218,7 @@ class SupervisorEnv(Env):
         principal: str | None = None,
         keep_relay: bool = False,
         max_chunk_bytes: int = 512 << 10,
-        digests: Sequence[files_pb2.DigestAlgorithm] = (),
+        digests: Sequence[files_pb2.DigestAlgorithm.ValueType] = (),
         limits: Mapping[str, int] | None = None,
         idle_timeout: float = 60.0,
         upload_expiry: float = 0.0,
@@ -279,7 +275,7 @@ class SupervisorEnv(Env):
     ) -> Outcome:
         """Upload a file with an explicit finish; the fields are those of its metadata."""
         relay = await self.begin_upload(path, opening=opening, **fields)
-        accepted: Sequence[files_pb2.DigestAlgorithm] = fields.get("accepted_digests", ())
+        accepted: Sequence[files_pb2.DigestAlgorithm.ValueType] = fields.get("accepted_digests", ())
         with suppress(CannotGoOnError):
             # A refusal may end the relay before everything was sent; the outcome tells.
             for offset in range(0, len(content), CHUNK_BYTES):

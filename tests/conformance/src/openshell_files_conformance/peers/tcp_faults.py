@@ -34,7 +34,7 @@ class FaultyTcp:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        self.endpoint = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        self.endpoint = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -76,7 +76,9 @@ class FaultyTcp:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counted: bool) -> None:
+    async def _pass_on(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counted: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(_READ_BYTES):
                 if counted:

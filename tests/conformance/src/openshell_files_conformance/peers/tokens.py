@@ -6,6 +6,8 @@ A token is right unless a case says otherwise: `claims` replaces or, with None, 
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -115,7 +117,9 @@ class TokenMaker:
         head = {"kid": key.kid, "typ": "JWT", **(header or {})}
         named = {name: value for name, value in head.items() if value is not None}
         encoder = jwt.PyJWT(options={"enforce_minimum_key_length": False})
-        return encoder.encode(kept, cast(Any, key.private), algorithm=algorithm or key.algorithm, headers=named)
+        return encoder.encode(
+            kept, cast(Any, key.private), algorithm=algorithm or key.algorithm, headers=named
+        )
 
 
 def unsigned(claims: Mapping[str, Any], kid: str) -> str:
@@ -125,9 +129,6 @@ def unsigned(claims: Mapping[str, Any], kid: str) -> str:
 
 def hmac_of_public_key(key: SigningKey, claims: Mapping[str, Any]) -> str:
     """Return a token signed by HMAC, with the issuer's public key as the secret: what everybody can make."""
-    import hashlib
-    import hmac
-
     signed = f"{_part({'alg': 'HS256', 'typ': 'JWT', 'kid': key.kid})}.{_part(claims)}"
     mac = hmac.digest(key.public_pem(), signed.encode(), hashlib.sha256)
     return f"{signed}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"

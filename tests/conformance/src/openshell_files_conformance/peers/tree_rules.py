@@ -51,6 +51,7 @@ class IncomingTree:
         entries: announced so far.
         nodes: what is in place, by path.
         needed: numbers of the entries whose content was asked for and has not come.
+        given_up: entries whose content the caller could not send, and why.
         may_have_digests: the caller has `started`.
     """
 
@@ -62,10 +63,12 @@ class IncomingTree:
         self.entries = list[trees_pb2.TreeEntry]()
         self.nodes = dict[bytes, TreeNode]()
         self.needed = set[int]()
+        self.given_up = dict[int, str]()
         self.may_have_digests = False
         self._directories = set[bytes]()
-        self._closed = set[bytes]()
-        self._current = b""
+        self._paths = set[bytes]()
+        # The directories from the top to the one that the last entry is in, or is.
+        self._open = list[bytes]()
         self._content = bytearray()
         self._part_of = -1
 
@@ -114,22 +117,21 @@ class IncomingTree:
         self._digest_of_entry(entry)
         if entry.type == files_pb2.FILE_TYPE_DIRECTORY and not (entry.excluded or entry.reason):
             self._directories.add(path)
+            self._open.append(path)
+        self._paths.add(path)
 
     def _place(self, path: bytes) -> None:
         """Check that the entry belongs where it comes (TRE-4, TRE-20, TRE-22)."""
         parent = path.rpartition(b"/")[0]
         if parent not in self._directories:
             raise self._violation("TRE-20", f"the parent of {path!r} was not announced as a directory")
-        if any(entry.path == path for entry in self.entries):
+        if path in self._paths:
             raise self._violation("TRE-22", f"{path!r} occurs twice")
-        if parent in self._closed:
+        if parent not in self._open:
             raise self._violation("TRE-4", f"{path!r} comes after an entry outside of its directory")
-        # All directories that the walk has left are complete.
-        left = self._current
-        while left and left != parent and not parent.startswith(left + b"/"):
-            self._closed.add(left)
-            left = left.rpartition(b"/")[0]
-        self._current = path if path in self._directories else parent
+        # An entry of a directory completes everything below that directory that came before.
+        while self._open[-1] != parent:
+            self._open.pop()
 
     def _digest_of_entry(self, entry: trees_pb2.TreeEntry) -> None:
         if entry.digest and not self.may_have_digests:
@@ -157,6 +159,7 @@ class IncomingTree:
             self._content += part.data + bytes(part.hole_bytes)
             if part.reason:
                 self.needed.discard(part.entry)
+                self.given_up[part.entry] = part.reason
             elif part.last:
                 self._last(part)
                 complete.append(part.entry)

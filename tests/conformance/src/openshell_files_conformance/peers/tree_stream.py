@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
-from openshell_files_conformance.peers.gateway import ANSWER_SECONDS
+from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS
 from openshell_files_conformance.peers.operation import FileRelay, Outcome, Response, digest
 
 DIRECTORY = files_pb2.FILE_TYPE_DIRECTORY
@@ -31,7 +32,7 @@ def symlink(path: bytes, target: bytes, **fields: object) -> trees_pb2.TreeEntry
 
 
 def _entry(
-    path: bytes, kind: files_pb2.FileType, mode: int, fields: dict[str, object]
+    path: bytes, kind: files_pb2.FileType.ValueType, mode: int, fields: dict[str, object]
 ) -> trees_pb2.TreeEntry:
     known = {"path": path, "type": kind, "mode": mode, "modified_seconds": 1_000_000_000, **fields}
     entry = trees_pb2.TreeEntry()
@@ -119,10 +120,13 @@ class TreeUpload:
             for message in messages:
                 if message.HasField("content"):
                     wanted = [one.entry for one in message.content.parts if one.entry < self.announced]
-                    await self.wait(lambda wanted=wanted: all(map(self.is_decided, wanted)), patience)
+                    await self.wait(partial(self._all_decided, wanted), patience)
                 if self._over:
                     return
                 await self.send(message)
+
+    def _all_decided(self, entries: Iterable[int]) -> bool:
+        return all(map(self.is_decided, entries))
 
     def is_decided(self, entry: int) -> bool:
         """Whether an entry was named by a reply, or counted."""
@@ -137,6 +141,14 @@ class TreeUpload:
         except CannotGoOnError:
             return False
         return True
+
+    async def needs(self, count: int) -> bool:
+        """Wait until so much content is asked for."""
+        return await self.wait(lambda: len(self.needed) >= count)
+
+    async def changes(self, entry: int, seconds: float = 2.0) -> bool:
+        """Wait until an entry is in place that was not before."""
+        return await self.wait(lambda: entry in self.changed, seconds)
 
     async def outcome(self, seconds: float = ANSWER_SECONDS) -> Outcome:
         """Read to the last frame."""

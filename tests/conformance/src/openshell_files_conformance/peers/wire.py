@@ -8,7 +8,7 @@ import struct
 from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 from urllib.parse import unquote
 
 import grpc
@@ -30,7 +30,7 @@ from openshell_files_conformance.peers.client import ANSWER_SECONDS, SERVICE, En
 
 #: HTTP/2's first window, which is never enlarged by a receiver that does not read.
 FIRST_WINDOW: Final = 65535
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}  # type: ignore[index]
+_CODES: Final = {cast(Any, code).value[0]: code for code in grpc.StatusCode}
 
 
 def framed(message: Message | bytes, *, flag: int = 0, size: int | None = None) -> bytes:
@@ -104,7 +104,9 @@ class Wire:
         await self._flush()
         return number
 
-    async def send(self, number: int, data: bytes, *, end: bool = False, seconds: float = ANSWER_SECONDS) -> int:
+    async def send(
+        self, number: int, data: bytes, *, end: bool = False, seconds: float = ANSWER_SECONDS
+    ) -> int:
         """Send bytes as they are, as far as the window allows; return how many were not sent for lack of window."""
         self._transcript.sent(f"stream {number}: {len(data)} bytes{', end' if end else ''}")
         left = data
@@ -190,7 +192,9 @@ class Wire:
     def _ended(self, call: WireCall) -> Ended[Any]:
         status = call.trailers.get("grpc-status")
         if status is None:
-            code = grpc.StatusCode.CANCELLED if call.reset == ErrorCodes.CANCEL else grpc.StatusCode.UNAVAILABLE
+            code = (
+                grpc.StatusCode.CANCELLED if call.reset == ErrorCodes.CANCEL else grpc.StatusCode.UNAVAILABLE
+            )
             how = "the connection was closed" if call.reset is None else f"reset with {call.reset}"
             return Ended(code, f"no status: {how}", details=self.gone)
         packed = call.trailers.get("grpc-status-details-bin")

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext, Transcript
 from openshell_files_conformance.config import TargetConfig
+from openshell_files_conformance.pb.openshell.v1 import files_pb2
 from openshell_files_conformance.peers.client import ANSWER_SECONDS
 from openshell_files_conformance.peers.gateway_env import (
     ELSEWHERE,
@@ -35,7 +36,6 @@ from openshell_files_conformance.peers.gateway_env import (
 from openshell_files_conformance.peers.idp import AUDIENCE, IdentityProvider
 from openshell_files_conformance.peers.model_agent import ModelAgent
 from openshell_files_conformance.peers.supervisor import Supervisor, file_transfer
-from openshell_files_conformance.pb.openshell.v1 import files_pb2
 from openshell_files_conformance.target.attach import attached
 from openshell_files_conformance.target.launch import Ready, TargetNotReadyError, launched
 
@@ -58,7 +58,9 @@ class GatewayTarget:
         launched: the suite started the target, and may stop it.
     """
 
-    def __init__(self, ready: Ready, idp: IdentityProvider, declared: frozenset[str], log: Path | None = None) -> None:
+    def __init__(
+        self, ready: Ready, idp: IdentityProvider, declared: frozenset[str], log: Path | None = None
+    ) -> None:
         self.ready = ready
         self.idp = idp
         self.sandboxes = {
@@ -183,27 +185,38 @@ class GatewayRole:
                 "sandboxes": _wanted(),
                 "settings": dict(settings),
             }
-            async with launched(
-                config.command, message, log=run_dir / "target.stderr", ready_timeout=config.ready_timeout * config.scale
-            ) as running:
-                async with _target(running.ready, idp, config, run_dir / "suite-sandbox.log") as target:
-                    yield target
+            async with (
+                launched(
+                    config.command,
+                    message,
+                    log=run_dir / "target.stderr",
+                    ready_timeout=config.ready_timeout * config.scale,
+                ) as running,
+                _target(running.ready, idp, config, run_dir / "suite-sandbox.log") as target,
+            ):
+                yield target
 
     @asynccontextmanager
-    async def _attached(self, config: TargetConfig, settings: Mapping[str, Any]) -> AsyncGenerator[GatewayTarget]:
+    async def _attached(
+        self, config: TargetConfig, settings: Mapping[str, Any]
+    ) -> AsyncGenerator[GatewayTarget]:
         """Attach to a gateway that runs, and be the issuer that it is configured for."""
         ready = attached(config, settings)
         oidc = cast(Mapping[str, str], ready.facts.get("oidc", {}))
         issuer = urlsplit(oidc.get("issuer", ""))
         if issuer.scheme != "http" or issuer.hostname != "127.0.0.1" or not issuer.port:
-            raise TargetNotReadyError("[gateway.attach] oidc.issuer is where the suite's issuer listens: http://127.0.0.1:PORT")
-        async with IdentityProvider(issuer.port, oidc.get("audience", AUDIENCE)) as idp:
-            async with _target(ready, idp, config) as target:
-                yield target
+            raise TargetNotReadyError(
+                "[gateway.attach] oidc.issuer is where the suite's issuer listens: http://127.0.0.1:PORT"
+            )
+        idp = IdentityProvider(issuer.port, oidc.get("audience", AUDIENCE))
+        async with idp, _target(ready, idp, config) as target:
+            yield target
 
 
 @asynccontextmanager
-async def _target(ready: Ready, idp: IdentityProvider, config: TargetConfig, log: Path | None = None) -> AsyncGenerator[GatewayTarget]:
+async def _target(
+    ready: Ready, idp: IdentityProvider, config: TargetConfig, log: Path | None = None
+) -> AsyncGenerator[GatewayTarget]:
     if not ready.endpoint:
         raise TargetNotReadyError("the ready message of a gateway has its endpoint")
     target = GatewayTarget(ready, idp, ready.capabilities | config.capabilities, log)

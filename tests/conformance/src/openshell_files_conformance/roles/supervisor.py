@@ -28,8 +28,9 @@ from openshell_files_conformance.checks import CannotGoOnError, CaseContext
 from openshell_files_conformance.config import TargetConfig
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, openshell_pb2
 from openshell_files_conformance.peers.deep_tree import remove
-from openshell_files_conformance.peers.gateway import RECONNECT_SECONDS, FakeGateway, GatewaySession
-from openshell_files_conformance.peers.sandbox_root import LocalRoot, SandboxFiles, probed
+from openshell_files_conformance.peers.gateway import RECONNECT_SECONDS, FakeGateway
+from openshell_files_conformance.peers.gateway_streams import GatewaySession
+from openshell_files_conformance.peers.sandbox_root import LocalRoot, Performs, SandboxFiles, probed
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.target.attach import attached
 from openshell_files_conformance.target.launch import (
@@ -47,7 +48,9 @@ WORKDIR: Final = "/sandbox"
 ROOT_BYTES: Final = "root_bytes"
 #: A launch with this setting has another working directory.
 WORKDIR_SETTING: Final = "workdir"
-_OF_THE_SUITE: Final = frozenset({ROOT_BYTES, WORKDIR_SETTING})
+#: A launch with this setting has procfs at `/kernel`, and another file system at `/mounts/inner`; the suite mounts them.
+MOUNTS: Final = "mounts"
+_OF_THE_SUITE: Final = frozenset({ROOT_BYTES, WORKDIR_SETTING, MOUNTS})
 
 
 class SupervisorTarget:
@@ -205,8 +208,10 @@ class SupervisorRole:
             # Not in the run's directory: the sandbox's user may not be able to enter that one.
             home = Path(tempfile.mkdtemp(prefix="openshell-conformance-"))
             stack.callback(remove, os.fsencode(home))
-            os.chmod(home, 0o755)  # noqa: ASYNC240 - so short that nobody waits for it
+            os.chmod(home, 0o755)
             root = _root(stack, home, settings.get(ROOT_BYTES), workdir)
+            if settings.get(MOUNTS):
+                _mount_others(stack, root)
             state = home / "run"
             state.mkdir()
             token, sandbox_id = sandbox_token(), str(uuid.uuid4())
@@ -247,6 +252,7 @@ class SupervisorRole:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._address)
             probe = facts.get("probe_command")
+            performs: Performs
             if probe:
                 command = shlex.split(probe) if isinstance(probe, str) else list(map(str, probe))
                 performs = await stack.enter_async_context(probed(command))
@@ -281,8 +287,7 @@ def _root(stack: AsyncExitStack, home: Path, size: int | None, workdir: str) -> 
     root = home / "root"
     root.mkdir()
     if size is not None:
-        _mount(root, size)
-        stack.callback(_unmount, root)
+        _mount(stack, root, b"tmpfs", f"size={size},mode=755")
     (root / "tmp").mkdir()
     (root / workdir.lstrip("/")).mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
@@ -294,12 +299,22 @@ def _root(stack: AsyncExitStack, home: Path, size: int | None, workdir: str) -> 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _mount(place: Path, size: int) -> None:
-    status = _libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, f"size={size},mode=755".encode())
+def _mount_others(stack: AsyncExitStack, root: Path) -> None:
+    for name in ("kernel", "mounts/inner"):
+        (root / name).mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(root / "mounts", SANDBOX_USER, SANDBOX_USER)
+    _mount(stack, root / "kernel", b"proc", "")
+    _mount(stack, root / "mounts" / "inner", b"tmpfs", "size=1048576,mode=777")
+
+
+def _mount(stack: AsyncExitStack, place: Path, kind: bytes, options: str) -> None:
+    status = _libc.mount(b"none", os.fsencode(place), kind, 0, options.encode())
     if status != 0:
         raise UnsupportedLaunchError(
-            f"{ROOT_BYTES}: {os.strerror(ctypes.get_errno())} (the suite mounts the root)"
+            f"{kind.decode()} at {place.name}, which the suite may not mount: {os.strerror(ctypes.get_errno())}"
         )
+    stack.callback(_unmount, place)
 
 
 def _unmount(place: Path) -> None:

@@ -54,7 +54,9 @@ def request_of(method: str, sandbox_id: str, path: str = "x") -> Any:
 
 async def _stat(env: GatewayEnv, token: str | None, **options: Any) -> Ended[Any]:
     """Call a method of users with a token."""
-    return await env.channel.call("StatFile", request_of("StatFile", env.caller.sandbox_id, "."), token=token, **options)
+    return await env.channel.call(
+        "StatFile", request_of("StatFile", env.caller.sandbox_id, "."), token=token, **options
+    )
 
 
 #: A token that is wrong in one way → the reasons that may be given. Two checks can fail at once, and their order is not defined.
@@ -127,12 +129,28 @@ async def no_token(env: GatewayEnv) -> None:
         ended = await env.channel.call(method, request_of(method, env.caller.sandbox_id), token=None)
         seen = (ended.code.name, ended.reason)
         # A method of an option that is missing may be UNIMPLEMENTED before anything else is looked at.
-        if seen[0] == "UNIMPLEMENTED" and method in {"WriteFile", "StartUpload", "GetUpload", "ListUploads", "AbortUpload", "RefreshSandboxToken"}:
+        if seen[0] == "UNIMPLEMENTED" and method in {
+            "WriteFile",
+            "StartUpload",
+            "GetUpload",
+            "ListUploads",
+            "AbortUpload",
+            "RefreshSandboxToken",
+        }:
             continue
         env.check(method.lower(), seen, equals=("UNAUTHENTICATED", "TOKEN_MISSING"), clause="AUT-1")
-    for name, header in (("basic", "Basic dXNlcjpwYXNz"), ("no-scheme", env.caller.token), ("empty", "Bearer ")):
+    for name, header in (
+        ("basic", "Basic dXNlcjpwYXNz"),
+        ("no-scheme", env.caller.token),
+        ("empty", "Bearer "),
+    ):
         ended = await _stat(env, None, metadata=(("authorization", header),))
-        env.check(f"header-{name}", (ended.code.name, ended.reason), one_of=(("UNAUTHENTICATED", "TOKEN_MISSING"), ("UNAUTHENTICATED", "TOKEN_MALFORMED")), clause="AUT-1")
+        env.check(
+            f"header-{name}",
+            (ended.code.name, ended.reason),
+            one_of=(("UNAUTHENTICATED", "TOKEN_MISSING"), ("UNAUTHENTICATED", "TOKEN_MALFORMED")),
+            clause="AUT-1",
+        )
     health = await env.channel.call("Health", openshell_pb2.HealthRequest(), token=None)
     env.check("health", health.reason, equals=OK, clause="AUT-7")
 
@@ -143,11 +161,28 @@ async def algorithms(env: GatewayEnv) -> None:
     for kid, key in sorted(env.idp.keys.items()):
         if kid.startswith("key-"):
             token = env.idp.maker.sign(key, env.idp.maker.claims(ONE))
-            env.check(key.algorithm.lower(), (await _stat(env, token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2")
-    several = env.idp.maker.sign(env.idp.key, {**env.idp.maker.claims(ONE), "aud": ["other", env.idp.audience]})
-    env.check("one-of-many-audiences", (await _stat(env, several)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2")
+            env.check(
+                key.algorithm.lower(),
+                (await _stat(env, token)).reason,
+                one_of=(OK, "FILE_NOT_FOUND"),
+                clause="AUT-2",
+            )
+    several = env.idp.maker.sign(
+        env.idp.key, {**env.idp.maker.claims(ONE), "aud": ["other", env.idp.audience]}
+    )
+    env.check(
+        "one-of-many-audiences",
+        (await _stat(env, several)).reason,
+        one_of=(OK, "FILE_NOT_FOUND"),
+        clause="AUT-2",
+    )
     lately = env.idp.maker.sign(env.idp.key, {**env.idp.maker.claims(ONE), "exp": int(time.time()) - 5})
-    env.check("within-the-leeway", (await _stat(env, lately)).reason, one_of=(OK, "FILE_NOT_FOUND", "TOKEN_EXPIRED"), clause="AUT-2")
+    env.check(
+        "within-the-leeway",
+        (await _stat(env, lately)).reason,
+        one_of=(OK, "FILE_NOT_FOUND", "TOKEN_EXPIRED"),
+        clause="AUT-2",
+    )
 
 
 @case("gateway/auth/new-key", profile="auth", clauses=("AUT-2",))
@@ -168,12 +203,29 @@ async def rotated_key(env: GatewayEnv) -> None:
 @case("gateway/auth/issuer-down", profile="auth", clauses=("AUT-2",), alone=True)
 async def issuer_down(env: GatewayEnv) -> None:
     """While the issuer is down known keys stay in use, and an unknown one does not open a door."""
-    env.check("before", (await _stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2")
+    env.check(
+        "before", (await _stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2"
+    )
     env.idp.down = True
-    env.check("known-key", (await _stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2")
+    env.check(
+        "known-key",
+        (await _stat(env, env.caller.token)).reason,
+        one_of=(OK, "FILE_NOT_FOUND"),
+        clause="AUT-2",
+    )
     unknown = env.idp.maker.sign(new_key("never-published"), env.idp.maker.claims(ONE))
-    env.check("unknown-key", (await _stat(env, unknown)).reason, one_of=("TOKEN_UNKNOWN_KEY", "ISSUER_UNAVAILABLE"), clause="AUT-2")
-    env.check("still-known-key", (await _stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2")
+    env.check(
+        "unknown-key",
+        (await _stat(env, unknown)).reason,
+        one_of=("TOKEN_UNKNOWN_KEY", "ISSUER_UNAVAILABLE"),
+        clause="AUT-2",
+    )
+    env.check(
+        "still-known-key",
+        (await _stat(env, env.caller.token)).reason,
+        one_of=(OK, "FILE_NOT_FOUND"),
+        clause="AUT-2",
+    )
 
 
 @case("gateway/auth/unknown-keys-do-not-flood-the-issuer", profile="auth", clauses=("AUT-2",), alone=True)
@@ -185,7 +237,12 @@ async def unknown_keys(env: GatewayEnv) -> None:
     for number in range(40):
         await _stat(env, maker.sign(new_key(f"unknown-{number}"), maker.claims(ONE)))
     asked = env.idp.requests["/keys"] - before
-    env.check("asked", asked, satisfies=("at most 20 times for 40 tokens", lambda count: count <= 20), clause="AUT-2")
+    env.check(
+        "asked",
+        asked,
+        satisfies=("at most 20 times for 40 tokens", lambda count: count <= 20),
+        clause="AUT-2",
+    )
 
 
 @case("gateway/auth/roles", profile="auth", clauses=("AUT-4",))
@@ -195,39 +252,84 @@ async def roles(env: GatewayEnv) -> None:
     for method in _METHODS:
         ended = await env.channel.call(method, request_of(method, env.caller.sandbox_id), token=token)
         if ended.code.name != "UNIMPLEMENTED":
-            env.check(method.lower(), (ended.code.name, ended.reason), equals=("PERMISSION_DENIED", "ROLE_REQUIRED"), clause="AUT-4")
-    for name, claims in (("no-roles", {"realm_access": None}), ("roles-not-a-list", {"realm_access": {"roles": "openshell-user"}})):
+            env.check(
+                method.lower(),
+                (ended.code.name, ended.reason),
+                equals=("PERMISSION_DENIED", "ROLE_REQUIRED"),
+                clause="AUT-4",
+            )
+    for name, claims in (
+        ("no-roles", {"realm_access": None}),
+        ("roles-not-a-list", {"realm_access": {"roles": "openshell-user"}}),
+    ):
         odd = env.idp.maker.sign(env.idp.key, {**env.idp.maker.claims(ONE), **claims})
-        env.check(name, (await _stat(env, odd)).reason, one_of=("ROLE_REQUIRED", "TOKEN_CLAIM_INVALID"), clause="AUT-4")
+        env.check(
+            name,
+            (await _stat(env, odd)).reason,
+            one_of=("ROLE_REQUIRED", "TOKEN_CLAIM_INVALID"),
+            clause="AUT-4",
+        )
     admin = env.idp.token("conformance-admin", roles=[ADMIN_ROLE])
-    env.check("administrator", (await _stat(env, admin)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-4")
+    env.check(
+        "administrator", (await _stat(env, admin)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-4"
+    )
 
 
-@case("gateway/auth/scopes", profile="auth", clauses=("AUT-11",), needs=("scopes",), launch={"scopes_claim": "scope"})
+@case(
+    "gateway/auth/scopes",
+    profile="auth",
+    clauses=("AUT-11",),
+    needs=("scopes",),
+    launch={"scopes_claim": "scope"},
+)
 async def scopes(env: GatewayEnv) -> None:
     """Where scopes are enforced, every file method needs sandbox:write, reading ones too."""
-    for name, scope in (("none", None), ("read", "sandbox:read"), ("part", "sandbox:writer sandbox:w"), ("empty", "")):
+    for name, scope in (
+        ("none", None),
+        ("read", "sandbox:read"),
+        ("part", "sandbox:writer sandbox:w"),
+        ("empty", ""),
+    ):
         token = env.idp.token(ONE, scope=scope)
         for method in _METHODS if name == "read" else ("DownloadFile",):
             ended = await env.channel.call(method, request_of(method, env.caller.sandbox_id), token=token)
             if ended.code.name != "UNIMPLEMENTED":
-                env.check(f"{name}-{method.lower()}", (ended.code.name, ended.reason), equals=("PERMISSION_DENIED", "SCOPE_REQUIRED"), clause="AUT-11")
+                env.check(
+                    f"{name}-{method.lower()}",
+                    (ended.code.name, ended.reason),
+                    equals=("PERMISSION_DENIED", "SCOPE_REQUIRED"),
+                    clause="AUT-11",
+                )
     among = env.idp.token(ONE, scope="openid sandbox:read sandbox:write")
-    env.check("among-others", (await _stat(env, among)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-11")
+    env.check(
+        "among-others", (await _stat(env, among)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-11"
+    )
 
 
-@case("gateway/auth/other-workspace", profile="auth", clauses=("AUT-5", "AUT-6"), needs=("workspaces", "suite-supervisor"))
+@case(
+    "gateway/auth/other-workspace",
+    profile="auth",
+    clauses=("AUT-5", "AUT-6"),
+    needs=("workspaces", "suite-supervisor"),
+)
 async def other_workspace(env: GatewayEnv) -> None:
     """A sandbox of a workspace of which the caller is no member is answered like one that does not exist, by every method."""
     async with env.target.elsewhere:
         sandbox = await env.occupy(env.target.sandboxes[ELSEWHERE], session=True, agent=False)
         missing = "00000000-0000-4000-8000-000000000000"
         for method in _METHODS:
-            there = await env.channel.call(method, request_of(method, sandbox.facts.id), token=env.caller.token)
+            there = await env.channel.call(
+                method, request_of(method, sandbox.facts.id), token=env.caller.token
+            )
             none = await env.channel.call(method, request_of(method, missing), token=env.caller.token)
             if there.code.name == "UNIMPLEMENTED":
                 continue
-            env.check(method.lower(), (there.code.name, there.reason), equals=("NOT_FOUND", "SANDBOX_NOT_FOUND"), clause="AUT-5")
+            env.check(
+                method.lower(),
+                (there.code.name, there.reason),
+                equals=("NOT_FOUND", "SANDBOX_NOT_FOUND"),
+                clause="AUT-5",
+            )
             same = there.details.replace(sandbox.facts.id, "ID") == none.details.replace(missing, "ID")
             env.check(f"{method.lower()}-same-words", same, equals=True, clause="AUT-5")
         env.check("no-relay", await sandbox.session.no_open(0.2), equals=True, clause="AUT-6")
@@ -240,42 +342,77 @@ async def other_workspace(env: GatewayEnv) -> None:
         call.cancel()
 
 
-@case("gateway/auth/nothing-reaches-a-supervisor", profile="auth", clauses=("AUT-6",), needs=("suite-supervisor",))
+@case(
+    "gateway/auth/nothing-reaches-a-supervisor",
+    profile="auth",
+    clauses=("AUT-6",),
+    needs=("suite-supervisor",),
+)
 async def nothing_reaches_a_supervisor(env: GatewayEnv) -> None:
     """Calls without a token, with wrong ones, and without the role open no relay."""
     sandbox = await env.sandbox()
-    tokens = [None, *(token for token, *_ in list(_wrong_tokens(env).values())[:8]), env.idp.token(ONE, roles=[]), sandbox.facts.token]
+    tokens = [
+        None,
+        *(token for token, *_ in list(_wrong_tokens(env).values())[:8]),
+        env.idp.token(ONE, roles=[]),
+        sandbox.facts.token,
+    ]
     for number, token in enumerate(tokens):
         for method in ("UploadFile", "DownloadFile", "StatFile"):
             ended = await env.channel.call(method, request_of(method, sandbox.facts.id), token=token)
             if ended.ok:
-                env.check(f"refused-{number}-{method.lower()}", ended.reason, equals="a refusal", clause="AUT-6")
+                env.check(
+                    f"refused-{number}-{method.lower()}", ended.reason, equals="a refusal", clause="AUT-6"
+                )
     env.check("no-relay", await sandbox.session.no_open(0.3), equals=True, clause="AUT-6")
 
 
-@case("gateway/auth/kinds-of-principals", profile="auth", clauses=("AUT-10", "AUT-3"), needs=("suite-supervisor",))
+@case(
+    "gateway/auth/kinds-of-principals",
+    profile="auth",
+    clauses=("AUT-10", "AUT-3"),
+    needs=("suite-supervisor",),
+)
 async def kinds_of_principals(env: GatewayEnv) -> None:
     """A user's token opens no supervisor's method, and a supervisor's token no user's method."""
     sandbox = await env.sandbox(session=False)
     for method in ("ConnectSupervisor", "RelayStream"):
         ended = await env.channel.call(method, request_of(method, sandbox.facts.id), token=env.caller.token)
-        env.check(method.lower(), (ended.code.name, ended.reason), equals=("PERMISSION_DENIED", "PRINCIPAL_NOT_ALLOWED"), clause="AUT-10")
+        env.check(
+            method.lower(),
+            (ended.code.name, ended.reason),
+            equals=("PERMISSION_DENIED", "PRINCIPAL_NOT_ALLOWED"),
+            clause="AUT-10",
+        )
     for method in _METHODS:
-        ended = await env.channel.call(method, request_of(method, sandbox.facts.id), token=sandbox.facts.token)
+        ended = await env.channel.call(
+            method, request_of(method, sandbox.facts.id), token=sandbox.facts.token
+        )
         if ended.code.name != "UNIMPLEMENTED":
-            env.check(method.lower(), (ended.code.name, ended.reason), equals=("PERMISSION_DENIED", "PRINCIPAL_NOT_ALLOWED"), clause="AUT-10")
+            env.check(
+                method.lower(),
+                (ended.code.name, ended.reason),
+                equals=("PERMISSION_DENIED", "PRINCIPAL_NOT_ALLOWED"),
+                clause="AUT-10",
+            )
     admin = env.idp.token("conformance-admin", roles=[ADMIN_ROLE])
-    ended = await env.channel.call("ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=admin)
+    ended = await env.channel.call(
+        "ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=admin
+    )
     env.check("administrator", ended.reason, equals="PRINCIPAL_NOT_ALLOWED", clause="AUT-10")
     # A token with the form of the gateway's own, by a key of somebody else.
     head, body, _ = sandbox.facts.token.split(".")
     forged = f"{head}.{body}.{'A' * 86}"
-    ended = await env.channel.call("ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=forged)
+    ended = await env.channel.call(
+        "ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=forged
+    )
     env.check("forged", ended.code.name, equals="UNAUTHENTICATED", clause="AUT-3")
     pretended = TokenMaker(env.idp.issuer, env.idp.audience)
     claims = {**pretended.claims(ONE), "sandbox_id": sandbox.facts.id}
     user = pretended.sign(env.idp.keys["key-eddsa"], claims)
-    ended = await env.channel.call("ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=user)
+    ended = await env.channel.call(
+        "ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=user
+    )
     env.check("user-with-the-claim", ended.ok, equals=False, clause="AUT-3")
 
 
@@ -296,7 +433,9 @@ async def sandbox_tokens(env: GatewayEnv) -> None:
 async def refreshed_token(env: GatewayEnv) -> None:
     """A refreshed token is good for the same sandbox, and says when it expires."""
     sandbox = await env.sandbox(session=False)
-    ended = await env.channel.call("RefreshSandboxToken", openshell_pb2.RefreshSandboxTokenRequest(), token=sandbox.facts.token)
+    ended = await env.channel.call(
+        "RefreshSandboxToken", openshell_pb2.RefreshSandboxTokenRequest(), token=sandbox.facts.token
+    )
     env.require("refreshed", ended.reason, equals=OK, clause="AUT-3")
     session = await env.supervisor(sandbox.facts, ended.answer.token).connect()
     env.check("accepted", session.accepted is not None, equals=True, clause="AUT-3")
@@ -319,7 +458,9 @@ async def health_and_reflection(env: GatewayEnv) -> None:
         env.unsupported("reflection", "reflection", clause="AUT-7")
         return
     for version in ("v1", "v1alpha"):
-        number = await wire.open(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", token=None)
+        number = await wire.open(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", token=None
+        )
         # ServerReflectionRequest{list_services: ""}
         await wire.send(number, b"\0\0\0\0\x02\x3a\x00", end=True)
         ended = await wire.end(number)
@@ -327,7 +468,9 @@ async def health_and_reflection(env: GatewayEnv) -> None:
         env.check(f"reflection-{version}", (ended.code.name, listed), equals=("OK", True), clause="AUT-7")
 
 
-@case("gateway/auth/bounded-health-streams", profile="auth", clauses=("AUT-8",), needs=("health",), alone=True)
+@case(
+    "gateway/auth/bounded-health-streams", profile="auth", clauses=("AUT-8",), needs=("health",), alone=True
+)
 async def bounded_health_streams(env: GatewayEnv) -> None:
     """Streams of the services that need no token are bounded, and callers with tokens are served beside them."""
     over = list[str]()
@@ -344,4 +487,9 @@ async def bounded_health_streams(env: GatewayEnv) -> None:
         if over:
             break
     env.check("refused", set(over), equals={"TOO_MANY_CALLS"}, clause="AUT-8")
-    env.check("callers-are-served", (await _stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-8")
+    env.check(
+        "callers-are-served",
+        (await _stat(env, env.caller.token)).reason,
+        one_of=(OK, "FILE_NOT_FOUND"),
+        clause="AUT-8",
+    )

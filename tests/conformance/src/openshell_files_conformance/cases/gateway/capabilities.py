@@ -21,7 +21,9 @@ _OPTIONS: Final = {
 }
 
 
-async def _asked(env: GatewayEnv, **announced: Any) -> tuple[SuiteSandbox, files_pb2.GetTransferCapabilitiesResponse]:
+async def _asked(
+    env: GatewayEnv, **announced: Any
+) -> tuple[SuiteSandbox, files_pb2.GetTransferCapabilitiesResponse]:
     """Announce limits, and ask for the capabilities of that sandbox."""
     sandbox = await env.sandbox(file_transfer=file_transfer(**announced))
     ended = await sandbox.caller.capabilities()
@@ -35,14 +37,26 @@ async def answer(env: GatewayEnv) -> None:
     ended = await env.caller.capabilities()
     env.require("reason", ended.reason, equals=OK, clause="CAP-1")
     told = ended.answer
-    env.check("chunks", told.max_chunk_bytes, satisfies=("256 KiB to 1 MiB", lambda size: 1 << 18 <= size <= 1 << 20), clause="CAP-7")
+    env.check(
+        "chunks",
+        told.max_chunk_bytes,
+        satisfies=("256 KiB to 1 MiB", lambda size: 1 << 18 <= size <= 1 << 20),
+        clause="CAP-7",
+    )
     env.check("digests", SHA256 in told.digests, equals=True, clause="CAP-1")
-    by_name = files_pb2.GetTransferCapabilitiesRequest(sandbox=files_pb2.SandboxRef(name=env.stack.name, workspace="default"))
+    by_name = files_pb2.GetTransferCapabilitiesRequest(
+        sandbox=files_pb2.SandboxRef(name=env.stack.name, workspace="default")
+    )
     named = await env.caller.call("GetTransferCapabilities", by_name)
     env.check("by-name", named.ok and named.answer == told, equals=True, clause="CAP-1")
 
 
-@case("gateway/capabilities/no-relay", profile="core", needs=_SUITE, clauses=("CAP-1", "CAP-2", "CAP-8", "CAP-3"))
+@case(
+    "gateway/capabilities/no-relay",
+    profile="core",
+    needs=_SUITE,
+    clauses=("CAP-1", "CAP-2", "CAP-8", "CAP-3"),
+)
 async def no_relay(env: GatewayEnv) -> None:
     """The gateway answers from its settings and the hello, takes the stricter limit, and opens no relay."""
     sandbox, told = await _asked(
@@ -70,20 +84,27 @@ async def no_relay(env: GatewayEnv) -> None:
     env.check("no-relay", await sandbox.session.no_open(0.1), equals=True, clause="CAP-1")
 
 
-@case("gateway/capabilities/options", profile="core", needs=_SUITE, clauses=("CAP-3", "DIR-1", "TRE-1", "ARC-1", "WAI-5", "CAP-2"))
+@case(
+    "gateway/capabilities/options",
+    profile="core",
+    needs=_SUITE,
+    clauses=("CAP-3", "DIR-1", "TRE-1", "ARC-1", "WAI-5", "CAP-2"),
+)
 async def options(env: GatewayEnv) -> None:
     """An option is set if both sides have it: those that the gateway declared, and each only if the hello has it."""
     clauses = {"waiting": "WAI-5", "directories": "DIR-1", "trees": "TRE-1", "archives": "ARC-1"}
     sandbox = await env.sandbox(
-        file_transfer=file_transfer(**dict.fromkeys(_OPTIONS.values(), True), max_tree_entries=123, max_archive_entries=45)
+        file_transfer=file_transfer(
+            **dict.fromkeys(_OPTIONS.values(), True), max_tree_entries=123, max_archive_entries=45
+        )
     )
     every = (await sandbox.caller.capabilities()).answer
     for name in _OPTIONS:
         env.check(f"{name}-of-both", every.HasField(name), equals=env.has(name), clause="CAP-3")
     for name, flag in _OPTIONS.items():
         others = {one: True for one in _OPTIONS.values() if one != flag}
-        without = await env.sandbox(file_transfer=file_transfer(**others))
-        answer = (await without.caller.capabilities()).answer
+        await sandbox.reconnect(file_transfer=file_transfer(**others))
+        answer = (await sandbox.caller.capabilities()).answer
         env.check(f"no-{name}", answer.HasField(name), equals=False, clause=clauses[name])
     if env.has("trees"):
         env.check("tree-entries", every.trees.max_entries, equals=123, clause="CAP-2")
@@ -91,15 +112,22 @@ async def options(env: GatewayEnv) -> None:
         env.check("archive-entries", every.archives.max_entries, equals=45, clause="CAP-2")
 
 
-@case("gateway/capabilities/limits-out-of-range", profile="core", needs=_SUITE, clauses=("CAP-14", "CAP-9", "CAP-7", "CAP-1"))
+@case(
+    "gateway/capabilities/limits-out-of-range",
+    profile="core",
+    needs=_SUITE,
+    clauses=("CAP-14", "CAP-9", "CAP-7", "CAP-1"),
+)
 async def limits_out_of_range(env: GatewayEnv) -> None:
     """A limit in the hello that is out of range, or missing, is the gateway's own."""
-    _, own = await _asked(env, max_chunk_bytes=None)
+    sandbox, own = await _asked(env, max_chunk_bytes=None)
     env.check("own-chunks", own.max_chunk_bytes >= 1 << 18, equals=True, clause="CAP-9")
     env.check("own-idle-timeout", own.idle_timeout.ToNanoseconds() > 0, equals=True, clause="CAP-9")
-    sandbox = await env.sandbox(
+    await sandbox.reconnect(
         file_transfer=file_transfer(
-            max_chunk_bytes=(1 << 18) - 1, idle_timeout=Duration(nanos=999_999_999), upload_expiry=Duration(seconds=-5)
+            max_chunk_bytes=(1 << 18) - 1,
+            idle_timeout=Duration(nanos=999_999_999),
+            upload_expiry=Duration(seconds=-5),
         )
     )
     odd = (await sandbox.caller.capabilities()).answer
@@ -109,20 +137,32 @@ async def limits_out_of_range(env: GatewayEnv) -> None:
     env.check("never-below-256-kib", odd.max_chunk_bytes >= 1 << 18, equals=True, clause="CAP-7")
 
 
-@case("gateway/capabilities/digests", profile="core", needs=_SUITE, clauses=("CAP-8", "CAP-13", "CAP-15", "CAP-1"))
+@case(
+    "gateway/capabilities/digests",
+    profile="core",
+    needs=_SUITE,
+    clauses=("CAP-8", "CAP-13", "CAP-15", "CAP-1"),
+)
 async def digests(env: GatewayEnv) -> None:
     """The digests are those of the hello that the gateway allows, in its order, without unknown and repeated ones."""
     allowed = [BLAKE3, SHA256] if env.has("blake3") else [SHA256]
-    _, told = await _asked(env, digests=[99, SHA256, SHA256, BLAKE3, SHA256])
-    env.check("order", list(told.digests), equals=[one for one in (SHA256, BLAKE3) if one in allowed], clause="CAP-15")
+    sandbox, told = await _asked(env, digests=[99, SHA256, SHA256, BLAKE3, SHA256])
+    env.check(
+        "order",
+        list(told.digests),
+        equals=[one for one in (SHA256, BLAKE3) if one in allowed],
+        clause="CAP-15",
+    )
     for name, listed, wanted, clause in (
         ("other-order", [BLAKE3, SHA256], allowed, "CAP-8"),
         ("none", [], [SHA256], "CAP-13"),
         ("behind-the-first-16", [SHA256, *([99] * 15), BLAKE3], [SHA256], "CAP-15"),
     ):
-        sandbox = await env.sandbox(file_transfer=file_transfer(digests=listed))
+        await sandbox.reconnect(file_transfer=file_transfer(digests=listed))
         ended = await sandbox.caller.capabilities()
-        env.check(name, list(ended.answer.digests) if ended.ok else ended.reason, equals=wanted, clause=clause)
+        env.check(
+            name, list(ended.answer.digests) if ended.ok else ended.reason, equals=wanted, clause=clause
+        )
 
 
 @case("gateway/capabilities/refused", profile="core", needs=_SUITE, clauses=("CAP-4", "CAP-11", "RLY-1"))
@@ -130,11 +170,21 @@ async def refused(env: GatewayEnv) -> None:
     """Without a supervisor the call ends at once, with a time to wait; and it is refused as a file method is."""
     alone = await env.sandbox(session=False)
     ended = await alone.caller.capabilities(seconds=env.scaled(3.0))
-    env.check("no-supervisor", (ended.code.name, ended.reason), equals=("UNAVAILABLE", "SUPERVISOR_NOT_CONNECTED"), clause="CAP-4")
+    env.check(
+        "no-supervisor",
+        (ended.code.name, ended.reason),
+        equals=("UNAVAILABLE", "SUPERVISOR_NOT_CONNECTED"),
+        clause="CAP-4",
+    )
     env.check("retry-info", ended.retry_after is not None, equals=True, clause="CAP-4")
-    plain = await env.sandbox(file_transfer=None)
-    ended = await plain.caller.capabilities()
-    env.check("no-files", (ended.code.name, ended.reason), equals=("FAILED_PRECONDITION", "FILES_UNSUPPORTED"), clause="RLY-1")
+    await alone.reconnect(file_transfer=None)
+    ended = await alone.caller.capabilities()
+    env.check(
+        "no-files",
+        (ended.code.name, ended.reason),
+        equals=("FAILED_PRECONDITION", "FILES_UNSUPPORTED"),
+        clause="RLY-1",
+    )
     user = env.user("conformance-one", alone.facts, roles=[])
     ended = await user.capabilities()
     env.check("no-role", ended.reason, equals="ROLE_REQUIRED", clause="CAP-11")

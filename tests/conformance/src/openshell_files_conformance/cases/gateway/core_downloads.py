@@ -8,7 +8,17 @@ from typing import Final
 from openshell_files_conformance.cases.gateway.rfc_round_trips import content_of
 from openshell_files_conformance.cases.gateway.vector_contents import put
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
-from openshell_files_conformance.peers.caller import BLAKE3, OK, SHA256, Up, crc32c, data, digest_of, finish, hole
+from openshell_files_conformance.peers.caller import (
+    BLAKE3,
+    OK,
+    SHA256,
+    Up,
+    crc32c,
+    data,
+    digest_of,
+    finish,
+    hole,
+)
 from openshell_files_conformance.peers.gateway_env import GatewayEnv
 from openshell_files_conformance.registry import case
 
@@ -35,9 +45,19 @@ async def checked(env: GatewayEnv) -> None:
     env.check("content", down.content == content, equals=True, clause="DWN-9")
     env.check("digest", trailer.digest == digest_of(content), equals=True, clause="DIG-1")
     env.check("algorithm", down.header.digest_algorithm, equals=SHA256, clause="DIG-4")
-    env.check("whole", (trailer.end_offset, trailer.whole_file, trailer.changed), equals=(len(content), True, False), clause="DWN-9")
+    env.check(
+        "whole",
+        (trailer.end_offset, trailer.whole_file, trailer.changed),
+        equals=(len(content), True, False),
+        clause="DWN-9",
+    )
     small = await env.caller.download(path, checked=True, max_chunk_bytes=20_000)
-    env.check("small-pieces", max(small.sizes, default=0), satisfies=("1 to 20000", lambda size: 0 < size <= 20_000), clause="DWN-16")
+    env.check(
+        "small-pieces",
+        max(small.sizes, default=0),
+        satisfies=("1 to 20000", lambda size: 0 < size <= 20_000),
+        clause="DWN-16",
+    )
     env.check("small-content", small.content == content, equals=True, clause="DWN-16")
 
 
@@ -64,7 +84,12 @@ async def if_version(env: GatewayEnv) -> None:
     env.check("same", (same.reason, same.content), equals=(OK, b"first"), clause="DWN-6")
     await put(env, path, b"second")
     other = await env.caller.download(path, if_version=version)
-    env.check("replaced", (other.ended.code.name, other.reason), equals=("FAILED_PRECONDITION", "VERSION_MISMATCH"), clause="DWN-6")
+    env.check(
+        "replaced",
+        (other.ended.code.name, other.reason),
+        equals=("FAILED_PRECONDITION", "VERSION_MISMATCH"),
+        clause="DWN-6",
+    )
     env.check("no-header", other.kinds, equals=[], clause="DWN-6")
 
 
@@ -84,24 +109,56 @@ async def holes(env: GatewayEnv) -> None:
     env.require("uploaded", done.reason, equals=OK, clause="DIG-10")
     down = await env.caller.download(path, checked=True)
     holes = [chunk.hole_bytes for chunk in down.chunks if chunk.hole_bytes]
-    env.check("sent-as-holes", sum(holes), satisfies=("most of the file", lambda count: count > (299 << 20)), clause="DWN-7")
-    env.check("parts", max(holes, default=0), satisfies=("at most 256 MiB", lambda most: 0 < most <= 256 << 20), clause="DWN-17")
-    env.check("digest", down.trailer is not None and down.trailer.digest == digest, equals=True, clause="DIG-10")
+    env.check(
+        "sent-as-holes",
+        sum(holes),
+        satisfies=("most of the file", lambda count: count > (299 << 20)),
+        clause="DWN-7",
+    )
+    env.check(
+        "parts",
+        max(holes, default=0),
+        satisfies=("at most 256 MiB", lambda most: 0 < most <= 256 << 20),
+        clause="DWN-17",
+    )
+    env.check(
+        "digest", down.trailer is not None and down.trailer.digest == digest, equals=True, clause="DIG-10"
+    )
 
 
-@case("gateway/stat/describes", profile="core", clauses=("PTH-9", "PTH-23", "PTH-24", "PTH-25"), needs=("own-sandbox",))
+@case(
+    "gateway/stat/describes",
+    profile="core",
+    clauses=("PTH-9", "PTH-23", "PTH-24", "PTH-25"),
+    needs=("own-sandbox",),
+)
 async def stat_describes(env: GatewayEnv) -> None:
     """StatFile describes files and directories; a slash at the end means a directory."""
     path, top = env.path(), env.path("top")
     await put(env, path, b"12345", mode=0o640)
     await env.caller.upload(f"{top}/file", b"x", parents=files_pb2.PARENT_POLICY_CREATE)
     told = await env.caller.stat(path)
-    seen = (told.answer.file.type, told.answer.file.size_bytes, told.answer.file.mode) if told.ok else told.reason
+    seen = (
+        (told.answer.file.type, told.answer.file.size_bytes, told.answer.file.mode)
+        if told.ok
+        else told.reason
+    )
     env.check("file", seen, equals=(files_pb2.FILE_TYPE_REGULAR, 5, 0o640), clause="PTH-9")
-    for name, where in (("directory", top), ("with-a-slash", f"{top}/"), ("with-a-dot", f"./{top}"), ("root", "/"), ("here", ".")):
+    for name, where in (
+        ("directory", top),
+        ("with-a-slash", f"{top}/"),
+        ("with-a-dot", f"./{top}"),
+        ("root", "/"),
+        ("here", "."),
+    ):
         told = await env.caller.stat(where)
         kind = told.answer.file.type if told.ok else told.reason
-        env.check(name, kind, equals=files_pb2.FILE_TYPE_DIRECTORY, clause="PTH-24" if name == "with-a-slash" else "PTH-23" if name != "directory" else "PTH-9")
+        env.check(
+            name,
+            kind,
+            equals=files_pb2.FILE_TYPE_DIRECTORY,
+            clause="PTH-24" if name == "with-a-slash" else "PTH-23" if name != "directory" else "PTH-9",
+        )
     told = await env.caller.stat(f"{path}/")
     env.check("file-with-a-slash", told.reason, equals="NOT_A_DIRECTORY", clause="PTH-24")
     told = await env.caller.stat(top, include_digest=True)
@@ -114,13 +171,19 @@ async def stat_versions(env: GatewayEnv) -> None:
     path = env.path()
     await put(env, path, b"one")
     first, again = await env.caller.stat(path), await env.caller.stat(path)
-    env.check("stays", again.answer.file.version == first.answer.file.version != "", equals=True, clause="PTH-9")
+    env.check(
+        "stays", again.answer.file.version == first.answer.file.version != "", equals=True, clause="PTH-9"
+    )
     await put(env, path, b"two")
     changed = await env.caller.stat(path)
-    env.check("changes", changed.answer.file.version != first.answer.file.version, equals=True, clause="PTH-9")
+    env.check(
+        "changes", changed.answer.file.version != first.answer.file.version, equals=True, clause="PTH-9"
+    )
 
 
-@case("gateway/write-file/writes", profile="core", clauses=("UPL-16", "DIG-19", "UPL-12"), needs=("write-file",))
+@case(
+    "gateway/write-file/writes", profile="core", clauses=("UPL-16", "DIG-19", "UPL-12"), needs=("write-file",)
+)
 async def write_file(env: GatewayEnv) -> None:
     """WriteFile publishes its content, of any size up to max_write_bytes, and answers with the file and its digest."""
     for size in (0, 1, 300_000, _MOST):
@@ -130,7 +193,9 @@ async def write_file(env: GatewayEnv) -> None:
         if not done.ok:
             continue
         env.check(f"size-{size}", done.answer.file.size_bytes, equals=size, clause="UPL-12")
-        env.check(f"digest-{size}", done.answer.file.digest == digest_of(content), equals=True, clause="DIG-19")
+        env.check(
+            f"digest-{size}", done.answer.file.digest == digest_of(content), equals=True, clause="DIG-19"
+        )
         env.check(f"content-{size}", await env.caller.content(path) == content, equals=True, clause="UPL-16")
 
 
@@ -147,11 +212,35 @@ async def write_file_refuses(env: GatewayEnv) -> None:
     too_long = bytes(_MOST + 1)
     short = files_pb2.Digest(algorithm=SHA256, value=b"short")
     for name, ended, reason, fields, clause in (
-        ("size", await env.caller.write(path, b"x", size_bytes=2), "INVALID_REQUEST", ["metadata.size_bytes"], "UPL-53"),
-        ("upload-id", await env.caller.write(path, b"x", upload_id="u"), "INVALID_REQUEST", ["metadata.upload_id"], "UPL-54"),
-        ("lanes", await env.caller.write(path, b"x", lanes=2), "INVALID_REQUEST", ["metadata.lanes"], "UPL-54"),
+        (
+            "size",
+            await env.caller.write(path, b"x", size_bytes=2),
+            "INVALID_REQUEST",
+            ["metadata.size_bytes"],
+            "UPL-53",
+        ),
+        (
+            "upload-id",
+            await env.caller.write(path, b"x", upload_id="u"),
+            "INVALID_REQUEST",
+            ["metadata.upload_id"],
+            "UPL-54",
+        ),
+        (
+            "lanes",
+            await env.caller.write(path, b"x", lanes=2),
+            "INVALID_REQUEST",
+            ["metadata.lanes"],
+            "UPL-54",
+        ),
         ("too-long", await env.caller.write(path, too_long), "INVALID_REQUEST", ["content"], "UPL-55"),
-        ("digest", await env.caller.write(path, b"x", digest=digest_of(b"y")), "DIGEST_MISMATCH", None, "UPL-29"),
+        (
+            "digest",
+            await env.caller.write(path, b"x", digest=digest_of(b"y")),
+            "DIGEST_MISMATCH",
+            None,
+            "UPL-29",
+        ),
         ("half-digest", await env.caller.write(path, b"x", digest=short), "INVALID_REQUEST", None, "UPL-30"),
         ("crc", await env.caller.write(path, b"x", crc32c=1), "CHUNK_CHECKSUM", None, "UPL-7"),
     ):
@@ -165,10 +254,17 @@ async def write_file_refuses(env: GatewayEnv) -> None:
 async def write_file_blake3(env: GatewayEnv) -> None:
     """The digest of the request decides the algorithm."""
     done = await env.caller.write(env.path(), b"x", algorithm=BLAKE3)
-    env.check("digest", done.ok and done.answer.file.digest == digest_of(b"x", BLAKE3), equals=True, clause="DIG-19")
+    env.check(
+        "digest", done.ok and done.answer.file.digest == digest_of(b"x", BLAKE3), equals=True, clause="DIG-19"
+    )
 
 
-@case("gateway/write-file/repeats", profile="resume", clauses=("UPL-52", "UPL-60", "RSM-6"), needs=("write-file", "resume"))
+@case(
+    "gateway/write-file/repeats",
+    profile="resume",
+    clauses=("UPL-52", "UPL-60", "RSM-6"),
+    needs=("write-file", "resume"),
+)
 async def write_file_repeats(env: GatewayEnv) -> None:
     """A repeated WriteFile gives the answer of the first one; UploadFile and WriteFile repeat each other."""
     path, request_id = env.path(), env.fresh_name("request")
@@ -180,7 +276,12 @@ async def write_file_repeats(env: GatewayEnv) -> None:
     sized = await env.caller.write(path, b"content", request_id=request_id, size_bytes=7)
     env.check("with-its-size", sized.ok and sized.answer.replayed, equals=True, clause="UPL-60")
     streamed = await env.caller.begin(
-        path, data(0, b"content"), finish(b"content"), request_id=request_id, explicit_finish=True, size_bytes=7
+        path,
+        data(0, b"content"),
+        finish(b"content"),
+        request_id=request_id,
+        explicit_finish=True,
+        size_bytes=7,
     )
     done = await streamed.end()
     env.check("by-upload-file", done.ok and done.answer.replayed, equals=True, clause="UPL-52")

@@ -12,7 +12,16 @@ from openshell_files_conformance.cases.gateway.rfc_round_trips import content_of
 from openshell_files_conformance.cases.gateway.vector_contents import put
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
-from openshell_files_conformance.peers.caller import BLAKE3, OK, SHA256, Caller, chunks, data, digest_of, finish
+from openshell_files_conformance.peers.caller import (
+    BLAKE3,
+    OK,
+    SHA256,
+    Caller,
+    chunks,
+    data,
+    digest_of,
+    finish,
+)
 from openshell_files_conformance.peers.client import Call, Ended
 from openshell_files_conformance.peers.gateway_env import GatewayEnv
 from openshell_files_conformance.peers.tcp_faults import FaultyTcp
@@ -44,7 +53,9 @@ async def begin_named(
     return await caller.begin(path, *messages, upload_id=status.upload_id, epoch=status.epoch, **fields)
 
 
-async def staged(env: GatewayEnv, status: files_pb2.UploadStatus, count: int, caller: Caller | None = None) -> bool:
+async def staged(
+    env: GatewayEnv, status: files_pb2.UploadStatus, count: int, caller: Caller | None = None
+) -> bool:
     """Wait until so many bytes of an upload are staged; return whether they came to be."""
 
     async def enough() -> bool:
@@ -73,7 +84,9 @@ async def after_a_lost_connection(env: GatewayEnv) -> None:
         await call.end()
     again = status_of(await env.caller.start(path, upload_id=status.upload_id, size_bytes=len(content)))
     env.check("staged", again.staged_bytes, equals=2 << 18, clause="CRS-3")
-    env.check("digest", again.staged_digest == digest_of(content[: again.staged_bytes]), equals=True, clause="CRS-3")
+    env.check(
+        "digest", again.staged_digest == digest_of(content[: again.staged_bytes]), equals=True, clause="CRS-3"
+    )
     env.check("kept", again.state, equals=RECEIVING, clause="RSM-10")
     rest = (*chunks(content, again.staged_bytes), finish(content))
     call = await begin_named(env.caller, path, again, *rest, size_bytes=len(content))
@@ -83,7 +96,12 @@ async def after_a_lost_connection(env: GatewayEnv) -> None:
     env.check("content", await env.caller.content(path) == content, equals=True, clause="UPL-3")
 
 
-@case("gateway/resume/lost-before-the-first-chunk", profile="resume", needs=_RESUME, clauses=("CRS-2", "CRS-1", "RSM-1"))
+@case(
+    "gateway/resume/lost-before-the-first-chunk",
+    profile="resume",
+    needs=_RESUME,
+    clauses=("CRS-2", "CRS-1", "RSM-1"),
+)
 async def lost_before_the_first_chunk(env: GatewayEnv) -> None:
     """An upload of which nothing came stands at 0, and the same request finds it again."""
     path, request_id = env.path(), env.fresh_name("request")
@@ -91,13 +109,23 @@ async def lost_before_the_first_chunk(env: GatewayEnv) -> None:
     call = await begin_named(env.caller, path, first, request_id=request_id)
     call.cancel()
     told = status_of(await env.caller.get(request_id=request_id))
-    env.check("found", (told.state, told.staged_bytes, told.upload_id), equals=(RECEIVING, 0, first.upload_id), clause="CRS-2")
+    env.check(
+        "found",
+        (told.state, told.staged_bytes, told.upload_id),
+        equals=(RECEIVING, 0, first.upload_id),
+        clause="CRS-2",
+    )
     again = status_of(await env.caller.start(path, request_id=request_id))
     env.check("same-upload", again.upload_id, equals=first.upload_id, clause="RSM-1")
     env.check("at-0", again.staged_bytes, equals=0, clause="CRS-1")
 
 
-@case("gateway/resume/lost-finish", profile="resume", needs=_RESUME, clauses=("CRS-4", "CRS-8", "RSM-6", "RSM-7"))
+@case(
+    "gateway/resume/lost-finish",
+    profile="resume",
+    needs=_RESUME,
+    clauses=("CRS-4", "CRS-8", "RSM-6", "RSM-7"),
+)
 async def lost_finish(env: GatewayEnv) -> None:
     """Without its finish an upload stands at the file's size; the finish sent again gives its answer, and again."""
     path, content = env.path(), content_of(300_000)
@@ -107,7 +135,9 @@ async def lost_finish(env: GatewayEnv) -> None:
     call.cancel()
     env.check("nothing-published", await env.caller.content(path), equals="FILE_NOT_FOUND", clause="CRS-4")
     again = status_of(await env.caller.start(path, upload_id=status.upload_id))
-    env.check("all-staged", (again.state, again.staged_bytes), equals=(RECEIVING, len(content)), clause="CRS-4")
+    env.check(
+        "all-staged", (again.state, again.staged_bytes), equals=(RECEIVING, len(content)), clause="CRS-4"
+    )
     done = await (await begin_named(env.caller, path, again, finish(content))).end()
     env.require("finished", done.reason, equals=OK, clause="RSM-6")
     told = status_of(await env.caller.get(upload_id=status.upload_id))
@@ -115,7 +145,9 @@ async def lost_finish(env: GatewayEnv) -> None:
     env.check("result", told.result.file == done.answer.file, equals=True, clause="CRS-8")
     repeated = await (await begin_named(env.caller, path, again, finish(content))).end()
     env.check("replayed", repeated.ok and repeated.answer.replayed, equals=True, clause="RSM-6")
-    env.check("same-file", repeated.ok and repeated.answer.file == done.answer.file, equals=True, clause="CRS-8")
+    env.check(
+        "same-file", repeated.ok and repeated.answer.file == done.answer.file, equals=True, clause="CRS-8"
+    )
 
 
 @case("gateway/resume/takeover", profile="resume", needs=_RESUME, clauses=("RSM-5", "RSM-18", "RSM-20"))
@@ -129,15 +161,24 @@ async def takeover(env: GatewayEnv) -> None:
     env.check("epoch", newer.epoch > status.epoch, equals=True, clause="RSM-5")
     await old.send(*chunks(content, 1 << 18), finish(content))
     ended = await old.end()
-    env.check("superseded", (ended.code.name, ended.reason), equals=("ABORTED", "SUPERSEDED"), clause="RSM-18")
+    env.check(
+        "superseded", (ended.code.name, ended.reason), equals=("ABORTED", "SUPERSEDED"), clause="RSM-18"
+    )
     told = status_of(await env.caller.get(upload_id=status.upload_id))
     env.check("no-byte-more", (told.state, told.staged_bytes), equals=(RECEIVING, 1 << 18), clause="RSM-18")
     late = await (await begin_named(env.caller, path, status)).end()
     env.check("older-epoch", late.reason, equals="SUPERSEDED", clause="RSM-18")
     never = await env.caller.begin(path, upload_id=status.upload_id, epoch=newer.epoch + 7)
     wrong = await never.end()
-    env.check("epoch-never-given", (wrong.reason, wrong.fields), equals=("INVALID_REQUEST", ["metadata.epoch"]), clause="RSM-20")
-    done = await (await begin_named(env.caller, path, newer, *chunks(content, 1 << 18), finish(content))).end()
+    env.check(
+        "epoch-never-given",
+        (wrong.reason, wrong.fields),
+        equals=("INVALID_REQUEST", ["metadata.epoch"]),
+        clause="RSM-20",
+    )
+    done = await (
+        await begin_named(env.caller, path, newer, *chunks(content, 1 << 18), finish(content))
+    ).end()
     env.check("newer-finishes", done.reason, equals=OK, clause="RSM-5")
 
 
@@ -169,20 +210,34 @@ async def conflicts(env: GatewayEnv) -> None:
         ("policy", {"parents": files_pb2.PARENT_POLICY_CREATE}),
     ):
         ended = await env.caller.start(path, **{**right, **fields})
-        env.check(name, (ended.code.name, ended.reason), equals=("FAILED_PRECONDITION", "UPLOAD_CONFLICT"), clause="RSM-11")
+        env.check(
+            name,
+            (ended.code.name, ended.reason),
+            equals=("FAILED_PRECONDITION", "UPLOAD_CONFLICT"),
+            clause="RSM-11",
+        )
         named = ended.metadata.get("fields", "")
         env.check(f"{name}-named", next(iter(fields)) in named, equals=True, clause="RSM-11")
     other = await env.caller.start(env.path(), **right)
     env.check("path", other.reason, equals="UPLOAD_CONFLICT", clause="RSM-11")
     digests = await env.caller.start(path, **right, accepted_digests=[BLAKE3])
     env.check("digests", digests.reason, equals="UPLOAD_CONFLICT", clause="DIG-7")
-    done = await (await begin_named(env.caller, path, status, data(0, b"right"), finish(b"right"), **right)).end()
+    done = await (
+        await begin_named(env.caller, path, status, data(0, b"right"), finish(b"right"), **right)
+    ).end()
     env.require("finished", done.reason, equals=OK, clause="RSM-21")
     again = await (await begin_named(env.caller, path, status, finish(b"wrong"), **right)).end()
-    env.check("other-finish", (again.code.name, again.reason), equals=("FAILED_PRECONDITION", "FINISH_CONFLICT"), clause="RSM-21")
+    env.check(
+        "other-finish",
+        (again.code.name, again.reason),
+        equals=("FAILED_PRECONDITION", "FINISH_CONFLICT"),
+        clause="RSM-21",
+    )
 
 
-@case("gateway/resume/of-another-user", profile="resume", needs=_RESUME, clauses=("RSM-2", "RSM-31", "RSM-24"))
+@case(
+    "gateway/resume/of-another-user", profile="resume", needs=_RESUME, clauses=("RSM-2", "RSM-31", "RSM-24")
+)
 async def of_another_user(env: GatewayEnv) -> None:
     """Knowledge of an id grants nothing: another user's upload is unknown to every method, and not listed."""
     path, request_id = env.path(), env.fresh_name("request")
@@ -196,13 +251,20 @@ async def of_another_user(env: GatewayEnv) -> None:
         ("start", await other.start(path, upload_id=status.upload_id)),
         ("upload", await stream.end()),
     ):
-        env.check(name, (ended.code.name, ended.reason), equals=("NOT_FOUND", "UPLOAD_UNKNOWN"), clause="RSM-2")
+        env.check(
+            name, (ended.code.name, ended.reason), equals=("NOT_FOUND", "UPLOAD_UNKNOWN"), clause="RSM-2"
+        )
     theirs = [one.upload_id for one in (await other.list_uploads()).answer.uploads]
     env.check("not-listed", status.upload_id in theirs, equals=False, clause="RSM-31")
     mine = [one.upload_id for one in (await env.caller.list_uploads()).answer.uploads]
     env.check("listed", status.upload_id in mine, equals=True, clause="RSM-31")
     told = status_of(await env.caller.get(upload_id=status.upload_id))
-    env.check("untouched", (told.state, told.staged_bytes, told.epoch), equals=(RECEIVING, 0, status.epoch), clause="RSM-2")
+    env.check(
+        "untouched",
+        (told.state, told.staged_bytes, told.epoch),
+        equals=(RECEIVING, 0, status.epoch),
+        clause="RSM-2",
+    )
     same = status_of(await other.start(path, request_id=request_id))
     env.check("own-request-ids", same.upload_id != status.upload_id, equals=True, clause="RSM-2")
     none = await env.caller.get(upload_id="no-such-upload")
@@ -215,7 +277,14 @@ async def listing(env: GatewayEnv) -> None:
     paths = [env.path() for _ in range(3)]
     started = [status_of(await env.caller.start(path)).upload_id for path in paths]
     done = await env.caller.start(env.path(), size_bytes=1)
-    call = await begin_named(env.caller, done.answer.upload.path.rsplit("/", 1)[1], done.answer.upload, data(0, b"x"), finish(b"x"), size_bytes=1)
+    call = await begin_named(
+        env.caller,
+        done.answer.upload.path.rsplit("/", 1)[1],
+        done.answer.upload,
+        data(0, b"x"),
+        finish(b"x"),
+        size_bytes=1,
+    )
     await call.end()
     await env.caller.abort(status_of(await env.caller.start(env.path())).upload_id)
     listed = await env.caller.list_uploads()
@@ -234,7 +303,12 @@ async def abort(env: GatewayEnv) -> None:
     call = await begin_named(env.caller, path, status, data(0, b"staged"))
     await staged(env, status, 6)
     ended = status_of(await env.caller.abort(status.upload_id))
-    env.check("aborted", (ended.state, ended.staged_bytes, ended.failure_reason), equals=(ABORTED, 0, ""), clause="RSM-34")
+    env.check(
+        "aborted",
+        (ended.state, ended.staged_bytes, ended.failure_reason),
+        equals=(ABORTED, 0, ""),
+        clause="RSM-34",
+    )
     await call.send(finish(b"staged"))
     stream = await call.end()
     env.check("stream", stream.reason, one_of=("UPLOAD_ABORTED", "SUPERSEDED"), clause="RSM-18")
@@ -256,22 +330,30 @@ async def query_changes_nothing(env: GatewayEnv) -> None:
     status = status_of(await env.caller.start(path))
     call = await begin_named(env.caller, path, status, *chunks(content)[:1])
     await staged(env, status, 1 << 18)
-    for _ in range(3):
-        told = status_of(await env.caller.get(upload_id=status.upload_id, include_digest=True))
-        ended = (told.state, told.epoch, told.staged_digest == digest_of(content[: 1 << 18]))
-    env.check("state", ended, equals=(RECEIVING, status.epoch, True), clause="RSM-7")
+    told = [
+        status_of(await env.caller.get(upload_id=status.upload_id, include_digest=True)) for _ in range(3)
+    ]
+    seen = {(one.state, one.epoch, one.staged_digest == digest_of(content[: 1 << 18])) for one in told}
+    env.check("state", seen, equals={(RECEIVING, status.epoch, True)}, clause="RSM-7")
     await call.send(*chunks(content, 1 << 18), finish(content))
     env.check("stream-goes-on", (await call.end()).reason, equals=OK, clause="RSM-19")
 
 
-@case("gateway/resume/already-identical", profile="resume", needs=_RESUME, clauses=("RSM-9", "RSM-33", "DIG-6", "DIG-17"))
+@case(
+    "gateway/resume/already-identical",
+    profile="resume",
+    needs=_RESUME,
+    clauses=("RSM-9", "RSM-33", "DIG-6", "DIG-17"),
+)
 async def already_identical(env: GatewayEnv) -> None:
     """StartUpload with the size and digest of the file that is there needs no content, and sets mode and time."""
     path, content = env.path(), content_of(100_000)
     await put(env, path, content, mode=0o600)
     told = await env.caller.start(path, size_bytes=len(content), mode=0o640, digest=digest_of(content))
     status = status_of(told)
-    env.check("published", (status.state, status.result.already_identical), equals=(PUBLISHED, True), clause="RSM-9")
+    env.check(
+        "published", (status.state, status.result.already_identical), equals=(PUBLISHED, True), clause="RSM-9"
+    )
     env.check("algorithm", status.digest_algorithm, equals=SHA256, clause="DIG-17")
     if env.has("own-sandbox"):
         seen = await env.caller.stat(path)
@@ -280,8 +362,15 @@ async def already_identical(env: GatewayEnv) -> None:
         env.unsupported("mode", "own-sandbox", clause="RSM-33")
     other = status_of(await env.caller.start(path, size_bytes=len(content), digest=digest_of(b"other")))
     env.check("other-digest", other.state, equals=RECEIVING, clause="RSM-9")
-    wrong = await env.caller.start(path, size_bytes=1, digest=digest_of(b"x", BLAKE3), accepted_digests=[SHA256])
-    env.check("not-accepted", (wrong.reason, wrong.fields), equals=("INVALID_REQUEST", ["digest.algorithm"]), clause="DIG-6")
+    wrong = await env.caller.start(
+        path, size_bytes=1, digest=digest_of(b"x", BLAKE3), accepted_digests=[SHA256]
+    )
+    env.check(
+        "not-accepted",
+        (wrong.reason, wrong.fields),
+        equals=("INVALID_REQUEST", ["digest.algorithm"]),
+        clause="DIG-6",
+    )
 
 
 @case("gateway/resume/refused-at-the-start", profile="resume", needs=_RESUME, clauses=("RSM-12", "DIG-11"))
@@ -299,14 +388,24 @@ async def refused_at_the_start(env: GatewayEnv) -> None:
         env.check(name, ended.reason, equals=reason, clause=clause)
 
 
-@case("gateway/resume/wrong-algorithm-keeps", profile="resume", needs=_RESUME, clauses=("DIG-16", "DIG-5", "UPL-25"))
+@case(
+    "gateway/resume/wrong-algorithm-keeps",
+    profile="resume",
+    needs=_RESUME,
+    clauses=("DIG-16", "DIG-5", "UPL-25"),
+)
 async def wrong_algorithm_keeps(env: GatewayEnv) -> None:
     """After a finish of another algorithm, and after a wrong checksum, the staged bytes stay."""
     path = env.path()
     status = status_of(await env.caller.start(path))
     call = await begin_named(env.caller, path, status, data(0, b"staged"), finish(b"staged", BLAKE3))
     wrong = await call.end()
-    env.check("refused", (wrong.reason, wrong.fields), equals=("INVALID_REQUEST", ["finish.digest.algorithm"]), clause="DIG-5")
+    env.check(
+        "refused",
+        (wrong.reason, wrong.fields),
+        equals=("INVALID_REQUEST", ["finish.digest.algorithm"]),
+        clause="DIG-5",
+    )
     again = status_of(await env.caller.start(path, upload_id=status.upload_id))
     env.check("kept", (again.state, again.staged_bytes), equals=(RECEIVING, 6), clause="DIG-16")
     call = await begin_named(env.caller, path, again, data(6, b" more"), data(11, b"broken", 1))
@@ -342,7 +441,7 @@ async def kept_when_cancelled(env: GatewayEnv) -> None:
     profile="resume",
     needs=("resume", "suite-supervisor"),
     clauses=("RSM-8", "RSM-7", "CAP-2"),
-    launch={"upload_expiry_s": 1},
+    launch={"max_chunk_bytes": 262144, "upload_expiry_s": 1},
 )
 async def expiry(env: GatewayEnv) -> None:
     """The agent is told after which time an unfinished upload expires, and its answer is passed on."""
@@ -378,7 +477,12 @@ async def too_many(env: GatewayEnv) -> None:
     paths = [env.path() for _ in range(4)]
     first = [status_of(await env.caller.start(path)) for path in paths]
     told = status_of(await env.caller.get(upload_id=first[0].upload_id))
-    env.check("oldest-expires", (told.state, told.failure_reason), equals=(EXPIRED, "TOO_MANY_UPLOADS"), clause="RSM-27")
+    env.check(
+        "oldest-expires",
+        (told.state, told.failure_reason),
+        equals=(EXPIRED, "TOO_MANY_UPLOADS"),
+        clause="RSM-27",
+    )
     states = [status_of(await env.caller.get(upload_id=one.upload_id)).state for one in first[1:]]
     env.check("others-stay", states, equals=[RECEIVING] * 3, clause="RSM-26")
     kept = status_of(await env.other.get(upload_id=theirs.upload_id))
@@ -387,7 +491,12 @@ async def too_many(env: GatewayEnv) -> None:
         await begin_named(env.caller, path, one, data(0, b"busy"))
         await staged(env, one, 4)
     refused = await env.caller.start(env.path())
-    env.check("refused", (refused.code.name, refused.reason), equals=("RESOURCE_EXHAUSTED", "TOO_MANY_UPLOADS"), clause="RSM-29")
+    env.check(
+        "refused",
+        (refused.code.name, refused.reason),
+        equals=("RESOURCE_EXHAUSTED", "TOO_MANY_UPLOADS"),
+        clause="RSM-29",
+    )
 
 
 @case("gateway/resume/many-at-once", profile="resume", needs=_RESUME, clauses=("RSM-1",))
@@ -398,4 +507,6 @@ async def many_at_once(env: GatewayEnv) -> None:
         *(env.caller.start(path, request_id=request_id) for _ in range(5))
     )
     env.check("all", [one.reason for one in ended], equals=[OK] * 5, clause="RSM-1")
-    env.check("one-upload", len({one.answer.upload.upload_id for one in ended if one.ok}), equals=1, clause="RSM-1")
+    env.check(
+        "one-upload", len({one.answer.upload.upload_id for one in ended if one.ok}), equals=1, clause="RSM-1"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from h2.errors import ErrorCodes
 
 from openshell_files_conformance.cases.gateway.rfc_round_trips import content_of
@@ -38,7 +40,7 @@ async def deadline(env: GatewayEnv) -> None:
     path = env.path()
     call = env.caller.open("UploadFile", timeout=env.scaled(0.4))
     await call.send(Up(metadata=env.caller.metadata(path, size_bytes=len(_CONTENT))), Up(chunk=_CONTENT))
-    ended: Ended[object] = await call.end()
+    ended: Ended[Any] = await call.end()
     env.check("ended", ended.code.name, equals="DEADLINE_EXCEEDED", clause="UPL-1")
     await nothing_there(env, path, "nothing-published", clause="UPL-1")
 
@@ -55,7 +57,12 @@ async def reset(env: GatewayEnv) -> None:
         await wire.reset(number, code)
         name = code.name.lower().replace("_", "-")
         await nothing_there(env, path, f"after-{name}", clause="UPL-32")
-        env.check(f"still-serves-{name}", (await env.caller.rfc_upload(path, b"x")).reason, equals=OK, clause="UPL-1")
+        env.check(
+            f"still-serves-{name}",
+            (await env.caller.rfc_upload(path, b"x")).reason,
+            equals=OK,
+            clause="UPL-1",
+        )
 
 
 @case("gateway/rfc/reset-with-the-half-close", profile="rfc", clauses=("UPL-33",))
@@ -124,11 +131,11 @@ async def refusal_while_sending(env: GatewayEnv) -> None:
     """A refusal is sent while the caller still sends: it does not wait for the half-close."""
     nowhere = f"{env.path('directory')}/file"
     call = await env.caller.begin(nowhere, size_bytes=10_000_000)
-    ended: Ended[object] = await call.end()
+    ended: Ended[Any] = await call.end()
     env.check("refused-before-content", ended.reason, equals="PARENT_NOT_FOUND", clause="UPL-13")
     path = env.path()
     call = await env.caller.begin(path, Up(chunk=b"four"), size_bytes=3)
-    more: Ended[object] = await call.end()
+    more: Ended[Any] = await call.end()
     env.check("refused-at-the-byte-too-many", more.reason, equals="SIZE_MISMATCH", clause="UPL-13")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf import unknown_fields as unknown
 
@@ -49,7 +49,9 @@ def _register(size: int) -> None:
         down = await env.caller.download(path)
         env.check("download", down.reason, equals=OK, clause="RFC-2")
         env.check("header-first", down.kinds[:1], equals=["header"], clause="DWN-1")
-        env.check("only-header-and-chunks", set(down.kinds) - {"header", "chunk"}, equals=set(), clause="RFC-3")
+        env.check(
+            "only-header-and-chunks", set(down.kinds) - {"header", "chunk"}, equals=set(), clause="RFC-3"
+        )
         env.check("size-in-header", down.header.size_bytes, equals=size, clause="RFC-1")
         env.check("no-archive", down.header.is_archive, equals=False, clause="RFC-1")
         env.check("content", down.content == content, equals=True, clause="DWN-3")
@@ -148,7 +150,12 @@ async def missing_file(env: GatewayEnv) -> None:
     env.check("code", down.ended.code.name, equals="NOT_FOUND", clause="PTH-6")
     env.check("no-header", down.kinds, equals=[], clause="PTH-6")
     nowhere = f"{env.path('directory')}/file"
-    env.check("download-directory", (await env.caller.download(nowhere)).reason, equals="PARENT_NOT_FOUND", clause="PTH-16")
+    env.check(
+        "download-directory",
+        (await env.caller.download(nowhere)).reason,
+        equals="PARENT_NOT_FOUND",
+        clause="PTH-16",
+    )
     up = await env.caller.rfc_upload(nowhere, b"x")
     env.check("upload-directory", up.reason, equals="PARENT_NOT_FOUND", clause="PTH-16")
 
@@ -162,7 +169,9 @@ async def unknown_sandbox(env: GatewayEnv) -> None:
         sandbox_id="00000000-0000-4000-8000-000000000000", remote_path=env.path()
     )
     down = await env.caller.call("DownloadFile", request)
-    env.check("download", (down.code.name, down.reason), equals=("NOT_FOUND", "SANDBOX_NOT_FOUND"), clause="AUT-5")
+    env.check(
+        "download", (down.code.name, down.reason), equals=("NOT_FOUND", "SANDBOX_NOT_FOUND"), clause="AUT-5"
+    )
 
 
 @case("gateway/rfc/archives-refused", profile="rfc", clauses=("RFC-7",))
@@ -182,7 +191,7 @@ async def archives_refused(env: GatewayEnv) -> None:
     env.check("download", down.reason, equals="ARCHIVE_UNSUPPORTED", clause="RFC-7")
 
 
-@case("gateway/rfc/nothing-of-extensions", profile="rfc", clauses=("RFC-3", "RFC-6", "RFC-5"))
+@case("gateway/rfc/nothing-of-extensions", profile="rfc", clauses=("RFC-3", "RFC-5"))
 async def nothing_of_extensions(env: GatewayEnv) -> None:
     """Fields beyond 5 in an answer are numbered from 10, and no message of an extension is sent."""
     path = env.path()
@@ -190,7 +199,10 @@ async def nothing_of_extensions(env: GatewayEnv) -> None:
     down = await env.caller.download(path)
     env.check("messages", set(down.kinds), equals={"header", "chunk"}, clause="RFC-3")
     messages = [*up.messages, *down.ended.messages, *(one.header for one in down.ended.answers)]
-    strange = {field.field_number for message in messages for field in unknown.UnknownFieldSet(message)}
-    env.check("unknown-fields", strange, equals=set(), clause="RFC-6")
+    strange = {
+        field.field_number for message in messages for field in cast(Any, unknown.UnknownFieldSet(message))
+    }
     known = {field.number for message in messages for field, _ in message.ListFields()}
-    env.check("numbers", {number for number in known if 5 < number < 10}, equals=set(), clause="RFC-5")
+    # A newer server may set further fields, which are numbered from 10 (RFC-6).
+    odd = {number for number in strange | known if 5 < number < 10}
+    env.check("numbers", odd, equals=set(), clause="RFC-5")

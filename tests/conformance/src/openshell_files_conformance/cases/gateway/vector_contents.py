@@ -8,7 +8,12 @@ from typing import Any, Final
 from google.protobuf.empty_pb2 import Empty
 
 from openshell_files_conformance.cases.gateway.rfc_round_trips import content_of
-from openshell_files_conformance.cases.supervisor.vector_names import ALGORITHMS, digest_of, every_clause, slug
+from openshell_files_conformance.cases.supervisor.vector_names import (
+    ALGORITHMS,
+    digest_of,
+    every_clause,
+    slug,
+)
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
 from openshell_files_conformance.peers.caller import BLAKE3, CHUNK_BYTES, OK, chunks, finish, hole
@@ -37,7 +42,9 @@ def _register_range(given: Mapping[str, Any]) -> None:
     async def run(env: GatewayEnv) -> None:
         path = env.path()
         await put(env, path, content)
-        asked: dict[str, Any] = {name: int(given[name]) for name in ("offset", "length", "tail_bytes") if name in given}
+        asked: dict[str, Any] = {
+            name: int(given[name]) for name in ("offset", "length", "tail_bytes") if name in given
+        }
         for checked in (True, False):
             kind = "checked" if checked else "unchecked"
             found = await env.caller.download(path, checked=checked, **asked)
@@ -48,7 +55,9 @@ def _register_range(given: Mapping[str, Any]) -> None:
                 continue
             part = content[int(given["start"]) : int(given["end"])]
             env.check(f"{kind}-content", found.content, equals=part, clause=clauses[0])
-            env.check(f"{kind}-start", found.header.start_offset, equals=int(given["start"]), clause=clauses[0])
+            env.check(
+                f"{kind}-start", found.header.start_offset, equals=int(given["start"]), clause=clauses[0]
+            )
         every_clause(env, clauses)
 
     run.__doc__ = f"Vector of ranges: {given['name']}."
@@ -98,12 +107,22 @@ def _register_digest(given: Mapping[str, Any]) -> None:
         done = await call.end()
         env.require("reason", done.reason, equals=OK, clause="DIG-1")
         digest = done.answer.file.digest
-        env.check("uploaded", (digest.algorithm, digest.value.hex()), equals=(algorithm, given["value"]), clause="DIG-10")
+        env.check(
+            "uploaded",
+            (digest.algorithm, digest.value.hex()),
+            equals=(algorithm, given["value"]),
+            clause="DIG-10",
+        )
         found = await env.caller.download(path, checked=True, accepted_digests=[algorithm])
         trailer = found.trailer.digest.value.hex() if found.trailer else "no trailer"
         env.check("downloaded", trailer, equals=given["value"], clause="DIG-1")
         told = await env.caller.stat(path, include_digest=True, accepted_digests=[algorithm])
-        env.check("described", told.answer.file.digest.value.hex() if told.ok else told.reason, equals=given["value"], clause="DIG-1")
+        env.check(
+            "described",
+            told.answer.file.digest.value.hex() if told.ok else told.reason,
+            equals=given["value"],
+            clause="DIG-1",
+        )
 
     run.__doc__ = f"Vector of digests: {given['name']}."
     case(
@@ -135,14 +154,16 @@ def _register_condition(given: Mapping[str, Any]) -> None:
     clauses, there = tuple(given["clauses"]), given["there"]
 
     async def run(env: GatewayEnv) -> None:
-        path = "/tmp" if there["kind"] == "directory" else env.path()  # noqa: S108 - every sandbox has this directory
+        path = "/tmp" if there["kind"] == "directory" else env.path()
         old = value(there.get("content", "")) if there["kind"] == "file" else None
         if old is not None:
             await put(env, path, old)
         condition = await _condition(env, path, given["condition"])
         done = await env.caller.upload(path, _NEW, condition=condition)
         env.check("reason", done.reason, equals=given.get("reason", OK), clause=clauses[0])
-        before = "IS_A_DIRECTORY" if there["kind"] == "directory" else "FILE_NOT_FOUND" if old is None else old
+        before = (
+            "IS_A_DIRECTORY" if there["kind"] == "directory" else "FILE_NOT_FOUND" if old is None else old
+        )
         after = _NEW if given.get("published") else before
         env.check("content", await env.caller.content(path), equals=after, clause=clauses[0])
         if "field" in given:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from openshell_files_conformance.cases.supervisor.vector_names import ALGORITHMS, digest_of, every_clause, slug
+from openshell_files_conformance.cases.supervisor.vector_names import (
+    ALGORITHMS,
+    digest_of,
+    every_clause,
+    slug,
+)
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import file_options_pb2, files_pb2
 from openshell_files_conformance.peers.caller import OK, Up, data, finish
@@ -36,7 +41,9 @@ def message_of(given: Mapping[str, Any]) -> Up:
                 )
             )
         case {"finish": fields}:
-            told = files_pb2.UploadFinish(size_bytes=int(fields["size_bytes"]), digest=digest_of(fields["digest"]))
+            told = files_pb2.UploadFinish(
+                size_bytes=int(fields["size_bytes"]), digest=digest_of(fields["digest"])
+            )
             return Up(finish=told)
         case {"metadata": _}:
             return Up(metadata=files_pb2.UploadFileMetadata(remote_path="other"))
@@ -100,11 +107,24 @@ class _Vector:
         await call.send(*(message_of(one) for one in self.given["messages"] if "end" not in one))
         if "cancelled" in ends or "lost" in ends:
             # What came before must have arrived, or the case would try something else.
-            await self.env.caller.stat(self.path)
+            await self._arrived()
             call.cancel()
         elif ends or self.given["outcome"].get("result") == "more":
             await call.half_close()
         return await call.end()
+
+    async def _arrived(self) -> None:
+        """Wait until an upload that can be asked for has what was sent, or is over."""
+        if not self.request_id:
+            await self.env.caller.stat(self.path)
+            return
+        size = sum(len(value(one["data"].get("data", ""))) for one in self.given["messages"] if "data" in one)
+
+        async def there() -> bool:
+            asked = await self.env.caller.get(request_id=self.request_id)
+            return asked.ok and asked.answer.upload.staged_bytes >= self.staged + size
+
+        await self.env.eventually(there)
 
 
 def _expect(ended: Ended[Any], what: str) -> Ended[Any]:
@@ -117,7 +137,9 @@ def _named(given: Mapping[str, Any]) -> bool:
     upload = given.get("upload", {})
     if upload.get("staged", "0") != "0" or upload.get("published"):
         return True
-    return bool(upload.get("explicit_finish", True) and upload.get("resumable", True) and "reason" in given["outcome"])
+    return bool(
+        upload.get("explicit_finish", True) and upload.get("resumable", True) and "reason" in given["outcome"]
+    )
 
 
 def _expected_content(given: Mapping[str, Any]) -> bytes:
@@ -140,7 +162,12 @@ async def _published(env: GatewayEnv, vector: _Vector, ended: Ended[Any], clause
     env.require("reason", ended.reason, equals=OK, clause=clause)
     replayed = vector.given["outcome"]["result"] == "replayed"
     env.check("replayed", ended.answer.replayed, equals=replayed, clause=clause)
-    env.check("content", await env.caller.content(vector.path), equals=_expected_content(vector.given), clause=clause)
+    env.check(
+        "content",
+        await env.caller.content(vector.path),
+        equals=_expected_content(vector.given),
+        clause=clause,
+    )
 
 
 async def _refused(env: GatewayEnv, vector: _Vector, ended: Ended[Any], clause: str) -> None:
@@ -153,8 +180,15 @@ async def _refused(env: GatewayEnv, vector: _Vector, ended: Ended[Any], clause: 
             if "field" in outcome:
                 env.check("field", ended.fields, equals=[outcome["field"]], clause=clause)
             for name, wanted in outcome.get("metadata", {}).items():
-                env.check(f"metadata-{name.replace('_', '-')}", ended.metadata.get(name), equals=wanted, clause=clause)
-    there = _expected_content(vector.given) if vector.upload.get("published") or ended.ok else "FILE_NOT_FOUND"
+                env.check(
+                    f"metadata-{name.replace('_', '-')}",
+                    ended.metadata.get(name),
+                    equals=wanted,
+                    clause=clause,
+                )
+    there = (
+        _expected_content(vector.given) if vector.upload.get("published") or ended.ok else "FILE_NOT_FOUND"
+    )
     env.check("destination", await env.caller.content(vector.path), equals=there, clause=clause)
     if vector.request_id and there == "FILE_NOT_FOUND":
         wanted = _STATES[outcome.get("kept", True)]
@@ -176,7 +210,9 @@ def _register(given: Mapping[str, Any]) -> None:
     if _named(given):
         profile = "resume"
         needs.append("resume")
-    elif not upload.get("explicit_finish", True) and not any(set(one) - {"chunk", "end"} for one in given["messages"]):
+    elif not upload.get("explicit_finish", True) and not any(
+        set(one) - {"chunk", "end"} for one in given["messages"]
+    ):
         profile = "rfc"
 
     async def run(env: GatewayEnv) -> None:
@@ -192,7 +228,13 @@ def _register(given: Mapping[str, Any]) -> None:
 
     run.__doc__ = f"Vector of uploads: {given['name']}."
     launch = _SMALL if "UPL-27" in clauses else None
-    case(f"gateway/upload-vectors/{slug(given['name'])}", profile=profile, clauses=clauses, needs=needs, launch=launch)(run)
+    case(
+        f"gateway/upload-vectors/{slug(given['name'])}",
+        profile=profile,
+        clauses=clauses,
+        needs=needs,
+        launch=launch,
+    )(run)
 
 
 for _given in vectors("uploads")["uploads"]:

@@ -134,6 +134,10 @@ def _after_trailer(response: _Response) -> _Changed:
     return (response,)
 
 
+def _two_trailers(response: _Response) -> _Changed:
+    return (response, response) if _kind(response) == "trailer" else (response,)
+
+
 def _early_trailer(response: _Response) -> _Changed:
     """End after the first chunk, with a digest that is right for another stretch."""
     if _at(response, CHUNK):
@@ -199,6 +203,7 @@ for _name, _summary, _change, _clause in (
     ("without-header", "Content comes without a header.", _no_header, "DWN-1"),
     ("two-headers", "The header comes twice.", _two_headers, "DWN-1"),
     ("after-the-trailer", "Content comes behind the trailer.", _after_trailer, "DWN-9"),
+    ("two-trailers", "The trailer comes twice.", _two_trailers, "DWN-9"),
     ("early-trailer", "The trailer comes after the first chunk.", _early_trailer, "DWN-10"),
     (
         "wrong-end",

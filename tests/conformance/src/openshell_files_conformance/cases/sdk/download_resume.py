@@ -132,3 +132,28 @@ async def other_version_sent(env: SdkEnv) -> None:
         env.nothing_left(target, clause="DWN-18")
     else:
         env.check("nothing-left", answered.outcome, equals="ok", clause="DWN-18")
+
+
+@case(
+    "sdk/download-resume/lost-range",
+    profile="resume",
+    needs=("resume", "ranges"),
+    clauses=("CRS-11", "DWN-4", "DWN-11", "DWN-13"),
+)
+async def lost_range(env: SdkEnv) -> None:
+    """A part of a file whose stream is lost is still that part when it is complete."""
+    content = env.content(SIZE)
+    env.serve(content)
+    first, length = CHUNK + 5, 5 * CHUNK
+    asked: tuple[tuple[str, dict[str, Any], bytes, str], ...] = (
+        ("offset-and-length", {"offset": first, "length": length}, content[first : first + length], "DWN-4"),
+        ("tail", {"tail": length}, content[-length:], "DWN-11"),
+    )
+    for name, options, wanted, clause in asked:
+        target = env.target()
+        env.faults.add("DownloadFile", Fault(at="content", after_bytes=2 * CHUNK, status=LOST))
+        answered = await env.download(target, **options)
+        seen = target.read_bytes() if target.exists() else None
+        env.check(name, seen, equals=wanted if answered.ok else None, clause=clause)
+        env.check(f"{name}-ok", answered.outcome, equals="ok", clause="CRS-11")
+    env.well_formed("DWN-13")

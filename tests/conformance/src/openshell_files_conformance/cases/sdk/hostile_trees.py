@@ -110,6 +110,56 @@ _hostile(
 )
 
 
+_hostile(
+    "below-an-excluded-one",
+    "The parent of an entry was left out.",
+    directory(b"d", excluded=True),
+    file(b"d/file"),
+    clause="TRE-20",
+)
+_hostile(
+    "below-an-unread-one",
+    "The parent of an entry could not be read.",
+    directory(b"d", reason="ACCESS_DENIED"),
+    file(b"d/file"),
+    clause="TRE-20",
+)
+_hostile(
+    "announced-parent",
+    "`..` is announced as a directory, and the way out goes through it.",
+    directory(b".."),
+    directory(b"../beside"),
+    file(b"../beside/mine", b"theirs"),
+    clause="TRE-21",
+)
+_hostile(
+    "announced-dot",
+    "`.` is announced as a directory.",
+    directory(b"."),
+    file(b"./file"),
+    clause="TRE-21",
+)
+
+
+@case(
+    "sdk/hostile-tree/announced-root",
+    profile="trees",
+    needs=("trees",),
+    clauses=("TRE-21", "TRE-44"),
+    depends_on=_EVERYTHING,
+)
+async def announced_root(env: SdkEnv) -> None:
+    """Each directory of an absolute path is announced, down to a file outside of the target."""
+    target, beside = _surroundings(env)
+    absolute = os.fsencode(beside)
+    steps = [b"/".join(absolute.split(b"/")[:depth]) for depth in range(2, absolute.count(b"/") + 2)]
+    env.gateway.sandbox.tree = [directory(), *map(directory, steps), file(absolute + b"/mine", b"theirs")]
+    answered = await fetched(env, target, attempts=FEW_ATTEMPTS)
+    env.check("called", len(env.book.of("DownloadTree")), satisfies=("a call", bool), clause="TRE-21")
+    env.check("outcome", answered.outcome, equals="error", clause="TRE-21")
+    _untouched(env, beside, "TRE-44")
+
+
 @case(
     "sdk/hostile-tree/without-top",
     profile="trees",

@@ -43,7 +43,7 @@ def _lanes_of(env: SdkEnv) -> list[list[int]]:
     "sdk/lanes/several",
     profile="lanes",
     needs=("lanes",),
-    clauses=("LAN-1", "LAN-2", "LAN-3", "LAN-5", "LAN-13", "UPL-5"),
+    clauses=("LAN-1", "LAN-2", "LAN-3", "LAN-5", "LAN-13", "LAN-11", "UPL-5"),
 )
 async def several(env: SdkEnv) -> None:
     """A large upload over a long way goes over several streams, whose messages are in turn."""
@@ -59,6 +59,9 @@ async def several(env: SdkEnv) -> None:
         clause="LAN-2",
     )
     env.check("indexes", indexes, equals=list(range(1, (numbers or [0])[0])), clause="LAN-3")
+    streams = env.book.of("UploadFile")
+    connections = len({call.peer for call in streams})
+    env.check("connections", connections, equals=len(streams), clause="LAN-11")
     env.well_formed("LAN-1", "LAN-3", "LAN-13", "UPL-5")
 
 

@@ -297,6 +297,27 @@ async def strange_state(env: SdkEnv) -> None:
     env.check("not-published", env.published("remote"), equals=None, clause="RFC-9")
 
 
+@case("sdk/resume/strange-algorithm", profile="resume", needs=("resume",), clauses=("RFC-9", "ERR-1"))
+async def strange_algorithm(env: SdkEnv) -> None:
+    """The upload has an algorithm that the SDK did not accept: it is not published, and the SDK does not try for ever."""
+    number: Any = 99
+
+    def change(response: Any) -> None:
+        response.upload.digest_algorithm = number
+        if response.upload.HasField("staged_digest"):
+            response.upload.staged_digest.algorithm = number
+
+    for method in ("GetUpload", "StartUpload"):
+        env.faults.always(method, answer(change))
+    refused = refusal("INVALID_REQUEST", "finish.digest.algorithm must be 99")
+    env.faults.always("UploadFile", Fault(at="finish", status=refused))
+    answered = await env.upload(env.content(SIZE), attempts=2)
+    env.check("started", len(env.book.of("StartUpload")), satisfies=("a call", bool), clause="RFC-9")
+    env.check("outcome", answered.outcome, equals="error", clause="RFC-9")
+    streams = len(env.book.of("UploadFile"))
+    env.check("streams", streams, satisfies=("at most 2", lambda n: n <= 2), clause="ERR-1")
+
+
 @case("sdk/resume/small-file", profile="resume", needs=("resume",), clauses=("RSM-6", "UPL-3", "ERR-6"))
 async def small_file(env: SdkEnv) -> None:
     """The answer about a small file is lost: it is published once, and the SDK finds that out."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_conformance.peers.file_calls import Answered, Fault
-from openshell_files_conformance.peers.file_sandbox import KIB, TreeNode
+from openshell_files_conformance.peers.file_sandbox import KIB, MIB, TreeNode
 from openshell_files_conformance.peers.file_status import LOST, refusal
 from openshell_files_conformance.peers.sdk_env import FEW_ATTEMPTS, Answer, SdkEnv
 from openshell_files_conformance.registry import case
@@ -42,6 +42,10 @@ def source(env: SdkEnv) -> Path:
     os.link(top / "a.txt", top / "sub" / "other-name")
     (top / "link").symlink_to("a.txt")
     (top / "dangling").symlink_to("../nowhere")
+    outside = env.directory / env.fresh_name("outside")
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"not of this tree")
+    (top / "out").symlink_to(outside)
     (top / "sub" / "run").write_bytes(b"#!/bin/sh\n")
     (top / "sub" / "run").chmod(0o755)
     os.utime(top / "none", ns=(5, 1_234_567_890_123_456_789))
@@ -59,7 +63,10 @@ def received(env: SdkEnv) -> dict[str, TreeNode]:
 
 
 @case(
-    "sdk/sent-tree/everything", profile="trees", needs=("trees",), clauses=(*TREE_RULES, "TRE-26", "TRE-33")
+    "sdk/sent-tree/everything",
+    profile="trees",
+    needs=("trees",),
+    clauses=(*TREE_RULES, "TRE-26", "TRE-28", "TRE-33"),
 )
 async def everything(env: SdkEnv) -> None:
     """Files, directories, links and hard links arrive as they are, by the rules of a stream."""
@@ -77,6 +84,8 @@ async def everything(env: SdkEnv) -> None:
     env.check("content", content == right, equals=True, clause="TRE-37")
     targets = [_entry(there, name).link_target for name in ("link", "dangling")]
     env.check("links", targets, equals=[b"a.txt", b"../nowhere"], clause="TRE-24")
+    leaked = [path for path, node in there.items() if "secret" in path or b"not of" in node.content]
+    env.check("nothing-from-outside", leaked, equals=[], clause="TRE-28")
     env.check("mode", oct(_entry(there, "sub/run").mode), equals="0o755", clause="TRE-24")
     none = _entry(there, "none")
     when = none.modified_seconds, none.modified_nanos
@@ -214,6 +223,36 @@ async def dry_run(env: SdkEnv) -> None:
 
 
 @case(
+    "sdk/sent-tree/changing-file",
+    profile="trees",
+    needs=("trees",),
+    clauses=("TRE-41", "TRE-42"),
+    depends_on=("sdk/sent-tree/everything",),
+)
+async def changing_file(env: SdkEnv) -> None:
+    """A file that becomes shorter while it is sent ends with a reason, and is reported; its rest is not made up."""
+    top = env.directory / "changing"
+    top.mkdir()
+    (top / "file").write_bytes(env.content(32 * MIB))
+    (top / "small").write_bytes(b"small")
+
+    def shrink(_: object) -> None:
+        os.truncate(top / "file", MIB)
+
+    env.faults.add("UploadTree", Fault(at="content", after_bytes=100, then=shrink, of_received=True))
+    answered = await sent(env, top)
+    parts = [
+        part
+        for call in env.book.of("UploadTree")
+        for content in call.payloads("content")
+        for part in content.parts
+        if part.reason or part.last
+    ]
+    env.check("reasons", {part.reason for part in parts}, equals={"", "FILE_CHANGED"}, clause="TRE-41")
+    env.check("reported", answered.problems, equals={"file": "FILE_CHANGED"}, clause="TRE-42")
+
+
+@case(
     "sdk/sent-tree/lost-stream",
     profile="trees",
     needs=("trees",),
@@ -288,6 +327,12 @@ def _needed_directory(answer: _Answer) -> Any:
     return (answer,)
 
 
+def _repeated_change(answer: _Answer) -> Any:
+    if answer.HasField("reply") and answer.reply.changed:
+        answer.reply.changed.append(answer.reply.changed[0])
+    return (answer,)
+
+
 def _without_started(answer: _Answer) -> Any:
     return () if answer.HasField("started") else (answer,)
 
@@ -316,6 +361,7 @@ for _name, _summary, _change, _clause in (
     ("unknown-entry", "The sandbox needs an entry that was not announced.", _unknown_entry, "TRE-6"),
     ("too-many-decided", "The sandbox decides more entries than were announced.", _too_many_decided, "TRE-6"),
     ("falling-number", "The number of decided entries falls.", _falling, "TRE-30"),
+    ("repeated-change", "The sandbox says twice that an entry is in place.", _repeated_change, "TRE-30"),
     ("needed-directory", "The sandbox needs the content of a directory.", _needed_directory, "TRE-31"),
     ("without-started", "The first message is not `started`.", _without_started, "TRE-3"),
     ("early-result", "The result comes before the end of the tree.", _early_result, "TRE-53"),

@@ -30,9 +30,7 @@ def _register(file: str, given: Mapping[str, Any]) -> None:
         place = Place(env)
         await place.make(given.get("before", ()))
         archive = value(given["archive"])
-        done = await env.upload(
-            place.top, archive, is_archive=True, durability=files_pb2.DURABILITY_RENAME
-        )
+        done = await env.upload(place.top, archive, is_archive=True, durability=files_pb2.DURABILITY_RENAME)
         env.check("reason", done.reason, equals=outcome.get("reason") or OK, clause=clauses[0])
         if outcome.get("reason") is None and done.ok:
             told = done.answer.archive

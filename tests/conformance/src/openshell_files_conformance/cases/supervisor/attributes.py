@@ -20,7 +20,13 @@ async def _mode(env: SupervisorEnv, path: str) -> int | None:
 @case("supervisor/attributes/mode", profile="core", clauses=("UPL-10", "UPL-14"))
 async def mode(env: SupervisorEnv) -> None:
     """A mode gives its permission bits exactly, with the type bits of a regular file or without; set-id and sticky bits are dropped."""
-    for given, wanted in ((0o600, 0o600), (0o777, 0o777), (0o100640, 0o640), (0o100000, 0), (0o000002, 0o002)):
+    for given, wanted in (
+        (0o600, 0o600),
+        (0o777, 0o777),
+        (0o100640, 0o640),
+        (0o100000, 0),
+        (0o000002, 0o002),
+    ):
         path = env.path(f"{given:o}")
         done = await env.upload(path, b"x", mode=given)
         env.check(f"reason-{given:o}", done.reason, equals=OK, clause="UPL-10")
@@ -105,7 +111,9 @@ async def old_times_are_described(env: SupervisorEnv) -> None:
     env.require("stat", told.reason, equals=OK, clause="UPL-50")
     entry = await env.files.entry(env.path())
     assert entry is not None
-    env.check("time", told.answer.file.modified_time.ToNanoseconds(), equals=entry.modified_ns, clause="UPL-50")
+    env.check(
+        "time", told.answer.file.modified_time.ToNanoseconds(), equals=entry.modified_ns, clause="UPL-50"
+    )
     env.check("download", (await env.download(env.path())).reason, equals=OK, clause="UPL-50")
 
 
@@ -136,7 +144,9 @@ async def keep_read_only(env: SupervisorEnv) -> None:
     await env.files.chmod(env.path("writable"), 0o444)
     await relay.upload(*_whole(b"newer"))
     await relay.input_end()
-    env.check("again-before-publishing", (await relay.outcome()).reason, equals="ACCESS_DENIED", clause="UPL-45")
+    env.check(
+        "again-before-publishing", (await relay.outcome()).reason, equals="ACCESS_DENIED", clause="UPL-45"
+    )
     env.check("still-there", await env.files.read(env.path("writable")), equals=b"new", clause="UPL-45")
 
 

@@ -122,9 +122,16 @@ async def output(env: SupervisorEnv) -> None:
             pass
     env.check("as-it-comes", (early.stdout, early.exit_code), equals=(b"first\n", None), clause="EXE-17")
     early.relay.end()
-    large = await shell(env, "i=0; while [ $i -lt 300 ]; do printf '%01000d' $i; i=$((i+1)); done; echo end >&2")
+    large = await shell(
+        env, "i=0; while [ $i -lt 300 ]; do printf '%01000d' $i; i=$((i+1)); done; echo end >&2"
+    )
     env.check("all-of-it", (len(large.stdout), large.stderr), equals=(300_000, b"end\n"), clause="EXE-20")
-    env.check("pieces", large.largest, satisfies=("at most 64 KiB", lambda size: 0 < size <= 64 << 10), clause="EXE-17")
+    env.check(
+        "pieces",
+        large.largest,
+        satisfies=("at most 64 KiB", lambda size: 0 < size <= 64 << 10),
+        clause="EXE-17",
+    )
     target = exec_relay_pb2.ExecRelayTarget(transfer_id="conformance-slow")
     relay = await env.byte_relay(openshell_pb2.RelayOpen(exec=target))
     relay.hold()
@@ -141,7 +148,11 @@ async def output(env: SupervisorEnv) -> None:
 @case("supervisor/commands/exit-codes", profile="relay", clauses=("EXE-5",), needs=_NEEDS)
 async def exit_codes(env: SupervisorEnv) -> None:
     """The exit code is the command's, 128 and the signal's number, or 124 for a command whose time is over."""
-    for name, script, code in (("own", "exit 42", 42), ("signal", "kill -9 $$", 137), ("term", "kill -15 $$", 143)):
+    for name, script, code in (
+        ("own", "exit 42", 42),
+        ("signal", "kill -9 $$", 137),
+        ("term", "kill -15 $$", 143),
+    ):
         env.check(name, (await shell(env, script)).exit_code, equals=code, clause="EXE-5")
     limited = await _limited(env, "echo before; sleep 30")
     env.check("timeout", (limited.exit_code, limited.stdout), equals=(124, b"before\n"), clause="EXE-5")
@@ -198,16 +209,30 @@ async def group_is_ended(env: SupervisorEnv) -> None:
     env.check("kill", await holds(quiet, env.scaled(8)), equals=True, clause="EXE-6")
 
 
-@case("supervisor/commands/view", profile="relay", clauses=("EXE-7", "EXE-22", "EXE-23", "EXE-24", "PTH-8"), needs=("exec", "exec-view"))
+@case(
+    "supervisor/commands/view",
+    profile="relay",
+    clauses=("EXE-7", "EXE-22", "EXE-23", "EXE-24", "PTH-8"),
+    needs=("exec", "exec-view"),
+)
 async def view(env: SupervisorEnv) -> None:
     """A command sees the sandbox's root as `/`, writes nowhere else, gains no rights, and cannot read the token."""
     seen = await shell(env, f"cat {env.path('there')}")
-    env.check("absent", seen.exit_code, satisfies=("not 0", lambda code: code not in {None, 0}), clause="EXE-7")
+    env.check(
+        "absent", seen.exit_code, satisfies=("not 0", lambda code: code not in {None, 0}), clause="EXE-7"
+    )
     await env.files.write(env.path("there"), b"content")
     seen = await shell(env, f"cat {env.path('there')}; ls -d {env.home}")
     env.check("root", seen.stdout, equals=b"content" + env.home.encode() + b"\n", clause="EXE-7")
-    outside = await shell(env, "touch /usr/zq-conformance /etc/../zq-outside 2>/dev/null; ls /usr/zq-conformance")
-    env.check("writes-nothing-outside", outside.exit_code, satisfies=("not 0", lambda code: code != 0), clause="EXE-22")
+    outside = await shell(
+        env, "touch /usr/zq-conformance /etc/../zq-outside 2>/dev/null; ls /usr/zq-conformance"
+    )
+    env.check(
+        "writes-nothing-outside",
+        outside.exit_code,
+        satisfies=("not 0", lambda code: code != 0),
+        clause="EXE-22",
+    )
     rights = await shell(env, "grep -E '^(CapEff|NoNewPrivs)' /proc/self/status")
     told = dict(line.split(":\t") for line in rights.stdout.decode().splitlines() if ":\t" in line)
     env.check("no-new-rights", told.get("NoNewPrivs"), equals="1", clause="EXE-23")

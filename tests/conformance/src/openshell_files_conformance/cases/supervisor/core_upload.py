@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.checks import CannotGoOnError
@@ -209,9 +210,13 @@ async def durability(env: SupervisorEnv) -> None:
     """The answer names the durability that was reached; the default is FSYNC."""
     default = await env.upload(env.path("default"), b"x")
     env.require("default", default.reason, equals=OK, clause="UPL-40")
-    env.check("default-durability", default.answer.durability, equals=files_pb2.DURABILITY_FSYNC, clause="UPL-40")
+    env.check(
+        "default-durability", default.answer.durability, equals=files_pb2.DURABILITY_FSYNC, clause="UPL-40"
+    )
     asked = await env.upload(env.path("fsync"), b"x", durability=files_pb2.DURABILITY_FSYNC)
-    env.check("fsync", asked.ok and asked.answer.durability, equals=files_pb2.DURABILITY_FSYNC, clause="UPL-9")
+    env.check(
+        "fsync", asked.ok and asked.answer.durability, equals=files_pb2.DURABILITY_FSYNC, clause="UPL-9"
+    )
     quick = await env.upload(env.path("rename"), b"x", durability=files_pb2.DURABILITY_RENAME)
     reached = (files_pb2.DURABILITY_RENAME, files_pb2.DURABILITY_FSYNC)
     env.check("rename", quick.ok and quick.answer.durability, one_of=reached, clause="UPL-41")
@@ -235,13 +240,18 @@ async def changed_while_staged(env: SupervisorEnv) -> None:
             continue
         # The staging file is complete once the agent took a message behind the content.
         staged = f"{directory}/{(await env.files.staging(directory))[0].decode()}"
-        await until(lambda staged=staged: _has(env, staged, len(content)), "the content is in the staging file")
+        await until(partial(_has, env, staged, len(content)), "the content is in the staging file")
         await env.files.write(staged, other)
         await relay.upload(data(len(content), content), finish(content * 2))
         await relay.input_end()
         done = await relay.outcome()
         env.check(name, done.reason, one_of=wanted, clause="UPL-37")
-        env.check(f"{name}-not-published", await env.files.exists(f"{directory}/file"), equals=False, clause="UPL-37")
+        env.check(
+            f"{name}-not-published",
+            await env.files.exists(f"{directory}/file"),
+            equals=False,
+            clause="UPL-37",
+        )
 
 
 async def _has(env: SupervisorEnv, path: str, size: int) -> bool:

@@ -37,11 +37,16 @@ async def checked(env: SupervisorEnv) -> None:
     seen = (header.size_bytes, header.mode & 0o7777, header.start_offset, header.is_archive)
     env.check("header", seen, equals=(len(_CONTENT), 0o640, 0, False), clause="DWN-1")
     at = header.file.modified_time.ToNanoseconds()
-    env.check("header-file", (header.file.path, at), equals=(env.path(), 1_000_000_000 * _SECOND + 5), clause="DWN-1")
+    env.check(
+        "header-file",
+        (header.file.path, at),
+        equals=(env.path(), 1_000_000_000 * _SECOND + 5),
+        clause="DWN-1",
+    )
     env.check("algorithm", header.digest_algorithm, equals=files_pb2.DIGEST_ALGORITHM_SHA256, clause="DIG-4")
     env.check("digest", trailer.digest, equals=digest(_CONTENT), clause="DIG-15")
-    seen = (trailer.end_offset, trailer.whole_file, trailer.changed)
-    env.check("trailer", seen, equals=(len(_CONTENT), True, False), clause="DWN-9")
+    end = (trailer.end_offset, trailer.whole_file, trailer.changed)
+    env.check("trailer", end, equals=(len(_CONTENT), True, False), clause="DWN-9")
 
 
 @case("supervisor/download/part-is-not-the-whole", profile="core", clauses=("DWN-9", "DWN-4"))
@@ -174,9 +179,13 @@ async def holes(env: SupervisorEnv) -> None:
     env.check("reason", outcome.reason, equals=OK, clause="DWN-7")
     in_holes = sum(parts)
     # The last chunk may have zeros in front of the content.
-    env.check("in-holes", in_holes, satisfies=("at least 299 MiB", lambda sent: sent >= 299 << 20), clause="DWN-7")
+    env.check(
+        "in-holes", in_holes, satisfies=("at least 299 MiB", lambda sent: sent >= 299 << 20), clause="DWN-7"
+    )
     largest = max(parts, default=0)
-    env.check("parts", largest, satisfies=("at most 256 MiB", lambda part: 0 < part <= 256 << 20), clause="DWN-17")
+    env.check(
+        "parts", largest, satisfies=("at most 256 MiB", lambda part: 0 < part <= 256 << 20), clause="DWN-17"
+    )
 
 
 @case("supervisor/download/cancelled", profile="core", clauses=("FRM-16",), timeout=30)
@@ -189,7 +198,9 @@ async def cancelled(env: SupervisorEnv) -> None:
     env.check("incomplete", found.trailer, equals=None, clause="FRM-16")
     await until(lambda: _serves(env), "the agent serves the next operation")
     sent = sum(relay.relay.pieces)
-    env.check("stops", sent, satisfies=("less than the file", lambda sent: sent < len(_LARGE)), clause="FRM-16")
+    env.check(
+        "stops", sent, satisfies=("less than the file", lambda sent: sent < len(_LARGE)), clause="FRM-16"
+    )
 
 
 async def _serves(env: SupervisorEnv) -> bool:

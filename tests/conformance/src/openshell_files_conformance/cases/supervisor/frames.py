@@ -7,7 +7,7 @@ from contextlib import suppress
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.cases.supervisor.vector_names import every_clause, slug
 from openshell_files_conformance.checks import CannotGoOnError
-from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2
+from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, files_pb2, openshell_pb2, trees_pb2
 from openshell_files_conformance.peers.operation import OK, RELAY_ENDED, Request, data, finish
 from openshell_files_conformance.peers.relay_frames import encode_varint
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
@@ -42,7 +42,9 @@ async def long_lengths(env: SupervisorEnv) -> None:
     """A length that takes more bytes than it needs, up to ten, is a length."""
     for size in (2, 5, 9, 10):
         relay = await env.relay()
-        body = Request(open=env.opening(stat_file=files_pb2.StatFileRequest(remote_path=env.home))).SerializeToString()
+        body = Request(
+            open=env.opening(stat_file=files_pb2.StatFileRequest(remote_path=env.home))
+        ).SerializeToString()
         length = bytearray(encode_varint(len(body)))
         while len(length) < size:
             length[-1] |= 0x80
@@ -71,7 +73,9 @@ def _register_stream(name: str, stream: bytes, clauses: tuple[str, ...]) -> None
         env.check("still-serves", (await env.stat(env.home)).reason, equals=OK, clause="FRM-5")
         every_clause(env, [clause for clause in clauses if clause not in {"FRM-5", "FRM-25"}])
 
-    run.__doc__ = f"Vector of frames: {name}; the relay ends with AGENT_PROTOCOL_ERROR, and the agent serves the next."
+    run.__doc__ = (
+        f"Vector of frames: {name}; the relay ends with AGENT_PROTOCOL_ERROR, and the agent serves the next."
+    )
     case(f"supervisor/frame-vectors/{slug(name)}", profile="relay", clauses=clauses)(run)
 
 
@@ -91,7 +95,9 @@ async def broken_within_an_upload(env: SupervisorEnv) -> None:
         await relay.relay.send(junk)
         done = await relay.outcome()
         env.check(name, done.reason, equals=_BROKEN, clause=clause)
-        env.check(f"{name}-not-published", await env.files.exists(env.path(name)), equals=False, clause="UPL-1")
+        env.check(
+            f"{name}-not-published", await env.files.exists(env.path(name)), equals=False, clause="UPL-1"
+        )
     env.check("nothing-left", await nothing_staged(env), equals=True, clause="UPL-1")
 
 
@@ -136,7 +142,7 @@ async def unknown_frame(env: SupervisorEnv) -> None:
     """A frame of a type that the agent does not know, and a tree's message in an upload, do not publish it."""
     for name, frame, clause in (
         ("unknown", Request.FromString(bytes.fromhex("c23e00")), "FRM-2"),
-        ("tree", Request(upload_tree={}), "FRM-34"),
+        ("tree", Request(upload_tree=trees_pb2.UploadTreeRequest()), "FRM-34"),
     ):
         relay = await env.begin_upload(env.path(name))
         with suppress(CannotGoOnError):
@@ -144,7 +150,9 @@ async def unknown_frame(env: SupervisorEnv) -> None:
             await relay.input_end()
         done = await relay.outcome()
         env.check(name, done.reason, one_of=("INVALID_REQUEST", _BROKEN), clause=clause)
-        env.check(f"{name}-not-published", await env.files.exists(env.path(name)), equals=False, clause=clause)
+        env.check(
+            f"{name}-not-published", await env.files.exists(env.path(name)), equals=False, clause=clause
+        )
 
 
 @case("supervisor/frames/relay-frame-without-data", profile="relay", clauses=("FRM-14",))
@@ -213,7 +221,9 @@ async def working(env: SupervisorEnv) -> None:
     silent = relay.frames[-1].WhichOneof("frame") not in {"stat_file", "error"} and len(relay.frames) <= 6
     kinds = [frame.WhichOneof("frame") for frame in relay.frames]
     env.check("not-silent", silent, equals=False, clause="FRM-7")
-    env.check("working", kinds, satisfies=("`working` among them", lambda kinds: "working" in kinds), clause="FRM-7")
+    env.check(
+        "working", kinds, satisfies=("`working` among them", lambda kinds: "working" in kinds), clause="FRM-7"
+    )
     await relay.send(_CANCELLED)
 
 
@@ -229,7 +239,9 @@ async def operations(env: SupervisorEnv) -> None:
     relay = await env.relay()
     for turn in range(3):
         request = files_pb2.StatFileRequest(remote_path=env.path())
-        await relay.begin(env.opening(stat_file=request, keep_relay=True, principal=f"{env.principal}-{turn}"), _END)
+        await relay.begin(
+            env.opening(stat_file=request, keep_relay=True, principal=f"{env.principal}-{turn}"), _END
+        )
         env.check(f"stat-{turn}", (await relay.outcome()).reason, equals=OK, clause="FRM-9")
     missing = files_pb2.StatFileRequest(remote_path=env.path("missing"))
     await relay.begin(env.opening(stat_file=missing, keep_relay=True), _END)
@@ -240,13 +252,17 @@ async def operations(env: SupervisorEnv) -> None:
     await relay.input_end()
     env.check("upload", (await relay.outcome()).reason, equals=OK, clause="FRM-9")
     env.check("stays", relay.relay.ended.is_set(), equals=False, clause="FRM-24")
-    await relay.begin(env.opening(download=files_pb2.DownloadFileRequest(remote_path=env.path("upload"))), _END)
+    await relay.begin(
+        env.opening(download=files_pb2.DownloadFileRequest(remote_path=env.path("upload"))), _END
+    )
     env.check("download", (await relay.outcome()).reason, equals=OK, clause="FRM-9")
     await relay.rest()
     env.check("ends", relay.relay.ended.is_set(), equals=True, clause="FRM-32")
 
 
-@case("supervisor/reuse/input-left-over", profile="relay", clauses=("FRM-24", "FRM-9"), needs=("keeps-relays",))
+@case(
+    "supervisor/reuse/input-left-over", profile="relay", clauses=("FRM-24", "FRM-9"), needs=("keeps-relays",)
+)
 async def input_left_over(env: SupervisorEnv) -> None:
     """What a refused upload still sends is discarded, and the next operation is carried out."""
     relay = await env.relay()
@@ -264,7 +280,12 @@ async def input_left_over(env: SupervisorEnv) -> None:
     env.check("not-published", await env.files.exists(env.path()), equals=False, clause="FRM-24")
 
 
-@case("supervisor/reuse/ends-after-a-broken-frame", profile="relay", clauses=("FRM-25",), needs=("keeps-relays",))
+@case(
+    "supervisor/reuse/ends-after-a-broken-frame",
+    profile="relay",
+    clauses=("FRM-25",),
+    needs=("keeps-relays",),
+)
 async def ends_after_a_broken_frame(env: SupervisorEnv) -> None:
     """After AGENT_PROTOCOL_ERROR the agent ends the relay, even if it was to be kept."""
     relay = await env.relay()
@@ -287,7 +308,12 @@ async def idle_relay_ends(env: SupervisorEnv) -> None:
     env.check("serves", (await env.stat(env.home)).reason, equals=OK, clause="FRM-28")
 
 
-@case("supervisor/reuse/cancelled-operation", profile="relay", clauses=("FRM-16", "FRM-24"), needs=("keeps-relays",))
+@case(
+    "supervisor/reuse/cancelled-operation",
+    profile="relay",
+    clauses=("FRM-16", "FRM-24"),
+    needs=("keeps-relays",),
+)
 async def cancelled_operation(env: SupervisorEnv) -> None:
     """An operation that is cancelled on a kept relay ends, with or without an answer, and the relay is of use or ends."""
     relay = await env.relay()

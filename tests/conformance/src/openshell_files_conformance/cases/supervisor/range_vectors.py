@@ -22,7 +22,9 @@ def _register_range(given: Mapping[str, Any]) -> None:
 
     async def run(env: SupervisorEnv) -> None:
         await env.files.write(env.path(), content)
-        asked = {name: int(given[name]) for name in ("offset", "length", "tail_bytes") if name in given}
+        asked: dict[str, Any] = {
+            name: int(given[name]) for name in ("offset", "length", "tail_bytes") if name in given
+        }
         for checked in (True, False):
             kind = "checked" if checked else "unchecked"
             found = await env.download(env.path(), checked=checked, **asked)

@@ -9,7 +9,8 @@ import grpc
 
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import file_relay_pb2, openshell_pb2
-from openshell_files_conformance.peers.gateway import GatewaySession, RelayRefusedError
+from openshell_files_conformance.peers.gateway import RelayRefusedError
+from openshell_files_conformance.peers.gateway_streams import GatewaySession
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.registry import case
 
@@ -28,11 +29,29 @@ async def hello(env: SupervisorEnv) -> None:
     env.check("instance", bool(said.hello.instance_id), equals=True, clause="RLY-1")
     env.check("files", said.hello.HasField("file_transfer"), equals=True, clause="RLY-1")
     files = said.hello.file_transfer
-    env.check("version", files.protocol_version, satisfies=("at least 1", lambda version: version >= 1), clause="FRM-9")
+    env.check(
+        "version",
+        files.protocol_version,
+        satisfies=("at least 1", lambda version: version >= 1),
+        clause="FRM-9",
+    )
     limit = files.max_chunk_bytes
-    env.check("chunks", limit, satisfies=("unset, or at least 256 KiB", lambda size: size == 0 or size >= 256 << 10), clause="CAP-14")
+    env.check(
+        "chunks",
+        limit,
+        satisfies=("unset, or at least 256 KiB", lambda size: size == 0 or size >= 256 << 10),
+        clause="CAP-14",
+    )
     digests = list(files.digests)
-    env.check("digests", digests, satisfies=("SHA-256 among them, none twice", lambda listed: 1 in listed and len(set(listed)) == len(listed)), clause="DIG-13")
+    env.check(
+        "digests",
+        digests,
+        satisfies=(
+            "SHA-256 among them, none twice",
+            lambda listed: 1 in listed and len(set(listed)) == len(listed),
+        ),
+        clause="DIG-13",
+    )
 
 
 @case("supervisor/session/token-on-relays", profile="rfc", clauses=("AUT-3",))
@@ -86,7 +105,9 @@ async def refused_claim(env: SupervisorEnv) -> None:
     await env.session.send(openshell_pb2.GatewayMessage(relay_open=opened))
     env.check("still-serves", (await env.stat(env.home)).reason, equals="OK", clause="RLY-3")
     late = asyncio.Event()
-    other = openshell_pb2.RelayOpen(channel_id=env.gateway.new_channel(), file=file_relay_pb2.FileRelayTarget())
+    other = openshell_pb2.RelayOpen(
+        channel_id=env.gateway.new_channel(), file=file_relay_pb2.FileRelayTarget()
+    )
     claimed = env.gateway.expect(other.channel_id, metadata_after=late)
     await env.session.send(openshell_pb2.GatewayMessage(relay_open=other))
     env.check("meanwhile", (await env.stat(env.home)).reason, equals="OK", clause="RLY-2")
@@ -96,7 +117,13 @@ async def refused_claim(env: SupervisorEnv) -> None:
     env.check("claimed", relay.channel_id, equals=other.channel_id, clause="RLY-2")
 
 
-@case("supervisor/session/reconnects", profile="relay", clauses=("RLY-6", "RLY-20", "RLY-4"), alone=True, timeout=60)
+@case(
+    "supervisor/session/reconnects",
+    profile="relay",
+    clauses=("RLY-6", "RLY-20", "RLY-4"),
+    alone=True,
+    timeout=60,
+)
 async def reconnects(env: SupervisorEnv) -> None:
     """After the end of a session, and after an error, the same instance connects again, as a later connection; relays go on."""
     first = env.session
@@ -113,7 +140,9 @@ async def reconnects(env: SupervisorEnv) -> None:
         env.check(f"{name}-epoch", later, equals=True, clause="RLY-6")
         env.check(f"{name}-serves", (await env.stat(env.home)).reason, equals="OK", clause="RLY-20")
     await relay.input_end()
-    env.check("relay-outlives-sessions", (await relay.outcome()).reason, equals="UPLOAD_INCOMPLETE", clause="RLY-4")
+    env.check(
+        "relay-outlives-sessions", (await relay.outcome()).reason, equals="UPLOAD_INCOMPLETE", clause="RLY-4"
+    )
     env.check("first-is-over", first.over.is_set(), equals=True, clause="RLY-4")
 
 
@@ -139,7 +168,9 @@ async def _accept(session: GatewaySession) -> None:
 
 
 async def _reject(session: GatewaySession) -> None:
-    await session.send(openshell_pb2.GatewayMessage(session_rejected=openshell_pb2.SessionRejected(reason="not now")))
+    await session.send(
+        openshell_pb2.GatewayMessage(session_rejected=openshell_pb2.SessionRejected(reason="not now"))
+    )
     session.end()
 
 
@@ -156,7 +187,9 @@ async def _refuse(session: GatewaySession) -> None:
 async def unknown_messages(env: SupervisorEnv) -> None:
     """Messages that a later gateway sends, and a RelayClose of an unknown relay, do not end the session."""
     await env.session.send(openshell_pb2.GatewayMessage.FromString(bytes.fromhex("c23e00")))
-    await env.session.send(openshell_pb2.GatewayMessage(relay_close=openshell_pb2.RelayClose(channel_id="none")))
+    await env.session.send(
+        openshell_pb2.GatewayMessage(relay_close=openshell_pb2.RelayClose(channel_id="none"))
+    )
     await env.session.heartbeat()
     env.check("still-serves", (await env.stat(env.home)).reason, equals="OK", clause="RLY-4")
     env.check("session-stays", env.session.over.is_set(), equals=False, clause="RLY-4")
@@ -186,7 +219,12 @@ async def heartbeats_and_silence(env: SupervisorEnv) -> None:
     with suppress(CannotGoOnError):
         await silent.wait_for(lambda message: message.HasField("heartbeat"), seconds=env.scaled(7))
     first = asyncio.get_running_loop().time() - came
-    env.check("heartbeat", first, satisfies=("after 4 to 7 s", lambda after: 4 <= after <= 7 * env.scaled(1)), clause="RLY-30")
+    env.check(
+        "heartbeat",
+        first,
+        satisfies=("after 4 to 7 s", lambda after: 4 <= after <= 7 * env.scaled(1)),
+        clause="RLY-30",
+    )
     env.gateway.answer = _accept
     again = False
     with suppress(TimeoutError):
@@ -195,7 +233,9 @@ async def heartbeats_and_silence(env: SupervisorEnv) -> None:
             again = True
     dead = asyncio.get_running_loop().time() - came
     env.check("dead", again, equals=True, clause="RLY-28")
-    env.check("not-before", dead, satisfies=("after at least 14.5 s", lambda after: after >= 14.5), clause="RLY-29")
+    env.check(
+        "not-before", dead, satisfies=("after at least 14.5 s", lambda after: after >= 14.5), clause="RLY-29"
+    )
     await env.gateway.session(after=sessions + 1, seconds=env.scaled(_RECONNECT))
     await env.new_session()
     env.check("connects-again", (await env.stat(env.home)).reason, equals="OK", clause="RLY-29")

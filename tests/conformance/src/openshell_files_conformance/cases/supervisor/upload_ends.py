@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
@@ -72,7 +73,7 @@ WAYS: dict[str, tuple[Callable[[FileRelay], Awaitable[None]], tuple[str, ...]]] 
 
 def _register(step: str, way: str, *, explicit: bool) -> None:
     reach, (leave, clauses) = STEPS[step], WAYS[way]
-    known = {} if explicit else {"explicit_finish": False, "size_bytes": len(_CONTENT)}
+    known: dict[str, Any] = {} if explicit else {"explicit_finish": False, "size_bytes": len(_CONTENT)}
     silent = way.startswith("relay") or step == "within a frame"
 
     async def run(env: SupervisorEnv) -> None:
@@ -120,6 +121,8 @@ async def silence(env: SupervisorEnv) -> None:
     )
     await relay.upload(files_pb2.UploadFileRequest(chunk=_CONTENT))
     done = await relay.outcome(env.scaled(10))
-    env.check("reason", done.reason, one_of=("TRANSFER_IDLE", "UPLOAD_INCOMPLETE", RELAY_ENDED), clause="UPL-1")
+    env.check(
+        "reason", done.reason, one_of=("TRANSFER_IDLE", "UPLOAD_INCOMPLETE", RELAY_ENDED), clause="UPL-1"
+    )
     env.check("nothing-left", await nothing_staged(env), equals=True, clause="RSM-36")
     env.check("nothing-published", await env.files.exists(env.path()), equals=False, clause="UPL-1")

@@ -11,7 +11,7 @@ from openshell_files_conformance.pb.openshell.v1 import files_pb2
 from openshell_files_conformance.peers.operation import BLAKE3, SHA256, digest
 from openshell_files_conformance.vectors_data import value
 
-ALGORITHMS: Final[Mapping[str, files_pb2.DigestAlgorithm]] = {"SHA256": SHA256, "BLAKE3": BLAKE3}
+ALGORITHMS: Final[Mapping[str, files_pb2.DigestAlgorithm.ValueType]] = {"SHA256": SHA256, "BLAKE3": BLAKE3}
 
 #: Signs that are the whole point of some names.
 _SPOKEN: Final = {

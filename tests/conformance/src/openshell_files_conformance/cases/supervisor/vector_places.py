@@ -120,9 +120,7 @@ class Place:
         """Return what is beside `top` and must not be, what changed in `outside`, and staging files that are left."""
         files = self._env.files
         names = await files.tree(self._env.home)
-        wrong = [
-            f"{name!r} is there" for name in names if name.split(b"/")[0] not in {b"top", b"outside"}
-        ]
+        wrong = [f"{name!r} is there" for name in names if name.split(b"/")[0] not in {b"top", b"outside"}]
         if await files.tree(self._env.path("outside")) != self._outside:
             wrong.append("what is outside was changed")
         return wrong + [f"{name!r} is left" for name in await self._env.left()]

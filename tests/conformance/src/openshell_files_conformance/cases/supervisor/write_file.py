@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openshell_files_conformance.cases.supervisor.settled import nothing_staged
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
-from openshell_files_conformance.peers.operation import BLAKE3, OK, Outcome, crc, data, digest, finish
+from openshell_files_conformance.peers.operation import BLAKE3, OK, SHA256, Outcome, crc, data, digest, finish
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.registry import case
 
@@ -33,7 +33,9 @@ async def published(env: SupervisorEnv) -> None:
         done = await env.write_file(env.path(name), content, opening={"max_chunk_bytes": 256 << 10})
         clause = "UPL-56" if name == "largest" else "UPL-16"
         env.check(name, done.reason, equals=OK, clause=clause)
-        env.check(f"{name}-content", await env.files.read(env.path(name)) == content, equals=True, clause=clause)
+        env.check(
+            f"{name}-content", await env.files.read(env.path(name)) == content, equals=True, clause=clause
+        )
         if done.ok:
             env.check(f"{name}-digest", done.answer.file.digest, equals=digest(content), clause="UPL-16")
             reached = done.answer.durability
@@ -49,7 +51,9 @@ async def too_large(env: SupervisorEnv) -> None:
     env.check("nothing-published", await env.files.exists(env.path()), equals=False, clause="UPL-55")
 
 
-@case("supervisor/write-file/refused", profile="core", clauses=("UPL-16", "UPL-54", "UPL-53", "UPL-7", "UPL-30"))
+@case(
+    "supervisor/write-file/refused", profile="core", clauses=("UPL-16", "UPL-54", "UPL-53", "UPL-7", "UPL-30")
+)
 async def refused(env: SupervisorEnv) -> None:
     """A wrong checksum, digest or size, and fields of streams, are refused, and nothing is written."""
     content, whole = b"content", env.metadata(env.path())
@@ -57,7 +61,9 @@ async def refused(env: SupervisorEnv) -> None:
     env.check("crc", wrong_crc.reason, equals="CHUNK_CHECKSUM", clause="UPL-7")
     wrong_digest = await _write(env, content, metadata=whole, digest=digest(b"other"))
     env.check("digest", wrong_digest.reason, equals="DIGEST_MISMATCH", clause="UPL-16")
-    short = await _write(env, content, metadata=whole, digest=files_pb2.Digest(algorithm=1, value=b"short"))
+    short = await _write(
+        env, content, metadata=whole, digest=files_pb2.Digest(algorithm=SHA256, value=b"short")
+    )
     env.check("short-digest", short.reason, equals="INVALID_REQUEST", clause="UPL-30")
     for size in (6, 8):
         sized = await _write(env, content, metadata=env.metadata(env.path(), size_bytes=size))
@@ -68,7 +74,9 @@ async def refused(env: SupervisorEnv) -> None:
     for field, value in (("upload_id", "some"), ("lanes", 2)):
         named = await _write(env, content, metadata=env.metadata(env.path(), **{field: value}))
         seen = (named.reason, named.fields)
-        env.check(field.replace("_", "-"), seen, equals=("INVALID_REQUEST", [f"metadata.{field}"]), clause="UPL-54")
+        env.check(
+            field.replace("_", "-"), seen, equals=("INVALID_REQUEST", [f"metadata.{field}"]), clause="UPL-54"
+        )
     env.check("nothing-published", await env.files.exists(env.path()), equals=False, clause="UPL-16")
     env.check("nothing-left", await nothing_staged(env), equals=True, clause="UPL-16")
 
@@ -81,7 +89,11 @@ async def digest_algorithm(env: SupervisorEnv) -> None:
     env.check("digest", done.answer.file.digest, equals=digest(b"content", BLAKE3), clause="DIG-19")
 
 
-@case("supervisor/write-file/repeated", profile="resume", clauses=("UPL-52", "RSM-6", "RSM-21", "UPL-60", "RSM-11"))
+@case(
+    "supervisor/write-file/repeated",
+    profile="resume",
+    clauses=("UPL-52", "RSM-6", "RSM-21", "UPL-60", "RSM-11"),
+)
 async def repeated(env: SupervisorEnv) -> None:
     """A repeated request has the answer of the first, also by the other method; another content is a conflict."""
     name, content = env.fresh_name("request"), b"content"
@@ -97,12 +109,19 @@ async def repeated(env: SupervisorEnv) -> None:
     env.check("other-size", longer.reason, one_of=("UPLOAD_CONFLICT", "FINISH_CONFLICT"), clause="UPL-60")
     path = await env.write_file(env.path("other"), content, request_id=name)
     env.check("other-path", path.reason, equals="UPLOAD_CONFLICT", clause="RSM-11")
-    env.check("other-path-not-written", await env.files.exists(env.path("other")), equals=False, clause="RSM-11")
+    env.check(
+        "other-path-not-written", await env.files.exists(env.path("other")), equals=False, clause="RSM-11"
+    )
     relay = await env.begin_upload(env.path(), request_id=name, size_bytes=len(content))
     await relay.upload(data(0, content), finish(content))
     await relay.input_end()
     stream = await relay.outcome()
-    env.check("by-upload-file", (stream.reason, stream.ok and stream.answer.replayed), equals=(OK, True), clause="UPL-52")
+    env.check(
+        "by-upload-file",
+        (stream.reason, stream.ok and stream.answer.replayed),
+        equals=(OK, True),
+        clause="UPL-52",
+    )
 
 
 @case("supervisor/write-file/forgotten", profile="resume", clauses=("UPL-59", "RSM-34"))
