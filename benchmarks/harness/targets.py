@@ -58,6 +58,12 @@ TARGETS: Final[Mapping[str, Target]] = {
     "small-unary": Target(
         "1 KiB: write_bytes (rename) against a bare unary call over two hops", 4, at_least=False
     ),
+    "cli-help": Target(
+        'openshell-files --help: time and CPU time against python -c "import grpc"', 1.6, at_least=False
+    ),
+    "cli-small": Target(
+        '1 KiB upload, whole command: time and CPU time against python -c "import grpc"', 3, at_least=False
+    ),
     "link-up": Target("256 MiB up over 100 ms and 1 Gbit/s: share of the link", 85, unit=" %"),
     "link-down": Target("256 MiB down over 100 ms and 1 Gbit/s: share of the link", 85, unit=" %"),
     "many-total": Target("64 transfers at once: total against one", 0.85),
