@@ -1,13 +1,12 @@
 // The gateway: methods of openshell.v1.OpenShell for callers and supervisors, and the standard health service.
 import {
-  Metadata, Server, ServerCredentials,
-  type sendUnaryData, type ServerUnaryCall, type ServerWritableStream, type UntypedServiceImplementation,
+  Metadata, Server, ServerCredentials, status, type ServerDuplexStream, type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import protobuf from 'protobufjs';
 import { randomUUID } from 'node:crypto';
 import { capabilities } from './capabilities.ts';
 import { invalid, Refusal, statusOf } from './errors.ts';
-import { RunningOperation, type Operation } from './operation.ts';
+import { brokenBy, RunningOperation, type Operation } from './operation.ts';
 import { duration, filesUnsupported, notConnected, Sandbox, serveRelay, type RawDuplex } from './sessions.ts';
 import type { Settings } from './settings.ts';
 import { Slots } from './slots.ts';
@@ -28,12 +27,13 @@ const uploadFields = { request: 10, result: 4 };
 const downloadFields = { request: 11, result: 3 };
 
 const maxMessage = 1024 * 1024;
+const maxWatchers = 64;
+/** HealthCheckResponse.SERVICE_UNKNOWN. */
+const unknownService = 3;
 const maxWrite = maxMessage - 16 * 1024;
 const messageSlack = 64 * 1024;
 /** Between a half-close and a reset, for a caller that cancels without explicit_finish (UPL-33). */
 const resetAfterEnd = 0.025;
-
-const mutant = process.env['NODE_MUTANT'];
 
 interface Context {
   transferId: string;
@@ -219,11 +219,17 @@ export class Gateway {
     const wanted: number = request['maxChunkBytes'] ?? 0;
     // The last value of a field counts, so an appended one replaces that of the caller (DWN-8).
     const raised = wanted > 0 && wanted < least ? Buffer.concat([varint(19 * 8), varint(least)]) : Buffer.alloc(0);
-    const forward = (answer: Buffer) => write(call, answer);
+    const guard = new DownloadGuard(request);
+    const forward = async (answer: Buffer) => {
+      guard.look(answer);
+      await write(call, answer);
+    };
     const parts = { requestField: downloadFields.request, request: Buffer.concat([bytes, raised]), resultField: downloadFields.result, forward };
     await this.#operate(user, sandbox, context, parts, async (operation) => {
       operation.inputEnd();
-      return operation.result();
+      const end = await operation.result();
+      guard.end();
+      return end;
     });
   }
 
@@ -245,8 +251,8 @@ export class Gateway {
     return this.#operate(user, sandbox, context, parts, async (operation) => {
       upload.deliver((bytes) => operation.pass(checked(bytes))).then(
         async () => {
-          if (!explicit && mutant !== 'reset-is-end') await delay(resetAfterEnd);
-          if (!call.cancelled || mutant === 'reset-is-end') operation.inputEnd();
+          if (!explicit) await delay(resetAfterEnd);
+          if (!call.cancelled) operation.inputEnd();
         },
         (error) => operation.fail(error));
       return operation.result();
@@ -307,28 +313,67 @@ export class Gateway {
     `).root;
     const request = codec(health.lookupType('grpc.health.v1.HealthCheckRequest'));
     const response = codec(health.lookupType('grpc.health.v1.HealthCheckResponse'));
-    const method = (name: string, responseStream: boolean) => ({
-      path: `/grpc.health.v1.Health/${name}`, requestStream: false, responseStream,
+    // As a stream in both directions, a call is answered without its half-close.
+    const method = (name: string) => ({
+      path: `/grpc.health.v1.Health/${name}`, requestStream: true, responseStream: true,
       requestSerialize: request.encode, requestDeserialize: request.decode, responseSerialize: response.encode, responseDeserialize: response.decode,
     });
     const known = (service: string | undefined) => ['', 'openshell.v1.OpenShell'].includes(service ?? '');
     const state = () => ({ status: this.#stopping ? 2 : 1 });
-    this.#server.addService({ Check: method('Check', false), Watch: method('Watch', true) }, {
-      Check: (call: ServerUnaryCall<Fields, Fields>, answer: sendUnaryData<Fields>) =>
-        known(call.request['service']) ? answer(null, state()) : answer({ code: 5, details: 'unknown service' }),
-      Watch: (call: ServerWritableStream<Fields, Fields>) => {
-        if (this.#watchers.size >= 64) {
+    this.#server.addService({ Check: method('Check'), Watch: method('Watch') }, {
+      Check: (call: ServerDuplexStream<Fields, Fields>) =>
+        void call.once('data', ({ service }: Fields) => {
+          if (!known(service)) return void call.emit('error', { code: status.NOT_FOUND, details: 'unknown service' });
+          call.write(state());
+          call.end();
+        }),
+      Watch: (call: ServerDuplexStream<Fields, Fields>) => {
+        if (this.#watchers.size >= maxWatchers) {
           call.emit('error', statusOf(new Refusal('TOO_MANY_CALLS', 'too many streams of Watch', { retryAfter: 1 }), randomUUID()));
           return;
         }
-        const tell = () => void call.write(known(call.request['service']) ? state() : { status: 3 });
-        tell();
-        this.#watchers.add(tell);
-        call.on('cancelled', () => this.#watchers.delete(tell));
+        let tell = (): void => {};
+        const watcher = (): void => tell();
+        this.#watchers.add(watcher);
+        call.on('cancelled', () => this.#watchers.delete(watcher));
+        call.once('data', ({ service }: Fields) => {
+          tell = () => void call.write(known(service) ? state() : { status: unknownService });
+          tell();
+        });
       },
     });
   }
 }
+
+/** What a gateway compares of a download that it carries unparsed (DWN-1, DWN-3, DWN-9, RFC-3). */
+class DownloadGuard {
+  #checked: boolean;
+  #part: boolean;
+  #size: number | undefined;
+  #sent = 0;
+  #trailer = false;
+
+  constructor(request: Fields) {
+    this.#checked = request['checked'] === true;
+    this.#part = ['offset', 'length', 'tailBytes'].some((name) => request[name] !== undefined);
+  }
+
+  look(answer: Buffer): void {
+    const payload = rawFields(answer).at(-1);
+    const allowed = this.#size === undefined ? [download.header] : this.#checked ? [download.data, download.trailer] : [download.chunk];
+    if (payload !== undefined && !allowed.includes(payload.number)) throw brokenBy('a message of a download out of order');
+    if (payload?.number === download.header) this.#size = Number(message('DownloadFileHeader').decode(payload.value)['sizeBytes'] ?? 0);
+    if (payload?.number === download.chunk) this.#sent += payload.value.length;
+    this.#trailer ||= payload?.number === download.trailer;
+  }
+
+  end(): void {
+    if (this.#checked ? !this.#trailer : !this.#part && this.#sent !== this.#size) throw brokenBy('the download ends before the end of the file');
+  }
+}
+
+/** Fields of DownloadFileResponse. */
+const download = { header: 1, chunk: 2, data: 10, trailer: 11 };
 
 /** An upload's messages: the first one by itself, the others once there is room for them (RLY-34). */
 class UploadStream {

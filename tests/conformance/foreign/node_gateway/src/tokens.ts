@@ -153,7 +153,7 @@ export class Tokens {
     if (!user.roles.includes(userRole) && !user.roles.includes(adminRole)) {
       throw new Refusal('ROLE_REQUIRED', `this method needs the role ${userRole}`);
     }
-    if (scopesClaim !== '' && !user.scopes.includes('sandbox:write') && process.env['NODE_MUTANT'] !== 'no-scopes') {
+    if (scopesClaim !== '' && !user.scopes.includes('sandbox:write')) {
       throw new Refusal('SCOPE_REQUIRED', 'this method needs the scope sandbox:write');
     }
   }
