@@ -25,6 +25,7 @@ from openshell_files_conformance.pb.openshell.v1 import (
     exec_pb2,
     files_pb2,
     openshell_pb2,
+    sandboxes_pb2,
     trees_pb2,
 )
 
@@ -58,6 +59,11 @@ ANSWERS: Final[dict[str, type[Message]]] = {
     "UploadTree": trees_pb2.UploadTreeResponse,
     "DownloadTree": trees_pb2.DownloadTreeResponse,
     "ExecSandbox": exec_pb2.ExecSandboxEvent,
+    "CreateSandbox": sandboxes_pb2.SandboxResponse,
+    "GetSandbox": sandboxes_pb2.SandboxResponse,
+    "StopSandbox": sandboxes_pb2.SandboxResponse,
+    "StartSandbox": sandboxes_pb2.SandboxResponse,
+    "DeleteSandbox": sandboxes_pb2.DeleteSandboxResponse,
     "ConnectSupervisor": openshell_pb2.GatewayMessage,
     "RelayStream": openshell_pb2.RelayFrame,
     "RefreshSandboxToken": openshell_pb2.RefreshSandboxTokenResponse,
