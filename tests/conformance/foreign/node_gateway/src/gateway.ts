@@ -6,7 +6,7 @@ import protobuf from 'protobufjs';
 import { randomUUID } from 'node:crypto';
 import { capabilities } from './capabilities.ts';
 import { invalid, Refusal, statusOf } from './errors.ts';
-import { brokenBy, RunningOperation, type Operation } from './operation.ts';
+import { RunningOperation, type Operation } from './operation.ts';
 import { duration, filesUnsupported, notConnected, Sandbox, serveRelay, type RawDuplex } from './sessions.ts';
 import type { Settings } from './settings.ts';
 import { Slots } from './slots.ts';
@@ -79,6 +79,7 @@ export class Gateway {
     for (const sandbox of this.sandboxes.values()) sandbox.session?.over.reject(shuttingDown());
     const deadline = performance.now() + this.settings.stopTimeout * 1000;
     while ((this.#calls > 0 || this.#relays > 0) && performance.now() < deadline) await delay(0.02);
+    await Promise.race([new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve())), delay(0.2)]);
     this.#server.forceShutdown();
   }
 
@@ -219,17 +220,11 @@ export class Gateway {
     const wanted: number = request['maxChunkBytes'] ?? 0;
     // The last value of a field counts, so an appended one replaces that of the caller (DWN-8).
     const raised = wanted > 0 && wanted < least ? Buffer.concat([varint(19 * 8), varint(least)]) : Buffer.alloc(0);
-    const guard = new DownloadGuard(request);
-    const forward = async (answer: Buffer) => {
-      guard.look(answer);
-      await write(call, answer);
-    };
+    const forward = (answer: Buffer) => write(call, answer);
     const parts = { requestField: downloadFields.request, request: Buffer.concat([bytes, raised]), resultField: downloadFields.result, forward };
     await this.#operate(user, sandbox, context, parts, async (operation) => {
       operation.inputEnd();
-      const end = await operation.result();
-      guard.end();
-      return end;
+      return operation.result();
     });
   }
 
@@ -344,36 +339,6 @@ export class Gateway {
     });
   }
 }
-
-/** What a gateway compares of a download that it carries unparsed (DWN-1, DWN-3, DWN-9, RFC-3). */
-class DownloadGuard {
-  #checked: boolean;
-  #part: boolean;
-  #size: number | undefined;
-  #sent = 0;
-  #trailer = false;
-
-  constructor(request: Fields) {
-    this.#checked = request['checked'] === true;
-    this.#part = ['offset', 'length', 'tailBytes'].some((name) => request[name] !== undefined);
-  }
-
-  look(answer: Buffer): void {
-    const payload = rawFields(answer).at(-1);
-    const allowed = this.#size === undefined ? [download.header] : this.#checked ? [download.data, download.trailer] : [download.chunk];
-    if (payload !== undefined && !allowed.includes(payload.number)) throw brokenBy('a message of a download out of order');
-    if (payload?.number === download.header) this.#size = Number(message('DownloadFileHeader').decode(payload.value)['sizeBytes'] ?? 0);
-    if (payload?.number === download.chunk) this.#sent += payload.value.length;
-    this.#trailer ||= payload?.number === download.trailer;
-  }
-
-  end(): void {
-    if (this.#checked ? !this.#trailer : !this.#part && this.#sent !== this.#size) throw brokenBy('the download ends before the end of the file');
-  }
-}
-
-/** Fields of DownloadFileResponse. */
-const download = { header: 1, chunk: 2, data: 10, trailer: 11 };
 
 /** An upload's messages: the first one by itself, the others once there is room for them (RLY-34). */
 class UploadStream {

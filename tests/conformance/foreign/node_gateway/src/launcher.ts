@@ -32,7 +32,7 @@ interface Launch {
   sandboxes?: { name: string; workspace?: string }[];
 }
 
-const capabilities = ['suite-supervisor', 'write-file', 'resume', 'blake3', 'workspaces', 'scopes', 'health'];
+const capabilities = ['write-file', 'resume', 'blake3', 'workspaces', 'scopes', 'health'];
 
 const say = (answer: Record<string, unknown>): void => void process.stdout.write(`${JSON.stringify(answer)}\n`);
 

@@ -39,7 +39,6 @@ export class RunningOperation {
   #relay: Relay;
   #outcome = new Deferred<Buffer>();
   #frames = new FrameReader();
-  #accepted = false;
   #over = false;
   #moved = performance.now();
   #writes: Promise<void> = Promise.resolve();
@@ -126,8 +125,7 @@ export class RunningOperation {
       this.#moved = performance.now();
       const { forward, resultField } = this.#operation;
       if (frame?.number === fromAgent.error) this.#answer(() => refusalOfAgent(FileRelayError.decode(frame.value)));
-      else if (frame?.number === fromAgent.working) continue;
-      else if (frame?.number === fromAgent.accepted && !this.#accepted) this.#accepted = true;
+      else if (frame?.number === fromAgent.working || frame?.number === fromAgent.accepted) continue;
       else if (frame?.number === fromAgent.download && forward !== undefined) {
         await forward(frame.value);
         this.#moved = performance.now();
@@ -149,6 +147,6 @@ export class RunningOperation {
   }
 }
 
-export function brokenBy(what: string): Refusal {
+function brokenBy(what: string): Refusal {
   return new Refusal('AGENT_PROTOCOL_ERROR', `the file agent broke the protocol: ${what}`);
 }

@@ -59,10 +59,7 @@ const views = protobuf.parse(`
     bool explicit_finish = 12; string upload_id = 13; uint32 lanes = 22;
   }
   message ByMetadata { Upload metadata = 1; bytes content = 2; }
-  message Download {
-    string sandbox_id = 1; bool as_archive = 3; string sandbox = 10; string workspace = 11; bool checked = 12;
-    uint64 offset = 13; optional uint64 length = 14; uint64 tail_bytes = 15; uint32 max_chunk_bytes = 19;
-  }
+  message Download { string sandbox_id = 1; bool as_archive = 3; string sandbox = 10; string workspace = 11; uint32 max_chunk_bytes = 19; }
 `).root;
 
 export const view = (name: 'BySandbox' | 'Upload' | 'ByMetadata' | 'Download'): Codec => codec(views.lookupType(name));
