@@ -59,6 +59,7 @@ CAPABILITIES = [
     "agent-port",
     "archives",
     "blake3",
+    "compute",
     "directories",
     "exec",
     "health",
@@ -81,7 +82,7 @@ def main() -> int:
     """Launch what the first line asks for, until standard input ends or the gateway does."""
     launch = json.loads(sys.stdin.readline())
     settings: Mapping[str, Any] = launch["settings"]
-    unknown = sorted(settings.keys() - SETTINGS.keys() - OF_THE_SANDBOX.keys() - {"agent_secret"})
+    unknown = sorted(settings.keys() - SETTINGS.keys() - OF_THE_SANDBOX.keys() - {"agent_secret", "compute"})
     if launch["role"] != "gateway" or unknown:
         say({"type": "unsupported", "what": ", ".join(unknown) or launch["role"]})
         return 0
@@ -145,6 +146,8 @@ def configuration(launch: Mapping[str, Any], ids: Mapping[str, str], key: Path, 
         },
         "sandbox_tokens": {"signing_key": str(key)},
     }
+    if launch["settings"].get("compute"):
+        tables["compute"] = {"directory": str(home / "compute"), "stop_with_gateway": True}
     for name, value in launch["settings"].items():
         if name in SETTINGS:
             table, _, setting = SETTINGS[name].partition(".")

@@ -88,6 +88,11 @@ def has_no_new_privileges() -> bool:
     return _prctl("no_new_privs", _PR_GET_NO_NEW_PRIVS) == 1
 
 
+def set_dumpable() -> None:
+    """Make this process the owner of its files in /proc again, which a change of the user takes from it."""
+    _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, 1)
+
+
 def set_undumpable() -> None:
     """Keep other processes of the same user out of this one's memory and /proc."""
     _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, 0)

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(Exit.NOT_READY, f"the target is not ready: {error}")
     except HarnessError as error:
         return _failed(Exit.HARNESS, f"error in the suite: {error}")
-    except (Exception, asyncio.CancelledError):  # whatever it is, it must not look like a verdict
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever it is, it must not look like a verdict
         traceback.print_exc()
         return _failed(Exit.HARNESS, "error in the suite")
 

@@ -12,10 +12,11 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from openshell_files_conformance.config import Overrides, load_config
+from openshell_files_conformance.config import Overrides, TargetConfig, load_config
 from openshell_files_conformance.outcome import Exit
 from openshell_files_conformance.registry import RoleName
 from openshell_files_conformance.run_command import RunRequest, results_for
@@ -46,10 +47,16 @@ def _request(role: RoleName, kind: str, out: Path, options: Options) -> RunReque
     )
 
 
+def _config(request: RunRequest) -> TargetConfig:
+    config = load_config(request.role, None, request.overrides, {})
+    # Starting takes as long as ever.
+    return replace(config, ready_timeout=config.ready_timeout / config.scale)
+
+
 async def _not_ready(role: RoleName, kind: str, out: Path) -> list[str]:
     request = _request(role, kind, out, Options(jobs=1))
     try:
-        await results_for(request, load_config(role, None, request.overrides, {}))
+        await results_for(request, _config(request))
     except TargetNotReadyError as error:
         sys.stdout.write(f"{role}, {kind}: {error}\n")
         return []
@@ -59,7 +66,7 @@ async def _not_ready(role: RoleName, kind: str, out: Path) -> list[str]:
 async def _passed(role: RoleName, out: Path, jobs: int) -> list[str]:
     """Return the cases that the agreeing implementation passes and must not."""
     request = _request(role, "agreeing", out, Options(jobs=jobs, probe=False))
-    results = await results_for(request, load_config(role, None, request.overrides, {}))
+    results = await results_for(request, _config(request))
     if results is None:
         return [f"{role}: there are no cases"]
     reasons = _reasons()

@@ -80,6 +80,8 @@ def main(descriptor: int) -> int:
 
 def _leave_namespaces() -> None:
     user, group = os.geteuid(), os.getegid()
+    # The maps are files of /proc; `_serve` makes the process undumpable again.
+    kernel.set_dumpable()
     kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC)
     for name, value in (
         ("setgroups", "deny"),

@@ -25,7 +25,7 @@ interface Request {
 type Answer = { outcome: string } & Record<string, unknown>;
 
 const known = new Set(['attempts', 'timeout_ms', 'mode', 'modified_ns', 'parents', 'condition', 'durability', 'digest', 'offset', 'length', 'tail', 'if_version']);
-const capabilities = ['resume', 'cancel', 'ranges', 'token-file'];
+const capabilities = ['rfc-server', 'resume', 'cancel', 'ranges', 'token-file'];
 const unsupported: Answer = { outcome: 'unsupported' };
 
 const operations: Record<string, (files: SandboxFiles, request: Request) => Promise<Record<string, unknown>>> = {

@@ -1,13 +1,13 @@
 // The answer to GetTransferCapabilities, from the settings and the supervisor's hello (CAP-1 ff.).
 import { duration } from './sessions.ts';
 import type { Settings } from './settings.ts';
-import type { Fields } from './wire.ts';
+import { mutant, type Fields } from './wire.ts';
 
 const seconds = (value: Fields | undefined): number => Number(value?.['seconds'] ?? 0) + Number(value?.['nanos'] ?? 0) / 1e9;
 
 /** The stricter limit; one that the hello does not announce, or announces below `least`, is ours (CAP-9, CAP-14). */
 function stricter(ours: number, announced: number, least: number): number {
-  return announced >= least ? Math.min(ours, announced) : ours;
+  return announced >= least && mutant !== 'own-limits' ? Math.min(ours, announced) : ours;
 }
 
 export function capabilities(settings: Settings, hello: Fields, concurrentTransfers: number): Fields {

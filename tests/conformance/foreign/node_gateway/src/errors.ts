@@ -1,7 +1,7 @@
 // Every error is a gRPC status with ErrorInfo, and with BadRequest or RetryInfo where they help (docs/errors.md).
 import { Metadata, status, type StatusObject } from '@grpc/grpc-js';
 import protobuf from 'protobufjs';
-import { codec } from './wire.ts';
+import { codec, mutant } from './wire.ts';
 
 const rpc = protobuf.parse(`
   syntax = "proto3";
@@ -123,6 +123,7 @@ export function statusOf(error: unknown, transferId: string): Partial<StatusObje
     const seconds = Math.floor(retryAfter);
     details.push(detail('RetryInfo', { retryDelay: { seconds, nanos: Math.round((retryAfter - seconds) * 1e9) } }));
   }
+  if (mutant === 'no-details') return { code: refusal.code, details: refusal.message };
   const trailers = new Metadata();
   const rich = codec(rpc.lookupType('google.rpc.Status'));
   trailers.set('grpc-status-details-bin', rich.encode({ code: refusal.code, message: refusal.message, details }));

@@ -1,7 +1,6 @@
 // The gateway: methods of openshell.v1.OpenShell for callers and supervisors, and the standard health service.
 import {
-  Metadata, Server, ServerCredentials,
-  type sendUnaryData, type ServerUnaryCall, type ServerWritableStream, type UntypedServiceImplementation,
+  Metadata, Server, ServerCredentials, status, type ServerDuplexStream, type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import protobuf from 'protobufjs';
 import { randomUUID } from 'node:crypto';
@@ -28,12 +27,13 @@ const uploadFields = { request: 10, result: 4 };
 const downloadFields = { request: 11, result: 3 };
 
 const maxMessage = 1024 * 1024;
+const maxWatchers = 64;
+/** HealthCheckResponse.SERVICE_UNKNOWN. */
+const unknownService = 3;
 const maxWrite = maxMessage - 16 * 1024;
 const messageSlack = 64 * 1024;
 /** Between a half-close and a reset, for a caller that cancels without explicit_finish (UPL-33). */
 const resetAfterEnd = 0.025;
-
-const mutant = process.env['NODE_MUTANT'];
 
 interface Context {
   transferId: string;
@@ -79,6 +79,7 @@ export class Gateway {
     for (const sandbox of this.sandboxes.values()) sandbox.session?.over.reject(shuttingDown());
     const deadline = performance.now() + this.settings.stopTimeout * 1000;
     while ((this.#calls > 0 || this.#relays > 0) && performance.now() < deadline) await delay(0.02);
+    await Promise.race([new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve())), delay(0.2)]);
     this.#server.forceShutdown();
   }
 
@@ -245,8 +246,8 @@ export class Gateway {
     return this.#operate(user, sandbox, context, parts, async (operation) => {
       upload.deliver((bytes) => operation.pass(checked(bytes))).then(
         async () => {
-          if (!explicit && mutant !== 'reset-is-end') await delay(resetAfterEnd);
-          if (!call.cancelled || mutant === 'reset-is-end') operation.inputEnd();
+          if (!explicit) await delay(resetAfterEnd);
+          if (!call.cancelled) operation.inputEnd();
         },
         (error) => operation.fail(error));
       return operation.result();
@@ -307,24 +308,33 @@ export class Gateway {
     `).root;
     const request = codec(health.lookupType('grpc.health.v1.HealthCheckRequest'));
     const response = codec(health.lookupType('grpc.health.v1.HealthCheckResponse'));
-    const method = (name: string, responseStream: boolean) => ({
-      path: `/grpc.health.v1.Health/${name}`, requestStream: false, responseStream,
+    // As a stream in both directions, a call is answered without its half-close.
+    const method = (name: string) => ({
+      path: `/grpc.health.v1.Health/${name}`, requestStream: true, responseStream: true,
       requestSerialize: request.encode, requestDeserialize: request.decode, responseSerialize: response.encode, responseDeserialize: response.decode,
     });
     const known = (service: string | undefined) => ['', 'openshell.v1.OpenShell'].includes(service ?? '');
     const state = () => ({ status: this.#stopping ? 2 : 1 });
-    this.#server.addService({ Check: method('Check', false), Watch: method('Watch', true) }, {
-      Check: (call: ServerUnaryCall<Fields, Fields>, answer: sendUnaryData<Fields>) =>
-        known(call.request['service']) ? answer(null, state()) : answer({ code: 5, details: 'unknown service' }),
-      Watch: (call: ServerWritableStream<Fields, Fields>) => {
-        if (this.#watchers.size >= 64) {
+    this.#server.addService({ Check: method('Check'), Watch: method('Watch') }, {
+      Check: (call: ServerDuplexStream<Fields, Fields>) =>
+        void call.once('data', ({ service }: Fields) => {
+          if (!known(service)) return void call.emit('error', { code: status.NOT_FOUND, details: 'unknown service' });
+          call.write(state());
+          call.end();
+        }),
+      Watch: (call: ServerDuplexStream<Fields, Fields>) => {
+        if (this.#watchers.size >= maxWatchers) {
           call.emit('error', statusOf(new Refusal('TOO_MANY_CALLS', 'too many streams of Watch', { retryAfter: 1 }), randomUUID()));
           return;
         }
-        const tell = () => void call.write(known(call.request['service']) ? state() : { status: 3 });
-        tell();
-        this.#watchers.add(tell);
-        call.on('cancelled', () => this.#watchers.delete(tell));
+        let tell = (): void => {};
+        const watcher = (): void => tell();
+        this.#watchers.add(watcher);
+        call.on('cancelled', () => this.#watchers.delete(watcher));
+        call.once('data', ({ service }: Fields) => {
+          tell = () => void call.write(known(service) ? state() : { status: unknownService });
+          tell();
+        });
       },
     });
   }

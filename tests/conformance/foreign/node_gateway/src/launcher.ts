@@ -32,6 +32,8 @@ interface Launch {
   sandboxes?: { name: string; workspace?: string }[];
 }
 
+const capabilities = ['write-file', 'resume', 'blake3', 'workspaces', 'scopes', 'health'];
+
 const say = (answer: Record<string, unknown>): void => void process.stdout.write(`${JSON.stringify(answer)}\n`);
 
 async function launch(request: Launch): Promise<Gateway | undefined> {
@@ -61,7 +63,7 @@ async function launch(request: Launch): Promise<Gateway | undefined> {
   for (const { settings: sandbox } of gateway.sandboxes.values()) {
     sandboxes[sandbox.name] = { id: sandbox.id, supervisor_token: (await gateway.tokens.mint(sandbox.id)).token };
   }
-  say({ type: 'ready', endpoint: `127.0.0.1:${port}`, pid: process.pid, capabilities: ['resume', 'write-file', 'blake3'], sandboxes });
+  say({ type: 'ready', endpoint: `127.0.0.1:${port}`, pid: process.pid, capabilities, sandboxes });
   return gateway;
 }
 

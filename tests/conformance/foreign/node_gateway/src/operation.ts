@@ -2,7 +2,7 @@
 import { filesUnsupported, type Relay } from './sessions.ts';
 import { invalid, Refusal, refusalOfAgent } from './errors.ts';
 import { cancellation, Deferred, delay, readAll, write } from './streams.ts';
-import { FrameReader, lengthDelimited, message, NotFrames, rawFields, varint, type Fields } from './wire.ts';
+import { FrameReader, lengthDelimited, message, mutant, rawFields, SshServer, varint, type Fields } from './wire.ts';
 
 const RelayFrame = message('RelayFrame');
 const FileRelayOpen = message('FileRelayOpen');
@@ -39,7 +39,6 @@ export class RunningOperation {
   #relay: Relay;
   #outcome = new Deferred<Buffer>();
   #frames = new FrameReader();
-  #framesSeen = 0;
   #over = false;
   #moved = performance.now();
   #writes: Promise<void> = Promise.resolve();
@@ -54,7 +53,7 @@ export class RunningOperation {
     const input = readAll(relay.stream, (bytes) => this.#take(bytes));
     input.then(() => this.#end(new Refusal('RELAY_LOST', 'the relay ended before the operation')), (error) => this.#end(error));
     void cancellation(relay.stream).then(() => this.#end(new Refusal('RELAY_LOST', 'the relay broke')));
-    void operation.callerLeft.then(() => this.#end(new Refusal('UPLOAD_INCOMPLETE', 'the caller left')));
+    void operation.callerLeft.then(() => (mutant === 'reset-is-end' ? this.inputEnd() : this.#end(new Refusal('UPLOAD_INCOMPLETE', 'the caller left'))));
     relay.stream.resume();
   }
 
@@ -111,21 +110,18 @@ export class RunningOperation {
 
   #take(bytes: Buffer): Promise<void> | void {
     if (this.#over) return;
-    let frames: Buffer[];
     try {
-      frames = this.#frames.push(RelayFrame.decode(bytes)['data'] ?? Buffer.alloc(0));
-      const parsed = frames.map(rawFields);
-      return this.#handle(parsed.map((fields) => fields.at(-1)));
+      const payload = rawFields(bytes).findLast(({ number }) => number <= 2);
+      const frames = payload?.number === 2 ? this.#frames.push(payload.value) : [];
+      return this.#handle(frames.map((frame) => rawFields(frame).at(-1)));
     } catch (error) {
-      if (!(error instanceof NotFrames) && this.#framesSeen > 0) return this.#end(brokenBy('its bytes are no messages'));
-      this.#end(this.#framesSeen === 0 ? filesUnsupported() : brokenBy('its bytes are no frames'));
+      this.#end(error instanceof SshServer ? filesUnsupported() : brokenBy('its bytes are no frames'));
     }
   }
 
   async #handle(frames: ({ number: number; value: Buffer } | undefined)[]): Promise<void> {
     for (const frame of frames) {
       if (this.#over) return;
-      this.#framesSeen += 1;
       this.#moved = performance.now();
       const { forward, resultField } = this.#operation;
       if (frame?.number === fromAgent.error) this.#answer(() => refusalOfAgent(FileRelayError.decode(frame.value)));

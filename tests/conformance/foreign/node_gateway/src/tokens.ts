@@ -142,8 +142,8 @@ export class Tokens {
       kind: 'user',
       principal: `${verified.iss} ${verified.sub}`,
       subject: verified.sub!,
-      roles: texts(verified, 'realm_access.roles'),
-      scopes: this.#settings.scopesClaim === '' ? [] : texts(verified, this.#settings.scopesClaim),
+      roles: texts(claim(verified, 'realm_access.roles')),
+      scopes: this.#settings.scopesClaim === '' ? [] : scopes(claim(verified, this.#settings.scopesClaim)),
     };
   }
 
@@ -153,7 +153,7 @@ export class Tokens {
     if (!user.roles.includes(userRole) && !user.roles.includes(adminRole)) {
       throw new Refusal('ROLE_REQUIRED', `this method needs the role ${userRole}`);
     }
-    if (scopesClaim !== '' && !user.scopes.includes('sandbox:write') && process.env['NODE_MUTANT'] !== 'no-scopes') {
+    if (scopesClaim !== '' && !user.scopes.includes('sandbox:write')) {
       throw new Refusal('SCOPE_REQUIRED', 'this method needs the scope sandbox:write');
     }
   }
@@ -210,10 +210,19 @@ function parse(token: string): { claims: JWTPayload; alg: string; kid: string | 
   }
 }
 
-/** The texts of a claim, which is a list or a text with spaces; a claim of another type has none. */
-function texts(claims: JWTPayload, path: string): string[] {
+/** The value of a claim by its dotted path. */
+function claim(claims: JWTPayload, path: string): unknown {
   let value: unknown = claims;
   for (const part of path.split('.')) value = typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[part] : undefined;
-  if (typeof value === 'string') return value.split(' ');
+  return value;
+}
+
+/** The texts of a list; anything else has none. */
+function texts(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((entry) => typeof entry === 'string') : [];
+}
+
+/** Scopes are a text with spaces, or a list. */
+function scopes(value: unknown): string[] {
+  return typeof value === 'string' ? value.split(' ') : texts(value);
 }

@@ -5,6 +5,9 @@ import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import protobuf from 'protobufjs';
 
+/** Breaks the gateway on purpose, for the suite's kill matrix (README.md). */
+export const mutant = process.env['NODE_MUTANT'];
+
 const protobufDirectory = dirname(createRequire(import.meta.url).resolve('protobufjs/package.json'));
 
 function protoDirectory(): string {
@@ -100,19 +103,25 @@ export function rawFields(bytes: Buffer): RawField[] {
 
 export class NotFrames extends Error {}
 
+/** The peer is an SSH server: it serves no files (FRM-15). */
+export class SshServer extends Error {}
+
 const maxFrame = 1024 * 1024 + 64;
 
 /** Cuts a relay's byte stream into frames, however its pieces are cut (FRM-1, FRM-11). */
 export class FrameReader {
   #pending: Buffer = Buffer.alloc(0);
+  #first = true;
 
   push(bytes: Buffer): Buffer[] {
     this.#pending = this.#pending.length === 0 ? bytes : Buffer.concat([this.#pending, bytes]);
     const frames: Buffer[] = [];
+    if (this.#first && this.#pending.subarray(0, 4).toString('latin1') === 'SSH-') throw new SshServer();
     for (;;) {
       const header = this.#header();
       if (header === undefined || this.#pending.length < header.start + header.length) return frames;
       const end = header.start + header.length;
+      this.#first = false;
       frames.push(this.#pending.subarray(header.start, end));
       this.#pending = this.#pending.subarray(end);
     }
@@ -123,7 +132,7 @@ export class FrameReader {
     for (let index = 0; index < this.#pending.length; index++) {
       const byte = this.#pending[index]!;
       length += (byte & 0x7f) * 128 ** index;
-      if (length > maxFrame || index > 9) throw new NotFrames(`a frame of ${length} bytes`);
+      if (length > maxFrame || (index === 9 && byte >= 0x80)) throw new NotFrames(`a frame of ${length} bytes`);
       if (byte < 0x80) return { start: index + 1, length };
     }
     return undefined;

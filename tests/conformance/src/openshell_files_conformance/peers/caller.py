@@ -142,7 +142,8 @@ class Caller:
 
     def metadata(self, path: str, **fields: Any) -> files_pb2.UploadFileMetadata:
         """Return metadata for this sandbox."""
-        return files_pb2.UploadFileMetadata(**{"sandbox_id": self.sandbox_id, "remote_path": path, **fields})
+        named: dict[str, Any] = {"sandbox_id": self.sandbox_id, "remote_path": path, **fields}
+        return files_pb2.UploadFileMetadata(**named)
 
     async def begin(self, path: str, *messages: Up, **fields: Any) -> Call[Any]:
         """Begin an upload: its metadata, and what else is given."""

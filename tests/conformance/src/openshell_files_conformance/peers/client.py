@@ -25,6 +25,7 @@ from openshell_files_conformance.pb.openshell.v1 import (
     exec_pb2,
     files_pb2,
     openshell_pb2,
+    sandboxes_pb2,
     trees_pb2,
 )
 
@@ -58,6 +59,11 @@ ANSWERS: Final[dict[str, type[Message]]] = {
     "UploadTree": trees_pb2.UploadTreeResponse,
     "DownloadTree": trees_pb2.DownloadTreeResponse,
     "ExecSandbox": exec_pb2.ExecSandboxEvent,
+    "CreateSandbox": sandboxes_pb2.SandboxResponse,
+    "GetSandbox": sandboxes_pb2.SandboxResponse,
+    "StopSandbox": sandboxes_pb2.SandboxResponse,
+    "StartSandbox": sandboxes_pb2.SandboxResponse,
+    "DeleteSandbox": sandboxes_pb2.DeleteSandboxResponse,
     "ConnectSupervisor": openshell_pb2.GatewayMessage,
     "RelayStream": openshell_pb2.RelayFrame,
     "RefreshSandboxToken": openshell_pb2.RefreshSandboxTokenResponse,
@@ -228,10 +234,10 @@ class Call(Generic[M]):
             CannotGoOnError: nothing came in time.
         """
         # Kept over a wait in vain: grpc.aio cancels the whole call with a read that is cancelled.
-        self._reading = self._reading or asyncio.ensure_future(self._call.read())
-        reading = self._reading
-        done, _ = await asyncio.wait({reading}, timeout=seconds)
-        if not done:
+        reading: asyncio.Future[Any] = self._reading or asyncio.ensure_future(self._call.read())
+        self._reading = reading
+        await asyncio.wait({reading}, timeout=seconds)
+        if not reading.done():
             raise CannotGoOnError(f"{self.name}: waited {seconds:g} s in vain for a message")
         self._reading = None
         if reading.cancelled():
@@ -337,7 +343,7 @@ class Channel:
         path = method if method.startswith("/") else f"{SERVICE}{method}"
         name = path.rsplit("/", 1)[1]
         bearer = () if token is None else (("authorization", f"Bearer {token}"),)
-        call: Any = self._channel.stream_stream(path)
+        call: Any = cast(Any, self._channel).stream_stream(path)
         answer = ANSWERS.get(name, openshell_pb2.HealthResponse)
         self._transcript.sent(f"{name}{'' if token else ' without a token'}")
         return Call(

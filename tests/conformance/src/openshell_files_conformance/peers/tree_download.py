@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
 from openshell_files_conformance.peers.operation import SHA256, FileRelay, Outcome, digest
+
+
+class Announced(dict[bytes, trees_pb2.TreeEntry]):
+    """Entries by their paths; one that a case needs and that did not come ends the case."""
+
+    def __missing__(self, path: bytes) -> trees_pb2.TreeEntry:
+        raise CannotGoOnError(f"{path!r} was not announced")
 
 
 class TreeDownload:
@@ -90,7 +98,7 @@ class TreeDownload:
     @property
     def by_path(self) -> dict[bytes, trees_pb2.TreeEntry]:
         """The entries by their paths."""
-        return {entry.path: entry for entry in self.entries}
+        return Announced((entry.path, entry) for entry in self.entries)
 
     def content(self, path: bytes) -> bytes | None:
         """The content of a path."""

@@ -122,7 +122,7 @@ for _name in (
     _register_wrong(_name, "AUT-2")
 
 
-@case("gateway/auth/no-token", profile="auth", clauses=("AUT-1", "AUT-7"))
+@case("gateway/auth/no-token", profile="auth", clauses=("AUT-1", "AUT-7", "AUT-12"))
 async def no_token(env: GatewayEnv) -> None:
     """Every method but Health needs a bearer token."""
     for method in (*_METHODS, *_SUPERVISORS_METHODS):
@@ -151,6 +151,10 @@ async def no_token(env: GatewayEnv) -> None:
             one_of=(("UNAUTHENTICATED", "TOKEN_MISSING"), ("UNAUTHENTICATED", "TOKEN_MALFORMED")),
             clause="AUT-1",
         )
+    default = await env.channel.call(
+        "DownloadFile", request_of("DownloadFile", env.caller.sandbox_id), token=None
+    )
+    env.check("not-by-default", default.code.name, equals="UNAUTHENTICATED", clause="AUT-12")
     health = await env.channel.call("Health", openshell_pb2.HealthRequest(), token=None)
     env.check("health", health.reason, equals=OK, clause="AUT-7")
 
