@@ -61,8 +61,12 @@ def _said_to(request: dict[str, Any]) -> dict[str, Any]:
     else:
         sandbox = request["sandbox"]
         _kept.append(AgreeingSupervisor(request["endpoint"], sandbox["id"], sandbox["token"]))
+    # Where it may, it pretends to have the sandbox itself, so that the suite does not play its supervisor.
     sandboxes = {
-        one["name"]: {"id": one["name"], "supervisor_token": "none"} for one in request.get("sandboxes", [])
+        one["name"]: {"id": one["name"]}
+        if one.get("supervisor") == "own"
+        else {"id": one["name"], "supervisor_token": "none"}
+        for one in request.get("sandboxes", [])
     }
     return {
         "type": "ready",

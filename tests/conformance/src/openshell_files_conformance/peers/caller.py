@@ -236,6 +236,8 @@ class Caller:
     async def content(self, path: str) -> bytes | str:
         """Return a file's content, or the reason why it cannot be had."""
         found = await self.download(path)
+        if found.ended.ok and found.kinds[:1] != ["header"]:
+            return "no header"
         return found.content if found.ended.ok else found.reason
 
 

@@ -113,6 +113,7 @@ class Fault:
         change: of each message that the gateway sends in this call.
         metadata: initial metadata that the gateway sends.
         delay: seconds before the call is answered.
+        slow: seconds that the gateway takes for each message from then on.
         of_received: `content` counts what comes, where content goes both ways.
     """
 
@@ -127,11 +128,12 @@ class Fault:
     metadata: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0
     of_received: bool = False
+    slow: float = 0.0
 
     @property
     def strikes(self) -> bool:
         """Whether something happens at its moment."""
-        return bool(self.status or self.then or self.answers or self.hang or self.disconnect)
+        return bool(self.status or self.then or self.answers or self.hang or self.disconnect or self.slow)
 
 
 class Answered(Exception):  # noqa: N818 - it ends a call well

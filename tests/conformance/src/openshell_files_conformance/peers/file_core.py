@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -71,6 +71,7 @@ class Core:
         self.knows_limits = False
         self.disconnect: Callable[[], None] = lambda: None
         self._numbers = Counter[str]()
+        self._begun = defaultdict[str, asyncio.Event](asyncio.Event)
         self._running = 0
         #: No call runs.
         self.quiet = asyncio.Event()
@@ -79,11 +80,19 @@ class Core:
     def begin(self, method: str, context_metadata: Iterable[tuple[str, str | bytes]]) -> Call:
         """Record a call."""
         self._numbers[method] += 1
+        self._begun[method].set()
         metadata = {key: value if isinstance(value, str) else value.hex() for key, value in context_metadata}
         call = Call(method, self._numbers[method], metadata)
         self.book.calls.append(call)
         self.transcript.received(f"{call.name}{'' if call.token else ' without a token'}")
         return call
+
+    async def called(self, method: str, seconds: float) -> bool:
+        """Wait for the first call of a method; return whether it came in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._begun[method].wait()
+        return self._begun[method].is_set()
 
     def running(self, change: int) -> None:
         """Count the calls that run."""
@@ -171,13 +180,15 @@ class Live:
         if fault.at != moment or not fault.strikes or (moment == "content" and content < fault.after_bytes):
             return
         if moment == "content":
-            # It happens once.
-            self.fault = Fault(change=fault.change)
+            # It happens once; only slowness stays.
+            self.fault = Fault(at="content", change=fault.change, slow=fault.slow)
         if fault.then is not None:
             fault.then(upload)
         if fault.disconnect:
             self.core.transcript.sent(f"{self.call.name}: the connection is closed")
             self.core.disconnect()
+        if fault.slow:
+            await asyncio.sleep(fault.slow)
         if fault.hang or fault.disconnect:
             # Until the caller leaves or the connection is closed: both cancel this task.
             await asyncio.Event().wait()

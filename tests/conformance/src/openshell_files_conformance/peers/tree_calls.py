@@ -173,6 +173,8 @@ def differences(
     """Return how what is below a directory differs from what a vector wants there."""
     if expected is None:
         return []
+    if found.started is None:
+        return [f"the directory cannot be read: {found.reason}"]
     wanted = {path_of(there["path"]): there for there in expected}
     wrong = [f"{path!r} is there" for path in found.nodes if path and path not in wanted]
     for path, there in wanted.items():

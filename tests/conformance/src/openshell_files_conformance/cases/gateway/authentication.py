@@ -171,6 +171,10 @@ async def algorithms(env: GatewayEnv) -> None:
                 one_of=(OK, "FILE_NOT_FOUND"),
                 clause="AUT-2",
             )
+    stranger = env.idp.maker.sign(new_key("key-es256"), env.idp.maker.claims(ONE))
+    env.check(
+        "another-key", (await _stat(env, stranger)).reason, equals="TOKEN_BAD_SIGNATURE", clause="AUT-2"
+    )
     several = env.idp.maker.sign(
         env.idp.key, {**env.idp.maker.claims(ONE), "aud": ["other", env.idp.audience]}
     )
@@ -193,8 +197,10 @@ async def algorithms(env: GatewayEnv) -> None:
 async def rotated_key(env: GatewayEnv) -> None:
     """A key that the issuer publishes from now on is accepted without a restart."""
     key = new_key(env.fresh_name("rotated"))
-    env.idp.publish(key)
     token = env.idp.maker.sign(key, env.idp.maker.claims(ONE))
+    before = await _stat(env, token)
+    env.check("not-before", before.reason, equals="TOKEN_UNKNOWN_KEY", clause="AUT-2")
+    env.idp.publish(key)
 
     async def accepted() -> bool:
         # A gateway may ask an issuer only so often.
@@ -238,8 +244,10 @@ async def unknown_keys(env: GatewayEnv) -> None:
     await _stat(env, env.caller.token)
     before = env.idp.requests["/keys"]
     maker = env.idp.maker
-    for number in range(40):
-        await _stat(env, maker.sign(new_key(f"unknown-{number}"), maker.claims(ONE)))
+    ended = [
+        await _stat(env, maker.sign(new_key(f"unknown-{number}"), maker.claims(ONE))) for number in range(40)
+    ]
+    env.check("refused", {one.reason for one in ended}, equals={"TOKEN_UNKNOWN_KEY"}, clause="AUT-2")
     asked = env.idp.requests["/keys"] - before
     env.check(
         "asked",

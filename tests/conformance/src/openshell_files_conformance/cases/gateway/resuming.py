@@ -276,15 +276,9 @@ async def listing(env: GatewayEnv) -> None:
     """ListUploads has the unfinished uploads, oldest first, and no finished ones."""
     paths = [env.path() for _ in range(3)]
     started = [status_of(await env.caller.start(path)).upload_id for path in paths]
-    done = await env.caller.start(env.path(), size_bytes=1)
-    call = await begin_named(
-        env.caller,
-        done.answer.upload.path.rsplit("/", 1)[1],
-        done.answer.upload,
-        data(0, b"x"),
-        finish(b"x"),
-        size_bytes=1,
-    )
+    path = env.path()
+    done = status_of(await env.caller.start(path, size_bytes=1))
+    call = await begin_named(env.caller, path, done, data(0, b"x"), finish(b"x"), size_bytes=1)
     await call.end()
     await env.caller.abort(status_of(await env.caller.start(env.path())).upload_id)
     listed = await env.caller.list_uploads()
@@ -292,7 +286,7 @@ async def listing(env: GatewayEnv) -> None:
     env.check("in-order", [one for one in ids if one in started], equals=started, clause="RSM-31")
     states = {one.state for one in listed.answer.uploads}
     env.check("unfinished", states, equals={RECEIVING}, clause="RSM-31")
-    env.check("not-the-finished", done.answer.upload.upload_id in ids, equals=False, clause="RSM-31")
+    env.check("not-the-finished", done.upload_id in ids, equals=False, clause="RSM-31")
 
 
 @case("gateway/resume/abort", profile="resume", needs=_RESUME, clauses=("RSM-7", "RSM-34", "RSM-18"))
@@ -507,6 +501,5 @@ async def many_at_once(env: GatewayEnv) -> None:
         *(env.caller.start(path, request_id=request_id) for _ in range(5))
     )
     env.check("all", [one.reason for one in ended], equals=[OK] * 5, clause="RSM-1")
-    env.check(
-        "one-upload", len({one.answer.upload.upload_id for one in ended if one.ok}), equals=1, clause="RSM-1"
-    )
+    ids = {one.answer.upload.upload_id for one in ended if one.ok}
+    env.check("one-upload", len(ids - {""}), equals=1, clause="RSM-1")

@@ -92,6 +92,8 @@ async def hello_first(env: GatewayEnv) -> None:
         ended = await call.end()
         taken = any(one.HasField("session_accepted") for one in ended.answers)
         env.check(name, taken, equals=False, clause=clause)
+    right = await sandbox.supervisor.connect()
+    env.check("a-hello", right.accepted is not None, equals=True, clause="RLY-7")
 
 
 @case(

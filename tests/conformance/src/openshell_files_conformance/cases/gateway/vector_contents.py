@@ -53,6 +53,7 @@ def _register_range(given: Mapping[str, Any]) -> None:
                 if "field" in given:
                     env.check(f"{kind}-field", found.ended.fields, equals=[given["field"]], clause=clauses[0])
                 continue
+            env.check(f"{kind}-header", found.kinds[:1], equals=["header"], clause=clauses[0])
             part = content[int(given["start"]) : int(given["end"])]
             env.check(f"{kind}-content", found.content, equals=part, clause=clauses[0])
             env.check(

@@ -67,6 +67,8 @@ def _register(file: str, given: Mapping[str, Any]) -> None:
         env.check(
             "reason", ended.reason, one_of=(wanted, OK) if any(ends[:-1]) else (wanted,), clause=clauses[0]
         )
+        if any(ends[:-1]) and ended.ok:
+            env.check("answered-the-end", upload.result is not None, equals=True, clause=clauses[0])
         if outcome.get("reason") is None:
             _replies(env, upload, outcome, clauses[0])
             if not lost:

@@ -110,7 +110,7 @@ async def acknowledgements_fall(env: SdkEnv) -> None:
     "sdk/resume/other-bytes-staged",
     profile="resume",
     needs=("resume",),
-    clauses=("RSM-15", "RSM-16", "DIG-1"),
+    clauses=("RSM-15", "RSM-16", "DIG-1", "RSM-37"),
     depends_on=("sdk/resume/lost-stream",),
 )
 async def other_bytes_staged(env: SdkEnv) -> None:
@@ -128,6 +128,8 @@ async def other_bytes_staged(env: SdkEnv) -> None:
     env.check("offsets", [began_at(call) for call in streams], equals=[0, 0], clause="RSM-15")
     uploads = {call.request.metadata.upload_id for call in streams}
     env.check("uploads", len(uploads), equals=2, clause="RSM-16")
+    left = [one.upload_id for one in env.gateway.sandbox.uploads.values() if one.staged and not one.result]
+    env.check("freed", left, equals=[], clause="RSM-37")
     env.well_formed("DIG-1")
 
 
