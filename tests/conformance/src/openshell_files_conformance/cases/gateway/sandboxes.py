@@ -73,7 +73,7 @@ async def life(env: GatewayEnv) -> None:
     env.check("upload", (await caller.rfc_upload("file", b"mine")).reason, equals=OK, clause="SBX-1")
     await _phase(env, other.name, READY)
     env.check("own-root", await env.user(ONE, other).content("file"), equals="FILE_NOT_FOUND", clause="SBX-1")
-    by_name = {"name": name, "workspace_scope": _SCOPE}
+    by_name: dict[str, Any] = {"name": name, "workspace_scope": _SCOPE}
     stopped = await env.caller.call(
         "StopSandbox", sandboxes_pb2.StopSandboxRequest(**by_name), seconds=env.scaled(20.0)
     )
