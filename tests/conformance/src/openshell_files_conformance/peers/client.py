@@ -195,7 +195,7 @@ class Call(Generic[M]):
             await self._call.wait_for_connection()
             # Not `write`: after a failed one, grpc.aio replaces the status that the server sent by one of its own.
             await self._call._cython_call.send_serialized_message(message)
-        except (_cython.InternalError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (_cython.BaseError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError):
             return False
         return True
 
@@ -204,7 +204,7 @@ class Call(Generic[M]):
         self._transcript.sent(f"{self.name}: half-close")
         try:
             await self._call.done_writing()
-        except (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+        except (_cython.BaseError, asyncio.InvalidStateError, grpc.aio.AioRpcError):
             return
 
     def cancel(self) -> None:
@@ -234,7 +234,10 @@ class Call(Generic[M]):
             CannotGoOnError: nothing came in time.
         """
         # Kept over a wait in vain: grpc.aio cancels the whole call with a read that is cancelled.
-        reading: asyncio.Future[Any] = self._reading or asyncio.ensure_future(self._call.read())
+        reading = self._reading
+        if reading is None:
+            reading = asyncio.ensure_future(self._call.read())
+            reading.add_done_callback(_looked_at)
         self._reading = reading
         await asyncio.wait({reading}, timeout=seconds)
         if not reading.done():
@@ -292,6 +295,12 @@ class Call(Generic[M]):
             if not deadline.expired():
                 raise
             raise CannotGoOnError(f"{self.name}: waited {seconds:g} s in vain for {what}") from None
+
+
+def _looked_at(reading: asyncio.Future[Any]) -> None:
+    """A call that a case leaves may end by any status; asyncio need not complain that nobody asked for it."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class Channel:

@@ -106,10 +106,11 @@ async def options(env: GatewayEnv) -> None:
         await sandbox.reconnect(file_transfer=file_transfer(**others))
         answer = (await sandbox.caller.capabilities()).answer
         env.check(f"no-{name}", answer.HasField(name), equals=False, clause=clauses[name])
-    if env.has("trees"):
-        env.check("tree-entries", every.trees.max_entries, equals=123, clause="CAP-2")
-    if env.has("archives"):
-        env.check("archive-entries", every.archives.max_entries, equals=45, clause="CAP-2")
+    for name, most in (("trees", 123), ("archives", 45)):
+        if env.has(name):
+            env.check(f"{name}-entries", getattr(every, name).max_entries, equals=most, clause="CAP-2")
+        else:
+            env.unsupported(f"{name}-entries", name, clause="CAP-2")
 
 
 @case(

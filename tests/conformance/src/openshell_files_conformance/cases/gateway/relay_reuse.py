@@ -47,21 +47,15 @@ async def next_operation(env: GatewayEnv) -> None:
     call = await asked(sandbox)
     relay = await sandbox.session.take_up()
     first = await relay.opened()
-    if not first.keep_relay:
-        # A gateway need not reuse; then nothing of this can be seen.
-        env.untestable(
-            "kept", "the target declares keeps-relays and does not set keep_relay", clause="FRM-26"
-        )
-        return
+    env.require("kept", first.keep_relay, equals=True, clause="FRM-26")
     await relay.send(accepted(), described("/first"))
     await call.end()
     other = sandbox.other.open("StatFile")
     await other.send(files_pb2.StatFileRequest(sandbox=sandbox.other.sandbox, remote_path="second"))
     await other.half_close()
     frame = await relay.until("open", env.scaled(5.0))
-    env.check("same-relay", frame is not None, equals=True, clause="FRM-26")
-    if frame is None:
-        return
+    env.require("same-relay", frame is not None, equals=True, clause="FRM-26")
+    assert frame is not None
     env.check("own-path", frame.open.stat_file.remote_path, equals="second", clause="FRM-2")
     env.check("own-principal", frame.open.principal != first.principal, equals=True, clause="FRM-27")
     await relay.send(accepted(), described("/second"))
