@@ -225,7 +225,7 @@ def _value(value: Any) -> str:
         small = value.ByteSize() <= _SHOWN_BYTES
         return shown(" ".join(str(value).split()), 120) if small else f"{value.ByteSize()} bytes"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        items: Sequence[Any] = value
+        items: list[Any] = [*value]
         return f"[{', '.join(_value(item) for item in items[:4])}{', …' if len(items) > 4 else ''}] ({len(items)})"
     return shown(value, 120)
 
