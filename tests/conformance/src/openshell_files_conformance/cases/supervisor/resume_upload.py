@@ -276,7 +276,7 @@ async def asking_changes_nothing(env: SupervisorEnv) -> None:
     await relay.upload(data(HALF, CONTENT[HALF:]), finish(CONTENT))
     await relay.input_end()
     env.check("stream-goes-on", (await relay.outcome()).reason, equals=OK, clause="RSM-19")
-    env.check("published", await env.files.read(env.path()) == _CONTENT, equals=True, clause="RSM-19")
+    env.check("published", await env.files.read(env.path()) == CONTENT, equals=True, clause="RSM-19")
     asked = await env.get_upload(upload_id=status.upload_id)
     env.check("epoch", asked.ok and asked.answer.upload.epoch, equals=status.epoch, clause="RSM-19")
 
