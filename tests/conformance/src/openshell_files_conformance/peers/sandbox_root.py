@@ -15,6 +15,7 @@ import os
 import socket
 import stat
 import sys
+import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,14 @@ class SandboxFiles:
         """Set the modified time of an entry, of a link itself."""
         await self._do("touch", path, modified_ns=modified_ns)
 
+    async def keep_touching(self, path: bytes | str) -> None:
+        """Change the times of a file without end, as fast as can be, until `stop_touching`."""
+        await self._do("keep_touching", path)
+
+    async def stop_touching(self, path: bytes | str) -> None:
+        """Leave the file in peace."""
+        await self._do("stop_touching", path)
+
     async def deny(self, path: bytes | str) -> None:
         """Take every permission on an entry away from the agent's user."""
         await self._do("deny", path)
@@ -167,6 +176,7 @@ class LocalRoot:
         self._root = os.fsencode(root)
         status = os.stat(root)
         self._owner = (status.st_uid, status.st_gid)
+        self._touched: dict[bytes, threading.Event] = {}
 
     def give_to(self, uid: int) -> None:
         """Give everything to a user, and all that the suite makes: the agent's user, which another than planned may be."""
@@ -295,6 +305,21 @@ class LocalRoot:
 
     def _touch(self, place: bytes, request: Mapping[str, Any]) -> None:
         os.utime(place, ns=(request["modified_ns"], request["modified_ns"]), follow_symlinks=False)
+
+    def _keep_touching(self, place: bytes, _: Mapping[str, Any]) -> None:
+        stop = self._touched[place] = threading.Event()
+
+        def touch() -> None:
+            turn = 0
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    turn += 1
+                    os.utime(place, ns=(turn, turn))
+
+        threading.Thread(target=touch, daemon=True).start()
+
+    def _stop_touching(self, place: bytes, _: Mapping[str, Any]) -> None:
+        self._touched.pop(place).set()
 
     def _deny(self, place: bytes, _: Mapping[str, Any]) -> None:
         if os.geteuid() == 0:

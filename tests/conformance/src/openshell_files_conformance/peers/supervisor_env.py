@@ -78,6 +78,10 @@ class RunningSupervisor(Protocol):
         """Start it again on the same root and state."""
         ...
 
+    async def second(self, seconds: float) -> bool:
+        """Start another one beside it, on the same root and state; whether it becomes ready in time."""
+        ...
+
 
 @dataclass
 class Downloaded:

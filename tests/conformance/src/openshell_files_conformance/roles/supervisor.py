@@ -124,6 +124,12 @@ class SupervisorTarget:
         self.ready = (await self.launcher.start()).ready
         await self.gateway.session(after=before)
 
+    async def second(self, seconds: float) -> bool:
+        """Start another target beside this one, on the same root and state; whether it becomes ready in time."""
+        if self.launcher is None:
+            raise CannotGoOnError("a target that was not launched by the suite has no second one")
+        return await self.launcher.second(seconds)
+
 
 def announced(hello: openshell_pb2.SupervisorHello) -> set[str]:
     """Return the capabilities that a hello announces."""
@@ -162,6 +168,14 @@ class _Launcher:
             )
         )
         return self._running
+
+    async def second(self, seconds: float) -> bool:
+        """Start another launcher for the same run, and stop it; whether its target became ready in time."""
+        start = launched(self._config.command, self._message, log=self._log, ready_timeout=seconds)
+        with suppress(TargetNotReadyError):
+            async with start:
+                return True
+        return False
 
     async def kill(self) -> None:
         """Kill the target, and wait until its launcher is gone."""

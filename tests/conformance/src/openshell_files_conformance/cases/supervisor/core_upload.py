@@ -35,6 +35,21 @@ async def published(env: SupervisorEnv) -> None:
     env.check("owner", entry.uid if entry else None, equals=await env.agent_uid(), clause="UPL-51")
 
 
+@case("supervisor/upload/relative-path", profile="rfc", clauses=("PTH-10", "PTH-1"))
+async def relative_path(env: SupervisorEnv) -> None:
+    """A relative path starts at the working directory, and names the file itself."""
+    relative = env.path().removeprefix(env.target.workdir).lstrip("/")
+    relay = await env.begin_upload(relative, explicit_finish=False, size_bytes=3)
+    await relay.upload(files_pb2.UploadFileRequest(chunk=b"abc"))
+    await relay.input_end()
+    done = await relay.outcome()
+    env.check("reason", done.reason, equals=OK, clause="PTH-10")
+    env.check("content", await env.files.read(env.path()), equals=b"abc", clause="PTH-10")
+    directory = await env.begin_upload(env.home, explicit_finish=False, size_bytes=0)
+    await directory.input_end()
+    env.check("directory", (await directory.outcome()).reason, equals="IS_A_DIRECTORY", clause="PTH-1")
+
+
 @case("supervisor/upload/version-of-the-answer", profile="core", clauses=("UPL-42",))
 async def version_of_the_answer(env: SupervisorEnv) -> None:
     """The version in the answer is the one that StatFile gives while nothing changes the file."""

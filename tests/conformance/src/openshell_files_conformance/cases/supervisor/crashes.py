@@ -229,3 +229,52 @@ async def gateway_restarts(env: SupervisorEnv) -> None:
     env.check("staged", again.ok and again.answer.upload.staged_bytes, equals=_HALF, clause="RSM-10")
     env.check("not-published", await env.files.exists(env.path("plain")), equals=False, clause="UPL-1")
     env.check("resumable", again.ok and again.answer.upload.epoch > status.epoch, equals=True, clause="CRS-2")
+
+
+@case(
+    "supervisor/crashes/damaged-record",
+    profile="resume",
+    clauses=("RSM-13", "RSM-10"),
+    needs=("relaunch",),
+    launch={"guarded_inside": True, "exec": False},
+    alone=True,
+    timeout=60,
+)
+async def damaged_record(env: SupervisorEnv) -> None:
+    """An agent whose record was overwritten by other bytes starts, and serves."""
+    status = await started(env)
+    await _send(env, status, end=CHUNK_BYTES)
+    state = str(env.target.facts["guarded"][1])
+    await env.target.kill()
+    files = [
+        name for name, entry in (await env.files.tree(state)).items() if entry.kind == "file" and entry.size
+    ]
+    for name in files:
+        content = await env.files.read(state.encode() + b"/" + name) or b""
+        await env.files.write(state.encode() + b"/" + name, b"\xa5" * len(content), mode=0o600)
+    env.check("has-a-record", bool(files), equals=True, clause="RSM-10")
+    await env.target.relaunch()
+    await env.new_session()
+    done = await env.upload(env.path("other"), b"content", request_id=env.fresh_name("request"))
+    env.check("serves", done.reason, equals=OK, clause="RSM-13")
+    asked = await env.get_upload(upload_id=status.upload_id)
+    env.check("does-not-invent", asked.reason, one_of=(OK, "UPLOAD_UNKNOWN"), clause="RSM-13")
+
+
+@case(
+    "supervisor/crashes/second-agent",
+    profile="resume",
+    clauses=("RSM-14",),
+    needs=("relaunch",),
+    alone=True,
+    timeout=60,
+)
+async def second_agent(env: SupervisorEnv) -> None:
+    """A second agent does not start on a record that another one uses, and disturbs nothing."""
+    status = await started(env)
+    sessions = len(env.gateway.sessions)
+    started_too = await env.target.second(env.scaled(5))
+    env.check("does-not-start", started_too, equals=False, clause="RSM-14")
+    env.check("does-not-connect", len(env.gateway.sessions), equals=sessions, clause="RSM-14")
+    asked = await env.get_upload(upload_id=status.upload_id)
+    env.check("first-goes-on", asked.reason, equals=OK, clause="RSM-14")

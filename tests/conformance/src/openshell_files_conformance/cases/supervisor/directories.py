@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from openshell_files_conformance.pb.openshell.v1 import directories_pb2, files_pb2
+from openshell_files_conformance.pb.openshell.v1 import directories_pb2, files_pb2, trees_pb2
 from openshell_files_conformance.peers.operation import OK, Outcome
 from openshell_files_conformance.peers.supervisor_env import SupervisorEnv
 from openshell_files_conformance.registry import case
@@ -69,9 +69,19 @@ async def small_tree(env: SupervisorEnv, top: str = "top") -> str:
     return path
 
 
-@case("supervisor/directories/hello", profile="core", clauses=("DIR-1",))
+@case("supervisor/directories/hello", profile="core", clauses=("DIR-1", "TRE-1", "RFC-7"))
 async def hello(env: SupervisorEnv) -> None:
-    """A supervisor that announces directories serves them; one that does not says so, and changes nothing."""
+    """A supervisor that announces an option serves it; one that does not says so, and changes nothing."""
+    tree = trees_pb2.UploadTreeStart(path=env.path("tree").encode())
+    relay = await env.relay()
+    await relay.begin(env.opening(upload_tree=tree))
+    first = await relay.next()
+    kind = first.WhichOneof("frame") if first is not None else None
+    env.check("trees", kind != "error", equals=env.has("trees"), clause="TRE-1")
+    relay = await env.begin_upload(env.path("archive"), is_archive=True)
+    first = await relay.next()
+    wanted = "" if env.has("archives") else "ARCHIVE_UNSUPPORTED"
+    env.check("archives", first.error.reason if first is not None else None, equals=wanted, clause="RFC-7")
     done = await make(env, env.path("made"))
     if env.has("directories"):
         env.check("served", done.reason, equals=OK, clause="DIR-1")

@@ -228,6 +228,37 @@ async def working(env: SupervisorEnv) -> None:
 
 
 @case(
+    "supervisor/frames/working-on-a-tree", profile="trees", clauses=("TRE-16",), needs=("trees",), timeout=40
+)
+async def working_on_a_tree(env: SupervisorEnv) -> None:
+    """While the agent reads a large file for the digest in its entry it sends signs of life, three times per idle timeout at least."""
+    size = 3 << 30
+    await env.files.mkdir(env.path("top"))
+    metadata = env.metadata(env.path("top/large"), explicit_finish=False, size_bytes=size)
+    relay = await env.relay()
+    await relay.send(
+        Request(open=env.opening(upload=metadata)),
+        Request(upload=files_pb2.UploadFileRequest(data=files_pb2.FileChunk(hole_bytes=size))),
+        _END,
+    )
+    done = await relay.outcome(env.scaled(20))
+    if not done.ok:
+        raise CannotGoOnError(f"a file of 3 GiB of zeros cannot be made: {done}")
+    relay = await env.relay()
+    start = trees_pb2.DownloadTreeStart(path=env.path("top").encode(), compare_content=True)
+    await relay.begin(env.opening(download_tree=start, idle_timeout=1.0))
+    kinds, silent = list[str](), False
+    try:
+        while len(kinds) < 10 and "manifest" not in kinds and (frame := await relay.next(1.0)) is not None:
+            kinds.append(str(frame.download_tree.WhichOneof("payload") or frame.WhichOneof("frame")))
+    except CannotGoOnError:
+        silent = True
+    env.check("not-silent", silent, equals=False, clause="TRE-16")
+    env.check("working", "working" in kinds, equals=True, clause="TRE-16")
+    await relay.send(_CANCELLED)
+
+
+@case(
     "supervisor/reuse/operations",
     profile="relay",
     clauses=("FRM-9", "FRM-24", "FRM-32"),
