@@ -30,11 +30,13 @@ from openshell_files_conformance.peers.wire import Wire, framed
 
 
 def opened(**fields: Any) -> file_relay_pb2.FileRelayOpen:
-    return file_relay_pb2.FileRelayOpen(**{"principal": "one", **fields})
+    known: dict[str, Any] = {"principal": "one", **fields}
+    return file_relay_pb2.FileRelayOpen(**known)
 
 
 def metadata(path: str = "file", **fields: Any) -> files_pb2.UploadFileMetadata:
-    return files_pb2.UploadFileMetadata(**{"remote_path": path, **fields})
+    known: dict[str, Any] = {"remote_path": path, **fields}
+    return files_pb2.UploadFileMetadata(**known)
 
 
 # Tokens and issuer
@@ -125,7 +127,8 @@ class _Echo(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         del handler_call_details
-        return grpc.stream_stream_rpc_method_handler(self._echo)
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._echo)
+        return handler
 
     async def _echo(self, requests: Any, context: Any) -> AsyncGenerator[bytes]:
         del context

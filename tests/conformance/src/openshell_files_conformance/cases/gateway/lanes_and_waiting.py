@@ -24,7 +24,7 @@ async def lane(
     caller: Caller, status: files_pb2.UploadStatus, index: int, *messages: Up, **fields: Any
 ) -> Call[Any]:
     """Begin a further stream of an upload."""
-    named = {
+    named: dict[str, Any] = {
         "sandbox_id": caller.sandbox_id,
         "upload_id": status.upload_id,
         "epoch": status.epoch,

@@ -244,11 +244,8 @@ async def command(sandbox: SuiteSandbox, **fields: Any) -> Call[Any]:
     """Begin a command."""
     call = sandbox.caller.open("ExecSandbox")
     scope = datamodel_pb2.WorkspaceSelector(workspace="default")
-    await call.send(
-        exec_pb2.ExecSandboxRequest(
-            **{"sandbox": sandbox.facts.name, "command": ["true"], "workspace_scope": scope, **fields}
-        )
-    )
+    known: dict[str, Any] = {"sandbox": sandbox.facts.name, "command": ["true"], "workspace_scope": scope}
+    await call.send(exec_pb2.ExecSandboxRequest(**{**known, **fields}))
     await call.half_close()
     return call
 
