@@ -256,11 +256,11 @@ async def stopping(env: GatewayEnv) -> None:
     state = await channel.call("Health", openshell_pb2.HealthRequest(), token=None)
     seen = state.answer.status if state.ok else state.reason
     # It may have closed its port by now, which refuses a call without a word.
-    closed = "UNAVAILABLE without a reason"
-    env.check("unhealthy", seen, one_of=(openshell_pb2.SERVICE_STATUS_UNHEALTHY, closed), clause="RLY-8")
+    closed = ("UNAVAILABLE without a reason", "CANCELLED without a reason")
+    env.check("unhealthy", seen, one_of=(openshell_pb2.SERVICE_STATUS_UNHEALTHY, *closed), clause="RLY-8")
     request = files_pb2.StatFileRequest(sandbox=sandbox.caller.sandbox, remote_path="x")
     refused = await channel.call("StatFile", request, token=sandbox.caller.token)
-    env.check("new-call", refused.reason, one_of=("GATEWAY_SHUTTING_DOWN", closed), clause="RLY-19")
+    env.check("new-call", refused.reason, one_of=("GATEWAY_SHUTTING_DOWN", *closed), clause="RLY-19")
     await sandbox.session.wait_over()
     env.check("session-ends", sandbox.session.over, equals=True, clause="RLY-20")
     await running.send(data(6, b" and after"), finish(b"before and after"))
