@@ -14,6 +14,7 @@ from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, openshell_pb2
 from openshell_files_conformance.peers.caller import OK, Up, data, finish
 from openshell_files_conformance.peers.gateway_env import GatewayEnv
+from openshell_files_conformance.peers.relay_frames import encode_frame
 from openshell_files_conformance.peers.supervisor import Response, ToGateway, accepted
 from openshell_files_conformance.registry import case
 
@@ -180,9 +181,10 @@ async def flooded_relay(env: GatewayEnv) -> None:
     header = files_pb2.DownloadFileHeader(size_bytes=1 << 30)
     await relay.send(accepted(), Response(download=files_pb2.DownloadFileResponse(header=header)))
     piece = Response(download=files_pb2.DownloadFileResponse(chunk=b"x"))
+    pieces = encode_frame(piece) * 20
     reading = asyncio.ensure_future(call.end(env.scaled(40.0)))
     while not reading.done():
-        if not await relay.send(*([piece] * 50), cuts=[4] * 500):
+        if not await relay.send_bytes(pieces, cuts=[1] * len(pieces)):
             break
         await asyncio.sleep(0)
     ended = await reading
