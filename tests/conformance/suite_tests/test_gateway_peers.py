@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -127,7 +127,7 @@ class _Echo(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         del handler_call_details
-        handler: Any = grpc.stream_stream_rpc_method_handler(self._echo)
+        handler: Any = cast(Any, grpc).stream_stream_rpc_method_handler(self._echo)
         return handler
 
     async def _echo(self, requests: Any, context: Any) -> AsyncGenerator[bytes]:
