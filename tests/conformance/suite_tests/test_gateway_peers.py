@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -30,13 +30,13 @@ from openshell_files_conformance.peers.wire import Wire, framed
 
 
 def opened(**fields: Any) -> file_relay_pb2.FileRelayOpen:
-    given: dict[str, Any] = {"principal": "one", **fields}
-    return file_relay_pb2.FileRelayOpen(**given)
+    known: dict[str, Any] = {"principal": "one", **fields}
+    return file_relay_pb2.FileRelayOpen(**known)
 
 
 def metadata(path: str = "file", **fields: Any) -> files_pb2.UploadFileMetadata:
-    given: dict[str, Any] = {"remote_path": path, **fields}
-    return files_pb2.UploadFileMetadata(**given)
+    known: dict[str, Any] = {"remote_path": path, **fields}
+    return files_pb2.UploadFileMetadata(**known)
 
 
 # Tokens and issuer
@@ -127,9 +127,8 @@ class _Echo(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         del handler_call_details
-        # grpc types its handlers loosely.
-        untyped: Any = grpc
-        return untyped.stream_stream_rpc_method_handler(self._echo)
+        handler: Any = cast(Any, grpc).stream_stream_rpc_method_handler(self._echo)
+        return handler
 
     async def _echo(self, requests: Any, context: Any) -> AsyncGenerator[bytes]:
         del context

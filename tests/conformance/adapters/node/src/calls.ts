@@ -1,6 +1,10 @@
 // Calls of the gateway with promises: unary, an upload's stream and a download's stream.
 import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
+import { randomUUID } from 'node:crypto';
+import { subscribe } from 'node:diagnostics_channel';
 import { readFileSync } from 'node:fs';
+import type { ClientHttp2Stream } from 'node:http2';
+import { addAbortSignal } from 'node:stream';
 import { TransferError, transferError } from './errors.ts';
 import { methodCodecs, type Fields } from './wire.ts';
 
@@ -55,6 +59,22 @@ export class Connection {
   }
 }
 
+/** The streams of calls, by their x-request-id. */
+const streams = new Map<unknown, ClientHttp2Stream>();
+
+subscribe('http2.client.stream.created', (created) => {
+  const { stream, headers } = created as { stream: ClientHttp2Stream; headers: Record<string, unknown> };
+  const id = headers['x-request-id'];
+  streams.set(id, stream);
+  stream.once('close', () => streams.delete(id));
+});
+
+/** Resets a call's stream. grpc-js would half-close it first, which finishes an upload to a server of the RFC alone (UPL-61). */
+function reset(requestId: string): void {
+  const stream = streams.get(requestId);
+  if (stream !== undefined) addAbortSignal(AbortSignal.abort(), stream);
+}
+
 const shortCall = 30_000;
 const lastCall = 2_000;
 
@@ -105,14 +125,21 @@ export class Calls {
     const answer = Promise.withResolvers<Fields>();
     answer.promise.catch(() => {});
     let over = false;
-    const call = this.connection.client.makeClientStreamRequest(path('UploadFile'), request.encode, response.decode, this.#metadata(), this.#options(),
+    const metadata = this.#metadata();
+    const requestId = randomUUID();
+    metadata.set('x-request-id', requestId);
+    const call = this.connection.client.makeClientStreamRequest(path('UploadFile'), request.encode, response.decode, metadata, this.#options(),
       (error, fields) => {
         over = true;
         if (error === null) answer.resolve(fields!);
         else answer.reject(explain(error, this.limits.signal));
       });
     call.on('error', () => {});
-    cancelWith(call, this.limits.signal);
+    const cancel = (): void => {
+      reset(requestId);
+      call.cancel();
+    };
+    cancelWith({ cancel, once: (event, listener) => call.once(event, listener) }, this.limits.signal);
     return {
       answer: answer.promise,
       send: async (message) => {
@@ -121,7 +148,7 @@ export class Calls {
         else if (!call.write(message)) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), answer.promise]);
       },
       end: () => void call.end(),
-      cancel: () => call.cancel(),
+      cancel,
     };
   }
 

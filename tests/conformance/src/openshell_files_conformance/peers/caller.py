@@ -9,7 +9,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from openshell_files_conformance.pb.openshell.v1 import files_pb2
-from openshell_files_conformance.peers.client import ANSWER_SECONDS, OK, Call, Channel, Ended
+from openshell_files_conformance.peers.client import OK, Call, Channel, Ended
 from openshell_files_conformance.peers.model_files import BLAKE3, SHA256, crc32c, digest_of
 
 #: Every server takes chunks of this size (UPL-6).
@@ -119,11 +119,10 @@ class Caller:
         sandbox_id: named by every call.
     """
 
-    def __init__(self, channel: Channel, token: str, sandbox_id: str, *, scale: float = 1.0) -> None:
+    def __init__(self, channel: Channel, token: str, sandbox_id: str) -> None:
         self.channel = channel
         self.token = token
         self.sandbox_id = sandbox_id
-        self._seconds = ANSWER_SECONDS * scale
 
     @property
     def sandbox(self) -> files_pb2.SandboxRef:
@@ -136,9 +135,7 @@ class Caller:
 
     async def call(self, method: str, *messages: Message, **options: Any) -> Ended[Any]:
         """Call a method, half-close, and wait for its end."""
-        return await self.channel.call(
-            method, *messages, token=self.token, **{"seconds": self._seconds, **options}
-        )
+        return await self.channel.call(method, *messages, token=self.token, **options)
 
     def metadata(self, path: str, **fields: Any) -> files_pb2.UploadFileMetadata:
         """Return metadata for this sandbox."""
@@ -161,7 +158,7 @@ class Caller:
             if not await call.send(Up(chunk=content[at : at + piece])):
                 break
         await call.half_close()
-        return await call.end(self._seconds)
+        return await call.end()
 
     async def upload(
         self, path: str, content: bytes, *, algorithm: int = SHA256, **fields: Any
@@ -172,7 +169,7 @@ class Caller:
         call = await self.begin(path, explicit_finish=True, **fields)
         await call.send(*chunks(content), finish(content, algorithm))
         await call.half_close()
-        return await call.end(self._seconds)
+        return await call.end()
 
     async def write(self, path: str, content: bytes, *, algorithm: int = SHA256, **fields: Any) -> Ended[Any]:
         """Call WriteFile; `crc32c`, `digest` and `content` replace what would be right."""

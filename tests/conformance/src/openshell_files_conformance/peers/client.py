@@ -171,8 +171,11 @@ class Call(Generic[M]):
         messages: that were received so far.
     """
 
-    def __init__(self, name: str, call: Any, answer: type[M], transcript: Transcript) -> None:
+    def __init__(
+        self, name: str, call: Any, answer: type[M], transcript: Transcript, patience: float = ANSWER_SECONDS
+    ) -> None:
         self.name = name
+        self._patience = patience
         self.messages: list[M] = []
         self._call = call
         self._answer = answer
@@ -222,12 +225,12 @@ class Call(Generic[M]):
         with contextlib.suppress(grpc.aio.AioRpcError):
             await self._call.wait_for_connection()
 
-    async def headers(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    async def headers(self, seconds: float | None = None) -> dict[str, Any]:
         """Wait for the initial metadata."""
         async with self._waiting("its initial metadata", seconds):
             return dict(await self._call.initial_metadata())
 
-    async def next(self, seconds: float = ANSWER_SECONDS) -> M | None:
+    async def next(self, seconds: float | None = None) -> M | None:
         """Return the next message; None at the end of the stream.
 
         Raises:
@@ -239,6 +242,7 @@ class Call(Generic[M]):
             reading = asyncio.ensure_future(self._call.read())
             reading.add_done_callback(_looked_at)
         self._reading = reading
+        seconds = self._patience if seconds is None else seconds
         await asyncio.wait({reading}, timeout=seconds)
         if not reading.done():
             raise CannotGoOnError(f"{self.name}: waited {seconds:g} s in vain for a message")
@@ -256,7 +260,7 @@ class Call(Generic[M]):
         self._transcript.received(f"{self.name}: {brief(message)}")
         return message
 
-    async def end(self, seconds: float = ANSWER_SECONDS) -> Ended[M]:
+    async def end(self, seconds: float | None = None) -> Ended[M]:
         """Read to the end of the call, and return how it ended.
 
         Raises:
@@ -286,7 +290,8 @@ class Call(Generic[M]):
             ) from error
 
     @asynccontextmanager
-    async def _waiting(self, what: str, seconds: float) -> AsyncGenerator[None]:
+    async def _waiting(self, what: str, seconds: float | None) -> AsyncGenerator[None]:
+        seconds = self._patience if seconds is None else seconds
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
@@ -311,12 +316,20 @@ class Channel:
         case_id: is sent with every call as `x-conformance-case`.
         transcript: of the case.
         options: of gRPC.
+        patience: how long its calls wait for anything that should come at once, in seconds.
     """
 
     def __init__(
-        self, endpoint: str, case_id: str, transcript: Transcript, options: Sequence[tuple[str, Any]] = ()
+        self,
+        endpoint: str,
+        case_id: str,
+        transcript: Transcript,
+        options: Sequence[tuple[str, Any]] = (),
+        *,
+        patience: float = ANSWER_SECONDS,
     ) -> None:
         self.endpoint = endpoint
+        self._patience = patience
         self._metadata = (("x-conformance-case", case_id),)
         self._transcript = transcript
         self._channel = grpc.aio.insecure_channel(
@@ -362,6 +375,7 @@ class Channel:
             ),
             answer,
             self._transcript,
+            self._patience,
         )
 
     async def call(
@@ -369,7 +383,7 @@ class Channel:
         method: str,
         *messages: Message,
         token: str | None,
-        seconds: float = ANSWER_SECONDS,
+        seconds: float | None = None,
         **options: Any,
     ) -> Ended[Any]:
         """Call a method with messages and a half-close, and return how it ended."""

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 
-#: Components that are opened at once; 255 bytes each stay below the 4096 of a path.
-_AT_ONCE = 15
+#: Bytes of a path that are opened at once; 4095 may be.
+_AT_ONCE = 3000
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -17,11 +17,11 @@ def opened(top: bytes, path: bytes) -> Generator[int]:
     """Open a directory below `top`, however long its path is."""
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        names = path.split(b"/") if path else []
-        for start in range(0, len(names), _AT_ONCE):
-            step = os.open(b"/".join(names[start : start + _AT_ONCE]), _FLAGS, dir_fd=descriptor)
+        while path:
+            end = len(path) if len(path) <= _AT_ONCE else path.rindex(b"/", 0, _AT_ONCE)
+            step = os.open(path[:end], _FLAGS, dir_fd=descriptor)
             os.close(descriptor)
-            descriptor = step
+            descriptor, path = step, path[end + 1 :]
         yield descriptor
     finally:
         os.close(descriptor)

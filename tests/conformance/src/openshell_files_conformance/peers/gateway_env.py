@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from openshell_files_conformance.checks import CannotGoOnError, CaseContext, Env
 from openshell_files_conformance.peers.caller import Caller
-from openshell_files_conformance.peers.client import Channel
+from openshell_files_conformance.peers.client import ANSWER_SECONDS, Channel
 from openshell_files_conformance.peers.idp import IdentityProvider
 from openshell_files_conformance.peers.model_agent import ModelAgent
 from openshell_files_conformance.peers.supervisor import Supervisor, SupervisorSession
@@ -96,7 +96,7 @@ class GatewayEnv(Env):
     def __init__(self, context: CaseContext, target: GatewayTarget) -> None:
         super().__init__(context)
         self.target = target
-        self.channel = Channel(target.endpoint, context.case_id, self.transcript)
+        self.channel = Channel(target.endpoint, context.case_id, self.transcript, patience=self.patience)
         self.resources.push_async_callback(self.channel.close)
         stack = target.sandboxes.get(STACK) or Sandbox(STACK, STACK, "")
         self.caller = self.user(ONE, stack)
@@ -105,6 +105,11 @@ class GatewayEnv(Env):
     async def prepare(self) -> None:
         """See that the sandbox where content is judged has a supervisor."""
         await self.target.stack_ready()
+
+    @property
+    def patience(self) -> float:
+        """How long to wait for anything that should come at once, in seconds."""
+        return self.scaled(ANSWER_SECONDS)
 
     @property
     def endpoint(self) -> str:
@@ -124,7 +129,7 @@ class GatewayEnv(Env):
     def user(self, subject: str, sandbox: Sandbox, *, channel: Channel | None = None, **token: Any) -> Caller:
         """Return a user of a sandbox; `roles` and `scope` are those of its token."""
         bearer = self.idp.token(subject, **token)
-        return Caller(channel or self.channel, bearer, sandbox.id, scale=self.context.time_scale)
+        return Caller(channel or self.channel, bearer, sandbox.id)
 
     def path(self, stem: str = "file") -> str:
         """Return a path that no other case uses, in the sandbox's working directory."""
@@ -132,14 +137,16 @@ class GatewayEnv(Env):
 
     def connection(self, endpoint: str = "", **options: Any) -> Channel:
         """Return another connection, which is closed with the case."""
-        channel = Channel(endpoint or self.endpoint, self.case_id, self.transcript, **options)
+        channel = Channel(
+            endpoint or self.endpoint, self.case_id, self.transcript, patience=self.patience, **options
+        )
         self.resources.push_async_callback(channel.close)
         return channel
 
     async def wire(self, *, reads: bool = True) -> Wire:
         """Return a raw HTTP/2 connection, which is closed with the case."""
         return await self.resources.enter_async_context(
-            Wire(self.endpoint, self.case_id, self.transcript, reads=reads)
+            Wire(self.endpoint, self.case_id, self.transcript, reads=reads, patience=self.patience)
         )
 
     async def sandbox(
@@ -177,6 +184,7 @@ class GatewayEnv(Env):
             sandbox.token if token is None else token,
             self.case_id,
             self.transcript,
+            self.patience,
         )
         self.resources.push_async_callback(made.close)
         return made

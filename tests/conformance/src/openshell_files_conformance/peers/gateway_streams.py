@@ -55,9 +55,17 @@ class GatewaySession:
         return self.first.hello
 
     async def send(self, message: openshell_pb2.GatewayMessage) -> None:
-        """Send a message to the supervisor."""
-        async with self._turn:
-            await self.context.write(message)
+        """Send a message to the supervisor.
+
+        Raises:
+            CannotGoOnError: the supervisor has ended the session.
+        """
+        try:
+            async with self._turn:
+                await self.context.write(message)
+        except Exception as error:
+            # See `GatewayRelay.send_frame`.
+            raise CannotGoOnError(f"the supervisor ended its session: {error}") from error
 
     async def accept(self, heartbeat_seconds: float = 5.0) -> None:
         """Accept the session, and announce an interval of heartbeats."""
@@ -108,7 +116,7 @@ class GatewaySession:
 
     async def _hear(self) -> None:
         # A broken call ends the stream like an orderly end; which of the two it was, no clause asks.
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
+        with suppress(Exception):
             while isinstance(message := await self.context.read(), openshell_pb2.SupervisorMessage):
                 async with self._changed:
                     self.heard.append(message)
@@ -157,7 +165,8 @@ class GatewayRelay:
         """
         try:
             await self.context.write(frame)
-        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+        except Exception as error:
+            # grpc.aio has an error of its own, which it does not publish, for a call that has just ended.
             raise CannotGoOnError(f"the supervisor ended the relay: {error}") from error
 
     async def receive(self, seconds: float = ANSWER_SECONDS) -> bytes:
@@ -220,7 +229,7 @@ class GatewayRelay:
                 if frame.data:
                     self.pieces.append(frame.ByteSize())
                     self._came.put_nowait(frame.data)
-        except (grpc.RpcError, asyncio.InvalidStateError):
+        except Exception:  # noqa: BLE001 - whatever ended the call, there is nothing more to read
             return
         finally:
             self._over()

@@ -149,10 +149,13 @@ class FileRelay:
     Attributes:
         relay: the bytes.
         frames: of the current operation, so far.
+
+    Methods wait for a frame for as long as `patience` says, unless a call says otherwise.
     """
 
-    def __init__(self, relay: GatewayRelay, transcript: Transcript) -> None:
+    def __init__(self, relay: GatewayRelay, transcript: Transcript, patience: float = ANSWER_SECONDS) -> None:
         self.relay = relay
+        self._patience = patience
         self.frames: list[Response] = []
         self._transcript = transcript
         self._decoder = responses()
@@ -189,7 +192,7 @@ class FileRelay:
         """Say that the caller's stream is over."""
         await self.send(Request(input_end=file_relay_pb2.FileRelayInputEnd(cancelled=cancelled)))
 
-    async def next(self, seconds: float = ANSWER_SECONDS) -> Response | None:
+    async def next(self, seconds: float | None = None) -> Response | None:
         """Return the agent's next frame; None when the relay has ended.
 
         Raises:
@@ -197,7 +200,7 @@ class FileRelay:
             CannotGoOnError: nothing came in time.
         """
         while not self._waiting:
-            received = await self.relay.receive(seconds)
+            received = await self.relay.receive(self._patience if seconds is None else seconds)
             if not received:
                 self._decoder.finish()
                 return None
@@ -207,7 +210,7 @@ class FileRelay:
         self._transcript.received(brief(frame))
         return frame
 
-    async def until(self, kind: str, seconds: float = ANSWER_SECONDS) -> Response:
+    async def until(self, kind: str, seconds: float | None = None) -> Response:
         """Return the next frame of a kind.
 
         Raises:
@@ -221,7 +224,7 @@ class FileRelay:
                 raise CannotGoOnError(f"the agent sent {brief(frame)} before {kind}")
         raise CannotGoOnError(f"the agent ended the relay before {kind}")
 
-    async def outcome(self, seconds: float = ANSWER_SECONDS) -> Outcome:
+    async def outcome(self, seconds: float | None = None) -> Outcome:
         """Read to the last frame of the operation.
 
         Raises:
@@ -236,7 +239,7 @@ class FileRelay:
             return Outcome("", self.frames, f"{NOT_FRAMES}: {error}")
         return Outcome("", self.frames, RELAY_ENDED)
 
-    async def rest(self, seconds: float = ANSWER_SECONDS) -> list[Response]:
+    async def rest(self, seconds: float | None = None) -> list[Response]:
         """Return the frames that come until the agent ends the relay.
 
         Raises:

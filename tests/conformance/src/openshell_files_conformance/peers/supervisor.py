@@ -96,7 +96,7 @@ class SupervisorRelay:
                 return False
         return True
 
-    async def next(self, seconds: float = ANSWER_SECONDS) -> Any | None:
+    async def next(self, seconds: float | None = None) -> Any | None:
         """Return the gateway's next frame; None when the relay is over.
 
         Raises:
@@ -116,7 +116,7 @@ class SupervisorRelay:
         self._transcript.received(f"relay: {brief(frame)}")
         return frame
 
-    async def opened(self, seconds: float = ANSWER_SECONDS) -> file_relay_pb2.FileRelayOpen:
+    async def opened(self, seconds: float | None = None) -> file_relay_pb2.FileRelayOpen:
         """Return the `open` that must be the next frame.
 
         Raises:
@@ -128,7 +128,7 @@ class SupervisorRelay:
         opened: file_relay_pb2.FileRelayOpen = frame.open
         return opened
 
-    async def until(self, kind: str, seconds: float = ANSWER_SECONDS) -> Any | None:
+    async def until(self, kind: str, seconds: float | None = None) -> Any | None:
         """Return the next frame of a kind, or None if the relay ends before."""
         while (frame := await self.next(seconds)) is not None:
             if frame.WhichOneof("frame") == kind:
@@ -143,13 +143,13 @@ class SupervisorRelay:
         """Lose the relay."""
         self.call.cancel()
 
-    async def end(self, seconds: float = ANSWER_SECONDS) -> Ended[Any]:
+    async def end(self, seconds: float | None = None) -> Ended[Any]:
         """Wait until the gateway ends the relay."""
         while await self.next(seconds) is not None:
             pass
         return await self.call.end(seconds)
 
-    async def wait_over(self, seconds: float = ANSWER_SECONDS) -> bool:
+    async def wait_over(self, seconds: float | None = None) -> bool:
         """Return whether the relay comes to its end in time, whatever is still sent on it."""
         try:
             await self.end(seconds)
@@ -225,12 +225,13 @@ class SupervisorSession:
         result = openshell_pb2.RelayOpenResult(channel_id=opened.channel_id, success=False, error=words)
         await self.send(ToGateway(relay_open_result=result))
 
-    async def next_open(self, seconds: float = ANSWER_SECONDS) -> openshell_pb2.RelayOpen:
+    async def next_open(self, seconds: float | None = None) -> openshell_pb2.RelayOpen:
         """Return the next relay that the gateway wants opened.
 
         Raises:
             CannotGoOnError: none came in time.
         """
+        seconds = self.peer.patience if seconds is None else seconds
         try:
             return await asyncio.wait_for(self.opens.get(), seconds)
         except TimeoutError:
@@ -243,7 +244,7 @@ class SupervisorSession:
             return False
         return True
 
-    async def take_up(self, seconds: float = ANSWER_SECONDS) -> SupervisorRelay:
+    async def take_up(self, seconds: float | None = None) -> SupervisorRelay:
         """Claim the next relay."""
         return await self.claim(await self.next_open(seconds))
 
@@ -257,12 +258,13 @@ class SupervisorSession:
         await relay.init()
         return relay
 
-    async def wait_over(self, seconds: float = ANSWER_SECONDS) -> Ended[Any]:
+    async def wait_over(self, seconds: float | None = None) -> Ended[Any]:
         """Wait until the gateway ends the session, and return how.
 
         Raises:
             CannotGoOnError: it did not in time.
         """
+        seconds = self.peer.patience if seconds is None else seconds
         try:
             await asyncio.wait_for(self._over.wait(), seconds)
         except TimeoutError:
@@ -275,8 +277,9 @@ class SupervisorSession:
         """Whether the session has ended."""
         return self._over.is_set()
 
-    async def wait_heard(self, kind: str, count: int = 1, seconds: float = ANSWER_SECONDS) -> bool:
+    async def wait_heard(self, kind: str, count: int = 1, seconds: float | None = None) -> bool:
         """Return whether so many messages of a kind came in time."""
+        seconds = self.peer.patience if seconds is None else seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._heard:
                 while sum(one.WhichOneof("payload") == kind for one in self.heard) < count:
@@ -319,14 +322,21 @@ class Supervisor:
     """
 
     def __init__(
-        self, endpoint: str, sandbox_id: str, token: str, case_id: str, transcript: Transcript
+        self,
+        endpoint: str,
+        sandbox_id: str,
+        token: str,
+        case_id: str,
+        transcript: Transcript,
+        patience: float = ANSWER_SECONDS,
     ) -> None:
         self.sandbox_id = sandbox_id
         self.token: str | None = token
         self.transcript = transcript
         self.instance_id = str(uuid.uuid4())
         self.sessions: list[SupervisorSession] = []
-        self._channel = Channel(endpoint, case_id, transcript)
+        self.patience = patience
+        self._channel = Channel(endpoint, case_id, transcript, patience=patience)
         self._epoch = 0
 
     def open(self, method: str, token: str | None = None) -> Call[Any]:

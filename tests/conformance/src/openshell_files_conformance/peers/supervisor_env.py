@@ -203,7 +203,8 @@ class SupervisorEnv(Env):
             CannotGoOnError: it does not answer.
         """
         target = file_relay_pb2.FileRelayTarget(transfer_id=self._transfer_id())
-        return FileRelay(await self.byte_relay(openshell_pb2.RelayOpen(file=target)), self.transcript)
+        relay = await self.byte_relay(openshell_pb2.RelayOpen(file=target))
+        return FileRelay(relay, self.transcript, self.scaled(ANSWER_SECONDS))
 
     async def byte_relay(self, opened: openshell_pb2.RelayOpen) -> GatewayRelay:
         """Open any relay; it ends with the case."""

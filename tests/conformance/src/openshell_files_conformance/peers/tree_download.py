@@ -39,7 +39,7 @@ class TreeDownload:
         self.end: int | None = None
         self.wrong: list[str] = []
 
-    async def run(self, seconds: float = 10.0) -> Outcome:
+    async def run(self, seconds: float | None = None) -> Outcome:
         """Take everything, to the last frame."""
         while True:
             frame = await self._relay.next(seconds)

@@ -8,7 +8,6 @@ from functools import partial
 
 from openshell_files_conformance.checks import CannotGoOnError
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, trees_pb2
-from openshell_files_conformance.peers.gateway_streams import ANSWER_SECONDS
 from openshell_files_conformance.peers.operation import FileRelay, Outcome, Response, digest
 
 DIRECTORY = files_pb2.FILE_TYPE_DIRECTORY
@@ -132,7 +131,7 @@ class TreeUpload:
         """Whether an entry was named by a reply, or counted."""
         return entry < self.decided or entry in self.needed
 
-    async def wait(self, condition: Callable[[], bool], seconds: float = ANSWER_SECONDS) -> bool:
+    async def wait(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
         """Read replies until a condition holds; False if the stream is over before, or the time."""
         try:
             while not condition():
@@ -150,14 +149,14 @@ class TreeUpload:
         """Wait until an entry is in place that was not before."""
         return await self.wait(lambda: entry in self.changed, seconds)
 
-    async def outcome(self, seconds: float = ANSWER_SECONDS) -> Outcome:
+    async def outcome(self, seconds: float | None = None) -> Outcome:
         """Read to the last frame."""
         while not self._over:
             await self._read(seconds)
         kind = self._last.WhichOneof("frame") if self._last is not None else None
         return Outcome(kind or "", self._relay.frames, "" if kind else "the relay ended without a last frame")
 
-    async def _read(self, seconds: float) -> bool:
+    async def _read(self, seconds: float | None) -> bool:
         if self._over:
             return False
         frame = await self._relay.next(seconds)

@@ -60,12 +60,21 @@ class WireCall:
 class Wire:
     """A connection of its own; streams are numbered 1, 3, 5…"""
 
-    def __init__(self, endpoint: str, case_id: str, transcript: Transcript, *, reads: bool = True) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        case_id: str,
+        transcript: Transcript,
+        *,
+        reads: bool = True,
+        patience: float = ANSWER_SECONDS,
+    ) -> None:
         host, _, port = endpoint.rpartition(":")
         self._address = host, int(port)
         self._case_id = case_id
         self._transcript = transcript
         self._reads = reads
+        self._patience = patience
         self._http = H2Connection(
             H2Configuration(client_side=True, header_encoding="utf-8", validate_outbound_headers=False)
         )
@@ -104,14 +113,12 @@ class Wire:
         await self._flush()
         return number
 
-    async def send(
-        self, number: int, data: bytes, *, end: bool = False, seconds: float = ANSWER_SECONDS
-    ) -> int:
+    async def send(self, number: int, data: bytes, *, end: bool = False, seconds: float | None = None) -> int:
         """Send bytes as they are, as far as the window allows; return how many were not sent for lack of window."""
         self._transcript.sent(f"stream {number}: {len(data)} bytes{', end' if end else ''}")
         left = data
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline = loop.time() + (self._patience if seconds is None else seconds)
         while True:
             window = min(self._http.local_flow_control_window(number), self._http.max_outbound_frame_size)
             part, rest = left[:window], left[window:]
@@ -152,13 +159,14 @@ class Wire:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
-    async def end(self, number: int, seconds: float = ANSWER_SECONDS) -> Ended[Any]:
+    async def end(self, number: int, seconds: float | None = None) -> Ended[Any]:
         """Wait for the end of a stream, and return how it ended; a reset counts as a status of its own.
 
         Raises:
             CannotGoOnError: it did not end in time.
         """
         call = self._calls[number]
+        seconds = self._patience if seconds is None else seconds
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while not call.over and not self.gone:

@@ -244,13 +244,8 @@ async def command(sandbox: SuiteSandbox, **fields: Any) -> Call[Any]:
     """Begin a command."""
     call = sandbox.caller.open("ExecSandbox")
     scope = datamodel_pb2.WorkspaceSelector(workspace="default")
-    given: dict[str, Any] = {
-        "sandbox": sandbox.facts.name,
-        "command": ["true"],
-        "workspace_scope": scope,
-        **fields,
-    }
-    await call.send(exec_pb2.ExecSandboxRequest(**given))
+    known: dict[str, Any] = {"sandbox": sandbox.facts.name, "command": ["true"], "workspace_scope": scope}
+    await call.send(exec_pb2.ExecSandboxRequest(**{**known, **fields}))
     await call.half_close()
     return call
 

@@ -14,7 +14,7 @@ from openshell_files_conformance.registry import case
 
 NEEDS: Final = ("suite-supervisor",)
 #: A target whose times are short; one launch for all cases that wait for one of them.
-SHORT: Final = {"idle_timeout_s": 1, "claim_timeout_s": 1, "session_wait_s": 1}
+SHORT: Final = {"idle_timeout_s": 2, "claim_timeout_s": 1, "session_wait_s": 1}
 
 
 async def asked(sandbox: SuiteSandbox, path: str = "file") -> Call[Any]:

@@ -389,7 +389,7 @@ async def idle(env: GatewayEnv) -> None:
     call, relay = await uploading(sandbox, data(0, b"x"), finish(b"x"), explicit_finish=True)
     working = Response(working=file_relay_pb2.FileRelayWorking())
     start = time.monotonic()
-    while time.monotonic() - start < 2.2 and not call.over:
+    while time.monotonic() - start < 3.4 and not call.over:
         await relay.send(working)
         await env.caller.capabilities()
         await _pause(0.2)

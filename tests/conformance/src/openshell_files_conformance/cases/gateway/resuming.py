@@ -203,13 +203,13 @@ async def conflicts(env: GatewayEnv) -> None:
     path, request_id = env.path(), env.fresh_name("request")
     right: dict[str, Any] = {"request_id": request_id, "size_bytes": 5, "mode": 0o600}
     status = status_of(await env.caller.start(path, **right))
-    different: dict[str, dict[str, Any]] = {
+    others: dict[str, dict[str, Any]] = {
         "size": {"size_bytes": 6},
         "mode": {"mode": 0o644},
         "modified-time": {"modified_time": Timestamp(seconds=1)},
         "policy": {"parents": files_pb2.PARENT_POLICY_CREATE},
     }
-    for name, fields in different.items():
+    for name, fields in others.items():
         ended = await env.caller.start(path, **{**right, **fields})
         env.check(
             name,

@@ -316,7 +316,7 @@ async def idle(env: GatewayEnv) -> None:
     ended = await call.end()
     env.check("still", ended.reason, equals="TRANSFER_IDLE", clause="TRE-19")
     call, relay = await _uploading(env)
-    for number in range(12):
+    for number in range(17):
         if number % 2:
             await relay.send(
                 Response(upload_tree=trees_pb2.UploadTreeResponse(working=trees_pb2.TreeWorking()))

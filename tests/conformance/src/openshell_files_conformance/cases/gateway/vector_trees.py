@@ -84,7 +84,15 @@ def _register(file: str, given: Mapping[str, Any]) -> None:
         every_clause(env, clauses)
 
     run.__doc__ = f"Vector of trees, {file}: {given['name']}."
-    case(f"gateway/tree-{file}/{slug(given['name'])}", profile="trees", clauses=clauses, needs=_TREES)(run)
+    # Thousands of entries take their time, up and down again.
+    timeout = 60.0 if file == "limits" else 20.0
+    case(
+        f"gateway/tree-{file}/{slug(given['name'])}",
+        profile="trees",
+        clauses=clauses,
+        needs=_TREES,
+        timeout=timeout,
+    )(run)
 
 
 def _register_archive(file: str, given: Mapping[str, Any]) -> None:

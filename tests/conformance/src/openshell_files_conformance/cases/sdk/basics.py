@@ -170,7 +170,7 @@ async def server_of_the_rfc_download(env: SdkEnv) -> None:
         env.nothing_left(target, clause="DWN-18")
 
 
-@case("sdk/basics/unknown-fields", profile="rfc", clauses=("RFC-9",))
+@case("sdk/basics/unknown-fields", profile="rfc", clauses=("RFC-9",), timeout=60.0)
 async def unknown_fields(env: SdkEnv) -> None:
     """Messages with fields of a later revision are read as if these were not there."""
     env.gateway.settings.unknown_fields = True

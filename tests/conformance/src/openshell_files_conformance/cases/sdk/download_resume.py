@@ -139,6 +139,7 @@ async def other_version_sent(env: SdkEnv) -> None:
     profile="resume",
     needs=("resume", "ranges"),
     clauses=("CRS-11", "DWN-4", "DWN-11", "DWN-13"),
+    timeout=60.0,
 )
 async def lost_range(env: SdkEnv) -> None:
     """A part of a file whose stream is lost is still that part when it is complete."""

@@ -60,7 +60,13 @@ async def holes(env: SdkEnv) -> None:
     env.check("content", target.read_bytes() if target.exists() else None, equals=content, clause="DWN-7")
 
 
-@case("sdk/download/ranges", profile="core", needs=("ranges",), clauses=("DWN-4", "DWN-11", "DWN-13"))
+@case(
+    "sdk/download/ranges",
+    profile="core",
+    needs=("ranges",),
+    clauses=("DWN-4", "DWN-11", "DWN-13"),
+    timeout=60.0,
+)
 async def ranges(env: SdkEnv) -> None:
     """Offset, length and tail select what they say."""
     content = env.content(200 * KIB)

@@ -81,7 +81,7 @@ async def retry_info_download(env: SdkEnv) -> None:
     env.check("pause", _gap(calls), satisfies=long_enough, clause="ERR-2")
 
 
-@case("sdk/errors/never-again", profile="core", clauses=("ERR-1", "ERR-7"))
+@case("sdk/errors/never-again", profile="core", clauses=("ERR-1", "ERR-7"), timeout=60.0)
 async def never_again(env: SdkEnv) -> None:
     """An error of the class *never* is reported as it is, and the call is not repeated."""
     env.serve(env.content(KIB))

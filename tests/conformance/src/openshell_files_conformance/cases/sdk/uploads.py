@@ -41,7 +41,12 @@ async def finish(env: SdkEnv) -> None:
     env.well_formed("UPL-20", "UPL-28", "UPL-30", "DIG-1", "DIG-5", "UPL-26", "UPL-7", "DIG-21")
 
 
-@case("sdk/upload/sizes", profile="core", clauses=("DIG-1", "UPL-53", "UPL-54", "UPL-55", "DIG-19", "UPL-24"))
+@case(
+    "sdk/upload/sizes",
+    profile="core",
+    clauses=("DIG-1", "UPL-53", "UPL-54", "UPL-55", "DIG-19", "UPL-24"),
+    timeout=60.0,
+)
 async def sizes(env: SdkEnv) -> None:
     """Files around the sizes of chunks and of WriteFile arrive, whichever method carries them."""
     for size in (

@@ -143,7 +143,7 @@ async def finish_of_an_archive(env: SupervisorEnv) -> None:
     for offset in range(0, 2 << 20, CHUNK_BYTES):
         await relay.upload(data(offset, large[offset : offset + CHUNK_BYTES]))
     # It is unpacked while it arrives, so what is complete comes into place while the next one is on its way.
-    await until(lambda: env.files.exists(env.path("cut/d/a")), "the first member is in place")
+    await until(lambda: env.files.exists(env.path("cut/d/a")), "the first member is in place", env.scaled(5))
     await relay.input_end()
     done = await relay.outcome()
     env.check("no-finish", done.reason, equals="UPLOAD_INCOMPLETE", clause="UPL-1")

@@ -255,7 +255,9 @@ async def changed_while_staged(env: SupervisorEnv) -> None:
             continue
         # The staging file is complete once the agent took a message behind the content.
         staged = f"{directory}/{(await env.files.staging(directory))[0].decode()}"
-        await until(partial(_has, env, staged, len(content)), "the content is in the staging file")
+        await until(
+            partial(_has, env, staged, len(content)), "the content is in the staging file", env.scaled(5)
+        )
         await env.files.write(staged, other)
         await relay.upload(data(len(content), content), finish(content * 2))
         await relay.input_end()

@@ -32,7 +32,7 @@ async def _send(env: SupervisorEnv, status: files_pb2.UploadStatus, *, end: int)
     relay = await env.begin_upload(env.path(), upload_id=status.upload_id, epoch=status.epoch)
     for offset in range(0, end, CHUNK_BYTES):
         await relay.upload(data(offset, _CONTENT[offset : min(end, offset + CHUNK_BYTES)]))
-    await until(lambda: _staged(env, status.upload_id, end), "the content is staged")
+    await until(lambda: _staged(env, status.upload_id, end), "the content is staged", env.scaled(10))
 
 
 @case(
@@ -91,7 +91,7 @@ async def killed_at_the_finish(env: SupervisorEnv) -> None:
     relay = await env.begin_upload(env.path(), upload_id=status.upload_id, epoch=status.epoch)
     for offset in range(0, len(_CONTENT), CHUNK_BYTES):
         await relay.upload(data(offset, _CONTENT[offset : offset + CHUNK_BYTES]))
-    await until(lambda: _staged(env, status.upload_id, len(_CONTENT)), "everything is staged")
+    await until(lambda: _staged(env, status.upload_id, len(_CONTENT)), "everything is staged", env.scaled(10))
     await relay.upload(finish(_CONTENT))
     await env.target.kill()
     await env.target.relaunch()

@@ -196,7 +196,7 @@ async def cancelled(env: SupervisorEnv) -> None:
     relay.relay.read_on()
     found = Downloaded.of(await relay.outcome(env.scaled(20)))
     env.check("incomplete", found.trailer, equals=None, clause="FRM-16")
-    await until(lambda: _serves(env), "the agent serves the next operation")
+    await until(lambda: _serves(env), "the agent serves the next operation", env.scaled(5))
     sent = sum(relay.relay.pieces)
     env.check(
         "stops", sent, satisfies=("less than the file", lambda sent: sent < len(_LARGE)), clause="FRM-16"

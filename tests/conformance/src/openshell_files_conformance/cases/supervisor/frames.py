@@ -210,12 +210,12 @@ async def working(env: SupervisorEnv) -> None:
     done = await relay.outcome(env.scaled(20))
     if not done.ok:
         raise CannotGoOnError(f"a file of 4 GiB of zeros cannot be made: {done}")
-    relay = await env.relay()
+    relay, idle = await env.relay(), env.scaled(1.5)
     request = files_pb2.StatFileRequest(remote_path=env.path(), include_digest=True)
-    await relay.begin(env.opening(stat_file=request, idle_timeout=1.0), _END)
+    await relay.begin(env.opening(stat_file=request, idle_timeout=idle), _END)
     silent = False
     with suppress(CannotGoOnError):
-        while (frame := await relay.next(1.0)) is not None:
+        while (frame := await relay.next(idle)) is not None:
             if frame.WhichOneof("frame") in {"stat_file", "error"} or len(relay.frames) > 6:
                 break
     silent = relay.frames[-1].WhichOneof("frame") not in {"stat_file", "error"} and len(relay.frames) <= 6
@@ -244,12 +244,12 @@ async def working_on_a_tree(env: SupervisorEnv) -> None:
     done = await relay.outcome(env.scaled(20))
     if not done.ok:
         raise CannotGoOnError(f"a file of 3 GiB of zeros cannot be made: {done}")
-    relay = await env.relay()
+    relay, idle = await env.relay(), env.scaled(1.5)
     start = trees_pb2.DownloadTreeStart(path=env.path("top").encode(), compare_content=True)
-    await relay.begin(env.opening(download_tree=start, idle_timeout=1.0))
+    await relay.begin(env.opening(download_tree=start, idle_timeout=idle))
     kinds, silent = list[str](), False
     try:
-        while len(kinds) < 10 and "manifest" not in kinds and (frame := await relay.next(1.0)) is not None:
+        while len(kinds) < 10 and "manifest" not in kinds and (frame := await relay.next(idle)) is not None:
             kinds.append(str(frame.download_tree.WhichOneof("payload") or frame.WhichOneof("frame")))
     except CannotGoOnError:
         silent = True

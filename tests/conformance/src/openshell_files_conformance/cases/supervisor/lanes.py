@@ -53,12 +53,13 @@ async def ignored_at_the_start(env: SupervisorEnv) -> None:
 )
 async def keeps_the_stream(env: SupervisorEnv) -> None:
     """`waiting` counts as movement: a stream that sends nothing else for two idle timeouts goes on."""
-    relay = await env.begin_upload(env.path(), opening={"idle_timeout": 1.0})
+    idle = env.scaled(1.5)
+    relay = await env.begin_upload(env.path(), opening={"idle_timeout": idle})
     await relay.upload(data(0, b"before"))
     pause = files_pb2.UploadFileRequest(waiting=file_options_pb2.UploadWaiting())
     for _ in range(7):
         # Three times in each idle timeout, as a caller does.
-        await asyncio.sleep(0.33)
+        await asyncio.sleep(idle / 3)
         await relay.upload(pause)
     await relay.upload(data(6, b"after"), finish(b"beforeafter"))
     await relay.input_end()

@@ -26,7 +26,9 @@ async def _relay(env: SupervisorEnv) -> FileRelay:
     if "port" not in told or "secret" not in told:
         raise CannotGoOnError("the launcher did not say in `agent` which port and secret its agent has")
     target = openshell_pb2.TcpRelayTarget(host="127.0.0.1", port=int(told["port"]))
-    return FileRelay(await env.byte_relay(openshell_pb2.RelayOpen(tcp=target)), env.transcript)
+    return FileRelay(
+        await env.byte_relay(openshell_pb2.RelayOpen(tcp=target)), env.transcript, env.scaled(10)
+    )
 
 
 async def _end(relay: FileRelay) -> Outcome:

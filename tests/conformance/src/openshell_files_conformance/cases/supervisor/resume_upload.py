@@ -115,7 +115,7 @@ async def every_end_keeps_the_bytes(env: SupervisorEnv) -> None:
         async def all_staged(upload_id: str = status.upload_id) -> bool:
             return await _staged(env, upload_id) == HALF
 
-        await holds(all_staged)
+        await holds(all_staged, env.scaled(5))
         match way:
             case "cancelled":
                 await relay.input_end(cancelled=True)
@@ -241,7 +241,7 @@ async def taken_over(env: SupervisorEnv) -> None:
     async def there() -> bool:
         return await _staged(env, first.upload_id) == 1000
 
-    await holds(there)
+    await holds(there, env.scaled(5))
     second = await started(env, upload_id=first.upload_id)
     with suppress(CannotGoOnError):
         await old.upload(data(1000, b"x" * 1000))

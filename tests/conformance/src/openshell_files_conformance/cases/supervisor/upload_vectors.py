@@ -209,7 +209,7 @@ def _register(given: Mapping[str, Any]) -> None:
                 )
         published = bool(vector.upload.get("published")) or ended.reason == OK
         if not vector.request_id:
-            await until(lambda: _none_left(env), "the staging file is removed")
+            await until(lambda: _none_left(env), "the staging file is removed", env.scaled(5))
         env.check("nothing-published", await env.files.exists(env.path()), equals=published, clause=clause)
         if vector.request_id and not published and not unread:
             kept = (
