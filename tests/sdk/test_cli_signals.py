@@ -79,12 +79,16 @@ def test_while_modules_are_imported(cli: Cli, module: str, number: signal.Signal
 def test_while_modules_for_a_directory_are_imported(
     cli: Cli, gateway: FakeGateway, number: signal.Signals
 ) -> None:
-    """They are imported after a file may have been sent, so the command says what is done."""
+    """They are imported after a file may have been sent. The import goes on, and the command says what is done."""
     (cli.home / "a").write_bytes(b"1")
     (cli.home / "d").mkdir()
     module = "openshell_files._sync.trees.transfers"
-    ended = cli.programmed(AT_IMPORT, module, str(int(number)), "upload", "demo", "a", "d", "./")
+    program = AT_IMPORT.replace(
+        "os.kill(os.getpid(), number)", 'os.kill(os.getpid(), number); os.write(2, b"goes on; ")'
+    )
+    ended = cli.programmed(program, module, str(int(number)), "upload", "demo", "a", "d", "./")
     assert ended.status == SIGNALS[number], ended
+    assert ended.err.startswith("goes on; ")
     assert ended.err.count("\n") == 1, ended
     assert "nothing was changed" in ended.err
     assert "(1 of 2 files were moved before)" in ended.err
