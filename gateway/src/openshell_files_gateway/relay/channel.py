@@ -14,6 +14,7 @@ from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.framing import FramingError, decode_relay_data, encode_relay_data
 from openshell_files_protocol.reasons import Reason
 
+from openshell_files_gateway.concurrency.stream_reads import StreamReads
 from openshell_files_gateway.concurrency.tasks import BackgroundTasks
 from openshell_files_gateway.relay.paces import floods
 from openshell_files_gateway.server.core.pace import LEAST_PAUSE_SECONDS
@@ -55,6 +56,7 @@ class RelayChannel:
     def __init__(self, channel_id: str, context: RelayContext, pace: Pace | None = None) -> None:
         self.channel_id: Final = channel_id
         self._context = context
+        self._reads = StreamReads(lambda: self._context.read())
         self._pace = pace
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
@@ -115,7 +117,7 @@ class RelayChannel:
                 raise self._error()
             reading, self._reading = self._reading, None
             try:
-                message = await (self._context.read() if reading is None else self._result_of(reading))
+                message = await (self._reads.next() if reading is None else self._result_of(reading))
             except (grpc.aio.BaseError, asyncio.InvalidStateError) as error:
                 raise self._error() from error
             if not isinstance(message, bytes):  # grpc.aio.EOF
@@ -169,7 +171,7 @@ class RelayChannel:
         self._reading.add_done_callback(self._disturbed)
 
     async def _read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
-        return await self._context.read()
+        return await self._reads.next()
 
     def end_idle(self) -> bool:
         """Leave idle for the next operation; return False if the relay ended meanwhile."""

@@ -176,7 +176,7 @@ class SupervisorMethods:
     async def _first(call: Call, complaint: str) -> bytes:
         try:
             async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
-                data = await call.context.read()
+                data = await call.read()
         except TimeoutError:
             raise TransferError(
                 Reason.TRANSFER_IDLE, f"no first message within {_FIRST_MESSAGE_SECONDS:g} s"
@@ -211,7 +211,7 @@ class SupervisorMethods:
         while True:
             try:
                 async with asyncio.timeout(self._silence):
-                    data = await call.context.read()
+                    data = await call.read()
             except TimeoutError:
                 session.end(f"no message for {self._silence:g} s")
                 return

@@ -19,6 +19,7 @@ from openshell_files_protocol.reasons import Reason
 
 from openshell_files_gateway.auth.principals import Principal, SandboxPrincipal, User
 from openshell_files_gateway.auth.tokens import MAX_TOKEN_BYTES
+from openshell_files_gateway.concurrency.stream_reads import StreamReads
 from openshell_files_gateway.server.core.older_sdk import refusal_of_older_sdk
 from openshell_files_gateway.server.core.pace import PaceTable
 from openshell_files_gateway.server.headers import send_headers
@@ -104,6 +105,17 @@ class Call:
     principal: Principal | None = None
     facts: dict[str, object] = field(default_factory=dict[str, object])
     _has_headers: bool = False
+    _reads: StreamReads | None = None
+
+    async def read(self) -> Any:  # noqa: ANN401 - a message, or grpc.aio.EOF
+        """Return the caller's next message, or grpc.aio.EOF. See `StreamReads` for cancelled reads.
+
+        Raises:
+            BaseError: of grpc.aio; the call has ended.
+        """
+        if self._reads is None:
+            self._reads = StreamReads(self.context.read)
+        return await self._reads.next()
 
     async def write(self, message: bytes) -> None:
         """Send the caller a message. A cancelled write leaves a call that can still be refused.

@@ -67,7 +67,7 @@ class FirstMessages:
         async with self._slots.taken(_ANY_SANDBOX, call.user.key):
             try:
                 async with asyncio.timeout(self._seconds):
-                    data = await call.context.read()
+                    data = await call.read()
             except TimeoutError:
                 raise TransferError(Reason.TRANSFER_IDLE, f"no {field} within {self._seconds:g} s") from None
         if not isinstance(data, bytes):

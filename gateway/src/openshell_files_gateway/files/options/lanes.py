@@ -233,12 +233,10 @@ class LaneTable:
         count = lanes_of(metadata)
         metadata.ClearField("lanes")
         if count == 1:
-            return nullcontext(SingleStream(call.context.read))
+            return nullcontext(SingleStream(call.read))
         call.facts["lanes"] = count
         key = LaneKey(call.user.key, sandbox_id, metadata.upload_id, metadata.epoch)
-        return self._opened(
-            key, UploadLanes(count, call.context.read, call.transfer_id, self._arrival_seconds)
-        )
+        return self._opened(key, UploadLanes(count, call.read, call.transfer_id, self._arrival_seconds))
 
     async def carry(self, lane: file_options_pb2.UploadLane, sandbox_id: str, call: Call) -> None:
         """Carry one lane until the call of its upload's first stream ends (LAN-3, LAN-7).
@@ -251,7 +249,7 @@ class LaneTable:
         call.facts["lane"] = lane.index
         upload = await self._find(LaneKey(call.user.key, sandbox_id, lane.upload_id, lane.epoch))
         call.rename(upload.transfer_id)
-        await upload.carry(lane.index, call.context.read, partial(call.context.send_initial_metadata, ()))
+        await upload.carry(lane.index, call.read, partial(call.context.send_initial_metadata, ()))
 
     def statistics(self) -> LaneStatistics:
         """Return the counts of lanes."""

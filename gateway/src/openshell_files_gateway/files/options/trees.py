@@ -79,7 +79,7 @@ class TreeMethods:
     async def _exchange(self, method: _Method, start: Any, sandbox: Sandbox, call: Call) -> None:  # noqa: ANN401 - by `method`
         """Forward messages in both directions at the same time, with bounded buffers."""
         content = CallerInput(
-            with_bounded_pauses(call.context.read, self._limits.max_pause, method.request),
+            with_bounded_pauses(call.read, self._limits.max_pause, method.request),
             field=_REQUEST_FIELDS[method.field].number,
         )
         call.facts["received_bytes"] = call.facts["sent_bytes"] = 0
