@@ -56,7 +56,7 @@ class RelayChannel:
     def __init__(self, channel_id: str, context: RelayContext, pace: Pace | None = None) -> None:
         self.channel_id: Final = channel_id
         self._context = context
-        self._reads = StreamReads(lambda: self._context.read())
+        self._reads = StreamReads(context.read)
         self._pace = pace
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
