@@ -17,6 +17,7 @@ from openshell_files import (
     NO_RETRY,
     Durability,
     Links,
+    RetryPolicy,
     SandboxFiles,
     TreeOptions,
     TreeProblem,
@@ -217,6 +218,28 @@ def test_a_lost_stream_goes_on(
     first, second = gateway.method_calls(methods.UPLOAD_TREE)
     assert first == second
     assert [sender.closed for sender in senders] == [True, True]
+
+
+@pytest.mark.parametrize("stays", ["nothing", "what arrived"])
+def test_an_attempt_that_gets_no_further_is_no_progress(
+    connect: Connect, gateway: FakeGateway, place: Path, stays: str
+) -> None:
+    """A full disk ends the call, though each attempt changes directories, or sends a file that does not stay as it was."""
+
+    def full(_number: int, start: Start, requests: Iterator[Up]) -> Iterable[UpAnswer]:
+        for answer in gateway.receive(start, requests):
+            yield answer
+            if len(answer.reply.changed) and (place / "t/a.txt").exists():
+                if stays == "nothing":
+                    os.utime(place / "t/a.txt", (1, 1))
+                raise TransferError(Reason.DISK_FULL, "no space left")
+
+    gateway.on_upload_tree = full
+    policy = RetryPolicy(attempts=3, initial_delay=0)
+    with pytest.raises(errors.DiskFull) as caught:
+        connect(retry=policy).upload_tree("local", "t", timeout=20)
+    assert (found := tree_so_far(caught.value)) is not None
+    assert found.attempts <= 5
 
 
 def test_what_is_lost_for_good(

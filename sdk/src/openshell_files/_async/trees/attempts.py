@@ -56,7 +56,7 @@ async def transfer_tree(
 ) -> TreeResult:
     """Transfer a tree, with as many attempts as the retry policy allows.
 
-    An attempt that got entries into place resets the count of failures, because the next one has less to do. An
+    An attempt that got further than those before it resets the count of failures, as the next one has less to do. An
     atomic one does not, because everything of it is lost. A dry run is not repeated after it began.
 
     Args:
