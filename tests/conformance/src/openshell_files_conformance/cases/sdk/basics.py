@@ -53,7 +53,7 @@ async def upload_large(env: SdkEnv) -> None:
 @case("sdk/basics/upload-path-and-mode", profile="rfc", clauses=("RFC-1",))
 async def upload_path_and_mode(env: SdkEnv) -> None:
     """Path and permission bits arrive as they were given, also with spaces and letters that are not ASCII."""
-    remote = "/work/a directory/Größe 漢字 %41.txt"
+    remote = "/data/a directory/Größe 漢字 %41.txt"
     answered = await env.upload(b"x = 1\n", remote, mode=0o640)
     env.check("ok", answered.outcome, equals="ok", clause="RFC-1")
     env.check("paths", sorted(env.gateway.sandbox.files), equals=[remote], clause="RFC-1")
