@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.agent_harness import Peer, Request, Sandbox, metadata, opened, peer_of, until
+from agent.agent_harness import Peer, Refused, Request, Sandbox, metadata, opened, peer_of, until
 from agent.directory_calls import leave, manifest, small_tree
 from agent.tree_calls import begun, download, receive_tree, send_tree, tree_of, upload
 from digest_values import value_of
@@ -325,6 +326,21 @@ async def test_the_input_of_an_upload_ends_early(agent: FileAgent, sandbox: Sand
         assert (await tree.error()).reason is Reason.UPLOAD_INCOMPLETE
         await tree.peer.over()
     assert sandbox.leftovers() == []
+
+
+async def test_a_top_directory_that_is_removed_meanwhile(
+    agent: FileAgent, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """TRE-53: by another program, at the end. That is an error, and no result without a directory."""
+    source = tmp_path / "source"
+    small_tree(source)
+    sandbox.on_trace["tree.published"] = lambda: shutil.rmtree(sandbox.root / "tree")
+    with pytest.raises(Refused) as refused:
+        await upload(agent, source)
+    assert refused.value.reason is Reason.FILE_CHANGED
+    del sandbox.on_trace["tree.published"]
+    await upload(agent, source)
+    assert manifest(sandbox.root / "tree") == manifest(source)
 
 
 async def test_the_input_of_a_download_ends_early(agent: FileAgent, sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -121,6 +122,11 @@ class Meddling(FileSystem):
             self.met = True
             self.meddle()
 
+    def mkdir(self, name: bytes, dir_fd: int, mode: int) -> None:
+        if name in {b"top", b"d"}:
+            self.meet("mkdir")
+        super().mkdir(name, dir_fd, mode)
+
     def move(self, source_dir: int, source: bytes, destination_dir: int, destination: bytes) -> None:
         self.meet("move")
         super().move(source_dir, source, destination_dir, destination)
@@ -164,6 +170,44 @@ def test_a_directory_that_is_replaced_after_it_was_looked_at(tmp_path: Path, out
         receiver.entries(directory(), directory(b"d"), file(b"d/f", b"abc"))
         said = receiver.finish()
     assert said.problems == {1: "FILE_CHANGED", 2: "PARENT_NOT_FOUND"}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("exists", [[], ["top"]])
+def test_a_directory_that_another_transfer_has_just_made(
+    tmp_path: Path, exists: list[str], *, ordered: bool
+) -> None:
+    """TRE-47: two transfers to one place make the same directories at the same time; each enters those of the other."""
+    for name in exists:
+        (tmp_path / name).mkdir()
+
+    def make() -> None:
+        (tmp_path / "top/d").mkdir(parents=True)
+        (tmp_path / "top/d/other").touch()
+
+    with receiving(tmp_path, fs=Meddling("mkdir", make), ordered=ordered) as receiver:
+        receiver.entries(directory(), directory(b"d", mode=0o750), file(b"d/f", b"abc"))
+        receiver.content(part(2, b"abc"))
+        said = receiver.finish()
+        assert not receiver.receiver.created
+    assert said.problems == {}
+    assert sorted(os.listdir(tmp_path / "top/d")) == ["f", "other"]
+    assert stat.S_IMODE((tmp_path / "top/d").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("name", ["top", "d"])
+def test_a_link_that_another_program_has_just_made(tmp_path: Path, outside: Path, name: str) -> None:
+    """TRE-44: in the place of a directory that was missing a moment before."""
+    place = tmp_path / "top" if name == "top" else tmp_path / "top/d"
+    place.parent.mkdir(exist_ok=True)
+    with receiving(tmp_path, fs=Meddling("mkdir", lambda: place.symlink_to(outside))) as receiver:
+        if name == "top":
+            with pytest.raises(TransferError) as raised:
+                receiver.entries(directory())
+            assert raised.value.reason is Reason.LEAF_IS_LINK
+        else:
+            said = receiver.entries(directory(), directory(b"d"), file(b"d/f", b"abc"))
+            assert said.problems == {1: "FILE_EXISTS", 2: "PARENT_NOT_FOUND"}
 
 
 def test_a_directory_in_the_place_of_a_file_whose_content_has_come(tmp_path: Path) -> None:

@@ -223,9 +223,9 @@ class Entries:
             child.failed = True
             reception.not_placed.add(path)
             return
-        if there is None:
+        if child.fresh:
             child.mode = 0o777 & ~reception.options.umask
-        elif path in self._announced:
+        elif there is not None and path in self._announced:
             # It has mode and time of its entry already.
             child.mode = there.st_mode & 0o777
             child.modified_ns = there.st_mtime_ns

@@ -110,10 +110,7 @@ class Looking:
         if there is not None and not stat.S_ISDIR(there.st_mode):
             self._remove_from_way(child.name, path, above, there)
             there = None
-        if there is None:
-            child.fresh = True
-            if not reception.options.dry_run:
-                reception.fs.mkdir(child.name, self.fd_of(above), 0o700)
+        if there is None and self._made(child, above):
             return
         looking = reception.looking
         if looking is None:
@@ -129,6 +126,21 @@ class Looking:
         if not reception.options.dry_run:
             reception.make_usable(child, dir_fd)
         self._directory, self._dir_fd = child, dir_fd
+
+    def _made(self, child: Directory, above: Directory) -> bool:
+        """Make a directory; return False if another program has just made it, so that it is opened as it is."""
+        reception = self._reception
+        if not reception.options.dry_run:
+            dir_fd = self.fd_of(above)
+            try:
+                reception.fs.mkdir(child.name, dir_fd, 0o700)
+            except FileExistsError:
+                there = reception.fs.lstat(child.name, dir_fd)
+                if there is None or not stat.S_ISDIR(there.st_mode):
+                    raise
+                return False
+        child.fresh = True
+        return True
 
     def _remove_from_way(self, name: bytes, path: bytes, above: Directory, there: os.stat_result) -> None:
         reception = self._reception

@@ -138,6 +138,8 @@ class Reception:
             if options.dry_run and before is None:
                 self.folds = bool(options.folds)
                 return None
+            if self.created and not options.atomic and not self._made_top():
+                before, self.created = self._refuse_top(), False
             self._open_top()
             if not options.dry_run and self.staging is None:
                 path = place.parent_path.rstrip(b"/") + b"/" + place.name
@@ -146,16 +148,22 @@ class Reception:
         self.trace("tree.started")
         return before
 
+    def _made_top(self) -> bool:
+        """Make the top directory; return False if another program, such as a second transfer, has just made it."""
+        try:
+            self.fs.mkdir(self.place.name, self.place.parent_fd, 0o700)
+        except FileExistsError:
+            return False
+        return True
+
     def _open_top(self) -> None:
-        """Open the top directory, and make it before if it is missing."""
+        """Open the top directory; make it before if it is staged."""
         place, fs, options = self.place, self.fs, self.options
         if options.atomic and not options.dry_run:
             self.staging = StagingDirectory(fs, place.parent_fd, place.parent_path, options)
             fs.mkdir(STAGED_TOP, self.staging.fd, 0o700)
             self.top_fd = fs.open(STAGED_TOP, PLACE, dir_fd=self.staging.fd)
         else:
-            if self.created:
-                fs.mkdir(place.name, place.parent_fd, 0o700)
             self.top_fd = fs.open(place.name, PLACE, dir_fd=place.parent_fd)
         if self.guard is not None and (message := self.guard.directory(fs.fstat(self.top_fd))) is not None:
             raise TransferError(Reason.PATH_FORBIDDEN, message)

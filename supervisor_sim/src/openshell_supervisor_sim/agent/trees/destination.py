@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import suppress
 
 from openshell_files_disk.filesystem.handles import FileSystem
 from openshell_files_disk.trees.guard import TreeGuard
@@ -11,6 +10,7 @@ from openshell_files_disk.trees.receiver import ReceiveOptions, TreePlace, TreeR
 from openshell_files_protocol.digests import DigestAlgorithm
 from openshell_files_protocol.errors import TransferError
 from openshell_files_protocol.pb.openshell.v1 import files_pb2, trees_pb2
+from openshell_files_protocol.reasons import Reason
 
 from openshell_supervisor_sim.agent.filesystem.file_info import describe
 from openshell_supervisor_sim.agent.paths.location import Location
@@ -74,12 +74,17 @@ class TreeDestination:
         return self.tree.finish(end)
 
     def describe(self) -> files_pb2.FileInfo:
-        """Return the description of the top directory; only its path if it is not there."""
+        """Return the description of the top directory; of one that a dry run would make only its path.
+
+        Raises:
+            TransferError: FILE_CHANGED, another program removed it; or it cannot be looked at.
+        """
         shown = self.path.decode("utf-8", "replace")
-        with suppress(TransferError):
-            status = self._location.lstat()
-            if status is not None:
-                return describe(status, shown)
+        status = self._location.lstat()
+        if status is not None:
+            return describe(status, shown)
+        if not self._options.dry_run:
+            raise TransferError(Reason.FILE_CHANGED, f"another program removed {shown} while it was received")
         return files_pb2.FileInfo(path=shown)
 
     def result(self) -> trees_pb2.UploadTreeResult:
