@@ -1,4 +1,4 @@
-"""Tokens: which are accepted, which are refused and with which reason, and what each kind of caller may do."""
+"""Tokens: which are accepted, and which are refused and with which reason."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any, Final
 from openshell_files_conformance.pb.openshell.v1 import files_pb2, openshell_pb2
 from openshell_files_conformance.peers.caller import OK, Up
 from openshell_files_conformance.peers.client import Ended
-from openshell_files_conformance.peers.gateway_env import ELSEWHERE, ONE, OUTSIDER, GatewayEnv
+from openshell_files_conformance.peers.gateway_env import ONE, GatewayEnv
 from openshell_files_conformance.peers.tokens import (
-    ADMIN_ROLE,
-    TokenMaker,
     hmac_of_public_key,
     new_key,
     tampered,
@@ -22,11 +20,11 @@ from openshell_files_conformance.peers.tokens import (
 from openshell_files_conformance.registry import case
 
 #: Every method of callers, with a request that names the sandbox.
-_METHODS: Final = (
+METHODS: Final = (
     "UploadFile", "WriteFile", "DownloadFile", "GetTransferCapabilities", "StartUpload", "GetUpload", "ListUploads",
     "AbortUpload", "StatFile",
 )  # fmt: skip
-_SUPERVISORS_METHODS: Final = ("ConnectSupervisor", "RelayStream", "RefreshSandboxToken")
+SUPERVISORS_METHODS: Final = ("ConnectSupervisor", "RelayStream", "RefreshSandboxToken")
 
 
 def request_of(method: str, sandbox_id: str, path: str = "x") -> Any:
@@ -52,7 +50,7 @@ def request_of(method: str, sandbox_id: str, path: str = "x") -> Any:
     return requests[method]
 
 
-async def _stat(env: GatewayEnv, token: str | None, **options: Any) -> Ended[Any]:
+async def stat(env: GatewayEnv, token: str | None, **options: Any) -> Ended[Any]:
     """Call a method of users with a token."""
     return await env.channel.call(
         "StatFile", request_of("StatFile", env.caller.sandbox_id, "."), token=token, **options
@@ -60,7 +58,7 @@ async def _stat(env: GatewayEnv, token: str | None, **options: Any) -> Ended[Any
 
 
 #: A token that is wrong in one way → the reasons that may be given. Two checks can fail at once, and their order is not defined.
-def _wrong_tokens(env: GatewayEnv) -> dict[str, tuple[str, tuple[str, ...], str]]:
+def wrong_tokens(env: GatewayEnv) -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Return name → token, right reasons, clause."""
     idp, now = env.idp, int(time.time())
     maker, key = idp.maker, idp.key
@@ -99,14 +97,14 @@ def _wrong_tokens(env: GatewayEnv) -> dict[str, tuple[str, tuple[str, ...], str]
 
 def _register_wrong(name: str, clause: str) -> None:
     async def run(env: GatewayEnv) -> None:
-        token, allowed, _ = _wrong_tokens(env)[name]
-        ended = await _stat(env, token)
+        token, allowed, _ = wrong_tokens(env)[name]
+        ended = await stat(env, token)
         env.check("code", ended.code.name, equals="UNAUTHENTICATED", clause=clause)
         env.check("reason", ended.reason, one_of=allowed, clause="AUT-9")
         parts = [part for part in token.split(".") if len(part) > 8]
         told = ended.details + json.dumps(ended.metadata)
         env.check("no-part-of-the-token", [part for part in parts if part in told], equals=[], clause="AUT-9")
-        right = await _stat(env, env.idp.token(ONE))
+        right = await stat(env, env.idp.token(ONE))
         env.check("a-right-one-is-accepted", right.reason, one_of=(OK, "FILE_NOT_FOUND"), clause=clause)
 
     run.__doc__ = f"A token that is wrong ({name.replace('-', ' ')}) is refused, and the reason says which check failed."
@@ -125,7 +123,7 @@ for _name in (
 @case("gateway/auth/no-token", profile="auth", clauses=("AUT-1", "AUT-7", "AUT-12"))
 async def no_token(env: GatewayEnv) -> None:
     """Every method but Health needs a bearer token."""
-    for method in (*_METHODS, *_SUPERVISORS_METHODS):
+    for method in (*METHODS, *SUPERVISORS_METHODS):
         ended = await env.channel.call(method, request_of(method, env.caller.sandbox_id), token=None)
         seen = (ended.code.name, ended.reason)
         # A method of an option that is missing may be UNIMPLEMENTED before anything else is looked at.
@@ -144,7 +142,7 @@ async def no_token(env: GatewayEnv) -> None:
         ("no-scheme", env.caller.token),
         ("empty", "Bearer "),
     ):
-        ended = await _stat(env, None, metadata=(("authorization", header),))
+        ended = await stat(env, None, metadata=(("authorization", header),))
         env.check(
             f"header-{name}",
             (ended.code.name, ended.reason),
@@ -167,27 +165,25 @@ async def algorithms(env: GatewayEnv) -> None:
             token = env.idp.maker.sign(key, env.idp.maker.claims(ONE))
             env.check(
                 key.algorithm.lower(),
-                (await _stat(env, token)).reason,
+                (await stat(env, token)).reason,
                 one_of=(OK, "FILE_NOT_FOUND"),
                 clause="AUT-2",
             )
     stranger = env.idp.maker.sign(new_key("key-es256"), env.idp.maker.claims(ONE))
-    env.check(
-        "another-key", (await _stat(env, stranger)).reason, equals="TOKEN_BAD_SIGNATURE", clause="AUT-2"
-    )
+    env.check("another-key", (await stat(env, stranger)).reason, equals="TOKEN_BAD_SIGNATURE", clause="AUT-2")
     several = env.idp.maker.sign(
         env.idp.key, {**env.idp.maker.claims(ONE), "aud": ["other", env.idp.audience]}
     )
     env.check(
         "one-of-many-audiences",
-        (await _stat(env, several)).reason,
+        (await stat(env, several)).reason,
         one_of=(OK, "FILE_NOT_FOUND"),
         clause="AUT-2",
     )
     lately = env.idp.maker.sign(env.idp.key, {**env.idp.maker.claims(ONE), "exp": int(time.time()) - 5})
     env.check(
         "within-the-leeway",
-        (await _stat(env, lately)).reason,
+        (await stat(env, lately)).reason,
         one_of=(OK, "FILE_NOT_FOUND", "TOKEN_EXPIRED"),
         clause="AUT-2",
     )
@@ -198,13 +194,13 @@ async def rotated_key(env: GatewayEnv) -> None:
     """A key that the issuer publishes from now on is accepted without a restart."""
     key = new_key(env.fresh_name("rotated"))
     token = env.idp.maker.sign(key, env.idp.maker.claims(ONE))
-    before = await _stat(env, token)
+    before = await stat(env, token)
     env.check("not-before", before.reason, equals="TOKEN_UNKNOWN_KEY", clause="AUT-2")
     env.idp.publish(key)
 
     async def accepted() -> bool:
         # A gateway may ask an issuer only so often.
-        return (await _stat(env, token)).code.name != "UNAUTHENTICATED"
+        return (await stat(env, token)).code.name != "UNAUTHENTICATED"
 
     env.check("accepted", await env.eventually(accepted, 8), equals=True, clause="AUT-2")
     env.idp.withdraw(key.kid)
@@ -214,25 +210,25 @@ async def rotated_key(env: GatewayEnv) -> None:
 async def issuer_down(env: GatewayEnv) -> None:
     """While the issuer is down known keys stay in use, and an unknown one does not open a door."""
     env.check(
-        "before", (await _stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2"
+        "before", (await stat(env, env.caller.token)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-2"
     )
     env.idp.down = True
     env.check(
         "known-key",
-        (await _stat(env, env.caller.token)).reason,
+        (await stat(env, env.caller.token)).reason,
         one_of=(OK, "FILE_NOT_FOUND"),
         clause="AUT-2",
     )
     unknown = env.idp.maker.sign(new_key("never-published"), env.idp.maker.claims(ONE))
     env.check(
         "unknown-key",
-        (await _stat(env, unknown)).reason,
+        (await stat(env, unknown)).reason,
         one_of=("TOKEN_UNKNOWN_KEY", "ISSUER_UNAVAILABLE"),
         clause="AUT-2",
     )
     env.check(
         "still-known-key",
-        (await _stat(env, env.caller.token)).reason,
+        (await stat(env, env.caller.token)).reason,
         one_of=(OK, "FILE_NOT_FOUND"),
         clause="AUT-2",
     )
@@ -241,11 +237,11 @@ async def issuer_down(env: GatewayEnv) -> None:
 @case("gateway/auth/unknown-keys-do-not-flood-the-issuer", profile="auth", clauses=("AUT-2",), alone=True)
 async def unknown_keys(env: GatewayEnv) -> None:
     """Many tokens with unknown keys do not make the gateway ask its issuer as often."""
-    await _stat(env, env.caller.token)
+    await stat(env, env.caller.token)
     before = env.idp.requests["/keys"]
     maker = env.idp.maker
     ended = [
-        await _stat(env, maker.sign(new_key(f"unknown-{number}"), maker.claims(ONE))) for number in range(40)
+        await stat(env, maker.sign(new_key(f"unknown-{number}"), maker.claims(ONE))) for number in range(40)
     ]
     env.check("refused", {one.reason for one in ended}, equals={"TOKEN_UNKNOWN_KEY"}, clause="AUT-2")
     asked = env.idp.requests["/keys"] - before
@@ -255,177 +251,6 @@ async def unknown_keys(env: GatewayEnv) -> None:
         satisfies=("at most 20 times for 40 tokens", lambda count: count <= 20),
         clause="AUT-2",
     )
-
-
-@case("gateway/auth/roles", profile="auth", clauses=("AUT-4",))
-async def roles(env: GatewayEnv) -> None:
-    """A user without the role gets ROLE_REQUIRED from every file method."""
-    token = env.idp.token(ONE, roles=["something-else"])
-    for method in _METHODS:
-        ended = await env.channel.call(method, request_of(method, env.caller.sandbox_id), token=token)
-        if ended.code.name != "UNIMPLEMENTED":
-            env.check(
-                method.lower(),
-                (ended.code.name, ended.reason),
-                equals=("PERMISSION_DENIED", "ROLE_REQUIRED"),
-                clause="AUT-4",
-            )
-    for name, claims in (
-        ("no-roles", {"realm_access": None}),
-        ("roles-not-a-list", {"realm_access": {"roles": "openshell-user"}}),
-    ):
-        odd = env.idp.maker.sign(env.idp.key, {**env.idp.maker.claims(ONE), **claims})
-        env.check(
-            name,
-            (await _stat(env, odd)).reason,
-            one_of=("ROLE_REQUIRED", "TOKEN_CLAIM_INVALID"),
-            clause="AUT-4",
-        )
-    admin = env.idp.token("conformance-admin", roles=[ADMIN_ROLE])
-    env.check(
-        "administrator", (await _stat(env, admin)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-4"
-    )
-
-
-@case(
-    "gateway/auth/scopes",
-    profile="auth",
-    clauses=("AUT-11",),
-    needs=("scopes",),
-    launch={"scopes_claim": "scope"},
-)
-async def scopes(env: GatewayEnv) -> None:
-    """Where scopes are enforced, every file method needs sandbox:write, reading ones too."""
-    for name, scope in (
-        ("none", None),
-        ("read", "sandbox:read"),
-        ("part", "sandbox:writer sandbox:w"),
-        ("empty", ""),
-    ):
-        token = env.idp.token(ONE, scope=scope)
-        for method in _METHODS if name == "read" else ("DownloadFile",):
-            ended = await env.channel.call(method, request_of(method, env.caller.sandbox_id), token=token)
-            if ended.code.name != "UNIMPLEMENTED":
-                env.check(
-                    f"{name}-{method.lower()}",
-                    (ended.code.name, ended.reason),
-                    equals=("PERMISSION_DENIED", "SCOPE_REQUIRED"),
-                    clause="AUT-11",
-                )
-    among = env.idp.token(ONE, scope="openid sandbox:read sandbox:write")
-    env.check(
-        "among-others", (await _stat(env, among)).reason, one_of=(OK, "FILE_NOT_FOUND"), clause="AUT-11"
-    )
-
-
-@case(
-    "gateway/auth/other-workspace",
-    profile="auth",
-    clauses=("AUT-5", "AUT-6"),
-    needs=("workspaces", "suite-supervisor"),
-)
-async def other_workspace(env: GatewayEnv) -> None:
-    """A sandbox of a workspace of which the caller is no member is answered like one that does not exist, by every method."""
-    async with env.target.elsewhere:
-        sandbox = await env.occupy(env.target.sandboxes[ELSEWHERE], session=True, agent=False)
-        missing = "00000000-0000-4000-8000-000000000000"
-        for method in _METHODS:
-            there = await env.channel.call(
-                method, request_of(method, sandbox.facts.id), token=env.caller.token
-            )
-            none = await env.channel.call(method, request_of(method, missing), token=env.caller.token)
-            if there.code.name == "UNIMPLEMENTED":
-                continue
-            env.check(
-                method.lower(),
-                (there.code.name, there.reason),
-                equals=("NOT_FOUND", "SANDBOX_NOT_FOUND"),
-                clause="AUT-5",
-            )
-            same = there.details.replace(sandbox.facts.id, "ID") == none.details.replace(missing, "ID")
-            env.check(f"{method.lower()}-same-words", same, equals=True, clause="AUT-5")
-        env.check("no-relay", await sandbox.session.no_open(0.2), equals=True, clause="AUT-6")
-        member = env.user(OUTSIDER, sandbox.facts)
-        call = member.open("DownloadFile")
-        await call.send(request_of("DownloadFile", sandbox.facts.id))
-        await call.half_close()
-        opened = await sandbox.session.next_open()
-        env.check("a-member-is-let-in", bool(opened.channel_id), equals=True, clause="AUT-5")
-        call.cancel()
-
-
-@case(
-    "gateway/auth/nothing-reaches-a-supervisor",
-    profile="auth",
-    clauses=("AUT-6",),
-    needs=("suite-supervisor",),
-)
-async def nothing_reaches_a_supervisor(env: GatewayEnv) -> None:
-    """Calls without a token, with wrong ones, and without the role open no relay."""
-    sandbox = await env.sandbox()
-    tokens = [
-        None,
-        *(token for token, *_ in list(_wrong_tokens(env).values())[:8]),
-        env.idp.token(ONE, roles=[]),
-        sandbox.facts.token,
-    ]
-    for number, token in enumerate(tokens):
-        for method in ("UploadFile", "DownloadFile", "StatFile"):
-            ended = await env.channel.call(method, request_of(method, sandbox.facts.id), token=token)
-            if ended.ok:
-                env.check(
-                    f"refused-{number}-{method.lower()}", ended.reason, equals="a refusal", clause="AUT-6"
-                )
-    env.check("no-relay", await sandbox.session.no_open(0.3), equals=True, clause="AUT-6")
-
-
-@case(
-    "gateway/auth/kinds-of-principals",
-    profile="auth",
-    clauses=("AUT-10", "AUT-3"),
-    needs=("suite-supervisor",),
-)
-async def kinds_of_principals(env: GatewayEnv) -> None:
-    """A user's token opens no supervisor's method, and a supervisor's token no user's method."""
-    sandbox = await env.sandbox(session=False)
-    for method in ("ConnectSupervisor", "RelayStream"):
-        ended = await env.channel.call(method, request_of(method, sandbox.facts.id), token=env.caller.token)
-        env.check(
-            method.lower(),
-            (ended.code.name, ended.reason),
-            equals=("PERMISSION_DENIED", "PRINCIPAL_NOT_ALLOWED"),
-            clause="AUT-10",
-        )
-    for method in _METHODS:
-        ended = await env.channel.call(
-            method, request_of(method, sandbox.facts.id), token=sandbox.facts.token
-        )
-        if ended.code.name != "UNIMPLEMENTED":
-            env.check(
-                method.lower(),
-                (ended.code.name, ended.reason),
-                equals=("PERMISSION_DENIED", "PRINCIPAL_NOT_ALLOWED"),
-                clause="AUT-10",
-            )
-    admin = env.idp.token("conformance-admin", roles=[ADMIN_ROLE])
-    ended = await env.channel.call(
-        "ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=admin
-    )
-    env.check("administrator", ended.reason, equals="PRINCIPAL_NOT_ALLOWED", clause="AUT-10")
-    # A token with the form of the gateway's own, by a key of somebody else.
-    head, body, _ = sandbox.facts.token.split(".")
-    forged = f"{head}.{body}.{'A' * 86}"
-    ended = await env.channel.call(
-        "ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=forged
-    )
-    env.check("forged", ended.code.name, equals="UNAUTHENTICATED", clause="AUT-3")
-    pretended = TokenMaker(env.idp.issuer, env.idp.audience)
-    claims = {**pretended.claims(ONE), "sandbox_id": sandbox.facts.id}
-    user = pretended.sign(env.idp.keys["key-eddsa"], claims)
-    ended = await env.channel.call(
-        "ConnectSupervisor", request_of("ConnectSupervisor", sandbox.facts.id), token=user
-    )
-    env.check("user-with-the-claim", ended.ok, equals=False, clause="AUT-3")
 
 
 @case("gateway/auth/sandbox-tokens", profile="auth", clauses=("AUT-3",), needs=("suite-supervisor",))
@@ -501,7 +326,7 @@ async def bounded_health_streams(env: GatewayEnv) -> None:
     env.check("refused", set(over), equals={"TOO_MANY_CALLS"}, clause="AUT-8")
     env.check(
         "callers-are-served",
-        (await _stat(env, env.caller.token)).reason,
+        (await stat(env, env.caller.token)).reason,
         one_of=(OK, "FILE_NOT_FOUND"),
         clause="AUT-8",
     )

@@ -1,8 +1,7 @@
-"""Uploads that are named, lost, resumed, taken over, queried and given up."""
+"""Uploads that are named, lost, resumed and taken over."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from google.protobuf.empty_pb2 import Empty
@@ -31,7 +30,7 @@ RECEIVING: Final = files_pb2.UPLOAD_STATE_RECEIVING
 PUBLISHED: Final = files_pb2.UPLOAD_STATE_PUBLISHED
 ABORTED: Final = files_pb2.UPLOAD_STATE_ABORTED
 EXPIRED: Final = files_pb2.UPLOAD_STATE_EXPIRED
-_RESUME: Final = ("resume",)
+RESUME: Final = ("resume",)
 
 
 def status_of(ended: Ended[Any]) -> files_pb2.UploadStatus:
@@ -68,7 +67,7 @@ async def staged(
 @case(
     "gateway/resume/after-a-lost-connection",
     profile="resume",
-    needs=_RESUME,
+    needs=RESUME,
     clauses=("CRS-3", "RSM-10", "RSM-4", "UPL-3"),
 )
 async def after_a_lost_connection(env: GatewayEnv) -> None:
@@ -99,7 +98,7 @@ async def after_a_lost_connection(env: GatewayEnv) -> None:
 @case(
     "gateway/resume/lost-before-the-first-chunk",
     profile="resume",
-    needs=_RESUME,
+    needs=RESUME,
     clauses=("CRS-2", "CRS-1", "RSM-1"),
 )
 async def lost_before_the_first_chunk(env: GatewayEnv) -> None:
@@ -123,7 +122,7 @@ async def lost_before_the_first_chunk(env: GatewayEnv) -> None:
 @case(
     "gateway/resume/lost-finish",
     profile="resume",
-    needs=_RESUME,
+    needs=RESUME,
     clauses=("CRS-4", "CRS-8", "RSM-6", "RSM-7"),
 )
 async def lost_finish(env: GatewayEnv) -> None:
@@ -150,7 +149,7 @@ async def lost_finish(env: GatewayEnv) -> None:
     )
 
 
-@case("gateway/resume/takeover", profile="resume", needs=_RESUME, clauses=("RSM-5", "RSM-18", "RSM-20"))
+@case("gateway/resume/takeover", profile="resume", needs=RESUME, clauses=("RSM-5", "RSM-18", "RSM-20"))
 async def takeover(env: GatewayEnv) -> None:
     """A newer attempt ends the older stream with SUPERSEDED, which stages no byte more."""
     path, content = env.path(), content_of(300_000)
@@ -182,7 +181,7 @@ async def takeover(env: GatewayEnv) -> None:
     env.check("newer-finishes", done.reason, equals=OK, clause="RSM-5")
 
 
-@case("gateway/resume/restart-by-request-id", profile="resume", needs=_RESUME, clauses=("RSM-17",))
+@case("gateway/resume/restart-by-request-id", profile="resume", needs=RESUME, clauses=("RSM-17",))
 async def restart_by_request_id(env: GatewayEnv) -> None:
     """An UploadFile that names an upload by its request_id alone starts at 0 again."""
     path, request_id = env.path(), env.fresh_name("request")
@@ -197,7 +196,7 @@ async def restart_by_request_id(env: GatewayEnv) -> None:
     env.check("content", await env.caller.content(path), equals=b"whole", clause="RSM-17")
 
 
-@case("gateway/resume/conflicts", profile="resume", needs=_RESUME, clauses=("RSM-11", "DIG-7", "RSM-21"))
+@case("gateway/resume/conflicts", profile="resume", needs=RESUME, clauses=("RSM-11", "DIG-7", "RSM-21"))
 async def conflicts(env: GatewayEnv) -> None:
     """A request that names an upload and differs from its first one is refused, and names the differences."""
     path, request_id = env.path(), env.fresh_name("request")
@@ -237,107 +236,9 @@ async def conflicts(env: GatewayEnv) -> None:
 
 
 @case(
-    "gateway/resume/of-another-user", profile="resume", needs=_RESUME, clauses=("RSM-2", "RSM-31", "RSM-24")
-)
-async def of_another_user(env: GatewayEnv) -> None:
-    """Knowledge of an id grants nothing: another user's upload is unknown to every method, and not listed."""
-    path, request_id = env.path(), env.fresh_name("request")
-    status = status_of(await env.caller.start(path, request_id=request_id))
-    other = env.other
-    stream = await begin_named(other, path, status, data(0, b"theirs"))
-    for name, ended in (
-        ("get", await other.get(upload_id=status.upload_id)),
-        ("get-by-request-id", await other.get(request_id=request_id)),
-        ("abort", await other.abort(status.upload_id)),
-        ("start", await other.start(path, upload_id=status.upload_id)),
-        ("upload", await stream.end()),
-    ):
-        env.check(
-            name, (ended.code.name, ended.reason), equals=("NOT_FOUND", "UPLOAD_UNKNOWN"), clause="RSM-2"
-        )
-    theirs = [one.upload_id for one in (await other.list_uploads()).answer.uploads]
-    env.check("not-listed", status.upload_id in theirs, equals=False, clause="RSM-31")
-    mine = [one.upload_id for one in (await env.caller.list_uploads()).answer.uploads]
-    env.check("listed", status.upload_id in mine, equals=True, clause="RSM-31")
-    told = status_of(await env.caller.get(upload_id=status.upload_id))
-    env.check(
-        "untouched",
-        (told.state, told.staged_bytes, told.epoch),
-        equals=(RECEIVING, 0, status.epoch),
-        clause="RSM-2",
-    )
-    same = status_of(await other.start(path, request_id=request_id))
-    env.check("own-request-ids", same.upload_id != status.upload_id, equals=True, clause="RSM-2")
-    none = await env.caller.get(upload_id="no-such-upload")
-    env.check("unknown", none.reason, equals="UPLOAD_UNKNOWN", clause="RSM-24")
-
-
-@case("gateway/resume/list", profile="resume", needs=_RESUME, clauses=("RSM-31",))
-async def listing(env: GatewayEnv) -> None:
-    """ListUploads has the unfinished uploads, oldest first, and no finished ones."""
-    paths = [env.path() for _ in range(3)]
-    started = [status_of(await env.caller.start(path)).upload_id for path in paths]
-    path = env.path()
-    done = status_of(await env.caller.start(path, size_bytes=1))
-    call = await begin_named(env.caller, path, done, data(0, b"x"), finish(b"x"), size_bytes=1)
-    await call.end()
-    await env.caller.abort(status_of(await env.caller.start(env.path())).upload_id)
-    listed = await env.caller.list_uploads()
-    ids = [one.upload_id for one in listed.answer.uploads]
-    env.check("in-order", [one for one in ids if one in started], equals=started, clause="RSM-31")
-    states = {one.state for one in listed.answer.uploads}
-    env.check("unfinished", states, equals={RECEIVING}, clause="RSM-31")
-    env.check("not-the-finished", done.upload_id in ids, equals=False, clause="RSM-31")
-
-
-@case("gateway/resume/abort", profile="resume", needs=_RESUME, clauses=("RSM-7", "RSM-34", "RSM-18"))
-async def abort(env: GatewayEnv) -> None:
-    """AbortUpload ends the upload and its stream, and frees what was staged; a finished one stays finished."""
-    path = env.path()
-    status = status_of(await env.caller.start(path))
-    call = await begin_named(env.caller, path, status, data(0, b"staged"))
-    await staged(env, status, 6)
-    ended = status_of(await env.caller.abort(status.upload_id))
-    env.check(
-        "aborted",
-        (ended.state, ended.staged_bytes, ended.failure_reason),
-        equals=(ABORTED, 0, ""),
-        clause="RSM-34",
-    )
-    await call.send(finish(b"staged"))
-    stream = await call.end()
-    env.check("stream", stream.reason, one_of=("UPLOAD_ABORTED", "SUPERSEDED"), clause="RSM-18")
-    env.check("nothing-published", await env.caller.content(path), equals="FILE_NOT_FOUND", clause="RSM-34")
-    told = status_of(await env.caller.get(upload_id=status.upload_id))
-    env.check("remembered", told.state, equals=ABORTED, clause="RSM-7")
-    late = await begin_named(env.caller, path, status, data(0, b"x"))
-    env.check("no-more-content", (await late.end()).reason, equals="UPLOAD_ABORTED", clause="RSM-34")
-    done = status_of(await env.caller.start(path))
-    await (await begin_named(env.caller, path, done, data(0, b"x"), finish(b"x"))).end()
-    after = status_of(await env.caller.abort(done.upload_id))
-    env.check("finished-stays", after.state, equals=PUBLISHED, clause="RSM-7")
-
-
-@case("gateway/resume/query-changes-nothing", profile="resume", needs=_RESUME, clauses=("RSM-19", "RSM-7"))
-async def query_changes_nothing(env: GatewayEnv) -> None:
-    """GetUpload beside a stream does not disturb it, with a digest of what is staged or without."""
-    path, content = env.path(), content_of(600_000)
-    status = status_of(await env.caller.start(path))
-    call = await begin_named(env.caller, path, status, *chunks(content)[:1])
-    await staged(env, status, 1 << 18)
-    told = [
-        status_of(await env.caller.get(upload_id=status.upload_id, include_digest=True)) for _ in range(3)
-    ]
-    seen = {(one.state, one.epoch, one.staged_digest == digest_of(content[: 1 << 18])) for one in told}
-    env.check("state", seen, equals={(RECEIVING, status.epoch, True)}, clause="RSM-7")
-    await call.send(*chunks(content, 1 << 18), finish(content))
-    env.check("stream-goes-on", (await call.end()).reason, equals=OK, clause="RSM-19")
-
-
-@case(
     "gateway/resume/already-identical",
     profile="resume",
-    needs=_RESUME,
+    needs=RESUME,
     clauses=("RSM-9", "RSM-33", "DIG-6", "DIG-17"),
 )
 async def already_identical(env: GatewayEnv) -> None:
@@ -368,7 +269,7 @@ async def already_identical(env: GatewayEnv) -> None:
     )
 
 
-@case("gateway/resume/refused-at-the-start", profile="resume", needs=_RESUME, clauses=("RSM-12", "DIG-11"))
+@case("gateway/resume/refused-at-the-start", profile="resume", needs=RESUME, clauses=("RSM-12", "DIG-11"))
 async def refused_at_the_start(env: GatewayEnv) -> None:
     """StartUpload refuses for every reason that is known without content."""
     await put(env, path := env.path(), b"x")
@@ -386,7 +287,7 @@ async def refused_at_the_start(env: GatewayEnv) -> None:
 @case(
     "gateway/resume/wrong-algorithm-keeps",
     profile="resume",
-    needs=_RESUME,
+    needs=RESUME,
     clauses=("DIG-16", "DIG-5", "UPL-25"),
 )
 async def wrong_algorithm_keeps(env: GatewayEnv) -> None:
@@ -409,7 +310,7 @@ async def wrong_algorithm_keeps(env: GatewayEnv) -> None:
     env.check("kept-before-it", (told.state, told.staged_bytes), equals=(RECEIVING, 11), clause="UPL-25")
 
 
-@case("gateway/resume/kept-when-cancelled", profile="resume", needs=_RESUME, clauses=("RSM-10", "RSM-36"))
+@case("gateway/resume/kept-when-cancelled", profile="resume", needs=RESUME, clauses=("RSM-10", "RSM-36"))
 async def kept_when_cancelled(env: GatewayEnv) -> None:
     """What a cancelled or half-closed stream staged is kept, if the upload can be named again."""
     path = env.path()
@@ -429,78 +330,3 @@ async def kept_when_cancelled(env: GatewayEnv) -> None:
     listed = await env.caller.list_uploads()
     sizes = [one.staged_bytes for one in listed.answer.uploads]
     env.check("nameless-freed", 100 in sizes, equals=False, clause="RSM-36")
-
-
-@case(
-    "gateway/resume/expiry",
-    profile="resume",
-    needs=("resume", "suite-supervisor"),
-    clauses=("RSM-8", "RSM-7", "CAP-2"),
-    launch={"max_chunk_bytes": 262144, "upload_expiry_s": 1},
-)
-async def expiry(env: GatewayEnv) -> None:
-    """The agent is told after which time an unfinished upload expires, and its answer is passed on."""
-    sandbox = await env.sandbox(agent=True)
-    caller, path = sandbox.caller, env.path()
-    status = status_of(await caller.start(path))
-    told = await caller.capabilities()
-    env.check("announced", told.ok and told.answer.upload_expiry.ToSeconds(), equals=1, clause="CAP-2")
-    assert sandbox.agent is not None
-    limits = sandbox.agent.opened[-1].limits
-    env.check("agent-is-told", limits.upload_expiry.ToSeconds(), equals=1, clause="RSM-8")
-
-    async def expired() -> bool:
-        asked = await caller.get(upload_id=status.upload_id)
-        return asked.ok and asked.answer.upload.state == EXPIRED
-
-    env.check("expired", await env.eventually(expired, 8), equals=True, clause="RSM-8")
-    late = await begin_named(caller, path, status, data(0, b"x"))
-    env.check("no-more-content", (await late.end()).reason, equals="UPLOAD_EXPIRED", clause="RSM-7")
-
-
-@case(
-    "gateway/resume/too-many",
-    profile="resume",
-    needs=_RESUME,
-    clauses=("RSM-26", "RSM-27", "RSM-28", "RSM-29"),
-    launch={"max_uploads_per_principal": 3},
-    alone=True,
-)
-async def too_many(env: GatewayEnv) -> None:
-    """An upload beyond the caller's limit expires the caller's own idle one, of nobody else; with streams on all, it is refused."""
-    theirs = status_of(await env.other.start(env.path()))
-    paths = [env.path() for _ in range(4)]
-    first = [status_of(await env.caller.start(path)) for path in paths]
-    told = status_of(await env.caller.get(upload_id=first[0].upload_id))
-    env.check(
-        "oldest-expires",
-        (told.state, told.failure_reason),
-        equals=(EXPIRED, "TOO_MANY_UPLOADS"),
-        clause="RSM-27",
-    )
-    states = [status_of(await env.caller.get(upload_id=one.upload_id)).state for one in first[1:]]
-    env.check("others-stay", states, equals=[RECEIVING] * 3, clause="RSM-26")
-    kept = status_of(await env.other.get(upload_id=theirs.upload_id))
-    env.check("of-another-caller", kept.state, equals=RECEIVING, clause="RSM-28")
-    for path, one in zip(paths[1:], first[1:], strict=True):
-        await begin_named(env.caller, path, one, data(0, b"busy"))
-        await staged(env, one, 4)
-    refused = await env.caller.start(env.path())
-    env.check(
-        "refused",
-        (refused.code.name, refused.reason),
-        equals=("RESOURCE_EXHAUSTED", "TOO_MANY_UPLOADS"),
-        clause="RSM-29",
-    )
-
-
-@case("gateway/resume/many-at-once", profile="resume", needs=_RESUME, clauses=("RSM-1",))
-async def many_at_once(env: GatewayEnv) -> None:
-    """The same StartUpload, sent several times at once, names one upload."""
-    path, request_id = env.path(), env.fresh_name("request")
-    ended: list[Ended[Any]] = await asyncio.gather(
-        *(env.caller.start(path, request_id=request_id) for _ in range(5))
-    )
-    env.check("all", [one.reason for one in ended], equals=[OK] * 5, clause="RSM-1")
-    ids = {one.answer.upload.upload_id for one in ended if one.ok}
-    env.check("one-upload", len(ids - {""}), equals=1, clause="RSM-1")
