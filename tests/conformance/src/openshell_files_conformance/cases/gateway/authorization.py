@@ -6,6 +6,7 @@ from openshell_files_conformance.cases.gateway.authentication import (
     METHODS,
     request_of,
     stat,
+    wrong_tokens,
 )
 from openshell_files_conformance.peers.caller import OK
 from openshell_files_conformance.peers.gateway_env import ELSEWHERE, ONE, OUTSIDER, GatewayEnv
