@@ -122,7 +122,7 @@ class Meddling(FileSystem):
             self.met = True
             self.meddle()
 
-    def mkdir(self, name: bytes, dir_fd: int, mode: int) -> None:
+    def mkdir(self, name: bytes, dir_fd: int, mode: int = 0o777) -> None:
         if name in {b"top", b"d"}:
             self.meet("mkdir")
         super().mkdir(name, dir_fd, mode)
