@@ -56,7 +56,7 @@ class RelayChannel:
     def __init__(self, channel_id: str, context: RelayContext, pace: Pace | None = None) -> None:
         self.channel_id: Final = channel_id
         self._context = context
-        self._reads = StreamReads(context.read)
+        self._reads = StreamReads(self._read_message)
         self._pace = pace
         self._free = _FREE_PIECES
         self._closed = asyncio.Event()
@@ -69,6 +69,9 @@ class RelayChannel:
         self._idle = False
         self.bytes_sent = 0
         self.bytes_received = 0
+
+    async def _read_message(self) -> object:
+        return await self._context.read()
 
     def __repr__(self) -> str:
         state = self._lost or ("closed" if self._closed.is_set() else "open")
